@@ -1,0 +1,94 @@
+//! Known bugs, put back on purpose to show that the tests catch them.
+//!
+//! A canary is asked for where the bug would be: `if canary::sings(Canary::ReceiverAdds) { … }`.
+//! Without the feature `canaries`, which only the test rooms ask for, [`sings`] is the constant
+//! `false` and the branch is compiled out. With it, one canary may be let out for the current thread.
+
+macro_rules! canaries {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
+        /// The known bugs.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Canary { $($(#[$doc])* $variant,)* }
+
+        impl Canary {
+            /// Every canary.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// Its name on a command line.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// The canary of a name.
+            #[must_use]
+            pub fn named(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|c| c.name() == name)
+            }
+        }
+    };
+}
+
+canaries! {
+    /// A grant is added to what was accepted instead of merged by maximum.
+    ReceiverAdds = "receiver-adds",
+    /// A grant overwrites what was accepted, so an older one takes rights back.
+    ReceiverOverwrites = "receiver-overwrites",
+    /// Effects leave before what they depend on was even handed to storage.
+    SendBeforePersist = "send-before-persist",
+    /// Effects leave after the write but before its sync.
+    SendBeforeSync = "send-before-sync",
+    /// A donor grants what is asked without looking at what it has.
+    GrantWithoutCheck = "grant-without-check",
+    /// A donor takes back a grant that was not acknowledged.
+    DonorTakesBack = "donor-takes-back",
+    /// Held units are still counted as available.
+    HoldsNotSubtracted = "holds-not-subtracted",
+    /// An expired hold gives its units back twice.
+    DoubleCreditOnExpiry = "double-credit-on-expiry",
+    /// Shares are rounded down, so units vanish.
+    FloorDivision = "floor-division",
+    /// Storage says durable without a sync.
+    NoSync = "no-sync",
+    /// Creating a pool again mints its units again.
+    MintTwice = "mint-twice",
+    /// An owner that cannot be reached is reported as sold out.
+    SoldOutForUnreachable = "sold-out-for-unreachable",
+    /// A key older than the retention is run again.
+    ExpiredKeyRunsAgain = "expired-key-runs-again",
+    /// A node on a restored disk spends without asking its peers.
+    RestoredDiskSpends = "restored-disk-spends",
+}
+
+#[cfg(feature = "canaries")]
+mod cage {
+    use std::cell::Cell;
+
+    use super::Canary;
+
+    thread_local! {
+        static OUT: Cell<Option<Canary>> = const { Cell::new(None) };
+    }
+
+    /// Whether this bug is switched on for this thread.
+    #[must_use]
+    pub fn sings(canary: Canary) -> bool {
+        OUT.with(|out| out.get() == Some(canary))
+    }
+
+    /// Lets one canary out (or none) for the current thread.
+    pub fn let_out(canary: Option<Canary>) {
+        OUT.with(|out| out.set(canary));
+    }
+}
+
+#[cfg(feature = "canaries")]
+pub use cage::{let_out, sings};
+
+/// Whether this bug is switched on: never, in a build without the feature `canaries`.
+#[cfg(not(feature = "canaries"))]
+#[inline(always)]
+#[must_use]
+pub const fn sings(_: Canary) -> bool {
+    false
+}

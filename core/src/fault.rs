@@ -1,0 +1,117 @@
+//! Operating errors of a call. A *refusal* is a normal answer and has a type of its own per actor; a
+//! *fault* is what happened instead of an answer, and knows whether the callee may have run.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::gate::GateRefusal;
+
+/// What a caller may conclude about the callee.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Delivery {
+    /// The handler did not run and never will for this call: a retry is safe.
+    NotSent,
+    /// The handler ran, or its refusal to run is itself the callee's decision.
+    Ran,
+    /// Nobody here knows. Retry only what is idempotent.
+    Unknown,
+}
+
+impl fmt::Display for Delivery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::NotSent => "not sent",
+            Self::Ran => "ran",
+            Self::Unknown => "unknown",
+        })
+    }
+}
+
+/// Why a call has no answer.
+#[derive(Debug, Clone, PartialEq, Eq, Error, Serialize, Deserialize)]
+pub enum FaultKind {
+    /// No connection to the peer, or the connection was lost.
+    #[error("unreachable: {0}")]
+    Unreachable(String),
+    /// The deadline passed first.
+    #[error("deadline passed while {0}")]
+    Deadline(String),
+    /// A bounded queue on the way was full.
+    #[error("{0} is full")]
+    Full(String),
+    /// The peer is draining before a stop.
+    #[error("the peer is draining")]
+    Draining,
+    /// A gate said no: the class may not go there.
+    #[error("{0}")]
+    Gate(GateRefusal),
+    /// The callee has no handler for this message name.
+    #[error("the peer does not know the message {0:?}")]
+    UnknownMessage(String),
+    /// The bytes are not a message of that name.
+    #[error("message {name:?} could not be decoded: {reason}")]
+    Decode {
+        /// The stable name of the message.
+        name: String,
+        /// What was wrong.
+        reason: String,
+    },
+    /// The message is larger than may be sent.
+    #[error("message of {bytes} bytes is over the limit of {limit}")]
+    TooLarge {
+        /// How large it was.
+        bytes: u64,
+        /// How large it may be.
+        limit: u64,
+    },
+    /// The caller's certificate does not allow this (clients may only call what is meant for them).
+    #[error("not authorized: {0}")]
+    Unauthorized(String),
+    /// The handler panicked or was lost before it answered.
+    #[error("the handler failed: {0}")]
+    Handler(String),
+    /// The store under the callee has failed and the node is stopping.
+    #[error("storage: {0}")]
+    Storage(String),
+}
+
+/// A call that has no answer: why, and what that says about the callee.
+#[derive(Debug, Clone, PartialEq, Eq, Error, Serialize, Deserialize)]
+#[error("{kind} (outcome: {delivery})")]
+pub struct Fault {
+    /// Why.
+    pub kind: FaultKind,
+    /// Whether the handler may have run.
+    pub delivery: Delivery,
+    /// When it may make sense to ask again, where anyone knows.
+    pub retry_after: Option<Duration>,
+}
+
+impl Fault {
+    /// A fault before anything left: a retry is safe.
+    #[must_use]
+    pub fn not_sent(kind: FaultKind) -> Self {
+        Self { kind, delivery: Delivery::NotSent, retry_after: None }
+    }
+
+    /// A fault after the message may have arrived.
+    #[must_use]
+    pub fn unknown(kind: FaultKind) -> Self {
+        Self { kind, delivery: Delivery::Unknown, retry_after: None }
+    }
+
+    /// A fault that the callee itself reported after its handler had run.
+    #[must_use]
+    pub fn ran(kind: FaultKind) -> Self {
+        Self { kind, delivery: Delivery::Ran, retry_after: None }
+    }
+
+    /// Whether the handler may have run.
+    #[must_use]
+    pub fn delivery(&self) -> Delivery {
+        self.delivery
+    }
+}
