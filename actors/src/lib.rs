@@ -1,1 +1,7 @@
-//! rhumb-actors
+//! Rhumb's actors. One folder an actor: what it can be asked (`messages.rs`), the machine that
+//! decides (pure, named for what it is) and the shell that touches the world (`actor.rs`).
+//!
+//! Invariant: no machine here reads a clock, draws entropy, awaits, or sees a socket, file or thread.
+
+pub mod escrow;
+pub mod remote;
