@@ -1,0 +1,35 @@
+# The two commands of the README are `make demo` and `make test`. Both see to everything they need.
+
+cargo := scripts/cargo.sh
+target := $(or $(CARGO_TARGET_DIR),target)
+MINUTES ?= 30
+
+.PHONY: help setup build demo test seeds check-full lint fmt
+
+help: ## Shows this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: ## Installs what the build needs, or says what to type
+	@scripts/setup.sh
+	@scripts/say-how-long.sh
+
+build: setup ## Builds the program and all that the tests need
+	$(cargo) build --workspace
+
+demo: build ## Three regions sell one concert, one of them dies, and not one seat is sold twice
+	$(target)/debug/rhumb demo
+
+test: build ## Runs all tests (under 12 minutes on 2 cores, after the build)
+	RHUMB_BIN=$(abspath $(target))/debug/rhumb $(cargo) test --workspace
+
+seeds: setup ## Simulates fresh seeds for MINUTES (30)
+	$(cargo) run -p rhumb-tests --bin seeds -- --minutes $(MINUTES)
+
+check-full: build ## The same tests with full counts
+	RHUMB_SEEDS=100000 RHUMB_FULL=1 RHUMB_BIN=$(abspath $(target))/debug/rhumb $(cargo) test --workspace
+
+lint: setup ## Clippy with the bans of clippy.toml; warnings are errors
+	$(cargo) clippy --workspace --all-targets -- -D warnings
+
+fmt: ## Formats all code
+	cargo fmt --all

@@ -1,0 +1,111 @@
+//! The clock of a node: the only place that reads the operating system's clocks for the machines.
+//!
+//! * It decides nothing: [`HybridClock`] does.
+//! * Invariant: no hybrid time is handed out at or past the ceiling that storage has made durable, and
+//!   a new life begins only when the wall clock has passed the last one's ceiling.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rhumb_core::time::ClockRefusal;
+use rhumb_core::{HybridClock, HybridTime, Mono, Now};
+
+/// The environment variable that offsets this process's wall clock, in milliseconds. For tests only.
+pub const TEST_OFFSET: &str = "RHUMB_TEST_CLOCK_OFFSET_MS";
+
+/// A node's clock. Cloneable; all clones are one clock.
+#[derive(Debug, Clone)]
+pub struct NodeClock {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    hybrid: HybridClock,
+    started: Instant,
+    offset_ms: AtomicI64,
+}
+
+impl NodeClock {
+    /// A clock under a durable ceiling. The wall clock must have passed every earlier one.
+    #[must_use]
+    pub fn new(ceiling: HybridTime, max_offset: Duration) -> Self {
+        let inner =
+            Inner { hybrid: HybridClock::new(ceiling, max_offset), started: Instant::now(), offset_ms: offset().into() };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The present time, for a machine. Hybrid time stands still (it never goes back) in the rare case
+    /// that its ceiling is used up before a higher one is durable.
+    #[must_use]
+    pub fn now(&self) -> Now {
+        let hybrid = self.inner.hybrid.tick(self.wall_millis()).unwrap_or_else(|_| self.inner.hybrid.last());
+        Now { hybrid, mono: Mono(self.inner.started.elapsed()) }
+    }
+
+    /// Takes a peer's time into account.
+    ///
+    /// # Errors
+    /// [`ClockRefusal::TooFarAhead`] when the peer's clock is further ahead than clocks may differ.
+    pub fn merge(&self, remote: HybridTime) -> Result<(), ClockRefusal> {
+        match self.inner.hybrid.merge(self.wall_millis(), remote) {
+            Err(refusal @ ClockRefusal::TooFarAhead { .. }) => Err(refusal),
+            Ok(_) | Err(ClockRefusal::CeilingReached) => Ok(()),
+        }
+    }
+
+    /// The ceiling to make durable next, if it is time.
+    #[must_use]
+    pub fn wants_ceiling(&self) -> Option<HybridTime> {
+        self.inner.hybrid.wants_ceiling(self.wall_millis())
+    }
+
+    /// A higher ceiling is durable.
+    pub fn raise_ceiling(&self, ceiling: HybridTime) {
+        self.inner.hybrid.raise_ceiling(ceiling);
+    }
+
+    /// The last hybrid time handed out.
+    #[must_use]
+    pub fn last(&self) -> HybridTime {
+        self.inner.hybrid.last()
+    }
+
+    fn wall_millis(&self) -> u64 {
+        shifted(wall_millis(), self.inner.offset_ms.load(Ordering::Relaxed))
+    }
+}
+
+/// This process's wall clock, milliseconds since the Unix epoch, with the test offset.
+#[must_use]
+pub fn now_millis() -> u64 {
+    shifted(wall_millis(), offset())
+}
+
+fn wall_millis() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+}
+
+fn shifted(millis: u64, by: i64) -> u64 {
+    millis.saturating_add_signed(by)
+}
+
+fn offset() -> i64 {
+    std::env::var(TEST_OFFSET).ok().and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_rises_and_a_peer_far_ahead_is_refused() {
+        let far = HybridTime::new((1 << 48) - 1, 0);
+        let clock = NodeClock::new(far, Duration::from_millis(500));
+        let (a, b) = (clock.now(), clock.now());
+        assert!(a.hybrid < b.hybrid && a.mono <= b.mono);
+        assert!(clock.merge(b.hybrid.plus(Duration::from_secs(60))).is_err());
+        assert!(clock.merge(b.hybrid).is_ok());
+    }
+}
