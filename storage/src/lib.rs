@@ -1,1 +1,29 @@
-//! rhumb-storage
+//! Bytes across restarts.
+//!
+//! * It decides: when bytes count as durable, which epoch may write, what a store does after a fault,
+//!   and whether a data directory may be opened at all.
+//! * It never does: look into the bytes it keeps, answer "durable" before a sync covered them, retry
+//!   a failed sync, or open a directory whose identity or history it cannot vouch for.
+//! * Invariant: what was reported durable is there after any crash, and every recovery shows a prefix
+//!   of the commits, in their order.
+//!
+//! In reading order: a [`Batch`] is what callers want written; an [`Engine`] keeps bytes; a [`Store`]
+//! numbers commits and checks fences over an engine, without threads (the simulated world uses it as
+//! it is); a `HotStore` commits for many callers at once; a `DataDir` is a node's directory with
+//! its two stores and their identity.
+
+pub mod batch;
+pub mod commit;
+pub mod conformance;
+pub mod engine;
+pub mod fault;
+pub mod keys;
+pub mod memory;
+pub mod store;
+
+pub use batch::{Batch, Family};
+pub use commit::CommitNumber;
+pub use engine::{Engine, Ops, Pressure};
+pub use fault::{FaultCause, StorageFault};
+pub use memory::{MemoryDisk, MemoryEngine};
+pub use store::{Fenced, OpenError, Store, WriteError};
