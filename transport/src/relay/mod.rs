@@ -1,0 +1,14 @@
+//! A relay that makes one machine look like a world: UDP datagrams between nodes pass through it and
+//! suffer the delay, jitter, loss and cuts of a wide-area network, so that real QUIC between real
+//! processes behaves as it would between continents.
+//!
+//! * [`wan`] decides (pure): what happens to a datagram on a link.
+//! * [`udp`] touches sockets: one address per ordered pair of nodes, one heap of datagrams under way.
+//! * It never does: look into a datagram, resend one, or hold more than each link's stated bound.
+//! * Invariant: no datagram arrives before its link's delay has passed, and none on a cut link.
+
+pub mod udp;
+pub mod wan;
+
+pub use udp::{FlowStats, Relay, RelayError, RelayLink, RelayStats};
+pub use wan::{Cut, DropReason, Fate, LinkId, LinkPlan, LinkStats, Wan, WanError};
