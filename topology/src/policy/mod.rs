@@ -46,6 +46,7 @@
 //! class `control` passes always and cannot be in the file.
 
 mod parse;
+mod read;
 mod sign;
 mod snapshot;
 

@@ -1,4 +1,5 @@
 use expect_test::{Expect, expect};
+use proptest::prelude::*;
 use rhumb_core::{DataClass, Direction, Gate, Passage, Region};
 
 use super::*;
@@ -414,4 +415,20 @@ fn signatures_never_change() {
         key fe812c12f3ab4ce6
         signature 25163557c9a1f7874407d4769b58863b6325e20f89319850c42d18877b3e73d09893594763791a342f73c05d4ab291848faf2d3957ceefe0c95df596d9d5d50b
     "#]].assert_eq(&format!("{}\n{}", signer.public(), signer.sign(b"version = 1\n")));
+}
+
+proptest! {
+    /// Cuts a piece out of a good policy and puts something else in its place.
+    #[test]
+    fn no_text_makes_the_parser_panic(from in 0..POLICY.len(), length in 0..40usize, put in "\\PC{0,12}") {
+        let to = (from + length).min(POLICY.len());
+        let text = format!("{}{put}{}", &POLICY[..from], &POLICY[to..]);
+        match Policy::parse(&text) {
+            Ok(policy) => prop_assert!(policy.version > 0),
+            Err(errors) => {
+                prop_assert!(!errors.0.is_empty());
+                prop_assert!(errors.0.iter().all(|error| error.line <= text.matches('\n').count() + 1));
+            }
+        }
+    }
 }

@@ -3,12 +3,16 @@
 //! processes behaves as it would between continents.
 //!
 //! * [`wan`] decides (pure): what happens to a datagram on a link.
-//! * [`udp`] touches sockets: one address per ordered pair of nodes, one heap of datagrams under way.
+//! * [`udp`] is its handle: one address per ordered pair of nodes. Behind it `pump` touches the sockets.
 //! * It never does: look into a datagram, resend one, or hold more than each link's stated bound.
 //! * Invariant: no datagram arrives before its link's delay has passed, and none on a cut link.
 
-pub mod udp;
 pub mod wan;
 
+pub mod udp;
+
+mod pump;
+
+pub use pump::MAX_FLOWS;
 pub use udp::{FlowStats, Relay, RelayError, RelayLink, RelayStats};
 pub use wan::{Cut, DropReason, Fate, LinkId, LinkPlan, LinkStats, Wan, WanError};

@@ -1,12 +1,13 @@
 //! The relay end to end, over loopback. No wall-clock assertion but one kind: a datagram is never
 //! *earlier* than its link's delay.
 
-use std::net::UdpSocket;
+use std::net::{Ipv4Addr, UdpSocket};
+use std::time::{Duration, Instant};
 
 use rhumb_core::rng::Seed;
 
 use super::*;
-use crate::relay::wan::{DropReason, LinkPlan};
+use crate::relay::{DropReason, LinkPlan, MAX_FLOWS};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
