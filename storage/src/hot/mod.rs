@@ -1,0 +1,213 @@
+//! The hot store: commits for many callers at once.
+//!
+//! * It decides: which waiting batches become one write, which write a sync covers, who is refused
+//!   under pressure.
+//! * It never does: answer `Durable` before a sync covered the write, queue without bound, retry
+//!   after a fault, or leave a caller without an answer.
+//! * Invariant: durable completions come in the order of their commit numbers; every accepted batch
+//!   is completed exactly once.
+//!
+//! Two threads: the *writer* drains everything that waits into one write; the *syncer* covers all
+//! writes made so far by one sync, while the writer goes on with the next.
+
+mod committer;
+mod queue;
+mod settings;
+mod stats;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use futures::channel::oneshot;
+use thiserror::Error;
+
+use crate::batch::{Batch, Family};
+use crate::commit::CommitNumber;
+use crate::engine::{Engine, Pressure};
+use crate::fault::{FaultCause, StorageFault};
+use crate::store::{Fenced, Store};
+
+use committer::Inner;
+pub use settings::HotSettings;
+pub use stats::{Histogram, Stats};
+
+/// How safe a batch must be before its caller hears of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Durability {
+    /// After a sync: it survives every crash.
+    Durable,
+    /// After the write: for what can be rebuilt. It is visible, and a crash may take it back.
+    Buffered,
+}
+
+/// A batch was not taken. Nothing of it was written; a normal answer under load.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// As much waits as may wait.
+    Full {
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// The engine is too hard pressed for this durability.
+    Pressed {
+        /// How hard.
+        level: Pressure,
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// The batch is larger than any that is taken: split it.
+    TooLarge {
+        /// Its bytes.
+        bytes: usize,
+        /// The most that is taken.
+        limit: usize,
+    },
+    /// The store is closed or closing.
+    Closed,
+    /// The store met a fault and takes nothing more until the process is restarted.
+    Poisoned(StorageFault),
+}
+
+/// Why a batch is not committed.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum CommitError {
+    /// Another writer has a higher epoch; nothing of the batch was written.
+    #[error(transparent)]
+    Fenced(#[from] Fenced),
+    /// The store is poisoned. Whether the batch survives is known only after restart and recovery.
+    #[error(transparent)]
+    Fault(#[from] StorageFault),
+    /// The batch was not taken; nothing of it was written.
+    #[error("not taken by the hot store: {0:?}")]
+    Refused(Refusal),
+}
+
+/// A handle of the hot store. Clones share it; when the last is dropped without [`HotStore::close`],
+/// the threads finish what was taken and end on their own.
+#[derive(Debug)]
+pub struct HotStore {
+    inner: Arc<Inner>,
+    handles: Arc<AtomicUsize>,
+}
+
+impl HotStore {
+    /// Starts committing to a store. `on_poison` is called once, from a thread of the store, with the
+    /// fault that ended it: the process is to stop then.
+    ///
+    /// # Errors
+    /// When a thread cannot be started.
+    pub fn start<E: Engine>(
+        store: Store<E>,
+        settings: HotSettings,
+        on_poison: impl FnOnce(StorageFault) + Send + 'static,
+    ) -> Result<Self, StorageFault> {
+        let inner = Inner::start(store.erased(), settings, Box::new(on_poison))?;
+        Ok(Self { inner, handles: Arc::new(AtomicUsize::new(1)) })
+    }
+
+    /// Takes a batch; `done` hears of its fate, once, on a thread of the store. It must be quick,
+    /// must not block and must not panic: send a message from it.
+    ///
+    /// # Errors
+    /// A [`Refusal`]; `done` is then dropped unheard.
+    pub fn submit(
+        &self,
+        batch: Batch,
+        durability: Durability,
+        done: impl FnOnce(Result<CommitNumber, CommitError>) + Send + 'static,
+    ) -> Result<(), Refusal> {
+        self.inner.submit(batch, durability, Box::new(done))
+    }
+
+    /// Commits a batch. It waits as long as the disk takes; callers bring their own deadline.
+    ///
+    /// # Errors
+    /// [`CommitError`].
+    pub async fn commit(&self, batch: Batch, durability: Durability) -> Result<CommitNumber, CommitError> {
+        let (done, outcome) = oneshot::channel();
+        // A caller that no longer waits is not owed the outcome.
+        self.submit(batch, durability, move |result| drop(done.send(result)))
+            .map_err(CommitError::Refused)?;
+        outcome.await.unwrap_or_else(|_| Err(CommitError::Fault(closed("wait for a commit"))))
+    }
+
+    /// The value of a key, as last written (perhaps not durable yet).
+    ///
+    /// # Errors
+    /// A fault of reading, or the one that poisoned the store.
+    pub fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, StorageFault> {
+        self.inner.store.get(family, key)
+    }
+
+    /// Gives keys with this prefix in order until `f` answers `false`. `f` must not read or write here.
+    ///
+    /// # Errors
+    /// A fault of reading, or the one that poisoned the store.
+    pub fn scan(
+        &self,
+        family: Family,
+        prefix: &[u8],
+        f: impl FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), StorageFault> {
+        self.inner.store.scan(family, prefix, f)
+    }
+
+    /// The last commit known durable. One atomic read.
+    #[must_use]
+    pub fn durable(&self) -> CommitNumber {
+        self.inner.store.durable()
+    }
+
+    /// The last commit written.
+    #[must_use]
+    pub fn written(&self) -> CommitNumber {
+        self.inner.store.written()
+    }
+
+    /// The fault that poisoned the store, if one did.
+    #[must_use]
+    pub fn poisoned(&self) -> Option<StorageFault> {
+        self.inner.store.poisoned().cloned()
+    }
+
+    /// What the store has done so far.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.inner.stats()
+    }
+
+    /// Takes nothing more, commits what was taken, records that all of it is durable, and ends the
+    /// threads. Closing again gives the same answer. Never call it from a completion.
+    ///
+    /// The engine itself is let go when the last handle is dropped.
+    ///
+    /// # Errors
+    /// The fault that poisoned the store, or one that says that it did not end in time.
+    pub fn close(&self, within: Duration) -> Result<CommitNumber, StorageFault> {
+        self.inner.close();
+        self.inner.await_end(Instant::now() + within)
+    }
+}
+
+impl Clone for HotStore {
+    fn clone(&self) -> Self {
+        self.handles.fetch_add(1, Ordering::Relaxed);
+        Self { inner: Arc::clone(&self.inner), handles: Arc::clone(&self.handles) }
+    }
+}
+
+impl Drop for HotStore {
+    fn drop(&mut self) {
+        if self.handles.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.inner.close();
+        }
+    }
+}
+
+fn closed(doing: &str) -> StorageFault {
+    StorageFault::new(FaultCause::Closed, doing, "the hot store is closed")
+}
+
+#[cfg(test)]
+mod tests;
