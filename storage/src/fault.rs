@@ -3,8 +3,11 @@
 
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
 
 use thiserror::Error;
+
+use crate::commit::CommitNumber;
 
 /// The kinds of trouble that call for different action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -69,4 +72,48 @@ impl StorageFault {
         };
         Self::new(cause, doing, error.to_string())
     }
+}
+
+/// Why an engine did not open.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum EngineOpenError {
+    /// The engine failed.
+    #[error(transparent)]
+    Fault(#[from] StorageFault),
+    /// What was promised durable is damaged. Nothing was changed on disk.
+    #[error(
+        "{} is damaged at byte {offset} ({what}): commit {lost} is lost although {} names {durable} as durable \
+         at byte {named_at}; do not start this node from this directory: restore it or replace the node",
+        file.display(), named_in.display()
+    )]
+    Damaged {
+        /// The damaged file.
+        file: PathBuf,
+        /// Where in it, in bytes.
+        offset: u64,
+        /// What is wrong there.
+        what: String,
+        /// The first commit that is lost.
+        lost: CommitNumber,
+        /// The highest commit that a later record calls durable.
+        durable: CommitNumber,
+        /// The file of that record.
+        named_in: PathBuf,
+        /// Where that record stands, in bytes.
+        named_at: u64,
+    },
+    /// The engine came back with less than its log holds.
+    #[error(
+        "recovery of {} ended at commit {recovered}, but its log holds commit {held}: do not start this node \
+         from this directory: restore it or replace the node",
+        path.display()
+    )]
+    Shortened {
+        /// The engine's directory.
+        path: PathBuf,
+        /// The last commit that the engine shows.
+        recovered: CommitNumber,
+        /// The last commit that its log holds.
+        held: CommitNumber,
+    },
 }

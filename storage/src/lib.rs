@@ -9,23 +9,28 @@
 //!
 //! In reading order: a [`Batch`] is what callers want written; an [`Engine`] keeps bytes; a [`Store`]
 //! numbers commits and checks fences over an engine, without threads (the simulated world uses it as
-//! it is); a [`HotStore`] commits for many callers at once; a `DataDir` is a node's directory with
+//! it is); a [`HotStore`] commits for many callers at once; a [`DataDir`] is a node's directory with
 //! its two stores and their identity.
 
 pub mod batch;
 pub mod commit;
 pub mod conformance;
+pub mod control;
+pub mod data_dir;
 pub mod engine;
 pub mod fault;
 pub mod hot;
 pub mod keys;
 pub mod memory;
+pub mod sled;
 pub mod store;
 
 pub use batch::{Batch, Family};
 pub use commit::CommitNumber;
+pub use control::{ControlStore, Identity};
+pub use data_dir::{DataDir, DataDirError, Expect};
 pub use engine::{Engine, Ops, Pressure};
-pub use fault::{FaultCause, StorageFault};
+pub use fault::{EngineOpenError, FaultCause, StorageFault};
 pub use hot::{CommitError, Durability, HotStore, Refusal};
 pub use memory::{MemoryDisk, MemoryEngine};
 pub use store::{Fenced, OpenError, Store, WriteError};

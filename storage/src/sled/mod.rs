@@ -1,0 +1,76 @@
+//! The control store on sled. It touches files; it decides nothing.
+
+use std::path::Path;
+
+use crate::control::{ControlRecord, ControlStore, LastSeen, Recorded};
+use crate::fault::{FaultCause, StorageFault};
+
+const RECORD: &[u8] = b"record";
+/// Small state only: sled's default cache of a gigabyte is not for it.
+const CACHE_BYTES: u64 = 1 << 20;
+
+/// The control store in a directory of its own.
+#[derive(Debug)]
+pub struct SledControl {
+    db: ::sled::Db,
+}
+
+impl SledControl {
+    /// Opens the directory, or makes it.
+    ///
+    /// # Errors
+    /// Any fault; [`FaultCause::InUse`] when another process has it open.
+    pub fn open(path: &Path) -> Result<Self, StorageFault> {
+        let config = ::sled::Config::new().path(path).cache_capacity(CACHE_BYTES).flush_every_ms(None);
+        let doing = format!("open the control store {}", path.display());
+        let db = config.open().map_err(|error| fault(&doing, &error))?;
+        Ok(Self { db })
+    }
+
+    fn read(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StorageFault> {
+        let found = self.db.get(key).map_err(|error| fault("read the control store", &error))?;
+        Ok(found.map(|bytes| bytes.to_vec()))
+    }
+
+    fn write(&self, key: &[u8], value: &[u8]) -> Result<(), StorageFault> {
+        let doing = "write the control store";
+        self.db.insert(key, value).map_err(|error| fault(doing, &error))?;
+        self.db.flush().map_err(|error| fault(doing, &error))?;
+        Ok(())
+    }
+}
+
+impl ControlStore for SledControl {
+    fn record(&self) -> Result<Option<Recorded>, StorageFault> {
+        let Some(bytes) = self.read(RECORD)? else { return Ok(None) };
+        let damaged = || {
+            let detail = "the checksum of its record does not match; restore the node from its peers";
+            StorageFault::new(FaultCause::Corrupt, "read the control store", detail)
+        };
+        ControlRecord::decode(&bytes).map(Some).ok_or_else(damaged)
+    }
+
+    fn stamp(&self, record: &ControlRecord) -> Result<(), StorageFault> {
+        self.write(RECORD, &record.encode())
+    }
+
+    fn last_seen(&self, what: LastSeen) -> Result<Option<Vec<u8>>, StorageFault> {
+        self.read(what.name().as_bytes())
+    }
+
+    fn remember(&self, what: LastSeen, bytes: &[u8]) -> Result<(), StorageFault> {
+        self.write(what.name().as_bytes(), bytes)
+    }
+}
+
+fn fault(doing: &str, error: &::sled::Error) -> StorageFault {
+    match error {
+        // sled gives its lock's refusal no kind of its own.
+        ::sled::Error::Io(error) if error.to_string().contains("could not acquire lock") => {
+            StorageFault::new(FaultCause::InUse, doing, error.to_string())
+        }
+        ::sled::Error::Io(error) => StorageFault::io(doing, error),
+        ::sled::Error::Corruption { .. } => StorageFault::new(FaultCause::Corrupt, doing, error.to_string()),
+        _ => StorageFault::new(FaultCause::Io, doing, error.to_string()),
+    }
+}
