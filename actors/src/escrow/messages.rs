@@ -298,7 +298,7 @@ pub struct Tallies {
 }
 
 /// Whether a node may spend the rights on its disk.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Standing {
     /// Its peers have not yet said that its disk is the latest.
     #[default]
@@ -425,12 +425,16 @@ impl fmt::Display for Refusal {
                 spec.name, spec.supply, spec.class
             ),
             Self::KeyReused => f.write_str("this key was used for another request; use a new key"),
-            Self::KeyExpired => f.write_str("this key is older than 24 h and is not run again; use a new key"),
+            Self::KeyExpired => {
+                f.write_str("this key is older than 24 h and is not run again; use a new key")
+            }
             Self::NoSuchHold(hold) => write!(f, "there is no hold {hold}"),
             Self::HoldExpired(hold) => write!(f, "hold {hold} has expired"),
             Self::HoldReleased(hold) => write!(f, "hold {hold} was released"),
             Self::HoldConfirmed(hold) => write!(f, "hold {hold} was confirmed"),
-            Self::Unproven => f.write_str("the node has not yet heard from a peer that its disk is the latest"),
+            Self::Unproven => {
+                f.write_str("the node has not yet heard from a peer that its disk is the latest")
+            }
             Self::Restored => f.write_str("the node runs on a restored disk; `rhumb pool attest` it first"),
             Self::NotAllowed { class, region, reason } => {
                 write!(f, "class {class} may not be held in {region}: {reason}")
@@ -499,6 +503,9 @@ pub struct Witnessed {
     pub incarnation: Incarnation,
     /// The highest number seen before that life; 0 if none.
     pub highest: u64,
+    /// The life of the receiver in which that number was seen; 0 if none. A disk that does not know
+    /// of that life is an older one, whatever its numbers are.
+    pub life: Incarnation,
 }
 
 /// A restored node asks every peer to stop believing its earlier lives, and what they know of it.
@@ -523,6 +530,10 @@ pub struct Disowned {
     pub accepted: u64,
     /// Rights this peer has granted to the restored node, ever.
     pub granted: u64,
+    /// The most that this peer has heard the restored node had sold.
+    pub consumed: u64,
+    /// Every pool in which this peer knows the restored node to have a part: each must be attested.
+    pub pools: Vec<PoolName>,
 }
 
 /// What nodes tell each other. Each is idempotent and sent again until it is no longer needed.

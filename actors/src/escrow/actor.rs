@@ -1,0 +1,363 @@
+//! The shell of `EscrowRegion`: receives, steps the machine, performs its effects, arms one timer.
+//! It has no protocol decision in it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::*;
+use futures::future::BoxFuture;
+use futures::stream;
+use rhumb_core::effects::Release;
+use rhumb_core::{
+    Barrier, DataClass, Direction, Fault, FaultKind, Gate, NodeId, Now, Passage, PoolName, Region, Ticket,
+};
+use tokio::sync::{oneshot, watch};
+
+use super::book::{Answer, Book, Effect, Input, Out, Request, Stranded, Token};
+use super::messages::{PeerMessage, PoolSpec, Refusal, Row, Standing};
+use crate::storage::{StorageHandle, Window};
+
+/// How many asks may wait in the mailbox.
+const MAILBOX: usize = 8_192;
+/// How many batches the actor has under way with storage at a time.
+const WINDOW: usize = 64;
+
+/// How long a report may take.
+const REPORT_WITHIN: Duration = Duration::from_secs(1);
+
+/// What the shell needs of the world around it.
+pub trait World: Send + Sync + 'static {
+    /// The present time.
+    fn now(&self) -> Now;
+    /// Tells a peer something. It may be lost: all that peers tell each other is sent again.
+    fn tell(&self, to: &NodeId, message: PeerMessage);
+    /// Asks another node in the caller's stead.
+    fn forward(&self, to: NodeId, request: Request, class: DataClass, within: Duration) -> BoxFuture<'static, Outcome>;
+    /// The machine or the store below it can not go on: stop the process.
+    fn halt(&self, reason: String);
+}
+
+/// What an ask ends with.
+pub type Outcome = Result<Result<Answer, Refusal>, Fault>;
+
+/// An ask's end, and the class of the data in it.
+#[derive(Debug)]
+pub struct Answered {
+    /// The answer, the refusal or the fault.
+    pub outcome: Outcome,
+    /// The class of the pool that was asked about; the mesh's own where there is none.
+    pub class: DataClass,
+}
+
+/// The escrow of one node: its ledgers of all pools.
+pub struct EscrowRegion {
+    book: Book,
+    out: Out,
+    barrier: Barrier<Effect>,
+    window: Window,
+    storage: StorageHandle,
+    world: Arc<dyn World>,
+    gate: Arc<dyn Gate>,
+    region: Region,
+    asks: HashMap<Token, (PoolName, oneshot::Sender<Answered>)>,
+    last_token: u64,
+    timer: Option<SpawnHandle>,
+    committed: watch::Sender<Committed>,
+}
+
+/// How far this actor's batches are durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Committed {
+    UpTo(Ticket, rhumb_storage::CommitNumber),
+    Failed(String),
+}
+
+impl EscrowRegion {
+    /// The actor around a recovered machine.
+    #[must_use]
+    pub fn new(
+        book: Book,
+        region: Region,
+        storage: StorageHandle,
+        gate: Arc<dyn Gate>,
+        world: Arc<dyn World>,
+    ) -> Self {
+        let (committed, _) = watch::channel(Committed::UpTo(Ticket(0), rhumb_storage::CommitNumber(0)));
+        Self {
+            book,
+            out: Out::default(),
+            barrier: Barrier::default(),
+            window: Window::new(WINDOW),
+            storage,
+            world,
+            gate,
+            region,
+            asks: HashMap::new(),
+            last_token: 0,
+            timer: None,
+            committed,
+        }
+    }
+
+    fn step(&mut self, input: Input, ctx: &mut Context<Self>) {
+        let now = self.world.now();
+        self.book.step(now, input, &mut self.out);
+        self.settle(now, ctx);
+    }
+
+    /// Moves what the machine pushed through the barrier, and arms the timer anew.
+    fn settle(&mut self, now: Now, ctx: &mut Context<Self>) {
+        let mut released = Vec::new();
+        self.barrier.absorb(&mut self.out, |release| released.push(release));
+        for release in released {
+            match release {
+                Release::Persist(ticket, batch) => {
+                    let ready = self.window.offer(ticket, batch);
+                    self.hand_over(ready);
+                }
+                Release::Perform(effect) => self.perform(effect, ctx),
+            }
+        }
+        self.arm(now, ctx);
+    }
+
+    fn hand_over(&mut self, ready: Option<(Ticket, rhumb_storage::Batch)>) {
+        let Some((ticket, batch)) = ready else { return };
+        let committed = self.committed.clone();
+        let done = move |result: Result<rhumb_storage::CommitNumber, rhumb_storage::CommitError>| {
+            committed.send_modify(|state| match (&result, &state) {
+                (_, Committed::Failed(_)) => {}
+                (Ok(number), _) => *state = Committed::UpTo(ticket, *number),
+                (Err(error), _) => *state = Committed::Failed(error.to_string()),
+            });
+        };
+        if let Err(reason) = self.storage.write(batch, Box::new(done)) {
+            self.world.halt(format!("escrow: a batch was not taken: {reason}"));
+        }
+    }
+
+    fn perform(&mut self, effect: Effect, ctx: &mut Context<Self>) {
+        match effect {
+            Effect::Reply { token, answer } => self.answer(token, Ok(answer)),
+            Effect::Peer { to, message } => self.world.tell(&to, message),
+            Effect::Halt { reason } => self.world.halt(reason),
+            Effect::Forward { token, to, request, within } => {
+                let class = self.book.class_of(request.pool()).cloned().unwrap_or_else(|| class_of(&request));
+                let outcome = self.world.forward(to, request, class, within).into_actor(self);
+                ctx.spawn(outcome.map(move |outcome, actor, _| actor.answer(token, outcome)));
+            }
+        }
+    }
+
+    fn answer(&mut self, token: Token, outcome: Outcome) {
+        if let Some((pool, reply)) = self.asks.remove(&token) {
+            let class = self.book.class_of(&pool).cloned().unwrap_or_else(DataClass::control);
+            // A caller that has gone needs no answer; what it asked for is durable all the same.
+            reply.send(Answered { outcome, class }).ok();
+        }
+    }
+
+    fn arm(&mut self, now: Now, ctx: &mut Context<Self>) {
+        if let Some(timer) = self.timer.take() {
+            ctx.cancel_future(timer);
+        }
+        if let Some(deadline) = self.book.next_deadline(now) {
+            let wait = deadline.since(now.mono).max(Duration::from_millis(1));
+            self.timer = Some(ctx.run_later(wait, |actor, ctx| {
+                actor.timer = None;
+                actor.step(Input::Tick, ctx);
+            }));
+        }
+    }
+}
+
+impl Actor for EscrowRegion {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(MAILBOX);
+        let changes = stream::unfold(self.committed.subscribe(), |mut changes| async {
+            changes.changed().await.ok()?;
+            let state = changes.borrow_and_update().clone();
+            Some((state, changes))
+        });
+        ctx.add_stream(changes);
+        let now = self.world.now();
+        self.book.start(now, &mut self.out);
+        self.settle(now, ctx);
+    }
+}
+
+impl StreamHandler<Committed> for EscrowRegion {
+    fn handle(&mut self, state: Committed, ctx: &mut Self::Context) {
+        match state {
+            Committed::Failed(reason) => self.world.halt(format!("escrow: storage failed: {reason}")),
+            Committed::UpTo(ticket, number) => {
+                self.book.durable(number);
+                let mut performed = Vec::new();
+                self.barrier.durable(ticket, |effect| performed.push(effect));
+                for effect in performed {
+                    self.perform(effect, ctx);
+                }
+                let ready = self.window.durable(ticket);
+                self.hand_over(ready);
+            }
+        }
+    }
+}
+
+/// Ask the machine something.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Ask {
+    request: Request,
+    from: Region,
+    within: Duration,
+    reply: oneshot::Sender<Answered>,
+}
+
+impl Handler<Ask> for EscrowRegion {
+    type Result = ();
+
+    fn handle(&mut self, ask: Ask, ctx: &mut Self::Context) {
+        let pool = ask.request.pool().clone();
+        if let Some(class) = self.book.class_of(&pool) {
+            // The caller did not say the class; the pool has one, so the gate is asked here.
+            let passage =
+                Passage { direction: Direction::Ingress, class, from: &ask.from, to: &self.region };
+            if let Err(refusal) = self.gate.check(passage) {
+                ask.reply.send(faulted(Fault::not_sent(FaultKind::Gate(refusal)))).ok();
+                return;
+            }
+        }
+        self.last_token += 1;
+        let token = Token(self.last_token);
+        self.asks.insert(token, (pool, ask.reply));
+        let until = self.world.now().mono.plus(ask.within);
+        self.step(Input::Ask { token, request: ask.request, until }, ctx);
+    }
+}
+
+/// Say what you know of yourself.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Tell(oneshot::Sender<EscrowReport>);
+
+impl Handler<Tell> for EscrowRegion {
+    type Result = ();
+
+    fn handle(&mut self, Tell(reply): Tell, _: &mut Self::Context) {
+        let now = self.world.now();
+        let pools = self.book.pools().map(|spec| PoolReport {
+            spec: spec.clone(),
+            row: self.book.row(&spec.name).unwrap_or_default(),
+            stranded: self.book.stranded(now, &spec.name),
+        });
+        reply.send(EscrowReport { standing: self.book.standing(), pools: pools.collect() }).ok();
+    }
+}
+
+/// What a node's escrow knows of itself.
+#[derive(Debug, Clone)]
+pub struct EscrowReport {
+    /// Whether the node may spend.
+    pub standing: Standing,
+    /// Its pools.
+    pub pools: Vec<PoolReport>,
+}
+
+/// One pool on one node.
+#[derive(Debug, Clone)]
+pub struct PoolReport {
+    /// What the pool is.
+    pub spec: PoolSpec,
+    /// The node's row.
+    pub row: Row,
+    /// Rights that nobody can spend now.
+    pub stranded: Stranded,
+}
+
+/// Something from or about a peer.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct FromPeer(Input);
+
+impl Handler<FromPeer> for EscrowRegion {
+    type Result = ();
+
+    fn handle(&mut self, FromPeer(input): FromPeer, ctx: &mut Self::Context) {
+        self.step(input, ctx);
+    }
+}
+
+/// The class that a request names itself, where it does: a pool's creation. What asks about a pool that
+/// is not known here carries no data of it but its name.
+fn class_of(request: &Request) -> DataClass {
+    match request {
+        Request::Create { request, .. } => request.class.clone(),
+        _ => DataClass::control(),
+    }
+}
+
+fn faulted(fault: Fault) -> Answered {
+    Answered { outcome: Err(fault), class: DataClass::control() }
+}
+
+/// `EscrowRegion`, as others see it.
+#[derive(Clone)]
+pub struct EscrowHandle {
+    address: Arc<Addr<EscrowRegion>>,
+}
+
+impl EscrowHandle {
+    /// A handle on a started actor.
+    #[must_use]
+    pub fn new(address: Addr<EscrowRegion>) -> Self {
+        Self { address: Arc::new(address) }
+    }
+
+    /// Asks, for a caller that stands in region `from`. The request is in the mailbox when this
+    /// returns, so that calls keep their order; the future ends within the time given.
+    pub fn ask(
+        &self,
+        request: Request,
+        from: Region,
+        within: Duration,
+    ) -> impl Future<Output = Answered> + Send + 'static {
+        let (reply, answered) = oneshot::channel();
+        let sent = self.address.try_send(Ask { request, from, within, reply });
+        async move {
+            match sent {
+                Ok(()) => {}
+                Err(SendError::Full(_)) => return faulted(Fault::not_sent(FaultKind::Full("the escrow mailbox".into()))),
+                Err(SendError::Closed(_)) => return faulted(Fault::not_sent(FaultKind::Draining)),
+            }
+            match tokio::time::timeout(within, answered).await {
+                Ok(Ok(answered)) => answered,
+                Ok(Err(_)) => faulted(Fault::unknown(FaultKind::Handler("the escrow actor stopped".into()))),
+                Err(_) => faulted(Fault::unknown(FaultKind::Deadline("waiting for the escrow actor".into()))),
+            }
+        }
+    }
+
+    /// What the node's escrow knows of itself; `None` if it does not say within a second.
+    pub async fn report(&self) -> Option<EscrowReport> {
+        let (reply, report) = oneshot::channel();
+        self.address.try_send(Tell(reply)).ok()?;
+        tokio::time::timeout(REPORT_WITHIN, report).await.ok()?.ok()
+    }
+
+    /// Hands over what a peer said. When the mailbox is full it is dropped: peers say it again.
+    pub fn peer(&self, from: NodeId, message: PeerMessage) {
+        self.address.try_send(FromPeer(Input::Peer { from, message })).ok();
+    }
+
+    /// A peer's connection came up or went down.
+    pub fn peer_changed(&self, peer: NodeId, up: bool) {
+        let input = if up { Input::PeerUp(peer) } else { Input::PeerDown(peer) };
+        if self.address.try_send(FromPeer(input)).is_err() {
+            tracing::warn!("the escrow mailbox is full: a peer's coming or going was not noticed");
+        }
+    }
+}

@@ -1,0 +1,482 @@
+//! The escrow machine of one node: all its pools, its keys, and its standing.
+//!
+//! * It decides: every answer of `EscrowRegion`, what is persisted before it, and what peers are told.
+//! * It never does: read a clock, draw entropy, await, or read storage once it has recovered: the book
+//!   is the image of the records. A request for another node is handed out as [`Effect::Forward`].
+//! * Invariant: a change is persisted before any effect that tells of it ([`Effects::send`] waits), so
+//!   a crash can undo nothing that anybody was told.
+
+mod attesting;
+mod creating;
+mod holding;
+mod levelling;
+mod settling;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rhumb_core::{DataClass, Effects, HybridTime, Incarnation, Mono, NodeId, Now, PoolName, Region, StoreId};
+use rhumb_storage::{Batch, CommitNumber};
+use rhumb_topology::{Founding, pool_home};
+
+use self::attesting::Round;
+use super::custody::Custody;
+use super::keys::Keys;
+use super::ledger::Ledger;
+use super::messages::{
+    AttestPool, Confirm, CreatePool, Held, Hold, PeerMessage, PoolAttested, PoolCreated, PoolView, ReadRow,
+    Refusal, Release, Row, Settled, ShowPool, Standing,
+};
+use super::policy::EscrowSettings;
+use super::pool::{Pool, mono_of};
+use super::records::{Image, PoolRow, Records, RecoverError};
+
+/// Out-buffer of the machine.
+pub type Out = Effects<Batch, Effect>;
+
+/// Holds that expire, and records that are forgotten, in one step of one pool.
+const CHUNK: usize = 256;
+/// A step leaves pools that are due for the next one rather than push past this.
+const ROOM: usize = 8_192;
+
+/// Names one request of a caller, chosen by the shell, never used twice in a life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Token(pub u64);
+
+/// What callers ask for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    /// Create a pool.
+    Create {
+        /// As asked.
+        request: CreatePool,
+        /// The regions that policy lets hold the class.
+        allowed: Vec<Region>,
+    },
+    /// This node's view of a pool.
+    Show(ShowPool),
+    /// This node's exact row.
+    ReadRow(ReadRow),
+    /// Hold units.
+    Hold(Hold),
+    /// Make a hold a sale.
+    Confirm(Confirm),
+    /// Give a hold back.
+    Release(Release),
+    /// Say what a restored node had sold.
+    Attest(AttestPool),
+}
+
+/// What callers are answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// To [`Request::Create`].
+    Created(PoolCreated),
+    /// To [`Request::Show`].
+    View(Box<PoolView>),
+    /// To [`Request::ReadRow`].
+    Row(Row),
+    /// To [`Request::Hold`].
+    Held(Held),
+    /// To [`Request::Confirm`] and [`Request::Release`].
+    Settled(Settled),
+    /// To [`Request::Attest`].
+    Attested(PoolAttested),
+}
+
+/// What the machine is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Input {
+    /// A caller asks; it waits until then.
+    Ask {
+        /// Names the request.
+        token: Token,
+        /// What is asked.
+        request: Request,
+        /// When the caller stops waiting.
+        until: Mono,
+    },
+    /// The caller of this request waits no longer.
+    Abandoned(Token),
+    /// A request handed out as [`Effect::Forward`] has come back (with whatever answer or fault).
+    Forwarded {
+        /// Which.
+        token: Token,
+        /// Whether the answer was [`Refusal::Exhausted`].
+        exhausted: bool,
+    },
+    /// A node says something.
+    Peer {
+        /// Which, by its certificate.
+        from: NodeId,
+        /// What.
+        message: PeerMessage,
+    },
+    /// A node can be reached.
+    PeerUp(NodeId),
+    /// A node cannot be reached.
+    PeerDown(NodeId),
+    /// A deadline has come.
+    Tick,
+}
+
+/// What the machine wants done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Answer a caller.
+    Reply {
+        /// Which request.
+        token: Token,
+        /// The answer.
+        answer: Result<Answer, Refusal>,
+    },
+    /// Ask another node in the caller's name, and give the caller whatever comes: the answer, its
+    /// refusal, or the fault that there was none. Then say [`Input::Forwarded`].
+    Forward {
+        /// Which request.
+        token: Token,
+        /// Whom to ask.
+        to: NodeId,
+        /// What to ask it.
+        request: Request,
+    },
+    /// Tell a node something. It may be lost.
+    Peer {
+        /// Which.
+        to: NodeId,
+        /// What.
+        message: PeerMessage,
+    },
+}
+
+/// Rights that nobody can sell at present.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stranded {
+    /// Units on this node that it may not spend: it is not proven, or not attested.
+    pub here: u64,
+    /// Units last known to be available on nodes that cannot be reached, or on their way there.
+    pub away: u64,
+}
+
+/// What never changes in a life.
+#[derive(Debug)]
+struct Site {
+    me: NodeId,
+    founding: Founding,
+    settings: EscrowSettings,
+}
+
+/// The escrow machine of one node.
+#[derive(Debug)]
+pub struct Book {
+    site: Site,
+    custody: Custody,
+    pools: BTreeMap<PoolName, Pool>,
+    keys: Keys,
+    rounds: BTreeMap<PoolName, Round>,
+    /// Where a caller waits.
+    waiting: BTreeMap<Token, PoolName>,
+    /// The number of the next hold of this life.
+    next_hold: u64,
+    timers: BTreeSet<(Mono, PoolName)>,
+    ignored: u64,
+}
+
+impl Book {
+    /// Takes up the records of a disk that was opened at a commit, for a new life.
+    ///
+    /// # Errors
+    /// [`RecoverError`] when a record cannot be read, records contradict each other, or this node is
+    /// not a founder.
+    pub fn recover(
+        me: NodeId,
+        founding: Founding,
+        store: StoreId,
+        settings: EscrowSettings,
+        records: impl Iterator<Item = (Vec<u8>, Vec<u8>)>,
+        opened: CommitNumber,
+        now: Now,
+    ) -> Result<Self, RecoverError> {
+        if !founding.contains(&me) {
+            return Err(RecoverError::NotAFounder(me));
+        }
+        let image = Image::read(records)?;
+        let peers = founding.nodes().iter().filter(|node| **node != me).cloned().collect();
+        let custody = Custody::recovered(store, image.node, image.witnessed, peers, opened, now);
+        let site = Site { me, founding, settings };
+        let mut pools = BTreeMap::new();
+        for (name, records) in image.pools {
+            let row = records.pool.as_ref().ok_or_else(|| RecoverError::NoPool(name.clone()))?;
+            let (home, others) = (site.home(&name), site.others(row));
+            let ledger = Ledger::recovered(name.clone(), records, others.clone(), custody.life())?;
+            pools.insert(name, Pool::new(home, ledger, others));
+        }
+        Ok(Self {
+            site,
+            custody,
+            pools,
+            keys: Keys::recovered(image.keys),
+            rounds: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            next_hold: 1,
+            timers: BTreeSet::new(),
+            ignored: 0,
+        })
+    }
+
+    /// Begins the life: its number is durable before anything of it is served.
+    pub fn start(&mut self, now: Now, out: &mut Out) {
+        let mut batch = Batch::new();
+        self.custody.start(&mut batch);
+        out.persist(batch);
+        self.standing_changed(now, out);
+        self.beat(now, out);
+    }
+
+    /// One step.
+    pub fn step(&mut self, now: Now, input: Input, out: &mut Out) {
+        match input {
+            Input::Ask { token, request, until } => self.ask(now, token, request, until, out),
+            Input::Abandoned(token) => self.abandoned(token),
+            Input::Forwarded { token, exhausted } => self.forwarded(now, token, exhausted, out),
+            Input::Peer { from, message } => self.peer(now, &from, message, out),
+            Input::PeerUp(node) => self.reachable(now, &node, true, out),
+            Input::PeerDown(node) => self.reachable(now, &node, false, out),
+            Input::Tick => self.tick(now, out),
+        }
+    }
+
+    /// Everything up to this commit is durable.
+    pub fn durable(&mut self, number: CommitNumber) {
+        self.custody.durable(number);
+    }
+
+    /// When the machine wants [`Input::Tick`].
+    #[must_use]
+    pub fn next_deadline(&self, now: Now) -> Option<Mono> {
+        let keys = self.keys.next_forgotten().map(|time| mono_of(now, HybridTime::new(time.millis() + 1, 0)));
+        let pools = self.timers.first().map(|(at, _)| *at);
+        let rounds = self.rounds.values().filter_map(Round::next_deadline).min();
+        let beat = self.custody.next_beat(&self.site.settings);
+        [keys, pools, rounds, beat].into_iter().flatten().min()
+    }
+
+    /// The class of a pool's data.
+    #[must_use]
+    pub fn class_of(&self, pool: &PoolName) -> Option<&DataClass> {
+        self.pools.get(pool).map(|pool| &pool.ledger.pool().class)
+    }
+
+    /// The pools this node knows.
+    pub fn pools(&self) -> impl Iterator<Item = &PoolName> {
+        self.pools.keys()
+    }
+
+    /// This node's exact row of a pool.
+    #[must_use]
+    pub fn row(&self, pool: &PoolName) -> Option<Row> {
+        self.pools.get(pool).map(Pool::row)
+    }
+
+    /// Whether this node may create pools and sell what is not in need of attestation.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        self.custody.standing()
+    }
+
+    /// This life of the node.
+    #[must_use]
+    pub fn life(&self) -> Incarnation {
+        self.custody.life()
+    }
+
+    /// Messages of peers that were passed over because they contradict what is known: an older life
+    /// that was disowned, a pool of another shape, a node with no part in it.
+    #[must_use]
+    pub fn ignored(&self) -> u64 {
+        self.ignored
+    }
+
+    /// Keys remembered, and holds remembered.
+    #[must_use]
+    pub fn remembered(&self) -> (usize, usize) {
+        (self.keys.len(), self.pools.values().map(|pool| pool.ledger.holds().len()).sum())
+    }
+
+    /// Rights in a pool that nobody can sell at present, as far as this node knows.
+    #[must_use]
+    pub fn stranded(&self, pool: &PoolName) -> Stranded {
+        let Some(pool) = self.pools.get(pool) else { return Stranded::default() };
+        let mut stranded = Stranded::default();
+        if !pool.may_spend() {
+            stranded.here = pool.ledger.available() + pool.ledger.holds().held();
+        }
+        for (node, line) in pool.lines.iter().filter(|(node, _)| self.custody.is_down(node)) {
+            let on_the_way = pool.ledger.link(node).granted.saturating_sub(line.acknowledged);
+            stranded.away += line.heard.map_or(0, |(_, figures)| figures.available) + on_the_way;
+        }
+        stranded
+    }
+
+    // ---- steps ---------------------------------------------------------------------------------
+
+    fn ask(&mut self, now: Now, token: Token, request: Request, until: Mono, out: &mut Out) {
+        let answer = match request {
+            Request::Hold(hold) => return self.hold(now, token, hold, until, out),
+            Request::Create { request, allowed } => return self.create(now, token, request, &allowed, out),
+            Request::Attest(attest) => return self.attest(now, token, attest, until, out),
+            Request::Confirm(confirm) => return self.confirm(now, token, confirm, out),
+            Request::Release(release) => return self.release(now, token, release, out),
+            Request::Show(show) => self.view(now, show.pool).map(|view| Answer::View(Box::new(view))),
+            Request::ReadRow(read) => {
+                self.row(&read.pool).ok_or(Refusal::NoSuchPool(read.pool)).map(Answer::Row)
+            }
+        };
+        out.send(Effect::Reply { token, answer });
+    }
+
+    fn view(&self, now: Now, name: PoolName) -> Result<PoolView, Refusal> {
+        let Some(pool) = self.pools.get(&name) else { return Err(Refusal::NoSuchPool(name)) };
+        Ok(pool.view(&self.site.me, now.mono, pool.is_tail(&self.site.settings)))
+    }
+
+    fn abandoned(&mut self, token: Token) {
+        let Some(name) = self.waiting.remove(&token) else { return };
+        if let Some(pool) = self.pools.get_mut(&name) {
+            pool.parked.retain(|parked| parked.token != token);
+            pool.forwards.remove(&token);
+        }
+        self.drop_waiter(&name, token);
+    }
+
+    fn forwarded(&mut self, now: Now, token: Token, exhausted: bool, out: &mut Out) {
+        let Some(name) = self.waiting.remove(&token) else { return };
+        let Some(pool) = self.pools.get_mut(&name) else { return };
+        let ours = pool.forwards.remove(&token).is_some();
+        if ours && exhausted {
+            pool.home_empty_until = now.mono.plus(self.site.settings.tail_word);
+        }
+        self.touch(now, &name, out);
+    }
+
+    fn reachable(&mut self, now: Now, node: &NodeId, up: bool, out: &mut Out) {
+        let before = self.custody.standing();
+        let mut batch = Batch::new();
+        self.custody.reachable(node, up, &mut batch);
+        persist(batch, out);
+        self.beat(now, out);
+        if self.custody.standing() != before {
+            self.standing_changed(now, out);
+        }
+        let shared: Vec<PoolName> = self
+            .pools
+            .iter()
+            .filter(|(_, pool)| pool.lines.contains_key(node))
+            .map(|(n, _)| n.clone())
+            .collect();
+        for name in shared {
+            if let Some(pool) = self.pools.get_mut(&name).filter(|_| up) {
+                pool.tell(node);
+            }
+            self.wake(&name, now.mono);
+        }
+        self.tick(now, out);
+    }
+
+    fn tick(&mut self, now: Now, out: &mut Out) {
+        self.beat(now, out);
+        self.forget_keys(now, out);
+        self.press_rounds(now, out);
+        while out.room() > ROOM {
+            let Some((at, name)) = self.timers.first().cloned() else { return };
+            if at > now.mono {
+                return;
+            }
+            self.timers.pop_first();
+            if let Some(pool) = self.pools.get_mut(&name) {
+                pool.wake = None;
+            }
+            let more = self.touch(now, &name, out);
+            if more {
+                return;
+            }
+        }
+    }
+
+    fn beat(&mut self, now: Now, out: &mut Out) {
+        for (to, beat) in self.custody.beats(now.mono, &self.site.settings) {
+            out.send(Effect::Peer { to, message: PeerMessage::Beat(beat) });
+        }
+    }
+
+    fn forget_keys(&mut self, now: Now, out: &mut Out) {
+        let mut batch = Batch::new();
+        for _ in 0..CHUNK {
+            let Some(key) = self.keys.forget_next(now.hybrid) else { break };
+            batch.forget_key(&key);
+        }
+        persist(batch, out);
+    }
+
+    /// The node's standing has changed: every pool's follows, and whoever waits is served or refused.
+    fn standing_changed(&mut self, now: Now, out: &mut Out) {
+        let names: Vec<PoolName> = self.pools.keys().cloned().collect();
+        for name in names {
+            self.wake(&name, now.mono);
+        }
+        self.tick(now, out);
+    }
+
+    /// Does all that is due in a pool. Whether more of it is due at once.
+    fn touch(&mut self, now: Now, name: &PoolName, out: &mut Out) -> bool {
+        let Some(pool) = self.pools.get_mut(name) else { return false };
+        let attested = pool.ledger.counts().attested.map(|attested| attested.floor);
+        pool.standing = self.custody.standing_in(pool.ledger.pool(), attested);
+        let more = self.expire(now, name, out);
+        self.serve(now, name, out);
+        self.level(now, name, out);
+        self.rearm(now, name);
+        more
+    }
+
+    fn rearm(&mut self, now: Now, name: &PoolName) {
+        let Some(pool) = self.pools.get_mut(name) else { return };
+        pool.ledger.assert_whole();
+        if let Some(at) = pool.wake.take() {
+            self.timers.remove(&(at, name.clone()));
+        }
+        pool.wake = pool.next_wake(now, &self.site.settings);
+        if let Some(at) = pool.wake {
+            self.timers.insert((at, name.clone()));
+        }
+    }
+
+    fn wake(&mut self, name: &PoolName, at: Mono) {
+        let Some(pool) = self.pools.get_mut(name) else { return };
+        if pool.wake.is_some_and(|wake| wake <= at) {
+            return;
+        }
+        if let Some(wake) = pool.wake.replace(at) {
+            self.timers.remove(&(wake, name.clone()));
+        }
+        self.timers.insert((at, name.clone()));
+    }
+}
+
+impl Site {
+    fn home(&self, pool: &PoolName) -> NodeId {
+        pool_home(&self.founding, pool).clone()
+    }
+
+    /// The other nodes of a pool: those in regions it has a weight in, be it zero.
+    fn others(&self, pool: &PoolRow) -> Vec<NodeId> {
+        let part = |node: &&NodeId| **node != self.me && pool.weights.contains_key(&node.region);
+        self.founding.nodes().iter().filter(part).cloned().collect()
+    }
+}
+
+/// Persists a batch that has something in it.
+fn persist(batch: Batch, out: &mut Out) {
+    if !batch.is_empty() {
+        out.persist(batch);
+    }
+}

@@ -1,0 +1,239 @@
+//! A restored node comes back: an operator says what it had sold, and every peer first refuses what
+//! its lost lives may still have under way, then says what it knows.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use rhumb_core::{Mono, NodeId, Now, PoolName};
+use rhumb_storage::Batch;
+
+use super::{Answer, Book, Effect, Out, Request, Token, persist};
+use crate::escrow::messages::{AttestPool, Disown, Disowned, PeerMessage, PoolAttested, Refusal, Standing};
+use crate::escrow::records::Attested;
+
+/// A peer that has not answered is asked again after this.
+const AGAIN: Duration = Duration::from_millis(500);
+/// Operators who may wait for one pool at the same time.
+const MAX_WAITERS: usize = 64;
+
+/// Peers are asked what they know of one pool.
+#[derive(Debug)]
+pub(super) struct Round {
+    sold: u64,
+    answers: BTreeMap<NodeId, Disowned>,
+    waiters: Vec<(Token, Mono)>,
+    asked: Option<Mono>,
+}
+
+impl Round {
+    pub(super) fn next_deadline(&self) -> Option<Mono> {
+        let again = self.asked.map_or(Mono::default(), |asked| asked.plus(AGAIN));
+        self.waiters.iter().map(|(_, until)| *until).chain([again]).min()
+    }
+}
+
+impl Book {
+    pub(super) fn attest(&mut self, now: Now, token: Token, attest: AttestPool, until: Mono, out: &mut Out) {
+        if attest.node != self.site.me && self.site.founding.contains(&attest.node) {
+            let to = attest.node.clone();
+            return out.send(Effect::Forward { token, to, request: Request::Attest(attest) });
+        }
+        let name = attest.pool.clone();
+        match self.may_attest(attest) {
+            Ok(Some(row)) => out.send(Effect::Reply { token, answer: Ok(Answer::Attested(row)) }),
+            Ok(None) => {
+                let round = self.rounds.get_mut(&name).expect("a round was opened for it");
+                round.waiters.push((token, until));
+                self.waiting.insert(token, name);
+                self.press_rounds(now, out);
+                self.conclude_rounds(now, out);
+            }
+            Err(refusal) => out.send(Effect::Reply { token, answer: Err(refusal) }),
+        }
+    }
+
+    /// The answer, if it was given before; nothing, if a round is open now.
+    fn may_attest(&mut self, attest: AttestPool) -> Result<Option<PoolAttested>, Refusal> {
+        let AttestPool { pool: name, node, sold } = attest;
+        if node != self.site.me {
+            return Err(Refusal::Invalid(format!("{node} is not a node of this mesh")));
+        }
+        let pool = self.pools.get(&name);
+        match pool.map_or_else(|| self.custody.standing(), |pool| pool.standing.clone()) {
+            Standing::Unproven => return Err(Refusal::Unproven),
+            Standing::Proven => return self.attested_before(name, sold).map(Some),
+            Standing::Restored => {}
+        }
+        let round = self.rounds.entry(name).or_insert_with(|| Round {
+            sold,
+            answers: BTreeMap::new(),
+            waiters: Vec::new(),
+            asked: None,
+        });
+        if round.sold != sold {
+            return Err(Refusal::Invalid(format!(
+                "{} sold is being attested already: wait for it",
+                round.sold
+            )));
+        }
+        if round.waiters.len() >= MAX_WAITERS {
+            return Err(Refusal::Overloaded { retry_after: AGAIN });
+        }
+        Ok(None)
+    }
+
+    fn attested_before(&self, name: PoolName, sold: u64) -> Result<PoolAttested, Refusal> {
+        let Some(pool) = self.pools.get(&name) else { return Err(Refusal::NoSuchPool(name)) };
+        match pool.ledger.counts().attested {
+            Some(attested) if attested.sold == sold => Ok(PoolAttested { pool: name, row: pool.row() }),
+            _ => Err(Refusal::Invalid(format!(
+                "{} does not run on a restored disk: there is nothing to attest",
+                self.site.me
+            ))),
+        }
+    }
+
+    /// Asks who has not answered, and lets go who waited long enough.
+    pub(super) fn press_rounds(&mut self, now: Now, out: &mut Out) {
+        let before = self.custody.life();
+        for (name, round) in &mut self.rounds {
+            let late: Vec<Token> = round
+                .waiters
+                .iter()
+                .filter(|(_, until)| *until <= now.mono)
+                .map(|(token, _)| *token)
+                .collect();
+            round.waiters.retain(|(token, _)| !late.contains(token));
+            for token in late {
+                self.waiting.remove(&token);
+                let answer = Err(Refusal::Overloaded { retry_after: AGAIN });
+                out.send(Effect::Reply { token, answer });
+            }
+            if round.asked.is_some_and(|asked| now.mono < asked.plus(AGAIN)) {
+                continue;
+            }
+            round.asked = Some(now.mono);
+            for node in self.site.founding.nodes() {
+                if *node != self.site.me && !round.answers.contains_key(node) {
+                    let message = PeerMessage::Disown(Disown { before, pool: name.clone() });
+                    out.send(Effect::Peer { to: node.clone(), message });
+                }
+            }
+        }
+        self.rounds.retain(|_, round| !round.waiters.is_empty());
+    }
+
+    pub(super) fn drop_waiter(&mut self, name: &PoolName, token: Token) {
+        let Some(round) = self.rounds.get_mut(name) else { return };
+        round.waiters.retain(|(waiter, _)| *waiter != token);
+        if round.waiters.is_empty() {
+            self.rounds.remove(name);
+        }
+    }
+
+    /// A peer wants its earlier lives refused: durably, and only then it is told what is known here.
+    pub(super) fn disown(&mut self, now: Now, from: &NodeId, disown: &Disown, out: &mut Out) {
+        let mut batch = Batch::new();
+        self.custody.disown(now.mono, from, disown.before, &mut batch);
+        persist(batch, out);
+        let pool = self.pools.get(&disown.pool);
+        let link = pool.map(|pool| pool.ledger.link(from)).unwrap_or_default();
+        let message = PeerMessage::Disowned(Disowned {
+            before: disown.before,
+            pool: disown.pool.clone(),
+            spec: pool.map(|pool| pool.ledger.spec()),
+            accepted: link.accepted,
+            granted: link.granted,
+            consumed: pool.and_then(|pool| pool.lines.get(from)).map_or(0, |line| line.consumed),
+            pools: self
+                .pools
+                .iter()
+                .filter(|(_, p)| p.lines.contains_key(from))
+                .map(|(n, _)| n.clone())
+                .collect(),
+        });
+        out.send(Effect::Peer { to: from.clone(), message });
+    }
+
+    pub(super) fn disowned(&mut self, now: Now, from: &NodeId, said: Disowned, out: &mut Out) {
+        let Some(round) = self.rounds.get_mut(&said.pool) else { return };
+        if said.before != self.custody.life() {
+            return;
+        }
+        round.answers.insert(from.clone(), said);
+        self.conclude_rounds(now, out);
+    }
+
+    /// Closes the rounds that every peer has answered.
+    fn conclude_rounds(&mut self, now: Now, out: &mut Out) {
+        let peers = self.site.founding.nodes().len() - 1;
+        let full: Vec<PoolName> = self
+            .rounds
+            .iter()
+            .filter(|(_, round)| round.answers.len() == peers)
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in full {
+            let round = self.rounds.remove(&name).expect("its name was just listed");
+            let answer = self.conclude(now, &name, &round, out);
+            for (token, _) in &round.waiters {
+                self.waiting.remove(token);
+                let answer = answer.clone().map(Answer::Attested);
+                out.send(Effect::Reply { token: *token, answer });
+            }
+        }
+    }
+
+    fn conclude(
+        &mut self,
+        now: Now,
+        name: &PoolName,
+        round: &Round,
+        out: &mut Out,
+    ) -> Result<PoolAttested, Refusal> {
+        if !self.pools.contains_key(name)
+            && let Some(spec) = round.answers.values().find_map(|said| said.spec.as_ref())
+        {
+            self.learn(spec, out);
+        }
+        let done = self.take_word(now, name, round, out);
+        self.leave_restored(now, round, out);
+        self.touch(now, name, out);
+        done?;
+        let Some(pool) = self.pools.get(name) else { return Err(Refusal::NoSuchPool(name.clone())) };
+        Ok(PoolAttested { pool: name.clone(), row: pool.row() })
+    }
+
+    fn take_word(&mut self, now: Now, name: &PoolName, round: &Round, out: &mut Out) -> Result<(), Refusal> {
+        let Some(pool) = self.pools.get_mut(name) else { return Err(Refusal::NoSuchPool(name.clone())) };
+        let floor = self.custody.floor().unwrap_or(self.custody.life());
+        let attested = Attested { floor, sold: round.sold };
+        let is_home = pool.home == self.site.me;
+        let mut batch = Batch::new();
+        pool.ledger.attest(attested, is_home, &round.answers, now.hybrid, &mut batch)?;
+        persist(batch, out);
+        Ok(())
+    }
+
+    /// When all pools that this node or any peer knows are attested, the node is whole again.
+    fn leave_restored(&mut self, now: Now, round: &Round, out: &mut Out) {
+        if self.custody.standing() != Standing::Restored {
+            return;
+        }
+        let known: BTreeSet<&PoolName> =
+            round.answers.values().flat_map(|said| &said.pools).chain(self.pools.keys()).collect();
+        let clear = |name: &PoolName| {
+            self.pools.get(name).is_some_and(|pool| {
+                let attested = pool.ledger.counts().attested.map(|attested| attested.floor);
+                self.custody.standing_in(pool.ledger.pool(), attested) == Standing::Proven
+            })
+        };
+        if !known.into_iter().all(clear) {
+            return;
+        }
+        let mut batch = Batch::new();
+        self.custody.attested(&mut batch);
+        persist(batch, out);
+        self.standing_changed(now, out);
+    }
+}

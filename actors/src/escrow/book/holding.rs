@@ -1,0 +1,345 @@
+//! Holds: who answers, and what.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use rhumb_core::canary::{self, Canary};
+use rhumb_core::limits::MAX_SUPPLY;
+use rhumb_core::{Mono, NodeId, Now, PoolName};
+use rhumb_storage::Batch;
+use rhumb_topology::owner_among;
+
+use super::{Answer, Book, Effect, Out, Request, Site, Token, persist};
+use crate::escrow::custody::Custody;
+use crate::escrow::keys::{Keys, abroad, body, check_age};
+use crate::escrow::messages::{DEFAULT_TTL, Held, Hold, HoldId, Key, MAX_TTL, Refusal, Standing};
+use crate::escrow::pool::{Parked, Pool, mono_of};
+use crate::escrow::records::{HoldNumber, KeyRow, Outcome, Records, Stage};
+
+/// The kind under which keys given by hand have their node within the region.
+const RAW_KEY: &str = "raw-key";
+/// The shortest and the longest time after which it is suggested to ask again.
+const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// What becomes of a hold request now.
+enum Verdict {
+    Answer(Result<Held, Refusal>),
+    /// To the node that remembers the key.
+    Forward(NodeId, Hold),
+    /// To the home of the pool, for good.
+    Delegate(NodeId, Hold),
+    /// Units may arrive.
+    Wait,
+}
+
+/// The part of a book that one hold request sees.
+struct Desk<'a> {
+    site: &'a Site,
+    custody: &'a Custody,
+    keys: &'a mut Keys,
+    next_hold: &'a mut u64,
+    pool: Option<&'a mut Pool>,
+    batch: Batch,
+}
+
+impl Book {
+    pub(super) fn hold(&mut self, now: Now, token: Token, hold: Hold, until: Mono, out: &mut Out) {
+        let name = hold.pool.clone();
+        if let Some(pool) = self.pools.get_mut(&name) {
+            let units = hold.qty.min(pool.supply());
+            pool.demand.ask(now.mono, units);
+        }
+        let (verdict, batch) = self.desk(&name, |desk| desk.decide(now, &hold));
+        persist(batch, out);
+        match verdict {
+            Verdict::Wait => self.park(now, token, hold, until, out),
+            verdict => self.perform(token, hold.qty, &name, until, verdict, out),
+        }
+        self.touch(now, &name, out);
+    }
+
+    fn desk<T>(&mut self, name: &PoolName, act: impl FnOnce(&mut Desk<'_>) -> T) -> (T, Batch) {
+        let mut desk = Desk {
+            site: &self.site,
+            custody: &self.custody,
+            keys: &mut self.keys,
+            next_hold: &mut self.next_hold,
+            pool: self.pools.get_mut(name),
+            batch: Batch::new(),
+        };
+        let done = act(&mut desk);
+        (done, desk.batch)
+    }
+
+    fn perform(
+        &mut self,
+        token: Token,
+        qty: u64,
+        name: &PoolName,
+        until: Mono,
+        verdict: Verdict,
+        out: &mut Out,
+    ) {
+        let pool = self.pools.get_mut(name);
+        match verdict {
+            Verdict::Answer(answer) => {
+                if let (Some(pool), Err(refusal)) = (pool, &answer) {
+                    pool.refused(refusal, qty);
+                }
+                out.send(Effect::Reply { token, answer: answer.map(Answer::Held) });
+            }
+            Verdict::Forward(to, hold) => {
+                if let Some(pool) = pool {
+                    pool.tallies.forwarded += 1;
+                }
+                out.send(Effect::Forward { token, to, request: Request::Hold(hold) });
+            }
+            Verdict::Delegate(to, hold) => {
+                if let Some(pool) = pool {
+                    pool.tallies.forwarded += 1;
+                    pool.forwards.insert(token, until);
+                    self.waiting.insert(token, name.clone());
+                }
+                out.send(Effect::Forward { token, to, request: Request::Hold(hold) });
+            }
+            Verdict::Wait => unreachable!("the caller parks what waits"),
+        }
+    }
+
+    fn park(&mut self, now: Now, token: Token, hold: Hold, until: Mono, out: &mut Out) {
+        let settings = &self.site.settings;
+        let pool = self.pools.get_mut(&hold.pool).expect("only holds of known pools wait");
+        let refusal = if pool.is_hopeless(now.mono, settings, |node| self.custody.is_down(node)) {
+            Refusal::Exhausted { retry_after: retry_after(pool, now) }
+        } else if pool.parked.len() >= settings.max_parked {
+            Refusal::Overloaded { retry_after: RETRY.0 }
+        } else {
+            let until = until.min(now.mono.plus(settings.park));
+            self.waiting.insert(token, hold.pool.clone());
+            return pool.parked.push_back(Parked { token, hold, until });
+        };
+        let refusal = self.unreachable_or(refusal, &hold.pool);
+        let (qty, name) = (hold.qty, hold.pool);
+        self.perform(token, qty, &name, until, Verdict::Answer(Err(refusal)), out);
+    }
+
+    /// Serves those who wait, first come first, each as far as units reach; refuses those whose time
+    /// is over, and all of them when nothing can come.
+    pub(super) fn serve(&mut self, now: Now, name: &PoolName, out: &mut Out) {
+        let settings = self.site.settings.clone();
+        let Some(pool) = self.pools.get_mut(name).filter(|pool| !pool.parked.is_empty()) else { return };
+        let hopeless = pool.is_hopeless(now.mono, &settings, |node| self.custody.is_down(node));
+        let parked = std::mem::take(&mut pool.parked);
+        let mut kept = VecDeque::with_capacity(parked.len());
+        for waiter in parked {
+            let (mut verdict, batch) = self.desk(name, |desk| desk.decide(now, &waiter.hold));
+            persist(batch, out);
+            if matches!(verdict, Verdict::Wait) {
+                if !hopeless && now.mono < waiter.until {
+                    kept.push_back(waiter);
+                    continue;
+                }
+                let exhausted = Refusal::Exhausted { retry_after: retry_after(&self.pools[name], now) };
+                verdict = Verdict::Answer(Err(self.unreachable_or(exhausted, name)));
+            }
+            self.waiting.remove(&waiter.token);
+            self.perform(waiter.token, waiter.hold.qty, name, waiter.until, verdict, out);
+        }
+        if let Some(pool) = self.pools.get_mut(name) {
+            pool.parked = kept;
+        }
+    }
+
+    /// The bug of calling "sold out" what cannot be reached.
+    fn unreachable_or(&self, refusal: Refusal, name: &PoolName) -> Refusal {
+        let silent =
+            || self.pools.get(name).is_some_and(|pool| pool.lines.keys().any(|n| self.custody.is_down(n)));
+        if canary::sings(Canary::SoldOutForUnreachable) && silent() { Refusal::SoldOut } else { refusal }
+    }
+}
+
+impl Desk<'_> {
+    /// In this order: does it make sense; is it ours; was it answered before; may this node answer;
+    /// are there units.
+    fn decide(&mut self, now: Now, hold: &Hold) -> Verdict {
+        match self.consider(now, hold) {
+            Ok(verdict) => verdict,
+            Err(refusal) => Verdict::Answer(Err(refusal)),
+        }
+    }
+
+    fn consider(&mut self, now: Now, hold: &Hold) -> Result<Verdict, Refusal> {
+        let ttl = check_shape(hold)?;
+        if let Some(verdict) = self.site.route(hold)? {
+            return Ok(verdict);
+        }
+        check_age(&hold.key, now.hybrid, self.site.settings.max_offset)?;
+        let body = body(hold);
+        if let Some(row) = self.keys.recall(&hold.key, &body)? {
+            let row = row.clone();
+            return self.recall(hold, row);
+        }
+        self.check_standing(hold)?;
+        if self.keys.len() >= self.site.settings.max_keys {
+            return Err(Refusal::Overloaded { retry_after: RETRY.1 });
+        }
+        let me = &self.site.me;
+        let Some(pool) = self.pool.as_deref_mut() else {
+            let home = self.site.home(&hold.pool);
+            if home == *me {
+                return Err(Refusal::NoSuchPool(hold.pool.clone()));
+            }
+            return Ok(self.delegate(now, hold, body, home));
+        };
+        if hold.qty > pool.supply() {
+            return Err(Refusal::Invalid(format!("{} units of a pool of {}", hold.qty, pool.supply())));
+        }
+        if pool.home != *me && pool.is_tail(&self.site.settings) {
+            self.check_tail(now)?;
+            let home = self.site.home(&hold.pool);
+            return Ok(self.delegate(now, hold, body, home));
+        }
+        Ok(self.take(now, hold, body, ttl))
+    }
+
+    /// Units are here, or all are sold, or some may come.
+    fn take(&mut self, now: Now, hold: &Hold, body: [u8; 16], ttl: Duration) -> Verdict {
+        let pool = self.pool.as_deref_mut().expect("the caller has seen the pool");
+        let number: HoldNumber = (self.custody.life(), *self.next_hold);
+        let deadline = now.hybrid.plus(ttl);
+        if !pool.ledger.hold(number, hold.qty, deadline, &mut self.batch) {
+            let sold_out = pool.unsold() == 0;
+            return if sold_out { Verdict::Answer(Err(Refusal::SoldOut)) } else { Verdict::Wait };
+        }
+        *self.next_hold += 1;
+        pool.tallies.held += 1;
+        let outcome = Outcome::Held { pool: hold.pool.clone(), hold: number };
+        self.remember(&hold.key, KeyRow { body, seen: now.hybrid, outcome });
+        let id = self.site.id(&hold.pool, number);
+        Verdict::Answer(Ok(Held { hold: id, qty: hold.qty, expires: deadline }))
+    }
+
+    /// The key is known: never a second hold.
+    fn recall(&self, hold: &Hold, row: KeyRow) -> Result<Verdict, Refusal> {
+        match row.outcome {
+            Outcome::Forwarded { to } => {
+                let key = abroad(&hold.key, &self.site.me, row.seen);
+                Ok(Verdict::Delegate(to, Hold { key, hops: 2, ..hold.clone() }))
+            }
+            Outcome::Held { pool, hold: number } => {
+                let id = self.site.id(&pool, number);
+                let row = self.pool.as_deref().and_then(|pool| pool.ledger.holds().find(number));
+                let row = row.ok_or(Refusal::KeyExpired)?;
+                match row.stage {
+                    Stage::Held | Stage::Committed => {
+                        Ok(Verdict::Answer(Ok(Held { hold: id, qty: row.qty, expires: row.deadline })))
+                    }
+                    Stage::Released => Err(Refusal::HoldReleased(id)),
+                    Stage::Expired | Stage::Voided => Err(Refusal::HoldExpired(id)),
+                }
+            }
+        }
+    }
+
+    fn check_standing(&self, hold: &Hold) -> Result<(), Refusal> {
+        let standing =
+            self.pool.as_deref().map_or_else(|| self.custody.standing(), |pool| pool.standing.clone());
+        match standing {
+            Standing::Proven => {}
+            Standing::Unproven => return Err(Refusal::Unproven),
+            Standing::Restored => return Err(Refusal::Restored),
+        }
+        // What a restored disk has lost may include this key.
+        match (&hold.key, self.custody.floor()) {
+            (Key::Made { created_ms, .. }, Some(floor)) if *created_ms < floor.0 => Err(Refusal::KeyExpired),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the home of the tail should be asked for this at all.
+    fn check_tail(&mut self, now: Now) -> Result<(), Refusal> {
+        let pool = self.pool.as_deref_mut().expect("the caller has seen the pool");
+        if canary::sings(Canary::SoldOutForUnreachable) && self.custody.is_down(&pool.home) {
+            return Err(Refusal::SoldOut);
+        }
+        if pool.unsold() == 0 {
+            return Err(Refusal::SoldOut);
+        }
+        let word = self.site.settings.tail_word;
+        let heard = pool.lines.get(&pool.home).and_then(|line| line.heard);
+        let dry = heard.is_some_and(|(at, said)| said.available == 0 && now.mono.since(at) < word);
+        if dry || now.mono < pool.home_empty_until {
+            return Err(Refusal::Exhausted { retry_after: word });
+        }
+        pool.forwards.retain(|_, until| now.mono < *until);
+        if pool.forwards.len() >= self.site.settings.max_forwards {
+            return Err(Refusal::Overloaded { retry_after: RETRY.0 });
+        }
+        Ok(())
+    }
+
+    /// Passes a hold on to the pool's home, having written down that its key lives there now.
+    fn delegate(&mut self, now: Now, hold: &Hold, body: [u8; 16], to: NodeId) -> Verdict {
+        let key = abroad(&hold.key, &self.site.me, now.hybrid);
+        self.remember(
+            &hold.key,
+            KeyRow { body, seen: now.hybrid, outcome: Outcome::Forwarded { to: to.clone() } },
+        );
+        Verdict::Delegate(to, Hold { key, hops: 2, ..hold.clone() })
+    }
+
+    fn remember(&mut self, key: &Key, row: KeyRow) {
+        self.batch.put_key(key, &row);
+        self.keys.insert(key.clone(), row);
+    }
+}
+
+impl Site {
+    /// Where a hold goes first: to the node that remembers its key.
+    fn route(&self, hold: &Hold) -> Result<Option<Verdict>, Refusal> {
+        let keeper = match &hold.key {
+            Key::Made { home, .. } if !self.founding.contains(home) => {
+                return Err(Refusal::Invalid(format!(
+                    "the key names {home}, which is not a node of this mesh"
+                )));
+            }
+            Key::Made { home, .. } => home,
+            Key::Raw(text) => {
+                let here = self.founding.nodes_in(&self.me.region);
+                owner_among(here, RAW_KEY, text).expect("this node stands in its region")
+            }
+        };
+        let made = matches!(hold.key, Key::Made { .. });
+        match hold.hops {
+            0 | 1 if *keeper == self.me => Ok(None),
+            0 => Ok(Some(Verdict::Forward(keeper.clone(), Hold { hops: 1, ..hold.clone() }))),
+            2 if made && self.home(&hold.pool) == self.me => Ok(None),
+            hops => Err(Refusal::Invalid(format!(
+                "passed on {hops} times, this hold should not have come to {}: nodes disagree on who they are",
+                self.me
+            ))),
+        }
+    }
+
+    fn id(&self, pool: &PoolName, (incarnation, number): HoldNumber) -> HoldId {
+        HoldId { pool: pool.clone(), owner: self.me.clone(), incarnation, number }
+    }
+}
+
+fn check_shape(hold: &Hold) -> Result<Duration, Refusal> {
+    if !(1..=MAX_SUPPLY).contains(&hold.qty) {
+        return Err(Refusal::Invalid(format!("{} units: give 1 to {MAX_SUPPLY}", hold.qty)));
+    }
+    let ttl = hold.ttl.unwrap_or(DEFAULT_TTL);
+    if ttl < Duration::from_millis(1) || ttl > MAX_TTL {
+        let most = MAX_TTL.as_secs();
+        return Err(Refusal::Invalid(format!("a hold of {ttl:?}: give 1 ms to {most} s")));
+    }
+    Ok(ttl)
+}
+
+/// When the next hold here expires, if it does soon.
+fn retry_after(pool: &Pool, now: Now) -> Duration {
+    let next = pool.ledger.holds().next_deadline().map(|at| mono_of(now, at).since(now.mono));
+    next.unwrap_or(Duration::from_secs(1)).clamp(RETRY.0, RETRY.1)
+}

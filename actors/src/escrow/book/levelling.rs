@@ -1,0 +1,170 @@
+//! Rights move between nodes: what is said of them, and what that changes here.
+
+use rhumb_core::canary::{self, Canary};
+use rhumb_core::limits::MAX_SUPPLY;
+use rhumb_core::{NodeId, Now, PoolName};
+use rhumb_storage::Batch;
+
+use super::{Book, Effect, Out, persist};
+use crate::escrow::ledger::Ledger;
+use crate::escrow::messages::{Level, PeerMessage, PoolSpec, Standing};
+use crate::escrow::pool::Pool;
+use crate::escrow::records::{Durability, PoolRow};
+
+impl Book {
+    pub(super) fn peer(&mut self, now: Now, from: &NodeId, message: PeerMessage, out: &mut Out) {
+        if *from == self.site.me || !self.site.founding.contains(from) {
+            self.ignored += 1;
+            return;
+        }
+        let mut batch = Batch::new();
+        let before = self.custody.standing();
+        match message {
+            PeerMessage::Level(level) => return self.heard(now, from, &level, out),
+            PeerMessage::Disown(disown) => return self.disown(now, from, &disown, out),
+            PeerMessage::Disowned(said) => return self.disowned(now, from, said, out),
+            PeerMessage::Beat(beat) => {
+                let settings = &self.site.settings;
+                let answer = self.custody.beat(now.mono, from, &beat, settings, &mut batch);
+                persist(batch, out);
+                if let Some(witnessed) = answer {
+                    out.send(Effect::Peer { to: from.clone(), message: PeerMessage::Witnessed(witnessed) });
+                }
+            }
+            PeerMessage::Witnessed(said) => {
+                self.custody.answered(from, &said, &mut batch);
+                persist(batch, out);
+                if self.custody.standing() != before {
+                    self.beat(now, out);
+                    self.standing_changed(now, out);
+                }
+            }
+        }
+    }
+
+    fn heard(&mut self, now: Now, from: &NodeId, level: &Level, out: &mut Out) {
+        let name = &level.spec.name;
+        if self.custody.refuses(from, level.incarnation) || !self.knows(now, from, &level.spec, out) {
+            self.ignored += 1;
+            return;
+        }
+        let Some(pool) = self.pools.get_mut(name) else { return };
+        let Some(line) = pool.lines.get_mut(from) else { return };
+        line.heard = Some((now.mono, level.figures));
+        line.consumed = line.consumed.max(level.figures.consumed);
+        line.acknowledged = line.acknowledged.max(level.accepted);
+        if pool.standing == Standing::Restored {
+            return;
+        }
+        if level.accepted > pool.ledger.link(from).granted && !canary::sings(Canary::RestoredDiskSpends) {
+            return self.found_restored(now, out);
+        }
+        let mut batch = Batch::new();
+        if pool.ledger.accept(from, level.granted, &mut batch) {
+            pool.tell(from);
+        }
+        persist(batch, out);
+        self.give(now, from, level, out);
+        self.touch(now, name, out);
+    }
+
+    /// Whether the pool is known here, as the peer says it is; one that is new is learned.
+    fn knows(&mut self, now: Now, from: &NodeId, spec: &PoolSpec, out: &mut Out) -> bool {
+        if let Some(pool) = self.pools.get(&spec.name) {
+            return pool.ledger.spec() == *spec && pool.lines.contains_key(from);
+        }
+        let part = |node: &NodeId| spec.weights.contains_key(&node.region);
+        let sound = (1..=MAX_SUPPLY).contains(&spec.supply) && part(from) && part(&self.site.me);
+        if !sound || self.pools.len() >= self.site.settings.max_pools {
+            return false;
+        }
+        // A home that does not know its own pool has lost it.
+        if self.site.home(&spec.name) == self.site.me {
+            self.found_restored(now, out);
+        }
+        self.learn(spec, out);
+        let name = spec.name.clone();
+        self.touch(now, &name, out);
+        true
+    }
+
+    /// Takes up a pool that this node has not known.
+    pub(super) fn learn(&mut self, spec: &PoolSpec, out: &mut Out) {
+        let row = PoolRow {
+            class: spec.class.clone(),
+            supply: spec.supply,
+            weights: spec.weights.clone(),
+            created: spec.created,
+            body: None,
+            durability: Durability::Local,
+            debt_ceiling: 0,
+        };
+        let others = self.site.others(&row);
+        let ledger = Ledger::new(spec.name.clone(), row, others.clone(), self.custody.life());
+        let mut batch = Batch::new();
+        ledger.write(&mut batch);
+        out.persist(batch);
+        let pool = Pool::new(self.site.home(&spec.name), ledger, others);
+        self.pools.insert(spec.name.clone(), pool);
+    }
+
+    /// Grants a peer what it needs, as far as it is there to give.
+    fn give(&mut self, now: Now, from: &NodeId, level: &Level, out: &mut Out) {
+        let settings = &self.site.settings;
+        let Some(pool) = self.pools.get_mut(&level.spec.name) else { return };
+        if level.need <= pool.ledger.link(from).granted {
+            return;
+        }
+        // The peer waits for a word, be it only that there is nothing.
+        pool.tell(from);
+        let owns_tail = pool.home == self.site.me && pool.is_tail(settings);
+        if !pool.may_spend() || owns_tail {
+            return;
+        }
+        let demand = pool.demand.per_second(now.mono);
+        let floor = settings.level.floor(pool.ledger.available(), demand);
+        let mut batch = Batch::new();
+        pool.ledger.grant(from, level.need, floor, &mut batch);
+        persist(batch, out);
+    }
+
+    /// Says and asks what is due in a pool; in its tail, gives everything to its home.
+    pub(super) fn level(&mut self, now: Now, name: &PoolName, out: &mut Out) {
+        let (me, settings) = (&self.site.me, &self.site.settings);
+        let Some(pool) = self.pools.get_mut(name) else { return };
+        let mut batch = Batch::new();
+        if pool.may_spend() && pool.home != *me && pool.is_tail(settings) {
+            let home = pool.home.clone();
+            if pool.ledger.grant(&home, u64::MAX, 0, &mut batch) > 0 {
+                pool.tell(&home);
+            }
+        }
+        if canary::sings(Canary::DonorTakesBack) {
+            take_back(pool, &mut batch);
+        }
+        persist(batch, out);
+        pool.plan(now.mono, me, settings);
+        for (to, level) in pool.levels(now.mono, self.custody.life(), settings) {
+            out.send(Effect::Peer { to, message: PeerMessage::Level(level) });
+        }
+    }
+
+    /// A peer knows of something that this disk does not: it is an older one.
+    pub(super) fn found_restored(&mut self, now: Now, out: &mut Out) {
+        let mut batch = Batch::new();
+        self.custody.restored(&mut batch);
+        persist(batch, out);
+        self.standing_changed(now, out);
+    }
+}
+
+/// The bug of a donor that grows impatient: what was told and not acknowledged is taken back.
+fn take_back(pool: &mut Pool, batch: &mut Batch) {
+    let peers: Vec<(NodeId, u64)> =
+        pool.lines.iter().filter(|(_, line)| line.told()).map(|(n, l)| (n.clone(), l.acknowledged)).collect();
+    for (node, acknowledged) in peers {
+        if pool.ledger.link(&node).granted > acknowledged {
+            pool.ledger.take_back(&node, acknowledged, batch);
+        }
+    }
+}

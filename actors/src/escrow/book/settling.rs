@@ -1,0 +1,81 @@
+//! How holds end: confirmed, released, expired, forgotten. Only their owner ends them.
+
+use rhumb_core::{Now, PoolName};
+use rhumb_storage::Batch;
+
+use super::{Answer, Book, CHUNK, Effect, Out, Request, Token, persist};
+use crate::escrow::ledger::Ledger;
+use crate::escrow::messages::{Confirm, HoldId, Refusal, Release, Settled, Standing, Tallies};
+
+/// One way in which a caller ends a hold.
+struct Way {
+    end: fn(&mut Ledger, &HoldId, Now, &mut Batch) -> Result<(Settled, bool), Refusal>,
+    tally: fn(&mut Tallies) -> &mut u64,
+}
+
+impl Book {
+    pub(super) fn confirm(&mut self, now: Now, token: Token, confirm: Confirm, out: &mut Out) {
+        let way = Way {
+            end: |ledger, id, now, batch| ledger.confirm(id, now.hybrid, batch),
+            tally: |tallies| &mut tallies.confirmed,
+        };
+        let hold = confirm.hold.clone();
+        self.settle(now, token, &hold, Request::Confirm(confirm), way, out);
+    }
+
+    pub(super) fn release(&mut self, now: Now, token: Token, release: Release, out: &mut Out) {
+        let way = Way {
+            end: |ledger, id, now, batch| ledger.release(id, now.hybrid, batch),
+            tally: |tallies| &mut tallies.released,
+        };
+        let hold = release.hold.clone();
+        self.settle(now, token, &hold, Request::Release(release), way, out);
+    }
+
+    fn settle(&mut self, now: Now, token: Token, id: &HoldId, request: Request, way: Way, out: &mut Out) {
+        if id.owner != self.site.me && self.site.founding.contains(&id.owner) {
+            return out.send(Effect::Forward { token, to: id.owner.clone(), request });
+        }
+        let mut batch = Batch::new();
+        let answer = self.end(now, id, way, &mut batch);
+        persist(batch, out);
+        out.send(Effect::Reply { token, answer: answer.map(Answer::Settled) });
+        self.touch(now, &id.pool, out);
+    }
+
+    fn end(&mut self, now: Now, id: &HoldId, way: Way, batch: &mut Batch) -> Result<Settled, Refusal> {
+        let mine = id.owner == self.site.me;
+        let pool = self.pools.get_mut(&id.pool).filter(|_| mine);
+        let pool = pool.ok_or_else(|| Refusal::NoSuchHold(id.clone()))?;
+        match pool.standing {
+            Standing::Proven => {}
+            Standing::Unproven => return Err(Refusal::Unproven),
+            Standing::Restored => return Err(Refusal::Restored),
+        }
+        // A hold whose time has come has ended, whether or not its turn has.
+        while pool.ledger.expire_next(now.hybrid, batch) {
+            pool.tallies.expired += 1;
+        }
+        let (settled, first) = (way.end)(&mut pool.ledger, id, now, batch)?;
+        *(way.tally)(&mut pool.tallies) += u64::from(first);
+        Ok(settled)
+    }
+
+    /// Ends the holds whose time has come, and forgets those that ended long ago: a chunk of each.
+    /// Whether more are due.
+    pub(super) fn expire(&mut self, now: Now, name: &PoolName, out: &mut Out) -> bool {
+        let Some(pool) = self.pools.get_mut(name) else { return false };
+        let mut batch = Batch::new();
+        let mut expired = 0;
+        while pool.may_spend() && expired < CHUNK && pool.ledger.expire_next(now.hybrid, &mut batch) {
+            expired += 1;
+        }
+        pool.tallies.expired += expired as u64;
+        let mut forgotten = 0;
+        while forgotten < CHUNK && pool.ledger.forget_next(now.hybrid, &mut batch) {
+            forgotten += 1;
+        }
+        persist(batch, out);
+        expired == CHUNK || forgotten == CHUNK
+    }
+}

@@ -1,0 +1,309 @@
+//! Whether this node's disk may be believed: the restored-disk rule, from both sides.
+//!
+//! A backup that is put back, or an emptied directory, knows of rights that were spent since. So a
+//! node tells its peers how far its disk has come, they remember that durably, and a node that starts
+//! spends nothing until they have said that they know of nothing newer.
+//!
+//! * It decides: this node's standing; what this node answers of others; when to say either.
+//! * It never does: believe its own disk without a peer (unless it is the only node there is), or let
+//!   what it wrote while it was not believed count in its own favour.
+//! * Invariant: a plain beat leaves only when the standing `Proven` is durable, and only toward peers
+//!   that have answered in this life. So a peer's record never contains what the present life, not
+//!   yet believed there, has written; and an answer above what the disk knew means an older disk.
+
+use std::collections::BTreeMap;
+
+use rhumb_core::canary::{self, Canary};
+use rhumb_core::{Incarnation, Mono, NodeId, Now, StoreId};
+use rhumb_storage::{Batch, CommitNumber};
+
+use super::messages::{Beat, Standing, Witnessed};
+use super::policy::EscrowSettings;
+use super::records::{NodeRow, PoolRow, Proof, Records, WitnessRow};
+
+/// Pools created so much later than a restoration were surely not known to the lost disk: as far as
+/// two clocks may differ, twice.
+const CLEARLY_AFTER_MS: u64 = 1_000;
+
+/// How far a peer has vouched for this node, in this life.
+#[derive(Debug, Default)]
+struct Voucher {
+    up: bool,
+    answered: bool,
+    sent: Option<Mono>,
+}
+
+/// What this node knows of a peer's disk.
+#[derive(Debug)]
+struct Witness {
+    row: WitnessRow,
+    /// What of it is durable, and since when.
+    written: Option<(WitnessRow, Mono)>,
+}
+
+/// One node's standing, and what it knows of the others'.
+#[derive(Debug)]
+pub(crate) struct Custody {
+    store: StoreId,
+    node: NodeRow,
+    /// What to prove: the commit at which the disk was opened, and its last believed life.
+    pending: (u64, Incarnation),
+    peers: BTreeMap<NodeId, Voucher>,
+    witnesses: BTreeMap<NodeId, Witness>,
+    durable: u64,
+}
+
+impl Custody {
+    /// A new life on a disk that was opened at a commit.
+    pub(crate) fn recovered(
+        store: StoreId,
+        before: Option<NodeRow>,
+        witnessed: BTreeMap<NodeId, WitnessRow>,
+        peers: Vec<NodeId>,
+        opened: CommitNumber,
+        now: Now,
+    ) -> Self {
+        let last = before.as_ref().map_or(Incarnation(0), |row| row.life);
+        let life = Incarnation(last.next().0.max(now.hybrid.millis()));
+        let floor = before.as_ref().and_then(|row| row.floor);
+        let (proof, pending, floor) = match before.map(|row| row.proof) {
+            // An interrupted proof is not improved by what was written since.
+            Some(Proof::Pending { number, life }) => {
+                let number = number.min(opened.0);
+                (Proof::Pending { number, life }, (number, life), floor)
+            }
+            // A restored disk may have been restored once more: what was attested is asked again.
+            Some(Proof::Restored) => (Proof::Restored, (opened.0, last), Some(life)),
+            Some(Proof::Proven) | None => {
+                (Proof::Pending { number: opened.0, life: last }, (opened.0, last), floor)
+            }
+        };
+        let witnesses = witnessed
+            .into_iter()
+            .map(|(node, row)| (node, Witness { written: Some((row.clone(), now.mono)), row }))
+            .collect();
+        Self {
+            store,
+            node: NodeRow { life, proof, floor },
+            pending,
+            peers: peers.into_iter().map(|node| (node, Voucher::default())).collect(),
+            witnesses,
+            durable: opened.0,
+        }
+    }
+
+    /// Writes the new life. Alone in the world, a node has nobody to ask.
+    pub(crate) fn start(&mut self, batch: &mut Batch) {
+        let believed = self.peers.is_empty() || canary::sings(Canary::RestoredDiskSpends);
+        if believed && matches!(self.node.proof, Proof::Pending { .. }) {
+            self.node.proof = Proof::Proven;
+        }
+        if canary::sings(Canary::RestoredDiskSpends) {
+            self.peers.values_mut().for_each(|peer| peer.answered = true);
+        }
+        batch.put_node(&self.node);
+    }
+
+    /// The highest commit known durable.
+    pub(crate) fn durable(&mut self, number: CommitNumber) {
+        self.durable = self.durable.max(number.0);
+    }
+
+    pub(crate) fn life(&self) -> Incarnation {
+        self.node.life
+    }
+
+    pub(crate) fn floor(&self) -> Option<Incarnation> {
+        self.node.floor
+    }
+
+    /// The node's standing for what is not a pool it knows.
+    pub(crate) fn standing(&self) -> Standing {
+        match self.node.proof {
+            Proof::Pending { .. } => Standing::Unproven,
+            Proof::Proven => Standing::Proven,
+            Proof::Restored if canary::sings(Canary::RestoredDiskSpends) => Standing::Proven,
+            Proof::Restored => Standing::Restored,
+        }
+    }
+
+    /// The node's standing in a pool, last attested after a given restoration. A pool older than the
+    /// last restoration must be attested, also when the node hears of it only later.
+    pub(crate) fn standing_in(&self, pool: &PoolRow, attested: Option<Incarnation>) -> Standing {
+        if self.standing() == Standing::Unproven || canary::sings(Canary::RestoredDiskSpends) {
+            return self.standing();
+        }
+        let clear = match self.node.floor {
+            None => true,
+            floor if attested == floor => true,
+            Some(floor) => pool.created.millis() >= floor.0.saturating_add(CLEARLY_AFTER_MS),
+        };
+        if clear { Standing::Proven } else { Standing::Restored }
+    }
+
+    // ---- proving this node's own disk ----------------------------------------------------------
+
+    /// A peer can be reached, or no longer.
+    pub(crate) fn reachable(&mut self, peer: &NodeId, up: bool, batch: &mut Batch) {
+        if let Some(voucher) = self.peers.get_mut(peer) {
+            voucher.up = up;
+            if up {
+                voucher.sent = None;
+            }
+        }
+        self.conclude(batch);
+    }
+
+    pub(crate) fn is_down(&self, peer: &NodeId) -> bool {
+        self.peers.get(peer).is_some_and(|voucher| !voucher.up)
+    }
+
+    /// What a peer knows of this node's disk.
+    pub(crate) fn answered(&mut self, from: &NodeId, said: &Witnessed, batch: &mut Batch) {
+        let Some(voucher) = self.peers.get_mut(from) else { return };
+        if said.store != self.store || said.incarnation != self.node.life || voucher.answered {
+            return;
+        }
+        voucher.answered = true;
+        let (number, life) = self.pending;
+        if said.highest > number || said.life > life {
+            self.restored(batch);
+        } else {
+            self.conclude(batch);
+        }
+    }
+
+    /// This node's disk is older than what a peer has seen of it.
+    pub(crate) fn restored(&mut self, batch: &mut Batch) {
+        if canary::sings(Canary::RestoredDiskSpends) {
+            return;
+        }
+        self.node.proof = Proof::Restored;
+        self.node.floor = Some(self.node.life);
+        batch.put_node(&self.node);
+    }
+
+    /// Every pool was attested, with every peer's answer.
+    pub(crate) fn attested(&mut self, batch: &mut Batch) {
+        self.node.proof = Proof::Proven;
+        self.peers.values_mut().for_each(|peer| peer.answered = true);
+        batch.put_node(&self.node);
+    }
+
+    fn conclude(&mut self, batch: &mut Batch) {
+        let asked = matches!(self.node.proof, Proof::Pending { .. });
+        let any = self.peers.values().any(|peer| peer.answered);
+        let every = self.peers.values().all(|peer| peer.answered || !peer.up);
+        if asked && any && every {
+            self.node.proof = Proof::Proven;
+            batch.put_node(&self.node);
+        }
+    }
+
+    // ---- beats ---------------------------------------------------------------------------------
+
+    /// The beats that are due. A peer that has not answered is asked, also when others have: a worse
+    /// answer that comes late still counts.
+    pub(crate) fn beats(&mut self, now: Mono, settings: &EscrowSettings) -> Vec<(NodeId, Beat)> {
+        let proof = self.node.proof;
+        let mut beats = Vec::new();
+        for (node, peer) in &mut self.peers {
+            let Some(every) = spacing(proof, peer, settings) else { continue };
+            if peer.sent.is_some_and(|sent| now < sent.plus(every)) {
+                continue;
+            }
+            peer.sent = Some(now);
+            let prove = !peer.answered;
+            let durable = if prove { self.pending.0 } else { self.durable };
+            let beat = Beat { store: self.store, incarnation: self.node.life, durable, prove };
+            beats.push((node.clone(), beat));
+        }
+        beats
+    }
+
+    pub(crate) fn next_beat(&self, settings: &EscrowSettings) -> Option<Mono> {
+        let due = |peer: &Voucher| {
+            let every = spacing(self.node.proof, peer, settings)?;
+            Some(peer.sent.map_or(Mono::default(), |sent| sent.plus(every)))
+        };
+        self.peers.values().filter_map(due).min()
+    }
+
+    // ---- vouching for others -------------------------------------------------------------------
+
+    /// A peer says how far its disk has come, or asks what is known of it.
+    pub(crate) fn beat(
+        &mut self,
+        now: Mono,
+        from: &NodeId,
+        beat: &Beat,
+        settings: &EscrowSettings,
+        batch: &mut Batch,
+    ) -> Option<Witnessed> {
+        if beat.prove {
+            let row = self.witnesses.get(from).map(|witness| &witness.row);
+            return Some(Witnessed {
+                store: beat.store,
+                incarnation: beat.incarnation,
+                highest: row.map_or(0, |row| row.highest),
+                life: row.map_or(Incarnation(0), |row| row.life),
+            });
+        }
+        let witness = self.witness(from, beat.store);
+        let row = &mut witness.row;
+        if beat.incarnation > row.life {
+            (row.store, row.life, row.highest) = (beat.store, beat.incarnation, beat.durable);
+        } else if beat.incarnation == row.life {
+            row.highest = row.highest.max(beat.durable);
+        }
+        let due = match &witness.written {
+            None => true,
+            Some((written, at)) => {
+                *written != witness.row && (written.life != witness.row.life || now >= at.plus(settings.beat))
+            }
+        };
+        if due {
+            witness.write(now, from, batch);
+        }
+        None
+    }
+
+    /// From now on a peer's earlier lives are not believed.
+    pub(crate) fn disown(&mut self, now: Mono, from: &NodeId, before: Incarnation, batch: &mut Batch) {
+        let store = self.store;
+        let witness = self.witness(from, store);
+        if witness.row.refuse_before < before {
+            witness.row.refuse_before = before;
+            witness.write(now, from, batch);
+        }
+    }
+
+    /// Whether what this life of a peer granted is refused.
+    pub(crate) fn refuses(&self, from: &NodeId, life: Incarnation) -> bool {
+        self.witnesses.get(from).is_some_and(|witness| life < witness.row.refuse_before)
+    }
+
+    fn witness(&mut self, peer: &NodeId, store: StoreId) -> &mut Witness {
+        self.witnesses.entry(peer.clone()).or_insert_with(|| Witness {
+            row: WitnessRow { store, life: Incarnation(0), highest: 0, refuse_before: Incarnation(0) },
+            written: None,
+        })
+    }
+}
+
+impl Witness {
+    fn write(&mut self, now: Mono, peer: &NodeId, batch: &mut Batch) {
+        batch.put_witness(peer, &self.row);
+        self.written = Some((self.row.clone(), now));
+    }
+}
+
+/// How often a peer is told or asked; `None`: not at all.
+fn spacing(proof: Proof, peer: &Voucher, settings: &EscrowSettings) -> Option<std::time::Duration> {
+    match proof {
+        Proof::Pending { .. } => (!peer.answered).then_some(settings.prove),
+        Proof::Proven => Some(settings.beat),
+        // What a restored disk has to say is of no use to anybody until it is attested.
+        Proof::Restored => None,
+    }
+}

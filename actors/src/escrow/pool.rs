@@ -1,0 +1,317 @@
+//! One pool on one node: its ledger, what peers last said of it, and who waits for units.
+//!
+//! * It decides: when a peer is to be told something, and whom to ask for rights (by the policy's
+//!   plan).
+//! * It never does: change a right except through the ledger, or remember anything that a crash may
+//!   not take: all of it besides the ledger is relearned.
+//! * Invariant: what is said is cumulative or the latest, so every message may be lost, doubled or
+//!   late.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use rhumb_core::{HybridTime, Incarnation, Mono, NodeId, Now};
+
+use super::book::Token;
+use super::demand::Demand;
+use super::ledger::Ledger;
+use super::messages::{Figures, Hold, Level, PoolSpec, PoolView, Refusal, Row, Standing, Tallies};
+use super::policy::{Ask, EscrowSettings, Known, Peer, View};
+
+/// A hold that waits for units.
+#[derive(Debug)]
+pub(crate) struct Parked {
+    pub(crate) token: Token,
+    pub(crate) hold: Hold,
+    pub(crate) until: Mono,
+}
+
+/// What was last said to a peer, and when.
+#[derive(Debug, Clone, Copy)]
+struct Said {
+    at: Mono,
+    figures: Figures,
+}
+
+/// What stands between this node and one other of the pool, besides rights.
+#[derive(Debug, Default)]
+pub(crate) struct Line {
+    /// What it says it has accepted from here, ever.
+    pub(crate) acknowledged: u64,
+    /// What it is asked to have granted here, ever; no more than was accepted: nothing is asked.
+    need: u64,
+    /// The most it is known to have sold.
+    pub(crate) consumed: u64,
+    pub(crate) heard: Option<(Mono, Figures)>,
+    said: Option<Said>,
+    /// Something is new to it.
+    news: bool,
+}
+
+/// One pool on one node.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    pub(crate) home: NodeId,
+    pub(crate) ledger: Ledger,
+    pub(crate) lines: BTreeMap<NodeId, Line>,
+    pub(crate) demand: Demand,
+    pub(crate) parked: VecDeque<Parked>,
+    /// Holds on their way to the pool's home, and until when.
+    pub(crate) forwards: BTreeMap<Token, Mono>,
+    /// The home said that it has nothing: believed until then.
+    pub(crate) home_empty_until: Mono,
+    pub(crate) tallies: Tallies,
+    pub(crate) standing: Standing,
+    planned: Option<Mono>,
+    /// When it is to be looked at again: its entry in the book's timers.
+    pub(crate) wake: Option<Mono>,
+}
+
+impl Pool {
+    pub(crate) fn new(home: NodeId, ledger: Ledger, others: Vec<NodeId>) -> Self {
+        Self {
+            home,
+            ledger,
+            lines: others.into_iter().map(|node| (node, Line::default())).collect(),
+            demand: Demand::default(),
+            parked: VecDeque::new(),
+            forwards: BTreeMap::new(),
+            home_empty_until: Mono::default(),
+            tallies: Tallies::default(),
+            standing: Standing::Unproven,
+            planned: None,
+            wake: None,
+        }
+    }
+
+    pub(crate) fn supply(&self) -> u64 {
+        self.ledger.pool().supply
+    }
+
+    /// Units not known to be sold, by all nodes' own counts.
+    pub(crate) fn unsold(&self) -> u64 {
+        let sold = self.lines.values().map(|line| line.consumed).sum::<u64>() + self.ledger.counts().consumed;
+        self.supply().saturating_sub(sold)
+    }
+
+    /// Whether the home owns what is left. Counts of sold units only rise, so this stays.
+    pub(crate) fn is_tail(&self, settings: &EscrowSettings) -> bool {
+        !self.lines.is_empty() && settings.level.is_tail(self.unsold(), self.lines.len() + 1)
+    }
+
+    pub(crate) fn may_spend(&self) -> bool {
+        self.standing == Standing::Proven
+    }
+
+    /// What this node says of itself.
+    pub(crate) fn figures(&mut self, now: Mono) -> Figures {
+        let spendable = self.may_spend();
+        Figures {
+            consumed: self.ledger.counts().consumed,
+            available: if spendable { self.ledger.available() } else { 0 },
+            held: self.ledger.holds().held(),
+            demand: self.demand.per_second(now),
+        }
+    }
+
+    pub(crate) fn row(&self) -> Row {
+        Row { tallies: self.tallies.clone(), standing: self.standing.clone(), ..self.ledger.row() }
+    }
+
+    pub(crate) fn view(&self, me: &NodeId, now: Mono, tail: bool) -> PoolView {
+        let heard = |(node, line): (&NodeId, &Line)| {
+            line.heard.map(|(at, figures)| (node.clone(), (figures, now.since(at))))
+        };
+        PoolView {
+            spec: self.ledger.spec(),
+            home: self.home.clone(),
+            node: me.clone(),
+            row: self.row(),
+            others: self.lines.iter().filter_map(heard).collect(),
+            tail,
+        }
+    }
+
+    /// Counts a refused hold.
+    pub(crate) fn refused(&mut self, refusal: &Refusal, qty: u64) {
+        *self.tallies.refused.entry(refusal.code().to_owned()).or_default() += 1;
+        let short =
+            matches!(refusal, Refusal::SoldOut | Refusal::Exhausted { .. } | Refusal::Overloaded { .. });
+        let spare = |line: &Line| line.heard.is_some_and(|(_, figures)| figures.available >= qty);
+        if short && self.lines.values().any(spare) {
+            self.tallies.false_refusals += 1;
+        }
+    }
+
+    // ---- levelling -----------------------------------------------------------------------------
+
+    /// Something is new to this peer: it is told at once.
+    pub(crate) fn tell(&mut self, peer: &NodeId) {
+        if let Some(line) = self.lines.get_mut(peer) {
+            line.news = true;
+        }
+    }
+
+    /// Plans whom to ask for rights, if it is time to.
+    pub(crate) fn plan(&mut self, now: Mono, me: &NodeId, settings: &EscrowSettings) {
+        let spacing =
+            if self.parked.is_empty() { settings.level.plan_spacing } else { settings.level.ask_spacing };
+        if self.planned.is_some_and(|planned| now < planned.plus(spacing)) {
+            return;
+        }
+        self.planned = Some(now);
+        let asks = if !self.may_spend() {
+            Vec::new()
+        } else if self.is_tail(settings) {
+            self.gather(me)
+        } else {
+            self.level(now, settings)
+        };
+        for (node, line) in &mut self.lines {
+            let accepted = self.ledger.link(node).accepted;
+            let want = asks.iter().find(|ask| ask.node == *node).map_or(0, |ask| ask.want);
+            let need = accepted.saturating_add(want);
+            // An ask that only shrinks need not be said: the peer's grant may be on its way.
+            line.news |= want > 0 && need > line.need;
+            line.need = need;
+        }
+    }
+
+    /// The home of a tail asks all others for all they have.
+    fn gather(&self, me: &NodeId) -> Vec<Ask> {
+        if self.home != *me || self.unsold() == 0 {
+            return Vec::new();
+        }
+        let may_have = |line: &Line| line.heard.is_none_or(|(_, figures)| figures.available > 0);
+        let donors = self.lines.iter().filter(|(_, line)| may_have(line));
+        donors.map(|(node, _)| Ask { node: node.clone(), want: self.supply() }).collect()
+    }
+
+    fn level(&mut self, now: Mono, settings: &EscrowSettings) -> Vec<Ask> {
+        let peers: Vec<Peer> = self
+            .lines
+            .iter()
+            .map(|(node, line)| Peer { node: node.clone(), known: line.known(now, settings.fresh) })
+            .collect();
+        let view = View {
+            available: self.ledger.available(),
+            parked: self.parked.iter().map(|parked| parked.hold.qty).fold(0, u64::saturating_add),
+            demand: self.demand.per_second(now),
+            peers: &peers,
+        };
+        settings.level.plan(view)
+    }
+
+    /// Whether nothing can come from any other node now: each has just said so, or cannot be reached.
+    pub(crate) fn is_hopeless(
+        &self,
+        now: Mono,
+        settings: &EscrowSettings,
+        down: impl Fn(&NodeId) -> bool,
+    ) -> bool {
+        self.lines.iter().all(|(node, line)| {
+            let dry = |known: Known| settings.level.spare(known) == 0;
+            line.known(now, settings.fresh).map_or_else(|| down(node), dry)
+        })
+    }
+
+    /// The messages that are due to other nodes of the pool.
+    pub(crate) fn levels(
+        &mut self,
+        now: Mono,
+        life: Incarnation,
+        settings: &EscrowSettings,
+    ) -> Vec<(NodeId, Level)> {
+        if self.standing == Standing::Restored {
+            return Vec::new();
+        }
+        let figures = self.figures(now);
+        let gossip = self.gossip(settings);
+        let mut spec: Option<PoolSpec> = None;
+        let mut levels = Vec::new();
+        for (node, line) in &mut self.lines {
+            let row = self.ledger.link(node);
+            if line.due(row.granted, row.accepted, figures, gossip, settings) > now {
+                continue;
+            }
+            (line.said, line.news) = (Some(Said { at: now, figures }), false);
+            let level = Level {
+                spec: spec.get_or_insert_with(|| self.ledger.spec()).clone(),
+                incarnation: life,
+                granted: row.granted,
+                accepted: row.accepted,
+                need: line.need.max(row.accepted),
+                figures,
+            };
+            levels.push((node.clone(), level));
+        }
+        levels
+    }
+
+    fn gossip(&self, settings: &EscrowSettings) -> Duration {
+        if self.is_tail(settings) { settings.tail_gossip } else { settings.gossip }
+    }
+
+    /// When this pool is to be looked at again.
+    pub(crate) fn next_wake(&mut self, now: Now, settings: &EscrowSettings) -> Option<Mono> {
+        let at = |time: HybridTime| mono_of(now, time);
+        let parked = self.parked.iter().map(|parked| parked.until).min();
+        let forgotten =
+            self.ledger.holds().next_forgotten().map(|time| at(time).plus(Duration::from_millis(1)));
+        let figures = self.figures(now.mono);
+        let planning = !self.parked.is_empty() || figures.demand > 0;
+        let spacing =
+            if self.parked.is_empty() { settings.level.plan_spacing } else { settings.level.ask_spacing };
+        let plan = self.planned.filter(|_| planning && self.may_spend()).map(|planned| planned.plus(spacing));
+        let expiry = self.ledger.holds().next_deadline().filter(|_| self.may_spend()).map(at);
+        let told =
+            (self.standing != Standing::Restored).then(|| self.next_level(figures, settings)).flatten();
+        [parked, forgotten, plan, expiry, told].into_iter().flatten().min()
+    }
+
+    fn next_level(&self, figures: Figures, settings: &EscrowSettings) -> Option<Mono> {
+        let gossip = self.gossip(settings);
+        let due = |(node, line): (&NodeId, &Line)| {
+            let row = self.ledger.link(node);
+            line.due(row.granted, row.accepted, figures, gossip, settings)
+        };
+        self.lines.iter().map(due).min()
+    }
+}
+
+impl Line {
+    /// Whether the peer was told all that is new.
+    pub(crate) fn told(&self) -> bool {
+        self.said.is_some() && !self.news
+    }
+
+    /// What is known of the peer now: nothing, if it has been silent.
+    fn known(&self, now: Mono, fresh: Duration) -> Option<Known> {
+        let (at, figures) = self.heard?;
+        (now.since(at) < fresh).then_some(Known { available: figures.available, demand: figures.demand })
+    }
+
+    /// When the peer is to be told again. Said often while it matters, and seldom when nothing changes.
+    fn due(
+        &self,
+        granted: u64,
+        accepted: u64,
+        figures: Figures,
+        gossip: Duration,
+        settings: &EscrowSettings,
+    ) -> Mono {
+        let Some(said) = self.said.filter(|_| !self.news) else { return Mono::default() };
+        if granted > self.acknowledged || self.need > accepted {
+            said.at.plus(settings.resend)
+        } else if said.figures != figures || figures.demand > 0 {
+            said.at.plus(gossip)
+        } else {
+            said.at.plus(settings.idle_gossip)
+        }
+    }
+}
+
+/// When a hybrid time will be reached, if clocks run alike.
+pub(crate) fn mono_of(now: Now, time: HybridTime) -> Mono {
+    now.mono.plus(Duration::from_millis(time.millis().saturating_sub(now.hybrid.millis())))
+}
