@@ -1,1 +1,36 @@
-//! rhumb-transport
+//! Bytes between the nodes of a mesh: who the peer is, how a message is framed, in which order it
+//! arrives, and what a caller may conclude when no answer does.
+//!
+//! * It decides: whether a connection may speak (identity on both sides, then HELLO), which lane a
+//!   message takes, what an interrupted call means ([`rhumb_core::Delivery`]).
+//! * It never does: know a policy (it asks the injected [`rhumb_core::Gate`], before bytes leave and
+//!   after they arrive), decide where an actor lives, retry a call, or declare a region dead.
+//! * Invariants: messages of one pair arrive in the order in which they were sent, within one
+//!   connection generation; an old generation has failed before a new one is used; every call ends,
+//!   at the latest at its deadline; every queue is bounded.
+//!
+//! Pure modules come first; what touches sockets is in [`quic`].
+
+pub mod backoff;
+pub mod codec;
+pub mod control;
+pub mod envelope;
+pub mod error;
+pub mod hello;
+pub mod identity;
+pub mod lanes;
+pub mod liveness;
+pub mod message;
+pub mod pending;
+pub mod quic;
+pub mod relay;
+pub mod settings;
+pub mod tiebreak;
+
+pub use codec::{Bincode, Codec, CodecError, decode, encode};
+pub use error::{BindError, ConnectError};
+pub use hello::{HelloRefusal, HelloRefusalKind, ManifestEntry};
+pub use identity::{Credentials, CredentialsError, IdentityError, Regions, TrustDomain, issue};
+pub use message::{Headers, Identity, Kind, Peer, Reply, Request, TraceContext};
+pub use quic::{Answer, AnswerFuture, Client, Expect, Inbound, LinkState, LinkStatus, Transport};
+pub use settings::{SettingsError, TransportSettings};

@@ -1,0 +1,482 @@
+//! The frame in which a message travels: a fixed header of 72 bytes written by hand, optional fields,
+//! the body. No codec is needed to read it, so that a node can refuse what it cannot decode.
+//!
+//! ```text
+//!  0  2  magic "Rh"                    28  4  deadline, ms that remain
+//!  2  1  version (1)                   32  8  hybrid time
+//!  3  1  kind: 1 ask 2 tell            40  1  guarantee so far or achieved
+//!            3 reply 4 fault           41  1  guarantee required
+//!  4  1  codec of the body             42  1  trace flags
+//!  5  1  flags: bit 0 traced           43  1  reserved, 0
+//!  6  2  length of header and fields   44 16  trace id
+//!  8  4  length of the body            60  8  span id
+//! 12  8  id of the call                68  4  CRC-32C of all the rest
+//! 20  8  reserved, 0                   72     fields: type u8, length u16, value
+//! ```
+//! All numbers are big-endian. Fields of unknown type are skipped; a longer header is read by length.
+//!
+//! * It decides: whether bytes are a frame, and what it says.
+//! * It never does: allocate what a length claims before the cap is checked, or panic on any bytes.
+//! * Invariant: damage that leaves lengths untrustworthy is [`Broken`] and ends the connection; a frame
+//!   that is whole but says nonsense is a fault of that message alone.
+
+use std::time::Duration;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use rhumb_core::limits::MAX_KEY_BYTES;
+use rhumb_core::{DataClass, Epoch, Guarantee, HybridTime};
+use thiserror::Error;
+
+use crate::message::TraceContext;
+
+/// Bytes of the fixed header.
+pub const FIXED: usize = 72;
+/// Bytes of header and fields at most.
+pub const MAX_HEAD: usize = 16 << 10;
+/// Bytes of a message name at most.
+pub const MAX_NAME_BYTES: usize = 255;
+
+const MAGIC: u16 = 0x5268;
+const VERSION: u8 = 1;
+const CRC_AT: usize = 68;
+const TRACED: u8 = 1;
+
+/// What a frame is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum FrameKind {
+    /// A call that wants an answer.
+    Ask = 1,
+    /// A call that wants none.
+    Tell = 2,
+    /// A handler's answer.
+    Reply = 3,
+    /// What happened instead of an answer; the body is a [`crate::control::WireFault`].
+    Fault = 4,
+}
+
+impl FrameKind {
+    fn of(byte: u8) -> Option<Self> {
+        [Self::Ask, Self::Tell, Self::Reply, Self::Fault].into_iter().find(|kind| *kind as u8 == byte)
+    }
+}
+
+/// One message in its envelope.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// What it is.
+    pub kind: FrameKind,
+    /// The codec of the body.
+    pub codec: u8,
+    /// The call, unique within one connection and direction of calling.
+    pub id: u64,
+    /// Time that remains, in whole milliseconds rounded up; at most 49 days. Zero in answers.
+    pub deadline: Duration,
+    /// The sender's hybrid time.
+    pub hybrid: HybridTime,
+    /// The guarantee so far (calls) or achieved (answers).
+    pub guarantee: Guarantee,
+    /// The guarantee required.
+    pub required: Guarantee,
+    /// The sender's trace.
+    pub trace: Option<TraceContext>,
+    /// The stable name of the message; empty in answers.
+    pub name: String,
+    /// The class of the body.
+    pub class: DataClass,
+    /// The idempotency key.
+    pub key: Option<String>,
+    /// The epoch that the caller believes in.
+    pub epoch: Option<Epoch>,
+    /// The callers, outermost first.
+    pub chain: Vec<String>,
+    /// The encoded message.
+    pub body: Bytes,
+}
+
+/// Bytes that are not a frame: nothing after them can be trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum Broken {
+    /// They do not begin as a frame does.
+    #[error("frame begins with {0:#06x} instead of {MAGIC:#06x}")]
+    Magic(u16),
+    /// A frame of another version.
+    #[error("frame of version {0}, this node reads version {VERSION}")]
+    Version(u8),
+    /// A header that is too short or too long to be one.
+    #[error("header of {0} bytes, expected {FIXED} to {MAX_HEAD}")]
+    Head(usize),
+    /// Larger than may be.
+    #[error("frame of {bytes} bytes is over the cap of {cap}")]
+    OverCap {
+        /// What its lengths claim.
+        bytes: usize,
+        /// What may be.
+        cap: usize,
+    },
+    /// Shorter than its lengths claim, or longer.
+    #[error("frame of {got} bytes claims {claimed}")]
+    Length {
+        /// What is there.
+        got: usize,
+        /// What its lengths claim.
+        claimed: usize,
+    },
+    /// The checksum does not match.
+    #[error("frame has checksum {got:#010x} and says {said:#010x}")]
+    Checksum {
+        /// Computed.
+        got: u32,
+        /// In the header.
+        said: u32,
+    },
+}
+
+/// Why a frame is not a message.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum FrameError {
+    /// The connection cannot go on.
+    #[error(transparent)]
+    Broken(#[from] Broken),
+    /// This message cannot be understood; the next one may be.
+    #[error("message {name:?} (call {id}): {reason}")]
+    Message {
+        /// What it is, if that is known.
+        kind: Option<FrameKind>,
+        /// The call.
+        id: u64,
+        /// The message name, as far as it could be read.
+        name: String,
+        /// What was wrong.
+        reason: String,
+    },
+}
+
+#[derive(Clone, Copy)]
+#[repr(u8)]
+enum Field {
+    Name = 1,
+    Class = 2,
+    Key = 3,
+    Epoch = 4,
+    Caller = 5,
+}
+
+impl Frame {
+    /// An answer's frame: everything that only calls have is empty.
+    #[must_use]
+    pub fn answer(kind: FrameKind, codec: u8, id: u64, class: DataClass, body: Bytes) -> Self {
+        Self {
+            kind,
+            codec,
+            id,
+            deadline: Duration::ZERO,
+            hybrid: HybridTime::ZERO,
+            guarantee: Guarantee::Eventual,
+            required: Guarantee::Eventual,
+            trace: None,
+            name: String::new(),
+            class,
+            key: None,
+            epoch: None,
+            chain: Vec::new(),
+            body,
+        }
+    }
+
+    /// Bytes of header and fields. Over [`MAX_HEAD`] the frame must not be encoded.
+    #[must_use]
+    pub fn head_len(&self) -> usize {
+        let text = |s: &str| if s.is_empty() { 0 } else { 3 + s.len() };
+        FIXED
+            + text(&self.name)
+            + text(self.class.as_str())
+            + self.key.as_deref().map_or(0, |key| 3 + key.len())
+            + self.epoch.map_or(0, |_| 3 + 8)
+            + self.chain.iter().map(|caller| 3 + caller.len()).sum::<usize>()
+    }
+
+    /// Bytes of the whole frame.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.head_len() + self.body.len()
+    }
+
+    /// A frame is never empty.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+
+    /// Appends header and fields; the body follows as it is.
+    ///
+    /// # Panics
+    /// When the head is over [`MAX_HEAD`] or the body over 4 GiB, which callers have checked.
+    pub fn encode_head(&self, out: &mut BytesMut) {
+        let head = self.head_len();
+        assert!(head <= MAX_HEAD, "a head of {head} bytes was let through");
+        let start = out.len();
+        out.reserve(head);
+        self.put_fixed(out, head);
+        self.put_fields(out);
+        debug_assert_eq!(out.len() - start, head, "head_len and encode_head agree");
+        let crc = checksum(&out[start..], &self.body);
+        out[start + CRC_AT..start + FIXED].copy_from_slice(&crc.to_be_bytes());
+    }
+
+    /// The whole frame as bytes.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let mut out = BytesMut::with_capacity(self.len());
+        self.encode_head(&mut out);
+        out.extend_from_slice(&self.body);
+        out.freeze()
+    }
+
+    fn put_fixed(&self, out: &mut BytesMut, head: usize) {
+        let trace = self.trace.unwrap_or(TraceContext { trace_id: 0, span_id: 0, flags: 0 });
+        let deadline = self.deadline.as_nanos().div_ceil(1_000_000);
+        out.put_u16(MAGIC);
+        out.put_u8(VERSION);
+        out.put_u8(self.kind as u8);
+        out.put_u8(self.codec);
+        out.put_u8(if self.trace.is_some() { TRACED } else { 0 });
+        out.put_u16(head as u16);
+        out.put_u32(u32::try_from(self.body.len()).expect("bodies are capped far below 4 GiB"));
+        out.put_u64(self.id);
+        out.put_u64(0);
+        out.put_u32(u32::try_from(deadline).unwrap_or(u32::MAX));
+        out.put_u64(self.hybrid.to_bits());
+        out.put_u8(self.guarantee as u8);
+        out.put_u8(self.required as u8);
+        out.put_u8(trace.flags);
+        out.put_u8(0);
+        out.put_u128(trace.trace_id);
+        out.put_u64(trace.span_id);
+        out.put_u32(0);
+    }
+
+    fn put_fields(&self, out: &mut BytesMut) {
+        let mut field = |field: Field, value: &[u8]| {
+            out.put_u8(field as u8);
+            out.put_u16(value.len() as u16);
+            out.put_slice(value);
+        };
+        if !self.name.is_empty() {
+            field(Field::Name, self.name.as_bytes());
+        }
+        field(Field::Class, self.class.as_str().as_bytes());
+        if let Some(key) = &self.key {
+            field(Field::Key, key.as_bytes());
+        }
+        if let Some(epoch) = self.epoch {
+            field(Field::Epoch, &epoch.0.to_be_bytes());
+        }
+        for caller in &self.chain {
+            field(Field::Caller, caller.as_bytes());
+        }
+    }
+
+    /// Reads one whole frame.
+    ///
+    /// # Errors
+    /// [`FrameError::Broken`] when it is not one, [`FrameError::Message`] when it says nonsense.
+    pub fn decode(frame: Bytes) -> Result<Self, FrameError> {
+        let lengths =
+            Lengths::read(&frame, usize::MAX)?.ok_or(Broken::Length { got: frame.len(), claimed: FIXED })?;
+        if frame.len() != lengths.total() {
+            return Err(Broken::Length { got: frame.len(), claimed: lengths.total() }.into());
+        }
+        let said = (&frame[CRC_AT..FIXED]).get_u32();
+        let got = checksum(&frame[..lengths.head], &frame[lengths.head..]);
+        if got != said {
+            return Err(Broken::Checksum { got, said }.into());
+        }
+        Reader::new(&frame, lengths.head).read(frame.slice(lengths.head..))
+    }
+}
+
+/// CRC-32C of head and body, the checksum's own bytes taken as zero.
+fn checksum(head: &[u8], body: &[u8]) -> u32 {
+    let crc = crc32c::crc32c(&head[..CRC_AT]);
+    let crc = crc32c::crc32c_append(crc, &[0; FIXED - CRC_AT]);
+    let crc = crc32c::crc32c_append(crc, &head[FIXED..]);
+    crc32c::crc32c_append(crc, body)
+}
+
+/// The lengths of a frame, checked against the cap.
+#[derive(Debug, Clone, Copy)]
+struct Lengths {
+    head: usize,
+    body: usize,
+}
+
+impl Lengths {
+    /// Reads them from the first bytes of a frame; `None` when there are too few.
+    fn read(bytes: &[u8], cap: usize) -> Result<Option<Self>, Broken> {
+        if bytes.len() < FIXED {
+            return Ok(None);
+        }
+        let mut at = bytes;
+        let magic = at.get_u16();
+        if magic != MAGIC {
+            return Err(Broken::Magic(magic));
+        }
+        let version = at.get_u8();
+        if version != VERSION {
+            return Err(Broken::Version(version));
+        }
+        at.advance(3);
+        let head = usize::from(at.get_u16());
+        if !(FIXED..=MAX_HEAD).contains(&head) {
+            return Err(Broken::Head(head));
+        }
+        let lengths = Self { head, body: at.get_u32() as usize };
+        if lengths.total() > cap {
+            return Err(Broken::OverCap { bytes: lengths.total(), cap });
+        }
+        Ok(Some(lengths))
+    }
+
+    fn total(self) -> usize {
+        self.head.saturating_add(self.body)
+    }
+}
+
+/// Reads a frame whose lengths and checksum hold.
+struct Reader<'a> {
+    fixed: &'a [u8],
+    fields: &'a [u8],
+    kind: Option<FrameKind>,
+    id: u64,
+    name: String,
+}
+
+impl<'a> Reader<'a> {
+    fn new(frame: &'a [u8], head: usize) -> Self {
+        let id = (&frame[12..20]).get_u64();
+        let kind = FrameKind::of(frame[3]);
+        Self { fixed: &frame[..FIXED], fields: &frame[FIXED..head], kind, id, name: String::new() }
+    }
+
+    fn read(mut self, body: Bytes) -> Result<Frame, FrameError> {
+        let Some(kind) = self.kind else {
+            return Err(self.nonsense(format!("kind {} is not known", self.fixed[3])));
+        };
+        let (mut class, mut key, mut epoch, mut chain) = (None, None, None, Vec::new());
+        while let Some((field, value)) = self.field()? {
+            match field {
+                f if f == Field::Name as u8 => self.name = self.text("name", value, MAX_NAME_BYTES)?,
+                f if f == Field::Class as u8 => class = Some(self.class(value)?),
+                f if f == Field::Key as u8 => key = Some(self.text("key", value, MAX_KEY_BYTES)?),
+                f if f == Field::Epoch as u8 => epoch = Some(self.epoch(value)?),
+                f if f == Field::Caller as u8 => chain.push(self.text("caller", value, MAX_HEAD)?),
+                _ => {}
+            }
+        }
+        let class = class.ok_or_else(|| self.nonsense("it names no data class".to_owned()))?;
+        if matches!(kind, FrameKind::Ask | FrameKind::Tell) && self.name.is_empty() {
+            return Err(self.nonsense("it has no name".to_owned()));
+        }
+        let mut at = &self.fixed[28..];
+        let deadline = Duration::from_millis(u64::from(at.get_u32()));
+        let hybrid = HybridTime::from_bits(at.get_u64());
+        let (guarantee, required) = (self.guarantee(at.get_u8())?, self.guarantee(at.get_u8())?);
+        let flags = at.get_u8();
+        at.advance(1);
+        let (trace_id, span_id) = (at.get_u128(), at.get_u64());
+        let trace = (self.fixed[5] & TRACED != 0).then_some(TraceContext { trace_id, span_id, flags });
+        let (codec, id, name) = (self.fixed[4], self.id, self.name);
+        #[rustfmt::skip]
+        let frame = Frame {
+            kind, codec, id, deadline, hybrid, guarantee, required, trace, name, class, key, epoch, chain, body,
+        };
+        Ok(frame)
+    }
+
+    /// The next field, or `None` at the end.
+    fn field(&mut self) -> Result<Option<(u8, &'a [u8])>, FrameError> {
+        if self.fields.is_empty() {
+            return Ok(None);
+        }
+        if self.fields.len() < 3 {
+            return Err(self.nonsense("its fields end in the middle of one".to_owned()));
+        }
+        let field = self.fields.get_u8();
+        let len = usize::from(self.fields.get_u16());
+        let Some((value, rest)) = self.fields.split_at_checked(len) else {
+            return Err(self.nonsense(format!("field {field} is longer than its header")));
+        };
+        self.fields = rest;
+        Ok(Some((field, value)))
+    }
+
+    fn text(&self, what: &str, value: &[u8], max: usize) -> Result<String, FrameError> {
+        match std::str::from_utf8(value) {
+            Ok(text) if text.len() <= max => Ok(text.to_owned()),
+            Ok(text) => Err(self.nonsense(format!("{what} of {} bytes is over {max}", text.len()))),
+            Err(_) => Err(self.nonsense(format!("{what} is not UTF-8"))),
+        }
+    }
+
+    fn class(&self, value: &[u8]) -> Result<DataClass, FrameError> {
+        let text = self.text("class", value, MAX_NAME_BYTES)?;
+        DataClass::new(&text).map_err(|e| self.nonsense(e.to_string()))
+    }
+
+    fn epoch(&self, value: &[u8]) -> Result<Epoch, FrameError> {
+        let bytes = value.try_into().map_err(|_| self.nonsense("epoch is not 8 bytes".to_owned()))?;
+        Ok(Epoch(u64::from_be_bytes(bytes)))
+    }
+
+    fn guarantee(&self, byte: u8) -> Result<Guarantee, FrameError> {
+        let known = Guarantee::ALL.into_iter().find(|level| *level as u8 == byte);
+        known.ok_or_else(|| self.nonsense(format!("guarantee {byte} is not known")))
+    }
+
+    fn nonsense(&self, reason: String) -> FrameError {
+        FrameError::Message { kind: self.kind, id: self.id, name: self.name.clone(), reason }
+    }
+}
+
+/// Cuts a stream of bytes into frames. The cap is checked before anything is set aside for a frame.
+#[derive(Debug)]
+pub struct Deframer {
+    buffer: BytesMut,
+    cap: usize,
+}
+
+impl Deframer {
+    /// Frames of at most `cap` bytes.
+    #[must_use]
+    pub fn new(cap: usize) -> Self {
+        Self { buffer: BytesMut::new(), cap }
+    }
+
+    /// Takes bytes as they come.
+    pub fn feed(&mut self, bytes: &[u8]) {
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// The next whole frame, if it has come.
+    ///
+    /// # Errors
+    /// [`Broken`]: the stream cannot be read any further.
+    pub fn next_frame(&mut self) -> Result<Option<Bytes>, Broken> {
+        let Some(lengths) = Lengths::read(&self.buffer, self.cap)? else { return Ok(None) };
+        if self.buffer.len() < lengths.total() {
+            self.buffer.reserve(lengths.total() - self.buffer.len());
+            return Ok(None);
+        }
+        Ok(Some(self.buffer.split_to(lengths.total()).freeze()))
+    }
+
+    /// Whether part of a frame has come. A stream that ends here was cut.
+    #[must_use]
+    pub fn mid_frame(&self) -> bool {
+        !self.buffer.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests;

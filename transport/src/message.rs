@@ -1,0 +1,151 @@
+//! What is said to a peer and what comes back, before it is bytes and after it was.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rhumb_core::{ClusterId, DataClass, Epoch, Guarantee, HybridTime, NodeId, Principal};
+
+use crate::hello::ManifestEntry;
+
+/// Whether an answer is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// The caller waits for a reply or a fault.
+    Ask,
+    /// Nobody waits.
+    Tell,
+}
+
+/// W3C trace context in binary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TraceContext {
+    /// The trace (16 bytes).
+    pub trace_id: u128,
+    /// The caller's span (8 bytes).
+    pub span_id: u64,
+    /// Trace flags; bit 0 is *sampled*.
+    pub flags: u8,
+}
+
+/// What every call carries without the caller's doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Headers {
+    /// How much time remains. On arrival it counts from the arrival: clocks are not compared.
+    pub deadline: Duration,
+    /// The caller's hybrid time.
+    pub hybrid: HybridTime,
+    /// The caller's trace, if it is traced.
+    pub trace: Option<TraceContext>,
+    /// The guarantee of the chain of calls so far.
+    pub guarantee: Guarantee,
+    /// The guarantee that the caller requires.
+    pub required: Guarantee,
+    /// The idempotency key, where the message has one.
+    pub idempotency_key: Option<String>,
+    /// The epoch that the caller believes in, where it matters.
+    pub epoch: Option<Epoch>,
+    /// The addresses of the callers, outermost first.
+    pub chain: Vec<String>,
+}
+
+impl Headers {
+    /// Headers with this much time and otherwise nothing said.
+    #[must_use]
+    pub fn within(deadline: Duration) -> Self {
+        Self {
+            deadline,
+            hybrid: HybridTime::ZERO,
+            trace: None,
+            guarantee: Guarantee::STRONGEST,
+            required: Guarantee::Eventual,
+            idempotency_key: None,
+            epoch: None,
+            chain: Vec::new(),
+        }
+    }
+}
+
+/// A message on its way to a handler.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// The stable name of the message, never a Rust path.
+    pub name: String,
+    /// The class of the data in it.
+    pub class: DataClass,
+    /// The encoded message.
+    pub body: Bytes,
+    /// What goes with it.
+    pub headers: Headers,
+    /// Whether an answer is wanted.
+    pub kind: Kind,
+}
+
+impl Request {
+    /// A question.
+    #[must_use]
+    pub fn ask(name: impl Into<String>, class: DataClass, body: Bytes, headers: Headers) -> Self {
+        Self { name: name.into(), class, body, headers, kind: Kind::Ask }
+    }
+
+    /// A message without an answer.
+    #[must_use]
+    pub fn tell(name: impl Into<String>, class: DataClass, body: Bytes, headers: Headers) -> Self {
+        Self { name: name.into(), class, body, headers, kind: Kind::Tell }
+    }
+}
+
+/// A handler's answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// The class of the data in the answer, which need not be the question's.
+    pub class: DataClass,
+    /// The encoded answer.
+    pub body: Bytes,
+    /// The callee's hybrid time.
+    pub hybrid: HybridTime,
+    /// The guarantee that was achieved.
+    pub guarantee: Guarantee,
+    /// The callee's span.
+    pub trace: Option<TraceContext>,
+}
+
+/// What this node says of itself in HELLO.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The mesh.
+    pub cluster: ClusterId,
+    /// The node, as its certificate names it; `None` for a program that only calls.
+    pub node: Option<NodeId>,
+    /// SHA-256 of the founding node list.
+    pub founding_hash: [u8; 32],
+    /// The messages that this node understands.
+    pub manifest: Vec<ManifestEntry>,
+    /// The region's signing key (Ed25519), public part.
+    pub public_key: Vec<u8>,
+    /// Which life of the node on its disk.
+    pub incarnation: u64,
+    /// The program's version, for humans.
+    pub build: String,
+}
+
+/// A verified peer, as one connection generation knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// Who its certificate says it is.
+    pub principal: Principal,
+    /// The node, where it is one.
+    pub node: Option<NodeId>,
+    /// Counts this node's connections with that peer, from 1. Order holds only within one.
+    pub generation: u64,
+    /// Where the bytes come from (a relay's address, if there is one between).
+    pub address: SocketAddr,
+    /// The messages that the peer understands.
+    pub manifest: Vec<ManifestEntry>,
+    /// The signing key of the peer's region.
+    pub public_key: Vec<u8>,
+    /// Which life of the peer on its disk.
+    pub incarnation: u64,
+    /// The peer's program version.
+    pub build: String,
+}

@@ -1,0 +1,151 @@
+//! Inward connections: as many handshakes at once as may be, each with its own verifier and its own
+//! deadline, so that one that fails or stalls disturbs nobody else.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use quinn::Incoming;
+use rhumb_core::limits::MAX_NODES;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
+use tracing::warn;
+
+use super::close::{DUPLICATE, End, refusal};
+use super::greeting::{Greeted, Greeter, turn_away};
+use super::link::Link;
+use super::slot::Slot;
+use super::transport::Inner;
+use crate::error::ConnectError;
+use crate::hello::{HelloRefusal, HelloRefusalKind};
+
+impl Inner {
+    /// Accepts until the endpoint is closed.
+    pub(crate) async fn accept_all(self: Arc<Self>) {
+        while let Some(incoming) = self.endpoint.accept().await {
+            match Arc::clone(&self.handshakes).try_acquire_owned() {
+                Ok(permit) => drop(tokio::spawn(Arc::clone(&self).accept(incoming, permit))),
+                // Busy: who has not shown that its address is real must do so, the others come later.
+                Err(_) if incoming.may_retry() => drop(incoming.retry()),
+                Err(_) => incoming.refuse(),
+            }
+        }
+    }
+
+    async fn accept(self: Arc<Self>, incoming: Incoming, permit: OwnedSemaphorePermit) {
+        let from = incoming.remote_address();
+        let limit = self.node.settings.handshake_timeout;
+        let heard = timeout(limit, self.hear(incoming)).await;
+        let heard = heard.unwrap_or(Err(ConnectError::Timeout(limit)));
+        drop(permit);
+        let error = match heard {
+            Ok(greeted) => match self.admit(greeted).await {
+                Ok(()) => return,
+                Err(error) => error,
+            },
+            Err(error) => error,
+        };
+        warn!(%from, %error, "a connection was turned away");
+        self.node.inbound.refused(from, &error);
+    }
+
+    /// From the first packet to the peer's HELLO.
+    async fn hear(&self, incoming: Incoming) -> Result<Greeted, ConnectError> {
+        let accepting = self.tls.accepting(self.regions.clone());
+        let (config, verdict) = accepting.map_err(|e| ConnectError::Local(e.to_string()))?;
+        let lost = |e: quinn::ConnectionError| refusal(&e, &verdict, &self.principal);
+        let connection = incoming.accept_with(Arc::new(config)).map_err(lost)?.await.map_err(lost)?;
+        let greeter =
+            Greeter { own: &self.hello, principal: &self.principal, domain: &self.domain, verdict: &verdict };
+        let greeted = greeter.hear(connection).await?;
+        if self.node.draining.load(Ordering::Acquire) {
+            let refusal = HelloRefusal::new(HelloRefusalKind::Draining, "this node is about to stop");
+            turn_away(&greeted.connection, &refusal);
+            return Err(ConnectError::Hello(refusal));
+        }
+        Ok(greeted)
+    }
+
+    /// Gives the connection its place, acknowledges its HELLO, and serves it to its end.
+    async fn admit(self: &Arc<Self>, greeted: Greeted) -> Result<(), ConnectError> {
+        let connection = greeted.connection.clone();
+        match greeted.hello.node.clone() {
+            Some(peer) => {
+                let slot = self.slot(&peer).map_err(|refusal| {
+                    turn_away(&connection, &refusal);
+                    ConnectError::Hello(refusal)
+                })?;
+                self.admit_node(&slot, greeted).await
+            }
+            None => self.admit_client(greeted).await,
+        }
+    }
+
+    async fn admit_node(self: &Arc<Self>, slot: &Slot, mut greeted: Greeted) -> Result<(), ConnectError> {
+        let moved = slot.move_in_heard(&self.own, greeted.hello.boot, |generation| {
+            let (hello, principal) = (greeted.hello.clone(), greeted.principal.clone());
+            self.link(greeted.connection.clone(), hello, principal, greeted.agreement, generation)
+        });
+        let Some(link) = moved else {
+            greeted.connection.close(DUPLICATE, b"the other connection stays");
+            return Err(ConnectError::Duplicate);
+        };
+        let acknowledged = self.acknowledge(&link, &mut greeted).await;
+        let end = match acknowledged {
+            Ok(()) => Arc::clone(&link).run(greeted.send, greeted.receive).await,
+            Err(ref error) => {
+                let end = End::Lost(error.to_string());
+                link.close(&end);
+                end
+            }
+        };
+        slot.ended(&link, &end);
+        acknowledged
+    }
+
+    async fn admit_client(self: &Arc<Self>, mut greeted: Greeted) -> Result<(), ConnectError> {
+        let number = self.guest_number.fetch_add(1, Ordering::Relaxed);
+        let link = {
+            let mut guests = self.guests.lock();
+            if guests.len() >= self.node.settings.max_clients {
+                let refusal = HelloRefusal::new(HelloRefusalKind::Busy, "as many clients as may be");
+                turn_away(&greeted.connection, &refusal);
+                return Err(ConnectError::Hello(refusal));
+            }
+            let (hello, principal) = (greeted.hello.clone(), greeted.principal.clone());
+            let link = self.link(greeted.connection.clone(), hello, principal, greeted.agreement, number);
+            guests.insert(number, Arc::clone(&link));
+            link
+        };
+        let acknowledged = self.acknowledge(&link, &mut greeted).await;
+        match &acknowledged {
+            Ok(()) => drop(Arc::clone(&link).run(greeted.send, greeted.receive).await),
+            Err(error) => link.close(&End::Lost(error.to_string())),
+        }
+        self.guests.lock().remove(&number);
+        acknowledged
+    }
+
+    /// Reports the peer and answers its HELLO: from then on it may speak.
+    async fn acknowledge(&self, link: &Link, greeted: &mut Greeted) -> Result<(), ConnectError> {
+        link.node.inbound.connected(&link.peer);
+        let limit = self.node.settings.handshake_timeout;
+        let acknowledged = timeout(limit, greeted.acknowledge(&self.hello)).await;
+        acknowledged.unwrap_or(Err(ConnectError::Timeout(limit)))
+    }
+
+    /// The place of a peer that the settings name, or that shows the same founding list and a valid
+    /// certificate before they were read.
+    fn slot(&self, peer: &rhumb_core::NodeId) -> Result<Arc<Slot>, HelloRefusal> {
+        let mut slots = self.slots.write();
+        if let Some(slot) = slots.get(peer) {
+            return Ok(Arc::clone(slot));
+        }
+        if slots.len() >= MAX_NODES {
+            let detail = format!("a mesh has at most {MAX_NODES} nodes");
+            return Err(HelloRefusal::new(HelloRefusalKind::Busy, detail));
+        }
+        let slot = Arc::new(Slot::new(peer.clone()));
+        slots.insert(peer.clone(), Arc::clone(&slot));
+        Ok(slot)
+    }
+}

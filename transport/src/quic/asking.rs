@@ -1,0 +1,174 @@
+//! Outward: a call passes the egress gate, is measured, waits on its lane, and ends in an answer or a
+//! fault that knows what may be concluded.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use rhumb_core::limits::MAX_KEY_BYTES;
+use rhumb_core::{DataClass, Delivery, Direction, Fault, FaultKind, GateRefusal, Passage};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
+
+use super::link::{Link, Queued};
+use crate::envelope::{Frame, FrameKind, MAX_HEAD, MAX_NAME_BYTES};
+use crate::lanes::{NotQueued, Weight, lane_of};
+use crate::message::{Kind, Reply, Request};
+use crate::pending::NotTaken;
+
+impl Link {
+    /// Asks and waits. `pair` chooses the lane.
+    pub(crate) async fn ask(self: &Arc<Self>, pair: u64, request: Request) -> Result<Reply, Fault> {
+        let expires = Instant::now() + request.headers.deadline;
+        let frame = self.frame(FrameKind::Ask, request)?;
+        let (waiter, mut answer) = oneshot::channel();
+        let asking = self.take_in(frame.id, waiter)?;
+        let outcome = timeout_at(expires, async {
+            if frame.len() > self.node.settings.max_frame {
+                self.send_large(frame, expires).await?;
+            } else {
+                self.enqueue(pair, frame, expires)?;
+            }
+            (&mut answer).await.unwrap_or_else(|_| Err(unanswered()))
+        });
+        let outcome = outcome.await;
+        match outcome {
+            Ok(outcome) => outcome,
+            Err(_) => match asking.give_up() {
+                Some(delivery) => Err(deadline_passed(delivery)),
+                // It was answered at the same moment.
+                None => answer.try_recv().unwrap_or_else(|_| Err(unanswered())),
+            },
+        }
+    }
+
+    /// Tells, without waiting: queued, or a fault.
+    pub(crate) fn tell(self: &Arc<Self>, pair: u64, request: Request) -> Result<(), Fault> {
+        let expires = Instant::now() + request.headers.deadline;
+        let frame = self.frame(FrameKind::Tell, request)?;
+        if frame.len() > self.node.settings.max_frame {
+            return self.tell_large(frame, expires);
+        }
+        self.enqueue(pair, frame, expires)
+    }
+
+    /// The frame of a request, once it may leave and fits.
+    fn frame(&self, kind: FrameKind, request: Request) -> Result<Frame, Fault> {
+        debug_assert_eq!(kind == FrameKind::Ask, request.kind == Kind::Ask, "asked and told as it says");
+        if request.headers.deadline.is_zero() {
+            return Err(deadline_passed(Delivery::NotSent));
+        }
+        if self.going_away.load(Ordering::Acquire) {
+            return Err(Fault::not_sent(FaultKind::Draining));
+        }
+        self.may_leave(&request.class).map_err(|refusal| Fault::not_sent(FaultKind::Gate(refusal)))?;
+        let headers = request.headers;
+        let frame = Frame {
+            kind,
+            codec: self.agreement.codec,
+            id: self.next_call(),
+            deadline: headers.deadline,
+            hybrid: headers.hybrid,
+            guarantee: headers.guarantee,
+            required: headers.required,
+            trace: headers.trace,
+            name: request.name,
+            class: request.class,
+            key: headers.idempotency_key,
+            epoch: headers.epoch,
+            chain: headers.chain,
+            body: request.body,
+        };
+        self.fits(&frame)?;
+        Ok(frame)
+    }
+
+    fn fits(&self, frame: &Frame) -> Result<(), Fault> {
+        let key = frame.key.as_ref().map_or(0, String::len);
+        let sizes = [
+            (frame.name.len(), MAX_NAME_BYTES),
+            (key, MAX_KEY_BYTES),
+            (frame.head_len(), MAX_HEAD),
+            (frame.len(), self.node.settings.max_large_frame),
+        ];
+        for (bytes, limit) in sizes {
+            if bytes > limit {
+                let kind = FaultKind::TooLarge { bytes: bytes as u64, limit: limit as u64 };
+                return Err(Fault::not_sent(kind));
+            }
+        }
+        Ok(())
+    }
+
+    /// The egress gate: may data of this class go where the peer's certificate says it stands?
+    pub(crate) fn may_leave(&self, class: &DataClass) -> Result<(), GateRefusal> {
+        let (from, to) = (&self.node.region, &self.peer.principal.region);
+        self.node.gate.check(Passage { direction: Direction::Egress, class, from, to })
+    }
+
+    /// The ingress gate: may data of this class come from there?
+    pub(crate) fn may_come(&self, class: &DataClass) -> Result<(), GateRefusal> {
+        let (from, to) = (&self.peer.principal.region, &self.node.region);
+        self.node.gate.check(Passage { direction: Direction::Ingress, class, from, to })
+    }
+
+    fn take_in(self: &Arc<Self>, id: u64, waiter: super::link::Waiter) -> Result<Asking, Fault> {
+        match self.calls.lock().insert(id, waiter) {
+            Ok(()) => Ok(Asking { link: Arc::clone(self), id }),
+            Err(NotTaken::Full) => {
+                Err(Fault::not_sent(FaultKind::Full(format!("calls under way to {}", self.peer.principal))))
+            }
+            Err(NotTaken::Ended(reason)) => Err(Fault::not_sent(FaultKind::Unreachable(reason))),
+        }
+    }
+
+    fn enqueue(&self, pair: u64, frame: Frame, expires: Instant) -> Result<(), Fault> {
+        let lane = lane_of(pair, self.agreement.lanes);
+        let bytes = frame.len();
+        let queued = Queued { frame, expires: Some(expires) };
+        let pushed = self.lanes[lane].queue.lock().push(queued, bytes, Weight::Call);
+        match pushed {
+            Ok(()) => {
+                self.lanes[lane].wake.notify_one();
+                Ok(())
+            }
+            Err(NotQueued::Full(_)) => {
+                let what = format!("lane {lane} to {}", self.peer.principal);
+                Err(Fault::not_sent(FaultKind::Full(what)))
+            }
+            Err(NotQueued::Closed(_)) => {
+                let what = format!("the connection to {} is closing", self.peer.principal);
+                Err(Fault::not_sent(FaultKind::Unreachable(what)))
+            }
+        }
+    }
+}
+
+/// A call that is waited for. Dropped before its answer, it is cancelled and leaves nothing behind.
+struct Asking {
+    link: Arc<Link>,
+    id: u64,
+}
+
+impl Asking {
+    fn give_up(&self) -> Option<Delivery> {
+        self.link.abandon(self.id)
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        self.give_up();
+    }
+}
+
+fn deadline_passed(delivery: Delivery) -> Fault {
+    let doing = match delivery {
+        Delivery::NotSent => "waiting to be sent",
+        Delivery::Ran | Delivery::Unknown => "waiting for the answer",
+    };
+    Fault { kind: FaultKind::Deadline(doing.to_owned()), delivery, retry_after: None }
+}
+
+fn unanswered() -> Fault {
+    Fault::unknown(FaultKind::Handler("the call was forgotten by this node".to_owned()))
+}

@@ -1,0 +1,292 @@
+//! A program that only calls: the CLI, the load generator, a service outside the mesh.
+
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use quinn::Endpoint;
+use rhumb_core::rng::Seed;
+use rhumb_core::{ClusterId, Fault, FaultKind, Gate, GateRefusal, NodeId, Passage, Principal, Region, Role};
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tracing::debug;
+
+use super::answer::Answer;
+use super::close::{End, GRACEFUL, refusal};
+use super::config::Tls;
+use super::greeting::{Greeted, Greeter};
+use super::link::{Link, Node};
+use super::transport::peer_of;
+use super::{Inbound, socket};
+use crate::backoff::Backoff;
+use crate::error::ConnectError;
+use crate::hello::{Hello, VERSIONS};
+use crate::identity::{Credentials, Regions, TrustDomain};
+use crate::message::{Kind, Peer, Reply, Request};
+use crate::settings::TransportSettings;
+
+/// How long a closed client waits for its node to know it.
+const CLOSE_WAIT: Duration = Duration::from_secs(1);
+
+/// Which node a client expects at an address. Whatever it expects, the node's certificate must be of
+/// the client's own trust domain, and its names must agree with each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expect {
+    /// Any node of the mesh.
+    AnyNode,
+    /// Any node of a region.
+    Region(Region),
+    /// This node.
+    Node(NodeId),
+}
+
+/// A client's connection. A handle: clones are the same connection. When it is lost it is dialled
+/// again, until the last handle is dropped; calls meanwhile fail as not sent.
+#[derive(Clone)]
+pub struct Client {
+    inner: Arc<Inner>,
+    _last: Arc<Last>,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Client({} to {})", self.inner.principal, self.inner.addr)
+    }
+}
+
+struct Inner {
+    endpoint: Endpoint,
+    addr: SocketAddr,
+    expect: Expect,
+    tls: Tls,
+    hello: Hello,
+    principal: Principal,
+    domain: TrustDomain,
+    node: Arc<Node>,
+    link: Mutex<Result<Arc<Link>, String>>,
+    generation: AtomicU64,
+    next_pair: AtomicU64,
+    closing: watch::Sender<bool>,
+}
+
+/// Dropped with the last handle.
+struct Last(Arc<Inner>);
+
+impl Drop for Last {
+    fn drop(&mut self) {
+        self.0.closing.send_replace(true);
+        self.0.endpoint.close(GRACEFUL, b"closed");
+    }
+}
+
+impl Client {
+    /// Connects to a node with a client's or operator's certificate. A cluster that is not given is
+    /// not compared. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// [`ConnectError`]: whose refusal it was, and why. It is not tried again.
+    pub async fn connect(
+        addr: SocketAddr,
+        expect: Expect,
+        credentials: &Credentials,
+        cluster: Option<ClusterId>,
+        settings: TransportSettings,
+    ) -> Result<Self, ConnectError> {
+        let inner = Arc::new(Inner::new(addr, expect, credentials, cluster, settings)?);
+        let last = Arc::new(Last(Arc::clone(&inner)));
+        let limit = inner.node.settings.handshake_timeout;
+        let greeted = timeout(limit, inner.dial()).await.unwrap_or(Err(ConnectError::Timeout(limit)))?;
+        let link = inner.move_in(&greeted);
+        tokio::spawn(Arc::clone(&inner).keep(link, greeted));
+        Ok(Self { inner, _last: last })
+    }
+
+    /// Asks and waits, at most until the deadline in the headers. Calls that are under way together
+    /// keep no order among themselves.
+    ///
+    /// # Errors
+    /// A [`Fault`]; its delivery says whether the handler may have run.
+    pub async fn ask(&self, request: Request) -> Result<Reply, Fault> {
+        let pair = self.inner.next_pair.fetch_add(1, Ordering::Relaxed);
+        self.ask_in_order(pair, request).await
+    }
+
+    /// Asks, in the order of calls with the same `pair`, within one connection.
+    ///
+    /// # Errors
+    /// As for [`Client::ask`].
+    pub async fn ask_in_order(&self, pair: u64, mut request: Request) -> Result<Reply, Fault> {
+        request.kind = Kind::Ask;
+        let link = self.inner.link.lock().clone();
+        let link = link.map_err(|why| {
+            let why = format!("{}: {why}", self.inner.addr);
+            Fault::not_sent(FaultKind::Unreachable(why))
+        })?;
+        link.ask(pair, request).await
+    }
+
+    /// The node, as its certificate and HELLO describe it; `None` while there is no connection.
+    #[must_use]
+    pub fn peer(&self) -> Option<Arc<Peer>> {
+        self.inner.link.lock().as_ref().ok().map(|link| Arc::clone(&link.peer))
+    }
+
+    /// Whether there is a connection.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.inner.link.lock().is_ok()
+    }
+
+    /// Closes the connection and waits a moment for the node to know it.
+    pub async fn close(&self) {
+        self.inner.closing.send_replace(true);
+        self.inner.endpoint.close(GRACEFUL, b"closed");
+        if timeout(CLOSE_WAIT, self.inner.endpoint.wait_idle()).await.is_err() {
+            debug!("closed without the last acknowledgement");
+        }
+    }
+}
+
+impl Inner {
+    fn new(
+        addr: SocketAddr,
+        expect: Expect,
+        credentials: &Credentials,
+        cluster: Option<ClusterId>,
+        settings: TransportSettings,
+    ) -> Result<Self, ConnectError> {
+        let local = |e: &dyn fmt::Display| ConnectError::Local(e.to_string());
+        settings.validate().map_err(|e| local(&e))?;
+        let principal = credentials.principal().clone();
+        if principal.role == Role::Node {
+            return Err(local(&format!(
+                "{principal} is no client: use a client's or operator's certificate"
+            )));
+        }
+        let from: SocketAddr = match addr {
+            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+        };
+        let endpoint = socket::endpoint(from, settings.socket_buffer, None).map_err(|e| local(&e))?;
+        let node = Node {
+            region: principal.region.clone(),
+            gate: Arc::new(Outside),
+            inbound: Arc::new(Outside),
+            settings,
+            draining: AtomicBool::new(false),
+        };
+        Ok(Self {
+            endpoint,
+            addr,
+            expect,
+            tls: Tls::new(credentials, &node.settings).map_err(|e| local(&e))?,
+            hello: hello(cluster, node.settings.lanes),
+            principal,
+            domain: credentials.trust_domain().clone(),
+            node: Arc::new(node),
+            link: Mutex::new(Err("not connected yet".to_owned())),
+            generation: AtomicU64::new(0),
+            next_pair: AtomicU64::new(0),
+            closing: watch::Sender::new(false),
+        })
+    }
+
+    async fn dial(&self) -> Result<Greeted, ConnectError> {
+        let (name, any_node, regions) = match &self.expect {
+            Expect::AnyNode => (self.domain.to_string(), true, None),
+            Expect::Region(region) => (self.domain.to_string(), true, Some(region.clone())),
+            Expect::Node(node) => {
+                let (region, name) = (node.region.clone(), node.name.to_string());
+                let dns = self.domain.dns_name(&Principal { role: Role::Node, region, name });
+                (dns, false, Some(node.region.clone()))
+            }
+        };
+        let dialling = self.tls.dialling(regions.map(|region| Regions::of([region])), any_node);
+        let (config, verdict) = dialling.map_err(|e| ConnectError::Local(e.to_string()))?;
+        let connecting = self.endpoint.connect_with(config, self.addr, &name);
+        let connecting =
+            connecting.map_err(|e| ConnectError::Dial { addr: self.addr, reason: e.to_string() })?;
+        let connection = connecting.await.map_err(|e| refusal(&e, &verdict, &self.principal))?;
+        let greeter =
+            Greeter { own: &self.hello, principal: &self.principal, domain: &self.domain, verdict: &verdict };
+        greeter.greet(connection, || {}).await
+    }
+
+    fn move_in(&self, greeted: &Greeted) -> Arc<Link> {
+        let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
+        let (hello, principal) = (greeted.hello.clone(), greeted.principal.clone());
+        let peer = peer_of(&greeted.connection, hello, principal, generation);
+        let link = Link::new(Arc::clone(&self.node), peer, greeted.connection.clone(), greeted.agreement);
+        *self.link.lock() = Ok(Arc::clone(&link));
+        link
+    }
+
+    /// Serves a connection to its end, then the next.
+    async fn keep(self: Arc<Self>, mut link: Arc<Link>, mut greeted: Greeted) {
+        let settings = &self.node.settings;
+        let rng = Seed::from_entropy().rng();
+        let mut backoff = Backoff::new(settings.connect_backoff_min, settings.connect_backoff_max, rng);
+        let mut closing = self.closing.subscribe();
+        loop {
+            let end = link.run(greeted.send, greeted.receive).await;
+            *self.link.lock() = Err(end.to_string());
+            (link, greeted) = loop {
+                tokio::select! {
+                    _ = closing.wait_for(|closing| *closing) => return,
+                    () = tokio::time::sleep(backoff.failed()) => {}
+                }
+                let dialed = tokio::select! {
+                    _ = closing.wait_for(|closing| *closing) => return,
+                    dialed = timeout(settings.handshake_timeout, self.dial()) => dialed,
+                };
+                match dialed.unwrap_or(Err(ConnectError::Timeout(settings.handshake_timeout))) {
+                    Ok(greeted) => break (self.move_in(&greeted), greeted),
+                    Err(error) => *self.link.lock() = Err(error.to_string()),
+                }
+            };
+            backoff.succeeded();
+        }
+    }
+}
+
+fn hello(cluster: Option<ClusterId>, lanes: u16) -> Hello {
+    Hello {
+        versions: VERSIONS,
+        cluster,
+        node: None,
+        founding: None,
+        boot: Seed::from_entropy().rng().u64(),
+        codecs: Hello::codecs(),
+        lanes,
+        manifest: Vec::new(),
+        public_key: Vec::new(),
+        incarnation: 0,
+        build: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+/// A client stands outside the mesh: the node's gates decide in both directions, and nobody calls it.
+struct Outside;
+
+impl Gate for Outside {
+    fn check(&self, _: Passage<'_>) -> Result<(), GateRefusal> {
+        Ok(())
+    }
+}
+
+impl Inbound for Outside {
+    fn deliver(&self, _: &Arc<Peer>, request: Request, answer: Answer) {
+        answer.fault(Fault::not_sent(FaultKind::UnknownMessage(request.name)));
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Ok(link) = &*self.link.lock() {
+            link.close(&End::Lost("the client was dropped".to_owned()));
+        }
+    }
+}

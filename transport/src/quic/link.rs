@@ -1,0 +1,215 @@
+//! One connection generation with one peer: its lanes, the calls that wait, the answers owed.
+//!
+//! The decisions are those of [`crate::pending`] and [`crate::lanes`]. What is decided here is only
+//! the order in which an end takes effect: deliveries stop, then every waiting call fails, then the
+//! peer is reported gone. A new generation begins after that.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+use quinn::Connection;
+use rhumb_core::{Delivery, Fault, FaultKind, Gate, Region};
+use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::time::Instant;
+
+use super::Inbound;
+use super::close::End;
+use crate::control::MAX_CANCELS;
+use crate::envelope::Frame;
+use crate::hello::Agreement;
+use crate::lanes::LaneQueue;
+use crate::message::{Peer, Reply};
+use crate::pending::Pending;
+use crate::settings::TransportSettings;
+
+/// What all links of one transport share.
+pub(crate) struct Node {
+    pub(crate) region: Region,
+    pub(crate) gate: Arc<dyn Gate>,
+    pub(crate) inbound: Arc<dyn Inbound>,
+    pub(crate) settings: TransportSettings,
+    /// This node is about to stop: calls from peers are turned away.
+    pub(crate) draining: AtomicBool,
+}
+
+/// A frame that waits on a lane.
+#[derive(Debug)]
+pub(crate) struct Queued {
+    pub(crate) frame: Frame,
+    /// When nobody wants it any more; `None` for answers, which are owed.
+    pub(crate) expires: Option<Instant>,
+}
+
+/// One lane, outward.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    pub(crate) queue: Mutex<LaneQueue<Queued>>,
+    pub(crate) wake: Notify,
+}
+
+/// What the control stream has yet to say. Not a queue: each part coalesces.
+#[derive(Debug, Default)]
+pub(crate) struct ToSay {
+    pub(crate) go_away: bool,
+    pub(crate) lanes_done: bool,
+    pub(crate) cancels: Vec<u64>,
+}
+
+pub(crate) type Waiter = oneshot::Sender<Result<Reply, Fault>>;
+
+pub(crate) struct Link {
+    pub(crate) node: Arc<Node>,
+    pub(crate) peer: Arc<Peer>,
+    pub(crate) connection: Connection,
+    pub(crate) agreement: Agreement,
+    pub(crate) begun: Instant,
+    pub(crate) lanes: Vec<Lane>,
+    pub(crate) to_say: Mutex<ToSay>,
+    pub(crate) say: Notify,
+    pub(crate) calls: Mutex<Pending<Waiter>>,
+    pub(crate) owed: Mutex<HashMap<u64, Arc<AtomicBool>>>,
+    pub(crate) next_call: AtomicU64,
+    /// Large frames that this side may be sending at once.
+    pub(crate) large: Arc<Semaphore>,
+    /// Read while a message is delivered, written to when the link ends.
+    pub(crate) open: RwLock<bool>,
+    /// The peer has said GOAWAY.
+    pub(crate) going_away: AtomicBool,
+    /// Lanes of the peer that have ended in order.
+    pub(crate) lanes_ended: AtomicU64,
+    /// Something that a drain waits for may have happened.
+    pub(crate) quieter: Notify,
+    /// The peer has taken up everything that this side sent before it ended its lanes.
+    pub(crate) taken_up: Notify,
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Link({} generation {})", self.peer.principal, self.peer.generation)
+    }
+}
+
+impl Link {
+    pub(crate) fn new(
+        node: Arc<Node>,
+        peer: Arc<Peer>,
+        connection: Connection,
+        agreement: Agreement,
+    ) -> Arc<Self> {
+        let settings = &node.settings;
+        let lane = || Lane {
+            queue: Mutex::new(LaneQueue::new(settings.lane_queue, settings.lane_queue_bytes)),
+            wake: Notify::new(),
+        };
+        Arc::new(Self {
+            lanes: (0..agreement.lanes).map(|_| lane()).collect(),
+            calls: Mutex::new(Pending::with_capacity(settings.in_flight)),
+            large: Arc::new(Semaphore::new(usize::from(settings.large_streams))),
+            node,
+            peer,
+            connection,
+            agreement,
+            begun: Instant::now(),
+            to_say: Mutex::default(),
+            say: Notify::new(),
+            owed: Mutex::default(),
+            next_call: AtomicU64::new(1),
+            open: RwLock::new(true),
+            going_away: AtomicBool::new(false),
+            lanes_ended: AtomicU64::new(0),
+            quieter: Notify::new(),
+            taken_up: Notify::new(),
+        })
+    }
+
+    /// The link has ended. Idempotent; when it returns, nothing of it is delivered any more and every
+    /// call that waited has failed.
+    pub(crate) fn fail(&self, end: &End) {
+        {
+            let mut open = self.open.write();
+            if !std::mem::replace(&mut *open, false) {
+                return;
+            }
+        }
+        for lane in &self.lanes {
+            let mut queue = lane.queue.lock();
+            queue.close();
+            queue.take(usize::MAX, &mut Vec::new());
+        }
+        let reason = format!("connection to {} lost: {end}", self.peer.principal);
+        let waiting = self.calls.lock().end(&reason);
+        for (waiter, delivery) in waiting {
+            let kind = FaultKind::Unreachable(reason.clone());
+            // Who has stopped waiting needs no fault.
+            let _ = waiter.send(Err(Fault { kind, delivery, retry_after: None }));
+        }
+        self.owed.lock().clear();
+        self.node.inbound.disconnected(&self.peer);
+    }
+
+    /// Ends the link from this side.
+    pub(crate) fn close(&self, end: &End) {
+        self.fail(end);
+        self.connection.close(end.code(), end.to_string().as_bytes());
+    }
+
+    /// Tells the peer that nobody waits for a call. A hint: when there are too many, it is dropped.
+    pub(crate) fn cancel(&self, id: u64) {
+        let mut to_say = self.to_say.lock();
+        if to_say.cancels.len() < MAX_CANCELS {
+            to_say.cancels.push(id);
+            drop(to_say);
+            self.say.notify_one();
+        }
+    }
+
+    /// Nobody waits for a call any more. Says what its caller may conclude; `None` when it was answered
+    /// at the same moment.
+    pub(crate) fn abandon(&self, id: u64) -> Option<Delivery> {
+        let delivery = self.calls.lock().abandon(id);
+        if delivery == Some(Delivery::Unknown) {
+            self.cancel(id);
+        }
+        self.quieter.notify_one();
+        delivery
+    }
+
+    /// Whether nothing is under way in either direction.
+    pub(crate) fn is_quiet(&self) -> bool {
+        let sending = usize::from(self.node.settings.large_streams) - self.large.available_permits();
+        sending == 0 && self.calls.lock().is_empty() && self.owed.lock().is_empty()
+    }
+
+    /// Ends the link in order: says GOAWAY, lets what is under way end, ends the lanes, waits until
+    /// the peer has taken everything up, closes. What is not done at the deadline fails.
+    pub(crate) async fn drain(&self, deadline: Instant) {
+        self.to_say.lock().go_away = true;
+        self.say.notify_one();
+        let drained = tokio::time::timeout_at(deadline, async {
+            // What the peer sent before it read GOAWAY is still on its way.
+            tokio::time::sleep(self.connection.rtt() * 2).await;
+            while !self.is_quiet() {
+                self.quieter.notified().await;
+            }
+            for lane in &self.lanes {
+                lane.queue.lock().close();
+                lane.wake.notify_one();
+            }
+            tokio::select! {
+                () = self.taken_up.notified() => {}
+                _ = self.connection.closed() => {}
+            }
+        });
+        if drained.await.is_err() {
+            tracing::warn!(peer = %self.peer.principal, "drain was cut short by its deadline");
+        }
+        self.close(&End::Lost("closed by this side".to_owned()));
+    }
+
+    pub(crate) fn next_call(&self) -> u64 {
+        self.next_call.fetch_add(1, Ordering::Relaxed)
+    }
+}

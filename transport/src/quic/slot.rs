@@ -1,0 +1,207 @@
+//! A peer that this node stays connected with, and the connection that it has at present.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rhumb_core::NodeId;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::close::End;
+use super::link::Link;
+use crate::error::ConnectError;
+use crate::tiebreak::{Current, Dial, Dialed, Verdict, judge};
+
+/// How a peer is connected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LinkState {
+    /// No connection yet, and none has failed.
+    Connecting,
+    /// HELLO was exchanged.
+    Connected,
+    /// Connected, and the peer takes no more calls.
+    Draining,
+    /// No connection: the last attempt, or the last connection, failed for this reason.
+    Down(String),
+}
+
+/// A peer's connection, to be shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkStatus {
+    /// The peer.
+    pub peer: NodeId,
+    /// Where it is dialled, if this node dials it.
+    pub address: Option<SocketAddr>,
+    /// How it is connected.
+    pub state: LinkState,
+    /// The smoothed round-trip time.
+    pub rtt: Option<Duration>,
+    /// Packets lost on this connection.
+    pub lost_packets: u64,
+    /// Counts the connections, from 1; 0 before the first.
+    pub generation: u64,
+    /// How long it has been in this state.
+    pub since: Duration,
+    /// Why the last attempt to connect failed, in types.
+    pub last_error: Option<ConnectError>,
+}
+
+/// A peer's place. There is at most one connection in it.
+pub(crate) struct Slot {
+    pub(crate) peer: NodeId,
+    /// Held while a connection moves in, so that the old one has failed before.
+    moving: Mutex<()>,
+    place: Mutex<Place>,
+    changed: watch::Sender<u64>,
+}
+
+struct Place {
+    address: Option<SocketAddr>,
+    link: Option<(Arc<Link>, Current)>,
+    dial: Dial,
+    generation: u64,
+    since: Instant,
+    last_error: Option<ConnectError>,
+    last_end: Option<String>,
+}
+
+impl Slot {
+    pub(crate) fn new(peer: NodeId) -> Self {
+        let place = Place {
+            address: None,
+            link: None,
+            dial: Dial::Idle,
+            generation: 0,
+            since: Instant::now(),
+            last_error: None,
+            last_end: None,
+        };
+        Self { peer, moving: Mutex::new(()), place: Mutex::new(place), changed: watch::Sender::new(0) }
+    }
+
+    pub(crate) fn link(&self) -> Option<Arc<Link>> {
+        self.place.lock().link.as_ref().map(|(link, _)| Arc::clone(link))
+    }
+
+    /// Why there is no connection, for a caller.
+    pub(crate) fn why_not(&self) -> String {
+        let place = self.place.lock();
+        match (&place.last_error, &place.last_end) {
+            (Some(error), _) => error.to_string(),
+            (None, Some(end)) => end.clone(),
+            (None, None) => "not connected yet".to_owned(),
+        }
+    }
+
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
+        self.place.lock().address
+    }
+
+    /// Where to dial the peer. True when it was not dialled before.
+    pub(crate) fn set_address(&self, address: SocketAddr) -> bool {
+        self.place.lock().address.replace(address).is_none()
+    }
+
+    pub(crate) fn dialling(&self, dial: Dial) {
+        self.place.lock().dial = dial;
+    }
+
+    pub(crate) fn dial_failed(&self, error: ConnectError) {
+        let mut place = self.place.lock();
+        place.dial = Dial::Idle;
+        place.last_error = Some(error);
+    }
+
+    /// The connection that this node dialled moves in, unless the peer's has meanwhile.
+    pub(crate) fn move_in_dialed(&self, boot: u64, make: impl FnOnce(u64) -> Arc<Link>) -> Option<Arc<Link>> {
+        let _moving = self.moving.lock();
+        let mut place = self.place.lock();
+        place.dial = Dial::Idle;
+        if place.link.is_some() {
+            return None;
+        }
+        Some(self.move_in(place, Current { dialed: Dialed::ByUs, boot }, make))
+    }
+
+    /// The connection that the peer dialled moves in, if the tie-break says so. The present one has
+    /// failed before it does.
+    pub(crate) fn move_in_heard(
+        &self,
+        own: &NodeId,
+        boot: u64,
+        make: impl FnOnce(u64) -> Arc<Link>,
+    ) -> Option<Arc<Link>> {
+        let _moving = self.moving.lock();
+        let mut place = self.place.lock();
+        let current = place.link.as_ref().map(|(_, current)| *current);
+        if judge(own, &self.peer, current, place.dial, boot) == Verdict::Refuse {
+            return None;
+        }
+        if let Some((old, _)) = place.link.take() {
+            drop(place);
+            old.close(&End::Replaced);
+            place = self.place.lock();
+        }
+        Some(self.move_in(place, Current { dialed: Dialed::ByPeer, boot }, make))
+    }
+
+    fn move_in(
+        &self,
+        mut place: parking_lot::MutexGuard<'_, Place>,
+        current: Current,
+        make: impl FnOnce(u64) -> Arc<Link>,
+    ) -> Arc<Link> {
+        place.generation += 1;
+        let link = make(place.generation);
+        place.link = Some((Arc::clone(&link), current));
+        (place.since, place.last_error, place.last_end) = (Instant::now(), None, None);
+        drop(place);
+        self.changed.send_modify(|changes| *changes += 1);
+        link
+    }
+
+    /// A connection has ended. Nothing happens when another has moved in.
+    pub(crate) fn ended(&self, link: &Arc<Link>, end: &End) {
+        let mut place = self.place.lock();
+        if place.link.as_ref().is_some_and(|(present, _)| Arc::ptr_eq(present, link)) {
+            place.link = None;
+            (place.since, place.last_end) = (Instant::now(), Some(end.to_string()));
+            drop(place);
+            self.changed.send_modify(|changes| *changes += 1);
+        }
+    }
+
+    /// Waits until there is a connection, or until there is none.
+    pub(crate) async fn until(&self, connected: bool) {
+        let mut changes = self.changed.subscribe();
+        while self.place.lock().link.is_some() != connected {
+            // The sender lives in this slot, so waiting cannot fail.
+            let _ = changes.changed().await;
+        }
+    }
+
+    pub(crate) fn status(&self) -> LinkStatus {
+        let place = self.place.lock();
+        let stats = place.link.as_ref().map(|(link, _)| link.connection.stats().path);
+        let going_away = |link: &Arc<Link>| link.going_away.load(std::sync::atomic::Ordering::Acquire);
+        let state = match (&place.link, &place.last_error, &place.last_end) {
+            (Some((link, _)), ..) if going_away(link) => LinkState::Draining,
+            (Some(_), ..) => LinkState::Connected,
+            (None, Some(error), _) => LinkState::Down(error.to_string()),
+            (None, None, Some(end)) => LinkState::Down(end.clone()),
+            (None, None, None) => LinkState::Connecting,
+        };
+        LinkStatus {
+            peer: self.peer.clone(),
+            address: place.address,
+            state,
+            rtt: stats.map(|path| path.rtt),
+            lost_packets: stats.map_or(0, |path| path.lost_packets),
+            generation: place.generation,
+            since: place.since.elapsed(),
+            last_error: place.last_error.clone(),
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! A stream that is never finished by accident. quinn finishes a dropped stream, and the peer would
+//! take a message cut in half for a whole one; this one resets.
+
+use std::ops::{Deref, DerefMut};
+
+use quinn::{RecvStream, SendStream};
+
+use super::close::{ABANDONED, End};
+
+/// The first byte of a stream that one side opens: what follows.
+pub(crate) const LANE: u8 = 1;
+/// One frame that is too large for a lane.
+pub(crate) const LARGE: u8 = 2;
+
+/// A stream that is reset when it is dropped, unless it was finished on purpose.
+#[derive(Debug)]
+pub(crate) struct Outgoing(Option<SendStream>);
+
+impl Outgoing {
+    pub(crate) fn new(stream: SendStream) -> Self {
+        Self(Some(stream))
+    }
+
+    /// Everything was written: the end is meant.
+    pub(crate) fn finish(mut self) {
+        if let Some(mut stream) = self.0.take() {
+            // An error says that the stream has ended already, which is what is wanted.
+            let _ = stream.finish();
+        }
+    }
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        if let Some(stream) = &mut self.0 {
+            // An error says that the stream has ended already.
+            let _ = stream.reset(ABANDONED);
+        }
+    }
+}
+
+impl Deref for Outgoing {
+    type Target = SendStream;
+    fn deref(&self) -> &SendStream {
+        self.0.as_ref().expect("taken only by finish, which consumes")
+    }
+}
+
+impl DerefMut for Outgoing {
+    fn deref_mut(&mut self) -> &mut SendStream {
+        self.0.as_mut().expect("taken only by finish, which consumes")
+    }
+}
+
+impl Outgoing {
+    /// Everything was written: the end is meant. Waits until the peer's QUIC has all of it.
+    pub(crate) async fn finish_and_arrive(mut self) {
+        if let Some(mut stream) = self.0.take() {
+            // Errors say that the stream or the connection has ended, which the caller learns anyhow.
+            let _ = stream.finish();
+            let _ = stream.stopped().await;
+        }
+    }
+}
+
+/// Writes one message of the control stream: its length in four bytes, then itself.
+pub(crate) async fn write_message(stream: &mut Outgoing, bytes: &[u8]) -> Result<(), End> {
+    let mut message = Vec::with_capacity(4 + bytes.len());
+    message.extend_from_slice(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_be_bytes());
+    message.extend_from_slice(bytes);
+    stream.write_all(&message).await.map_err(|e| End::Lost(e.to_string()))
+}
+
+/// Reads one message of the control stream, of at most `cap` bytes.
+pub(crate) async fn read_message(stream: &mut RecvStream, cap: usize) -> Result<Vec<u8>, End> {
+    let lost = |e: quinn::ReadExactError| End::Lost(format!("control stream: {e}"));
+    let mut length = [0; 4];
+    stream.read_exact(&mut length).await.map_err(lost)?;
+    let length = u32::from_be_bytes(length) as usize;
+    if length > cap {
+        return Err(End::Protocol(format!("control message of {length} bytes is over {cap}")));
+    }
+    let mut bytes = vec![0; length];
+    stream.read_exact(&mut bytes).await.map_err(lost)?;
+    Ok(bytes)
+}

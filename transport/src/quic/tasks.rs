@@ -1,0 +1,248 @@
+//! The tasks of one link: a writer a lane, a reader a lane of the peer's, the control stream both
+//! ways, and the watch. The first that ends in error ends the link.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::{Bytes, BytesMut};
+use quinn::{RecvStream, VarInt};
+use rhumb_core::Mono;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior};
+use tracing::{debug, info, warn};
+
+use super::close::End;
+use super::link::{Link, Queued};
+use super::stream::{LANE, LARGE, Outgoing, read_message, write_message};
+use crate::codec::{decode, encode};
+use crate::control::{ControlMessage, MAX_CONTROL_BYTES};
+use crate::envelope::{Deframer, FrameKind};
+use crate::liveness::Silence;
+
+/// Bytes that a lane hands to QUIC at once.
+const BATCH_BYTES: usize = 256 << 10;
+/// Bodies up to this many bytes are copied together with their heads; larger ones go as they are.
+const COPY_BYTES: usize = 4 << 10;
+/// Bytes read at once.
+const READ_BYTES: usize = 64 << 10;
+
+impl Link {
+    /// Runs the link until it ends. When this returns, [`Link::fail`] has taken effect.
+    pub(crate) async fn run(self: Arc<Self>, send: Outgoing, receive: RecvStream) -> End {
+        info!(peer = %self.peer.principal, generation = self.peer.generation, "connected");
+        let streams = self.agreement.lanes + self.node.settings.large_streams;
+        self.connection.set_max_concurrent_uni_streams(VarInt::from_u32(streams.into()));
+        let mut tasks = JoinSet::new();
+        tasks.spawn(Arc::clone(&self).speak(send));
+        tasks.spawn(Arc::clone(&self).listen(receive));
+        tasks.spawn(Arc::clone(&self).watch());
+        tasks.spawn(Arc::clone(&self).accept_streams());
+        for lane in 0..self.lanes.len() {
+            tasks.spawn(Arc::clone(&self).write_lane(lane));
+        }
+        let end = loop {
+            match tasks.join_next().await {
+                Some(Ok(Ok(()))) => {}
+                Some(Ok(Err(end))) => break end,
+                Some(Err(panic)) => break End::Internal(panic.to_string()),
+                None => break End::Internal("every task has ended".to_owned()),
+            }
+        };
+        // A task that fails because the connection ended tells less than the connection does.
+        let end = match (&end, self.connection.close_reason()) {
+            (End::Lost(_), Some(reason)) => End::of(&reason),
+            _ => end,
+        };
+        self.close(&end);
+        tasks.shutdown().await;
+        info!(peer = %self.peer.principal, generation = self.peer.generation, %end, "disconnected");
+        end
+    }
+
+    /// Writes one lane, all that waits at once.
+    async fn write_lane(self: Arc<Self>, index: usize) -> Result<(), End> {
+        let lost = |e: &dyn std::fmt::Display| End::Lost(format!("lane {index}: {e}"));
+        let opened = self.connection.open_uni().await;
+        let mut stream = Outgoing::new(opened.map_err(|e| lost(&e))?);
+        stream.write_all(&[LANE, index as u8]).await.map_err(|e| lost(&e))?;
+        let lane = &self.lanes[index];
+        let mut batch = Vec::new();
+        loop {
+            let closed = {
+                let mut queue = lane.queue.lock();
+                queue.take(BATCH_BYTES, &mut batch);
+                queue.is_closed()
+            };
+            if batch.is_empty() {
+                if closed {
+                    stream.finish();
+                    return Ok(());
+                }
+                lane.wake.notified().await;
+                continue;
+            }
+            let mut chunks = self.seal(&mut batch);
+            stream.write_all_chunks(&mut chunks).await.map_err(|e| lost(&e))?;
+        }
+    }
+
+    /// Encodes a batch, leaving out what nobody waits for any more. From here on a call counts as
+    /// possibly sent.
+    fn seal(&self, batch: &mut Vec<Queued>) -> Vec<Bytes> {
+        let now = Instant::now();
+        let mut calls = self.calls.lock();
+        let (mut chunks, mut joined) = (Vec::new(), BytesMut::new());
+        for Queued { mut frame, expires } in batch.drain(..) {
+            if let Some(expires) = expires {
+                if expires <= now {
+                    // An ask's caller keeps its own deadline; a tell has nobody to be told.
+                    debug!(message = frame.name, "its deadline passed while it waited to be sent");
+                    continue;
+                }
+                frame.deadline = expires - now;
+            }
+            if frame.kind == FrameKind::Ask && !calls.writing(frame.id) {
+                continue;
+            }
+            frame.encode_head(&mut joined);
+            if frame.body.len() <= COPY_BYTES {
+                joined.extend_from_slice(&frame.body);
+            } else {
+                chunks.push(joined.split().freeze());
+                chunks.push(frame.body);
+            }
+        }
+        if !joined.is_empty() {
+            chunks.push(joined.freeze());
+        }
+        chunks
+    }
+
+    /// Takes the peer's streams, each into a reader of its own.
+    async fn accept_streams(self: Arc<Self>) -> Result<(), End> {
+        let mut readers: JoinSet<Result<(), End>> = JoinSet::new();
+        loop {
+            tokio::select! {
+                stream = self.connection.accept_uni() => {
+                    let stream = stream.map_err(|e| End::of(&e))?;
+                    readers.spawn(Arc::clone(&self).read_stream(stream));
+                }
+                Some(ended) = readers.join_next() => {
+                    ended.map_err(|panic| End::Internal(panic.to_string()))??;
+                }
+            }
+        }
+    }
+
+    async fn read_stream(self: Arc<Self>, mut stream: RecvStream) -> Result<(), End> {
+        let mut kind = [0];
+        match stream.read_exact(&mut kind).await {
+            Ok(()) => {}
+            Err(quinn::ReadExactError::ReadError(quinn::ReadError::Reset(_))) => return Ok(()),
+            Err(error) => return Err(End::Lost(error.to_string())),
+        }
+        match kind[0] {
+            LANE => self.read_lane(stream).await,
+            LARGE => self.read_large(stream).await,
+            other => Err(End::Protocol(format!("a stream of kind {other}"))),
+        }
+    }
+
+    /// Reads one lane of the peer's until it ends between two frames.
+    async fn read_lane(self: Arc<Self>, mut stream: RecvStream) -> Result<(), End> {
+        let mut index = [0];
+        stream.read_exact(&mut index).await.map_err(|e| End::Lost(e.to_string()))?;
+        let lane = usize::from(index[0]);
+        if lane >= self.lanes.len() {
+            return Err(End::Protocol(format!("lane {lane}, agreed were {}", self.lanes.len())));
+        }
+        let mut deframer = Deframer::new(self.node.settings.max_frame);
+        loop {
+            match stream.read_chunk(READ_BYTES, true).await {
+                Ok(Some(chunk)) => deframer.feed(&chunk.bytes),
+                Ok(None) if deframer.mid_frame() => {
+                    return Err(End::Protocol(format!("lane {lane} ended in the middle of a frame")));
+                }
+                Ok(None) => break,
+                Err(error) => return Err(End::Lost(error.to_string())),
+            }
+            while let Some(frame) = deframer.next_frame()? {
+                self.take_up(lane, frame)?;
+            }
+        }
+        let ended = self.lanes_ended.fetch_add(1, Ordering::AcqRel) + 1;
+        if ended == self.lanes.len() as u64 {
+            self.to_say.lock().lanes_done = true;
+            self.say.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Writes the control stream.
+    async fn speak(self: Arc<Self>, mut stream: Outgoing) -> Result<(), End> {
+        loop {
+            let (to_say, mut messages) = (std::mem::take(&mut *self.to_say.lock()), Vec::new());
+            if to_say.go_away {
+                messages.push(ControlMessage::GoAway);
+            }
+            if !to_say.cancels.is_empty() {
+                messages.push(ControlMessage::Cancel(to_say.cancels));
+            }
+            if to_say.lanes_done {
+                messages.push(ControlMessage::LanesDone);
+            }
+            if messages.is_empty() {
+                self.say.notified().await;
+            }
+            for message in messages {
+                let bytes = encode(&message).map_err(|e| End::Internal(e.to_string()))?;
+                write_message(&mut stream, &bytes).await?;
+            }
+        }
+    }
+
+    /// Reads the control stream.
+    async fn listen(self: Arc<Self>, mut stream: RecvStream) -> Result<(), End> {
+        loop {
+            let bytes = read_message(&mut stream, MAX_CONTROL_BYTES).await?;
+            match decode::<ControlMessage>(&bytes) {
+                Ok(ControlMessage::GoAway) => {
+                    debug!(peer = %self.peer.principal, "the peer is draining");
+                    self.going_away.store(true, Ordering::Release);
+                }
+                Ok(ControlMessage::Cancel(ids)) => self.cancelled(&ids),
+                Ok(ControlMessage::LanesDone) => self.taken_up.notify_one(),
+                // A later version may say more; the framing holds, so the rest can be read.
+                Err(error) => warn!(peer = %self.peer.principal, %error, "control message not understood"),
+            }
+        }
+    }
+
+    /// Probes the peer, and ends the link when it is silent for too long or the connection ends.
+    async fn watch(self: Arc<Self>) -> Result<(), End> {
+        let settings = &self.node.settings;
+        let now = || Mono(self.begun.elapsed());
+        let mut silence = Silence::new(now(), settings.probe_interval, settings.silence_limit);
+        let mut tick = tokio::time::interval(settings.probe_interval);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                reason = self.connection.closed() => return Err(End::of(&reason)),
+                _ = tick.tick() => {}
+            }
+            if let Some(silent) = silence.look(now(), self.frames_heard()) {
+                return Err(End::Silent(silent));
+            }
+            // Acknowledged by the peer's QUIC, not by a message in a queue. An error means that the
+            // connection has ended, which the select above reports.
+            let _ = self.connection.send_datagram(Bytes::from_static(&[0]));
+        }
+    }
+
+    /// Frames that were authenticated as the peer's. Datagrams are counted before they are decrypted,
+    /// so their number would let anyone keep a dead peer alive.
+    fn frames_heard(&self) -> u64 {
+        let heard = self.connection.stats().frame_rx;
+        heard.acks + heard.datagram + heard.stream + heard.ping + heard.max_data + heard.max_stream_data
+    }
+}

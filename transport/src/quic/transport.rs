@@ -1,0 +1,279 @@
+//! A node's transport: one UDP socket on which it listens and dials, a place for each peer.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock};
+use quinn::{Connection, Endpoint};
+use rhumb_core::rng::Seed;
+use rhumb_core::{Fault, FaultKind, Gate, NodeId, Principal, Role};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, timeout};
+use tracing::warn;
+
+use super::Inbound;
+use super::close::{End, GRACEFUL};
+use super::config::Tls;
+use super::link::{Link, Node};
+use super::slot::{LinkStatus, Slot};
+use super::socket;
+use crate::error::BindError;
+use crate::hello::{Agreement, Hello, VERSIONS};
+use crate::identity::{Credentials, Regions, TrustDomain};
+use crate::message::{Identity, Kind, Peer, Reply, Request};
+use crate::settings::TransportSettings;
+
+/// How long a closed endpoint waits for its peers to know it.
+const CLOSE_WAIT: Duration = Duration::from_secs(3);
+
+/// A node's transport. A handle: clones are the same transport. It runs until [`Transport::close`].
+#[derive(Clone)]
+pub struct Transport {
+    inner: Arc<Inner>,
+}
+
+impl fmt::Debug for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Transport({})", self.inner.own)
+    }
+}
+
+pub(crate) struct Inner {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) tls: Tls,
+    pub(crate) hello: Hello,
+    pub(crate) own: NodeId,
+    pub(crate) principal: Principal,
+    pub(crate) domain: TrustDomain,
+    pub(crate) regions: Regions,
+    pub(crate) node: Arc<Node>,
+    pub(crate) slots: RwLock<BTreeMap<NodeId, Arc<Slot>>>,
+    pub(crate) guests: Mutex<BTreeMap<u64, Arc<Link>>>,
+    pub(crate) guest_number: AtomicU64,
+    pub(crate) handshakes: Arc<Semaphore>,
+    pub(crate) stopping: watch::Sender<bool>,
+    pub(crate) seed: Seed,
+}
+
+impl Transport {
+    /// Listens on an address (port 0: any) with a node's certificate, and lets in peers whose
+    /// certificates are of the same authority and of these regions. Must be called within a tokio
+    /// runtime, on which its tasks then run.
+    ///
+    /// # Errors
+    /// [`BindError`]: the address, the settings or the certificate cannot be used.
+    pub fn bind(
+        addr: SocketAddr,
+        credentials: &Credentials,
+        regions: Regions,
+        identity: Identity,
+        settings: TransportSettings,
+        gate: Arc<dyn Gate>,
+        inbound: Arc<dyn Inbound>,
+    ) -> Result<Self, BindError> {
+        settings.validate()?;
+        let own = certified_node(credentials.principal(), identity.node.as_ref())?;
+        let tls = Tls::new(credentials, &settings)?;
+        let endpoint = socket::endpoint(addr, settings.socket_buffer, Some(tls.listening()))
+            .map_err(|source| BindError::Socket { addr, source })?;
+        let seed = Seed::from_entropy();
+        let hello = hello_of(identity, &settings, &seed);
+        hello.to_bytes().map_err(|refusal| BindError::Identity(refusal.to_string()))?;
+        let inner = Arc::new(Inner {
+            endpoint,
+            tls,
+            hello,
+            own,
+            principal: credentials.principal().clone(),
+            domain: credentials.trust_domain().clone(),
+            regions,
+            handshakes: Arc::new(Semaphore::new(settings.handshakes)),
+            node: Arc::new(Node {
+                region: credentials.principal().region.clone(),
+                gate,
+                inbound,
+                settings,
+                draining: AtomicBool::new(false),
+            }),
+            slots: RwLock::default(),
+            guests: Mutex::default(),
+            guest_number: AtomicU64::new(1),
+            stopping: watch::Sender::new(false),
+            seed,
+        });
+        tokio::spawn(Arc::clone(&inner).accept_all());
+        Ok(Self { inner })
+    }
+
+    /// The address that it listens on.
+    ///
+    /// # Errors
+    /// The operating system's, when the socket is gone.
+    pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.inner.endpoint.local_addr()
+    }
+
+    /// Keeps a peer connected: dials it (at a relay's address, if there is one between) until this
+    /// node stops. Called again, it changes the address for later dials.
+    pub fn add_peer(&self, peer: NodeId, addr: SocketAddr) {
+        if peer == self.inner.own {
+            return;
+        }
+        let slot = {
+            let mut slots = self.inner.slots.write();
+            Arc::clone(slots.entry(peer.clone()).or_insert_with(|| Arc::new(Slot::new(peer))))
+        };
+        if slot.set_address(addr) {
+            tokio::spawn(Arc::clone(&self.inner).keep(slot));
+        }
+    }
+
+    /// Asks a peer and waits for its answer, at most until the deadline in the headers. Messages with
+    /// the same `pair` (a number made of sender and receiver) arrive in the order in which they were
+    /// asked, within one connection and as long as none is too large for a lane.
+    ///
+    /// # Errors
+    /// A [`Fault`]; its delivery says whether the handler may have run.
+    pub async fn ask(&self, to: &NodeId, pair: u64, mut request: Request) -> Result<Reply, Fault> {
+        request.kind = Kind::Ask;
+        self.link_to(to)?.ask(pair, request).await
+    }
+
+    /// Tells a peer, without waiting: `Ok` means queued. Order as for [`Transport::ask`].
+    ///
+    /// # Errors
+    /// A [`Fault`] before anything was sent; among them that the lane is full.
+    pub fn tell(&self, to: &NodeId, pair: u64, mut request: Request) -> Result<(), Fault> {
+        request.kind = Kind::Tell;
+        self.link_to(to)?.tell(pair, request)
+    }
+
+    /// The peers and their connections, in order of their ids.
+    #[must_use]
+    pub fn links(&self) -> Vec<LinkStatus> {
+        self.inner.slots.read().values().map(|slot| slot.status()).collect()
+    }
+
+    /// A connected peer, as its HELLO and certificate describe it.
+    #[must_use]
+    pub fn peer(&self, node: &NodeId) -> Option<Arc<Peer>> {
+        let slot = self.inner.slots.read().get(node).map(Arc::clone)?;
+        slot.link().map(|link| Arc::clone(&link.peer))
+    }
+
+    /// Waits until a peer is connected. False when that took longer than `limit`.
+    pub async fn connected(&self, node: &NodeId, limit: Duration) -> bool {
+        let slot = self.inner.slots.read().get(node).map(Arc::clone);
+        match slot {
+            Some(slot) => timeout(limit, slot.until(true)).await.is_ok(),
+            None => false,
+        }
+    }
+
+    /// Prepares to stop: tells peers to send no more, answers what is under way, closes connections
+    /// in order. What is not done within `limit` fails.
+    pub async fn drain(&self, limit: Duration) {
+        self.inner.node.draining.store(true, Ordering::Release);
+        self.inner.stopping.send_replace(true);
+        let deadline = Instant::now() + limit;
+        let mut drains = tokio::task::JoinSet::new();
+        for link in self.inner.all_links() {
+            drains.spawn(async move { link.drain(deadline).await });
+        }
+        while let Some(drained) = drains.join_next().await {
+            if let Err(panic) = drained {
+                warn!(%panic, "a connection was not drained");
+            }
+        }
+    }
+
+    /// Closes every connection and the socket. Calls under way fail; to avoid that, drain first.
+    pub async fn close(&self) {
+        self.inner.node.draining.store(true, Ordering::Release);
+        self.inner.stopping.send_replace(true);
+        for link in self.inner.all_links() {
+            link.close(&End::Lost("this node is closing".to_owned()));
+        }
+        self.inner.endpoint.close(GRACEFUL, b"closed");
+        if timeout(CLOSE_WAIT, self.inner.endpoint.wait_idle()).await.is_err() {
+            warn!("closed without the last acknowledgements");
+        }
+    }
+
+    fn link_to(&self, to: &NodeId) -> Result<Arc<Link>, Fault> {
+        let unreachable = |why: String| Fault::not_sent(FaultKind::Unreachable(format!("{to}: {why}")));
+        let slot = self.inner.slots.read().get(to).map(Arc::clone);
+        let slot = slot.ok_or_else(|| unreachable("not a peer of this node".to_owned()))?;
+        slot.link().ok_or_else(|| unreachable(slot.why_not()))
+    }
+}
+
+impl Inner {
+    pub(crate) fn link(
+        &self,
+        connection: Connection,
+        hello: Hello,
+        principal: Principal,
+        agreement: Agreement,
+        generation: u64,
+    ) -> Arc<Link> {
+        let peer = peer_of(&connection, hello, principal, generation);
+        Link::new(Arc::clone(&self.node), peer, connection, agreement)
+    }
+
+    fn all_links(&self) -> Vec<Arc<Link>> {
+        let nodes = self.slots.read();
+        let guests = self.guests.lock();
+        nodes.values().filter_map(|slot| slot.link()).chain(guests.values().map(Arc::clone)).collect()
+    }
+}
+
+/// The peer of a greeted connection.
+pub(crate) fn peer_of(
+    connection: &Connection,
+    hello: Hello,
+    principal: Principal,
+    generation: u64,
+) -> Arc<Peer> {
+    Arc::new(Peer {
+        principal,
+        node: hello.node,
+        generation,
+        address: connection.remote_address(),
+        manifest: hello.manifest,
+        public_key: hello.public_key,
+        incarnation: hello.incarnation,
+        build: hello.build,
+    })
+}
+
+fn certified_node(certified: &Principal, said: Option<&NodeId>) -> Result<NodeId, BindError> {
+    let node = NodeId::new(certified.region.as_str(), &certified.name).ok();
+    match (certified.role, node) {
+        (Role::Node, Some(node)) if said == Some(&node) => Ok(node),
+        _ => {
+            let said = said.map_or_else(|| "none".to_owned(), ToString::to_string);
+            Err(BindError::Identity(format!("the settings name node {said}, the certificate {certified}")))
+        }
+    }
+}
+
+fn hello_of(identity: Identity, settings: &TransportSettings, seed: &Seed) -> Hello {
+    Hello {
+        versions: VERSIONS,
+        cluster: Some(identity.cluster),
+        node: identity.node,
+        founding: Some(identity.founding_hash),
+        boot: seed.child("boot").rng().u64(),
+        codecs: Hello::codecs(),
+        lanes: settings.lanes,
+        manifest: identity.manifest,
+        public_key: identity.public_key,
+        incarnation: identity.incarnation,
+        build: identity.build,
+    }
+}
