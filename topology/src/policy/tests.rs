@@ -85,6 +85,7 @@ fn data_passes_where_the_policy_says_and_nowhere_else() {
         personal  ap-southeast eu-central
         personal  us-east      ap-southeast
         personal  eu-west      us-east
+        personal  ap-southeast us-east
         personal  sa-east      eu-central
         personal  eu-central   sa-east
         payments  us-east      us-east
@@ -101,6 +102,7 @@ fn data_passes_where_the_policy_says_and_nowhere_else() {
             personal  ap-southeast eu-central: refused: policy version 3: region ap-southeast may neither hold nor carry it
             personal  us-east      ap-southeast: passes
             personal  eu-west      us-east: passes by exception: migration, approved
+            personal  ap-southeast us-east: refused: policy version 3: region ap-southeast may neither hold nor carry it
             personal  sa-east      eu-central: refused: policy version 3 names region sa-east in no jurisdiction
             personal  eu-central   sa-east: refused: policy version 3 names region sa-east in no jurisdiction
             payments  us-east      us-east: refused: policy version 3 has no class payments

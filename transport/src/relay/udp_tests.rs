@@ -65,6 +65,11 @@ fn until(relay: &Relay, what: &str, so: impl Fn(&RelayStats) -> bool) {
     eventually(what, || so(&relay.stats()));
 }
 
+/// Waits until nobody has this address. Another test's socket may be given the port for a while.
+fn closes(address: SocketAddr) {
+    eventually(&format!("closed {address}"), || UdpSocket::bind(address).is_ok());
+}
+
 #[test]
 #[expect(clippy::disallowed_methods, reason = "measures the lower bound that the relay imposes")]
 fn datagrams_arrive_in_order_and_never_before_their_delay() {
@@ -150,18 +155,24 @@ fn a_node_may_come_up_later_and_come_back_elsewhere() {
 fn each_source_address_is_a_flow_and_flows_are_bounded() {
     let there = socket();
     let (relay, at) = relay(&LinkPlan::default(), Some(address(&there)));
-    let diallers: Vec<UdpSocket> = (0..MAX_FLOWS + 3).map(|_| socket()).collect();
-    for (i, dialler) in diallers.iter().enumerate() {
-        dialler.send_to(i.to_string().as_bytes(), at).expect("sent");
+    // Says its name, has it echoed, and gives the address of its flow.
+    let echo = |dialler: &UdpSocket| {
+        let name = address(dialler).to_string();
+        dialler.send_to(name.as_bytes(), at).expect("sent");
         let (text, flow) = receive(&there);
         there.send_to(text.as_bytes(), flow).expect("sent back");
-        assert_eq!(receive(dialler).0, i.to_string(), "its own reply");
-    }
-    let opened = MAX_FLOWS as u64 + 3;
-    assert_eq!(relay.stats().flows, FlowStats { opened, evicted: 3, ..FlowStats::default() });
-    diallers[3].send_to(b"still there", at).expect("sent");
-    receive(&there);
-    assert_eq!(relay.stats().flows.opened, opened, "the least recently used went first");
+        assert_eq!(receive(dialler).0, name, "its own reply");
+        flow
+    };
+    let diallers: Vec<UdpSocket> = (0..MAX_FLOWS).map(|_| socket()).collect();
+    let flows: Vec<SocketAddr> = diallers.iter().map(echo).collect();
+    assert_eq!(echo(&diallers[0]), flows[0], "the same dialler keeps its flow");
+    let opened = MAX_FLOWS as u64;
+    assert_eq!(relay.stats().flows, FlowStats { opened, ..FlowStats::default() });
+    echo(&socket());
+    assert_eq!(relay.stats().flows, FlowStats { opened: opened + 1, evicted: 1, ..FlowStats::default() });
+    assert_eq!(echo(&diallers[0]), flows[0], "the least recently used went, not the oldest");
+    closes(flows[1]);
 }
 
 #[test]
@@ -174,10 +185,8 @@ fn a_relay_that_is_dropped_leaves_nothing_behind() {
     drop(relay);
     assert!(UdpSocket::bind(at).is_err(), "another handle keeps it running");
     drop(other);
-    for closed in [at, flow] {
-        // Another test's socket may be given the port for a while.
-        eventually(&format!("closed {closed}"), || UdpSocket::bind(closed).is_ok());
-    }
+    closes(at);
+    closes(flow);
 }
 
 #[test]
