@@ -1,0 +1,7 @@
+//! The program `rhumb`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    rhumb::cli::main()
+}

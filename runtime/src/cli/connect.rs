@@ -1,0 +1,84 @@
+//! How commands find the mesh: by `--endpoint`, or by the ready file of `rhumb dev`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use rhumb_actors::remote::Remote;
+use rhumb_core::{Delivery, Fault, NodeId};
+
+use super::output::Failure;
+use crate::client::directory::Directory;
+use crate::client::{MeshClient, ask_until_known};
+
+/// How long a command asks before it gives up.
+const WITHIN: Duration = Duration::from_secs(15);
+
+/// Where the mesh is, and who asks.
+#[derive(Debug, Clone, Args)]
+pub struct Connect {
+    /// A node's QUIC address. May be given more than once; without it the nodes are those of the
+    /// ready file in the data directory.
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
+    pub endpoint: Vec<String>,
+    /// The data directory of `rhumb dev`: its ready file and certificates.
+    #[arg(long, value_name = "DIR", env = "RHUMB_DATA", default_value = "./.rhumb/dev")]
+    pub data: PathBuf,
+    /// The folder with the certificate to use, instead of that in the data directory.
+    #[arg(long, value_name = "DIR")]
+    pub identity: Option<PathBuf>,
+}
+
+impl Connect {
+    /// A client that may call.
+    pub(super) async fn client(&self) -> Result<MeshClient, Failure> {
+        self.with_identity("client").await
+    }
+
+    /// A client that may also administer.
+    pub(super) async fn operator(&self) -> Result<MeshClient, Failure> {
+        self.with_identity("operator").await
+    }
+
+    async fn with_identity(&self, role: &str) -> Result<MeshClient, Failure> {
+        let identity = self.identity.clone().unwrap_or_else(|| self.data.join(role));
+        if self.endpoint.is_empty() {
+            Ok(MeshClient::new(&identity, Directory::read(&self.data)?)?)
+        } else {
+            Ok(MeshClient::connect(&identity, &self.endpoint).await?)
+        }
+    }
+}
+
+/// Which node was asked in the end, and what came of it.
+pub(super) struct Asked<R> {
+    pub(super) node: NodeId,
+    pub(super) answer: Result<R, Fault>,
+}
+
+/// Asks the first of these nodes that a question can be sent to.
+///
+/// # Panics
+/// When there is no node.
+pub(super) async fn ask<M: Remote + Sync>(
+    client: &MeshClient,
+    nodes: &[NodeId],
+    message: impl Fn(&NodeId) -> M,
+) -> Asked<M::Reply> {
+    let (last, first) = nodes.split_last().expect("there is a node to ask");
+    for node in first {
+        let answer = ask_until_known(client, node, &message(node), WITHIN).await;
+        if !matches!(&answer, Err(fault) if fault.delivery() == Delivery::NotSent) {
+            return Asked { node: node.clone(), answer };
+        }
+    }
+    Asked { node: last.clone(), answer: ask_until_known(client, last, &message(last), WITHIN).await }
+}
+
+/// Every node, those of the first one's choice in front.
+pub(super) fn nodes_from(directory: &Directory, first: impl Fn(&NodeId) -> bool) -> Vec<NodeId> {
+    let (mut nodes, others): (Vec<NodeId>, Vec<NodeId>) =
+        directory.nodes().iter().map(|(node, _)| node.clone()).partition(first);
+    nodes.extend(others);
+    nodes
+}

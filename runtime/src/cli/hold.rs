@@ -1,0 +1,157 @@
+//! `rhumb hold`, `confirm`, `release`.
+
+use std::time::Duration;
+
+use clap::Args;
+use rhumb_actors::escrow::messages::{self, HoldId, Key, Settled};
+use rhumb_actors::remote::Remote;
+use rhumb_core::rng::Seed;
+use rhumb_core::{Delivery, PoolName, Region};
+use serde::Serialize;
+
+use super::args::duration;
+use super::connect::{Connect, ask, nodes_from};
+use super::output::{Done, Failure, Output};
+use crate::client::key::KeyMaker;
+use crate::client::now_ms;
+
+/// Hold units of a pool for a buyer.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  rhumb hold concert --qty 2 --region eu-central\n  rhumb hold concert --region us-east --ttl 30s --key order-4711 -o json\n\nA key given by hand belongs to the region that is asked: the same text in another region is another key."
+)]
+pub struct Hold {
+    /// The pool.
+    pool: PoolName,
+    /// How many units.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    qty: u64,
+    /// The region to ask.
+    #[arg(long)]
+    region: Option<Region>,
+    /// For how long: 5m unless given.
+    #[arg(long, value_parser = duration, value_name = "TIME")]
+    ttl: Option<Duration>,
+    /// The same key never holds twice. Made anew unless given.
+    #[arg(long)]
+    key: Option<Key>,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+#[derive(Debug, Serialize)]
+struct HoldAnswer {
+    hold: String,
+    pool: PoolName,
+    region: Region,
+    node: String,
+    qty: u64,
+    expires_ms: u64,
+    key: String,
+}
+
+impl Hold {
+    pub(super) async fn run(self, output: &Output) -> Result<Done, Failure> {
+        let client = self.connect.client().await?;
+        let nodes = client.directory().nodes_in(self.region.as_ref())?;
+        let (mut keys, made_at) = (KeyMaker::new(&Seed::from_entropy()), now_ms());
+        let made =
+            nodes.iter().map(|node| self.key.clone().unwrap_or_else(|| keys.make(node.clone(), made_at)));
+        let made: Vec<(_, Key)> = nodes.iter().cloned().zip(made).collect();
+        let key_at = |node: &_| made.iter().find(|(at, _)| at == node).expect("one a node").1.clone();
+        let message = |node: &_| messages::Hold {
+            pool: self.pool.clone(),
+            qty: self.qty,
+            ttl: self.ttl,
+            key: key_at(node),
+            hops: 0,
+        };
+        let asked = ask(&client, &nodes, message).await;
+        client.close().await;
+        let key = key_at(&asked.node);
+        if asked.answer.as_ref().is_err_and(|fault| fault.delivery() == Delivery::Unknown) {
+            output.note(format_args!("to learn what became of it, ask again with --key {key}"));
+        }
+        let held = asked.answer??;
+        let owner = &held.hold.owner;
+        let answer = HoldAnswer {
+            hold: held.hold.to_string(),
+            pool: self.pool.clone(),
+            region: owner.region.clone(),
+            node: owner.to_string(),
+            qty: held.qty,
+            expires_ms: held.expires.millis(),
+            key: key.to_string(),
+        };
+        let left = held.expires.millis().saturating_sub(now_ms()) / 1_000;
+        let text = format!(
+            "{}\nheld {} of {} for {left} s; confirm or release it by then",
+            answer.hold, held.qty, self.pool
+        );
+        output.answer(&answer, text);
+        Ok(Done::Well)
+    }
+}
+
+/// Make a hold a sale.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  rhumb confirm concert/us-east/n1/19a3f0c2b41/17")]
+pub struct Confirm {
+    /// The hold, as `rhumb hold` printed it.
+    hold: HoldId,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+/// Give a hold's units back.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  rhumb release concert/us-east/n1/19a3f0c2b41/17")]
+pub struct Release {
+    /// The hold, as `rhumb hold` printed it.
+    hold: HoldId,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+#[derive(Debug, Serialize)]
+struct SettledAnswer {
+    hold: String,
+    state: &'static str,
+    qty: u64,
+}
+
+impl Confirm {
+    pub(super) async fn run(self, output: &Output) -> Result<Done, Failure> {
+        let message = messages::Confirm { hold: self.hold.clone() };
+        settle(&self.connect, &self.hold, message, "confirmed", output).await
+    }
+}
+
+impl Release {
+    pub(super) async fn run(self, output: &Output) -> Result<Done, Failure> {
+        let message = messages::Release { hold: self.hold.clone() };
+        settle(&self.connect, &self.hold, message, "released", output).await
+    }
+}
+
+async fn settle<M>(
+    connect: &Connect,
+    hold: &HoldId,
+    message: M,
+    state: &'static str,
+    output: &Output,
+) -> Result<Done, Failure>
+where
+    M: Remote<Reply = Result<Settled, messages::Refusal>> + Clone + Sync,
+{
+    let client = connect.client().await?;
+    // The owner itself where its address is known; any other node passes the question on.
+    let mut nodes = nodes_from(client.directory(), |node| *node == hold.owner);
+    nodes.truncate(if client.directory().knows(&hold.owner) { 1 } else { nodes.len() });
+    let asked = ask(&client, &nodes, |_| message.clone()).await;
+    client.close().await;
+    let settled = asked.answer??;
+    let answer = SettledAnswer { hold: settled.hold.to_string(), state, qty: settled.qty };
+    output.answer(&answer, format!("{state} {} ({} units)", settled.hold, settled.qty));
+    Ok(Done::Well)
+}

@@ -1,0 +1,252 @@
+//! `rhumb load escrow`: an open-loop load on a pool.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use rhumb_core::rng::Seed;
+use rhumb_core::{PoolName, Region};
+use serde::Serialize;
+
+use super::args::{RegionWeight, duration};
+use super::connect::Connect;
+use super::output::{Done, Failure, Output};
+use crate::client::directory::Directory;
+use crate::load::{Load, LoadError, Plan, RegionTally, Spacing, Tally};
+
+/// How long calls of unknown outcome are asked again at the end.
+const SETTLE_WITHIN: Duration = Duration::from_secs(60);
+/// How often the end of the load is looked for.
+const TICK: Duration = Duration::from_millis(50);
+
+/// Load generators.
+#[derive(Debug, Subcommand)]
+pub enum LoadCommand {
+    /// Let customers come to a pool at a rate, whatever the service does, and keep their receipts.
+    Escrow(Escrow),
+}
+
+impl LoadCommand {
+    pub(super) async fn run(self, output: &Output) -> Result<Done, Failure> {
+        match self {
+            Self::Escrow(escrow) => escrow.run(output).await,
+        }
+    }
+}
+
+/// Load a pool.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  rhumb load escrow concert --rate 100 --for 30s --seed 7 --receipts receipts.jsonl\n  rhumb pool audit concert --receipts receipts.jsonl\n\nCtrl-C lets no more customers come; those under way go on to their end."
+)]
+pub struct Escrow {
+    /// The pool.
+    pool: PoolName,
+    /// Customers a second, over all regions.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    rate: u32,
+    /// For how long they come.
+    #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+    lasts: Duration,
+    /// The same seed makes the same customers come at the same times.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Where their receipts are written: a file that is not there yet.
+    #[arg(long, value_name = "FILE")]
+    receipts: PathBuf,
+    /// How customers are spread over regions; equally unless given.
+    #[arg(long, value_name = "REGION=WEIGHT,…", value_delimiter = ',')]
+    mix: Vec<RegionWeight>,
+    /// Of a hundred customers with a hold, how many leave it to expire.
+    #[arg(long, value_name = "PERCENT", default_value_t = 60, value_parser = clap::value_parser!(u8).range(0..=100))]
+    abandon: u8,
+    /// For how long units are held.
+    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = duration)]
+    ttl: Duration,
+    /// Units that each customer asks for.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    qty: u64,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+/// What customers met, as it is printed.
+#[derive(Debug, Serialize)]
+struct Met {
+    came: u64,
+    held: u64,
+    sold: u64,
+    refused: BTreeMap<String, u64>,
+    unserved: BTreeMap<String, u64>,
+    expired: u64,
+    broken: u64,
+    asked_again: u64,
+    unknown: u64,
+    turned_away: u64,
+    hold_p50_ms: Option<f64>,
+    hold_p99_ms: Option<f64>,
+}
+
+#[derive(Debug, Serialize)]
+struct LoadAnswer {
+    pool: PoolName,
+    receipts: PathBuf,
+    #[serde(flatten)]
+    total: Met,
+    regions: BTreeMap<Region, Met>,
+}
+
+impl Escrow {
+    async fn run(self, output: &Output) -> Result<Done, Failure> {
+        let client = Arc::new(self.connect.client().await?);
+        client.connect_all().await?;
+        let load = self.load(client.directory())?;
+        let running = load.start(Arc::clone(&client)).map_err(failure)?;
+        let mut interrupted = false;
+        while !running.is_over() {
+            tokio::select! {
+                () = tokio::time::sleep(TICK) => {}
+                _ = tokio::signal::ctrl_c(), if !interrupted => {
+                    interrupted = true;
+                    running.stop();
+                }
+            }
+        }
+        output.note("no more customers come; waiting for those under way");
+        let tally = running.settle(SETTLE_WITHIN).await.map_err(failure)?;
+        client.close().await;
+        let answer = LoadAnswer::new(self.pool, self.receipts, &tally);
+        output.answer(&answer, &answer);
+        Ok(match (&answer.total, interrupted) {
+            (Met { broken: 1.., .. }, _) => Done::False,
+            (Met { unknown: 1.., .. }, _) => Done::Unknown,
+            (_, true) => Done::Stopped,
+            (_, false) => Done::Well,
+        })
+    }
+
+    fn load(&self, directory: &Directory) -> Result<Load, Failure> {
+        let mix: Vec<(Region, u64)> = if self.mix.is_empty() {
+            directory.regions().into_iter().map(|region| (region, 1)).collect()
+        } else {
+            self.mix.iter().map(|RegionWeight(region, weight)| (region.clone(), *weight)).collect()
+        };
+        let mut nodes = BTreeMap::new();
+        for (region, _) in &mix {
+            nodes.insert(region.clone(), directory.nodes_in(Some(region))?);
+        }
+        let plan = Plan {
+            rate: self.rate,
+            spacing: Spacing::Exponential,
+            burst: None,
+            mix,
+            abandon_percent: self.abandon,
+            think: (Duration::from_millis(100), Duration::from_millis(600)),
+            qty: self.qty,
+            ttl: self.ttl,
+        };
+        let (pool, seed) = (self.pool.clone(), Seed::new(self.seed).child("customers"));
+        Ok(Load { pool, plan, seed, lasts: Some(self.lasts), nodes, receipts: self.receipts.clone() })
+    }
+}
+
+fn failure(error: LoadError) -> Failure {
+    let message = error.to_string();
+    match error {
+        LoadError::NoLoad | LoadError::NoNode(_) => Failure::Usage(message),
+        LoadError::Ledger(_) | LoadError::Died(_) => Failure::local(message),
+    }
+}
+
+impl Met {
+    fn of(tally: &RegionTally) -> Self {
+        let percentile =
+            |percent| tally.hold_latency.percentile(percent).map(|d| (d.as_secs_f64() * 1e5).round() / 1e2);
+        Self {
+            came: tally.came,
+            held: tally.held,
+            sold: tally.bought,
+            refused: tally.refused.clone(),
+            unserved: tally.unserved.clone(),
+            expired: tally.expired(),
+            broken: tally.broken,
+            asked_again: tally.asked_again,
+            unknown: tally.unknown,
+            turned_away: tally.turned_away,
+            hold_p50_ms: percentile(50),
+            hold_p99_ms: percentile(99),
+        }
+    }
+}
+
+impl LoadAnswer {
+    fn new(pool: PoolName, receipts: PathBuf, tally: &Tally) -> Self {
+        let regions = tally.regions.iter().map(|(region, tally)| (region.clone(), Met::of(tally))).collect();
+        Self { pool, receipts, total: Met::of(&tally.total()), regions }
+    }
+}
+
+impl fmt::Display for LoadAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{:<14} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>10} {:>10}",
+            "region", "came", "held", "sold", "refused", "unserved", "expired", "hold p50", "hold p99"
+        )?;
+        let rows = self.regions.iter().map(|(region, met)| (region.as_str(), met));
+        for (name, met) in rows.chain([("total", &self.total)]) {
+            let ms = |ms: Option<f64>| ms.map_or("-".to_owned(), |ms| format!("{ms:.1} ms"));
+            writeln!(
+                f,
+                "{name:<14} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>10} {:>10}",
+                met.came,
+                met.held,
+                met.sold,
+                met.refused.values().sum::<u64>(),
+                met.unserved.values().sum::<u64>(),
+                met.expired,
+                ms(met.hold_p50_ms),
+                ms(met.hold_p99_ms),
+            )?;
+        }
+        let reasons = |of: &BTreeMap<String, u64>| {
+            of.iter().map(|(reason, n)| format!("{reason} {n}")).collect::<Vec<_>>().join(", ")
+        };
+        for (what, of) in [("refused", &self.total.refused), ("no service", &self.total.unserved)] {
+            if !of.is_empty() {
+                writeln!(f, "{what}: {}", reasons(of))?;
+            }
+        }
+        let Met { asked_again, unknown, turned_away, broken, .. } = &self.total;
+        writeln!(
+            f,
+            "asked again {asked_again}, unknown {unknown}, turned away {turned_away}, broken promises {broken}"
+        )?;
+        write!(f, "receipts: {}", self.receipts.display())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rhumb_actors::escrow::messages::Refusal;
+
+    use super::*;
+    use crate::load::customer::State;
+
+    #[test]
+    fn what_customers_met_has_the_documented_names() {
+        let region = Region::new("us-east").expect("valid");
+        let mut tally = Tally::default();
+        tally.came(&region);
+        tally.ended(&region, 1, &State::Refused(Refusal::SoldOut));
+        let answer = LoadAnswer::new(PoolName::new("concert").expect("valid"), "r.jsonl".into(), &tally);
+        let json = serde_json::to_value(&answer).expect("serialises");
+        assert_eq!(json["refused"]["sold_out"], 1);
+        assert_eq!(json["regions"]["us-east"]["came"], 1);
+        assert_eq!(json["hold_p50_ms"], serde_json::Value::Null);
+        assert!(answer.to_string().contains("refused: sold_out 1"), "{answer}");
+    }
+}

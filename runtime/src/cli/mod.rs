@@ -1,0 +1,149 @@
+//! The program `rhumb`: its commands, what they print, and with which code they end.
+//!
+//! * It decides: the command line, the words and field names of answers, exit codes.
+//! * It never does: print a secret, or end with 0 when what was asked for was not done.
+//!
+//! `docs/cli.md` lists the field names and exit codes; they are stable.
+
+mod args;
+mod connect;
+pub mod demo;
+pub mod dev;
+pub mod hold;
+pub mod load;
+pub mod output;
+pub mod policy;
+pub mod pool;
+pub mod serve;
+
+use std::process::ExitCode;
+
+use clap::{ArgAction, Parser, Subcommand};
+
+use output::{Done, Failure, Format, Output};
+
+/// A runtime for services that live in many regions at once.
+#[derive(Debug, Parser)]
+#[command(
+    name = "rhumb",
+    version,
+    after_help = "Examples:\n  rhumb demo\n  rhumb dev\n  rhumb pool create concert --supply 100\n  rhumb hold concert --qty 2 --region eu-central\n\nExit codes: 0 done; 1 refused; 2 usage; 3 fault or unreachable; 4 outcome unknown; 5 a check or verdict is false."
+)]
+pub struct Cli {
+    /// How answers are printed.
+    #[arg(short, long, global = true, value_enum, default_value_t)]
+    output: Format,
+    /// Say more on standard error; twice for all.
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    verbose: u8,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Demo(demo::Demo),
+    Dev(dev::Dev),
+    Serve(serve::Serve),
+    #[command(subcommand)]
+    Pool(pool::Pool),
+    Hold(hold::Hold),
+    Confirm(hold::Confirm),
+    Release(hold::Release),
+    #[command(subcommand)]
+    Load(load::LoadCommand),
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
+}
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let output = Output::new(cli.output);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return output.end(Err(Failure::local(error))),
+    };
+    let ended = runtime.block_on(cli.run(&output));
+    // Threads that still read standard input or a name server must not hold the process.
+    runtime.shutdown_background();
+    output.end(ended)
+}
+
+impl Cli {
+    async fn run(self, output: &Output) -> Result<Done, Failure> {
+        if !matches!(self.command, Command::Serve(_)) {
+            log_to_stderr(self.verbose);
+        }
+        match self.command {
+            Command::Demo(demo) => demo.run(output).await,
+            Command::Dev(dev) => dev.run().await.map(|()| Done::Well).map_err(Failure::from),
+            Command::Serve(serve) => serve.run().await.map(|()| Done::Well).map_err(Failure::from),
+            Command::Pool(pool) => pool.run(output).await,
+            Command::Hold(hold) => hold.run(output).await,
+            Command::Confirm(confirm) => confirm.run(output).await,
+            Command::Release(release) => release.run(output).await,
+            Command::Load(load) => load.run(output).await,
+            Command::Policy(policy) => policy.run(output),
+        }
+    }
+}
+
+fn log_to_stderr(verbose: u8) {
+    let filter = match verbose {
+        0 => "rhumb=warn,error",
+        1 => "info",
+        _ => "debug",
+    };
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Somebody who embeds this may have set a subscriber before: then theirs stands.
+    builder.try_init().ok();
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound_and_every_command_has_an_example() {
+        fn check(command: &clap::Command, path: &str) {
+            let path = format!("{path} {}", command.get_name());
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let is_group = command.has_subcommands() && path != " rhumb";
+            assert!(is_group || help.contains("rhumb "), "{path} --help has no example");
+            assert!(command.get_about().is_some(), "{path} says not what it does");
+            command.get_subcommands().for_each(|sub| check(sub, &path));
+        }
+        Cli::command().debug_assert();
+        check(&Cli::command(), "");
+    }
+
+    #[test]
+    fn what_is_wrong_on_the_command_line_is_refused() {
+        for (line, right) in [
+            ("rhumb pool create concert --supply 100 --weights us-east=50,eu-central=30", true),
+            ("rhumb pool create concert --supply 0", false),
+            ("rhumb pool create Concert --supply 1", false),
+            ("rhumb pool create concert --supply 1 --weights us-east", false),
+            ("rhumb hold concert --qty 1 --region us-east --ttl 5m --key abc", true),
+            ("rhumb hold concert --qty 0", false),
+            ("rhumb hold concert --ttl 5", false),
+            ("rhumb hold concert --key k1:x", false),
+            ("rhumb confirm concert/us-east/n1/a/1 -o json", true),
+            ("rhumb confirm 17", false),
+            ("rhumb load escrow concert --rate 100 --for 10s --seed 1 --receipts r.jsonl", true),
+            ("rhumb load escrow concert --rate 0 --for 10s --receipts r.jsonl", false),
+            ("rhumb demo --seats 100 -o json", true),
+            ("rhumb", false),
+        ] {
+            let parsed = Cli::try_parse_from(line.split(' '));
+            assert_eq!(parsed.is_ok(), right, "{line}");
+            if let Err(error) = parsed {
+                assert_eq!(error.exit_code(), 2, "{line}");
+            }
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! What commands print, and the codes they end with.
+//!
+//! * It decides: the form of answers, refusals and faults, as text and as JSON.
+//! * Invariant: with `-o json` standard output carries exactly one JSON object, whatever happens; what
+//!   is for people only goes to standard error.
+
+use std::fmt::Display;
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::ValueEnum;
+use rhumb_actors::escrow::messages::Refusal;
+use rhumb_core::{Delivery, Fault};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::client::directory::DirectoryError;
+use crate::client::survey::SurveyError;
+use crate::client::{ClientError, fault_code};
+
+/// How answers are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object with stable field names (`docs/cli.md`).
+    Json,
+}
+
+/// A command did what was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Done {
+    /// And all is well.
+    Well,
+    /// And what was to be checked is false.
+    False,
+    /// And the outcome of a call is unknown.
+    Unknown,
+    /// Up to when somebody asked for a stop.
+    Stopped,
+}
+
+/// A command could not do what was asked.
+#[derive(Debug)]
+pub enum Failure {
+    /// The mesh refused. Nothing was changed.
+    Refused(Refusal),
+    /// The command line asks for something that cannot be.
+    Usage(String),
+    /// There is no answer.
+    Fault(Fault),
+    /// Something on this side, or on the way.
+    Other {
+        /// A short stable code.
+        kind: &'static str,
+        /// In words.
+        message: String,
+    },
+}
+
+impl Failure {
+    /// Something on this machine.
+    #[must_use]
+    pub fn local(error: impl Display) -> Self {
+        Self::Other { kind: "local", message: error.to_string() }
+    }
+
+    fn code(&self) -> u8 {
+        match self {
+            Self::Refused(_) => 1,
+            Self::Usage(_) => 2,
+            Self::Fault(fault) if fault.delivery() == Delivery::Unknown => 4,
+            Self::Fault(_) | Self::Other { .. } => 3,
+        }
+    }
+
+    fn json(&self) -> Value {
+        match self {
+            Self::Refused(refusal) => {
+                let retry = refusal.retry_after().map(|after| after.as_millis() as u64);
+                json!({"refused": {
+                    "code": refusal.code(), "message": refusal.to_string(), "retry_after_ms": retry
+                }})
+            }
+            Self::Usage(message) => json!({"usage": {"message": message}}),
+            Self::Fault(fault) => json!({"fault": {
+                "kind": fault_code(&fault.kind),
+                "message": fault.kind.to_string(),
+                "delivery": delivery_code(fault.delivery()),
+            }}),
+            Self::Other { kind, message } => {
+                json!({"fault": {"kind": kind, "message": message, "delivery": "not_sent"}})
+            }
+        }
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::Refused(refusal) => format!("refused ({}): {refusal}", refusal.code()),
+            Self::Usage(message) => format!("error: {message}"),
+            Self::Fault(fault) => format!("fault: {fault}"),
+            Self::Other { message, .. } => format!("fault: {message}"),
+        }
+    }
+}
+
+fn delivery_code(delivery: Delivery) -> &'static str {
+    match delivery {
+        Delivery::NotSent => "not_sent",
+        Delivery::Ran => "ran",
+        Delivery::Unknown => "unknown",
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<Fault> for Failure {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Other { kind: "local", message: format!("{error:#}") }
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        let message = error.to_string();
+        match error {
+            ClientError::Address { .. } => Self::Usage(message),
+            ClientError::Credentials { .. } => Self::Other { kind: "local", message },
+            ClientError::Connect { .. } => Self::Other { kind: "unreachable", message },
+        }
+    }
+}
+
+impl From<DirectoryError> for Failure {
+    fn from(error: DirectoryError) -> Self {
+        let message = error.to_string();
+        match error {
+            DirectoryError::NoSuchRegion { .. } | DirectoryError::WhichRegion { .. } => Self::Usage(message),
+            _ => Self::Other { kind: "unreachable", message },
+        }
+    }
+}
+
+impl From<SurveyError> for Failure {
+    fn from(error: SurveyError) -> Self {
+        let message = error.to_string();
+        match error {
+            SurveyError::Refused(refusal) => Self::Refused(refusal),
+            SurveyError::Unreachable { .. } | SurveyError::Unknown(_) => {
+                Self::Other { kind: "unreachable", message }
+            }
+        }
+    }
+}
+
+/// Where a command prints.
+#[derive(Debug, Clone, Copy)]
+pub struct Output {
+    format: Format,
+}
+
+impl Output {
+    /// Output of a format.
+    #[must_use]
+    pub fn new(format: Format) -> Self {
+        Self { format }
+    }
+
+    /// Prints an answer.
+    pub fn answer(&self, json: &impl Serialize, text: impl Display) {
+        match self.format {
+            Format::Text => print(&text.to_string()),
+            Format::Json => print(&to_json(json)),
+        }
+    }
+
+    /// Says something to people, on standard error.
+    pub fn note(&self, text: impl Display) {
+        writeln!(std::io::stderr(), "{text}").ok();
+    }
+
+    /// Tells how the command ended, and gives the code for it.
+    #[must_use]
+    pub fn end(&self, ended: Result<Done, Failure>) -> ExitCode {
+        let code = match &ended {
+            Ok(Done::Well) => 0,
+            Ok(Done::Unknown) => 4,
+            Ok(Done::False) => 5,
+            Ok(Done::Stopped) => 130,
+            Err(failure) => {
+                match self.format {
+                    Format::Json => print(&failure.json().to_string()),
+                    Format::Text => {
+                        // Nobody is left to tell that nobody is left to tell.
+                        writeln!(std::io::stderr(), "{}", failure.text()).ok();
+                    }
+                }
+                failure.code()
+            }
+        };
+        ExitCode::from(code)
+    }
+}
+
+fn to_json(value: &impl Serialize) -> String {
+    serde_json::to_string_pretty(value).expect("answers have text keys and finite numbers")
+}
+
+/// Prints a line. A reader who has gone away (a closed pipe) is no error.
+fn print(text: &str) {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{text}").and_then(|()| out.flush()).ok();
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use expect_test::{Expect, expect};
+    use rhumb_core::{FaultKind, NodeId, Region};
+
+    use super::*;
+
+    fn check(failure: Failure, want: Expect) {
+        want.assert_eq(&format!("{} {}\n{}", failure.code(), failure.json(), failure.text()));
+    }
+
+    #[test]
+    fn failures_have_codes_and_stable_names() {
+        check(
+            Refusal::Exhausted { retry_after: Duration::from_millis(250) }.into(),
+            expect![[r#"
+                1 {"refused":{"code":"exhausted","message":"nothing to hold here now; ask again in 250 ms","retry_after_ms":250}}
+                refused (exhausted): nothing to hold here now; ask again in 250 ms"#]],
+        );
+        check(
+            Refusal::SoldOut.into(),
+            expect![[r#"
+                1 {"refused":{"code":"sold_out","message":"sold out","retry_after_ms":null}}
+                refused (sold_out): sold out"#]],
+        );
+        check(
+            Fault::not_sent(FaultKind::Unreachable("us-east/n1".into())).into(),
+            expect![[r#"
+                3 {"fault":{"delivery":"not_sent","kind":"unreachable","message":"unreachable: us-east/n1"}}
+                fault: unreachable: us-east/n1 (outcome: not sent)"#]],
+        );
+        check(
+            Fault::unknown(FaultKind::Deadline("waiting for the answer".into())).into(),
+            expect![[r#"
+                4 {"fault":{"delivery":"unknown","kind":"deadline","message":"deadline passed while waiting for the answer"}}
+                fault: deadline passed while waiting for the answer (outcome: unknown)"#]],
+        );
+        let region = Region::new("moon").expect("valid");
+        check(
+            DirectoryError::NoSuchRegion { region, known: "us-east".into() }.into(),
+            expect![[r#"
+                2 {"usage":{"message":"region moon has no node here; there are us-east"}}
+                error: region moon has no node here; there are us-east"#]],
+        );
+        let node = NodeId::new("eu", "n1").expect("valid");
+        check(
+            SurveyError::Unreachable { node, fault: Fault::not_sent(FaultKind::Draining) }.into(),
+            expect![[r#"
+                3 {"fault":{"delivery":"not_sent","kind":"unreachable","message":"node eu/n1 has no answer, and an audit needs every node: the peer is draining (outcome: not sent)"}}
+                fault: node eu/n1 has no answer, and an audit needs every node: the peer is draining (outcome: not sent)"#]],
+        );
+    }
+}

@@ -1,0 +1,488 @@
+//! `rhumb pool create`, `show`, `audit`, `attest`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use rhumb_actors::escrow::messages::{AttestPool, CreatePool, Figures, PoolView, Row, ShowPool, Standing};
+use rhumb_core::limits::MAX_SUPPLY;
+use rhumb_core::{DataClass, NodeId, PoolName, Region};
+use serde::Serialize;
+
+use super::args::RegionWeight;
+use super::connect::{Connect, ask, nodes_from};
+use super::output::{Done, Failure, Output};
+use crate::client::audit::{AuditReport, audit};
+use crate::client::now_ms;
+use crate::client::survey::survey;
+use crate::load::receipts::{Ledger, Sums};
+
+/// Pools of units for sale.
+#[derive(Debug, Subcommand)]
+pub enum Pool {
+    /// Create a pool: mint its units and give each region its share.
+    Create(Create),
+    /// Show one region's view of a pool, and how old its parts are.
+    Show(Show),
+    /// Read the rows of all nodes at rest, and check that not one unit is sold twice.
+    Audit(Audit),
+    /// Say what a node on a restored disk had sold, so that it may sell again.
+    Attest(Attest),
+}
+
+impl Pool {
+    pub(super) async fn run(self, output: &Output) -> Result<Done, Failure> {
+        match self {
+            Self::Create(create) => create.run(output).await,
+            Self::Show(show) => show.run(output).await,
+            Self::Audit(audit) => audit.run(output).await,
+            Self::Attest(attest) => attest.run(output).await,
+        }
+    }
+}
+
+/// Create a pool.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  rhumb pool create concert --supply 10000 --weights us-east=50,eu-central=30,ap-southeast=20\n\nThe same pool again is the same answer; another under the same name is refused."
+)]
+pub struct Create {
+    /// Its name.
+    name: PoolName,
+    /// Units to mint.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=MAX_SUPPLY))]
+    supply: u64,
+    /// The regions' weights in the first split; equal unless given.
+    #[arg(long, value_name = "REGION=WEIGHT,…", value_delimiter = ',')]
+    weights: Vec<RegionWeight>,
+    /// The class of its data, which the policy must name.
+    #[arg(long, default_value = "inventory")]
+    class: DataClass,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+#[derive(Debug, Serialize)]
+struct CreateAnswer {
+    pool: PoolName,
+    class: DataClass,
+    supply: u64,
+    home: String,
+    shares: BTreeMap<String, u64>,
+}
+
+impl Create {
+    async fn run(self, output: &Output) -> Result<Done, Failure> {
+        let mut weights = BTreeMap::new();
+        for RegionWeight(region, weight) in &self.weights {
+            if weights.insert(region.clone(), *weight).is_some() {
+                return Err(Failure::Usage(format!("region {region} has two weights; give one")));
+            }
+        }
+        let client = self.connect.operator().await?;
+        let nodes = nodes_from(client.directory(), |_| true);
+        let message = CreatePool { name: self.name, class: self.class, supply: self.supply, weights };
+        let asked = ask(&client, &nodes, |_| message.clone()).await;
+        client.close().await;
+        let created = asked.answer??;
+        let answer = CreateAnswer {
+            pool: created.spec.name.clone(),
+            class: created.spec.class,
+            supply: created.spec.supply,
+            home: created.home.to_string(),
+            shares: created.shares.iter().map(|(node, units)| (node.to_string(), *units)).collect(),
+        };
+        let shares: Vec<String> =
+            answer.shares.iter().map(|(node, units)| format!("{node} {units}")).collect();
+        let text = format!(
+            "pool {}: {} units of class {} minted at {}, split: {}",
+            answer.pool,
+            answer.supply,
+            answer.class,
+            answer.home,
+            shares.join(", ")
+        );
+        output.answer(&answer, text);
+        Ok(Done::Well)
+    }
+}
+
+/// Show one region's view of a pool.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  rhumb pool show concert --region eu-central\n\nThe node's own figures are exact; those of others are as old as it says. For exact sums: rhumb pool audit."
+)]
+pub struct Show {
+    /// Which.
+    name: PoolName,
+    /// Whose view; any region's unless given.
+    #[arg(long)]
+    region: Option<Region>,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+/// One node's figures in a view.
+#[derive(Debug, Serialize)]
+struct NodeFigures {
+    node: String,
+    available: u64,
+    held: u64,
+    consumed: u64,
+    /// 0 for the node's own figures.
+    age_ms: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct ShowAnswer {
+    pool: PoolName,
+    class: DataClass,
+    supply: u64,
+    home: String,
+    node: String,
+    standing: &'static str,
+    tail: bool,
+    sold: u64,
+    available: u64,
+    held: u64,
+    consumed: u64,
+    nodes: Vec<NodeFigures>,
+}
+
+impl Show {
+    async fn run(self, output: &Output) -> Result<Done, Failure> {
+        let client = self.connect.client().await?;
+        let nodes = match &self.region {
+            Some(region) => client.directory().nodes_in(Some(region))?,
+            None => nodes_from(client.directory(), |_| true),
+        };
+        let asked = ask(&client, &nodes, |_| ShowPool { pool: self.name.clone() }).await;
+        client.close().await;
+        let answer = ShowAnswer::new(asked.answer??);
+        output.answer(&answer, &answer);
+        Ok(Done::Well)
+    }
+}
+
+impl ShowAnswer {
+    fn new(view: PoolView) -> Self {
+        let own = Figures {
+            consumed: view.row.consumed,
+            available: view.row.available,
+            held: view.row.held,
+            demand: 0,
+        };
+        let figures = |(node, figures, age_ms): (NodeId, Figures, u64)| NodeFigures {
+            node: node.to_string(),
+            available: figures.available,
+            held: figures.held,
+            consumed: figures.consumed,
+            age_ms,
+        };
+        let others =
+            view.others.into_iter().map(|(node, (figures, age))| (node, figures, age.as_millis() as u64));
+        let nodes: Vec<NodeFigures> =
+            std::iter::once((view.node.clone(), own, 0)).chain(others).map(figures).collect();
+        let sum = |of: fn(&NodeFigures) -> u64| nodes.iter().map(of).sum();
+        let consumed: u64 = sum(|n| n.consumed);
+        Self {
+            pool: view.spec.name,
+            class: view.spec.class,
+            supply: view.spec.supply,
+            home: view.home.to_string(),
+            node: view.node.to_string(),
+            standing: standing(&view.row.standing),
+            tail: view.tail,
+            sold: consumed.saturating_sub(view.row.returned),
+            available: sum(|n| n.available),
+            held: sum(|n| n.held),
+            consumed,
+            nodes,
+        }
+    }
+}
+
+impl fmt::Display for ShowAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "pool {}: {} units of class {}, home {}", self.pool, self.supply, self.class, self.home)?;
+        writeln!(
+            f,
+            "seen by {} ({}{}): {} sold, {} held, {} available",
+            self.node,
+            self.standing,
+            if self.tail { ", tail mode" } else { "" },
+            self.sold,
+            self.held,
+            self.available
+        )?;
+        write!(f, "{:<24} {:>12} {:>12} {:>12} {:>10}", "node", "available", "held", "consumed", "age")?;
+        for node in &self.nodes {
+            let age = if node.age_ms == 0 { "exact".to_owned() } else { format!("{} ms", node.age_ms) };
+            write!(
+                f,
+                "\n{:<24} {:>12} {:>12} {:>12} {age:>10}",
+                node.node, node.available, node.held, node.consumed
+            )?;
+        }
+        Ok(())
+    }
+}
+
+fn standing(standing: &Standing) -> &'static str {
+    match standing {
+        Standing::Unproven => "unproven",
+        Standing::Proven => "proven",
+        Standing::Restored => "restored",
+    }
+}
+
+/// Audit a pool.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  rhumb pool audit concert\n  rhumb pool audit concert --receipts receipts.jsonl -o json\n\nEvery node must answer. The receipts are those of all sales, as `rhumb load` writes them; without them invariant I5 is not checked."
+)]
+pub struct Audit {
+    /// Which.
+    name: PoolName,
+    /// The customers' receipts, to compare with.
+    #[arg(long, value_name = "FILE")]
+    receipts: Option<PathBuf>,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+/// One node's row in an audit.
+#[derive(Debug, Serialize)]
+struct AuditedNode {
+    node: String,
+    minted: u64,
+    granted: BTreeMap<String, u64>,
+    accepted: BTreeMap<String, u64>,
+    consumed: u64,
+    returned: u64,
+    held: u64,
+    available: u64,
+    standing: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+struct AuditAnswer {
+    pool: PoolName,
+    /// Whether nothing changed while the rows were read.
+    exact: bool,
+    readings: u32,
+    #[serde(flatten)]
+    report: AuditReport,
+    nodes: Vec<AuditedNode>,
+}
+
+impl Audit {
+    async fn run(self, output: &Output) -> Result<Done, Failure> {
+        let receipts = self.receipts.as_deref().map(Ledger::read).transpose().map_err(Failure::local)?;
+        if let Some(ledger) = receipts.as_ref().filter(|ledger| ledger.pool != self.name) {
+            let pools = (&ledger.pool, &self.name);
+            return Err(Failure::Usage(format!("the receipts are of pool {}, not of {}", pools.0, pools.1)));
+        }
+        let client = self.connect.client().await?;
+        let read = survey(&client, client.directory(), &self.name).await;
+        client.close().await;
+        let read = read?;
+        let sums: Option<Sums> =
+            receipts.map(|ledger| ledger.sums(now_ms())).transpose().map_err(Failure::local)?;
+        let answer = AuditAnswer {
+            pool: self.name,
+            exact: read.exact,
+            readings: read.readings,
+            report: audit(&read.rows, sums.as_ref()),
+            nodes: read.rows.into_iter().map(audited).collect(),
+        };
+        output.answer(&answer, &answer);
+        Ok(if answer.exact && answer.report.invariants.hold() { Done::Well } else { Done::False })
+    }
+}
+
+fn audited((node, row): (NodeId, Row)) -> AuditedNode {
+    let named = |of: BTreeMap<NodeId, u64>| of.into_iter().map(|(node, n)| (node.to_string(), n)).collect();
+    AuditedNode {
+        node: node.to_string(),
+        minted: row.minted,
+        granted: named(row.granted),
+        accepted: named(row.accepted),
+        consumed: row.consumed,
+        returned: row.returned,
+        held: row.held,
+        available: row.available,
+        standing: standing(&row.standing),
+    }
+}
+
+impl fmt::Display for AuditAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let r = &self.report;
+        writeln!(
+            f,
+            "pool {}: {} minted, {} sold, {} oversold, {} held, {} available, {} in flight",
+            self.pool, r.minted, r.sold, r.oversold, r.held, r.available, r.in_flight
+        )?;
+        writeln!(f, "{:<24} {:>12} {:>12} {:>12}  standing", "node", "available", "held", "consumed")?;
+        for n in &self.nodes {
+            writeln!(
+                f,
+                "{:<24} {:>12} {:>12} {:>12}  {}",
+                n.node, n.available, n.held, n.consumed, n.standing
+            )?;
+        }
+        let i = &r.invariants;
+        let marks =
+            [("I1", Some(i.i1)), ("I2", Some(i.i2)), ("I3", Some(i.i3)), ("I4", Some(i.i4)), ("I5", i.i5)];
+        for (name, holds) in marks {
+            let word = match holds {
+                Some(true) => "holds",
+                Some(false) => "FALSE",
+                None => "not checked (needs --receipts)",
+            };
+            writeln!(f, "{name} {word}")?;
+        }
+        for violation in &r.violations {
+            writeln!(f, "{violation}")?;
+        }
+        match self.exact {
+            true => write!(f, "exact: nothing changed between the last two of {} readings", self.readings),
+            false => write!(
+                f,
+                "moving: the pool changed during each of {} readings, so this is not exact",
+                self.readings
+            ),
+        }
+    }
+}
+
+/// Attest a pool on a restored node.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  rhumb pool attest concert --node us-east/n1 --sold 1234\n\nCount what the node had sold from receipts, never from its restored disk: what you leave out may be sold twice."
+)]
+pub struct Attest {
+    /// Which.
+    name: PoolName,
+    /// The restored node.
+    #[arg(long, value_name = "REGION/NODE")]
+    node: NodeId,
+    /// Units it had sold of this pool, by receipts.
+    #[arg(long)]
+    sold: u64,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+#[derive(Debug, Serialize)]
+struct AttestAnswer {
+    pool: PoolName,
+    node: String,
+    standing: &'static str,
+    available: u64,
+    held: u64,
+    consumed: u64,
+}
+
+impl Attest {
+    async fn run(self, output: &Output) -> Result<Done, Failure> {
+        let client = self.connect.operator().await?;
+        if !client.directory().knows(&self.node) {
+            let known: Vec<String> =
+                client.directory().nodes().iter().map(|(node, _)| node.to_string()).collect();
+            let message = format!("there is no node {} here; there are {}", self.node, known.join(", "));
+            return Err(Failure::Usage(message));
+        }
+        let message = AttestPool { pool: self.name, node: self.node.clone(), sold: self.sold };
+        let asked = ask(&client, std::slice::from_ref(&self.node), |_| message.clone()).await;
+        client.close().await;
+        let attested = asked.answer??;
+        let answer = AttestAnswer {
+            pool: attested.pool,
+            node: self.node.to_string(),
+            standing: standing(&attested.row.standing),
+            available: attested.row.available,
+            held: attested.row.held,
+            consumed: attested.row.consumed,
+        };
+        let text = format!(
+            "{} is {} and may sell {} of {}",
+            answer.node, answer.standing, answer.available, answer.pool
+        );
+        output.answer(&answer, text);
+        Ok(Done::Well)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use expect_test::expect;
+    use rhumb_actors::escrow::messages::PoolSpec;
+    use rhumb_core::HybridTime;
+
+    use super::*;
+
+    fn node(region: &str) -> NodeId {
+        NodeId::new(region, "n1").expect("valid")
+    }
+
+    #[test]
+    fn a_view_says_whose_it_is_and_how_old_its_parts_are() {
+        let figures = Figures { consumed: 3, available: 40, held: 7, demand: 9 };
+        let answer = ShowAnswer::new(PoolView {
+            spec: PoolSpec {
+                name: PoolName::new("concert").expect("valid"),
+                class: DataClass::new("inventory").expect("valid"),
+                supply: 100,
+                weights: BTreeMap::new(),
+                created: HybridTime::ZERO,
+            },
+            home: node("us"),
+            node: node("eu"),
+            row: Row { consumed: 2, available: 45, held: 3, standing: Standing::Proven, ..Row::default() },
+            others: BTreeMap::from([(node("us"), (figures, Duration::from_millis(120)))]),
+            tail: false,
+        });
+        expect![[r#"
+            pool concert: 100 units of class inventory, home us/n1
+            seen by eu/n1 (proven): 5 sold, 10 held, 85 available
+            node                        available         held     consumed        age
+            eu/n1                              45            3            2      exact
+            us/n1                              40            7            3     120 ms"#]]
+        .assert_eq(&answer.to_string());
+        expect![[r#"{"pool":"concert","class":"inventory","supply":100,"home":"us/n1","node":"eu/n1","standing":"proven","tail":false,"sold":5,"available":85,"held":10,"consumed":5,"nodes":[{"node":"eu/n1","available":45,"held":3,"consumed":2,"age_ms":0},{"node":"us/n1","available":40,"held":7,"consumed":3,"age_ms":120}]}"#]]
+        .assert_eq(&serde_json::to_string(&answer).expect("serialises"));
+    }
+
+    #[test]
+    fn an_audit_has_the_documented_names() {
+        let rows = BTreeMap::from([(
+            node("us"),
+            Row { minted: 10, consumed: 4, available: 6, standing: Standing::Proven, ..Row::default() },
+        )]);
+        let answer = AuditAnswer {
+            pool: PoolName::new("concert").expect("valid"),
+            exact: true,
+            readings: 2,
+            report: audit(&rows, None),
+            nodes: rows.into_iter().map(audited).collect(),
+        };
+        expect![[r#"{"pool":"concert","exact":true,"readings":2,"minted":10,"sold":4,"oversold":0,"available":6,"held":0,"consumed":4,"returned":0,"in_flight":0,"invariants":{"I1":true,"I2":true,"I3":true,"I4":true},"violations":[],"nodes":[{"node":"us/n1","minted":10,"granted":{},"accepted":{},"consumed":4,"returned":0,"held":0,"available":6,"standing":"proven"}]}"#]]
+        .assert_eq(&serde_json::to_string(&answer).expect("serialises"));
+        expect![[r#"
+            pool concert: 10 minted, 4 sold, 0 oversold, 0 held, 6 available, 0 in flight
+            node                        available         held     consumed  standing
+            us/n1                               6            0            4  proven
+            I1 holds
+            I2 holds
+            I3 holds
+            I4 holds
+            I5 not checked (needs --receipts)
+            exact: nothing changed between the last two of 2 readings"#]]
+        .assert_eq(&answer.to_string());
+    }
+}

@@ -1,0 +1,173 @@
+//! The client over QUIC: one connection a node, made when first needed and kept.
+//!
+//! * It decides: nothing but which connection a question takes.
+//! * It never does: ask again. Who asks knows whether that is safe.
+//! * Invariant: a question ends at its deadline at the latest, the time to connect included. While a
+//!   lost connection is dialled again (the transport does that, with backoff), questions fail at once
+//!   as not sent.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use futures::future::try_join_all;
+use rhumb_actors::remote::Remote;
+use rhumb_core::{DataClass, Fault, FaultKind, NodeId};
+use rhumb_transport::{
+    Client, ConnectError, Credentials, CredentialsError, Expect, Headers, Reply, Request, TransportSettings,
+    decode, encode,
+};
+use thiserror::Error;
+use tokio::sync::OnceCell;
+use tokio::time::{Instant, timeout_at};
+
+use super::Ask;
+use super::directory::Directory;
+
+/// Why there is no client.
+#[derive(Debug, Error)]
+pub enum ClientError {
+    /// The certificate cannot be used.
+    #[error("certificate in {path}: {source}")]
+    Credentials {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: CredentialsError,
+    },
+    /// A node cannot be connected.
+    #[error("{address} cannot be connected: {source}")]
+    Connect {
+        /// Which.
+        address: String,
+        /// Why.
+        source: ConnectError,
+    },
+    /// An address is not one.
+    #[error("{address:?} is not an address: {what}; expected HOST:PORT, such as 127.0.0.1:7001")]
+    Address {
+        /// What was given.
+        address: String,
+        /// Why.
+        what: String,
+    },
+}
+
+/// A client of a mesh.
+#[derive(Debug)]
+pub struct MeshClient {
+    credentials: Credentials,
+    directory: Directory,
+    nodes: BTreeMap<NodeId, OnceCell<Client>>,
+}
+
+impl MeshClient {
+    /// A client of the nodes of a directory, with the certificate in a folder. It connects to a node
+    /// when it is first asked.
+    ///
+    /// # Errors
+    /// [`ClientError::Credentials`].
+    pub fn new(identity: &Path, directory: Directory) -> Result<Self, ClientError> {
+        let nodes = directory.nodes().iter().map(|(node, _)| (node.clone(), OnceCell::new())).collect();
+        Ok(Self { credentials: credentials(identity)?, directory, nodes })
+    }
+
+    /// A client of the nodes at these addresses, whoever they are: their certificates say it.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn connect(identity: &Path, addresses: &[String]) -> Result<Self, ClientError> {
+        let credentials = credentials(identity)?;
+        let greeted = try_join_all(addresses.iter().map(|address| greet(&credentials, address))).await?;
+        let directory = greeted.iter().map(|(node, address, _)| (node.clone(), *address)).collect();
+        let nodes = greeted.into_iter().map(|(node, _, client)| (node, OnceCell::new_with(Some(client))));
+        Ok(Self { nodes: nodes.collect(), directory: Directory::of(directory), credentials })
+    }
+
+    /// Connects to every node that is not connected yet.
+    ///
+    /// # Errors
+    /// [`ClientError::Connect`] names the node.
+    pub async fn connect_all(&self) -> Result<(), ClientError> {
+        let each = self.directory.nodes().iter().map(|(node, address)| async move {
+            let failed =
+                |source| ClientError::Connect { address: format!("node {node} at {address}"), source };
+            self.client(node, *address).await.map(drop).map_err(failed)
+        });
+        try_join_all(each).await.map(drop)
+    }
+
+    /// The nodes that it may ask.
+    #[must_use]
+    pub fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    /// Closes all connections, so that the nodes know.
+    pub async fn close(&self) {
+        let open = self.nodes.values().filter_map(OnceCell::get);
+        futures::future::join_all(open.map(Client::close)).await;
+    }
+
+    async fn client(&self, node: &NodeId, address: SocketAddr) -> Result<&Client, ConnectError> {
+        let cell = &self.nodes[node];
+        let expect = Expect::Node(node.clone());
+        let dial = || Client::connect(address, expect, &self.credentials, None, TransportSettings::default());
+        cell.get_or_try_init(dial).await
+    }
+
+    async fn send(&self, node: &NodeId, request: Request, until: Instant) -> Result<Reply, Fault> {
+        let unreachable = |why: String| Fault::not_sent(FaultKind::Unreachable(format!("{node}: {why}")));
+        let address =
+            self.directory.address(node).ok_or_else(|| unreachable("its address is not known".into()))?;
+        let connected = timeout_at(until, self.client(node, address)).await;
+        let client = match connected {
+            Err(_) => {
+                return Err(Fault::not_sent(FaultKind::Deadline(format!(
+                    "connecting to {node} at {address}"
+                ))));
+            }
+            Ok(Err(error)) => return Err(unreachable(format!("{address}: {error}"))),
+            Ok(Ok(client)) => client,
+        };
+        let headers =
+            Headers { deadline: until.saturating_duration_since(Instant::now()), ..request.headers };
+        client.ask(Request { headers, ..request }).await
+    }
+}
+
+impl Ask for MeshClient {
+    async fn ask<M: Remote + Sync>(
+        &self,
+        node: &NodeId,
+        message: &M,
+        deadline: Duration,
+    ) -> Result<M::Reply, Fault> {
+        let until = Instant::now() + deadline;
+        let decode_fault = |reason: String| FaultKind::Decode { name: M::NAME.into(), reason };
+        let body = encode(message).map_err(|e| Fault::not_sent(decode_fault(e.to_string())))?;
+        let class = message.class().cloned().unwrap_or_else(DataClass::control);
+        let request = Request::ask(M::NAME, class, body, Headers::within(deadline));
+        let reply = self.send(node, request, until).await?;
+        decode(&reply.body).map_err(|e| Fault::ran(decode_fault(format!("its reply: {e}"))))
+    }
+}
+
+fn credentials(identity: &Path) -> Result<Credentials, ClientError> {
+    Credentials::load(identity)
+        .map_err(|source| ClientError::Credentials { path: identity.to_owned(), source })
+}
+
+async fn greet(credentials: &Credentials, text: &str) -> Result<(NodeId, SocketAddr, Client), ClientError> {
+    let bad = |what: String| ClientError::Address { address: text.to_owned(), what };
+    let mut found = tokio::net::lookup_host(text).await.map_err(|e| bad(e.to_string()))?;
+    let address = found.next().ok_or_else(|| bad("the name has no address".into()))?;
+    let failed = |source| ClientError::Connect { address: text.to_owned(), source };
+    let settings = TransportSettings::default();
+    let client =
+        Client::connect(address, Expect::AnyNode, credentials, None, settings).await.map_err(failed)?;
+    let peer = client.peer().and_then(|peer| peer.node.clone());
+    let node = peer.ok_or_else(|| failed(ConnectError::Lost("the connection ended at once".into())))?;
+    Ok((node, address, client))
+}
