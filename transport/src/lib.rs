@@ -34,3 +34,4 @@ pub use identity::{Credentials, CredentialsError, IdentityError, Regions, TrustD
 pub use message::{Headers, Identity, Kind, Peer, Reply, Request, TraceContext};
 pub use quic::{Answer, AnswerFuture, Client, Expect, Inbound, LinkState, LinkStatus, Transport};
 pub use settings::{SettingsError, TransportSettings};
+pub use tiebreak::Dialed;

@@ -97,3 +97,68 @@ fn usage(certificate: &X509Certificate<'_>) -> Result<(), IdentityError> {
         _ => wrong("it may not sign a handshake (key usage digitalSignature is missing)"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, KeyUsagePurpose, SanType};
+
+    use super::*;
+
+    fn uri(text: &str) -> SanType {
+        SanType::URI(text.try_into().expect("ASCII"))
+    }
+
+    fn dns(text: &str) -> SanType {
+        SanType::DnsName(text.try_into().expect("ASCII"))
+    }
+
+    /// Who a certificate with these names, changed like this, is taken for.
+    fn taken_for(
+        names: Vec<SanType>,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Result<Principal, IdentityError> {
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = names;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        change(&mut params);
+        let certificate = params.self_signed(&KeyPair::generate().expect("a key")).expect("signed");
+        principal_of(&TrustDomain::new("mesh.example").expect("valid"), certificate.der())
+    }
+
+    const NODE: &str = "spiffe://mesh.example/region/us/node/n1";
+
+    #[test]
+    fn a_node_has_one_uri_and_the_dns_name_that_follows_from_it() {
+        let who = taken_for(vec![uri(NODE), dns("n1.us.mesh.example")], |_| {}).expect("a node");
+        assert_eq!(who.to_string(), "node us/n1");
+        for names in [
+            vec![uri(NODE)],
+            vec![uri(NODE), dns("n2.us.mesh.example")],
+            vec![uri(NODE), dns("n1.us.mesh.example"), dns("n2.us.mesh.example")],
+        ] {
+            assert!(matches!(taken_for(names, |_| {}), Err(IdentityError::Name { .. })));
+        }
+    }
+
+    #[test]
+    fn two_uris_or_none_are_refused() {
+        let other = "spiffe://mesh.example/region/eu/node/n1";
+        let two = taken_for(vec![uri(NODE), uri(other), dns("n1.us.mesh.example")], |_| {});
+        assert_eq!(two, Err(IdentityError::UriCount(2)));
+        assert_eq!(taken_for(vec![dns("n1.us.mesh.example")], |_| {}), Err(IdentityError::UriCount(0)));
+    }
+
+    #[test]
+    fn a_certificate_that_may_sign_others_is_no_peers() {
+        type Change = fn(&mut CertificateParams);
+        let changes: [Change; 3] = [
+            |p| p.is_ca = IsCa::Ca(BasicConstraints::Unconstrained),
+            |p| p.key_usages.push(KeyUsagePurpose::KeyCertSign),
+            |p| p.key_usages.clear(),
+        ];
+        for change in changes {
+            let taken = taken_for(vec![uri(NODE), dns("n1.us.mesh.example")], change);
+            assert!(matches!(taken, Err(IdentityError::Usage(_))), "{taken:?}");
+        }
+    }
+}

@@ -36,6 +36,8 @@ pub struct LinkStatus {
     pub address: Option<SocketAddr>,
     /// How it is connected.
     pub state: LinkState,
+    /// Who opened the connection that there is.
+    pub dialed: Option<Dialed>,
     /// The smoothed round-trip time.
     pub rtt: Option<Duration>,
     /// Packets lost on this connection.
@@ -197,6 +199,7 @@ impl Slot {
             peer: self.peer.clone(),
             address: place.address,
             state,
+            dialed: place.link.as_ref().map(|(_, current)| current.dialed),
             rtt: stats.map(|path| path.rtt),
             lost_packets: stats.map_or(0, |path| path.lost_packets),
             generation: place.generation,

@@ -1,1 +1,298 @@
-//! How connections end.
+//! How connections end, and begin again.
+
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use bytes::Bytes;
+use rhumb_core::{DataClass, Delivery, Fault, FaultKind, Role};
+use rhumb_transport::envelope::{Frame, FrameKind};
+use rhumb_transport::{Dialed, LinkState, Reply};
+use tokio::task::JoinHandle;
+
+use crate::mesh::{
+    Member, SOON, authority, client, credentials, hour, identity_of, inventory, node, pair, reply, request, settings,
+};
+use crate::raw::{Raw, close_code};
+
+fn hold(from: &Member, at: &Member) -> JoinHandle<Result<Reply, Fault>> {
+    let (transport, to) = (from.transport.clone(), at.id.clone());
+    tokio::spawn(async move { transport.ask(&to, 1, request("hold", b"")).await })
+}
+
+/// Waits until a condition on a node's links holds.
+async fn until_links(member: &Member, what: &str, wanted: impl Fn(&rhumb_transport::LinkStatus) -> bool) {
+    let waited = tokio::time::timeout(SOON, async {
+        while !member.transport.links().iter().any(&wanted) {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    });
+    waited.await.unwrap_or_else(|_| panic!("{what}: {:?}", member.transport.links()));
+}
+
+#[tokio::test]
+async fn a_peer_that_closes_fails_what_waits_as_unknown_and_what_comes_as_not_sent() {
+    let (a, b) = pair().await;
+    let held = hold(&a, &b);
+    b.handlers.until("the call", |seen| seen.held.len() == 1).await;
+    b.transport.close().await;
+    let fault = held.await.expect("no panic").expect_err("lost");
+    assert!(matches!(fault.kind, FaultKind::Unreachable(_)), "{fault}");
+    assert_eq!(fault.delivery(), Delivery::Unknown);
+    a.handlers.until("the end", |seen| seen.disconnected.len() == 1).await;
+    let fault = a.ask(&b, "echo", b"").await.expect_err("not connected");
+    assert!(matches!(fault.kind, FaultKind::Unreachable(_)), "{fault}");
+    assert_eq!(fault.delivery(), Delivery::NotSent);
+}
+
+#[tokio::test]
+async fn a_node_that_is_no_peer_cannot_be_asked() {
+    let (a, b) = pair().await;
+    let stranger = node("us-east/n9");
+    let fault = a.transport.ask(&stranger, 1, request("echo", b"")).await.expect_err("no peer");
+    assert_eq!(fault.delivery(), Delivery::NotSent);
+    assert!(fault.to_string().contains("not a peer"), "{fault}");
+    let fault = a.transport.tell(&stranger, 1, request("echo", b"")).expect_err("no peer");
+    assert_eq!(fault.delivery(), Delivery::NotSent);
+    drop(b);
+}
+
+#[tokio::test]
+async fn a_restarted_peer_is_found_again_as_a_new_generation() {
+    let authority = authority();
+    let (a, b) = (Member::start(&authority, "us-east/n1"), Member::start(&authority, "eu-central/n1"));
+    a.join(&b).await;
+    b.transport.close().await;
+    a.handlers.until("the end", |seen| seen.disconnected.len() == 1).await;
+    let again = Member::start(&authority, "eu-central/n1");
+    a.transport.add_peer(again.id.clone(), again.addr());
+    a.handlers.until("the next generation", |seen| seen.connected.len() == 2).await;
+    a.ask(&again, "echo", b"").await.expect("answered");
+    let seen = a.handlers.seen.lock();
+    assert_eq!(seen.connected.iter().map(|peer| peer.generation).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(seen.disconnected.iter().map(|peer| peer.generation).collect::<Vec<_>>(), [1]);
+}
+
+#[tokio::test]
+async fn a_client_finds_its_node_again() {
+    let authority = authority();
+    let first = Member::start(&authority, "us-east/n1");
+    let client = client(&authority, "us-east/till", &first).await.expect("connected");
+    let addr = first.addr();
+    first.transport.close().await;
+    drop(first);
+    let lost = async {
+        while client.is_connected() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(SOON, lost).await.expect("noticed");
+    let fault = client.ask(request("echo", b"")).await.expect_err("not connected");
+    assert_eq!(fault.delivery(), Delivery::NotSent);
+    let _again = restarted_at(&authority, addr).await;
+    let found = async {
+        while !client.is_connected() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(SOON, found).await.expect("found again");
+    client.ask(request("echo", b"")).await.expect("answered");
+    assert_eq!(client.peer().expect("connected").generation, 2);
+}
+
+/// A node on an address that another has just left.
+async fn restarted_at(authority: &rhumb_transport::issue::Authority, addr: std::net::SocketAddr) -> rhumb_transport::Transport {
+    let id = node("us-east/n1");
+    let credentials = credentials(authority, Role::Node, &id, hour());
+    let bound = async {
+        loop {
+            let regions = rhumb_transport::Regions::of(crate::mesh::REGIONS.map(crate::mesh::region));
+            let (rules, handlers) = (crate::mesh::Rules::default(), crate::mesh::Handlers::default());
+            match rhumb_transport::Transport::bind(
+                addr,
+                &credentials,
+                regions,
+                identity_of(&id),
+                settings(),
+                Arc::new(rules),
+                Arc::new(handlers),
+            ) {
+                Ok(transport) => return transport,
+                Err(_) => tokio::time::sleep(Duration::from_millis(2)).await,
+            }
+        }
+    };
+    tokio::time::timeout(SOON, bound).await.expect("the address becomes free")
+}
+
+#[tokio::test]
+async fn of_two_that_dial_each_other_at_once_one_connection_stays_and_both_agree() {
+    for _ in 0..10 {
+        let authority = authority();
+        let (low, high) = (Member::start(&authority, "eu-central/n1"), Member::start(&authority, "us-east/n1"));
+        low.transport.add_peer(high.id.clone(), high.addr());
+        high.transport.add_peer(low.id.clone(), low.addr());
+        assert!(low.transport.connected(&high.id, SOON).await);
+        assert!(high.transport.connected(&low.id, SOON).await);
+        let (_one, _other) = (hold(&low, &high), hold(&high, &low));
+        low.handlers.until("a call", |seen| seen.held.len() == 1).await;
+        high.handlers.until("a call", |seen| seen.held.len() == 1).await;
+        let (at_low, at_high) = (&low.transport.links()[0], &high.transport.links()[0]);
+        let expected = match at_low.dialed {
+            Some(Dialed::ByUs) => Dialed::ByPeer,
+            Some(Dialed::ByPeer) => Dialed::ByUs,
+            None => panic!("connected"),
+        };
+        assert_eq!(at_high.dialed, Some(expected), "it is the same connection");
+        assert_eq!((at_low.generation, at_high.generation), (1, 1), "and no other was in its place");
+    }
+}
+
+#[tokio::test]
+async fn a_frozen_peer_fails_its_calls_as_silent_and_is_found_again() {
+    let authority = authority();
+    let a = Member::start(&authority, "us-east/n1");
+    let (thaw, frozen) = mpsc::channel::<()>();
+    let (started, start) = tokio::sync::oneshot::channel();
+    let (freeze, told) = tokio::sync::oneshot::channel::<()>();
+    let (end, ended) = tokio::sync::oneshot::channel::<()>();
+    // A runtime of its own, on one thread: blocked, its peer's packets stay in the socket.
+    let thread = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async move {
+            let b = Member::start(&authority, "eu-central/n1");
+            started.send((b.id.clone(), b.addr())).expect("the test waits");
+            told.await.expect("the test tells");
+            frozen.recv().expect("the test thaws");
+            ended.await.expect("the test ends");
+        });
+    });
+    let (id, addr) = start.await.expect("started");
+    a.transport.add_peer(id.clone(), addr);
+    assert!(a.transport.connected(&id, SOON).await);
+    let (transport, to) = (a.transport.clone(), id.clone());
+    let held = tokio::spawn(async move { transport.ask(&to, 1, request("hold", b"")).await });
+    freeze.send(()).expect("it listens");
+    let fault = held.await.expect("no panic").expect_err("the peer is frozen");
+    assert!(matches!(&fault.kind, FaultKind::Unreachable(why) if why.contains("silent")), "{fault}");
+    let fault = a.transport.ask(&id, 1, request("echo", b"")).await.expect_err("not connected");
+    assert_eq!(fault.delivery(), Delivery::NotSent);
+    thaw.send(()).expect("it waits");
+    assert!(a.transport.connected(&id, SOON).await, "found again");
+    a.transport.ask(&id, 1, request("echo", b"")).await.expect("answered");
+    end.send(()).expect("it waits");
+    thread.join().expect("no panic");
+}
+
+#[tokio::test]
+async fn a_draining_node_answers_what_is_under_way_and_takes_no_more() {
+    let (a, b) = pair().await;
+    let held = hold(&a, &b);
+    b.handlers.until("the call", |seen| seen.held.len() == 1).await;
+    let draining = tokio::spawn({
+        let transport = b.transport.clone();
+        async move { transport.drain(SOON).await }
+    });
+    until_links(&a, "GOAWAY", |link| link.state == LinkState::Draining).await;
+    let fault = a.ask(&b, "echo", b"").await.expect_err("draining");
+    assert_eq!((fault.kind.clone(), fault.delivery()), (FaultKind::Draining, Delivery::NotSent));
+    let answer = b.handlers.seen.lock().held.remove(0);
+    answer.reply(reply(inventory(), Bytes::from_static(b"at last"), Default::default()));
+    assert_eq!(held.await.expect("no panic").expect("answered").body, "at last");
+    tokio::time::timeout(SOON, draining).await.expect("drained").expect("no panic");
+    until_links(&a, "the end", |link| matches!(link.state, LinkState::Down(_))).await;
+}
+
+#[tokio::test]
+async fn what_was_told_before_a_drain_arrives_before_the_connection_ends() {
+    let (a, b) = pair().await;
+    for number in 0..2000u32 {
+        a.transport.tell(&b.id, u64::from(number), request("note", &number.to_be_bytes())).expect("room");
+    }
+    a.transport.drain(SOON).await;
+    b.handlers.until("the end", |seen| !seen.disconnected.is_empty()).await;
+    assert_eq!(b.handlers.seen.lock().requests.len(), 2000);
+}
+
+#[tokio::test]
+async fn a_drain_ends_at_its_deadline() {
+    let (a, b) = pair().await;
+    let held = hold(&a, &b);
+    b.handlers.until("the call", |seen| seen.held.len() == 1).await;
+    b.transport.drain(Duration::from_millis(100)).await;
+    let fault = held.await.expect("no panic").expect_err("never answered");
+    assert_eq!(fault.delivery(), Delivery::Unknown);
+}
+
+#[tokio::test]
+async fn bytes_that_are_no_frame_end_their_connection_and_no_other() {
+    let authority = authority();
+    let (a, b) = (Member::start(&authority, "us-east/n1"), Member::start(&authority, "eu-central/n1"));
+    b.join(&a).await;
+    for bytes in [
+        b"\x01\x00GET / HTTP/1.1\r\nHost: a\r\nUser-Agent: something that is long enough for a header\r\n".to_vec(),
+        vec![1, 99],
+        vec![77],
+        [&[1, 0][..], &oversized()].concat(),
+    ] {
+        let raw = Raw::new(&authority, Some("c"), b"rhumb/1");
+        let (connection, _send, _receive) = raw.greet(a.addr(), &a.id).await;
+        let mut lane = connection.open_uni().await.expect("opened");
+        lane.write_all(&bytes).await.expect("written");
+        let told = tokio::time::timeout(SOON, connection.closed()).await.expect("closed");
+        assert_eq!(close_code(&told), Some(3), "{told}");
+    }
+    b.ask(&a, "echo", b"").await.expect("undisturbed");
+    assert_eq!(b.transport.links()[0].generation, 1);
+}
+
+/// The head of a frame that claims more than a lane's frame may have.
+fn oversized() -> Vec<u8> {
+    let frame = Frame::answer(FrameKind::Tell, 1, 1, DataClass::control(), vec![0; 2 << 20].into());
+    frame.encode()[..200].to_vec()
+}
+
+#[tokio::test]
+async fn a_message_that_says_nonsense_is_a_fault_and_the_lane_goes_on() {
+    let authority = authority();
+    let a = Member::start(&authority, "us-east/n1");
+    let raw = Raw::new(&authority, Some("c"), b"rhumb/1");
+    let (connection, _send, _receive) = raw.greet(a.addr(), &a.id).await;
+    let mut lane = connection.open_uni().await.expect("opened");
+    lane.write_all(&[1, 0]).await.expect("written");
+    // A call without a name, one in a codec that was not agreed, and one that is in order.
+    let mut frame = Frame::answer(FrameKind::Ask, 1, 1, inventory(), Bytes::new());
+    frame.deadline = SOON;
+    lane.write_all(&frame.encode()).await.expect("written");
+    (frame.name, frame.codec, frame.id) = ("echo".into(), 200, 2);
+    lane.write_all(&frame.encode()).await.expect("written");
+    (frame.codec, frame.id) = (1, 3);
+    lane.write_all(&frame.encode()).await.expect("written");
+    a.handlers.until("the one in order", |seen| seen.requests.len() == 1).await;
+    assert!(connection.close_reason().is_none());
+}
+
+#[tokio::test]
+async fn a_message_cut_in_half_is_never_delivered() {
+    let authority = authority();
+    let a = Member::start(&authority, "us-east/n1");
+    let raw = Raw::new(&authority, Some("c"), b"rhumb/1");
+    let (connection, _send, _receive) = raw.greet(a.addr(), &a.id).await;
+    let mut frame = Frame::answer(FrameKind::Tell, 1, 1, inventory(), vec![7; 2 << 20].into());
+    (frame.name, frame.deadline) = ("note".into(), SOON);
+    let bytes = frame.encode();
+    // A large one that is finished in the middle, as a dropped stream would be: nothing happens.
+    let mut large = connection.open_uni().await.expect("opened");
+    large.write_all(&[&[2], &bytes[..bytes.len() / 2]].concat()).await.expect("written");
+    large.finish().expect("finished");
+    let mut whole = connection.open_uni().await.expect("opened");
+    whole.write_all(&[&[2], &bytes[..]].concat()).await.expect("written");
+    a.handlers.until("the whole one", |seen| !seen.requests.is_empty()).await;
+    assert_eq!(a.handlers.seen.lock().requests.len(), 1);
+    // On a lane it ends the connection: what follows could not be read.
+    let mut lane = connection.open_uni().await.expect("opened");
+    lane.write_all(&[&[1, 0], &bytes[..100]].concat()).await.expect("written");
+    lane.finish().expect("finished");
+    let told = tokio::time::timeout(SOON, connection.closed()).await.expect("closed");
+    assert_eq!(close_code(&told), Some(3), "{told}");
+    assert_eq!(a.handlers.seen.lock().requests.len(), 1);
+}

@@ -5,3 +5,4 @@ mod ends;
 mod identity;
 mod mesh;
 mod order;
+mod raw;
