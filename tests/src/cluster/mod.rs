@@ -1,0 +1,218 @@
+//! Real clusters: the program `rhumb` as processes, with real RocksDB and real QUIC, driven through
+//! the commands that a user types.
+//!
+//! Each mesh lives in a temporary directory and stops with its guard: its supervisor is ended by pid,
+//! and its nodes end with it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// How long a mesh may take to become ready.
+const READY_WITHIN: Duration = Duration::from_secs(90);
+/// How long a condition may take to come true.
+pub const SOON: Duration = Duration::from_secs(60);
+
+/// One mesh at a time: two would fight for two cores.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// The program under test: `RHUMB_BIN`, or the one built beside this test.
+///
+/// # Panics
+/// When there is none: build the workspace first (`make build`).
+#[must_use]
+pub fn program() -> PathBuf {
+    let beside = || {
+        let test = std::env::current_exe().expect("a test has a path");
+        test.ancestors().nth(2).expect("target/PROFILE/deps/TEST").join("rhumb")
+    };
+    let program = std::env::var_os("RHUMB_BIN").map_or_else(beside, PathBuf::from);
+    assert!(program.is_file(), "there is no {}: build the workspace first (`make build`)", program.display());
+    program
+}
+
+/// What a command printed and how it ended.
+#[derive(Debug)]
+pub struct Ran {
+    /// Its exit code.
+    pub code: i32,
+    /// Its standard output as JSON, where it is.
+    pub json: Value,
+    /// Both outputs as text.
+    pub text: String,
+}
+
+impl From<Output> for Ran {
+    fn from(output: Output) -> Self {
+        let out = String::from_utf8_lossy(&output.stdout);
+        let json = serde_json::from_str(&out).unwrap_or(Value::Null);
+        let text = format!("{out}{}", String::from_utf8_lossy(&output.stderr));
+        Self { code: output.status.code().unwrap_or(-1), json, text }
+    }
+}
+
+/// Runs the program with these arguments in an empty environment of its own.
+#[must_use]
+pub fn run(directory: &Path, arguments: &[&str]) -> Ran {
+    let output = Command::new(program())
+        .args(arguments)
+        .current_dir(directory)
+        .stdin(Stdio::null())
+        .output()
+        .expect("the program starts");
+    output.into()
+}
+
+/// A mesh run by `rhumb dev`.
+pub struct DevMesh {
+    supervisor: Child,
+    directory: TempDir,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl DevMesh {
+    /// Starts a mesh with these regions (`us-east:2,eu-central`) and waits until it is ready.
+    ///
+    /// # Panics
+    /// When it does not become ready.
+    #[must_use]
+    pub fn start(regions: &str, wan: &str) -> Self {
+        let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let supervisor = supervise(directory.path(), regions, wan);
+        let mut mesh = Self { supervisor, directory, _alone: alone };
+        mesh.wait_ready();
+        mesh
+    }
+
+    /// Stops the mesh and starts it again on the same data.
+    pub fn restart(&mut self, regions: &str, wan: &str) {
+        self.end();
+        std::fs::remove_file(self.ready_file()).ok();
+        self.supervisor = supervise(self.directory.path(), regions, wan);
+        self.wait_ready();
+    }
+
+    /// Runs a command against this mesh.
+    #[must_use]
+    pub fn rhumb(&self, arguments: &[&str]) -> Ran {
+        let data = self.data();
+        let mut all = vec!["-o", "json", "--data", data.to_str().expect("a path is text")];
+        all.extend(arguments);
+        run(self.directory.path(), &all)
+    }
+
+    /// Runs a command that must succeed; gives its JSON.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn ok(&self, arguments: &[&str]) -> Value {
+        let ran = self.rhumb(arguments);
+        assert_eq!(ran.code, 0, "rhumb {}: {}", arguments.join(" "), ran.text);
+        ran.json
+    }
+
+    /// The ready file's entry of a node (`us-east/n1`).
+    ///
+    /// # Panics
+    /// When there is none.
+    #[must_use]
+    pub fn node(&self, id: &str) -> Value {
+        let text = std::fs::read_to_string(self.ready_file()).expect("a ready file");
+        let ready: Value = serde_json::from_str(&text).expect("JSON");
+        let nodes = ready["regions"].as_array().expect("a list").clone();
+        let is = |node: &Value| format!("{}/{}", node["region"].as_str().unwrap_or(""), node["node"].as_str().unwrap_or(""));
+        nodes.into_iter().find(|node| is(node) == id).unwrap_or_else(|| panic!("no node {id}"))
+    }
+
+    /// Kills a node with SIGKILL, by the pid in the ready file.
+    ///
+    /// # Panics
+    /// When the signal cannot be sent.
+    pub fn kill_9(&self, id: &str) -> u64 {
+        let pid = self.node(id)["pid"].as_u64().expect("a pid");
+        let killed = Command::new("kill").args(["-9", &pid.to_string()]).status().expect("kill runs");
+        assert!(killed.success());
+        pid
+    }
+
+    /// The data directory.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.directory.path().join("dev")
+    }
+
+    /// The directory in which commands run.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    fn ready_file(&self) -> PathBuf {
+        self.directory.path().join("ready.json")
+    }
+
+    fn wait_ready(&mut self) {
+        let deadline = Instant::now() + READY_WITHIN;
+        while !self.ready_file().is_file() {
+            let ended = self.supervisor.try_wait().expect("a child can be asked");
+            let log = || std::fs::read_to_string(self.directory.path().join("dev.log")).unwrap_or_default();
+            assert!(ended.is_none(), "rhumb dev ended: {ended:?}\n{}", log());
+            assert!(Instant::now() < deadline, "the mesh was not ready within {READY_WITHIN:?}\n{}", log());
+            pause();
+        }
+    }
+
+    fn end(&mut self) {
+        let pid = self.supervisor.id().to_string();
+        Command::new("kill").args(["-TERM", &pid]).status().ok();
+        let deadline = Instant::now() + SOON;
+        while Instant::now() < deadline {
+            if matches!(self.supervisor.try_wait(), Ok(Some(_)) | Err(_)) {
+                return;
+            }
+            pause();
+        }
+        self.supervisor.kill().ok();
+        self.supervisor.wait().ok();
+    }
+}
+
+impl Drop for DevMesh {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn supervise(directory: &Path, regions: &str, wan: &str) -> Child {
+    let log = std::fs::File::create(directory.join("dev.log")).expect("a log");
+    Command::new(program())
+        .args(["dev", "--regions", regions, "--wan", wan, "--data", "dev", "--ready-file", "ready.json"])
+        .current_dir(directory)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().expect("a log"))
+        .stderr(log)
+        .spawn()
+        .expect("the program starts")
+}
+
+/// Waits until a condition holds.
+///
+/// # Panics
+/// When it does not within [`SOON`].
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + SOON;
+    while !holds() {
+        assert!(Instant::now() < deadline, "not within {SOON:?}: {what}");
+        pause();
+    }
+}
+
+/// Between two looks at a condition.
+fn pause() {
+    std::thread::sleep(Duration::from_millis(25));
+}

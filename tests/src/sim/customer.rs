@@ -1,0 +1,425 @@
+//! Customers: they hold, confirm, release, abandon, lose patience, ask again here and elsewhere, and
+//! now and then do what they should not.
+//!
+//! * It decides: what one customer does next, from its own seed.
+//! * It never does: know anything but answers. What follows from an answer is the oracle's business.
+//! * Invariant: one customer has one call under way; late answers count all the same.
+
+use rhumb_actors::escrow::messages::{Confirm, Hold, Release};
+use rhumb_actors::escrow::{HoldId, Key, Refusal, Request};
+use rhumb_core::Delivery;
+use rhumb_core::rng::{Rng, Seed};
+
+use super::agenda::{MS, Micros, SECOND};
+use super::oracle::{HoldIndex, KeyFacts, KeyIndex};
+use super::plan::{Plan, Trade};
+use super::violation::Checked;
+use super::world::{Event, Word, World};
+
+const DAY_MS: u64 = 24 * 3_600_000;
+
+/// What a call is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// To hold so many units under this key.
+    Hold {
+        /// The key.
+        key: KeyIndex,
+        /// How many.
+        qty: u64,
+    },
+    /// To confirm this hold.
+    Confirm(HoldIndex),
+    /// To release this hold.
+    Release(HoldIndex),
+    /// To create a pool.
+    Create {
+        /// Which creator.
+        creator: usize,
+    },
+    /// To attest a restored node.
+    Attest {
+        /// Which node.
+        node: usize,
+        /// What the operator says it has sold.
+        sold: u64,
+    },
+}
+
+/// One call of somebody outside.
+#[derive(Debug)]
+pub struct Call {
+    /// The customer who waits for it, if one does.
+    pub customer: Option<usize>,
+    /// What for.
+    pub purpose: Purpose,
+    /// About which pool.
+    pub pool: usize,
+    /// The region in which it was made.
+    pub region: usize,
+    /// The node that was asked.
+    pub node: usize,
+    /// When it was made.
+    pub asked: Micros,
+    /// An answer came in time.
+    pub answered: bool,
+}
+
+/// What a customer means to do with a hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Confirm,
+    Release,
+    Abandon,
+}
+
+/// One purchase.
+#[derive(Debug, Clone)]
+struct Order {
+    key: KeyIndex,
+    request: Hold,
+    pool: usize,
+    region: usize,
+    fate: Fate,
+    hold: Option<HoldIndex>,
+    tries: u32,
+    /// It was finished before, and is only asked about again.
+    echo: bool,
+}
+
+/// One customer.
+#[derive(Debug)]
+pub struct Customer {
+    rng: Rng,
+    region: usize,
+    order: Option<Order>,
+    past: Vec<Order>,
+    waits_for: Option<usize>,
+    /// Units to ask for when everything must go.
+    appetite: u64,
+    made: u64,
+}
+
+/// Finished orders that a customer remembers.
+const MEMORY: usize = 16;
+
+impl Customer {
+    /// A customer of this seed.
+    #[must_use]
+    pub fn draw(seed: &Seed, plan: &Plan) -> Self {
+        let mut rng = seed.rng();
+        let anywhere = rng.below(plan.regions.len() as u64) as usize;
+        let region = if rng.chance(plan.trade.crowd) { 0 } else { anywhere };
+        Self { rng, region, order: None, past: Vec::new(), waits_for: None, appetite: u64::MAX, made: 0 }
+    }
+
+    /// How long it does nothing now.
+    pub fn pause(&mut self, trade: &Trade) -> Micros {
+        (self.rng.exponential(trade.pause as f64) as Micros).min(4 * SECOND) + MS
+    }
+
+    fn finish(&mut self, order: Order) {
+        if self.past.len() == MEMORY {
+            self.past.remove(0);
+        }
+        self.past.push(order);
+    }
+}
+
+impl World {
+    /// A customer does the next thing.
+    pub(super) fn act(&mut self, customer: usize) -> Checked {
+        if self.customers[customer].waits_for.is_some() {
+            return Ok(());
+        }
+        match self.customers[customer].order.take() {
+            None if self.healed.is_some() => self.buy_what_is_left(customer),
+            None if self.echoes(customer) => self.ask_again_about_the_past(customer),
+            None => self.order_something(customer),
+            Some(order) if order.hold.is_none() => self.ask_for_hold(customer, order),
+            Some(order) => self.settle(customer, order),
+        }
+        Ok(())
+    }
+
+    fn echoes(&mut self, customer: usize) -> bool {
+        let who = &mut self.customers[customer];
+        !who.past.is_empty() && who.rng.chance(self.plan.trade.echoes)
+    }
+
+    // ---- what to do ------------------------------------------------------------------------------
+
+    fn order_something(&mut self, customer: usize) {
+        let trade = &self.plan.trade;
+        let who = &mut self.customers[customer];
+        let pool = who.rng.below(self.plan.pools.len() as u64) as usize;
+        let supply = self.plan.pools[pool].bodies[0].supply;
+        let most = ((supply as f64 * trade.qty) as u64).max(1);
+        let qty = who.rng.between(1, most);
+        let ttl = trade.ttl(&mut who.rng);
+        let fate = match who.rng.unit() {
+            draw if draw < trade.confirmed => Fate::Confirm,
+            draw if draw < trade.confirmed + trade.released => Fate::Release,
+            _ => Fate::Abandon,
+        };
+        let (made, stale) = (who.rng.chance(trade.made), who.rng.chance(trade.stale_keys));
+        let region = who.region;
+        let key = self.new_key(customer, pool, region, made || stale, stale);
+        let request = Hold {
+            pool: self.plan.pools[pool].bodies[0].name.clone(),
+            qty,
+            ttl,
+            key: self.oracle.key(key).key.clone(),
+            hops: 0,
+        };
+        let order = Order { key, request, pool, region, fate, hold: None, tries: 0, echo: false };
+        self.ask_for_hold(customer, order);
+    }
+
+    fn new_key(&mut self, customer: usize, pool: usize, region: usize, made: bool, stale: bool) -> KeyIndex {
+        let now = self.now();
+        let who = &mut self.customers[customer];
+        who.made += 1;
+        let text = format!("c{customer}x{}", who.made);
+        // A client library takes its time from the node it is connected to, so to speak.
+        let home = self.plan.region_of.iter().position(|r| *r == region).expect("every region has a node");
+        let wall = self.nodes[home].clock.wall_ms(now);
+        let key = if made {
+            let age = if stale { DAY_MS + 60_000 + who.rng.below(DAY_MS) } else { 0 };
+            Key::Made { home: self.nodes[home].id.clone(), created_ms: wall - age, nonce: text }
+        } else {
+            Key::Raw(text)
+        };
+        // A day is a day by a right clock; a wrong one may be this far off.
+        let stale_since = stale.then_some(0);
+        self.oracle.new_key(KeyFacts {
+            key,
+            pool,
+            region,
+            stale_since,
+            hold: None,
+            two_bodies: false,
+            forgotten: false,
+        })
+    }
+
+    fn ask_again_about_the_past(&mut self, customer: usize) {
+        let who = &mut self.customers[customer];
+        let mut order = who.rng.pick(&who.past).expect("checked by the caller").clone();
+        (order.echo, order.tries) = (true, 0);
+        match order.hold {
+            Some(hold) if who.rng.chance(0.6) => {
+                order.fate = if who.rng.chance(0.5) { Fate::Confirm } else { Fate::Release };
+                order.hold = Some(hold);
+                self.settle(customer, order);
+            }
+            _ => {
+                order.hold = None;
+                if who.rng.chance(self.plan.trade.other_body) {
+                    order.request.qty += 1;
+                    self.oracle.another_body(order.key);
+                }
+                self.ask_for_hold(customer, order);
+            }
+        }
+    }
+
+    /// After healing, everything must go: as much as possible at a time, and confirmed.
+    fn buy_what_is_left(&mut self, customer: usize) {
+        let region = self.plan.levelling.closing_region.unwrap_or(self.customers[customer].region);
+        let able = (0..self.nodes.len()).any(|n| self.plan.region_of[n] == region && self.able(n));
+        let who = &mut self.customers[customer];
+        let region = if able { region } else { who.rng.below(self.plan.regions.len() as u64) as usize };
+        let pool = who.rng.below(self.plan.pools.len() as u64) as usize;
+        let supply = self.plan.pools[pool].bodies[0].supply;
+        who.appetite = who.appetite.clamp(1, (supply / 8).max(1));
+        let qty = who.appetite;
+        let made = who.rng.chance(self.plan.trade.made);
+        let key = self.new_key(customer, pool, region, made, false);
+        let request = Hold {
+            pool: self.plan.pools[pool].bodies[0].name.clone(),
+            qty,
+            ttl: None,
+            key: self.oracle.key(key).key.clone(),
+            hops: 0,
+        };
+        let fate = Fate::Confirm;
+        self.ask_for_hold(
+            customer,
+            Order { key, request, pool, region, fate, hold: None, tries: 0, echo: false },
+        );
+    }
+
+    // ---- asking ----------------------------------------------------------------------------------
+
+    fn ask_for_hold(&mut self, customer: usize, order: Order) {
+        let node = self.some_node_in(customer, order.region);
+        let purpose = Purpose::Hold { key: order.key, qty: order.request.qty };
+        let request = Request::Hold(order.request.clone());
+        self.call(customer, order, node, purpose, request);
+    }
+
+    fn settle(&mut self, customer: usize, order: Order) {
+        let hold = order.hold.expect("a hold is settled");
+        let id: HoldId = self.oracle.hold(hold).id.clone();
+        let who = &mut self.customers[customer];
+        // Mostly its owner is asked, now and then anybody.
+        let node = if who.rng.chance(0.7) {
+            self.oracle.hold(hold).owner
+        } else {
+            who.rng.below(self.nodes.len() as u64) as usize
+        };
+        let (purpose, request) = match order.fate {
+            Fate::Release => {
+                self.oracle.asks_release(hold);
+                (Purpose::Release(hold), Request::Release(Release { hold: id }))
+            }
+            Fate::Confirm | Fate::Abandon => {
+                self.oracle.asks_sale(hold);
+                (Purpose::Confirm(hold), Request::Confirm(Confirm { hold: id }))
+            }
+        };
+        self.call(customer, order, node, purpose, request);
+    }
+
+    fn call(&mut self, customer: usize, mut order: Order, node: usize, purpose: Purpose, request: Request) {
+        let who = &mut self.customers[customer];
+        order.tries += 1;
+        let (pool, region) = (order.pool, who.region);
+        let within = MS * who.rng.between(200, 2_500);
+        let call = self.calls.len();
+        who.order = Some(order);
+        who.waits_for = Some(call);
+        let asked = self.now();
+        self.calls.push(Call {
+            customer: Some(customer),
+            purpose,
+            pool,
+            region,
+            node,
+            asked,
+            answered: false,
+        });
+        self.agenda.after(within, Event::CallOver { call });
+        self.send_request(region, node, call, within, request);
+    }
+
+    fn some_node_in(&mut self, customer: usize, region: usize) -> usize {
+        let there: Vec<usize> = (0..self.nodes.len()).filter(|n| self.plan.region_of[*n] == region).collect();
+        *self.customers[customer].rng.pick(&there).expect("every region has a node")
+    }
+
+    // ---- what comes of it ------------------------------------------------------------------------
+
+    /// A call's time is over.
+    pub(super) fn call_over(&mut self, call: usize) -> Checked {
+        let Call { customer: Some(customer), answered: false, node, .. } = self.calls[call] else {
+            return Ok(());
+        };
+        if self.customers[customer].rng.chance(0.3) {
+            self.agenda.after(20 * MS, Event::Abandoned { node, call });
+        }
+        self.failed(customer, call);
+        Ok(())
+    }
+
+    /// The customer goes on after an answer.
+    pub(super) fn resume(&mut self, call: usize, word: &Word) {
+        let Some(customer) = self.calls[call].customer else { return };
+        if self.customers[customer].waits_for != Some(call) {
+            return;
+        }
+        self.calls[call].answered = true;
+        match word {
+            Word::Fault(Delivery::NotSent | Delivery::Unknown | Delivery::Ran) => self.failed(customer, call),
+            Word::Said(Err(refusal)) if may_pass(refusal) => self.failed(customer, call),
+            Word::Said(_) => self.succeeded(customer, call),
+        }
+    }
+
+    fn succeeded(&mut self, customer: usize, call: usize) {
+        let who = &mut self.customers[customer];
+        who.waits_for = None;
+        let mut order = who.order.take().expect("a customer who waits has an order");
+        let held = match self.calls[call].purpose {
+            Purpose::Hold { key, .. } => self.oracle.key(key).hold,
+            _ => None,
+        };
+        let settles = held.is_some() && order.fate != Fate::Abandon && !order.echo;
+        order.hold = held.or(order.hold);
+        if held.is_some() {
+            who.appetite = who.appetite.saturating_mul(2);
+        }
+        if settles {
+            order.tries = 0;
+            who.order = Some(order);
+        } else {
+            who.finish(order);
+        }
+        self.next_act(customer);
+    }
+
+    fn failed(&mut self, customer: usize, call: usize) {
+        let who = &mut self.customers[customer];
+        who.waits_for = None;
+        let mut order = who.order.take().expect("a customer who waits has an order");
+        let settling = !matches!(self.calls[call].purpose, Purpose::Hold { .. });
+        let again =
+            if settling { order.tries < 8 } else { order.tries < 5 && who.rng.chance(self.plan.trade.again) };
+        if self.healed.is_some() && !settling {
+            who.appetite = (order.request.qty / 2).max(1);
+        }
+        if !again {
+            who.finish(order);
+        } else {
+            if !settling && who.rng.chance(self.plan.trade.elsewhere) {
+                let region = who.rng.below(self.plan.regions.len() as u64) as usize;
+                self.go_elsewhere(&mut order, region);
+            }
+            self.customers[customer].order = Some(order);
+        }
+        self.next_act(customer);
+    }
+
+    /// The same request goes to another region. A key made by a client library is the same there; one
+    /// given by hand is another.
+    fn go_elsewhere(&mut self, order: &mut Order, region: usize) {
+        if region == order.region {
+            return;
+        }
+        order.region = region;
+        if let Key::Raw(_) = order.request.key {
+            let (key, pool) = (order.request.key.clone(), order.pool);
+            let facts = KeyFacts {
+                key,
+                pool,
+                region,
+                stale_since: None,
+                hold: None,
+                two_bodies: false,
+                forgotten: false,
+            };
+            order.key = self.oracle.new_key(facts);
+        }
+    }
+
+    fn next_act(&mut self, customer: usize) {
+        let mut pause = self.customers[customer].pause(&self.plan.trade);
+        if self.healed.is_some() {
+            pause = pause.min(150 * MS);
+        }
+        self.agenda.after(pause, Event::Act { customer });
+    }
+}
+
+/// Whether it may make sense to ask the same again.
+fn may_pass(refusal: &Refusal) -> bool {
+    matches!(
+        refusal,
+        Refusal::Exhausted { .. }
+            | Refusal::Overloaded { .. }
+            | Refusal::Unproven
+            | Refusal::Restored
+            | Refusal::NoSuchPool(_)
+    )
+}

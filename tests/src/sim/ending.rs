@@ -1,0 +1,63 @@
+//! The end of a story: the world has healed, and everything that can be sold must be.
+//!
+//! * It decides: when a story is over, and what is left when it should have been.
+//! * It never does: forgive a unit that an able node still has, or a question without an answer.
+
+use super::agenda::{MS, Micros, SECOND};
+use super::audit::Counters;
+use super::violation::{Checked, Invariant, demand};
+use super::world::{Event, World};
+
+/// How long after its time an ask may be answered: a slow sync, a stopped process.
+const PATIENCE: Micros = 6 * SECOND;
+/// How long after healing everything must be sold.
+const AT_LAST: Micros = 90 * SECOND;
+
+impl World {
+    pub(super) fn survey(&mut self) -> Checked {
+        let now = self.now();
+        let healed = self.healed.expect("surveys begin when the world heals");
+        for (node, life) in self.nodes.iter().enumerate().filter_map(|(i, n)| Some((i, n.life.as_ref()?))) {
+            let late = life.asks.values().find(|ask| ask.until + PATIENCE < now);
+            demand(late.is_none(), Invariant::Answered, || format!("node {node} has not answered {late:?}"))?;
+        }
+        let left = self.left();
+        if left.is_none() {
+            self.finished = true;
+            return Ok(());
+        }
+        demand(now < healed + AT_LAST, Invariant::Progress, || left.unwrap_or_default())?;
+        self.agenda.after(200 * MS, Event::Survey);
+        Ok(())
+    }
+
+    /// Whether a node can be expected to sell: it is there, and its disk can be proven or attested.
+    pub(super) fn able(&self, node: usize) -> bool {
+        let lost = self.nodes.iter().filter(|node| node.lost).count();
+        let vouched = self.nodes.len() == 1 || self.nodes.len() - lost > 1;
+        !self.nodes[node].lost && vouched && !(self.nodes[node].old_disk && lost > 0)
+    }
+
+    /// What is still to be sold or done, in words; nothing when the world may end.
+    fn left(&self) -> Option<String> {
+        for (pool, plan) in self.plan.pools.iter().enumerate() {
+            if self.able(plan.home) && !self.created[pool].iter().all(|done| *done) {
+                return Some(format!("creators of pool {pool} have no answer: {:?}", self.created[pool]));
+            }
+            let able: Vec<usize> = (0..self.nodes.len()).filter(|node| self.able(*node)).collect();
+            for &node in &able {
+                let row = self.audits[pool].row(node);
+                let known = row.present != Counters::default();
+                if row.present.available > 0 || row.present.held > 0 || known && !row.present.proven {
+                    return Some(format!("node {node} has not sold what it has of pool {pool}: {row:?}"));
+                }
+                let landing =
+                    able.iter().find(|to| **to != node && self.audits[pool].in_flight(node, **to) != 0);
+                if let Some(to) = landing {
+                    return Some(format!("rights of pool {pool} are in flight from {node} to {to}"));
+                }
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,313 @@
+//! What goes wrong, until the world heals.
+//!
+//! * It decides: which node, link, clock or disk is struck, and when next.
+//! * It never does: strike after healing, or put an old disk back that nobody could know to be old
+//!   (a copy younger than the last beat passes, as DESIGN.md says).
+//! * Invariant: each kind of trouble draws from a seed of its own.
+
+use rhumb_actors::escrow::{Input, Standing};
+use rhumb_core::rng::{Rng, Seed};
+
+use super::agenda::{MS, Micros, SECOND};
+use super::clock::BEGINNING_MS;
+use super::violation::Checked;
+use super::world::{Event, World};
+
+/// A kind of trouble. Each comes again after a while, but for the last ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    /// A node loses power.
+    Crash,
+    /// A node that has just come back loses power again.
+    Again(usize),
+    /// One direction between two nodes is cut.
+    OneWay,
+    /// A node is cut off from all others.
+    Isolation,
+    /// A cut is mended.
+    Mend {
+        /// From this node.
+        from: usize,
+        /// To this one.
+        to: usize,
+    },
+    /// A wall clock is stepped.
+    Step,
+    /// A process is stopped for a while.
+    Pause,
+    /// A connection is lost and comes back.
+    Flap,
+    /// A backup of every disk is taken.
+    Copy,
+    /// A node is lost for ever.
+    Loss,
+    /// An old copy of a node's disk is put back.
+    Restore,
+    /// A day passes.
+    Day,
+}
+
+/// The sources of randomness of trouble.
+#[derive(Debug)]
+pub struct Mischief {
+    when: Rng,
+    whom: Rng,
+    coins: Rng,
+    notices: Rng,
+}
+
+impl Mischief {
+    /// Of this seed.
+    #[must_use]
+    pub fn new(seed: &Seed) -> Self {
+        let rng = |label: &str| seed.child(label).rng();
+        Self { when: rng("when"), whom: rng("whom"), coins: rng("coins"), notices: rng("notices") }
+    }
+
+    /// One of two things.
+    pub fn coin(&mut self) -> bool {
+        self.coins.chance(0.5)
+    }
+
+    /// How long it takes a node to notice that a connection came or went.
+    pub fn notices(&mut self, came: bool) -> Micros {
+        if came { self.notices.between(5, 400) * MS } else { self.notices.between(50, 2_000) * MS }
+    }
+
+    fn wait(&mut self, mean: Micros) -> Micros {
+        self.when.exponential(mean as f64) as Micros
+    }
+}
+
+impl World {
+    /// Puts the first trouble of each kind into the agenda.
+    pub(super) fn plan_trouble(&mut self) {
+        let faults = &self.plan.faults;
+        let mut once = vec![(faults.loss, Trouble::Loss), (faults.restore, Trouble::Restore)];
+        once.push((faults.night.then_some(faults.until * 2 / 3), Trouble::Day));
+        // Backups are taken early, so that there is something old to put back.
+        once.push((faults.restore.map(|_| SECOND), Trouble::Copy));
+        for (at, trouble) in once {
+            if let Some(at) = at {
+                self.agenda.at(at, Event::Trouble(trouble));
+            }
+        }
+        for trouble in [
+            Trouble::Crash,
+            Trouble::OneWay,
+            Trouble::Isolation,
+            Trouble::Step,
+            Trouble::Pause,
+            Trouble::Flap,
+        ] {
+            self.next_trouble(trouble);
+        }
+    }
+
+    fn next_trouble(&mut self, trouble: Trouble) {
+        let faults = &self.plan.faults;
+        let mean = match trouble {
+            Trouble::Crash => faults.crash,
+            Trouble::OneWay => faults.one_way,
+            Trouble::Isolation => faults.isolation,
+            Trouble::Step => faults.step,
+            Trouble::Pause => faults.pause,
+            Trouble::Flap => faults.flap,
+            _ => 0,
+        };
+        if mean > 0 {
+            let wait = self.mischief.wait(mean);
+            self.agenda.after(wait, Event::Trouble(trouble));
+        }
+    }
+
+    /// Trouble strikes.
+    pub(super) fn trouble(&mut self, trouble: Trouble) -> Checked {
+        if self.healed.is_some() {
+            return Ok(());
+        }
+        self.next_trouble(trouble);
+        let node = self.mischief.whom.below(self.nodes.len() as u64) as usize;
+        let now = self.now();
+        self.trace
+            .note(now, "trouble", &[node as u64], || format!("{trouble:?} strikes {}", self.nodes[node].id));
+        match trouble {
+            Trouble::Crash => self.power_cut(node),
+            Trouble::Again(node) => self.power_cut(node),
+            Trouble::OneWay => self.one_way(node),
+            Trouble::Isolation => self.isolate(node),
+            Trouble::Mend { from, to } => self.mend(from, to),
+            Trouble::Step => self.step_clock(node),
+            Trouble::Pause => {
+                self.nodes[node].stopped_until = now + self.mischief.whom.between(50, 3_000) * MS
+            }
+            Trouble::Flap => return self.flap(node),
+            Trouble::Copy => self.copy_disks(),
+            Trouble::Loss => self.lose(node),
+            Trouble::Restore => self.restore(),
+            Trouble::Day => self.day(),
+        }
+        Ok(())
+    }
+
+    fn power_cut(&mut self, node: usize) {
+        if self.nodes[node].life.is_none() {
+            return;
+        }
+        self.crash(node);
+        let down = self.mischief.wait(self.plan.faults.down) + MS;
+        self.agenda.after(down, Event::Begin { node });
+        if self.mischief.whom.chance(self.plan.faults.again) {
+            let soon = down + self.mischief.whom.between(1, 300) * MS;
+            self.agenda.after(soon, Event::Trouble(Trouble::Again(node)));
+        }
+    }
+
+    fn one_way(&mut self, from: usize) {
+        let to = self.mischief.whom.below(self.nodes.len() as u64) as usize;
+        if from != to {
+            self.cut(from, to);
+        }
+    }
+
+    fn isolate(&mut self, node: usize) {
+        for peer in (0..self.nodes.len()).filter(|peer| *peer != node) {
+            self.cut(node, peer);
+            self.cut(peer, node);
+        }
+    }
+
+    fn cut(&mut self, from: usize, to: usize) {
+        self.net.cut(from, to);
+        let wait = self.mischief.wait(self.plan.faults.cut);
+        self.agenda.after(wait, Event::Trouble(Trouble::Mend { from, to }));
+        self.notice(from, to);
+        self.notice(to, from);
+    }
+
+    fn mend(&mut self, from: usize, to: usize) {
+        self.net.mend(from, to);
+        self.notice(from, to);
+        self.notice(to, from);
+    }
+
+    fn step_clock(&mut self, node: usize) {
+        let by = self.mischief.whom.between(1, 2 * self.plan.faults.step_ms) as i64;
+        self.nodes[node].clock.step((by - self.plan.faults.step_ms as i64) * 1_000);
+    }
+
+    fn flap(&mut self, node: usize) -> Checked {
+        let peer = self.mischief.whom.below(self.nodes.len() as u64) as usize;
+        let Some(life) = self.nodes[node].life.as_mut().filter(|_| peer != node) else { return Ok(()) };
+        if life.links[peer].take().is_some() {
+            let id = self.nodes[peer].id.clone();
+            self.notice(node, peer);
+            self.step(node, Input::PeerDown(id))?;
+        }
+        Ok(())
+    }
+
+    fn copy_disks(&mut self) {
+        for node in &mut self.nodes {
+            if node.life.is_some() {
+                (node.copy, node.copied) = (Some(node.disk.snapshot()), node.durable());
+            }
+        }
+    }
+
+    fn lose(&mut self, node: usize) {
+        self.crash(node);
+        self.nodes[node].lost = true;
+    }
+
+    /// Puts an old copy back on some node of which every peer durably knows something newer.
+    fn restore(&mut self) {
+        let count = self.nodes.len();
+        let first = self.mischief.whom.below(count as u64) as usize;
+        let Some(node) = (0..count).map(|i| (first + i) % count).find(|node| self.known_to_be_old(*node))
+        else {
+            self.agenda.after(300 * MS, Event::Trouble(Trouble::Restore));
+            return;
+        };
+        self.crash(node);
+        let region = self.plan.region_of[node];
+        let back = if self.mischief.coin() { 0 } else { -600_000_000 };
+        let struck = &mut self.nodes[node];
+        let image = struck.copy.take().expect("checked when it was chosen");
+        struck.disk.restore(&image);
+        (struck.old_disk, struck.was_restored) = (true, true);
+        struck.clock.forget();
+        struck.clock.step(back);
+        self.audits.iter_mut().for_each(|audit| audit.restored(node));
+        self.oracle.restored(node, region);
+        self.attested.iter_mut().for_each(|pool| pool[node] = None);
+        let now = self.now();
+        self.trace.note(now, "restore", &[node as u64], || {
+            format!("an old disk is put into {}", self.nodes[node].id)
+        });
+        self.agenda.after(200 * MS, Event::Begin { node });
+        self.agenda.after(SECOND, Event::Attest { node });
+    }
+
+    /// Whether a node has a copy that every other node, whatever happens next, knows to be old.
+    fn known_to_be_old(&self, node: usize) -> bool {
+        let Some(_) = &self.nodes[node].copy else { return false };
+        if self.nodes[node].old_disk || self.nodes[node].lost {
+            return false;
+        }
+        let id = &self.nodes[node].id;
+        let mut peers = self.nodes.iter().enumerate().filter(|(peer, _)| *peer != node);
+        peers.all(|(_, peer)| {
+            let Some(life) = &peer.life else { return false };
+            let witnessed = life.book.witnessed(id).map_or(0, |(_, number)| number);
+            witnessed > self.nodes[node].copied.0 && life.book.standing() == Standing::Proven && life.quiet()
+        })
+    }
+
+    fn day(&mut self) {
+        let now = self.now();
+        self.oracle.day_passed(now);
+        self.days += 1;
+        self.nodes.iter_mut().for_each(|node| node.clock.step(25 * 3_600 * 1_000_000));
+        self.wake_all();
+    }
+
+    /// The machines' alarms are on the monotonic clock; after a step of all wall clocks everybody is
+    /// looked at.
+    fn wake_all(&mut self) {
+        for node in 0..self.nodes.len() {
+            if self.nodes[node].life.is_some() {
+                self.agenda.after(MS, Event::Wake { node });
+            }
+        }
+    }
+
+    /// Cuts are mended, clocks set right, nodes started, and the weather becomes fine. Then buyers buy
+    /// until nothing is left.
+    pub(super) fn heal(&mut self) -> Checked {
+        let now = self.now();
+        self.trace.note(now, "heal", &[], || "everything heals".to_owned());
+        self.healed = Some(now);
+        self.net.heal();
+        // Hybrid time does not go back, so the right time is the latest that any node has seen. Six
+        // minutes more let every abandoned hold expire.
+        let right = BEGINNING_MS + now / 1_000 + self.days * 25 * 3_600_000;
+        let latest = self.nodes.iter().map(|node| node.clock.last().millis()).max().unwrap_or(0);
+        for node in &mut self.nodes {
+            node.stopped_until = 0;
+            node.clock.set(now, right.max(latest) + 360_000);
+        }
+        for node in 0..self.nodes.len() {
+            self.agenda.after(10 * MS, Event::Begin { node });
+            for peer in (0..self.nodes.len()).filter(|peer| *peer != node) {
+                self.notice(node, peer);
+            }
+        }
+        self.wake_all();
+        for customer in 0..self.customers.len() {
+            self.agenda.after(300 * MS, Event::Act { customer });
+        }
+        self.agenda.after(3 * SECOND, Event::Survey);
+        Ok(())
+    }
+}

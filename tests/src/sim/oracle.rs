@@ -1,0 +1,373 @@
+//! What customers know: an independent ledger of receipts.
+//!
+//! * It decides: what may be concluded from answers, and whether answers contradict each other or the
+//!   counters. A call without an answer *may* have run, now or later: it is never counted as done and
+//!   never as not done.
+//! * It never does: look into a machine.
+//! * Invariant: `certain <= true <= certain + maybe`, for each node's sales.
+
+use std::collections::BTreeMap;
+
+use rhumb_actors::escrow::{Held, HoldId, Key};
+use rhumb_core::HybridTime;
+
+use super::agenda::Micros;
+use super::plan::MAX_NODES;
+use super::violation::{Checked, Invariant, Violation, demand};
+
+/// Names a key that was used, in the oracle.
+pub type KeyIndex = usize;
+/// Names a hold that was heard of, in the oracle.
+pub type HoldIndex = usize;
+
+/// One idempotency key, as its user knows it.
+#[derive(Debug)]
+pub struct KeyFacts {
+    /// The key.
+    pub key: Key,
+    /// The pool it was used for, by number.
+    pub pool: usize,
+    /// The region in which it was used; a raw key means something only there.
+    pub region: usize,
+    /// From when on it is older than a day, if ever.
+    pub stale_since: Option<Micros>,
+    /// The hold it stands for, once heard.
+    pub hold: Option<HoldIndex>,
+    /// Whether it was used with two different bodies.
+    pub two_bodies: bool,
+    /// The node that remembers it may have forgotten: an old disk, or its time is over.
+    pub forgotten: bool,
+}
+
+/// What is known of a sale.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Sale {
+    /// Nobody has asked for it.
+    #[default]
+    Unasked,
+    /// It was asked for, and no answer says how it went.
+    Maybe,
+    /// There is a receipt.
+    Certain,
+    /// The hold ended otherwise.
+    Never,
+}
+
+/// How a hold is known to have ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// It was sold.
+    Confirmed,
+    /// It was given back.
+    Released,
+    /// Its time was over.
+    Expired,
+}
+
+/// One hold that a customer was told of.
+#[derive(Debug)]
+pub struct HoldFacts {
+    /// Its name.
+    pub id: HoldId,
+    /// Of which pool, by number.
+    pub pool: usize,
+    /// The node that owns it.
+    pub owner: usize,
+    /// Units.
+    pub qty: u64,
+    /// When its owner may give it back.
+    pub expires: HybridTime,
+    /// The key it was made under.
+    pub key: KeyIndex,
+    /// What is known of its sale.
+    pub sale: Sale,
+    /// Whether anybody asked to release it.
+    pub release_asked: bool,
+    /// How it ended, and when an answer first said so.
+    pub ended: Option<(End, Micros)>,
+    /// Its owner's disk went back in time since: anything may be said of it.
+    pub void: bool,
+    /// A day has passed since: it may be forgotten.
+    pub aged: bool,
+}
+
+/// One node's sales of one pool, in units.
+#[derive(Debug, Clone, Copy, Default)]
+struct Sales {
+    /// What an operator attested of the time before the node's disk was restored.
+    base: u64,
+    /// Sold by receipts.
+    certain: u64,
+    /// Asked for without an answer.
+    maybe: u64,
+    /// Not comparable now: restored and not attested.
+    suspended: bool,
+}
+
+/// The ledger of receipts.
+#[derive(Debug, Default)]
+pub struct Oracle {
+    keys: Vec<KeyFacts>,
+    holds: Vec<HoldFacts>,
+    by_id: BTreeMap<HoldId, HoldIndex>,
+    sales: Vec<[Sales; MAX_NODES]>,
+    supplies: Vec<u64>,
+}
+
+impl Oracle {
+    /// An empty ledger of so many pools.
+    #[must_use]
+    pub fn new(pools: usize) -> Self {
+        let sales = vec![[Sales::default(); MAX_NODES]; pools];
+        Self { sales, supplies: vec![u64::MAX; pools], ..Self::default() }
+    }
+
+    /// How many units a pool has, as soon as it is known.
+    pub fn minted(&mut self, pool: usize, supply: u64) {
+        self.supplies[pool] = supply;
+    }
+
+    /// A key is about to be used for the first time.
+    pub fn new_key(&mut self, facts: KeyFacts) -> KeyIndex {
+        self.keys.push(facts);
+        self.keys.len() - 1
+    }
+
+    /// A key.
+    #[must_use]
+    pub fn key(&self, key: KeyIndex) -> &KeyFacts {
+        &self.keys[key]
+    }
+
+    /// A key is about to be used with another body.
+    pub fn another_body(&mut self, key: KeyIndex) {
+        self.keys[key].two_bodies = true;
+    }
+
+    /// A hold.
+    #[must_use]
+    pub fn hold(&self, hold: HoldIndex) -> &HoldFacts {
+        &self.holds[hold]
+    }
+
+    /// A customer is about to ask for a sale.
+    pub fn asks_sale(&mut self, hold: HoldIndex) {
+        let facts = &mut self.holds[hold];
+        if facts.sale == Sale::Unasked {
+            facts.sale = Sale::Maybe;
+            if !facts.void {
+                self.sales[facts.pool][facts.owner].maybe += facts.qty;
+            }
+        }
+    }
+
+    /// A customer is about to ask for a release.
+    pub fn asks_release(&mut self, hold: HoldIndex) {
+        self.holds[hold].release_asked = true;
+    }
+
+    /// A key was answered with a hold, by a call that was made at `asked`.
+    ///
+    /// # Errors
+    /// The promise that this breaks.
+    pub fn held(
+        &mut self,
+        key: KeyIndex,
+        qty: u64,
+        held: &Held,
+        owner: usize,
+        asked: Micros,
+    ) -> Result<HoldIndex, Violation> {
+        let facts = &self.keys[key];
+        let stale = facts.stale_since.is_some_and(|since| since <= asked);
+        demand(!stale, Invariant::Retention, || format!("{} is a day old and was run: {held:?}", facts.key))?;
+        demand(held.qty == qty, Invariant::OneKeyOneHold, || {
+            format!("{} asked for {qty} and was given {held:?}", facts.key)
+        })?;
+        if let Some(&known) = self.by_id.get(&held.hold) {
+            self.same_hold(known, key, held, asked)?;
+            self.keys[key].hold = Some(known);
+            return Ok(known);
+        }
+        if let Some(earlier) = facts.hold {
+            let excused = facts.forgotten || self.holds[earlier].void;
+            demand(excused, Invariant::OneKeyOneHold, || {
+                format!("{} was {} and is now {}", facts.key, self.holds[earlier].id, held.hold)
+            })?;
+        }
+        let hold = self.holds.len();
+        self.by_id.insert(held.hold.clone(), hold);
+        self.holds.push(HoldFacts {
+            id: held.hold.clone(),
+            pool: facts.pool,
+            owner,
+            qty,
+            expires: held.expires,
+            key,
+            sale: Sale::Unasked,
+            release_asked: false,
+            ended: None,
+            void: false,
+            aged: false,
+        });
+        self.keys[key].hold = Some(hold);
+        Ok(hold)
+    }
+
+    fn same_hold(&self, known: HoldIndex, key: KeyIndex, held: &Held, asked: Micros) -> Checked {
+        let facts = &self.holds[known];
+        demand(facts.key == key, Invariant::OneKeyOneHold, || {
+            format!("{} was given to {} and to {}", held.hold, self.keys[facts.key].key, self.keys[key].key)
+        })?;
+        demand(facts.qty == held.qty && facts.expires == held.expires, Invariant::OneKeyOneHold, || {
+            format!("{} changed: {facts:?}, {held:?}", held.hold)
+        })?;
+        let gone = facts.ended.is_some_and(|(end, heard)| end != End::Confirmed && heard < asked);
+        demand(facts.void || !gone, Invariant::OneEnd, || {
+            format!("{} was answered as held after it had ended: {facts:?}", held.hold)
+        })
+    }
+
+    /// An answer says how a hold ended, at its owner's or a passer-on's hybrid time.
+    ///
+    /// # Errors
+    /// The promise that this breaks.
+    pub fn ended(&mut self, hold: HoldIndex, end: End, said: HybridTime, heard: Micros) -> Checked {
+        let facts = &mut self.holds[hold];
+        let asked = match end {
+            End::Confirmed => facts.sale != Sale::Unasked,
+            End::Released => facts.release_asked,
+            End::Expired => said >= facts.expires,
+        };
+        let (was, _) = *facts.ended.get_or_insert((end, heard));
+        self.book_end(hold, end);
+        let facts = &self.holds[hold];
+        demand(facts.void || was == end, Invariant::OneEnd, || {
+            format!("{} ended as {was:?} and as {end:?}", facts.id)
+        })?;
+        demand(facts.void || asked, Invariant::NotBeforeItsTime, || {
+            format!("{} ended as {end:?} at {said}, unasked: {facts:?}", facts.id)
+        })?;
+        let (pool, total) = (facts.pool, self.receipts(facts.pool));
+        demand(total <= self.supplies[pool], Invariant::NeverOversold, || {
+            format!("there are receipts for {total} of {}", self.supplies[pool])
+        })
+    }
+
+    /// Books a receipt, or that there will be none. A receipt is a receipt, also from a lost disk.
+    fn book_end(&mut self, hold: HoldIndex, end: End) {
+        let facts = &mut self.holds[hold];
+        if facts.sale == Sale::Certain {
+            return;
+        }
+        let sales = &mut self.sales[facts.pool][facts.owner];
+        if !facts.void && facts.sale == Sale::Maybe {
+            sales.maybe -= facts.qty;
+        }
+        if !facts.void && end == End::Confirmed {
+            sales.certain += facts.qty;
+        }
+        facts.sale = if end == End::Confirmed { Sale::Certain } else { Sale::Never };
+    }
+
+    /// The hold of a name, if a customer was told of it.
+    #[must_use]
+    pub fn find(&self, id: &HoldId) -> Option<HoldIndex> {
+        self.by_id.get(id).copied()
+    }
+
+    /// An answer says that there is no such hold, though there was.
+    ///
+    /// # Errors
+    /// [`Invariant::Acknowledged`] unless the hold may have been lost or forgotten.
+    pub fn unknown(&mut self, hold: HoldIndex) -> Checked {
+        let facts = &self.holds[hold];
+        demand(facts.void || facts.aged, Invariant::Acknowledged, || {
+            format!("{} was acknowledged and is not known any more: {facts:?}", facts.id)
+        })
+    }
+
+    /// Compares a node's count of sales with the receipts: `present` may not be more than receipts
+    /// and open calls can explain.
+    ///
+    /// # Errors
+    /// [`Invariant::Receipts`].
+    pub fn explains(&self, pool: usize, node: usize, present: u64) -> Checked {
+        let sales = &self.sales[pool][node];
+        let most = sales.base + sales.certain + sales.maybe;
+        demand(sales.suspended || present <= most, Invariant::Receipts, || {
+            format!("node {node} counts {present} sold, customers know of {sales:?}")
+        })
+    }
+
+    /// Compares receipts with what is on a node's disk: every receipt must be there.
+    ///
+    /// # Errors
+    /// [`Invariant::Receipts`].
+    pub fn covered(&self, pool: usize, node: usize, durable: u64) -> Checked {
+        let sales = &self.sales[pool][node];
+        demand(sales.suspended || durable >= sales.base + sales.certain, Invariant::Receipts, || {
+            format!("node {node} has {durable} sold on its disk, customers have receipts for {sales:?}")
+        })
+    }
+
+    /// Units of a node's holds that are held for certain at this time of its clock.
+    #[must_use]
+    pub fn surely_held(&self, pool: usize, node: usize, clock: HybridTime) -> u64 {
+        let sure = |hold: &&HoldFacts| {
+            hold.pool == pool
+                && hold.owner == node
+                && !hold.void
+                && hold.sale == Sale::Unasked
+                && !hold.release_asked
+                && hold.ended.is_none()
+                && clock < hold.expires
+        };
+        self.holds.iter().filter(sure).map(|hold| hold.qty).sum()
+    }
+
+    /// Units of a pool for which there are receipts.
+    #[must_use]
+    pub fn receipts(&self, pool: usize) -> u64 {
+        let sold = |hold: &&HoldFacts| hold.pool == pool && hold.sale == Sale::Certain;
+        self.holds.iter().filter(sold).map(|hold| hold.qty).sum()
+    }
+
+    /// What an operator says of a restored node: all it has sold by receipts, and all that it may
+    /// have sold.
+    #[must_use]
+    pub fn attestable(&self, pool: usize, node: usize) -> u64 {
+        let sold = |hold: &&HoldFacts| {
+            hold.pool == pool && hold.owner == node && matches!(hold.sale, Sale::Certain | Sale::Maybe)
+        };
+        self.holds.iter().filter(sold).map(|hold| hold.qty).sum()
+    }
+
+    /// A node's disk went back in time: what it said may be undone until an operator has spoken.
+    pub fn restored(&mut self, node: usize, region: usize) {
+        self.holds.iter_mut().filter(|hold| hold.owner == node).for_each(|hold| hold.void = true);
+        for key in &mut self.keys {
+            key.forgotten |= key.region == region || matches!(key.key, Key::Made { .. });
+        }
+        for pool in &mut self.sales {
+            pool[node] = Sales { suspended: true, ..Sales::default() };
+        }
+    }
+
+    /// An operator's word for a pool of a restored node has been accepted.
+    pub fn attested(&mut self, pool: usize, node: usize, sold: u64) {
+        let sales = &mut self.sales[pool][node];
+        (sales.base, sales.suspended) = (sold, false);
+    }
+
+    /// A day passes: what is remembered for a day may be forgotten.
+    pub fn day_passed(&mut self, at: Micros) {
+        self.holds.iter_mut().for_each(|hold| hold.aged = true);
+        for key in &mut self.keys {
+            match key.key {
+                Key::Raw(_) => key.forgotten = true,
+                Key::Made { .. } => key.stale_since = key.stale_since.or(Some(at)),
+            }
+        }
+    }
+}

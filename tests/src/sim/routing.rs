@@ -1,0 +1,289 @@
+//! Packets, what machines want done, and connections.
+//!
+//! * It decides: nothing; the network decides what arrives, the machines what is said.
+//! * It never does: let a node hear what its clock must refuse, or answer an ask twice.
+
+use std::time::Duration;
+
+use rhumb_actors::escrow::messages::PeerMessage;
+use rhumb_actors::escrow::{Answer, Effect, Input, Refusal, Request, Token};
+use rhumb_core::{Delivery, HybridTime, PoolName};
+
+use super::agenda::Micros;
+use super::net::Arrivals;
+use super::node::{Asked, Caller};
+use super::violation::Checked;
+use super::world::{Event, Word, World, said};
+
+impl World {
+    pub(super) fn peer_message(&mut self, from: usize, to: usize, sent: HybridTime, message: PeerMessage) -> Checked {
+        let now = self.now();
+        let node = &self.nodes[to];
+        if node.life.is_none() || node.clock.hear(now, sent).is_err() {
+            return Ok(());
+        }
+        let (kind, numbers) = digest(&message);
+        self.trace.note(
+            now,
+            kind,
+            &[from as u64, to as u64, numbers[0], numbers[1], numbers[2], numbers[3]],
+            || format!("{} → {}: {}", self.nodes[from].id, self.nodes[to].id, brief(&message)),
+        );
+        let from = self.nodes[from].id.clone();
+        self.step(to, Input::Peer { from, message })
+    }
+
+    pub(super) fn ask(
+        &mut self,
+        to: usize,
+        caller: Caller,
+        sent: Option<HybridTime>,
+        within: Micros,
+        request: Request,
+    ) -> Checked {
+        let now = self.now();
+        if self.nodes[to].life.is_none() {
+            // Nobody listens: some callers are told, others wait in vain.
+            if self.mischief.coin() {
+                self.reply(to, caller, HybridTime::ZERO, Word::Fault(Delivery::NotSent));
+            }
+            return Ok(());
+        }
+        let node = &mut self.nodes[to];
+        if sent.is_some_and(|sent| node.clock.hear(now, sent).is_err()) {
+            return Ok(());
+        }
+        let (kind, number) = asked(&request);
+        self.trace
+            .note(now, kind, &[to as u64, number], || format!("{caller:?} asks {}: {request:?}", node.id));
+        let until = node.clock.mono(now).plus(Duration::from_micros(within));
+        let pools = &self.plan.pools;
+        let pool =
+            pools.iter().position(|pool| pool.bodies[0].name == *pool_of(&request)).expect("one of the plan's");
+        let life = node.life.as_mut().expect("it lives");
+        let input = life.asked(Asked { caller, pool, until: now + within }, request, until);
+        self.step(to, input)
+    }
+
+    pub(super) fn answer(&mut self, caller: Caller, from: usize, sent: HybridTime, word: Word) -> Checked {
+        match caller {
+            Caller::Outside { call, .. } => self.heard(call, sent, word),
+            Caller::Node { node, life, forward } if self.lives(node, life) => {
+                let now = self.now();
+                let asker = &mut self.nodes[node];
+                if asker.clock.hear(now, sent).is_err() {
+                    return Ok(());
+                }
+                let life = asker.life.as_mut().expect("it lives");
+                if let Some(token) = life.forwards.remove(&forward) {
+                    self.trace.note(now, "passed", &[node as u64, from as u64, said(&word)], || {
+                        format!("{} → {}: {word:?}", self.nodes[from].id, self.nodes[node].id)
+                    });
+                    return self.passed_on(node, token, word);
+                }
+                Ok(())
+            }
+            Caller::Node { .. } => Ok(()),
+        }
+    }
+
+    pub(super) fn forward_over(&mut self, node: usize, forward: u64) -> Checked {
+        let life = self.nodes[node].life.as_mut().expect("checked by the caller");
+        if let Some(token) = life.forwards.remove(&forward) {
+            return self.passed_on(node, token, Word::Fault(Delivery::Unknown));
+        }
+        Ok(())
+    }
+
+    /// Answers whoever asked under this token.
+    fn end_ask(&mut self, node: usize, token: u64, word: Word) {
+        let now = self.now();
+        let Some(life) = &mut self.nodes[node].life else { return };
+        if let Some(ask) = life.asks.remove(&token) {
+            let sent = self.nodes[node].now(now).hybrid;
+            self.reply(node, ask.caller, sent, word);
+        }
+    }
+
+    fn reply(&mut self, from: usize, caller: Caller, sent: HybridTime, word: Word) {
+        let now = self.now();
+        let arrivals = match caller {
+            Caller::Outside { region, .. } => self.net.with_customer(now, region, from),
+            Caller::Node { node, .. } => self.net.between_nodes(now, from, node),
+        };
+        self.deliver(arrivals, |word| Event::Answer { caller, from, sent, word }, word);
+    }
+
+    fn deliver<T: Clone>(&mut self, arrivals: Arrivals, event: impl Fn(T) -> Event, what: T) {
+        match arrivals {
+            [Some(first), Some(second)] => {
+                self.agenda.at(first, event(what.clone()));
+                self.agenda.at(second, event(what));
+            }
+            [Some(at), None] | [None, Some(at)] => self.agenda.at(at, event(what)),
+            [None, None] => {}
+        }
+    }
+
+    /// A caller outside sends a request.
+    pub(super) fn send_request(
+        &mut self,
+        region: usize,
+        to: usize,
+        call: usize,
+        within: Micros,
+        request: Request,
+    ) {
+        let arrivals = self.net.with_customer(self.now(), region, to);
+        let caller = Caller::Outside { call, region };
+        self.deliver(arrivals, |request| Event::Ask { to, caller, sent: None, within, request }, request);
+    }
+
+    // ---- what machines want done -----------------------------------------------------------------
+
+    pub(super) fn perform(&mut self, node: usize, effect: Effect) -> Checked {
+        let now = self.now();
+        match effect {
+            Effect::Reply { token: Token(token), answer } => {
+                self.check_answer(node, token, &answer)?;
+                self.end_ask(node, token, Word::Said(answer));
+            }
+            Effect::Peer { to, message } => {
+                let to = self.number(&to);
+                if self.connected(node, to) || !self.plan.faults.strict {
+                    let sent = self.nodes[node].now(now).hybrid;
+                    let arrivals = self.net.between_nodes(now, node, to);
+                    self.deliver(arrivals, |message| Event::Peer { from: node, to, sent, message }, message);
+                }
+            }
+            Effect::Forward { token: Token(token), to, request, .. } => {
+                let to = self.number(&to);
+                self.forward(node, token, to, request)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn forward(&mut self, node: usize, token: u64, to: usize, request: Request) -> Checked {
+        if !self.connected(node, to) {
+            return self.passed_on(node, token, Word::Fault(Delivery::NotSent));
+        }
+        let now = self.now();
+        let lives = self.nodes[node].lives;
+        let sent = Some(self.nodes[node].now(now).hybrid);
+        let Some(life) = &mut self.nodes[node].life else { return Ok(()) };
+        let Some(within) = life.asks.get(&token).map(|ask| ask.until.saturating_sub(now)) else { return Ok(()) };
+        let forward = life.forwarded(token);
+        let caller = Caller::Node { node, life: lives, forward };
+        self.agenda.after(within, Event::ForwardOver { node, life: lives, forward });
+        let arrivals = self.net.between_nodes(now, node, to);
+        self.deliver(arrivals, |request| Event::Ask { to, caller, sent, within, request }, request);
+        Ok(())
+    }
+
+    /// What was passed on came back, or did not: the caller is told, then the machine.
+    fn passed_on(&mut self, node: usize, token: u64, word: Word) -> Checked {
+        let exhausted = matches!(word, Word::Said(Err(Refusal::Exhausted { .. })));
+        self.end_ask(node, token, word);
+        self.step(node, Input::Forwarded { token: Token(token), exhausted })
+    }
+
+    fn check_answer(&self, node: usize, token: u64, answer: &Result<Answer, Refusal>) -> Checked {
+        let life = self.nodes[node].life.as_ref();
+        match (answer, life.and_then(|life| life.asks.get(&token))) {
+            (Err(Refusal::SoldOut), Some(ask)) => self.audits[ask.pool].sold_out(node),
+            _ => Ok(()),
+        }
+    }
+
+    // ---- connections -----------------------------------------------------------------------------
+
+    fn connected(&self, node: usize, peer: usize) -> bool {
+        let life = self.nodes[node].life.as_ref();
+        life.is_some_and(|life| life.links[peer] == Some(self.nodes[peer].lives))
+    }
+
+    /// A node will notice, after a while, how things stand with a peer.
+    pub(super) fn notice(&mut self, node: usize, peer: usize) {
+        let whole = self.whole(node, peer);
+        let wait = self.mischief.notices(whole);
+        self.agenda.after(wait, Event::Link { node, peer });
+    }
+
+    /// Whether there can be a connection: it needs both directions.
+    fn whole(&self, node: usize, peer: usize) -> bool {
+        self.nodes[node].life.is_some()
+            && self.nodes[peer].life.is_some()
+            && self.net.open(node, peer)
+            && self.net.open(peer, node)
+    }
+
+    pub(super) fn link(&mut self, node: usize, peer: usize) -> Checked {
+        let whole = self.whole(node, peer).then_some(self.nodes[peer].lives);
+        let Some(life) = &mut self.nodes[node].life else { return Ok(()) };
+        let before = std::mem::replace(&mut life.links[peer], whole);
+        if before == whole {
+            return Ok(());
+        }
+        let now = self.now();
+        self.trace.note(now, "link", &[node as u64, peer as u64, u64::from(whole.is_some())], || {
+            let state = if whole.is_some() { "up" } else { "down" };
+            format!("{} sees {} {state}", self.nodes[node].id, self.nodes[peer].id)
+        });
+        let id = self.nodes[peer].id.clone();
+        if before.is_some() {
+            self.step(node, Input::PeerDown(id.clone()))?;
+        }
+        if whole.is_some() {
+            self.step(node, Input::PeerUp(id))?;
+        }
+        Ok(())
+    }
+}
+
+/// A message in numbers, for the hash.
+fn digest(message: &PeerMessage) -> (&'static str, [u64; 4]) {
+    match message {
+        PeerMessage::Level(l) => {
+            ("level", [l.granted, l.accepted, l.need, l.figures.consumed ^ l.figures.available << 20])
+        }
+        PeerMessage::Beat(b) => ("beat", [b.incarnation.0, b.durable, u64::from(b.prove), 0]),
+        PeerMessage::Witnessed(w) => ("witness", [w.incarnation.0, w.highest, 0, 0]),
+        PeerMessage::Disown(d) => ("disown", [d.before.0, 0, 0, 0]),
+        PeerMessage::Disowned(d) => ("disowned", [d.before.0, d.accepted, d.granted, 0]),
+    }
+}
+
+fn brief(message: &PeerMessage) -> String {
+    match message {
+        PeerMessage::Level(l) => format!(
+            "{} granted={} accepted={} need={} life={:x} {:?}",
+            l.spec.name, l.granted, l.accepted, l.need, l.incarnation.0, l.figures
+        ),
+        other => format!("{other:?}"),
+    }
+}
+
+fn asked(request: &Request) -> (&'static str, u64) {
+    match request {
+        Request::Create { request, .. } => ("create", request.supply),
+        Request::Show(_) => ("show", 0),
+        Request::ReadRow(_) => ("row", 0),
+        Request::Hold(hold) => ("hold", hold.qty << 8 | u64::from(hold.hops)),
+        Request::Confirm(confirm) => ("confirm", confirm.hold.number),
+        Request::Release(release) => ("release", release.hold.number),
+        Request::Attest(attest) => ("attest", attest.sold),
+    }
+}
+
+fn pool_of(request: &Request) -> &PoolName {
+    match request {
+        Request::Create { request, .. } => &request.name,
+        Request::Show(show) => &show.pool,
+        Request::ReadRow(read) => &read.pool,
+        Request::Hold(hold) => &hold.pool,
+        Request::Confirm(confirm) => &confirm.hold.pool,
+        Request::Release(release) => &release.hold.pool,
+        Request::Attest(attest) => &attest.pool,
+    }
+}

@@ -1,0 +1,5 @@
+//! The integration tests of the workspace, in one binary.
+
+mod cluster;
+mod directions;
+mod sim;
