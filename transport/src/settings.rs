@@ -28,7 +28,9 @@ pub struct TransportSettings {
     pub probe_interval: Duration,
     /// A peer without any authenticated packet for this long is frozen: its calls fail (1.5 s).
     pub silence_limit: Duration,
-    /// From the first packet to HELLO_ACK (5 s).
+    /// A peer that is heard but does not read a lane for this long is closed (30 s): its reader hangs.
+    pub stall_limit: Duration,
+    /// From the first packet to HELLO_ACK (5 s); then as long again until the lanes are open.
     pub handshake_timeout: Duration,
     /// The first delay between attempts to connect (50 ms).
     pub connect_backoff_min: Duration,
@@ -66,6 +68,7 @@ impl Default for TransportSettings {
             idle_timeout: Duration::from_secs(15),
             probe_interval: Duration::from_millis(300),
             silence_limit: Duration::from_millis(1500),
+            stall_limit: Duration::from_secs(30),
             handshake_timeout: Duration::from_secs(5),
             connect_backoff_min: Duration::from_millis(50),
             connect_backoff_max: Duration::from_secs(2),

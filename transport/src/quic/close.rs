@@ -33,6 +33,8 @@ pub(crate) enum End {
     Lost(String),
     #[error("the peer was silent for {0:?}")]
     Silent(Duration),
+    #[error("the peer did not read lane {0} for too long")]
+    Stalled(usize),
     #[error("the peer broke the framing: {0}")]
     Broken(#[from] Broken),
     #[error("the peer broke the protocol: {0}")]
@@ -49,7 +51,7 @@ impl End {
         match self {
             Self::Lost(_) => GRACEFUL,
             Self::Silent(_) => SILENT,
-            Self::Broken(_) | Self::Protocol(_) => PROTOCOL,
+            Self::Broken(_) | Self::Protocol(_) | Self::Stalled(_) => PROTOCOL,
             Self::Replaced => REPLACED,
             Self::Internal(_) => INTERNAL,
         }

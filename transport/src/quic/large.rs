@@ -32,6 +32,7 @@ impl Link {
         let link = Arc::clone(self);
         tokio::spawn(async move {
             let written = timeout_at(expires, link.write_large(frame, expires, permit)).await;
+            link.quieter.notify_one();
             if !matches!(written, Ok(Ok(()))) {
                 debug!(peer = %link.peer.principal, "a large tell was not written in time");
             }

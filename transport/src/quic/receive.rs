@@ -2,13 +2,14 @@
 //! for it. Nothing here waits.
 
 use std::collections::hash_map::Entry;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use rhumb_core::{DataClass, Fault, FaultKind};
 use tokio::time::Instant;
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 
 use super::answer::{Answer, Owed};
 use super::close::End;
@@ -57,9 +58,19 @@ impl Link {
             let reason = format!("codec {}, agreed was {}", frame.codec, self.agreement.codec);
             answer.fault(Fault::not_sent(FaultKind::Decode { name: frame.name, reason }));
         } else {
-            self.node.inbound.deliver(&self.peer, request(frame), answer);
+            self.deliver(request(frame), answer);
         }
         Ok(())
+    }
+
+    /// Hands a message over. A panic there loses that message (its answer says so as it is dropped),
+    /// not the connection and everyone else's calls with it.
+    fn deliver(&self, request: Request, answer: Answer) {
+        let name = request.name.clone();
+        let deliver = AssertUnwindSafe(|| self.node.inbound.deliver(&self.peer, request, answer));
+        if catch_unwind(deliver).is_err() {
+            error!(message = name, "delivering a message panicked");
+        }
     }
 
     /// Notes that an answer is owed; `None` when no more may be.

@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use quinn::{RecvStream, VarInt};
 use rhumb_core::Mono;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::{Instant, MissedTickBehavior, timeout};
 use tracing::{debug, info, warn};
 
 use super::close::End;
@@ -62,7 +62,10 @@ impl Link {
     /// Writes one lane, all that waits at once.
     async fn write_lane(self: Arc<Self>, index: usize) -> Result<(), End> {
         let lost = |e: &dyn std::fmt::Display| End::Lost(format!("lane {index}: {e}"));
-        let opened = self.connection.open_uni().await;
+        let settings = &self.node.settings;
+        // A peer that permits too few streams would make this wait for ever, without a word.
+        let opened = timeout(settings.handshake_timeout, self.connection.open_uni()).await;
+        let opened = opened.map_err(|_| End::Protocol(format!("lane {index} was not permitted")))?;
         let mut stream = Outgoing::new(opened.map_err(|e| lost(&e))?);
         stream.write_all(&[LANE, index as u8]).await.map_err(|e| lost(&e))?;
         let lane = &self.lanes[index];
@@ -82,7 +85,8 @@ impl Link {
                 continue;
             }
             let mut chunks = self.seal(&mut batch);
-            stream.write_all_chunks(&mut chunks).await.map_err(|e| lost(&e))?;
+            let written = timeout(settings.stall_limit, stream.write_all_chunks(&mut chunks)).await;
+            written.map_err(|_| End::Stalled(index))?.map_err(|e| lost(&e))?;
         }
     }
 

@@ -69,6 +69,15 @@ async fn an_unknown_message_is_a_typed_fault_and_the_connection_goes_on() {
 }
 
 #[tokio::test]
+async fn a_panic_while_a_message_is_delivered_loses_that_message_alone() {
+    let (a, b) = pair().await;
+    let fault = a.ask(&b, "panic", b"").await.expect_err("lost");
+    assert!(matches!(fault.kind, FaultKind::Handler(_)), "{fault}");
+    a.ask(&b, "echo", b"").await.expect("still connected");
+    assert_eq!(a.transport.links()[0].generation, 1);
+}
+
+#[tokio::test]
 async fn a_lost_handler_is_a_typed_fault() {
     let (a, b) = pair().await;
     let fault = a.ask(&b, "drop", b"").await.expect_err("lost");

@@ -10,7 +10,8 @@ use rhumb_transport::{Dialed, LinkState, Reply};
 use tokio::task::JoinHandle;
 
 use crate::mesh::{
-    Member, SOON, authority, client, credentials, hour, identity_of, inventory, node, pair, reply, request, settings,
+    Member, SOON, authority, client, credentials, hour, identity_of, inventory, node, pair, reply, request,
+    settings,
 };
 use crate::raw::{Raw, close_code};
 
@@ -100,7 +101,10 @@ async fn a_client_finds_its_node_again() {
 }
 
 /// A node on an address that another has just left.
-async fn restarted_at(authority: &rhumb_transport::issue::Authority, addr: std::net::SocketAddr) -> rhumb_transport::Transport {
+async fn restarted_at(
+    authority: &rhumb_transport::issue::Authority,
+    addr: std::net::SocketAddr,
+) -> rhumb_transport::Transport {
     let id = node("us-east/n1");
     let credentials = credentials(authority, Role::Node, &id, hour());
     let bound = async {
@@ -128,7 +132,8 @@ async fn restarted_at(authority: &rhumb_transport::issue::Authority, addr: std::
 async fn of_two_that_dial_each_other_at_once_one_connection_stays_and_both_agree() {
     for _ in 0..10 {
         let authority = authority();
-        let (low, high) = (Member::start(&authority, "eu-central/n1"), Member::start(&authority, "us-east/n1"));
+        let (low, high) =
+            (Member::start(&authority, "eu-central/n1"), Member::start(&authority, "us-east/n1"));
         low.transport.add_peer(high.id.clone(), high.addr());
         high.transport.add_peer(low.id.clone(), low.addr());
         assert!(low.transport.connected(&high.id, SOON).await);
@@ -229,7 +234,8 @@ async fn bytes_that_are_no_frame_end_their_connection_and_no_other() {
     let (a, b) = (Member::start(&authority, "us-east/n1"), Member::start(&authority, "eu-central/n1"));
     b.join(&a).await;
     for bytes in [
-        b"\x01\x00GET / HTTP/1.1\r\nHost: a\r\nUser-Agent: something that is long enough for a header\r\n".to_vec(),
+        b"\x01\x00GET / HTTP/1.1\r\nHost: a\r\nUser-Agent: something that is long enough for a header\r\n"
+            .to_vec(),
         vec![1, 99],
         vec![77],
         [&[1, 0][..], &oversized()].concat(),
@@ -295,4 +301,51 @@ async fn a_message_cut_in_half_is_never_delivered() {
     let told = tokio::time::timeout(SOON, connection.closed()).await.expect("closed");
     assert_eq!(close_code(&told), Some(3), "{told}");
     assert_eq!(a.handlers.seen.lock().requests.len(), 1);
+}
+
+/// A node that follows the protocol but reads nothing, or permits no lanes.
+async fn deaf(
+    authority: &rhumb_transport::issue::Authority,
+    at: &Member,
+    lanes: u32,
+) -> (Raw, quinn::Connection) {
+    let id = node("eu-central/n7");
+    let who =
+        rhumb_core::Principal { role: Role::Node, region: id.region.clone(), name: id.name.to_string() };
+    let mut raw = Raw::being(authority, Some(who), b"rhumb/1");
+    let mut transport = quinn::TransportConfig::default();
+    transport.max_concurrent_uni_streams(lanes.into());
+    raw.config.transport_config(Arc::new(transport));
+    let hello =
+        rhumb_transport::hello::Hello { node: Some(id), founding: Some([1; 32]), ..crate::raw::hello() };
+    let (connection, send, receive) = raw.greet_as(hello, at.addr(), &at.id).await;
+    // The control stream stays open.
+    tokio::spawn(async move {
+        let _streams = (send, receive);
+        std::future::pending::<()>().await;
+    });
+    (raw, connection)
+}
+
+#[tokio::test]
+async fn a_peer_that_is_heard_but_does_not_read_is_closed() {
+    let authority = authority();
+    let id = node("us-east/n1");
+    let credentials = credentials(&authority, Role::Node, &id, hour());
+    let limited = rhumb_transport::TransportSettings {
+        stall_limit: Duration::from_millis(300),
+        handshake_timeout: Duration::from_millis(700),
+        ..settings()
+    };
+    for (lanes, tells, expected) in [(100, 8, "did not read lane"), (2, 0, "was not permitted")] {
+        let a = Member::with(&credentials, identity_of(&id), limited.clone());
+        let (_raw, connection) = deaf(&authority, &a, lanes).await;
+        let to = node("eu-central/n7");
+        // More than any window, so that the lane's writer waits for the reader.
+        for _ in 0..tells {
+            a.transport.tell(&to, 1, request("note", &vec![0; 1_000_000])).expect("room");
+        }
+        let told = tokio::time::timeout(SOON, connection.closed()).await.expect("closed");
+        assert!(told.to_string().contains(expected), "{told}");
+    }
 }

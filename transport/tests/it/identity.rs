@@ -13,7 +13,8 @@ use rhumb_transport::{
 use tokio::task::JoinHandle;
 
 use crate::mesh::{
-    CLUSTER, Member, REGIONS, SOON, authority, credentials, hour, identity_of, node, region, request, settings,
+    CLUSTER, Member, REGIONS, SOON, authority, credentials, hour, identity_of, node, region, request,
+    settings,
 };
 use crate::raw::{Raw, alert, close_code, hello, say};
 
@@ -28,11 +29,11 @@ struct Scene {
 impl Scene {
     async fn set() -> Self {
         let authority = authority();
-        let (node, friend) = (Member::start(&authority, "us-east/n1"), Member::start(&authority, "eu-central/n1"));
+        let (node, friend) =
+            (Member::start(&authority, "us-east/n1"), Member::start(&authority, "eu-central/n1"));
         friend.join(&node).await;
         let (transport, to) = (friend.transport.clone(), node.id.clone());
-        let call =
-            tokio::spawn(async move { transport.ask(&to, 1, request("hold", b"")).await.is_ok() });
+        let call = tokio::spawn(async move { transport.ask(&to, 1, request("hold", b"")).await.is_ok() });
         node.handlers.until("the call", |seen| seen.held.len() == 1).await;
         Self { authority, node, friend, call }
     }
@@ -71,7 +72,8 @@ fn stranger(credentials: &Credentials, id: &NodeId) -> Member {
 
 /// A certificate of one authority, in the hands of who believes in another.
 fn mixed(of: &Authority, believes: &Authority, id: &NodeId) -> Credentials {
-    let who = rhumb_core::Principal { role: Role::Node, region: id.region.clone(), name: id.name.to_string() };
+    let who =
+        rhumb_core::Principal { role: Role::Node, region: id.region.clone(), name: id.name.to_string() };
     let mut issued = of.issue(&who, hour()).expect("issued");
     issued.authorities_pem = believes.certificate_pem().to_owned();
     issued.credentials().expect("usable")
@@ -101,10 +103,8 @@ async fn a_node_of_another_authority_is_not_spoken_to() {
 async fn an_expired_certificate_is_refused_and_both_sides_know_why() {
     let scene = Scene::set().await;
     let now = SystemTime::now();
-    let past = Validity {
-        not_before: now - Duration::from_secs(7200),
-        not_after: now - Duration::from_secs(3600),
-    };
+    let past =
+        Validity { not_before: now - Duration::from_secs(7200), not_after: now - Duration::from_secs(3600) };
     let id = node("ap-southeast/n1");
     let stranger = stranger(&credentials(&scene.authority, Role::Node, &id, past), &id);
     let told = scene.turned_away(&stranger).await;

@@ -6,3 +6,4 @@ mod identity;
 mod mesh;
 mod order;
 mod raw;
+mod wan;

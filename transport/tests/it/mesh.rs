@@ -97,7 +97,8 @@ pub(crate) struct Seen {
     pub(crate) refused: Vec<ConnectError>,
 }
 
-/// Answers `echo` at once, `hold` never (the test does), forgets `drop`, knows nothing else.
+/// Answers `echo` at once, `hold` never (the test does), forgets `drop`, panics at `panic`, knows
+/// nothing else.
 #[derive(Default)]
 pub(crate) struct Handlers {
     pub(crate) seen: Mutex<Seen>,
@@ -132,6 +133,7 @@ impl Inbound for Handlers {
             "tattle" => answer.reply(reply(DataClass::new("personal").expect("a class"), body, hybrid)),
             "hold" => self.note(|seen| seen.held.push(answer)),
             "drop" => drop(answer),
+            "panic" => panic!("a handler's bug"),
             _ => answer.fault(Fault::not_sent(FaultKind::UnknownMessage(name))),
         }
     }

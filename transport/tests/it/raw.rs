@@ -22,19 +22,28 @@ pub(crate) struct Raw {
 impl Raw {
     /// A dialler with a client's certificate, or with none.
     pub(crate) fn new(authority: &Authority, with: Option<&str>, alpn: &[u8]) -> Self {
+        let client = |name: &str| Principal {
+            role: Role::Client,
+            region: node("us-east/n1").region,
+            name: name.into(),
+        };
+        Self::being(authority, with.map(client), alpn)
+    }
+
+    /// A dialler with anyone's certificate, or with none.
+    pub(crate) fn being(authority: &Authority, who: Option<Principal>, alpn: &[u8]) -> Self {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut roots = RootCertStore::empty();
-        let ca = CertificateDer::from_pem_slice(authority.certificate_pem().as_bytes()).expect("a certificate");
+        let ca =
+            CertificateDer::from_pem_slice(authority.certificate_pem().as_bytes()).expect("a certificate");
         roots.add(ca).expect("an authority");
         let builder = rustls::ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
             .expect("TLS 1.3")
             .with_root_certificates(roots);
-        let mut tls = match with {
+        let mut tls = match who {
             None => builder.with_no_client_auth(),
-            Some(name) => {
-                let region = node("us-east/n1").region;
-                let who = Principal { role: Role::Client, region, name: name.into() };
+            Some(who) => {
                 let pem = authority.issue(&who, hour()).expect("issued").identity_pem;
                 let chain = vec![CertificateDer::from_pem_slice(pem.as_bytes()).expect("a certificate")];
                 let key = PrivateKeyDer::from_pem_slice(pem.as_bytes()).expect("a key");
@@ -59,9 +68,18 @@ impl Raw {
 
     /// Dials, greets, and waits for the answer.
     pub(crate) async fn greet(&self, addr: SocketAddr, to: &NodeId) -> (Connection, SendStream, RecvStream) {
+        self.greet_as(hello(), addr, to).await
+    }
+
+    pub(crate) async fn greet_as(
+        &self,
+        hello: Hello,
+        addr: SocketAddr,
+        to: &NodeId,
+    ) -> (Connection, SendStream, RecvStream) {
         let connection = self.connect(addr, to).await.expect("connected");
         let (mut send, mut receive) = connection.open_bi().await.expect("opened");
-        say(&mut send, &hello().to_bytes().expect("small")).await;
+        say(&mut send, &hello.to_bytes().expect("small")).await;
         let mut length = [0; 4];
         receive.read_exact(&mut length).await.expect("HELLO_ACK");
         let mut answer = vec![0; u32::from_be_bytes(length) as usize];
