@@ -88,6 +88,8 @@ pub struct Seen {
     pub durable: Counters,
     /// What is perhaps on its disk: the same, or the row after the step of which a part is durable.
     pub perhaps: Counters,
+    /// Units sold there by the disk that was lost when an old copy was put in its place.
+    pub sold_before: u64,
     /// The disk is an old copy and no operator has attested it yet.
     pub suspended: bool,
     /// An operator has been asked to attest it: from now on its numbers may jump.
@@ -124,10 +126,10 @@ impl Audit {
         self.supply
     }
 
-    /// Units sold, by the present rows.
+    /// Units sold, by the present rows; of a node with an old disk, what its lost one knew.
     #[must_use]
     pub fn sold(&self) -> u64 {
-        self.live().map(|row| row.present.consumed - row.present.returned).sum()
+        self.live().map(|row| row.present.consumed.max(row.sold_before)).sum()
     }
 
     /// Rights that one node has granted another and the other has not accepted.
@@ -156,6 +158,10 @@ impl Audit {
     /// A node went down: what it has is what is on its disk.
     pub fn crashed(&mut self, node: usize) {
         self.rows[node].present = self.rows[node].durable;
+        if self.live().all(|row| row.present.minted == 0) {
+            // It was minted and nobody was told.
+            self.supply = None;
+        }
     }
 
     /// A node has read its disk again.
@@ -175,7 +181,9 @@ impl Audit {
 
     /// An old copy of a node's disk was put back.
     pub fn restored(&mut self, node: usize) {
-        (self.rows[node].suspended, self.rows[node].attesting) = (true, false);
+        let row = &mut self.rows[node];
+        (row.suspended, row.attesting) = (true, false);
+        row.sold_before = row.sold_before.max(row.durable.consumed);
     }
 
     /// An operator begins to attest a restored node.

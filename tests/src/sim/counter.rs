@@ -65,7 +65,8 @@ impl World {
             }
             Err(Refusal::KeyExpired) => {
                 let facts = self.oracle.key(key);
-                demand(facts.stale_since.is_some(), Invariant::Retention, || {
+                // A restored node refuses keys that are older than its restoration.
+                demand(facts.stale_since.is_some() || facts.forgotten || self.restored_in(facts.region), Invariant::Retention, || {
                     format!("{} was refused before its time", facts.key)
                 })
             }
@@ -126,6 +127,10 @@ impl World {
         }
     }
 
+    fn restored_in(&self, region: usize) -> bool {
+        self.nodes.iter().zip(&self.plan.region_of).any(|(node, place)| *place == region && node.was_restored)
+    }
+
     fn ended_by_name(&mut self, id: &rhumb_actors::escrow::HoldId, end: End, sent: HybridTime) -> Checked {
         let now = self.now();
         match self.oracle.find(id) {
@@ -143,8 +148,13 @@ impl World {
         }
         let plan = &self.plan.pools[pool];
         let (region, body, _) = plan.creators[creator];
-        let there: Vec<usize> = (0..self.nodes.len()).filter(|n| self.plan.region_of[*n] == region).collect();
-        let node = there[self.calls.len() % there.len()];
+        let near = |n: &usize| self.plan.region_of[*n] == region && !self.nodes[*n].lost;
+        let there: Vec<usize> = (0..self.nodes.len()).filter(near).collect();
+        // A creator whose region is lost goes elsewhere.
+        let node = match there.len() {
+            0 => self.calls.len() % self.nodes.len(),
+            count => there[self.calls.len() % count],
+        };
         let request = Request::Create { request: plan.bodies[body].clone(), allowed: plan.allowed.clone() };
         self.outside_call(Purpose::Create { creator }, pool, region, node, request);
         self.agenda.after(400 * MS, Event::Create { pool, creator });
@@ -164,10 +174,9 @@ impl World {
         let body = &plan.bodies[plan.creators[creator].1];
         match answer {
             Ok(Answer::Created(PoolCreated { spec, home, shares })) => {
-                let sum: u64 = shares.values().sum();
-                let right = spec.supply == body.supply && spec.weights == body.weights;
-                demand(right && sum == body.supply, Invariant::MintedOnce, || {
-                    format!("{body:?} was created as {spec:?} with shares of {sum}: {shares:?}")
+                let right = plan.is(creator, spec) && plan.is_fair(spec, shares);
+                demand(right, Invariant::MintedOnce, || {
+                    format!("{body:?} was created as {spec:?} with shares {shares:?}")
                 })?;
                 let minted = self.audits[pool].supply();
                 demand(
@@ -177,8 +186,7 @@ impl World {
                 )?;
             }
             Err(Refusal::PoolExists(spec)) => {
-                let same = spec.supply == body.supply && spec.weights == body.weights;
-                demand(!same, Invariant::MintedOnce, || {
+                demand(!plan.is(creator, spec), Invariant::MintedOnce, || {
                     format!("{body:?} is said to exist with another body")
                 })?;
             }

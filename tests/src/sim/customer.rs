@@ -5,6 +5,8 @@
 //! * It never does: know anything but answers. What follows from an answer is the oracle's business.
 //! * Invariant: one customer has one call under way; late answers count all the same.
 
+use std::time::Duration;
+
 use rhumb_actors::escrow::messages::{Confirm, Hold, Release};
 use rhumb_actors::escrow::{HoldId, Key, Refusal, Request};
 use rhumb_core::Delivery;
@@ -177,30 +179,27 @@ impl World {
     }
 
     fn new_key(&mut self, customer: usize, pool: usize, region: usize, made: bool, stale: bool) -> KeyIndex {
-        let now = self.now();
+        let who = &mut self.customers[customer];
+        if made {
+            // A client library takes its time from the node it is connected to, so to speak.
+            let home = self.plan.region_of.iter().position(|r| *r == region).expect("every region has a node");
+            let age = if stale { DAY_MS + 60_000 + who.rng.below(DAY_MS) } else { 0 };
+            return self.made_key(customer, pool, home, age);
+        }
+        who.made += 1;
+        let key = Key::Raw(format!("c{customer}x{}", who.made));
+        self.oracle.new_key(KeyFacts::new(key, pool, region))
+    }
+
+    fn made_key(&mut self, customer: usize, pool: usize, home: usize, age_ms: u64) -> KeyIndex {
         let who = &mut self.customers[customer];
         who.made += 1;
-        let text = format!("c{customer}x{}", who.made);
-        // A client library takes its time from the node it is connected to, so to speak.
-        let home = self.plan.region_of.iter().position(|r| *r == region).expect("every region has a node");
-        let wall = self.nodes[home].clock.wall_ms(now);
-        let key = if made {
-            let age = if stale { DAY_MS + 60_000 + who.rng.below(DAY_MS) } else { 0 };
-            Key::Made { home: self.nodes[home].id.clone(), created_ms: wall - age, nonce: text }
-        } else {
-            Key::Raw(text)
-        };
-        // A day is a day by a right clock; a wrong one may be this far off.
-        let stale_since = stale.then_some(0);
-        self.oracle.new_key(KeyFacts {
-            key,
-            pool,
-            region,
-            stale_since,
-            hold: None,
-            two_bodies: false,
-            forgotten: false,
-        })
+        let nonce = format!("c{customer}x{}", who.made);
+        let created_ms = self.nodes[home].clock.wall_ms(self.agenda.now()) - age_ms;
+        let key = Key::Made { home: self.nodes[home].id.clone(), created_ms, nonce };
+        let mut facts = KeyFacts::new(key, pool, self.plan.region_of[home]);
+        facts.stale_since = (age_ms > 0).then_some(0);
+        self.oracle.new_key(facts)
     }
 
     fn ask_again_about_the_past(&mut self, customer: usize) {
@@ -224,30 +223,38 @@ impl World {
         }
     }
 
-    /// After healing, everything must go: as much as possible at a time, and confirmed.
+    /// After healing, everything must go: as much as possible at a time, and confirmed. Only nodes
+    /// that can sell are asked; the key is theirs, for a raw key may belong to a node that is lost.
     fn buy_what_is_left(&mut self, customer: usize) {
         let region = self.plan.levelling.closing_region.unwrap_or(self.customers[customer].region);
-        let able = (0..self.nodes.len()).any(|n| self.plan.region_of[n] == region && self.able(n));
+        let pool = self.customers[customer].rng.below(self.plan.pools.len() as u64) as usize;
+        let able: Vec<usize> = (0..self.nodes.len()).filter(|node| self.sells(*node, pool)).collect();
+        let near: Vec<usize> = able.iter().copied().filter(|node| self.plan.region_of[*node] == region).collect();
         let who = &mut self.customers[customer];
-        let region = if able { region } else { who.rng.below(self.plan.regions.len() as u64) as usize };
-        let pool = who.rng.below(self.plan.pools.len() as u64) as usize;
+        let Some(&node) = who.rng.pick(if near.is_empty() { &able } else { &near }) else {
+            return self.next_act(customer);
+        };
         let supply = self.plan.pools[pool].bodies[0].supply;
-        who.appetite = who.appetite.clamp(1, (supply / 8).max(1));
-        let qty = who.appetite;
-        let made = who.rng.chance(self.plan.trade.made);
-        let key = self.new_key(customer, pool, region, made, false);
+        let qty = who.appetite.clamp(1, (supply / 8).max(1));
+        let key = self.made_key(customer, pool, node, 0);
         let request = Hold {
             pool: self.plan.pools[pool].bodies[0].name.clone(),
             qty,
-            ttl: None,
+            ttl: Some(Duration::from_secs(4)),
             key: self.oracle.key(key).key.clone(),
             hops: 0,
         };
-        let fate = Fate::Confirm;
-        self.ask_for_hold(
-            customer,
-            Order { key, request, pool, region, fate, hold: None, tries: 0, echo: false },
-        );
+        let (fate, region) = (Fate::Confirm, self.plan.region_of[node]);
+        let order = Order { key, request, pool, region, fate, hold: None, tries: 0, echo: false };
+        let (purpose, request) = (Purpose::Hold { key, qty }, Request::Hold(order.request.clone()));
+        self.call(customer, order, node, purpose, request);
+    }
+
+    /// What was asked for before the world healed is forgotten.
+    pub(super) fn start_afresh(&mut self) {
+        for customer in &mut self.customers {
+            (customer.order, customer.waits_for, customer.appetite) = (None, None, u64::MAX);
+        }
     }
 
     // ---- asking ----------------------------------------------------------------------------------
@@ -319,7 +326,10 @@ impl World {
         if self.customers[customer].rng.chance(0.3) {
             self.agenda.after(20 * MS, Event::Abandoned { node, call });
         }
-        self.failed(customer, call);
+        if self.customers[customer].waits_for == Some(call) {
+            self.wants_less(customer);
+            self.failed(customer, call);
+        }
         Ok(())
     }
 
@@ -332,7 +342,10 @@ impl World {
         self.calls[call].answered = true;
         match word {
             Word::Fault(Delivery::NotSent | Delivery::Unknown | Delivery::Ran) => self.failed(customer, call),
-            Word::Said(Err(refusal)) if may_pass(refusal) => self.failed(customer, call),
+            Word::Said(Err(refusal)) if may_pass(refusal) => {
+                self.wants_less(customer);
+                self.failed(customer, call);
+            }
             Word::Said(_) => self.succeeded(customer, call),
         }
     }
@@ -348,7 +361,7 @@ impl World {
         let settles = held.is_some() && order.fate != Fate::Abandon && !order.echo;
         order.hold = held.or(order.hold);
         if held.is_some() {
-            who.appetite = who.appetite.saturating_mul(2);
+            who.appetite = order.request.qty.saturating_mul(2);
         }
         if settles {
             order.tries = 0;
@@ -359,6 +372,11 @@ impl World {
         self.next_act(customer);
     }
 
+    fn wants_less(&mut self, customer: usize) {
+        let who = &mut self.customers[customer];
+        who.appetite = who.order.as_ref().map_or(1, |order| order.request.qty / 2).max(1);
+    }
+
     fn failed(&mut self, customer: usize, call: usize) {
         let who = &mut self.customers[customer];
         who.waits_for = None;
@@ -366,9 +384,6 @@ impl World {
         let settling = !matches!(self.calls[call].purpose, Purpose::Hold { .. });
         let again =
             if settling { order.tries < 8 } else { order.tries < 5 && who.rng.chance(self.plan.trade.again) };
-        if self.healed.is_some() && !settling {
-            who.appetite = (order.request.qty / 2).max(1);
-        }
         if !again {
             who.finish(order);
         } else {

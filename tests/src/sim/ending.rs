@@ -10,13 +10,12 @@ use super::world::{Event, World};
 
 /// How long after its time an ask may be answered: a slow sync, a stopped process.
 const PATIENCE: Micros = 6 * SECOND;
-/// How long after healing everything must be sold.
-const AT_LAST: Micros = 90 * SECOND;
+/// The longest that nothing is sold while there is something to sell.
+const PAUSE: Micros = 30 * SECOND;
 
 impl World {
     pub(super) fn survey(&mut self) -> Checked {
         let now = self.now();
-        let healed = self.healed.expect("surveys begin when the world heals");
         for (node, life) in self.nodes.iter().enumerate().filter_map(|(i, n)| Some((i, n.life.as_ref()?))) {
             let late = life.asks.values().find(|ask| ask.until + PATIENCE < now);
             demand(late.is_none(), Invariant::Answered, || format!("node {node} has not answered {late:?}"))?;
@@ -26,7 +25,11 @@ impl World {
             self.finished = true;
             return Ok(());
         }
-        demand(now < healed + AT_LAST, Invariant::Progress, || left.unwrap_or_default())?;
+        let sold = self.audits.iter().map(|audit| audit.sold()).sum();
+        if sold > self.progress.0 || self.progress.1 == 0 {
+            self.progress = (sold, now);
+        }
+        demand(now < self.progress.1 + PAUSE, Invariant::Progress, || left.unwrap_or_default())?;
         self.agenda.after(200 * MS, Event::Survey);
         Ok(())
     }
@@ -36,6 +39,15 @@ impl World {
         let lost = self.nodes.iter().filter(|node| node.lost).count();
         let vouched = self.nodes.len() == 1 || self.nodes.len() - lost > 1;
         !self.nodes[node].lost && vouched && !(self.nodes[node].old_disk && lost > 0)
+    }
+
+    /// Whether a node can be expected to sell units of this pool: it knows the pool, or can ask its
+    /// home.
+    pub(super) fn sells(&self, node: usize, pool: usize) -> bool {
+        let plan = &self.plan.pools[pool];
+        let life = self.nodes[node].life.as_ref();
+        let knows = life.is_some_and(|life| life.book.class_of(&plan.bodies[0].name).is_some());
+        self.able(node) && (knows || self.able(plan.home))
     }
 
     /// What is still to be sold or done, in words; nothing when the world may end.

@@ -231,7 +231,7 @@ impl World {
         };
         self.crash(node);
         let region = self.plan.region_of[node];
-        let back = if self.mischief.coin() { 0 } else { -600_000_000 };
+        let back = if self.mischief.coin() { 0 } else { -0 };
         let struck = &mut self.nodes[node];
         let image = struck.copy.take().expect("checked when it was chosen");
         struck.disk.restore(&image);
@@ -272,6 +272,13 @@ impl World {
         self.wake_all();
     }
 
+    /// Whatever was still held when the world healed expires.
+    pub(super) fn expire_all(&mut self) -> Checked {
+        self.nodes.iter_mut().for_each(|node| node.clock.step(360_000_000));
+        self.wake_all();
+        Ok(())
+    }
+
     /// The machines' alarms are on the monotonic clock; after a step of all wall clocks everybody is
     /// looked at.
     fn wake_all(&mut self) {
@@ -289,13 +296,12 @@ impl World {
         self.trace.note(now, "heal", &[], || "everything heals".to_owned());
         self.healed = Some(now);
         self.net.heal();
-        // Hybrid time does not go back, so the right time is the latest that any node has seen. Six
-        // minutes more let every abandoned hold expire.
+        // Hybrid time does not go back, so the right time is the latest that any node has seen.
         let right = BEGINNING_MS + now / 1_000 + self.days * 25 * 3_600_000;
         let latest = self.nodes.iter().map(|node| node.clock.last().millis()).max().unwrap_or(0);
         for node in &mut self.nodes {
             node.stopped_until = 0;
-            node.clock.set(now, right.max(latest) + 360_000);
+            node.clock.set(now, right.max(latest));
         }
         for node in 0..self.nodes.len() {
             self.agenda.after(10 * MS, Event::Begin { node });
@@ -304,10 +310,12 @@ impl World {
             }
         }
         self.wake_all();
+        self.start_afresh();
         for customer in 0..self.customers.len() {
             self.agenda.after(300 * MS, Event::Act { customer });
         }
-        self.agenda.after(3 * SECOND, Event::Survey);
+        self.agenda.after(6 * SECOND, Event::Expire);
+        self.agenda.after(7 * SECOND, Event::Survey);
         Ok(())
     }
 }

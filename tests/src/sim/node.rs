@@ -222,8 +222,7 @@ impl Node {
     pub fn wants(&self, at: Micros) -> Option<Micros> {
         let life = self.life.as_ref()?;
         let deadline = life.book.next_deadline(self.clock.now(at))?;
-        // The production shell waits at least a millisecond.
-        Some(self.clock.when(deadline).max(at + 1_000))
+        Some(self.clock.when(deadline))
     }
 }
 

@@ -39,6 +39,14 @@ pub struct KeyFacts {
     pub forgotten: bool,
 }
 
+impl KeyFacts {
+    /// A key that is used for the first time.
+    #[must_use]
+    pub fn new(key: Key, pool: usize, region: usize) -> Self {
+        Self { key, pool, region, stale_since: None, hold: None, two_bodies: false, forgotten: false }
+    }
+}
+
 /// What is known of a sale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Sale {

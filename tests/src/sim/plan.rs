@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rhumb_actors::escrow::messages::CreatePool;
+use rhumb_actors::escrow::{CreatePool, PoolSpec};
 use rhumb_core::rng::{Rng, Seed};
 use rhumb_core::{DataClass, NodeId, PoolName, Region};
 use rhumb_topology::{Founding, pool_home};
@@ -234,6 +234,32 @@ fn pool(rng: &mut Rng, number: usize, founding: &Founding, regions: &[Region]) -
     }
     let home = founding.nodes().iter().position(|node| node == home).expect("homes are founders");
     PoolPlan { bodies, allowed, creators, home }
+}
+
+impl PoolPlan {
+    /// Whether a pool is what this creator asked for. Without weights, all allowed regions weigh the
+    /// same.
+    #[must_use]
+    pub fn is(&self, creator: usize, spec: &PoolSpec) -> bool {
+        let body = &self.bodies[self.creators[creator].1];
+        let mut weights = body.weights.clone();
+        if weights.is_empty() {
+            weights = self.allowed.iter().map(|region| (region.clone(), 1)).collect();
+        }
+        spec.name == body.name && spec.class == body.class && spec.supply == body.supply && spec.weights == weights
+    }
+
+    /// Whether first shares sum to the supply, and each region's is its quota rounded up or down.
+    #[must_use]
+    pub fn is_fair(&self, spec: &PoolSpec, shares: &BTreeMap<NodeId, u64>) -> bool {
+        let all: u128 = spec.weights.values().map(|weight| u128::from(*weight)).sum();
+        let fair = |(region, weight): (&Region, &u64)| {
+            let units: u64 = shares.iter().filter(|(node, _)| node.region == *region).map(|(_, n)| n).sum();
+            let quota = u128::from(spec.supply) * u128::from(*weight);
+            (quota / all..=quota.div_ceil(all)).contains(&u128::from(units))
+        };
+        shares.values().sum::<u64>() == spec.supply && spec.weights.iter().all(fair)
+    }
 }
 
 impl Trade {

@@ -65,6 +65,8 @@ pub(super) enum Event {
     Trouble(Trouble),
     /// Everything heals.
     Heal,
+    /// What was held when the world healed is given back.
+    Expire,
     /// Is all sold, and everybody answered?
     Survey,
 }
@@ -90,6 +92,8 @@ pub struct World {
     /// What the operator says was sold, by pool and node.
     pub(super) attested: Vec<Vec<Option<u64>>>,
     pub(super) healed: Option<Micros>,
+    /// Units sold at the last survey that found more than the one before, and when that was.
+    pub(super) progress: (u64, Micros),
     pub(super) days: u64,
     disks: Vec<Rng>,
     pub(super) finished: bool,
@@ -134,6 +138,7 @@ impl World {
             exists: vec![None; plan.pools.len()],
             attested: vec![vec![None; count]; plan.pools.len()],
             healed: None,
+            progress: (0, 0),
             days: 0,
             disks: (0..count).map(|i| seed.child(format!("disk {i}")).rng()).collect(),
             finished: false,
@@ -212,6 +217,7 @@ impl World {
             Event::Attest { node } => self.attest(node),
             Event::Trouble(trouble) => self.trouble(trouble),
             Event::Heal => self.heal(),
+            Event::Expire => self.expire_all(),
             Event::Survey => self.survey(),
         }
     }

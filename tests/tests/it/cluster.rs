@@ -1,0 +1,98 @@
+//! The real program, as a user meets it.
+
+use rhumb_tests::cluster::{DevMesh, eventually, run};
+
+const THREE: &str = "us-east,eu-central,ap-southeast";
+
+#[test]
+fn a_seat_is_held_confirmed_and_counted_from_another_region() {
+    let mesh = DevMesh::start(THREE, "off");
+    mesh.ok(&["pool", "create", "concert", "--supply", "100", "--weights", "us-east=50,eu-central=30,ap-southeast=20"]);
+    let held = mesh.ok(&["hold", "concert", "--qty", "2", "--region", "eu-central", "--key", "mine"]);
+    let hold = held["hold"].as_str().expect("an id").to_owned();
+    assert!(hold.starts_with("concert/eu-central/n1/"), "{hold}");
+    let again = mesh.ok(&["hold", "concert", "--qty", "2", "--region", "eu-central", "--key", "mine"]);
+    assert_eq!(again["hold"], hold.as_str(), "the same key never holds twice");
+    let other = mesh.rhumb(&["hold", "concert", "--qty", "3", "--region", "eu-central", "--key", "mine"]);
+    assert_eq!((other.code, other.json["refused"]["code"].as_str()), (1, Some("key_reused")), "{}", other.text);
+    mesh.ok(&["confirm", &hold]);
+    let released = mesh.rhumb(&["release", &hold]);
+    assert_eq!((released.code, released.json["refused"]["code"].as_str()), (1, Some("hold_confirmed")));
+    let audit = mesh.ok(&["pool", "audit", "concert"]);
+    assert_eq!((audit["sold"].as_u64(), audit["oversold"].as_u64()), (Some(2), Some(0)), "{audit}");
+    for invariant in ["I1", "I2", "I3", "I4"] {
+        assert_eq!(audit["invariants"][invariant], true, "{invariant} in {audit}");
+    }
+}
+
+#[test]
+fn rights_move_to_where_they_are_asked_for() {
+    let mesh = DevMesh::start(THREE, "published");
+    mesh.ok(&["pool", "create", "shoes", "--supply", "30", "--weights", "us-east=1"]);
+    // Every unit lies in us-east; a customer in Sydney gets one all the same.
+    eventually("ap-southeast knows the pool", || mesh.rhumb(&["pool", "show", "shoes", "--region", "ap-southeast"]).code == 0);
+    eventually("a hold in ap-southeast", || mesh.rhumb(&["hold", "shoes", "--qty", "1", "--region", "ap-southeast"]).code == 0);
+}
+
+#[test]
+fn what_was_acknowledged_survives_kill_9() {
+    let mesh = DevMesh::start("us-east:2,eu-central,ap-southeast", "off");
+    mesh.ok(&["pool", "create", "concert", "--supply", "1000"]);
+    let holds: Vec<String> = ["us-east", "eu-central", "ap-southeast"]
+        .iter()
+        .cycle()
+        .take(9)
+        .map(|region| {
+            let held = mesh.ok(&["hold", "concert", "--qty", "1", "--region", region]);
+            held["hold"].as_str().expect("an id").to_owned()
+        })
+        .collect();
+    for node in ["us-east/n1", "ap-southeast/n1"] {
+        let pid = mesh.kill_9(node);
+        eventually("the node is started again", || mesh.node(node)["pid"].as_u64() != Some(pid));
+    }
+    for hold in &holds {
+        mesh.ok(&["confirm", hold]);
+    }
+    let audit = mesh.ok(&["pool", "audit", "concert"]);
+    assert_eq!((audit["sold"].as_u64(), audit["oversold"].as_u64()), (Some(9), Some(0)), "{audit}");
+}
+
+#[test]
+fn a_mesh_stopped_in_order_starts_again_on_its_data() {
+    let mut mesh = DevMesh::start("us-east,eu-central", "off");
+    mesh.ok(&["pool", "create", "concert", "--supply", "10"]);
+    let held = mesh.ok(&["hold", "concert", "--qty", "1", "--region", "us-east"]);
+    mesh.restart("us-east,eu-central", "off");
+    mesh.ok(&["confirm", held["hold"].as_str().expect("an id")]);
+    assert_eq!(mesh.ok(&["pool", "audit", "concert"])["sold"], 1);
+}
+
+#[test]
+fn refusals_faults_and_mistakes_have_exit_codes_of_their_own() {
+    let mesh = DevMesh::start("us-east", "off");
+    let code = |arguments: &[&str]| mesh.rhumb(arguments).code;
+    assert_eq!(code(&["hold", "nothing", "--qty", "1", "--region", "us-east"]), 1, "refused: no such pool");
+    assert_eq!(code(&["pool", "create", "x", "--supply", "5", "--class", "personal"]), 1, "refused: no policy for it");
+    assert_eq!(code(&["hold", "x", "--qty", "one"]), 2, "usage");
+    assert_eq!(code(&["confirm", "not-a-hold"]), 2, "usage");
+    mesh.ok(&["pool", "create", "few", "--supply", "1"]);
+    mesh.ok(&["hold", "few", "--qty", "1", "--region", "us-east"]);
+    let exhausted = mesh.rhumb(&["hold", "few", "--qty", "1", "--region", "us-east"]);
+    assert_eq!((exhausted.code, exhausted.json["refused"]["code"].as_str()), (1, Some("exhausted")), "held, not sold");
+    let identity = mesh.data().join("client");
+    let identity = identity.to_str().expect("a path is text");
+    let nobody = run(mesh.directory(), &["-o", "json", "--endpoint", "127.0.0.1:1", "--identity", identity, "hold", "few", "--qty", "1"]);
+    assert_eq!(nobody.code, 3, "nobody listens there: {}", nobody.text);
+}
+
+#[test]
+fn the_demo_in_small_keeps_every_promise() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let demo = run(directory.path(), &["-o", "json", "demo", "--seats", "400", "--rate", "150"]);
+    assert_eq!(demo.code, 0, "{}", demo.text);
+    assert_eq!((demo.json["sold"].as_u64(), demo.json["oversold"].as_u64()), (Some(400), Some(0)), "{}", demo.text);
+    for invariant in ["I1", "I2", "I3", "I4", "I5"] {
+        assert_eq!(demo.json["invariants"][invariant], true, "{invariant} in {}", demo.text);
+    }
+}

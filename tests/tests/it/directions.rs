@@ -1,0 +1,70 @@
+//! Imports go one way only. Reads `cargo metadata`, so that a new edge cannot slip in with a change of
+//! a manifest.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+
+use serde_json::Value;
+
+/// What each room may import. A room that is not listed may not exist.
+fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
+    BTreeMap::from([
+        ("rhumb-core", &[][..]),
+        ("rhumb-topology", &["rhumb-core"]),
+        ("rhumb-transport", &["rhumb-core"]),
+        ("rhumb-storage", &["rhumb-core"]),
+        ("rhumb-actors", &["rhumb-core", "rhumb-topology", "rhumb-transport", "rhumb-storage"]),
+        ("rhumb", &["rhumb-core", "rhumb-topology", "rhumb-transport", "rhumb-storage", "rhumb-actors"]),
+        (
+            "rhumb-tests",
+            &["rhumb-core", "rhumb-topology", "rhumb-transport", "rhumb-storage", "rhumb-actors", "rhumb"],
+        ),
+    ])
+}
+
+/// The edges of the workspace that go up, sideways or to nowhere.
+fn wrong_edges(metadata: &Value) -> Vec<String> {
+    let allowed = allowed();
+    let mut wrong = Vec::new();
+    for package in metadata["packages"].as_array().into_iter().flatten() {
+        let name = package["name"].as_str().unwrap_or_default();
+        let Some(may) = allowed.get(name) else {
+            wrong.push(format!("{name} is no room"));
+            continue;
+        };
+        for dependency in package["dependencies"].as_array().into_iter().flatten() {
+            let on = dependency["name"].as_str().unwrap_or_default();
+            // A crate may name itself among its dev-dependencies, to switch its own features on.
+            if on.starts_with("rhumb") && on != name && !may.contains(&on) {
+                wrong.push(format!("{name} imports {on}"));
+            }
+        }
+    }
+    wrong
+}
+
+#[test]
+fn imports_go_one_way_only() {
+    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version", "1", "--no-deps", "--offline", "--manifest-path", manifest])
+        .output()
+        .expect("cargo runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: Value = serde_json::from_slice(&output.stdout).expect("cargo prints JSON");
+    assert!(metadata["packages"].as_array().is_some_and(|packages| packages.len() >= 7));
+    assert_eq!(wrong_edges(&metadata), Vec::<String>::new());
+}
+
+#[test]
+fn an_edge_that_goes_up_or_sideways_is_named() {
+    let metadata = serde_json::json!({ "packages": [
+        { "name": "rhumb-storage", "dependencies": [{ "name": "rhumb-transport" }, { "name": "serde" }] },
+        { "name": "rhumb-core", "dependencies": [{ "name": "rhumb" }] },
+        { "name": "rhumb-attic", "dependencies": [] },
+    ]});
+    assert_eq!(
+        wrong_edges(&metadata),
+        ["rhumb-storage imports rhumb-transport", "rhumb-core imports rhumb", "rhumb-attic is no room"]
+    );
+}
