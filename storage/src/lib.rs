@@ -22,6 +22,8 @@ pub mod fault;
 pub mod hot;
 pub mod keys;
 pub mod memory;
+#[cfg(feature = "rocks")]
+pub mod rocks;
 pub mod sled;
 pub mod store;
 
@@ -33,4 +35,6 @@ pub use engine::{Engine, Ops, Pressure};
 pub use fault::{EngineOpenError, FaultCause, StorageFault};
 pub use hot::{CommitError, Durability, HotStore, Refusal};
 pub use memory::{MemoryDisk, MemoryEngine};
+#[cfg(feature = "rocks")]
+pub use rocks::RocksEngine;
 pub use store::{Fenced, OpenError, Store, WriteError};
