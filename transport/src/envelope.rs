@@ -20,6 +20,8 @@
 //! * Invariant: damage that leaves lengths untrustworthy is [`Broken`] and ends the connection; a frame
 //!   that is whole but says nonsense is a fault of that message alone.
 
+mod deframe;
+
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -28,6 +30,9 @@ use rhumb_core::{DataClass, Epoch, Guarantee, HybridTime};
 use thiserror::Error;
 
 use crate::message::TraceContext;
+
+pub use deframe::Deframer;
+use deframe::Lengths;
 
 /// Bytes of the fixed header.
 pub const FIXED: usize = 72;
@@ -304,45 +309,6 @@ fn checksum(head: &[u8], body: &[u8]) -> u32 {
     crc32c::crc32c_append(crc, body)
 }
 
-/// The lengths of a frame, checked against the cap.
-#[derive(Debug, Clone, Copy)]
-struct Lengths {
-    head: usize,
-    body: usize,
-}
-
-impl Lengths {
-    /// Reads them from the first bytes of a frame; `None` when there are too few.
-    fn read(bytes: &[u8], cap: usize) -> Result<Option<Self>, Broken> {
-        if bytes.len() < FIXED {
-            return Ok(None);
-        }
-        let mut at = bytes;
-        let magic = at.get_u16();
-        if magic != MAGIC {
-            return Err(Broken::Magic(magic));
-        }
-        let version = at.get_u8();
-        if version != VERSION {
-            return Err(Broken::Version(version));
-        }
-        at.advance(3);
-        let head = usize::from(at.get_u16());
-        if !(FIXED..=MAX_HEAD).contains(&head) {
-            return Err(Broken::Head(head));
-        }
-        let lengths = Self { head, body: at.get_u32() as usize };
-        if lengths.total() > cap {
-            return Err(Broken::OverCap { bytes: lengths.total(), cap });
-        }
-        Ok(Some(lengths))
-    }
-
-    fn total(self) -> usize {
-        self.head.saturating_add(self.body)
-    }
-}
-
 /// Reads a frame whose lengths and checksum hold.
 struct Reader<'a> {
     fixed: &'a [u8],
@@ -436,45 +402,6 @@ impl<'a> Reader<'a> {
 
     fn nonsense(&self, reason: String) -> FrameError {
         FrameError::Message { kind: self.kind, id: self.id, name: self.name.clone(), reason }
-    }
-}
-
-/// Cuts a stream of bytes into frames. The cap is checked before anything is set aside for a frame.
-#[derive(Debug)]
-pub struct Deframer {
-    buffer: BytesMut,
-    cap: usize,
-}
-
-impl Deframer {
-    /// Frames of at most `cap` bytes.
-    #[must_use]
-    pub fn new(cap: usize) -> Self {
-        Self { buffer: BytesMut::new(), cap }
-    }
-
-    /// Takes bytes as they come.
-    pub fn feed(&mut self, bytes: &[u8]) {
-        self.buffer.extend_from_slice(bytes);
-    }
-
-    /// The next whole frame, if it has come.
-    ///
-    /// # Errors
-    /// [`Broken`]: the stream cannot be read any further.
-    pub fn next_frame(&mut self) -> Result<Option<Bytes>, Broken> {
-        let Some(lengths) = Lengths::read(&self.buffer, self.cap)? else { return Ok(None) };
-        if self.buffer.len() < lengths.total() {
-            self.buffer.reserve(lengths.total() - self.buffer.len());
-            return Ok(None);
-        }
-        Ok(Some(self.buffer.split_to(lengths.total()).freeze()))
-    }
-
-    /// Whether part of a frame has come. A stream that ends here was cut.
-    #[must_use]
-    pub fn mid_frame(&self) -> bool {
-        !self.buffer.is_empty()
     }
 }
 

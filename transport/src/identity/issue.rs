@@ -40,6 +40,7 @@ pub struct Validity {
 impl Validity {
     /// From now (less five minutes, for clocks that differ) and for so long.
     #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "certificates are issued by shells, in wall-clock time")]
     pub fn for_the_next(ttl: Duration) -> Self {
         let now = SystemTime::now();
         Self { not_before: now - SKEW, not_after: now + ttl }
@@ -219,6 +220,11 @@ mod tests {
         Validity::for_the_next(Duration::from_secs(3600))
     }
 
+    /// Within the hour: its beginning lies five minutes back.
+    fn now() -> Duration {
+        since_1970(hour().not_before + SKEW)
+    }
+
     fn since_1970(at: SystemTime) -> Duration {
         at.duration_since(SystemTime::UNIX_EPOCH).expect("after 1970")
     }
@@ -231,7 +237,7 @@ mod tests {
             let credentials = issued.credentials().expect("usable");
             assert_eq!(credentials.principal(), &who);
             assert_eq!(credentials.trust_domain().as_str(), "mesh.example");
-            credentials.verify(since_1970(SystemTime::now())).expect("a peer would take it");
+            credentials.verify(now()).expect("a peer would take it");
         }
     }
 
@@ -255,14 +261,14 @@ mod tests {
         assert_eq!(again.trust_domain(), first.trust_domain());
         let mut issued = again.issue(&principal(Role::Node, "n1"), hour()).expect("issued");
         issued.authorities_pem = first.certificate_pem().to_owned();
-        issued.credentials().expect("usable").verify(since_1970(SystemTime::now())).expect("believed");
+        issued.credentials().expect("usable").verify(now()).expect("believed");
     }
 
     #[test]
     fn a_certificate_of_another_authority_is_not_believed() {
         let mut issued = authority().issue(&principal(Role::Node, "n1"), hour()).expect("issued");
         issued.authorities_pem = authority().certificate_pem().to_owned();
-        let refused = issued.credentials().expect("readable").verify(since_1970(SystemTime::now()));
+        let refused = issued.credentials().expect("readable").verify(now());
         assert!(matches!(refused, Err(CredentialsError::Identity(IdentityError::UnknownAuthority))));
     }
 

@@ -156,7 +156,7 @@ async fn of_two_that_dial_each_other_at_once_one_connection_stays_and_both_agree
 async fn a_frozen_peer_fails_its_calls_as_silent_and_is_found_again() {
     let authority = authority();
     let a = Member::start(&authority, "us-east/n1");
-    let (thaw, frozen) = mpsc::channel::<()>();
+    let (thaw, frozen) = mpsc::sync_channel::<()>(1);
     let (started, start) = tokio::sync::oneshot::channel();
     let (freeze, told) = tokio::sync::oneshot::channel::<()>();
     let (end, ended) = tokio::sync::oneshot::channel::<()>();

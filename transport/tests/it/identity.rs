@@ -2,7 +2,7 @@
 
 use std::pin::pin;
 use std::task::Poll;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use rhumb_core::{ClusterId, NodeId, Region, Role};
 use rhumb_transport::hello::Hello;
@@ -102,9 +102,11 @@ async fn a_node_of_another_authority_is_not_spoken_to() {
 #[tokio::test]
 async fn an_expired_certificate_is_refused_and_both_sides_know_why() {
     let scene = Scene::set().await;
-    let now = SystemTime::now();
-    let past =
-        Validity { not_before: now - Duration::from_secs(7200), not_after: now - Duration::from_secs(3600) };
+    let begun = hour().not_before;
+    let past = Validity {
+        not_before: begun - Duration::from_secs(7200),
+        not_after: begun - Duration::from_secs(3600),
+    };
     let id = node("ap-southeast/n1");
     let stranger = stranger(&credentials(&scene.authority, Role::Node, &id, past), &id);
     let told = scene.turned_away(&stranger).await;
@@ -277,6 +279,21 @@ async fn before_hello_a_peer_may_open_one_stream_and_has_little_time() {
     assert!(matches!(node.handlers.seen.lock().refused[0], ConnectError::Timeout(_)));
     let (connection, _send, _receive) = raw.greet(node.addr(), &id).await;
     tokio::time::timeout(SOON, connection.open_uni()).await.expect("after HELLO").expect("opened");
+}
+
+#[tokio::test]
+async fn who_stalls_in_a_handshake_holds_its_place_no_longer_than_the_deadline() {
+    let authority = authority();
+    let id = node("us-east/n1");
+    let narrow =
+        TransportSettings { handshakes: 1, handshake_timeout: Duration::from_millis(500), ..settings() };
+    let node = Member::with(&credentials(&authority, Role::Node, &id, hour()), identity_of(&id), narrow);
+    let raw = Raw::new(&authority, Some("c"), b"rhumb/1");
+    let _stalled = raw.connect(node.addr(), &id).await.expect("connected");
+    let refused = crate::mesh::client(&authority, "us-east/till", &node).await.expect_err("no place");
+    assert!(matches!(refused, ConnectError::Lost(_)), "{refused}");
+    node.handlers.until("the stalled one is turned away", |seen| !seen.refused.is_empty()).await;
+    crate::mesh::client(&authority, "us-east/till", &node).await.expect("there is a place");
 }
 
 /// Whether a future is not ready at once.

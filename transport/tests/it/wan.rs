@@ -83,10 +83,10 @@ async fn order_within_a_pair_holds_over_a_network_that_loses_and_reorders() {
     let world = World::new(1, &plan);
     world.dial(&world.low, &world.high);
     world.connected().await;
-    const COUNT: u32 = 400;
+    const COUNT: u32 = 300;
     for number in 0..COUNT {
         for pair in 0..4u64 {
-            let body = [pair.to_be_bytes().as_slice(), &number.to_be_bytes(), &[0; 500]].concat();
+            let body = [pair.to_be_bytes().as_slice(), &number.to_be_bytes(), &[0; 100]].concat();
             world.low.transport.tell(&world.high.id, pair, request("note", &body)).expect("room for all");
         }
     }
