@@ -5,3 +5,4 @@
 
 pub mod escrow;
 pub mod remote;
+pub mod storage;

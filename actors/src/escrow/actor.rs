@@ -10,16 +10,21 @@ use futures::future::BoxFuture;
 use futures::stream;
 use rhumb_core::effects::Release;
 use rhumb_core::{
-    Barrier, DataClass, Direction, Fault, FaultKind, Gate, NodeId, Now, Passage, PoolName, Region, Ticket,
+    Barrier, DataClass, Direction, Fault, FaultKind, Gate, Mono, NodeId, Now, Passage, PoolName, Region,
+    Ticket,
 };
 use tokio::sync::{oneshot, watch};
 
 use super::book::{Answer, Book, Effect, Input, Out, Request, Stranded, Token};
-use super::messages::{PeerMessage, PoolSpec, Refusal, Row, Standing};
+use super::messages::{PeerMessage, Refusal, Row, Standing};
 use crate::storage::{StorageHandle, Window};
 
 /// How many asks may wait in the mailbox.
 const MAILBOX: usize = 8_192;
+/// How many asks may be under way in the machine: parked, waiting for the disk, or passed on.
+const MAX_ASKS: usize = 16_384;
+/// When a caller that found no room may ask again.
+const OVERLOADED: Duration = Duration::from_millis(100);
 /// How many batches the actor has under way with storage at a time.
 const WINDOW: usize = 64;
 
@@ -33,7 +38,13 @@ pub trait World: Send + Sync + 'static {
     /// Tells a peer something. It may be lost: all that peers tell each other is sent again.
     fn tell(&self, to: &NodeId, message: PeerMessage);
     /// Asks another node in the caller's stead.
-    fn forward(&self, to: NodeId, request: Request, class: DataClass, within: Duration) -> BoxFuture<'static, Outcome>;
+    fn forward(
+        &self,
+        to: NodeId,
+        request: Request,
+        class: DataClass,
+        within: Duration,
+    ) -> BoxFuture<'static, Outcome>;
     /// The machine or the store below it can not go on: stop the process.
     fn halt(&self, reason: String);
 }
@@ -60,10 +71,17 @@ pub struct EscrowRegion {
     world: Arc<dyn World>,
     gate: Arc<dyn Gate>,
     region: Region,
-    asks: HashMap<Token, (PoolName, oneshot::Sender<Answered>)>,
+    asks: HashMap<Token, Asked>,
     last_token: u64,
     timer: Option<SpawnHandle>,
     committed: watch::Sender<Committed>,
+}
+
+/// Somebody waits for an answer.
+struct Asked {
+    pool: PoolName,
+    until: Mono,
+    reply: oneshot::Sender<Answered>,
 }
 
 /// How far this actor's batches are durable.
@@ -141,20 +159,27 @@ impl EscrowRegion {
         match effect {
             Effect::Reply { token, answer } => self.answer(token, Ok(answer)),
             Effect::Peer { to, message } => self.world.tell(&to, message),
-            Effect::Halt { reason } => self.world.halt(reason),
-            Effect::Forward { token, to, request, within } => {
-                let class = self.book.class_of(request.pool()).cloned().unwrap_or_else(|| class_of(&request));
-                let outcome = self.world.forward(to, request, class, within).into_actor(self);
-                ctx.spawn(outcome.map(move |outcome, actor, _| actor.answer(token, outcome)));
-            }
+            Effect::Forward { token, to, request } => self.forward(token, to, request, ctx),
         }
     }
 
+    fn forward(&mut self, token: Token, to: NodeId, request: Request, ctx: &mut Context<Self>) {
+        let until = self.asks.get(&token).map_or(Mono::default(), |asked| asked.until);
+        let within = until.since(self.world.now().mono);
+        let class = self.book.class_of(request.pool()).cloned().unwrap_or_else(|| class_of(&request));
+        let outcome = self.world.forward(to, request, class, within).into_actor(self);
+        ctx.spawn(outcome.map(move |outcome, actor, ctx| {
+            let exhausted = matches!(outcome, Ok(Err(Refusal::Exhausted { .. })));
+            actor.answer(token, outcome);
+            actor.step(Input::Forwarded { token, exhausted }, ctx);
+        }));
+    }
+
     fn answer(&mut self, token: Token, outcome: Outcome) {
-        if let Some((pool, reply)) = self.asks.remove(&token) {
-            let class = self.book.class_of(&pool).cloned().unwrap_or_else(DataClass::control);
+        if let Some(asked) = self.asks.remove(&token) {
+            let class = self.book.class_of(&asked.pool).cloned().unwrap_or_else(DataClass::control);
             // A caller that has gone needs no answer; what it asked for is durable all the same.
-            reply.send(Answered { outcome, class }).ok();
+            asked.reply.send(Answered { outcome, class }).ok();
         }
     }
 
@@ -222,10 +247,14 @@ impl Handler<Ask> for EscrowRegion {
 
     fn handle(&mut self, ask: Ask, ctx: &mut Self::Context) {
         let pool = ask.request.pool().clone();
+        if self.asks.len() >= MAX_ASKS {
+            let outcome = Ok(Err(Refusal::Overloaded { retry_after: OVERLOADED }));
+            ask.reply.send(Answered { outcome, class: DataClass::control() }).ok();
+            return;
+        }
         if let Some(class) = self.book.class_of(&pool) {
             // The caller did not say the class; the pool has one, so the gate is asked here.
-            let passage =
-                Passage { direction: Direction::Ingress, class, from: &ask.from, to: &self.region };
+            let passage = Passage { direction: Direction::Ingress, class, from: &ask.from, to: &self.region };
             if let Err(refusal) = self.gate.check(passage) {
                 ask.reply.send(faulted(Fault::not_sent(FaultKind::Gate(refusal)))).ok();
                 return;
@@ -233,8 +262,8 @@ impl Handler<Ask> for EscrowRegion {
         }
         self.last_token += 1;
         let token = Token(self.last_token);
-        self.asks.insert(token, (pool, ask.reply));
         let until = self.world.now().mono.plus(ask.within);
+        self.asks.insert(token, Asked { pool, until, reply: ask.reply });
         self.step(Input::Ask { token, request: ask.request, until }, ctx);
     }
 }
@@ -248,11 +277,10 @@ impl Handler<Tell> for EscrowRegion {
     type Result = ();
 
     fn handle(&mut self, Tell(reply): Tell, _: &mut Self::Context) {
-        let now = self.world.now();
-        let pools = self.book.pools().map(|spec| PoolReport {
-            spec: spec.clone(),
-            row: self.book.row(&spec.name).unwrap_or_default(),
-            stranded: self.book.stranded(now, &spec.name),
+        let pools = self.book.pools().map(|pool| PoolReport {
+            pool: pool.clone(),
+            row: self.book.row(pool).unwrap_or_default(),
+            stranded: self.book.stranded(pool),
         });
         reply.send(EscrowReport { standing: self.book.standing(), pools: pools.collect() }).ok();
     }
@@ -270,8 +298,8 @@ pub struct EscrowReport {
 /// One pool on one node.
 #[derive(Debug, Clone)]
 pub struct PoolReport {
-    /// What the pool is.
-    pub spec: PoolSpec,
+    /// Which.
+    pub pool: PoolName,
     /// The node's row.
     pub row: Row,
     /// Rights that nobody can spend now.
@@ -324,13 +352,15 @@ impl EscrowHandle {
         request: Request,
         from: Region,
         within: Duration,
-    ) -> impl Future<Output = Answered> + Send + 'static {
+    ) -> impl Future<Output = Answered> + Send + use<> {
         let (reply, answered) = oneshot::channel();
         let sent = self.address.try_send(Ask { request, from, within, reply });
         async move {
             match sent {
                 Ok(()) => {}
-                Err(SendError::Full(_)) => return faulted(Fault::not_sent(FaultKind::Full("the escrow mailbox".into()))),
+                Err(SendError::Full(_)) => {
+                    return faulted(Fault::not_sent(FaultKind::Full("the escrow mailbox".into())));
+                }
                 Err(SendError::Closed(_)) => return faulted(Fault::not_sent(FaultKind::Draining)),
             }
             match tokio::time::timeout(within, answered).await {

@@ -66,6 +66,22 @@ pub enum Request {
     Attest(AttestPool),
 }
 
+impl Request {
+    /// The pool that it is about.
+    #[must_use]
+    pub fn pool(&self) -> &PoolName {
+        match self {
+            Self::Create { request, .. } => &request.name,
+            Self::Show(show) => &show.pool,
+            Self::ReadRow(read) => &read.pool,
+            Self::Hold(hold) => &hold.pool,
+            Self::Confirm(confirm) => &confirm.hold.pool,
+            Self::Release(release) => &release.hold.pool,
+            Self::Attest(attest) => &attest.pool,
+        }
+    }
+}
+
 /// What callers are answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
@@ -283,6 +299,13 @@ impl Book {
         self.custody.standing()
     }
 
+    /// What is known here of a peer's disk: the latest life in which it was believed, and its highest
+    /// durable commit number in that life.
+    #[must_use]
+    pub fn witnessed(&self, peer: &NodeId) -> Option<(Incarnation, u64)> {
+        self.custody.witnessed(peer)
+    }
+
     /// This life of the node.
     #[must_use]
     pub fn life(&self) -> Incarnation {
@@ -310,11 +333,18 @@ impl Book {
         if !pool.may_spend() {
             stranded.here = pool.ledger.available() + pool.ledger.holds().held();
         }
-        for (node, line) in pool.lines.iter().filter(|(node, _)| self.custody.is_down(node)) {
+        for (node, line) in pool.lines.iter().filter(|(_, line)| line.down) {
             let on_the_way = pool.ledger.link(node).granted.saturating_sub(line.acknowledged);
             stranded.away += line.heard.map_or(0, |(_, figures)| figures.available) + on_the_way;
         }
         stranded
+    }
+
+    /// How far a hold of this node has come.
+    #[cfg(test)]
+    pub(crate) fn stage(&self, hold: &super::messages::HoldId) -> Option<super::records::Stage> {
+        let holds = self.pools.get(&hold.pool)?.ledger.holds();
+        holds.find((hold.incarnation, hold.number)).map(|row| row.stage)
     }
 
     // ---- steps ---------------------------------------------------------------------------------
@@ -431,6 +461,9 @@ impl Book {
         let Some(pool) = self.pools.get_mut(name) else { return false };
         let attested = pool.ledger.counts().attested.map(|attested| attested.floor);
         pool.standing = self.custody.standing_in(pool.ledger.pool(), attested);
+        for (node, line) in &mut pool.lines {
+            line.down = self.custody.is_down(node);
+        }
         let more = self.expire(now, name, out);
         self.serve(now, name, out);
         self.level(now, name, out);

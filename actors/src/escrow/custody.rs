@@ -278,6 +278,11 @@ impl Custody {
         }
     }
 
+    /// What would be answered of a peer.
+    pub(crate) fn witnessed(&self, peer: &NodeId) -> Option<(Incarnation, u64)> {
+        self.witnesses.get(peer).map(|witness| (witness.row.life, witness.row.highest))
+    }
+
     /// Whether what this life of a peer granted is refused.
     pub(crate) fn refuses(&self, from: &NodeId, life: Incarnation) -> bool {
         self.witnesses.get(from).is_some_and(|witness| life < witness.row.refuse_before)

@@ -249,8 +249,9 @@ mod tests {
 
     #[test]
     fn nobody_is_asked_for_more_than_equal_cover() {
-        // 1,200 in all, and this node has 60 % of the demand: its fair part is 720, it has 100.
-        assert_eq!(plan(100, 0, 600, &[("eu", Some((500, 150))), ("us", Some((600, 250)))]), "us=350 eu=270");
+        // 1,200 in all, and this node has 60 % of the demand: its fair part is 720, it has 100. Each donor
+        // keeps a second of its own demand.
+        assert_eq!(plan(100, 0, 600, &[("eu", Some((500, 150))), ("us", Some((600, 250)))]), "eu=350 us=270");
     }
 
     #[test]

@@ -43,6 +43,8 @@ pub(crate) struct Line {
     /// The most it is known to have sold.
     pub(crate) consumed: u64,
     pub(crate) heard: Option<(Mono, Figures)>,
+    /// It can not be reached.
+    pub(crate) down: bool,
     said: Option<Said>,
     /// Something is new to it.
     news: bool,
@@ -63,6 +65,7 @@ pub(crate) struct Pool {
     pub(crate) tallies: Tallies,
     pub(crate) standing: Standing,
     planned: Option<Mono>,
+    asked: Option<Mono>,
     /// When it is to be looked at again: its entry in the book's timers.
     pub(crate) wake: Option<Mono>,
 }
@@ -80,6 +83,7 @@ impl Pool {
             tallies: Tallies::default(),
             standing: Standing::Unproven,
             planned: None,
+            asked: None,
             wake: None,
         }
     }
@@ -154,9 +158,11 @@ impl Pool {
 
     /// Plans whom to ask for rights, if it is time to.
     pub(crate) fn plan(&mut self, now: Mono, me: &NodeId, settings: &EscrowSettings) {
-        let spacing =
-            if self.parked.is_empty() { settings.level.plan_spacing } else { settings.level.ask_spacing };
-        if self.planned.is_some_and(|planned| now < planned.plus(spacing)) {
+        let (last, spacing) = match self.parked.is_empty() {
+            true => (self.planned, settings.level.plan_spacing),
+            false => (self.asked, settings.level.ask_spacing),
+        };
+        if last.is_some_and(|last| now < last.plus(spacing)) {
             return;
         }
         self.planned = Some(now);
@@ -172,7 +178,10 @@ impl Pool {
             let want = asks.iter().find(|ask| ask.node == *node).map_or(0, |ask| ask.want);
             let need = accepted.saturating_add(want);
             // An ask that only shrinks need not be said: the peer's grant may be on its way.
-            line.news |= want > 0 && need > line.need;
+            if want > 0 && (need > line.need || line.has_answered()) {
+                line.news = true;
+                self.asked = Some(now);
+            }
             line.need = need;
         }
     }
@@ -203,16 +212,9 @@ impl Pool {
     }
 
     /// Whether nothing can come from any other node now: each has just said so, or cannot be reached.
-    pub(crate) fn is_hopeless(
-        &self,
-        now: Mono,
-        settings: &EscrowSettings,
-        down: impl Fn(&NodeId) -> bool,
-    ) -> bool {
-        self.lines.iter().all(|(node, line)| {
-            let dry = |known: Known| settings.level.spare(known) == 0;
-            line.known(now, settings.fresh).map_or_else(|| down(node), dry)
-        })
+    pub(crate) fn is_hopeless(&self, now: Mono, settings: &EscrowSettings) -> bool {
+        let dry = |known: Known| settings.level.spare(known) == 0;
+        self.lines.values().all(|line| line.down || line.known(now, settings.fresh).is_some_and(dry))
     }
 
     /// The messages that are due to other nodes of the pool.
@@ -222,7 +224,8 @@ impl Pool {
         life: Incarnation,
         settings: &EscrowSettings,
     ) -> Vec<(NodeId, Level)> {
-        if self.standing == Standing::Restored {
+        // A node that does not know its own rights has nothing to say of them.
+        if !self.may_spend() {
             return Vec::new();
         }
         let figures = self.figures(now);
@@ -285,9 +288,15 @@ impl Line {
         self.said.is_some() && !self.news
     }
 
+    /// Whether the peer has spoken since it was last told something.
+    fn has_answered(&self) -> bool {
+        let heard = self.heard.map(|(at, _)| at);
+        heard >= self.said.map(|said| said.at)
+    }
+
     /// What is known of the peer now: nothing, if it has been silent.
     fn known(&self, now: Mono, fresh: Duration) -> Option<Known> {
-        let (at, figures) = self.heard?;
+        let (at, figures) = self.heard.filter(|_| !self.down)?;
         (now.since(at) < fresh).then_some(Known { available: figures.available, demand: figures.demand })
     }
 

@@ -1,1 +1,8 @@
+//! Checks of the escrow machine: stories told to a small interpreter, golden bytes, and properties.
 
+mod conservation;
+mod golden;
+mod stories;
+mod world;
+
+use world::check;

@@ -23,7 +23,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 
 /// A region and its weight: `us-east=50`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RegionWeight(pub Region, pub u64);
+pub(super) struct RegionWeight(pub(super) Region, pub(super) u64);
 
 impl FromStr for RegionWeight {
     type Err = String;

@@ -31,8 +31,11 @@ impl NodeClock {
     /// A clock under a durable ceiling. The wall clock must have passed every earlier one.
     #[must_use]
     pub fn new(ceiling: HybridTime, max_offset: Duration) -> Self {
-        let inner =
-            Inner { hybrid: HybridClock::new(ceiling, max_offset), started: Instant::now(), offset_ms: offset().into() };
+        let inner = Inner {
+            hybrid: HybridClock::new(ceiling, max_offset),
+            started: Instant::now(),
+            offset_ms: offset().into(),
+        };
         Self { inner: Arc::new(inner) }
     }
 

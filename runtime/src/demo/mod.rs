@@ -37,7 +37,8 @@ use report::{Cut, DemoReport, Evidence, Kill, ms};
 use script::{Act, Script};
 
 /// The regions, their weight in the first split, and their share of the customers.
-const REGIONS: [(&str, u64, u64); 3] = [("us-east", 50, 20), ("eu-central", 30, 20), ("ap-southeast", 20, 60)];
+const REGIONS: [(&str, u64, u64); 3] =
+    [("us-east", 50, 20), ("eu-central", 30, 20), ("ap-southeast", 20, 60)];
 /// Who is killed.
 const KILLED: &str = "ap-southeast";
 /// Who is cut off.
@@ -85,7 +86,10 @@ pub async fn run(
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<Outcome> {
     tokio::pin!(stop);
-    progress.event(None, "starting three regions as three processes, with the published round trips between them");
+    progress.event(
+        None,
+        "starting three regions as three processes, with the published round trips between them",
+    );
     let began = Instant::now();
     let program = std::env::current_exe()?;
     let mesh = tokio::select! {
@@ -93,7 +97,10 @@ pub async fn run(
         () = &mut stop => return Ok(Outcome::Stopped),
     };
     for node in mesh.nodes() {
-        progress.event(None, &format!("  {:<16} process {}, QUIC at {}", node.id().to_string(), node.pid, node.quic));
+        progress.event(
+            None,
+            &format!("  {:<16} process {}, QUIC at {}", node.id().to_string(), node.pid, node.quic),
+        );
     }
     progress.event(None, &format!("ready after {:.1} s", began.elapsed().as_secs_f64()));
     let outcome = tokio::select! {
@@ -108,7 +115,13 @@ pub async fn run(
 fn dev_options(data: &Path) -> anyhow::Result<DevOptions> {
     let regions = REGIONS.map(|(name, _, _)| Region::new(name).map(|region| (region, 1)));
     let regions = regions.into_iter().collect::<Result<_, _>>()?;
-    Ok(DevOptions { regions, data: data.to_owned(), wan: WanChoice::Published, ready_file: None, restart: false })
+    Ok(DevOptions {
+        regions,
+        data: data.to_owned(),
+        wan: WanChoice::Published,
+        ready_file: None,
+        restart: false,
+    })
 }
 
 async fn sell(
@@ -197,7 +210,8 @@ async fn create(
     let operator = MeshClient::new(mesh.operator_identity(), directory.clone())?;
     let weights = REGIONS.map(|(name, weight, _)| Region::new(name).map(|region| (region, weight)));
     let weights = weights.into_iter().collect::<Result<_, _>>()?;
-    let message = CreatePool { name: pool.clone(), class: DataClass::new("inventory")?, supply: seats, weights };
+    let message =
+        CreatePool { name: pool.clone(), class: DataClass::new("inventory")?, supply: seats, weights };
     let node = &directory.nodes().first().context("a mesh has a node")?.0;
     let created = operator.ask(node, &message, Duration::from_secs(10)).await?;
     operator.close().await;

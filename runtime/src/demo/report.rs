@@ -68,7 +68,7 @@ pub struct Cut {
 }
 
 /// One region's figures.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RegionReport {
     /// Which.
     pub region: Region,
@@ -110,7 +110,7 @@ pub struct Check {
 }
 
 /// What the demo found.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct DemoReport {
     /// Whether every check holds.
     pub verdict: bool,

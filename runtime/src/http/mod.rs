@@ -51,7 +51,9 @@ pub fn serve(listener: TcpListener, subject: Arc<dyn Subject>) -> JoinHandle<()>
 /// # Errors
 /// Says which address could not be had.
 pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.map_err(|e| anyhow::anyhow!("admin HTTP cannot listen on {address}: {e}"))
+    TcpListener::bind(address)
+        .await
+        .map_err(|e| anyhow::anyhow!("admin HTTP cannot listen on {address}: {e}"))
 }
 
 async fn readyz(State(subject): State<Arc<dyn Subject>>) -> impl IntoResponse {

@@ -14,7 +14,9 @@ use rhumb_tests::sim::{report, run};
 
 /// Runs seeds of the deterministic world.
 #[derive(Debug, Parser)]
-#[command(after_help = "Examples:\n  seeds --minutes 30\n  seeds --seed 17 --trace\n  seeds --seed 17 --canary no-sync")]
+#[command(
+    after_help = "Examples:\n  seeds --minutes 30\n  seeds --seed 17 --trace\n  seeds --seed 17 --canary no-sync"
+)]
 struct Arguments {
     /// Runs this seed, and prints its trace hash.
     #[arg(long)]
@@ -68,7 +70,8 @@ fn one(seed: u64, arguments: &Arguments) -> ExitCode {
 /// A tool for people may look at the clock; what it runs may not.
 #[expect(clippy::disallowed_methods, reason = "the time that fresh seeds are run for is real time")]
 fn many(arguments: &Arguments) -> ExitCode {
-    let threads = arguments.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let threads =
+        arguments.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let began = Instant::now();
     let limit = arguments.minutes.map(|minutes| Duration::from_secs(minutes * 60));
     let first = if limit.is_some() { Seed::from_entropy().rng().u64() >> 16 } else { arguments.from };

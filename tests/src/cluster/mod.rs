@@ -125,7 +125,9 @@ impl DevMesh {
         let text = std::fs::read_to_string(self.ready_file()).expect("a ready file");
         let ready: Value = serde_json::from_str(&text).expect("JSON");
         let nodes = ready["regions"].as_array().expect("a list").clone();
-        let is = |node: &Value| format!("{}/{}", node["region"].as_str().unwrap_or(""), node["node"].as_str().unwrap_or(""));
+        let is = |node: &Value| {
+            format!("{}/{}", node["region"].as_str().unwrap_or(""), node["node"].as_str().unwrap_or(""))
+        };
         nodes.into_iter().find(|node| is(node) == id).unwrap_or_else(|| panic!("no node {id}"))
     }
 

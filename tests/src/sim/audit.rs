@@ -158,7 +158,7 @@ impl Audit {
     /// A node went down: what it has is what is on its disk.
     pub fn crashed(&mut self, node: usize) {
         self.rows[node].present = self.rows[node].durable;
-        if self.live().all(|row| row.present.minted == 0) {
+        if self.live().all(|row| row.present == Counters::default() && !row.suspended) {
             // It was minted and nobody was told.
             self.supply = None;
         }

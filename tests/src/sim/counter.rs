@@ -66,9 +66,11 @@ impl World {
             Err(Refusal::KeyExpired) => {
                 let facts = self.oracle.key(key);
                 // A restored node refuses keys that are older than its restoration.
-                demand(facts.stale_since.is_some() || facts.forgotten || self.restored_in(facts.region), Invariant::Retention, || {
-                    format!("{} was refused before its time", facts.key)
-                })
+                demand(
+                    facts.stale_since.is_some() || facts.forgotten || self.restored_in(facts.region),
+                    Invariant::Retention,
+                    || format!("{} was refused before its time", facts.key),
+                )
             }
             Err(Refusal::HoldExpired(id)) => self.ended_by_name(id, End::Expired, sent),
             Err(Refusal::HoldReleased(id)) => self.ended_by_name(id, End::Released, sent),

@@ -182,7 +182,8 @@ impl World {
         let who = &mut self.customers[customer];
         if made {
             // A client library takes its time from the node it is connected to, so to speak.
-            let home = self.plan.region_of.iter().position(|r| *r == region).expect("every region has a node");
+            let home =
+                self.plan.region_of.iter().position(|r| *r == region).expect("every region has a node");
             let age = if stale { DAY_MS + 60_000 + who.rng.below(DAY_MS) } else { 0 };
             return self.made_key(customer, pool, home, age);
         }
@@ -229,7 +230,8 @@ impl World {
         let region = self.plan.levelling.closing_region.unwrap_or(self.customers[customer].region);
         let pool = self.customers[customer].rng.below(self.plan.pools.len() as u64) as usize;
         let able: Vec<usize> = (0..self.nodes.len()).filter(|node| self.sells(*node, pool)).collect();
-        let near: Vec<usize> = able.iter().copied().filter(|node| self.plan.region_of[*node] == region).collect();
+        let near: Vec<usize> =
+            able.iter().copied().filter(|node| self.plan.region_of[*node] == region).collect();
         let who = &mut self.customers[customer];
         let Some(&node) = who.rng.pick(if near.is_empty() { &able } else { &near }) else {
             return self.next_act(customer);
@@ -374,7 +376,7 @@ impl World {
 
     fn wants_less(&mut self, customer: usize) {
         let who = &mut self.customers[customer];
-        who.appetite = who.order.as_ref().map_or(1, |order| order.request.qty / 2).max(1);
+        who.appetite = who.order.as_ref().map_or(1, |order| order.request.qty / 3).max(1);
     }
 
     fn failed(&mut self, customer: usize, call: usize) {
@@ -382,8 +384,12 @@ impl World {
         who.waits_for = None;
         let mut order = who.order.take().expect("a customer who waits has an order");
         let settling = !matches!(self.calls[call].purpose, Purpose::Hold { .. });
-        let again =
-            if settling { order.tries < 8 } else { order.tries < 5 && who.rng.chance(self.plan.trade.again) };
+        let again = match (settling, self.healed.is_some()) {
+            (true, _) => order.tries < 8,
+            // A new order for less is better than the same once more.
+            (false, true) => false,
+            (false, false) => order.tries < 5 && who.rng.chance(self.plan.trade.again),
+        };
         if !again {
             who.finish(order);
         } else {

@@ -16,6 +16,7 @@ const PAUSE: Micros = 30 * SECOND;
 impl World {
     pub(super) fn survey(&mut self) -> Checked {
         let now = self.now();
+        self.set_clocks();
         for (node, life) in self.nodes.iter().enumerate().filter_map(|(i, n)| Some((i, n.life.as_ref()?))) {
             let late = life.asks.values().find(|ask| ask.until + PATIENCE < now);
             demand(late.is_none(), Invariant::Answered, || format!("node {node} has not answered {late:?}"))?;

@@ -239,7 +239,7 @@ impl World {
         struck.clock.forget();
         struck.clock.step(back);
         self.audits.iter_mut().for_each(|audit| audit.restored(node));
-        self.oracle.restored(node, region);
+        self.oracle.restored(node, region, &self.nodes[node].incarnations);
         self.attested.iter_mut().for_each(|pool| pool[node] = None);
         let now = self.now();
         self.trace.note(now, "restore", &[node as u64], || {
@@ -267,14 +267,21 @@ impl World {
     fn day(&mut self) {
         let now = self.now();
         self.oracle.day_passed(now);
-        self.days += 1;
         self.nodes.iter_mut().for_each(|node| node.clock.step(25 * 3_600 * 1_000_000));
         self.wake_all();
     }
 
-    /// Whatever was still held when the world healed expires.
+    /// All wall clocks show the right time.
+    pub(super) fn set_clocks(&mut self) {
+        let now = self.now();
+        let right = BEGINNING_MS + now / MS + self.ahead_ms;
+        self.nodes.iter_mut().for_each(|node| node.clock.set(now, right));
+    }
+
+    /// Whatever was still held when the world healed expires: six minutes pass on all wall clocks.
     pub(super) fn expire_all(&mut self) -> Checked {
-        self.nodes.iter_mut().for_each(|node| node.clock.step(360_000_000));
+        self.ahead_ms += 360_000;
+        self.set_clocks();
         self.wake_all();
         Ok(())
     }
@@ -296,13 +303,12 @@ impl World {
         self.trace.note(now, "heal", &[], || "everything heals".to_owned());
         self.healed = Some(now);
         self.net.heal();
-        // Hybrid time does not go back, so the right time is the latest that any node has seen.
-        let right = BEGINNING_MS + now / 1_000 + self.days * 25 * 3_600_000;
+        // Hybrid time does not go back, so the right time is from now on the latest that any node has
+        // seen.
         let latest = self.nodes.iter().map(|node| node.clock.last().millis()).max().unwrap_or(0);
-        for node in &mut self.nodes {
-            node.stopped_until = 0;
-            node.clock.set(now, right.max(latest));
-        }
+        self.ahead_ms = latest.saturating_sub(BEGINNING_MS + now / MS) + 1;
+        self.nodes.iter_mut().for_each(|node| node.stopped_until = 0);
+        self.set_clocks();
         for node in 0..self.nodes.len() {
             self.agenda.after(10 * MS, Event::Begin { node });
             for peer in (0..self.nodes.len()).filter(|peer| *peer != node) {

@@ -14,7 +14,7 @@ use rhumb_actors::storage::Window;
 use rhumb_core::canary::{self, Canary};
 use rhumb_core::effects::Release;
 use rhumb_core::rng::Rng;
-use rhumb_core::{Barrier, Mono, NodeId, Now, StoreId, Ticket};
+use rhumb_core::{Barrier, Incarnation, Mono, NodeId, Now, StoreId, Ticket};
 use rhumb_storage::memory::DiskImage;
 use rhumb_storage::{Batch, CommitNumber, Family, MemoryDisk, MemoryEngine, Store};
 use rhumb_topology::Founding;
@@ -98,6 +98,8 @@ pub struct Node {
     pub life: Option<Life>,
     /// How many lives it has begun.
     pub lives: u32,
+    /// What the machine called them.
+    pub incarnations: Vec<Incarnation>,
     /// It will never come back.
     pub lost: bool,
     /// Its disk is an old copy that has not been attested.
@@ -145,6 +147,7 @@ impl Node {
             store: StoreId(rng.u128()),
             life: None,
             lives: 0,
+            incarnations: Vec::new(),
             lost: false,
             old_disk: false,
             was_restored: false,
@@ -182,6 +185,7 @@ impl Node {
             now,
         )
         .map_err(|e| broken(format!("{} cannot take up its disk: {e}", self.id)))?;
+        self.incarnations.push(book.life());
         let links = vec![None; around.founding.nodes().len()];
         self.life = Some(Life::new(book, store, links, around.window));
         let life = self.life.as_mut().expect("it was just begun");

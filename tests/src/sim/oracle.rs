@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 
 use rhumb_actors::escrow::{Held, HoldId, Key};
-use rhumb_core::HybridTime;
+use rhumb_core::{HybridTime, Incarnation};
 
 use super::agenda::Micros;
 use super::plan::MAX_NODES;
@@ -120,6 +120,10 @@ pub struct Oracle {
     by_id: BTreeMap<HoldId, HoldIndex>,
     sales: Vec<[Sales; MAX_NODES]>,
     supplies: Vec<u64>,
+    /// Lives of nodes whose disks were lost: what they held is void.
+    dead: Vec<(usize, Incarnation)>,
+    /// When a day passed.
+    day: Option<Micros>,
 }
 
 impl Oracle {
@@ -139,6 +143,12 @@ impl Oracle {
     pub fn new_key(&mut self, facts: KeyFacts) -> KeyIndex {
         self.keys.push(facts);
         self.keys.len() - 1
+    }
+
+    /// A raw key is about to be used in a region, perhaps not for the first time.
+    pub fn raw_key(&mut self, key: Key, pool: usize, region: usize) -> KeyIndex {
+        let known = self.keys.iter().position(|facts| facts.region == region && facts.key == key);
+        known.unwrap_or_else(|| self.new_key(KeyFacts::new(key, pool, region)))
     }
 
     /// A key.
@@ -203,6 +213,8 @@ impl Oracle {
                 format!("{} was {} and is now {}", facts.key, self.holds[earlier].id, held.hold)
             })?;
         }
+        let void = self.dead.contains(&(owner, held.hold.incarnation));
+        let aged = self.day.is_some_and(|day| asked < day);
         let hold = self.holds.len();
         self.by_id.insert(held.hold.clone(), hold);
         self.holds.push(HoldFacts {
@@ -215,8 +227,8 @@ impl Oracle {
             sale: Sale::Unasked,
             release_asked: false,
             ended: None,
-            void: false,
-            aged: false,
+            void,
+            aged,
         });
         self.keys[key].hold = Some(hold);
         Ok(hold)
@@ -352,7 +364,8 @@ impl Oracle {
     }
 
     /// A node's disk went back in time: what it said may be undone until an operator has spoken.
-    pub fn restored(&mut self, node: usize, region: usize) {
+    pub fn restored(&mut self, node: usize, region: usize, lives: &[Incarnation]) {
+        self.dead.extend(lives.iter().map(|life| (node, *life)));
         self.holds.iter_mut().filter(|hold| hold.owner == node).for_each(|hold| hold.void = true);
         for key in &mut self.keys {
             key.forgotten |= key.region == region || matches!(key.key, Key::Made { .. });
@@ -370,6 +383,7 @@ impl Oracle {
 
     /// A day passes: what is remembered for a day may be forgotten.
     pub fn day_passed(&mut self, at: Micros) {
+        self.day = Some(at);
         self.holds.iter_mut().for_each(|hold| hold.aged = true);
         for key in &mut self.keys {
             match key.key {

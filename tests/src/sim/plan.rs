@@ -246,7 +246,10 @@ impl PoolPlan {
         if weights.is_empty() {
             weights = self.allowed.iter().map(|region| (region.clone(), 1)).collect();
         }
-        spec.name == body.name && spec.class == body.class && spec.supply == body.supply && spec.weights == weights
+        spec.name == body.name
+            && spec.class == body.class
+            && spec.supply == body.supply
+            && spec.weights == weights
     }
 
     /// Whether first shares sum to the supply, and each region's is its quota rounded up or down.

@@ -16,7 +16,13 @@ use super::violation::Checked;
 use super::world::{Event, Word, World, said};
 
 impl World {
-    pub(super) fn peer_message(&mut self, from: usize, to: usize, sent: HybridTime, message: PeerMessage) -> Checked {
+    pub(super) fn peer_message(
+        &mut self,
+        from: usize,
+        to: usize,
+        sent: HybridTime,
+        message: PeerMessage,
+    ) -> Checked {
         let now = self.now();
         let node = &self.nodes[to];
         if node.life.is_none() || node.clock.hear(now, sent).is_err() {
@@ -58,8 +64,10 @@ impl World {
             .note(now, kind, &[to as u64, number], || format!("{caller:?} asks {}: {request:?}", node.id));
         let until = node.clock.mono(now).plus(Duration::from_micros(within));
         let pools = &self.plan.pools;
-        let pool =
-            pools.iter().position(|pool| pool.bodies[0].name == *pool_of(&request)).expect("one of the plan's");
+        let pool = pools
+            .iter()
+            .position(|pool| pool.bodies[0].name == *pool_of(&request))
+            .expect("one of the plan's");
         let life = node.life.as_mut().expect("it lives");
         let input = life.asked(Asked { caller, pool, until: now + within }, request, until);
         self.step(to, input)
@@ -172,7 +180,9 @@ impl World {
         let lives = self.nodes[node].lives;
         let sent = Some(self.nodes[node].now(now).hybrid);
         let Some(life) = &mut self.nodes[node].life else { return Ok(()) };
-        let Some(within) = life.asks.get(&token).map(|ask| ask.until.saturating_sub(now)) else { return Ok(()) };
+        let Some(within) = life.asks.get(&token).map(|ask| ask.until.saturating_sub(now)) else {
+            return Ok(());
+        };
         let forward = life.forwarded(token);
         let caller = Caller::Node { node, life: lives, forward };
         self.agenda.after(within, Event::ForwardOver { node, life: lives, forward });

@@ -94,7 +94,8 @@ pub struct World {
     pub(super) healed: Option<Micros>,
     /// Units sold at the last survey that found more than the one before, and when that was.
     pub(super) progress: (u64, Micros),
-    pub(super) days: u64,
+    /// How far right clocks are ahead of true time since the world healed, in milliseconds.
+    pub(super) ahead_ms: u64,
     disks: Vec<Rng>,
     pub(super) finished: bool,
 }
@@ -139,7 +140,7 @@ impl World {
             attested: vec![vec![None; count]; plan.pools.len()],
             healed: None,
             progress: (0, 0),
-            days: 0,
+            ahead_ms: 0,
             disks: (0..count).map(|i| seed.child(format!("disk {i}")).rng()).collect(),
             finished: false,
             plan,

@@ -7,14 +7,27 @@ const THREE: &str = "us-east,eu-central,ap-southeast";
 #[test]
 fn a_seat_is_held_confirmed_and_counted_from_another_region() {
     let mesh = DevMesh::start(THREE, "off");
-    mesh.ok(&["pool", "create", "concert", "--supply", "100", "--weights", "us-east=50,eu-central=30,ap-southeast=20"]);
+    mesh.ok(&[
+        "pool",
+        "create",
+        "concert",
+        "--supply",
+        "100",
+        "--weights",
+        "us-east=50,eu-central=30,ap-southeast=20",
+    ]);
     let held = mesh.ok(&["hold", "concert", "--qty", "2", "--region", "eu-central", "--key", "mine"]);
     let hold = held["hold"].as_str().expect("an id").to_owned();
     assert!(hold.starts_with("concert/eu-central/n1/"), "{hold}");
     let again = mesh.ok(&["hold", "concert", "--qty", "2", "--region", "eu-central", "--key", "mine"]);
     assert_eq!(again["hold"], hold.as_str(), "the same key never holds twice");
     let other = mesh.rhumb(&["hold", "concert", "--qty", "3", "--region", "eu-central", "--key", "mine"]);
-    assert_eq!((other.code, other.json["refused"]["code"].as_str()), (1, Some("key_reused")), "{}", other.text);
+    assert_eq!(
+        (other.code, other.json["refused"]["code"].as_str()),
+        (1, Some("key_reused")),
+        "{}",
+        other.text
+    );
     mesh.ok(&["confirm", &hold]);
     let released = mesh.rhumb(&["release", &hold]);
     assert_eq!((released.code, released.json["refused"]["code"].as_str()), (1, Some("hold_confirmed")));
@@ -30,8 +43,12 @@ fn rights_move_to_where_they_are_asked_for() {
     let mesh = DevMesh::start(THREE, "published");
     mesh.ok(&["pool", "create", "shoes", "--supply", "30", "--weights", "us-east=1"]);
     // Every unit lies in us-east; a customer in Sydney gets one all the same.
-    eventually("ap-southeast knows the pool", || mesh.rhumb(&["pool", "show", "shoes", "--region", "ap-southeast"]).code == 0);
-    eventually("a hold in ap-southeast", || mesh.rhumb(&["hold", "shoes", "--qty", "1", "--region", "ap-southeast"]).code == 0);
+    eventually("ap-southeast knows the pool", || {
+        mesh.rhumb(&["pool", "show", "shoes", "--region", "ap-southeast"]).code == 0
+    });
+    eventually("a hold in ap-southeast", || {
+        mesh.rhumb(&["hold", "shoes", "--qty", "1", "--region", "ap-southeast"]).code == 0
+    });
 }
 
 #[test]
@@ -73,16 +90,27 @@ fn refusals_faults_and_mistakes_have_exit_codes_of_their_own() {
     let mesh = DevMesh::start("us-east", "off");
     let code = |arguments: &[&str]| mesh.rhumb(arguments).code;
     assert_eq!(code(&["hold", "nothing", "--qty", "1", "--region", "us-east"]), 1, "refused: no such pool");
-    assert_eq!(code(&["pool", "create", "x", "--supply", "5", "--class", "personal"]), 1, "refused: no policy for it");
+    assert_eq!(
+        code(&["pool", "create", "x", "--supply", "5", "--class", "personal"]),
+        1,
+        "refused: no policy for it"
+    );
     assert_eq!(code(&["hold", "x", "--qty", "one"]), 2, "usage");
     assert_eq!(code(&["confirm", "not-a-hold"]), 2, "usage");
     mesh.ok(&["pool", "create", "few", "--supply", "1"]);
     mesh.ok(&["hold", "few", "--qty", "1", "--region", "us-east"]);
     let exhausted = mesh.rhumb(&["hold", "few", "--qty", "1", "--region", "us-east"]);
-    assert_eq!((exhausted.code, exhausted.json["refused"]["code"].as_str()), (1, Some("exhausted")), "held, not sold");
+    assert_eq!(
+        (exhausted.code, exhausted.json["refused"]["code"].as_str()),
+        (1, Some("exhausted")),
+        "held, not sold"
+    );
     let identity = mesh.data().join("client");
     let identity = identity.to_str().expect("a path is text");
-    let nobody = run(mesh.directory(), &["-o", "json", "--endpoint", "127.0.0.1:1", "--identity", identity, "hold", "few", "--qty", "1"]);
+    let nobody = run(
+        mesh.directory(),
+        &["-o", "json", "--endpoint", "127.0.0.1:1", "--identity", identity, "hold", "few", "--qty", "1"],
+    );
     assert_eq!(nobody.code, 3, "nobody listens there: {}", nobody.text);
 }
 
@@ -91,7 +119,12 @@ fn the_demo_in_small_keeps_every_promise() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let demo = run(directory.path(), &["-o", "json", "demo", "--seats", "400", "--rate", "150"]);
     assert_eq!(demo.code, 0, "{}", demo.text);
-    assert_eq!((demo.json["sold"].as_u64(), demo.json["oversold"].as_u64()), (Some(400), Some(0)), "{}", demo.text);
+    assert_eq!(
+        (demo.json["sold"].as_u64(), demo.json["oversold"].as_u64()),
+        (Some(400), Some(0)),
+        "{}",
+        demo.text
+    );
     for invariant in ["I1", "I2", "I3", "I4", "I5"] {
         assert_eq!(demo.json["invariants"][invariant], true, "{invariant} in {}", demo.text);
     }

@@ -74,6 +74,7 @@ fn one_seed_is_one_story_in_every_process() {
 
 #[test]
 fn seeds_differ() {
-    let hashes: BTreeMap<_, u64> = (0..20).map(|seed| (run(seed, None, Keep::Nothing).hash.0, seed)).collect();
+    let hashes: BTreeMap<_, u64> =
+        (0..20).map(|seed| (run(seed, None, Keep::Nothing).hash.0, seed)).collect();
     assert_eq!(hashes.len(), 20);
 }

@@ -109,7 +109,7 @@ impl Book {
     fn park(&mut self, now: Now, token: Token, hold: Hold, until: Mono, out: &mut Out) {
         let settings = &self.site.settings;
         let pool = self.pools.get_mut(&hold.pool).expect("only holds of known pools wait");
-        let refusal = if pool.is_hopeless(now.mono, settings, |node| self.custody.is_down(node)) {
+        let refusal = if pool.is_hopeless(now.mono, settings) {
             Refusal::Exhausted { retry_after: retry_after(pool, now) }
         } else if pool.parked.len() >= settings.max_parked {
             Refusal::Overloaded { retry_after: RETRY.0 }
@@ -126,9 +126,8 @@ impl Book {
     /// Serves those who wait, first come first, each as far as units reach; refuses those whose time
     /// is over, and all of them when nothing can come.
     pub(super) fn serve(&mut self, now: Now, name: &PoolName, out: &mut Out) {
-        let settings = self.site.settings.clone();
         let Some(pool) = self.pools.get_mut(name).filter(|pool| !pool.parked.is_empty()) else { return };
-        let hopeless = pool.is_hopeless(now.mono, &settings, |node| self.custody.is_down(node));
+        let hopeless = pool.is_hopeless(now.mono, &self.site.settings);
         let parked = std::mem::take(&mut pool.parked);
         let mut kept = VecDeque::with_capacity(parked.len());
         for waiter in parked {

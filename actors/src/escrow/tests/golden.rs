@@ -1,0 +1,139 @@
+//! The bytes on disk never change: a golden record of each kind, and records that must be refused.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use expect_test::expect;
+use rhumb_core::{DataClass, HybridTime, Incarnation, NodeId, PoolName, Region, StoreId};
+use rhumb_storage::{Batch, Family, MemoryDisk, MemoryEngine, Store};
+
+use crate::escrow::messages::Key;
+use crate::escrow::records::{
+    Attested, CountsRow, Durability, HoldRow, Image, KeyRow, LinkRow, NodeRow, Outcome, PoolRow, Proof,
+    Records, RecoverError, Stage, WitnessRow,
+};
+
+fn node(name: &str) -> NodeId {
+    name.parse().expect("a node id")
+}
+
+fn pool() -> PoolName {
+    PoolName::new("concert").expect("valid")
+}
+
+fn time(ms: u64) -> HybridTime {
+    HybridTime::new(ms, 7)
+}
+
+/// One record of each kind, in each of its shapes.
+fn sample() -> Batch {
+    let mut batch = Batch::new();
+    let proof = Proof::Pending { number: 300, life: Incarnation(2) };
+    batch.put_node(&NodeRow { life: Incarnation(3), proof, floor: Some(Incarnation(1)) });
+    let witness =
+        WitnessRow { store: StoreId(9), life: Incarnation(4), highest: 77, refuse_before: Incarnation(2) };
+    batch.put_witness(&node("eu/n1"), &witness);
+    let weights: BTreeMap<Region, u64> =
+        [("ap", 0), ("us", 50)].map(|(r, w)| (Region::new(r).expect("valid"), w)).into();
+    let row = PoolRow {
+        class: DataClass::new("inventory").expect("valid"),
+        supply: 10_000,
+        weights,
+        created: time(1_000),
+        body: Some([0xab; 32]),
+        durability: Durability::Local,
+        debt_ceiling: 0,
+    };
+    batch.put_pool(&pool(), &row);
+    let attested = Some(Attested { floor: Incarnation(1), sold: 12 });
+    batch.put_counts(&pool(), &CountsRow { minted: 10_000, consumed: 12, returned: 1, attested });
+    batch.put_link(&pool(), &node("eu/n1"), &LinkRow { granted: 300, accepted: 20 });
+    let held = HoldRow { qty: 2, deadline: time(5_000), stage: Stage::Held, ended: None };
+    batch.put_hold(&pool(), (Incarnation(3), 1), &held);
+    for (number, stage) in (2..).zip([Stage::Committed, Stage::Released, Stage::Expired, Stage::Voided]) {
+        let row = HoldRow { stage, ended: Some(time(4_000)), ..held.clone() };
+        batch.put_hold(&pool(), (Incarnation(3), number), &row);
+    }
+    let outcome = Outcome::Held { pool: pool(), hold: (Incarnation(3), 1) };
+    let made = Key::Made { home: node("us/n1"), created_ms: 999, nonce: "4f2a".to_owned() };
+    batch.put_key(&made, &KeyRow { body: [0xcd; 16], seen: time(1_001), outcome });
+    let outcome = Outcome::Forwarded { to: node("us/n1") };
+    batch.put_key(&Key::Raw("by hand".to_owned()), &KeyRow { body: [0xef; 16], seen: time(2), outcome });
+    batch
+}
+
+fn records(batch: &Batch) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let disk = MemoryDisk::new();
+    let store = Store::open(MemoryEngine::open(&disk)).expect("an empty disk is sound");
+    store.write(batch).expect("the disk is sound");
+    let mut records = Vec::new();
+    let all = store.scan(Family::Escrow, b"", |key, value| {
+        records.push((key.to_vec(), value.to_vec()));
+        true
+    });
+    all.expect("the disk is sound");
+    records
+}
+
+#[test]
+fn the_bytes_on_disk_never_change() {
+    let mut text = String::new();
+    for (key, value) in records(&sample()) {
+        let hex: String = value.iter().map(|byte| format!("{byte:02x}")).collect();
+        writeln!(text, "{} = {hex}", key.escape_ascii()).expect("a string takes it");
+    }
+    expect![[r#"
+        cconcert = 00fb10270c0101010c
+        hconcert/\x00\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x00\x00\x00\x00\x01 = 0002fc070088130000
+        hconcert/\x00\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x00\x00\x00\x00\x02 = 0002fc070088130101fc0700a00f
+        hconcert/\x00\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x00\x00\x00\x00\x03 = 0002fc070088130201fc0700a00f
+        hconcert/\x00\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x00\x00\x00\x00\x04 = 0002fc070088130301fc0700a00f
+        hconcert/\x00\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x00\x00\x00\x00\x05 = 0002fc070088130401fc0700a00f
+        k\x00\x02us\x02n1\xfb\xe7\x03\x044f2a = 00cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdfc0700e9030007636f6e636572740301
+        k\x01\x07by hand = 00efefefefefefefefefefefefefefefeffc0700020001027573026e31
+        lconcert/eu/n1 = 00fb2c0114
+        n = 000300fb2c01020101
+        pconcert = 0009696e76656e746f7279fb1027020261700002757332fc0700e80301abababababababababababababababababababababababababababababababab0000
+        weu/n1 = 0009044d02
+    "#]].assert_eq(&text);
+}
+
+#[test]
+fn what_is_written_reads_back_the_same() {
+    let image = Image::read(records(&sample()).into_iter()).expect("sound");
+    let mut again = Batch::new();
+    again.put_node(image.node.as_ref().expect("written"));
+    for (peer, row) in &image.witnessed {
+        again.put_witness(peer, row);
+    }
+    for (name, pool) in &image.pools {
+        again.put_pool(name, pool.pool.as_ref().expect("written"));
+        again.put_counts(name, &pool.counts);
+        pool.links.iter().for_each(|(peer, row)| again.put_link(name, peer, row));
+        pool.holds.iter().for_each(|(number, row)| again.put_hold(name, *number, row));
+    }
+    image.keys.iter().for_each(|(key, row)| again.put_key(key, row));
+    assert_eq!(records(&again), records(&sample()));
+}
+
+#[test]
+fn a_record_that_can_not_be_read_stops_recovery() {
+    let good = records(&sample());
+    let refused = |records: Vec<(Vec<u8>, Vec<u8>)>| match Image::read(records.into_iter()) {
+        Ok(_) => panic!("a bad record was taken"),
+        Err(error) => error,
+    };
+    for (at, (key, value)) in good.iter().enumerate() {
+        let with = |key: Vec<u8>, value: Vec<u8>| {
+            let mut bad = good.clone();
+            bad[at] = (key, value);
+            assert!(matches!(refused(bad), RecoverError::Unreadable { .. }));
+        };
+        with(key.clone(), value[..value.len() - 1].to_vec());
+        with(key.clone(), [value.as_slice(), b"x"].concat());
+        with(key.clone(), [b"\x05", &value[1..]].concat());
+        with([b"z", &key[1..]].concat(), value.clone());
+    }
+    let orphan: Vec<_> = good.into_iter().filter(|(key, _)| key[0] != b'p').collect();
+    assert_eq!(refused(orphan), RecoverError::NoPool(pool()));
+}

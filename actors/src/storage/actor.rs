@@ -1,0 +1,126 @@
+//! The shell around the hot store: receives batches and hands them over.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::*;
+use parking_lot::Mutex;
+use rhumb_storage::{Batch, CommitError, CommitNumber, Durability, HotStore, Refusal};
+
+/// Called once, when a batch is durable or will never be.
+pub type Done = Box<dyn FnOnce(Result<CommitNumber, CommitError>) + Send>;
+
+/// How many batches may wait in the actor's mailbox.
+const MAILBOX: usize = 4_096;
+
+/// Makes batches durable, in the order in which they come. A store that is pressed hard refuses for a
+/// while; then batches wait here in their order, and writers feel it by their windows filling up.
+pub struct StorageActor {
+    store: HotStore,
+    waiting: VecDeque<Waiting>,
+    retry: Option<SpawnHandle>,
+}
+
+struct Waiting {
+    batch: Batch,
+    /// Taken by whoever calls it: the store, or this actor when the store will never take the batch.
+    done: Arc<Mutex<Option<Done>>>,
+}
+
+impl StorageActor {
+    /// An actor in front of this store.
+    #[must_use]
+    pub fn new(store: HotStore) -> Self {
+        Self { store, waiting: VecDeque::new(), retry: None }
+    }
+
+    fn drain(&mut self, ctx: &mut Context<Self>) {
+        while let Some(next) = self.waiting.front() {
+            let done = Arc::clone(&next.done);
+            let committed = move |result| {
+                if let Some(done) = done.lock().take() {
+                    done(result);
+                }
+            };
+            match self.store.submit(next.batch.clone(), Durability::Durable, committed) {
+                Ok(()) => {}
+                Err(Refusal::Full { retry_after } | Refusal::Pressed { retry_after, .. }) => {
+                    return self.again_after(retry_after, ctx);
+                }
+                Err(refusal) => {
+                    if let Some(done) = next.done.lock().take() {
+                        done(Err(CommitError::Refused(refusal)));
+                    }
+                }
+            }
+            self.waiting.pop_front();
+        }
+    }
+
+    fn again_after(&mut self, wait: Duration, ctx: &mut Context<Self>) {
+        if self.retry.is_none() {
+            self.retry = Some(ctx.run_later(wait, |actor, ctx| {
+                actor.retry = None;
+                actor.drain(ctx);
+            }));
+        }
+    }
+}
+
+impl Actor for StorageActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(MAILBOX);
+    }
+}
+
+/// Make this batch durable, then call.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Write {
+    batch: Batch,
+    done: Done,
+}
+
+impl Handler<Write> for StorageActor {
+    type Result = ();
+
+    fn handle(&mut self, Write { batch, done }: Write, ctx: &mut Self::Context) {
+        self.waiting.push_back(Waiting { batch, done: Arc::new(Mutex::new(Some(done))) });
+        if self.retry.is_none() {
+            self.drain(ctx);
+        }
+    }
+}
+
+/// The storage actor, as others see it. It keeps one address: a clone of an actix address would have
+/// a place of its own in the mailbox, and the bound would be none.
+///
+/// The batches that wait in the actor are bounded by its writers: each has at most a
+/// [`Window`](super::Window) of them under way.
+#[derive(Clone)]
+pub struct StorageHandle {
+    address: Arc<Addr<StorageActor>>,
+}
+
+impl StorageHandle {
+    /// A handle on a started actor.
+    #[must_use]
+    pub fn new(address: Addr<StorageActor>) -> Self {
+        Self { address: Arc::new(address) }
+    }
+
+    /// Hands a batch over. `done` is called once, when it is durable or never will be.
+    ///
+    /// # Errors
+    /// The mailbox is full or the actor is gone: nothing was written, and nothing may be sent on the
+    /// strength of this batch.
+    pub fn write(&self, batch: Batch, done: Done) -> Result<(), &'static str> {
+        self.address.try_send(Write { batch, done }).map_err(|error| match error {
+            SendError::Full(_) => "the storage actor's mailbox is full",
+            SendError::Closed(_) => "the storage actor is gone",
+        })
+    }
+}

@@ -1,0 +1,189 @@
+//! One node's process.
+
+use std::fs::OpenOptions;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::Context;
+use parking_lot::Mutex;
+use rhumb_core::NodeId;
+use tokio::process::{Child, Command};
+use tokio::sync::watch;
+
+use super::ReadyNode;
+use super::founding::NodePlan;
+
+/// Lines of a node's log that are shown when it could not start.
+const LAST_LINES: usize = 12;
+
+/// A node's process: started, killed, stopped, started again.
+pub struct NodeProcess {
+    program: PathBuf,
+    config: PathBuf,
+    plan: NodePlan,
+    child: Mutex<Option<Running>>,
+    /// Counts the ends that nobody asked for.
+    died: watch::Sender<u64>,
+}
+
+struct Running {
+    pid: u32,
+    started: tokio::time::Instant,
+    /// Told `true` to kill, dropped to let stop in order.
+    kill: Option<tokio::sync::oneshot::Sender<()>>,
+    /// Closed when the process has ended.
+    ended: watch::Receiver<bool>,
+    /// The node stops when this closes.
+    stdin: Option<tokio::process::ChildStdin>,
+}
+
+impl NodeProcess {
+    pub(super) fn new(program: PathBuf, config: PathBuf, plan: NodePlan) -> Self {
+        Self { program, config, plan, child: Mutex::new(None), died: watch::channel(0).0 }
+    }
+
+    /// Which node it is.
+    #[must_use]
+    pub fn id(&self) -> &NodeId {
+        &self.plan.id
+    }
+
+    /// Its log.
+    #[must_use]
+    pub fn log(&self) -> &Path {
+        &self.plan.log
+    }
+
+    pub(super) fn admin(&self) -> SocketAddr {
+        self.plan.admin
+    }
+
+    pub(super) fn ready(&self) -> ReadyNode {
+        ReadyNode {
+            region: self.plan.id.region.clone(),
+            node: self.plan.id.name.clone(),
+            pid: self.child.lock().as_ref().map_or(0, |running| running.pid),
+            quic: self.plan.quic,
+            admin: format!("http://{}", self.plan.admin),
+            data: self.plan.data.clone(),
+        }
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        self.child.lock().as_ref().is_some_and(|running| !*running.ended.borrow())
+    }
+
+    /// Starts the process.
+    pub(super) fn spawn(&self) -> anyhow::Result<()> {
+        let log = || OpenOptions::new().create(true).append(true).open(&self.plan.log);
+        let mut child = Command::new(&self.program)
+            .arg("serve")
+            .arg("--config")
+            .arg(&self.config)
+            .args(["--region", self.plan.id.region.as_str(), "--node", self.plan.id.name.as_str()])
+            .arg("--until-stdin-closes")
+            .stdin(Stdio::piped())
+            .stdout(log()?)
+            .stderr(log()?)
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("cannot start {}", self.program.display()))?;
+        let pid = child.id().context("the process ended at once")?;
+        let stdin = child.stdin.take();
+        let (kill, killed) = tokio::sync::oneshot::channel();
+        let (end, ended) = watch::channel(false);
+        let running = Running { pid, started: tokio::time::Instant::now(), kill: Some(kill), ended, stdin };
+        *self.child.lock() = Some(running);
+        let died = self.died.clone();
+        tokio::spawn(async move {
+            if attend(&mut child, killed).await {
+                died.send_modify(|count| *count += 1);
+            }
+            end.send_replace(true);
+        });
+        Ok(())
+    }
+
+    /// Kills it with SIGKILL and waits until it is gone.
+    pub(super) async fn kill(&self) {
+        let (kill, ended) = match self.child.lock().as_mut() {
+            None => return,
+            Some(running) => (running.kill.take(), running.ended.clone()),
+        };
+        if let Some(kill) = kill {
+            kill.send(()).ok();
+        }
+        wait_end(ended).await;
+    }
+
+    /// Lets it stop in order, then kills it.
+    pub(super) async fn stop(&self, within: Duration) {
+        let ended = match self.child.lock().as_mut() {
+            None => return,
+            Some(running) => {
+                drop(running.stdin.take());
+                running.ended.clone()
+            }
+        };
+        if tokio::time::timeout(within, wait_end(ended)).await.is_err() {
+            self.kill().await;
+        }
+    }
+
+    /// Waits until the process ends without having been asked; gives how long it lived.
+    pub(super) async fn died_by_itself(&self) -> Duration {
+        let mut died = self.died.subscribe();
+        // The sender lives in `self`, so the channel cannot close meanwhile.
+        died.changed().await.ok();
+        self.child.lock().as_ref().map_or(Duration::ZERO, |running| running.started.elapsed())
+    }
+
+    /// The end of its log.
+    pub(super) fn last_words(&self) -> String {
+        let text = std::fs::read_to_string(&self.plan.log).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(LAST_LINES)..].join("\n")
+    }
+}
+
+/// Waits for the end of a process, or kills it. Whether the end came unasked.
+async fn attend(child: &mut Child, killed: tokio::sync::oneshot::Receiver<()>) -> bool {
+    let asked = tokio::select! {
+        _ = child.wait() => None,
+        asked = killed => Some(asked),
+    };
+    match asked {
+        None => true,
+        Some(Ok(())) => {
+            child.kill().await.ok();
+            false
+        }
+        // The handle was dropped: the process is left to its closed standard input.
+        Some(Err(_)) => {
+            child.wait().await.ok();
+            false
+        }
+    }
+}
+
+async fn wait_end(mut ended: watch::Receiver<bool>) {
+    ended.wait_for(|ended| *ended).await.ok();
+}
+
+/// How long to wait before a node is started again: doubled each time it dies soon.
+#[derive(Debug, Default)]
+pub(super) struct Backoff {
+    soon: u32,
+}
+
+impl Backoff {
+    const LONG_LIFE: Duration = Duration::from_secs(30);
+
+    /// The wait after a life of this length: 200 ms to 12.8 s.
+    pub(super) fn after(&mut self, lived: Duration) -> Duration {
+        self.soon = if lived >= Self::LONG_LIFE { 0 } else { (self.soon + 1).min(6) };
+        Duration::from_millis(200) * 2u32.pow(self.soon)
+    }
+}

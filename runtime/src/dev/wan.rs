@@ -1,0 +1,88 @@
+//! The wide area between the regions of a mesh on one machine.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use rhumb_core::NodeId;
+use rhumb_core::rng::Seed;
+use rhumb_topology::{LatencyMatrix, RegionMap};
+use rhumb_transport::relay::{Cut, LinkPlan, Relay, RelayLink, Wan as Links};
+
+use super::founding::NodePlan;
+
+/// Jitter of each direction, as a share of its delay.
+const JITTER: f64 = 0.05;
+/// Loss of each direction: one datagram in a thousand.
+const LOSS: f64 = 0.001;
+
+/// What lies between the regions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WanChoice {
+    /// The published matrix of round trips that the repository carries, with jitter and loss.
+    Published,
+    /// A matrix of the same format from a file.
+    File(PathBuf),
+    /// Nothing: nodes reach each other directly, and cannot be cut off.
+    Off,
+}
+
+/// A running WAN. Nodes of one region reach each other directly.
+pub(super) struct Wan {
+    relay: Relay,
+    dials: BTreeMap<NodeId, BTreeMap<String, SocketAddr>>,
+}
+
+impl Wan {
+    /// Starts what was chosen; `None` for none.
+    pub(super) async fn start(choice: &WanChoice, plan: &[NodePlan]) -> anyhow::Result<Option<Self>> {
+        let map = match choice {
+            WanChoice::Off => return Ok(None),
+            WanChoice::Published => RegionMap::default(),
+            WanChoice::File(file) => {
+                let text =
+                    std::fs::read_to_string(file).with_context(|| format!("--wan {}", file.display()))?;
+                let matrix =
+                    LatencyMatrix::parse(&text).with_context(|| format!("--wan {}", file.display()))?;
+                RegionMap::new(matrix)
+            }
+        };
+        let mut links = Links::new(&Seed::from_entropy());
+        let mut relayed = Vec::new();
+        for from in plan {
+            for to in plan.iter().filter(|to| to.id.region != from.id.region) {
+                let delay = map.rtt(&from.id.region, &to.id.region)? / 2;
+                let link =
+                    LinkPlan { delay, jitter: delay.mul_f64(JITTER), loss: LOSS, ..LinkPlan::default() };
+                links.link(&from.id, &to.id, link)?;
+                relayed.push(RelayLink { from: from.id.clone(), to: to.id.clone(), target: Some(to.quic) });
+            }
+        }
+        let ways: Vec<(NodeId, NodeId)> = relayed.iter().map(|l| (l.from.clone(), l.to.clone())).collect();
+        let relay = Relay::start(relayed, links)?;
+        let mut dials: BTreeMap<NodeId, BTreeMap<String, SocketAddr>> = BTreeMap::new();
+        for (from, to) in ways {
+            let address = relay.address(&from, &to).context("every planned link has an address")?;
+            dials.entry(from).or_default().insert(to.to_string(), address);
+        }
+        Ok(Some(Self { relay, dials }))
+    }
+
+    /// Where a node dials the peers of other regions.
+    pub(super) fn dials(&self, from: &NodeId) -> BTreeMap<String, SocketAddr> {
+        self.dials.get(from).cloned().unwrap_or_default()
+    }
+
+    /// Cuts a node off from the other regions.
+    pub(super) fn cut(&self, node: &NodeId) {
+        if let Err(error) = self.relay.cut(Cut::Node(node.clone())) {
+            tracing::warn!(%error, "nothing was cut");
+        }
+    }
+
+    /// Ends the cut.
+    pub(super) fn heal(&self, node: &NodeId) {
+        self.relay.heal(&Cut::Node(node.clone()));
+    }
+}

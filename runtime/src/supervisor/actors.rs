@@ -1,0 +1,57 @@
+//! The actix system of a node, on threads of its own, so that a node runs from any tokio program.
+
+use std::sync::Arc;
+
+use actix::prelude::*;
+use rhumb_actors::escrow::book::Book;
+use rhumb_actors::escrow::{EscrowHandle, EscrowRegion, World};
+use rhumb_actors::storage::{StorageActor, StorageHandle};
+use rhumb_core::{Gate, Region};
+use rhumb_storage::HotStore;
+use tokio::sync::oneshot;
+
+/// A node's actors, running.
+pub(super) struct Actors {
+    escrow: EscrowHandle,
+    system: System,
+}
+
+impl Actors {
+    /// Starts the system and its actors: storage and escrow, each on an arbiter of its own.
+    pub(super) async fn start(
+        store: HotStore,
+        book: Book,
+        region: Region,
+        gate: Arc<dyn Gate>,
+        world: Arc<dyn World>,
+    ) -> anyhow::Result<Self> {
+        let (started, ready) = oneshot::channel();
+        std::thread::Builder::new().name("rhumb-actors".into()).spawn(move || {
+            let runner = System::new();
+            runner.block_on(async {
+                let storage =
+                    StorageActor::start_in_arbiter(&Arbiter::new().handle(), |_| StorageActor::new(store));
+                let storage = StorageHandle::new(storage);
+                let escrow = EscrowRegion::start_in_arbiter(&Arbiter::new().handle(), move |_| {
+                    EscrowRegion::new(book, region, storage, gate, world)
+                });
+                let actors = Self { escrow: EscrowHandle::new(escrow), system: System::current() };
+                started.send(actors).ok();
+            });
+            if let Err(error) = runner.run() {
+                tracing::error!(%error, "the actors' system ended");
+            }
+        })?;
+        Ok(ready.await?)
+    }
+
+    /// The node's escrow.
+    pub(super) fn escrow(&self) -> EscrowHandle {
+        self.escrow.clone()
+    }
+
+    /// Stops the system and all actors in it.
+    pub(super) fn stop(&self) {
+        self.system.stop();
+    }
+}

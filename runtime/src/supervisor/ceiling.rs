@@ -1,0 +1,68 @@
+//! Keeps the durable ceiling of hybrid time ahead of the clock.
+
+use std::time::Duration;
+
+use rhumb_core::HybridTime;
+use rhumb_core::time::CEILING_AHEAD;
+use rhumb_storage::{Batch, Durability, Engine, Family, HotStore, Store};
+use tokio::task::JoinHandle;
+
+use super::halt::Halt;
+use crate::clock::{NodeClock, now_millis};
+
+/// Where the ceiling stands, below storage's prefix for clocks.
+const CEILING: &[u8] = b"clock/ceiling";
+/// How often the ceiling is looked at: often enough that it is raised before half of it is used up.
+const LOOK_EVERY: Duration = Duration::from_millis(40);
+
+/// Waits until the wall clock has passed the ceiling of the last life, then begins a new one under a
+/// durable ceiling of its own.
+pub(super) async fn begin<E: Engine>(store: &Store<E>, max_offset: Duration) -> anyhow::Result<NodeClock> {
+    let last = match store.get(Family::Meta, CEILING)? {
+        None => HybridTime::ZERO,
+        Some(bytes) => {
+            let bits =
+                bytes.try_into().map_err(|_| anyhow::anyhow!("the stored clock ceiling is not 8 bytes"))?;
+            HybridTime::from_bits(u64::from_be_bytes(bits))
+        }
+    };
+    let mut said = false;
+    while now_millis() <= last.millis() {
+        let behind = last.millis() - now_millis();
+        if behind > 1_000 && !said {
+            tracing::warn!(
+                behind_ms = behind,
+                "the wall clock lies behind this node's last life; waiting for it"
+            );
+            said = true;
+        }
+        tokio::time::sleep(Duration::from_millis(behind.clamp(1, 1_000))).await;
+    }
+    let ceiling = HybridTime::new(now_millis(), 0).plus(CEILING_AHEAD);
+    store.write(&batch(ceiling))?;
+    store.sync()?;
+    Ok(NodeClock::new(ceiling, max_offset))
+}
+
+/// Raises the ceiling for as long as the node lives.
+pub(super) fn keep(clock: NodeClock, store: HotStore, halt: Halt) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        let mut every = tokio::time::interval(LOOK_EVERY);
+        loop {
+            every.tick().await;
+            let Some(ceiling) = clock.wants_ceiling() else { continue };
+            match store.commit(batch(ceiling), Durability::Durable).await {
+                Ok(_) => clock.raise_ceiling(ceiling),
+                Err(error) => {
+                    return halt.now(format!("the clock's ceiling could not be made durable: {error}"));
+                }
+            }
+        }
+    })
+}
+
+fn batch(ceiling: HybridTime) -> Batch {
+    let mut batch = Batch::new();
+    batch.put(Family::Meta, CEILING, ceiling.to_bits().to_be_bytes());
+    batch
+}

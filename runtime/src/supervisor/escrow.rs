@@ -1,0 +1,145 @@
+//! Where `EscrowRegion` meets the mesh: its messages served here, and its calls carried to others.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use rhumb_actors::escrow::book::{Answer, Request};
+use rhumb_actors::escrow::messages::{
+    AttestPool, Confirm, CreatePool, Held, Hold, PEER_MESSAGE, PeerMessage, PoolAttested, PoolCreated,
+    PoolView, ReadRow, Refusal, Release, Row, Settled, ShowPool,
+};
+use rhumb_actors::escrow::{EscrowHandle, Outcome, World};
+use rhumb_actors::remote::Remote;
+use rhumb_core::{DataClass, Fault, FaultKind, NodeId, Now, Region};
+use rhumb_topology::policy::{PolicySnapshot, Use};
+
+use super::halt::Halt;
+use crate::clock::NodeClock;
+use crate::mesh::Mesh;
+use crate::mesh::registry::{Call, Registry, ServedTwice};
+
+/// The world around the escrow of this node.
+pub(super) struct EscrowWorld {
+    pub(super) clock: NodeClock,
+    pub(super) mesh: Mesh,
+    pub(super) halt: Halt,
+}
+
+impl World for EscrowWorld {
+    fn now(&self) -> Now {
+        self.clock.now()
+    }
+
+    fn tell(&self, to: &NodeId, message: PeerMessage) {
+        let class = message.class();
+        if let Err(fault) = self.mesh.tell(to, PEER_MESSAGE, &message, class) {
+            tracing::trace!(%to, %fault, "not told; it is said again");
+        }
+    }
+
+    fn forward(
+        &self,
+        to: NodeId,
+        request: Request,
+        class: DataClass,
+        within: Duration,
+    ) -> BoxFuture<'static, Outcome> {
+        let mesh = self.mesh.clone();
+        async move {
+            macro_rules! pass {
+                ($message:expr, $wrap:expr) => {
+                    mesh.ask(&to, &$message, class, within).await.map(|answer| answer.map($wrap))
+                };
+            }
+            match request {
+                Request::Create { request, .. } => pass!(request, Answer::Created),
+                Request::Hold(hold) => pass!(hold, Answer::Held),
+                Request::Confirm(confirm) => pass!(confirm, Answer::Settled),
+                Request::Release(release) => pass!(release, Answer::Settled),
+                Request::Show(show) => pass!(show, |view| Answer::View(Box::new(view))),
+                Request::ReadRow(read) => pass!(read, Answer::Row),
+                Request::Attest(attest) => pass!(attest, Answer::Attested),
+            }
+        }
+        .boxed()
+    }
+
+    fn halt(&self, reason: String) {
+        self.halt.now(reason);
+    }
+}
+
+/// Serves the messages of `EscrowRegion` on this node.
+pub(super) fn serve(
+    registry: &mut Registry,
+    escrow: &EscrowHandle,
+    policy: &Arc<PolicySnapshot>,
+    regions: Vec<Region>,
+) -> Result<(), ServedTwice> {
+    one::<Hold, Held>(registry, escrow, Request::Hold, |a| {
+        if let Answer::Held(held) = a { Some(held) } else { None }
+    })?;
+    one::<Confirm, Settled>(registry, escrow, Request::Confirm, settled)?;
+    one::<Release, Settled>(registry, escrow, Request::Release, settled)?;
+    one::<ShowPool, PoolView>(registry, escrow, Request::Show, |a| {
+        if let Answer::View(view) = a { Some(*view) } else { None }
+    })?;
+    one::<ReadRow, Row>(registry, escrow, Request::ReadRow, |a| {
+        if let Answer::Row(row) = a { Some(row) } else { None }
+    })?;
+    one::<AttestPool, PoolAttested>(registry, escrow, Request::Attest, |a| {
+        if let Answer::Attested(attested) = a { Some(attested) } else { None }
+    })?;
+    let policy = Arc::clone(policy);
+    let create = move |request: CreatePool| {
+        let holds = |region: &&Region| policy.permits(region, Use::Hold, &request.class).is_ok();
+        let allowed: Vec<Region> = regions.iter().filter(holds).cloned().collect();
+        Request::Create { request, allowed }
+    };
+    one::<CreatePool, PoolCreated>(registry, escrow, create, |a| {
+        if let Answer::Created(created) = a { Some(created) } else { None }
+    })?;
+    let escrow = escrow.clone();
+    registry.hear(PEER_MESSAGE, move |call: Call<PeerMessage>| {
+        // The class is what the pool says, not what the envelope says: the gate judged the envelope.
+        if call.message.class() != call.class {
+            return tracing::warn!(from = %call.from.principal, "a peer's message came under another class; dropped");
+        }
+        if let Some(node) = &call.from.node {
+            escrow.peer(node.clone(), call.message);
+        }
+    })
+}
+
+fn settled(answer: Answer) -> Option<Settled> {
+    if let Answer::Settled(settled) = answer { Some(settled) } else { None }
+}
+
+fn one<M, T>(
+    registry: &mut Registry,
+    escrow: &EscrowHandle,
+    request: impl Fn(M) -> Request + Send + Sync + 'static,
+    wanted: fn(Answer) -> Option<T>,
+) -> Result<(), ServedTwice>
+where
+    M: Remote<Reply = Result<T, Refusal>>,
+    T: Send + 'static,
+{
+    let escrow = escrow.clone();
+    registry.serve(move |call: Call<M>| {
+        let region = call.region().clone();
+        let answered = escrow.ask(request(call.message), region, call.within);
+        async move {
+            let answered = answered.await;
+            let reply = match answered.outcome? {
+                Err(refusal) => Err(refusal),
+                Ok(answer) => Ok(wanted(answer).ok_or_else(|| {
+                    Fault::ran(FaultKind::Handler(format!("{} was answered with something else", M::NAME)))
+                })?),
+            };
+            Ok((reply, answered.class))
+        }
+    })
+}

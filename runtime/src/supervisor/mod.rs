@@ -1,0 +1,243 @@
+//! The regional supervisor: starts a node's parts in order, watches them, and stops them in order.
+//!
+//! Start: control store → identity → hot store → clock → policy → actors → transport → admin HTTP.
+//! Stop: refuse new calls, drain, flush, exit. What cannot go on (a failed write, a disk older than a
+//! peer has seen) asks [`Halt`] for a stop; half-alive is the worst state.
+//!
+//! * It decides: the order, and when the node is ready.
+//! * It never does: start serving before the disk and the identity are proven to be this node's.
+
+mod actors;
+mod ceiling;
+mod escrow;
+mod halt;
+mod report;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use rhumb_actors::escrow::book::Book;
+use rhumb_core::{Gate, Role};
+use rhumb_storage::hot::HotSettings;
+use rhumb_storage::{DataDir, Expect, Family, HotStore, Store};
+use rhumb_topology::policy::{PolicySnapshot, SignedPolicy};
+use rhumb_transport::{Credentials, Identity, LinkState, Regions, Transport, TransportSettings};
+
+use crate::clock::now_millis;
+use crate::http;
+use crate::mesh::Mesh;
+use crate::mesh::registry::Registry;
+use crate::settings::NodeConfig;
+pub use halt::Halt;
+
+/// How long an ordered stop may take.
+const STOP_WITHIN: Duration = Duration::from_secs(10);
+/// How often peers' presence is told anew, so that a notice that was lost does no harm.
+const PRESENCE_EVERY: Duration = Duration::from_secs(1);
+
+/// Runs a node until `stop` resolves or it cannot go on.
+///
+/// # Errors
+/// Why it could not start, or why it stopped by itself.
+pub async fn serve(config: NodeConfig, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+    let halt = Halt::default();
+    let node = Node::start(config, halt.clone()).await?;
+    tokio::select! {
+        () = stop => {
+            tracing::info!("stopping");
+            node.stop().await;
+            Ok(())
+        }
+        reason = halt.asked() => {
+            node.abandon();
+            anyhow::bail!("{reason}")
+        }
+    }
+}
+
+/// A running node.
+struct Node {
+    transport: Transport,
+    actors: actors::Actors,
+    store: HotStore,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Node {
+    async fn start(config: NodeConfig, halt: Halt) -> anyhow::Result<Self> {
+        let me = config.me.clone();
+        // Control store, identity.
+        let expect = Expect { cluster: config.cluster, node: me.clone(), init: None };
+        let (dir, engine) = DataDir::open(&config.node.data, &expect)
+            .with_context(|| format!("data directory {}", config.node.data.display()))?;
+        let credentials = identity(&config)?;
+        let policy = Arc::new(policy(&config)?);
+
+        // Hot store and clock.
+        let store = Store::open(engine)?;
+        let opened = store.written();
+        let clock = ceiling::begin(&store, config.max_offset).await?;
+        let records = escrow_records(&store)?;
+        let on_poison = halt.clone();
+        let store = HotStore::start(store, HotSettings::default(), move |fault| {
+            on_poison.now(format!("storage: {fault}"));
+        })?;
+
+        // Actors.
+        let mesh = Mesh::new(clock.clone());
+        let book = Book::recover(
+            me.clone(),
+            config.founding.clone(),
+            dir.identity().store,
+            config.escrow.machine(config.max_offset),
+            records.into_iter(),
+            opened,
+            clock.now(),
+        )?;
+        let life = book.life();
+        let world = escrow::EscrowWorld { clock: clock.clone(), mesh: mesh.clone(), halt: halt.clone() };
+        let gate: Arc<dyn Gate> = policy.clone();
+        let actors =
+            actors::Actors::start(store.clone(), book, me.region.clone(), Arc::clone(&gate), Arc::new(world))
+                .await?;
+
+        // Transport.
+        let escrow = actors.escrow();
+        let told = escrow.clone();
+        let peer_changed = Box::new(move |peer: &rhumb_transport::Peer, up| {
+            if let Some(node) = &peer.node {
+                told.peer_changed(node.clone(), up);
+            }
+        });
+        let mut registry = Registry::new(clock.clone(), tokio::runtime::Handle::current(), peer_changed);
+        let regions: Vec<_> = config.founding.regions().into_iter().cloned().collect();
+        escrow::serve(&mut registry, &escrow, &policy, regions.clone())?;
+        let hello = Identity {
+            cluster: config.cluster,
+            node: Some(me.clone()),
+            founding_hash: config.founding.hash(),
+            manifest: registry.manifest(),
+            public_key: Vec::new(),
+            incarnation: life.0,
+            build: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let transport = Transport::bind(
+            config.node.listen,
+            &credentials,
+            Regions::of(regions),
+            hello,
+            TransportSettings::default(),
+            Arc::clone(&gate),
+            Arc::new(registry),
+        )
+        .with_context(|| format!("QUIC on {}", config.node.listen))?;
+        mesh.bound(transport.clone());
+        for (peer, address) in &config.peers {
+            transport.add_peer(peer.clone(), *address);
+        }
+
+        // Admin HTTP and the tasks that keep going.
+        let listener = http::bind(config.node.admin).await?;
+        let report =
+            report::Report::new(me.clone(), escrow.clone(), store.clone(), transport.clone(), clock.clone());
+        let tasks = vec![
+            ceiling::keep(clock.clone(), store.clone(), halt.clone()),
+            presence(transport.clone(), escrow),
+            observe(Arc::clone(&policy)),
+            http::serve(listener, Arc::new(report)),
+        ];
+        tracing::info!(node = %me, quic = %config.node.listen, admin = %config.node.admin, "serving");
+        Ok(Self { transport, actors, store, tasks })
+    }
+
+    /// Refuses new calls, drains, flushes.
+    async fn stop(self) {
+        let orderly = async {
+            self.transport.drain(STOP_WITHIN / 2).await;
+            self.transport.close().await;
+            self.actors.stop();
+            let store = self.store.clone();
+            tokio::task::spawn_blocking(move || store.close(STOP_WITHIN / 4)).await.ok();
+        };
+        if tokio::time::timeout(STOP_WITHIN, orderly).await.is_err() {
+            tracing::warn!("the ordered stop took longer than {STOP_WITHIN:?}; what is durable is durable");
+        }
+        self.tasks.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+
+    /// Stops at once: nothing more may be sent or written.
+    fn abandon(self) {
+        self.tasks.iter().for_each(tokio::task::JoinHandle::abort);
+        self.actors.stop();
+    }
+}
+
+fn identity(config: &NodeConfig) -> anyhow::Result<Credentials> {
+    let credentials = Credentials::load(&config.node.identity)?;
+    let principal = credentials.principal();
+    let me = &config.me;
+    let mine =
+        principal.role == Role::Node && principal.region == me.region && principal.name == me.name.as_str();
+    anyhow::ensure!(
+        mine && credentials.trust_domain().to_string() == config.trust_domain,
+        "the certificate in {} is that of {principal} of {}, but this is node {me} of {}",
+        config.node.identity.display(),
+        credentials.trust_domain(),
+        config.trust_domain
+    );
+    Ok(credentials)
+}
+
+fn policy(config: &NodeConfig) -> anyhow::Result<PolicySnapshot> {
+    let Some(file) = &config.policy_file else {
+        tracing::warn!("settings name no policy file: all labelled data is refused");
+        return Ok(PolicySnapshot::none());
+    };
+    let beside = file.with_extension("toml.sig");
+    let read = |file: &std::path::Path| {
+        std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))
+    };
+    let (bytes, signature) = (read(file)?, read(&beside)?);
+    let keys = config.policy_keys.iter().copied().collect();
+    let signed = SignedPolicy::verify(&bytes, &String::from_utf8_lossy(&signature), &keys)
+        .with_context(|| format!("policy {}", file.display()))?;
+    let snapshot = PolicySnapshot::compile(signed.policy, config.founding.regions(), now_millis());
+    for note in snapshot.notes() {
+        tracing::warn!(%note, "policy");
+    }
+    Ok(snapshot)
+}
+
+fn escrow_records<E: rhumb_storage::Engine>(store: &Store<E>) -> anyhow::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    let mut records = Vec::new();
+    store.scan(Family::Escrow, b"", |key: &[u8], value: &[u8]| {
+        records.push((key.to_vec(), value.to_vec()));
+        true
+    })?;
+    Ok(records)
+}
+
+/// Tells the escrow again and again which peers are connected.
+fn presence(transport: Transport, escrow: rhumb_actors::escrow::EscrowHandle) -> tokio::task::JoinHandle<()> {
+    tokio::spawn(async move {
+        let mut every = tokio::time::interval(PRESENCE_EVERY);
+        loop {
+            every.tick().await;
+            for link in transport.links() {
+                escrow.peer_changed(link.peer.clone(), link.state == LinkState::Connected);
+            }
+        }
+    })
+}
+
+/// Lets the policy's exceptions end.
+fn observe(policy: Arc<PolicySnapshot>) -> tokio::task::JoinHandle<()> {
+    tokio::spawn(async move {
+        let mut every = tokio::time::interval(Duration::from_secs(1));
+        loop {
+            every.tick().await;
+            policy.observe(now_millis());
+        }
+    })
+}
