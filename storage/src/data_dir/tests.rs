@@ -231,3 +231,43 @@ fn stamped() -> ControlRecord {
     };
     ControlRecord { identity, incarnation: Incarnation(1), stage: Stage::Ready }
 }
+
+#[cfg(feature = "rocks")]
+#[test]
+fn a_whole_directory_on_rocksdb_starts_stops_and_refuses() {
+    use std::time::Duration;
+
+    use crate::{Batch, CommitNumber, Durability, HotStore, Store, hot::HotSettings};
+
+    let dir = TempDir::new().expect("a temporary directory");
+    let path = dir.path().join("node");
+    let (held, engine) = DataDir::open(&path, &init(7)).expect("creates");
+    let store = Store::open(engine).expect("opens");
+    let hot = HotStore::start(store, HotSettings::default(), |_| ()).expect("starts");
+    let mut batch = Batch::new();
+    batch.put(Family::Escrow, "k", "v");
+    let number = futures::executor::block_on(hot.commit(batch, Durability::Durable));
+    assert_eq!(number, Ok(CommitNumber(1)));
+    assert_eq!(DataDir::open(&path, &mine()).map(drop), Err(DataDirError::InUse(path.clone())));
+    let last = hot.close(Duration::from_secs(30)).expect("closes");
+    drop((hot, held));
+    // The threads let go of the engine a moment after they have ended.
+    let deadline = std::time::Instant::now() + Duration::from_secs(30);
+    let (held, engine) = loop {
+        match DataDir::open(&path, &mine()) {
+            Ok(opened) => break opened,
+            Err(refused) => assert!(std::time::Instant::now() < deadline, "{refused}"),
+        }
+        std::thread::yield_now();
+    };
+    let store = Store::open(engine).expect("opens");
+    assert_eq!(store.durable(), last);
+    assert_eq!(store.get(Family::Escrow, b"k"), Ok(Some(b"v".to_vec())));
+    drop((store, held));
+    fs::remove_file(path.join("hot/CURRENT")).expect("removes");
+    let refused = DataDir::open(&path, &mine()).map(drop);
+    assert!(matches!(refused, Err(DataDirError::Engine(_))), "{refused:?}");
+    fs::remove_dir_all(path.join("hot")).expect("removes");
+    let refused = DataDir::open(&path, &init(9)).map(drop);
+    assert_eq!(refused, Err(DataDirError::StoreMissing { path, which: "hot" }));
+}
