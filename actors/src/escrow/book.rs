@@ -459,8 +459,7 @@ impl Book {
     /// Does all that is due in a pool. Whether more of it is due at once.
     fn touch(&mut self, now: Now, name: &PoolName, out: &mut Out) -> bool {
         let Some(pool) = self.pools.get_mut(name) else { return false };
-        let attested = pool.ledger.counts().attested.map(|attested| attested.floor);
-        pool.standing = self.custody.standing_in(pool.ledger.pool(), attested);
+        pool.standing = self.custody.standing_in(pool.ledger.counts().cleared);
         for (node, line) in &mut pool.lines {
             line.down = self.custody.is_down(node);
         }

@@ -19,11 +19,7 @@ use rhumb_storage::{Batch, CommitNumber};
 
 use super::messages::{Beat, Standing, Witnessed};
 use super::policy::EscrowSettings;
-use super::records::{NodeRow, PoolRow, Proof, Records, WitnessRow};
-
-/// Pools created so much later than a restoration were surely not known to the lost disk: as far as
-/// two clocks may differ, twice.
-const CLEARLY_AFTER_MS: u64 = 1_000;
+use super::records::{NodeRow, Proof, Records, WitnessRow};
 
 /// How far a peer has vouched for this node, in this life.
 #[derive(Debug, Default)]
@@ -66,6 +62,7 @@ impl Custody {
         let last = before.as_ref().map_or(Incarnation(0), |row| row.life);
         let life = Incarnation(last.next().0.max(now.hybrid.millis()));
         let floor = before.as_ref().and_then(|row| row.floor);
+        let keys_from = before.as_ref().map_or(0, |row| row.keys_from);
         let (proof, pending, floor) = match before.map(|row| row.proof) {
             // An interrupted proof is not improved by what was written since.
             Some(Proof::Pending { number, life }) => {
@@ -84,7 +81,7 @@ impl Custody {
             .collect();
         Self {
             store,
-            node: NodeRow { life, proof, floor },
+            node: NodeRow { life, proof, floor, keys_from },
             pending,
             peers: peers.into_iter().map(|node| (node, Voucher::default())).collect(),
             witnesses,
@@ -127,18 +124,25 @@ impl Custody {
         }
     }
 
-    /// The node's standing in a pool, last attested after a given restoration. A pool older than the
-    /// last restoration must be attested, also when the node hears of it only later.
-    pub(crate) fn standing_in(&self, pool: &PoolRow, attested: Option<Incarnation>) -> Standing {
+    /// The node's standing in a pool whose row is whole since a given restoration. A pool that the lost
+    /// disk may have known must be attested, also when the node hears of it only later.
+    pub(crate) fn standing_in(&self, cleared: Option<Incarnation>) -> Standing {
         if self.standing() == Standing::Unproven || canary::sings(Canary::RestoredDiskSpends) {
             return self.standing();
         }
-        let clear = match self.node.floor {
-            None => true,
-            floor if attested == floor => true,
-            Some(floor) => pool.created.millis() >= floor.0.saturating_add(CLEARLY_AFTER_MS),
-        };
-        if clear { Standing::Proven } else { Standing::Restored }
+        let whole = self.node.floor.is_none() || cleared == self.node.floor;
+        if whole { Standing::Proven } else { Standing::Restored }
+    }
+
+    /// Since which restoration the row of a pool is whole that this node first hears of now. When the
+    /// node was last attested, every peer named every pool it knew; so another one is truly new.
+    pub(crate) fn clears_new(&self) -> Option<Incarnation> {
+        self.node.floor.filter(|_| self.standing() == Standing::Proven)
+    }
+
+    /// Whether a key made then may be one that a lost disk knew.
+    pub(crate) fn may_have_lost(&self, created_ms: u64) -> bool {
+        created_ms < self.node.keys_from
     }
 
     // ---- proving this node's own disk ----------------------------------------------------------
@@ -167,6 +171,8 @@ impl Custody {
         voucher.answered = true;
         let (number, life) = self.pending;
         if said.highest > number || said.life > life {
+            // A clock that was set back gives a life that others have seen the like of.
+            self.node.life = self.node.life.max(said.life.next());
             self.restored(batch);
         } else {
             self.conclude(batch);
@@ -183,8 +189,25 @@ impl Custody {
         batch.put_node(&self.node);
     }
 
+    /// A restored node turns out to have had a later life than this one is: it begins another. Whether
+    /// it does.
+    pub(crate) fn outlived(&mut self, seen: Incarnation, batch: &mut Batch) -> bool {
+        if seen < self.node.life {
+            return false;
+        }
+        self.node.life = seen.next();
+        self.restored(batch);
+        true
+    }
+
+    /// A pool was attested at this time: keys made before it may have been lost.
+    pub(crate) fn attested_one(&mut self, now: Now, batch: &mut Batch) {
+        self.node.keys_from = self.node.keys_from.max(now.hybrid.millis());
+        batch.put_node(&self.node);
+    }
+
     /// Every pool was attested, with every peer's answer.
-    pub(crate) fn attested(&mut self, batch: &mut Batch) {
+    pub(crate) fn attested_all(&mut self, batch: &mut Batch) {
         self.node.proof = Proof::Proven;
         self.peers.values_mut().for_each(|peer| peer.answered = true);
         batch.put_node(&self.node);

@@ -15,7 +15,7 @@ use rhumb_storage::Batch;
 use super::holds::Holds;
 use super::messages::{Disowned, HoldId, PoolSpec, Refusal, Row, Settled};
 use super::records::{
-    Attested, CountsRow, HoldNumber, HoldRow, LinkRow, PoolImage, PoolRow, Records, RecoverError, Stage,
+    CountsRow, HoldNumber, HoldRow, LinkRow, PoolImage, PoolRow, Records, RecoverError, Stage,
 };
 
 /// One node's row of one pool.
@@ -207,7 +207,8 @@ impl Ledger {
     /// refused this node's earlier lives before they counted, so no older grant can still arrive.
     pub(crate) fn attest(
         &mut self,
-        attested: Attested,
+        sold: u64,
+        floor: Option<Incarnation>,
         is_home: bool,
         peers: &BTreeMap<NodeId, Disowned>,
         now: HybridTime,
@@ -215,10 +216,9 @@ impl Ledger {
     ) -> Result<(), Refusal> {
         let heard = peers.values().map(|said| said.consumed).max().unwrap_or(0);
         let least = self.counts.consumed.max(heard);
-        if attested.sold < least {
+        if sold < least {
             return Err(Refusal::Invalid(format!(
-                "{} sold is too few: {least} are known to be sold there",
-                attested.sold
+                "{sold} sold is too few: {least} are known to be sold there"
             )));
         }
         let minted = if is_home { self.pool.supply } else { self.counts.minted };
@@ -230,13 +230,12 @@ impl Ledger {
             }
         }
         let counts =
-            CountsRow { minted, consumed: attested.sold, attested: Some(attested), ..self.counts.clone() };
+            CountsRow { minted, consumed: sold, cleared: floor, attested: Some(sold), ..self.counts.clone() };
         let left = balance(&counts, &links);
         if left < 0 {
             return Err(Refusal::Invalid(format!(
-                "{} sold is too many: the node had rights to sell {}",
-                attested.sold,
-                left + i128::from(attested.sold)
+                "{sold} sold is too many: the node had rights to sell {}",
+                left + i128::from(sold)
             )));
         }
         for number in self.holds.open() {
@@ -264,6 +263,12 @@ impl Ledger {
 
     pub(crate) fn link(&self, node: &NodeId) -> LinkRow {
         self.links.get(node).copied().unwrap_or_default()
+    }
+
+    /// The row is whole since this restoration.
+    pub(crate) fn cleared(mut self, floor: Option<Incarnation>) -> Self {
+        self.counts.cleared = floor;
+        self
     }
 
     pub(crate) fn counts(&self) -> &CountsRow {

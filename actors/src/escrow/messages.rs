@@ -532,6 +532,8 @@ pub struct Disowned {
     pub granted: u64,
     /// The most that this peer has heard the restored node had sold.
     pub consumed: u64,
+    /// The latest life of the restored node that this peer has seen: the asking one must be later.
+    pub life: Incarnation,
     /// Every pool in which this peer knows the restored node to have a part: each must be attested.
     pub pools: Vec<PoolName>,
 }

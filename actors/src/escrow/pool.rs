@@ -267,8 +267,8 @@ impl Pool {
             if self.parked.is_empty() { settings.level.plan_spacing } else { settings.level.ask_spacing };
         let plan = self.planned.filter(|_| planning && self.may_spend()).map(|planned| planned.plus(spacing));
         let expiry = self.ledger.holds().next_deadline().filter(|_| self.may_spend()).map(at);
-        let told =
-            (self.standing != Standing::Restored).then(|| self.next_level(figures, settings)).flatten();
+        // What may not be said yet is not due: a pool that is due and says nothing would be due for ever.
+        let told = self.may_spend().then(|| self.next_level(figures, settings)).flatten();
         [parked, forgotten, plan, expiry, told].into_iter().flatten().min()
     }
 

@@ -66,6 +66,9 @@ pub(crate) struct NodeRow {
     pub(crate) proof: Proof,
     /// The life in which it was last found to be restored: what was before it must be attested.
     pub(crate) floor: Option<Incarnation>,
+    /// Keys made before this (milliseconds since the Unix epoch) may be among those that a lost disk
+    /// knew: they are not run again.
+    pub(crate) keys_from: u64,
 }
 
 /// How far a peer's disk has come.
@@ -101,21 +104,17 @@ pub(crate) struct PoolRow {
     pub(crate) debt_ceiling: u64,
 }
 
-/// That an operator said what was sold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Attested {
-    /// After which restoration.
-    pub(crate) floor: Incarnation,
-    pub(crate) sold: u64,
-}
-
 /// A node's own counters in a pool.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct CountsRow {
     pub(crate) minted: u64,
     pub(crate) consumed: u64,
     pub(crate) returned: u64,
-    pub(crate) attested: Option<Attested>,
+    /// The restoration since which this row is known to be whole: it was attested after it, or the
+    /// node first heard of the pool when all others had been.
+    pub(crate) cleared: Option<Incarnation>,
+    /// What an operator last said was sold.
+    pub(crate) attested: Option<u64>,
 }
 
 /// A node's counters toward one other node in a pool.

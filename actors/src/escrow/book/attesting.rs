@@ -4,12 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use rhumb_core::{Mono, NodeId, Now, PoolName};
+use rhumb_core::{Incarnation, Mono, NodeId, Now, PoolName};
 use rhumb_storage::Batch;
 
 use super::{Answer, Book, Effect, Out, Request, Token, persist};
 use crate::escrow::messages::{AttestPool, Disown, Disowned, PeerMessage, PoolAttested, Refusal, Standing};
-use crate::escrow::records::Attested;
 
 /// A peer that has not answered is asked again after this.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -26,6 +25,11 @@ pub(super) struct Round {
 }
 
 impl Round {
+    fn begin_again(&mut self) {
+        self.answers.clear();
+        self.asked = None;
+    }
+
     pub(super) fn next_deadline(&self) -> Option<Mono> {
         let again = self.asked.map_or(Mono::default(), |asked| asked.plus(AGAIN));
         self.waiters.iter().map(|(_, until)| *until).chain([again]).min()
@@ -85,7 +89,7 @@ impl Book {
     fn attested_before(&self, name: PoolName, sold: u64) -> Result<PoolAttested, Refusal> {
         let Some(pool) = self.pools.get(&name) else { return Err(Refusal::NoSuchPool(name)) };
         match pool.ledger.counts().attested {
-            Some(attested) if attested.sold == sold => Ok(PoolAttested { pool: name, row: pool.row() }),
+            Some(attested) if attested == sold => Ok(PoolAttested { pool: name, row: pool.row() }),
             _ => Err(Refusal::Invalid(format!(
                 "{} does not run on a restored disk: there is nothing to attest",
                 self.site.me
@@ -144,6 +148,7 @@ impl Book {
             spec: pool.map(|pool| pool.ledger.spec()),
             accepted: link.accepted,
             granted: link.granted,
+            life: self.custody.witnessed(from).map_or(Incarnation(0), |(life, _)| life),
             consumed: pool.and_then(|pool| pool.lines.get(from)).map_or(0, |line| line.consumed),
             pools: self
                 .pools
@@ -158,6 +163,14 @@ impl Book {
     pub(super) fn disowned(&mut self, now: Now, from: &NodeId, said: Disowned, out: &mut Out) {
         let Some(round) = self.rounds.get_mut(&said.pool) else { return };
         if said.before != self.custody.life() {
+            return;
+        }
+        let mut batch = Batch::new();
+        if self.custody.outlived(said.life, &mut batch) {
+            // Every peer must refuse the later lives as well: all are asked again.
+            persist(batch, out);
+            self.rounds.values_mut().for_each(Round::begin_again);
+            self.standing_changed(now, out);
             return;
         }
         round.answers.insert(from.clone(), said);
@@ -206,11 +219,10 @@ impl Book {
 
     fn take_word(&mut self, now: Now, name: &PoolName, round: &Round, out: &mut Out) -> Result<(), Refusal> {
         let Some(pool) = self.pools.get_mut(name) else { return Err(Refusal::NoSuchPool(name.clone())) };
-        let floor = self.custody.floor().unwrap_or(self.custody.life());
-        let attested = Attested { floor, sold: round.sold };
-        let is_home = pool.home == self.site.me;
+        let (is_home, floor) = (pool.home == self.site.me, self.custody.floor());
         let mut batch = Batch::new();
-        pool.ledger.attest(attested, is_home, &round.answers, now.hybrid, &mut batch)?;
+        pool.ledger.attest(round.sold, floor, is_home, &round.answers, now.hybrid, &mut batch)?;
+        self.custody.attested_one(now, &mut batch);
         persist(batch, out);
         Ok(())
     }
@@ -223,16 +235,14 @@ impl Book {
         let known: BTreeSet<&PoolName> =
             round.answers.values().flat_map(|said| &said.pools).chain(self.pools.keys()).collect();
         let clear = |name: &PoolName| {
-            self.pools.get(name).is_some_and(|pool| {
-                let attested = pool.ledger.counts().attested.map(|attested| attested.floor);
-                self.custody.standing_in(pool.ledger.pool(), attested) == Standing::Proven
-            })
+            let pool = self.pools.get(name);
+            pool.is_some_and(|p| self.custody.standing_in(p.ledger.counts().cleared) == Standing::Proven)
         };
         if !known.into_iter().all(clear) {
             return;
         }
         let mut batch = Batch::new();
-        self.custody.attested(&mut batch);
+        self.custody.attested_all(&mut batch);
         persist(batch, out);
         self.standing_changed(now, out);
     }

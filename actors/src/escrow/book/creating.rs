@@ -88,7 +88,8 @@ impl Book {
             debt_ceiling: 0,
         };
         let others = self.site.others(&row);
-        let mut ledger = Ledger::new(request.name.clone(), row, others.clone(), self.custody.life());
+        let ledger = Ledger::new(request.name.clone(), row, others.clone(), self.custody.life());
+        let mut ledger = ledger.cleared(self.custody.clears_new());
         let created = self.site.created(ledger.spec());
         let mut batch = Batch::new();
         ledger.mint(&created.shares, &mut batch);

@@ -249,8 +249,8 @@ impl Desk<'_> {
             Standing::Restored => return Err(Refusal::Restored),
         }
         // What a restored disk has lost may include this key.
-        match (&hold.key, self.custody.floor()) {
-            (Key::Made { created_ms, .. }, Some(floor)) if *created_ms < floor.0 => Err(Refusal::KeyExpired),
+        match &hold.key {
+            Key::Made { created_ms, .. } if self.custody.may_have_lost(*created_ms) => Err(Refusal::KeyExpired),
             _ => Ok(()),
         }
     }

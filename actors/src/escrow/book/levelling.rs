@@ -82,9 +82,11 @@ impl Book {
         if self.site.home(&spec.name) == self.site.me {
             self.found_restored(now, out);
         }
+        // It is said again: a node that is not believed yet can not tell a new pool from a lost one.
+        if self.custody.standing() == Standing::Unproven {
+            return false;
+        }
         self.learn(spec, out);
-        let name = spec.name.clone();
-        self.touch(now, &name, out);
         true
     }
 
@@ -101,10 +103,12 @@ impl Book {
         };
         let others = self.site.others(&row);
         let ledger = Ledger::new(spec.name.clone(), row, others.clone(), self.custody.life());
+        let ledger = ledger.cleared(self.custody.clears_new());
         let mut batch = Batch::new();
         ledger.write(&mut batch);
         out.persist(batch);
-        let pool = Pool::new(self.site.home(&spec.name), ledger, others);
+        let mut pool = Pool::new(self.site.home(&spec.name), ledger, others);
+        pool.standing = self.custody.standing_in(pool.ledger.counts().cleared);
         self.pools.insert(spec.name.clone(), pool);
     }
 

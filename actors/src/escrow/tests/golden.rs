@@ -9,7 +9,7 @@ use rhumb_storage::{Batch, Family, MemoryDisk, MemoryEngine, Store};
 
 use crate::escrow::messages::Key;
 use crate::escrow::records::{
-    Attested, CountsRow, Durability, HoldRow, Image, KeyRow, LinkRow, NodeRow, Outcome, PoolRow, Proof,
+    CountsRow, Durability, HoldRow, Image, KeyRow, LinkRow, NodeRow, Outcome, PoolRow, Proof,
     Records, RecoverError, Stage, WitnessRow,
 };
 
@@ -29,7 +29,7 @@ fn time(ms: u64) -> HybridTime {
 fn sample() -> Batch {
     let mut batch = Batch::new();
     let proof = Proof::Pending { number: 300, life: Incarnation(2) };
-    batch.put_node(&NodeRow { life: Incarnation(3), proof, floor: Some(Incarnation(1)) });
+    batch.put_node(&NodeRow { life: Incarnation(3), proof, floor: Some(Incarnation(1)), keys_from: 900 });
     let witness =
         WitnessRow { store: StoreId(9), life: Incarnation(4), highest: 77, refuse_before: Incarnation(2) };
     batch.put_witness(&node("eu/n1"), &witness);
@@ -45,8 +45,8 @@ fn sample() -> Batch {
         debt_ceiling: 0,
     };
     batch.put_pool(&pool(), &row);
-    let attested = Some(Attested { floor: Incarnation(1), sold: 12 });
-    batch.put_counts(&pool(), &CountsRow { minted: 10_000, consumed: 12, returned: 1, attested });
+    let (cleared, attested) = (Some(Incarnation(1)), Some(12));
+    batch.put_counts(&pool(), &CountsRow { minted: 10_000, consumed: 12, returned: 1, cleared, attested });
     batch.put_link(&pool(), &node("eu/n1"), &LinkRow { granted: 300, accepted: 20 });
     let held = HoldRow { qty: 2, deadline: time(5_000), stage: Stage::Held, ended: None };
     batch.put_hold(&pool(), (Incarnation(3), 1), &held);

@@ -350,6 +350,7 @@ fn a_cut_off_node_sells_what_it_holds_and_waits_no_longer_than_it_may() {
     check(
         r"
         mint concert 90
+        tick 1s
         cut us ap
         cut eu ap
         hold h1 ap 30    -> held at ap
@@ -563,10 +564,10 @@ fn a_grant_that_was_not_durable_never_left() {
         hold h1 eu 40   ->
         show eu         -> available=0 accepted-us=0
         crash us
-        start us
-        show us         -> available=100 granted-eu=0
-        tick 1s         -> held at eu
-        show us         -> granted-eu=40",
+        start us        -> held at eu
+        show us         -> granted-eu=40 available=60
+        show eu         -> accepted-us=40",
+
     );
 }
 
@@ -577,7 +578,7 @@ fn an_acceptance_that_was_not_durable_is_made_again() {
         mint concert 100 weights=us:1
         stall eu
         hold h1 eu 40   ->
-        show us         -> granted-eu=0
+        show us         -> granted-eu=40
         sync eu         -> held at eu
         stall eu
         hold h2 eu 30   ->
@@ -874,7 +875,7 @@ fn grants_of_a_disowned_life_are_refused_when_they_arrive_late() {
         # The need is under way, then the grant, while us loses its disk.
         hold h1 eu 40 within=5s    ->
         tick 5s                    -> exhausted
-        tick 26s
+        tick 28s
         show us            -> granted-eu=40
         silence us eu
         latency 0s
