@@ -1,11 +1,16 @@
 //! The shell of the hot store: its two threads.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a shell: it measures and waits in real time, and decides nothing by it"
+)]
+
 use std::fmt;
 use std::mem;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
@@ -40,6 +45,7 @@ pub(super) struct Inner {
 struct End {
     writer: bool,
     syncer: bool,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Inner {
@@ -95,6 +101,12 @@ impl Inner {
                 return Err(StorageFault::new(FaultCause::Io, "close the hot store", late));
             }
         }
+        let threads = mem::take(&mut end.threads);
+        drop(end);
+        for thread in threads {
+            // It has said that it ended; once it is joined, it has let go of the engine too.
+            thread.join().map_err(|_| bug("a thread of the hot store panicked"))?;
+        }
         self.store.poisoned().map_or_else(|| Ok(self.store.durable()), |fault| Err(fault.clone()))
     }
 
@@ -136,7 +148,9 @@ impl Inner {
             inner.to_write.notify_one();
         };
         let spawned = thread::Builder::new().name(name.into()).spawn(run);
-        spawned.map(drop).map_err(|error| StorageFault::io("start a thread of the hot store", &error))
+        let thread = spawned.map_err(|error| StorageFault::io("start a thread of the hot store", &error))?;
+        self.end.lock().threads.push(thread);
+        Ok(())
     }
 
     fn write_loop(&self) -> Result<(), StorageFault> {

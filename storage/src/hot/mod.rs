@@ -184,6 +184,7 @@ impl HotStore {
     ///
     /// # Errors
     /// The fault that poisoned the store, or one that says that it did not end in time.
+    #[expect(clippy::disallowed_methods, reason = "a shell: a deadline in real time")]
     pub fn close(&self, within: Duration) -> Result<CommitNumber, StorageFault> {
         self.inner.close();
         self.inner.await_end(Instant::now() + within)

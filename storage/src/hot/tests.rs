@@ -1,3 +1,5 @@
+#![expect(clippy::disallowed_methods, reason = "tests wait in real time, and know how much they queue")]
+
 use std::sync::mpsc;
 use std::thread;
 

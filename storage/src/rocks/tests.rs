@@ -350,3 +350,22 @@ fn writes_of_a_log_that_was_rotated_are_still_one_history() {
     drop(store);
     assert_eq!(reopen(image.path()).expect("opens").written(), CommitNumber(300));
 }
+
+#[test]
+fn a_recovery_that_ends_before_its_log_is_refused() {
+    let dir = tempdir();
+    let store = Store::open(dir.open()).expect("opens");
+    (1..=5).for_each(|n| _ = store.write(&put(n, 10)).expect("writes"));
+    drop(store);
+    drop(dir.open());
+    // A log that the manifest no longer asks for, as if the manifest had been put back.
+    let image = killed(10);
+    fs::remove_file(file(dir.path(), ".log")).expect("removes");
+    fs::copy(file(image.path(), ".log"), dir.path().join("000001.log")).expect("copies");
+    match RocksEngine::open(dir.path(), &settings(), false) {
+        Err(EngineOpenError::Shortened { recovered, held, .. }) => {
+            assert_eq!((recovered, held), (CommitNumber(5), CommitNumber(WRITTEN)));
+        }
+        other => panic!("{other:?}"),
+    }
+}

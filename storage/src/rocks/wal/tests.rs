@@ -118,7 +118,7 @@ fn recyclable_records_read_back_and_those_of_an_older_log_do_not() {
 fn a_log_cut_anywhere_gives_a_prefix_and_a_torn_tail() {
     let log = log_of(&records());
     let ends: Vec<_> = (1..=records().len()).map(|count| log_of(&records()[..count]).len()).collect();
-    let near_an_edge = |at: &usize| at % BLOCK < 20 || at % BLOCK > BLOCK - 20 || at % 397 == 0;
+    let near_an_edge = |at: &usize| at % BLOCK < 20 || at % BLOCK > BLOCK - 20 || at.is_multiple_of(397);
     for cut in (0..log.len()).filter(near_an_edge) {
         let found = read_all(&log[..cut]);
         let kept = ends.iter().filter(|&&end| end <= cut).count();
@@ -138,7 +138,7 @@ fn no_flipped_bit_hides_another_record_or_passes_for_torn() {
     let log = log_of(&records);
     let starts: Vec<_> = (0..records.len()).map(|count| log_of(&records[..count]).len()).collect();
     let interesting =
-        |at: &usize| starts.iter().any(|start| (*start..start + 9).contains(at)) || at % 6007 == 0;
+        |at: &usize| starts.iter().any(|start| (*start..start + 9).contains(at)) || at.is_multiple_of(6007);
     for at in (0..log.len()).filter(interesting) {
         for bit in 0..8 {
             let mut flipped = log.clone();
