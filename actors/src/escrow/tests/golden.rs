@@ -83,7 +83,7 @@ fn the_bytes_on_disk_never_change() {
         writeln!(text, "{} = {hex}", key.escape_ascii()).expect("a string takes it");
     }
     expect![[r#"
-        cconcert = 00fb10270c0101010c
+        cconcert = 00fb10270c010101010c
         hconcert/\x00\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x00\x00\x00\x00\x01 = 0002fc070088130000
         hconcert/\x00\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x00\x00\x00\x00\x02 = 0002fc070088130101fc0700a00f
         hconcert/\x00\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x00\x00\x00\x00\x03 = 0002fc070088130201fc0700a00f
@@ -92,7 +92,7 @@ fn the_bytes_on_disk_never_change() {
         k\x00\x02us\x02n1\xfb\xe7\x03\x044f2a = 00cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdfc0700e9030007636f6e636572740301
         k\x01\x07by hand = 00efefefefefefefefefefefefefefefeffc0700020001027573026e31
         lconcert/eu/n1 = 00fb2c0114
-        n = 000300fb2c01020101
+        n = 000300fb2c01020101fb8403
         pconcert = 0009696e76656e746f7279fb1027020261700002757332fc0700e80301abababababababababababababababababababababababababababababababab0000
         weu/n1 = 0009044d02
     "#]].assert_eq(&text);

@@ -564,7 +564,8 @@ fn a_grant_that_was_not_durable_never_left() {
         hold h1 eu 40   ->
         show eu         -> available=0 accepted-us=0
         crash us
-        start us        -> held at eu
+        start us        ->
+        tick 50ms       -> held at eu
         show us         -> granted-eu=40 available=60
         show eu         -> accepted-us=40",
 

@@ -88,7 +88,7 @@ pub(crate) struct World {
     ended: BTreeMap<String, Stage>,
     pools: BTreeMap<String, PoolName>,
     supplies: BTreeMap<PoolName, u64>,
-    /// Units confirmed, by the answers customers got.
+    /// Units confirmed, by the answers of their owners.
     receipts: BTreeMap<HoldId, u64>,
     /// Units an operator said were sold in lost lives.
     lost_disk: bool,
@@ -527,6 +527,7 @@ impl World {
     fn perform(&mut self, from: &NodeId, effect: Effect) {
         match effect {
             Effect::Reply { token, answer } => {
+                self.book_receipt(&answer);
                 let caller = self.callers.remove(&(from.clone(), token)).expect("one answer for each ask");
                 self.answer(from, caller, answer);
             }
@@ -563,6 +564,15 @@ impl World {
                 self.send(&node, Parcel::Answer(token, answer));
             }
             Caller::Node(..) => {}
+        }
+    }
+
+    /// A sale counts when its owner says so, whether or not the word reaches the customer.
+    fn book_receipt(&mut self, answer: &Result<Answer, Refusal>) {
+        let Ok(Answer::Settled(settled)) = answer else { return };
+        let life = self.nodes[&settled.hold.owner].life.as_ref().expect("it has just answered");
+        if life.book.stage(&settled.hold) == Some(Stage::Committed) {
+            self.receipts.insert(settled.hold.clone(), settled.qty);
         }
     }
 
@@ -649,10 +659,7 @@ impl World {
             Ok(Answer::Settled(settled)) => {
                 let life = self.nodes[&settled.hold.owner].life.as_ref().expect("it has just answered");
                 match life.book.stage(&settled.hold) {
-                    Some(Stage::Committed) => {
-                        self.receipts.insert(settled.hold.clone(), settled.qty);
-                        format!("sold {}", settled.qty)
-                    }
+                    Some(Stage::Committed) => format!("sold {}", settled.qty),
                     _ => format!("released {}", settled.qty),
                 }
             }
@@ -726,7 +733,7 @@ impl World {
         self.held.contains_key(label)
     }
 
-    /// Units confirmed so far, by the answers customers got.
+    /// Units confirmed so far.
     pub(crate) fn sold(&self) -> u64 {
         self.receipts.values().sum()
     }
