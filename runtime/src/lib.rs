@@ -19,3 +19,8 @@ pub mod demo;
 pub mod dev;
 #[cfg(feature = "rocks")]
 pub mod supervisor;
+
+/// What `EscrowRegion` can be asked, and its answers.
+pub use rhumb_actors::escrow::messages as escrow;
+/// Seeded randomness.
+pub use rhumb_core::rng as seed;

@@ -11,6 +11,7 @@ mod actors;
 mod ceiling;
 mod escrow;
 mod halt;
+mod remembered;
 mod report;
 
 use std::sync::Arc;
@@ -62,6 +63,8 @@ struct Node {
     actors: actors::Actors,
     store: HotStore,
     tasks: Vec<tokio::task::JoinHandle<()>>,
+    /// Its lock is held for as long as the hot store is open.
+    _dir: DataDir,
 }
 
 impl Node {
@@ -71,8 +74,10 @@ impl Node {
         let expect = Expect { cluster: config.cluster, node: me.clone(), init: None };
         let (dir, engine) = DataDir::open(&config.node.data, &expect)
             .with_context(|| format!("data directory {}", config.node.data.display()))?;
+        remembered::founding(dir.control(), &config.founding)?;
         let credentials = identity(&config)?;
         let policy = Arc::new(policy(&config)?);
+        remembered::policy(dir.control(), policy.version())?;
 
         // Hot store and clock.
         let store = Store::open(engine)?;
@@ -148,7 +153,7 @@ impl Node {
             http::serve(listener, Arc::new(report)),
         ];
         tracing::info!(node = %me, quic = %config.node.listen, admin = %config.node.admin, "serving");
-        Ok(Self { transport, actors, store, tasks })
+        Ok(Self { transport, actors, store, tasks, _dir: dir })
     }
 
     /// Refuses new calls, drains, flushes.
@@ -157,13 +162,13 @@ impl Node {
             self.transport.drain(STOP_WITHIN / 2).await;
             self.transport.close().await;
             self.actors.stop();
+            self.tasks.iter().for_each(tokio::task::JoinHandle::abort);
             let store = self.store.clone();
             tokio::task::spawn_blocking(move || store.close(STOP_WITHIN / 4)).await.ok();
         };
         if tokio::time::timeout(STOP_WITHIN, orderly).await.is_err() {
             tracing::warn!("the ordered stop took longer than {STOP_WITHIN:?}; what is durable is durable");
         }
-        self.tasks.iter().for_each(tokio::task::JoinHandle::abort);
     }
 
     /// Stops at once: nothing more may be sent or written.
@@ -186,6 +191,9 @@ fn identity(config: &NodeConfig) -> anyhow::Result<Credentials> {
         credentials.trust_domain(),
         config.trust_domain
     );
+    credentials
+        .verify(Duration::from_millis(now_millis()))
+        .with_context(|| format!("the certificate in {}", config.node.identity.display()))?;
     Ok(credentials)
 }
 

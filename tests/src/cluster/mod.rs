@@ -101,8 +101,8 @@ impl DevMesh {
     #[must_use]
     pub fn rhumb(&self, arguments: &[&str]) -> Ran {
         let data = self.data();
-        let mut all = vec!["-o", "json", "--data", data.to_str().expect("a path is text")];
-        all.extend(arguments);
+        let mut all = arguments.to_vec();
+        all.extend(["-o", "json", "--data", data.to_str().expect("a path is text")]);
         run(self.directory.path(), &all)
     }
 

@@ -109,7 +109,7 @@ fn refusals_faults_and_mistakes_have_exit_codes_of_their_own() {
     let identity = identity.to_str().expect("a path is text");
     let nobody = run(
         mesh.directory(),
-        &["-o", "json", "--endpoint", "127.0.0.1:1", "--identity", identity, "hold", "few", "--qty", "1"],
+        &["hold", "few", "--qty", "1", "-o", "json", "--endpoint", "127.0.0.1:1", "--identity", identity],
     );
     assert_eq!(nobody.code, 3, "nobody listens there: {}", nobody.text);
 }

@@ -189,17 +189,9 @@ impl Link {
         self.to_say.lock().go_away = true;
         self.say.notify_one();
         let drained = tokio::time::timeout_at(deadline, async {
-            // What the peer sent before it read GOAWAY is still on its way.
-            tokio::time::sleep(self.connection.rtt() * 2).await;
-            while !self.is_quiet() {
-                self.quieter.notified().await;
-            }
-            for lane in &self.lanes {
-                lane.queue.lock().close();
-                lane.wake.notify_one();
-            }
+            // A connection that ends meanwhile has nothing left to drain.
             tokio::select! {
-                () = self.taken_up.notified() => {}
+                () = self.come_to_rest() => {}
                 _ = self.connection.closed() => {}
             }
         });
@@ -207,6 +199,19 @@ impl Link {
             tracing::warn!(peer = %self.peer.principal, "drain was cut short by its deadline");
         }
         self.close(&End::Lost("closed by this side".to_owned()));
+    }
+
+    async fn come_to_rest(&self) {
+        // What the peer sent before it read GOAWAY is still on its way.
+        tokio::time::sleep(self.connection.rtt() * 2).await;
+        while !self.is_quiet() {
+            self.quieter.notified().await;
+        }
+        for lane in &self.lanes {
+            lane.queue.lock().close();
+            lane.wake.notify_one();
+        }
+        self.taken_up.notified().await;
     }
 
     pub(crate) fn next_call(&self) -> u64 {

@@ -1,0 +1,41 @@
+//! What the control store remembers of the mesh, and what settings may not change behind its back.
+
+use anyhow::Context;
+use rhumb_storage::ControlStore;
+use rhumb_storage::control::LastSeen;
+use rhumb_topology::Founding;
+
+/// Refuses a founding list other than the one this node was founded with: the homes of all pools are a
+/// function of it.
+pub(super) fn founding(control: &dyn ControlStore, now: &Founding) -> anyhow::Result<()> {
+    let text = now.to_string();
+    match control.last_seen(LastSeen::Topology)? {
+        None => control.remember(LastSeen::Topology, text.as_bytes())?,
+        Some(seen) => anyhow::ensure!(
+            seen == text.as_bytes(),
+            "settings: mesh.founding lists {text}, but this node was founded in a mesh of {}; \
+             the list never changes, for the homes of all pools follow from it",
+            String::from_utf8_lossy(&seen)
+        ),
+    }
+    Ok(())
+}
+
+/// Refuses a policy older than one this node has served under.
+pub(super) fn policy(control: &dyn ControlStore, version: Option<u64>) -> anyhow::Result<()> {
+    let seen = match control.last_seen(LastSeen::Policy)? {
+        None => None,
+        Some(bytes) => {
+            let bytes = bytes.try_into().ok().context("the control store's policy version is not 8 bytes")?;
+            Some(u64::from_be_bytes(bytes))
+        }
+    };
+    let Some(version) = version else { return Ok(()) };
+    anyhow::ensure!(
+        seen.is_none_or(|seen| version >= seen),
+        "the policy file has version {version}, but this node has served under version {}: an older policy \
+         is not taken back; sign one with a higher version",
+        seen.unwrap_or_default()
+    );
+    Ok(control.remember(LastSeen::Policy, &version.to_be_bytes())?)
+}
