@@ -250,7 +250,9 @@ impl Desk<'_> {
         }
         // What a restored disk has lost may include this key.
         match &hold.key {
-            Key::Made { created_ms, .. } if self.custody.may_have_lost(*created_ms) => Err(Refusal::KeyExpired),
+            Key::Made { created_ms, .. } if self.custody.may_have_lost(*created_ms) => {
+                Err(Refusal::KeyExpired)
+            }
             _ => Ok(()),
         }
     }

@@ -9,8 +9,8 @@ use rhumb_storage::{Batch, Family, MemoryDisk, MemoryEngine, Store};
 
 use crate::escrow::messages::Key;
 use crate::escrow::records::{
-    CountsRow, Durability, HoldRow, Image, KeyRow, LinkRow, NodeRow, Outcome, PoolRow, Proof,
-    Records, RecoverError, Stage, WitnessRow,
+    CountsRow, Durability, HoldRow, Image, KeyRow, LinkRow, NodeRow, Outcome, PoolRow, Proof, Records,
+    RecoverError, Stage, WitnessRow,
 };
 
 fn node(name: &str) -> NodeId {

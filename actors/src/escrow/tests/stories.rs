@@ -304,7 +304,7 @@ fn rights_come_when_a_node_runs_out() {
         hold h1 ap 30   ->
         tick 200ms      -> held at ap
         show ap         -> held=30
-        show us         -> granted-ap=30",
+        show eu         -> granted-ap=30",
     );
 }
 
@@ -491,7 +491,9 @@ fn seats_that_expire_elsewhere_come_home_in_the_tail() {
         tail 10
         mint concert 60
         hold h1 ap 20 ttl=20s   -> held at ap
-        hold h2 us 31           -> held at us
+        hold h2 us 31           ->
+        # ap was asked first, by what it last said; eu is asked 50 ms later.
+        tick 50ms               -> held at us
         confirm h2              -> sold 31
         tick 5s
         show us                 -> available=9
@@ -563,12 +565,12 @@ fn a_grant_that_was_not_durable_never_left() {
         stall us
         hold h1 eu 40   ->
         show eu         -> available=0 accepted-us=0
-        crash us
+        crash us        -> exhausted
         start us        ->
+        again h1 eu     ->
         tick 50ms       -> held at eu
         show us         -> granted-eu=40 available=60
         show eu         -> accepted-us=40",
-
     );
 }
 
@@ -872,6 +874,8 @@ fn grants_of_a_disowned_life_are_refused_when_they_arrive_late() {
         mint concert 90 weights=us:1
         tick 2s
         copy us
+        hold h0 us 1               -> held at us
+        tick 2s
         latency 30s
         # The need is under way, then the grant, while us loses its disk.
         hold h1 eu 40 within=5s    ->

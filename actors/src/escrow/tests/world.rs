@@ -134,6 +134,8 @@ impl World {
     /// New, empty nodes for the whole founding list.
     pub(crate) fn found(&mut self) {
         self.nodes.clear();
+        self.net.clear();
+        self.callers.clear();
         for (i, id) in self.founding.nodes().iter().enumerate() {
             let disk = MemoryDisk::tearing(Tear::LoseAll);
             let node = Node { disk, store: StoreId(i as u128 + 1), copy: None, stalled: false, life: None };
