@@ -16,17 +16,17 @@ const WITHIN: Duration = Duration::from_secs(15);
 
 /// Where the mesh is, and who asks.
 #[derive(Debug, Clone, Args)]
-pub struct Connect {
+pub(super) struct Connect {
     /// A node's QUIC address. May be given more than once; without it the nodes are those of the
     /// ready file in the data directory.
     #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
-    pub endpoint: Vec<String>,
+    endpoint: Vec<String>,
     /// The data directory of `rhumb dev`: its ready file and certificates.
     #[arg(long, value_name = "DIR", env = "RHUMB_DATA", default_value = "./.rhumb/dev")]
-    pub data: PathBuf,
+    data: PathBuf,
     /// The folder with the certificate to use, instead of that in the data directory.
     #[arg(long, value_name = "DIR")]
-    pub identity: Option<PathBuf>,
+    identity: Option<PathBuf>,
 }
 
 impl Connect {

@@ -15,6 +15,7 @@ use super::args::{RegionWeight, duration};
 use super::connect::Connect;
 use super::output::{Done, Failure, Output};
 use crate::client::directory::Directory;
+use crate::load::receipts::LedgerError;
 use crate::load::{Load, LoadError, Plan, RegionTally, Spacing, Tally};
 
 /// How long calls of unknown outcome are asked again at the end.
@@ -156,7 +157,9 @@ impl Escrow {
 fn failure(error: LoadError) -> Failure {
     let message = error.to_string();
     match error {
-        LoadError::NoLoad | LoadError::NoNode(_) => Failure::Usage(message),
+        LoadError::NoLoad | LoadError::NoNode(_) | LoadError::Ledger(LedgerError::Exists(_)) => {
+            Failure::Usage(message)
+        }
         LoadError::Ledger(_) | LoadError::Died(_) => Failure::local(message),
     }
 }

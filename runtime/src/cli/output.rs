@@ -156,7 +156,7 @@ impl From<SurveyError> for Failure {
     fn from(error: SurveyError) -> Self {
         let message = error.to_string();
         match error {
-            SurveyError::Refused(refusal) => Self::Refused(refusal),
+            SurveyError::Refused(refusal) => Self::Refused(*refusal),
             SurveyError::Unreachable { .. } | SurveyError::Unknown(_) => {
                 Self::Other { kind: "unreachable", message }
             }
@@ -270,8 +270,9 @@ mod tests {
                 error: region moon has no node here; there are us-east"#]],
         );
         let node = NodeId::new("eu", "n1").expect("valid");
+        let fault = Box::new(Fault::not_sent(FaultKind::Draining));
         check(
-            SurveyError::Unreachable { node, fault: Fault::not_sent(FaultKind::Draining) }.into(),
+            SurveyError::Unreachable { node, fault }.into(),
             expect![[r#"
                 3 {"fault":{"delivery":"not_sent","kind":"unreachable","message":"node eu/n1 has no answer, and an audit needs every node: the peer is draining (outcome: not sent)"}}
                 fault: node eu/n1 has no answer, and an audit needs every node: the peer is draining (outcome: not sent)"#]],

@@ -218,7 +218,7 @@ impl fmt::Display for ShowAnswer {
         )?;
         write!(f, "{:<24} {:>12} {:>12} {:>12} {:>10}", "node", "available", "held", "consumed", "age")?;
         for node in &self.nodes {
-            let age = if node.age_ms == 0 { "exact".to_owned() } else { format!("{} ms", node.age_ms) };
+            let age = if node.node == self.node { "exact".to_owned() } else { format!("{} ms", node.age_ms) };
             write!(
                 f,
                 "\n{:<24} {:>12} {:>12} {:>12} {age:>10}",

@@ -193,7 +193,7 @@ mod tests {
         let found = directory(text).and_then(|d| d.nodes_in(region.as_ref()));
         let text = match found {
             Ok(nodes) => nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
-            Err(error) => error.to_string().replace(|c: char| c == '\n', " "),
+            Err(error) => error.to_string().replace('\n', " "),
         };
         // The directory's name is random.
         let shown = text.find(READY_FILE).map_or(text.as_str(), |at| &text[at..]);

@@ -122,7 +122,7 @@ mod tests {
         let unsent = Fault::not_sent(FaultKind::Draining);
         let long = Duration::from_secs(10);
         check(&[], long, "answered").await;
-        check(&[unsent.clone()], long, "draining not sent").await;
+        check(std::slice::from_ref(&unsent), long, "draining not sent").await;
         check(&[lost.clone(), unsent.clone()], long, "answered").await;
         let never: Vec<_> = std::iter::repeat_n(unsent.clone(), 1_000).collect();
         let mut lost_then_never = vec![lost];

@@ -43,7 +43,7 @@ pub enum SurveyError {
         /// Which.
         node: NodeId,
         /// Why.
-        fault: Fault,
+        fault: Box<Fault>,
     },
     /// A node of the mesh whose address is not known.
     #[error(
@@ -52,7 +52,7 @@ pub enum SurveyError {
     Unknown(NodeId),
     /// The pool is refused, for all nodes alike.
     #[error("{0}")]
-    Refused(Refusal),
+    Refused(Box<Refusal>),
 }
 
 /// Reads the rows of all nodes of a pool.
@@ -89,7 +89,9 @@ async fn needs_all(
     let message = ShowPool { pool: pool.clone() };
     for node in nodes {
         match ask.ask(node, &message, READ_DEADLINE).await {
-            Err(fault) => return Err(SurveyError::Unreachable { node: node.clone(), fault }),
+            Err(fault) => {
+                return Err(SurveyError::Unreachable { node: node.clone(), fault: Box::new(fault) });
+            }
             Ok(Err(_)) => {}
             Ok(Ok(view)) => {
                 return view.others.keys().chain([&view.home]).try_for_each(|node| known(directory, node));
@@ -120,13 +122,15 @@ async fn read(
                 strangers += 1;
                 Row::default()
             }
-            Ok(Err(refusal)) => return Err(SurveyError::Refused(refusal)),
-            Err(fault) => return Err(SurveyError::Unreachable { node: node.clone(), fault }),
+            Ok(Err(refusal)) => return Err(SurveyError::Refused(Box::new(refusal))),
+            Err(fault) => {
+                return Err(SurveyError::Unreachable { node: node.clone(), fault: Box::new(fault) });
+            }
         };
         rows.insert(node.clone(), row);
     }
     if strangers == rows.len() {
-        return Err(SurveyError::Refused(Refusal::NoSuchPool(pool.clone())));
+        return Err(SurveyError::Refused(Box::new(Refusal::NoSuchPool(pool.clone()))));
     }
     Ok(rows)
 }
@@ -268,6 +272,6 @@ mod tests {
         let survey = run(&["eu", "us"], vec![("eu", vec![row(1)])], &["eu", "us"]).expect("reads");
         assert_eq!(survey.rows[&node("us")], Row::default());
         let none = run(&["eu"], vec![], &["eu"]).expect_err("nobody knows it");
-        assert!(matches!(none, SurveyError::Refused(Refusal::NoSuchPool(_))), "{none}");
+        assert!(matches!(&none, SurveyError::Refused(why) if why.code() == "no_such_pool"), "{none}");
     }
 }

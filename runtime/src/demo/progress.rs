@@ -24,8 +24,8 @@ impl Progress {
     pub fn new(seats: u64) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(Some(seats), ProgressDrawTarget::stderr());
-            let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} sold\n{msg}");
-            bar.with_style(style.expect("a valid template"))
+            let style = ProgressStyle::with_template("[{bar:40}] {human_pos} of {human_len} sold\n{msg}");
+            bar.with_style(style.expect("a valid template").progress_chars("=> "))
         });
         Self { bar, next_line: Duration::ZERO }
     }

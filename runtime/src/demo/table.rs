@@ -108,8 +108,9 @@ fn events(f: &mut fmt::Formatter<'_>, report: &DemoReport) -> fmt::Result {
     }
     writeln!(
         f,
-        "calls of unknown outcome: {} asked again, {} without an answer in the end",
-        report.asked_again, report.unknown
+        "calls without an answer: asked again {} times, {} still without one in the end",
+        thousands(report.asked_again.into()),
+        report.unknown
     )
 }
 
@@ -141,7 +142,31 @@ mod tests {
     #[test]
     fn the_table_says_it_all() {
         let text = Table(&report(|_| {})).to_string();
-        expect![[""]].assert_eq(&text);
+        expect![[r#"
+            region           share     came     held     sold  expired       in      out  hold p50  hold p99
+            ap                  20       47       45       45        0       25        0    4.0 ms    4.0 ms
+            eu                  30       30       30       30        0        0        0    4.0 ms    4.0 ms
+            us                  50       25       25       25        0        0       25    4.0 ms    4.0 ms
+            total              100      102      100      100        0       25       25    4.0 ms    4.0 ms
+
+            ap             refused: sold_out 1, no service: draining 1
+            ap             killed at 9.00 s; served again 4.12 s after the kill, 1.12 s after its start
+            eu             cut off at 20.00 s for 5.00 s; meanwhile it gave 30 holds and sold 12
+            calls without an answer: asked again 0 times, 0 still without one in the end
+
+            ok   every seat is sold                         100 of 100
+            ok   no seat is sold twice                      0 oversold
+            ok   the books were read at rest                yes
+            ok   I1 nothing below zero                      yes
+            ok   I2 none accepted more than was granted     yes
+            ok   I3 every unit is somewhere                 yes
+            ok   I4 no more sold than minted                yes
+            ok   I5 the customers' receipts agree           100 sold by receipts
+            ok   the killed region came back                ap served 1.1 s after its start
+            ok   the region that was cut off sold on        eu sold 12 in 5.0 s
+
+            VERDICT: holds. 100 of 100 seats sold, 0 oversold, in 61 s."#]]
+        .assert_eq(&text);
     }
 
     #[test]

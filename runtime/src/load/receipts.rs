@@ -144,6 +144,9 @@ pub enum LedgerError {
         /// Why.
         source: std::io::Error,
     },
+    /// There is a file already.
+    #[error("receipts {0}: this file exists; give one that is not there yet, so that no ledger is lost")]
+    Exists(PathBuf),
     /// A line.
     #[error("receipts {path}, line {line}: {what}")]
     Line {
@@ -167,10 +170,12 @@ impl LedgerWriter {
     /// Begins a new ledger in a file that is not there yet, so that no older one is lost.
     ///
     /// # Errors
-    /// [`LedgerError::Io`], also when the file exists.
+    /// [`LedgerError::Exists`], [`LedgerError::Io`].
     pub fn create(path: &Path, pool: &PoolName, started_ms: u64) -> Result<Self, LedgerError> {
-        let io = |source| LedgerError::Io { path: path.to_owned(), source };
-        let file = File::create_new(path).map_err(io)?;
+        let file = File::create_new(path).map_err(|source| match source.kind() {
+            std::io::ErrorKind::AlreadyExists => LedgerError::Exists(path.to_owned()),
+            _ => LedgerError::Io { path: path.to_owned(), source },
+        })?;
         let mut writer = Self { file: BufWriter::new(file), path: path.to_owned() };
         writer.line(&Header { receipts: VERSION, pool: pool.clone(), started_ms })?;
         Ok(writer)
@@ -382,7 +387,8 @@ mod tests {
         assert_eq!((&sums.sold, &sums.unknown, &sums.held), (&one, &one, &one));
         assert_eq!((sums.unanswered, sums.total_sold()), (1, 1));
         assert!(ledger.sums(3_000).expect("sound").held.is_empty(), "the abandoned hold has expired");
-        assert!(LedgerWriter::create(&path, &pool, 5).is_err(), "an older ledger is not overwritten");
+        let again = LedgerWriter::create(&path, &pool, 5);
+        assert!(matches!(again, Err(LedgerError::Exists(_))), "an older ledger is not overwritten");
     }
 
     #[test]
