@@ -1,5 +1,7 @@
 //! Checks of the escrow machine: stories told to a small interpreter, golden bytes, and properties.
 
+#[cfg(feature = "canaries")]
+mod canaries;
 mod conservation;
 mod golden;
 mod stories;

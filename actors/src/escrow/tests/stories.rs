@@ -260,9 +260,8 @@ fn a_key_from_the_future_is_refused() {
     check(
         r"
         mint concert 100 weights=us:1
-        hold h1 us 4   -> held at us
-        skip all 0ms
-        again h1 us    -> held at us",
+        hold h1 us 4 ahead=500ms   -> held at us
+        hold h2 us 4 ahead=501ms   -> invalid: the key says it was made 501 ms in the future; set the clock of the machine that made it",
     );
 }
 
@@ -933,5 +932,39 @@ fn a_restart_while_restored_asks_for_every_attestation_again() {
         attest us sold=0         -> attested, 30 available
         tick 1s
         hold h3 us 1             -> held at us",
+    );
+}
+
+#[test]
+fn a_restored_disk_with_a_clock_set_back_still_begins_a_later_life() {
+    check(
+        r"
+        mint concert 90
+        tick 2s
+        copy us
+        restart us
+        tick 10s
+        mint fair 30
+        hold h1 us 30              -> held at us
+        confirm h1                 -> sold 30
+        hold h2 us 10 pool=fair    -> held at us
+        tick 2s
+        clock us -10m
+        restore us
+        standing us                -> restored
+        hold h3 us 1 key=a         -> restored
+        tick 20s
+        # The copy has never heard of fair; its peers say what it was granted.
+        show us fair               -> restored
+        hold h4 us 1 pool=fair key=b -> restored
+        clock us +0s
+        tick 1s
+        attest us sold=0 pool=fair -> attested, 10 available
+        attest us sold=30          -> attested, 0 available
+        standing us                -> proven
+        again h1 us                -> key_expired
+        tick 20s
+        mint late 30 home=eu at=eu -> ap=10 eu=10 us=10
+        hold h5 us 1 pool=late     -> held at us",
     );
 }

@@ -52,6 +52,8 @@ struct Node {
     store: StoreId,
     copy: Option<DiskImage>,
     stalled: bool,
+    /// How far its wall clock is off.
+    off_ms: i64,
     life: Option<Life>,
 }
 
@@ -138,7 +140,7 @@ impl World {
         self.callers.clear();
         for (i, id) in self.founding.nodes().iter().enumerate() {
             let disk = MemoryDisk::tearing(Tear::LoseAll);
-            let node = Node { disk, store: StoreId(i as u128 + 1), copy: None, stalled: false, life: None };
+            let node = Node { disk, store: StoreId(i as u128 + 1), copy: None, stalled: false, off_ms: 0, life: None };
             self.nodes.insert(id.clone(), node);
         }
         for id in self.founding.nodes().to_vec() {
@@ -223,7 +225,7 @@ impl World {
                 self.node(args[0]).stalled = false;
                 self.flush(&node_id(args[0]));
             }
-            "skip" => self.skip(args[0], duration(args[1])),
+            "clock" => self.set_clock(args[0], args[1]),
             "standing" => return vec![self.standing(args[0])],
             "show" => return vec![self.show(&args)],
             "view" => return vec![self.view(&args)],
@@ -276,9 +278,10 @@ impl World {
         let [label, at, qty] = args[..] else { panic!("hold LABEL NODE QTY") };
         let home = node_id(option("made").unwrap_or(at));
         let pool = option("pool").unwrap_or("concert");
+        let ahead = option("ahead").map_or(0, |ahead| duration(ahead).as_millis() as u64);
         let key = match option("key") {
             Some(raw) => Key::Raw(raw.to_owned()),
-            None => Key::Made { home, created_ms: self.hybrid(), nonce: label.replace('-', "x") },
+            None => Key::Made { home, created_ms: self.clock_ms + ahead, nonce: label.replace('-', "x") },
         };
         let hold = Hold {
             pool: self.pools.get(pool).cloned().unwrap_or_else(|| PoolName::new(pool).expect("valid")),
@@ -333,8 +336,8 @@ impl World {
         self.settle();
         while self.now < end {
             let net = self.net.first_key_value().map(|((at, _), _)| *at);
-            let now = self.time();
-            let books = self.nodes.values().filter_map(|n| n.life.as_ref()?.book.next_deadline(now)).min();
+            let deadline = |(id, node): (&NodeId, &Node)| node.life.as_ref()?.book.next_deadline(self.time(id));
+            let books = self.nodes.iter().filter_map(deadline).min();
             let next = [net, books].into_iter().flatten().min().unwrap_or(end).max(self.now).min(end);
             // Clocks show whole milliseconds.
             let ms = next.since(self.now).as_micros().div_ceil(1_000).max(1) as u64;
@@ -378,7 +381,7 @@ impl World {
     }
 
     fn start(&mut self, id: &NodeId) {
-        let now = self.time();
+        let now = self.time(id);
         let node = self.nodes.get_mut(id).expect("a node");
         let store = Store::open(MemoryEngine::open(&node.disk)).expect("the disk is sound");
         let mut records = Vec::new();
@@ -416,12 +419,11 @@ impl World {
         self.start(&node_id(name));
     }
 
-    /// The nodes' wall clock steps: persisted deadlines come nearer (or time goes on as if it had stood still).
-    fn skip(&mut self, name: &str, by: Duration) {
-        assert_eq!(name, "all", "one clock stands for all");
-        self.clock_ms += by.as_millis() as u64;
-        self.now = self.now.plus(by);
-        self.settle();
+    /// A node's wall clock is off: `clock us -10m`, `clock us +1s`.
+    fn set_clock(&mut self, name: &str, by: &str) {
+        let (sign, by) = by.split_at(1);
+        let ms = duration(by).as_millis() as i64;
+        self.node(name).off_ms = if sign == "-" { -ms } else { ms };
     }
 
     fn standing(&mut self, name: &str) -> String {
@@ -482,16 +484,13 @@ impl World {
         self.nodes.keys().filter(|node| *node != id).cloned().collect()
     }
 
-    fn hybrid(&self) -> u64 {
-        self.clock_ms
-    }
-
-    fn time(&self) -> Now {
-        Now { hybrid: HybridTime::new(self.clock_ms, 1), mono: self.now }
+    fn time(&self, at: &NodeId) -> Now {
+        let ms = self.clock_ms.saturating_add_signed(self.nodes[at].off_ms);
+        Now { hybrid: HybridTime::new(ms, 1), mono: self.now }
     }
 
     fn step(&mut self, id: &NodeId, input: Input) {
-        let now = self.time();
+        let now = self.time(id);
         self.act(id, |book, out| book.step(now, input, out));
     }
 
@@ -622,13 +621,11 @@ impl World {
                 self.arrive(&to, parcel);
                 continue;
             }
-            let now = self.time();
-            let due = |node: &Node| {
-                let at = node.life.as_ref().filter(|_| !node.stalled)?.book.next_deadline(now)?;
-                (at <= self.now).then_some(())
+            let due = |id: &NodeId, node: &Node| {
+                let life = node.life.as_ref().filter(|_| !node.stalled);
+                life.and_then(|life| life.book.next_deadline(self.time(id))).is_some_and(|at| at <= self.now)
             };
-            let Some(id) = self.nodes.iter().find(|(_, node)| due(node).is_some()).map(|(id, _)| id.clone())
-            else {
+            let Some(id) = self.nodes.iter().find(|(id, node)| due(id, node)).map(|(id, _)| id.clone()) else {
                 return self.look_for_ends();
             };
             self.step(&id, Input::Tick);

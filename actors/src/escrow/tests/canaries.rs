@@ -1,0 +1,157 @@
+//! The known bugs of this machine, let out one by one: a story must notice each. Compiled where the
+//! feature `canaries` is on; the simulator of the test rooms hunts the same ones through faults.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use rhumb_core::canary::{self, Canary};
+
+use super::check;
+
+fn caught(bug: Canary, story: &str) {
+    check(story);
+    canary::let_out(Some(bug));
+    let outcome = catch_unwind(AssertUnwindSafe(|| check(story)));
+    canary::let_out(None);
+    assert!(outcome.is_err(), "{} sings, and the story does not notice", bug.name());
+}
+
+/// Rights move twice from us to eu, and what was said is said again.
+const MOVES: &str = r"
+    mint concert 100 weights=us:1
+    hold h1 eu 10   -> held at eu
+    tick 1s
+    hold h2 eu 20   -> held at eu
+    tick 30s
+    restart us
+    tick 30s
+    show us         -> available=70 granted-eu=30
+    show eu         -> held=30 accepted-us=30";
+
+#[test]
+fn a_grant_that_is_added_is_noticed() {
+    caught(Canary::ReceiverAdds, MOVES);
+}
+
+#[test]
+fn a_grant_that_overwrites_is_noticed() {
+    // An older word of us arrives after a newer one.
+    caught(
+        Canary::ReceiverOverwrites,
+        r"
+        mint concert 100 weights=us:1
+        hold h1 eu 10   -> held at eu
+        latency 3s
+        heal us eu
+        latency 10ms
+        hold h2 eu 20
+        tick 5s         -> held at eu
+        show eu         -> accepted-us=30",
+    );
+}
+
+#[test]
+fn a_donor_that_does_not_look_is_noticed() {
+    caught(
+        Canary::GrantWithoutCheck,
+        r"
+        mint concert 100 weights=us:1
+        hold h1 us 90   -> held at us
+        hold h2 eu 20   -> exhausted
+        show us         -> available=0 held=90",
+    );
+}
+
+#[test]
+fn a_donor_that_takes_back_is_noticed() {
+    caught(
+        Canary::DonorTakesBack,
+        r"
+        mint concert 100 weights=us:1
+        latency 100ms
+        tick 1s
+        hold h1 eu 20
+        # The grant is on its way when somebody else asks the donor.
+        tick 150ms
+        hold h2 us 1    -> held at us
+        tick 1s         -> held at eu
+        show us         -> available=79 granted-eu=20
+        show eu         -> held=20",
+    );
+}
+
+#[test]
+fn holds_that_stay_available_are_noticed() {
+    caught(
+        Canary::HoldsNotSubtracted,
+        r"
+        mint concert 100 weights=us:1
+        hold h1 us 60   -> held at us
+        hold h2 us 60   -> exhausted",
+    );
+}
+
+#[test]
+fn units_that_come_back_twice_are_noticed() {
+    caught(
+        Canary::DoubleCreditOnExpiry,
+        r"
+        mint concert 100 weights=us:1
+        hold h1 us 60 ttl=1s   -> held at us
+        tick 2s                -> expired h1
+        show us                -> available=100",
+    );
+}
+
+#[test]
+fn minting_twice_is_noticed() {
+    caught(Canary::MintTwice, "mint concert 100\nmint concert 100\nshow us -> minted=100");
+}
+
+#[test]
+fn calling_the_unreachable_sold_out_is_noticed() {
+    caught(
+        Canary::SoldOutForUnreachable,
+        r"
+        tail 10
+        mint concert 25
+        tick 1s
+        cut us ap
+        hold h1 ap 1    -> unreachable",
+    );
+    caught(
+        Canary::SoldOutForUnreachable,
+        r"
+        mint concert 30
+        cut us ap
+        cut eu ap
+        hold h1 ap 10   -> held at ap
+        hold h2 ap 1    -> exhausted",
+    );
+}
+
+#[test]
+fn an_old_key_that_runs_again_is_noticed() {
+    caught(
+        Canary::ExpiredKeyRunsAgain,
+        r"
+        mint concert 100 weights=us:1
+        hold h1 us 4 ttl=1s   -> held at us
+        tick 25h              -> expired h1
+        again h1 us           -> key_expired",
+    );
+}
+
+#[test]
+fn a_restored_disk_that_spends_is_noticed() {
+    caught(
+        Canary::RestoredDiskSpends,
+        r"
+        mint concert 90
+        tick 2s
+        copy us
+        hold h1 us 30   -> held at us
+        tick 2s
+        restore us
+        hold h2 us 30   -> restored",
+    );
+}
