@@ -3,6 +3,7 @@
 //!
 //! Each mesh lives in a temporary directory and stops with its guard: its supervisor is ended by pid,
 //! and its nodes end with it.
+#![expect(clippy::disallowed_methods, reason = "real processes take real time")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};

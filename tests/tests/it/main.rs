@@ -2,4 +2,5 @@
 
 mod cluster;
 mod directions;
+mod readme;
 mod sim;
