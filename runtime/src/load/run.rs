@@ -169,12 +169,18 @@ impl Running {
     }
 }
 
+/// A receipt to write, and whom to tell when the operating system has it.
+struct Entry {
+    receipt: Receipt,
+    written: oneshot::Sender<()>,
+}
+
 /// What customers share.
 struct Shop<A> {
     ask: Arc<A>,
     load: Load,
     books: Arc<Mutex<Books>>,
-    receipts: mpsc::Sender<Receipt>,
+    receipts: mpsc::Sender<Entry>,
     given_up: watch::Receiver<bool>,
 }
 
@@ -276,11 +282,15 @@ impl<A: Ask> Visit<A> {
         }
     }
 
+    /// Writes the story down, and waits until the operating system has it.
     async fn write(&self, state: &State, asked_ms: u64) {
         let (key, region) = (self.key.to_string(), self.arrival.region.clone());
         let receipt = Receipt::of(key, region, self.shop.load.plan.qty, asked_ms, now_ms(), state);
-        // It fails only when the writer has; `settle` tells why.
-        let _ = self.shop.receipts.send(receipt).await;
+        let (written, done) = oneshot::channel();
+        if self.shop.receipts.send(Entry { receipt, written }).await.is_ok() {
+            // It fails only when the writer has; `settle` tells why.
+            done.await.ok();
+        }
     }
 }
 
@@ -294,13 +304,20 @@ impl Books {
     }
 }
 
-fn write_receipts(mut ledger: LedgerWriter, mut queue: mpsc::Receiver<Receipt>) -> Result<(), LedgerError> {
-    while let Some(receipt) = queue.blocking_recv() {
-        ledger.write(&receipt)?;
-        while let Ok(more) = queue.try_recv() {
-            ledger.write(&more)?;
+fn write_receipts(mut ledger: LedgerWriter, mut queue: mpsc::Receiver<Entry>) -> Result<(), LedgerError> {
+    let mut waiting = Vec::new();
+    while let Some(first) = queue.blocking_recv() {
+        let mut next = Some(first);
+        while let Some(Entry { receipt, written }) = next {
+            ledger.write(&receipt)?;
+            waiting.push(written);
+            next = if waiting.len() < RECEIPTS_WAITING { queue.try_recv().ok() } else { None };
         }
         ledger.flush()?;
+        for written in waiting.drain(..) {
+            // Who was given up meanwhile does not mind.
+            written.send(()).ok();
+        }
     }
     ledger.flush()
 }
@@ -308,6 +325,7 @@ fn write_receipts(mut ledger: LedgerWriter, mut queue: mpsc::Receiver<Receipt>) 
 #[cfg(test)]
 mod tests {
     use std::any::Any;
+    use std::path::Path;
     use std::sync::atomic::{AtomicU64, Ordering};
 
     use rhumb_actors::escrow::messages::{Held, HoldId, Refusal, Settled};
@@ -326,10 +344,11 @@ mod tests {
         settled: Mutex<BTreeMap<HoldId, bool>>,
         losses: Mutex<Rng>,
         silent: bool,
+        receipts: PathBuf,
     }
 
     impl LossyPool {
-        fn new(left: u64, silent: bool) -> Arc<Self> {
+        fn new(left: u64, silent: bool, receipts: &Path) -> Arc<Self> {
             Arc::new(Self {
                 left: Mutex::new(left),
                 holds: Mutex::default(),
@@ -337,6 +356,7 @@ mod tests {
                 settled: Mutex::default(),
                 losses: Mutex::new(Seed::new(1).rng()),
                 silent,
+                receipts: receipts.to_owned(),
             })
         }
 
@@ -357,6 +377,12 @@ mod tests {
         }
 
         fn confirm(&self, message: &Confirm) -> Result<Settled, Refusal> {
+            if message.hold.number % 16 == 0 {
+                let ledger = Ledger::read(&self.receipts).expect("it is there");
+                let hold = message.hold.to_string();
+                let promised = ledger.receipts.values().any(|r| r.hold.as_ref() == Some(&hold));
+                assert!(promised, "{hold} is confirmed, and the ledger does not know of it");
+            }
             if self.settled.lock().insert(message.hold.clone(), true).is_none() {
                 self.sold.fetch_add(1, Ordering::Relaxed);
             }
@@ -410,7 +436,7 @@ mod tests {
     async fn receipts_and_tallies_agree_with_a_pool_that_loses_answers() {
         let folder = tempfile::tempdir().expect("a directory");
         let path = folder.path().join("receipts.jsonl");
-        let pool = LossyPool::new(1_500, false);
+        let pool = LossyPool::new(1_500, false, &path);
         let running = load(path.clone()).start(Arc::clone(&pool)).expect("starts");
         let told = running.next_hold_in(Region::new("us-east").expect("valid"));
         told.await.expect("somebody holds");
@@ -435,7 +461,7 @@ mod tests {
     async fn what_never_gets_an_answer_is_told_as_unknown() {
         let folder = tempfile::tempdir().expect("a directory");
         let path = folder.path().join("receipts.jsonl");
-        let running = load(path.clone()).start(LossyPool::new(9, true)).expect("starts");
+        let running = load(path.clone()).start(LossyPool::new(9, true, &path)).expect("starts");
         tokio::time::sleep(Duration::from_millis(500)).await;
         let tally = running.settle(Duration::from_secs(5)).await.expect("gives up");
         let total = tally.total();
@@ -448,11 +474,12 @@ mod tests {
     async fn a_load_that_cannot_be_made_is_refused_before_anybody_comes() {
         let folder = tempfile::tempdir().expect("a directory");
         let path = folder.path().join("receipts.jsonl");
+        let pool = LossyPool::new(1, false, &path);
         let mut none = load(path.clone());
         none.plan.rate = 0;
-        assert!(matches!(none.start(LossyPool::new(1, false)), Err(LoadError::NoLoad)));
+        assert!(matches!(none.start(Arc::clone(&pool)), Err(LoadError::NoLoad)));
         let mut nowhere = load(path);
         nowhere.nodes.clear();
-        assert!(matches!(nowhere.start(LossyPool::new(1, false)), Err(LoadError::NoNode(_))));
+        assert!(matches!(nowhere.start(pool), Err(LoadError::NoNode(_))));
     }
 }
