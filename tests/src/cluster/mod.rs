@@ -68,6 +68,22 @@ pub fn run(directory: &Path, arguments: &[&str]) -> Ran {
     output.into()
 }
 
+/// Starts the program and leaves it running; what it prints is thrown away.
+///
+/// # Panics
+/// When it does not start.
+#[must_use]
+pub fn spawn(directory: &Path, arguments: &[&str]) -> Child {
+    Command::new(program())
+        .args(arguments)
+        .current_dir(directory)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the program starts")
+}
+
 /// A mesh run by `rhumb dev`.
 pub struct DevMesh {
     supervisor: Child,

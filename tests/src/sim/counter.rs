@@ -66,11 +66,10 @@ impl World {
             Err(Refusal::KeyExpired) => {
                 let facts = self.oracle.key(key);
                 // A restored node refuses keys that are older than its restoration.
-                demand(
-                    facts.stale_since.is_some() || facts.forgotten || self.restored_in(facts.region),
-                    Invariant::Retention,
-                    || format!("{} was refused before its time", facts.key),
-                )
+                let restored = self.nodes.iter().any(|node| node.was_restored);
+                demand(facts.stale_since.is_some() || facts.forgotten || restored, Invariant::Retention, || {
+                    format!("{} was refused before its time", facts.key)
+                })
             }
             Err(Refusal::HoldExpired(id)) => self.ended_by_name(id, End::Expired, sent),
             Err(Refusal::HoldReleased(id)) => self.ended_by_name(id, End::Released, sent),
@@ -127,10 +126,6 @@ impl World {
             (Err(Refusal::NoSuchHold(_) | Refusal::NoSuchPool(_)), _) => self.oracle.unknown(hold),
             _ => Ok(()),
         }
-    }
-
-    fn restored_in(&self, region: usize) -> bool {
-        self.nodes.iter().zip(&self.plan.region_of).any(|(node, place)| *place == region && node.was_restored)
     }
 
     fn ended_by_name(&mut self, id: &rhumb_actors::escrow::HoldId, end: End, sent: HybridTime) -> Checked {
@@ -230,7 +225,9 @@ impl World {
         let pool = self.calls[call].pool;
         let done = match answer {
             Ok(Answer::Attested(_)) => true,
-            Err(Refusal::NoSuchPool(_)) => self.exists[pool].is_none(),
+            Err(Refusal::NoSuchPool(_)) => {
+                self.exists[pool].is_none() || !self.plan.pools[pool].has_part(&self.plan.nodes[node])
+            }
             // Some sales that the operator thought possible were not: it says so many fewer.
             Err(Refusal::Invalid(_)) if self.attested[pool][node] == Some(sold) => {
                 self.attested[pool][node] = Some(sold.saturating_sub(1));

@@ -411,16 +411,7 @@ impl World {
         order.region = region;
         if let Key::Raw(_) = order.request.key {
             let (key, pool) = (order.request.key.clone(), order.pool);
-            let facts = KeyFacts {
-                key,
-                pool,
-                region,
-                stale_since: None,
-                hold: None,
-                two_bodies: false,
-                forgotten: false,
-            };
-            order.key = self.oracle.new_key(facts);
+            order.key = self.oracle.raw_key(key, pool, region);
         }
     }
 

@@ -231,7 +231,7 @@ impl World {
         };
         self.crash(node);
         let region = self.plan.region_of[node];
-        let back = if self.mischief.coin() { 0 } else { -0 };
+        let back = if self.mischief.coin() { 0 } else { -600_000_000 };
         let struck = &mut self.nodes[node];
         let image = struck.copy.take().expect("checked when it was chosen");
         struck.disk.restore(&image);

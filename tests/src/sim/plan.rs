@@ -252,6 +252,13 @@ impl PoolPlan {
             && spec.weights == weights
     }
 
+    /// Whether a node's region has a part in the pool.
+    #[must_use]
+    pub fn has_part(&self, node: &NodeId) -> bool {
+        let weights = &self.bodies[0].weights;
+        if weights.is_empty() { self.allowed.contains(&node.region) } else { weights.contains_key(&node.region) }
+    }
+
     /// Whether first shares sum to the supply, and each region's is its quota rounded up or down.
     #[must_use]
     pub fn is_fair(&self, spec: &PoolSpec, shares: &BTreeMap<NodeId, u64>) -> bool {

@@ -1,6 +1,9 @@
 //! The real program, as a user meets it.
 
-use rhumb_tests::cluster::{DevMesh, eventually, run};
+use std::path::Path;
+use std::process::Command;
+
+use rhumb_tests::cluster::{DevMesh, eventually, run, spawn};
 
 const THREE: &str = "us-east,eu-central,ap-southeast";
 
@@ -128,4 +131,46 @@ fn the_demo_in_small_keeps_every_promise() {
     for invariant in ["I1", "I2", "I3", "I4", "I5"] {
         assert_eq!(demo.json["invariants"][invariant], true, "{invariant} in {}", demo.text);
     }
+}
+
+/// The pids of the nodes of the mesh below this data directory, once it is ready.
+fn pids(data: &Path) -> Vec<u64> {
+    let read = || std::fs::read_to_string(data.join("ready.json")).unwrap_or_default();
+    eventually("the mesh is ready", || !read().is_empty());
+    let ready: serde_json::Value = serde_json::from_str(&read()).expect("JSON");
+    let nodes = ready["regions"].as_array().expect("a list");
+    nodes.iter().map(|node| node["pid"].as_u64().expect("a pid")).collect()
+}
+
+/// Whether a process of this pid runs (a zombie does not).
+fn runs(pid: u64) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+}
+
+fn signal(name: &str, pid: u32) {
+    let sent = Command::new("kill").args([name, &pid.to_string()]).status().expect("kill runs");
+    assert!(sent.success());
+}
+
+#[test]
+fn ctrl_c_stops_the_demo_and_leaves_no_process_behind() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let mut demo = spawn(directory.path(), &["demo", "--data", "demo"]);
+    let nodes = pids(&directory.path().join("demo"));
+    assert!(nodes.len() == 3 && nodes.iter().all(|pid| runs(*pid)), "{nodes:?}");
+    signal("-INT", demo.id());
+    eventually("the demo ends", || demo.try_wait().expect("a child can be asked").is_some());
+    assert_ne!(demo.wait().expect("it has ended").code(), Some(0), "a sale that was stopped is no success");
+    eventually("its nodes end", || !nodes.iter().any(|pid| runs(*pid)));
+}
+
+#[test]
+fn nodes_end_even_when_their_supervisor_is_killed() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let mut dev = spawn(directory.path(), &["dev", "--regions", "us-east,eu-central", "--wan", "off", "--data", "dev"]);
+    let nodes = pids(&directory.path().join("dev"));
+    signal("-KILL", dev.id());
+    dev.wait().expect("it was killed");
+    eventually("its nodes end", || !nodes.iter().any(|pid| runs(*pid)));
 }

@@ -19,7 +19,9 @@ fn blocks(language: &str) -> Vec<String> {
     for line in readme.lines() {
         match (&mut open, line.strip_prefix("```")) {
             (None, Some(tag)) => open = Some((tag == language, String::new())),
-            (Some(_), Some(_)) => found.extend(open.take().filter(|(wanted, _)| *wanted).map(|(_, text)| text)),
+            (Some(_), Some(_)) => {
+                found.extend(open.take().filter(|(wanted, _)| *wanted).map(|(_, text)| text))
+            }
             (Some((_, text)), None) => text.extend([line, "\n"]),
             (None, None) => {}
         }
@@ -38,7 +40,8 @@ fn the_program_in_the_readme_is_the_example() {
 fn the_two_commands_of_the_readme_are_targets() {
     let commands = blocks("sh").concat();
     let makefile = file("Makefile");
-    let targets: Vec<&str> = commands.lines().filter_map(|line| line.strip_prefix("make ")?.split(' ').next()).collect();
+    let targets: Vec<&str> =
+        commands.lines().filter_map(|line| line.strip_prefix("make ")?.split(' ').next()).collect();
     assert_eq!(targets, ["demo", "test"]);
     for target in targets {
         assert!(makefile.contains(&format!("\n{target}: ")), "no target {target}");
