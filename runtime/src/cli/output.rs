@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use clap::ValueEnum;
 use rhumb_actors::escrow::messages::Refusal;
-use rhumb_core::{Delivery, Fault};
+use rhumb_core::{Delivery, Fault, FaultKind};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -120,8 +120,14 @@ impl From<Refusal> for Failure {
 }
 
 impl From<Fault> for Failure {
+    /// A gate that let nothing through is a refusal like any other; all else is a fault.
     fn from(fault: Fault) -> Self {
-        Self::Fault(fault)
+        match fault {
+            Fault { kind: FaultKind::Gate(said), delivery: Delivery::NotSent, .. } => {
+                Self::Refused(Refusal::NotAllowed { class: said.class, region: said.to, reason: said.reason })
+            }
+            fault => Self::Fault(fault),
+        }
     }
 }
 
@@ -228,7 +234,7 @@ mod tests {
     use std::time::Duration;
 
     use expect_test::{Expect, expect};
-    use rhumb_core::{FaultKind, NodeId, Region};
+    use rhumb_core::{NodeId, Region};
 
     use super::*;
 

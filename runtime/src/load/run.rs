@@ -377,7 +377,7 @@ mod tests {
         }
 
         fn confirm(&self, message: &Confirm) -> Result<Settled, Refusal> {
-            if message.hold.number % 16 == 0 {
+            if message.hold.number.is_multiple_of(16) {
                 let ledger = Ledger::read(&self.receipts).expect("it is there");
                 let hold = message.hold.to_string();
                 let promised = ledger.receipts.values().any(|r| r.hold.as_ref() == Some(&hold));
