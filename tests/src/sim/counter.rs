@@ -9,6 +9,7 @@ use rhumb_actors::escrow::{Answer, Input, PoolCreated, Refusal, Request, Settled
 use rhumb_core::HybridTime;
 
 use super::agenda::{MS, SECOND};
+use super::audit::{Audit, Counters};
 use super::customer::{Call, Purpose};
 use super::node::Caller;
 use super::oracle::{End, HoldIndex, KeyIndex};
@@ -202,23 +203,38 @@ impl World {
         if !self.nodes[node].old_disk || !self.able(node) {
             return Ok(());
         }
-        self.agenda.after(700 * MS, Event::Attest { node });
-        let Some(life) = &self.nodes[node].life else { return Ok(()) };
-        if life.book.standing() != Standing::Restored {
+        let Some(life) = &self.nodes[node].life else {
+            self.agenda.after(700 * MS, Event::Attest { node });
+            return Ok(());
+        };
+        let suspended = |audit: &Audit| audit.row(node).suspended;
+        if life.book.standing() == Standing::Proven && !self.audits.iter().any(suspended) {
+            self.nodes[node].old_disk = false;
             return Ok(());
         }
-        let region = self.plan.region_of[node];
-        for pool in 0..self.plan.pools.len() {
-            let name = self.plan.pools[pool].bodies[0].name.clone();
-            if !self.audits[pool].row(node).suspended {
-                continue;
-            }
-            let sold = *self.attested[pool][node].get_or_insert_with(|| self.oracle.attestable(pool, node));
-            self.audits[pool].attesting(node);
-            let request = Request::Attest(AttestPool { pool: name, node: self.nodes[node].id.clone(), sold });
-            self.outside_call(Purpose::Attest { node, sold }, pool, region, node, request);
+        self.agenda.after(700 * MS, Event::Attest { node });
+        if life.book.standing() == Standing::Restored {
+            (0..self.plan.pools.len()).for_each(|pool| self.attest_pool(node, pool));
         }
         Ok(())
+    }
+
+    fn attest_pool(&mut self, node: usize, pool: usize) {
+        let row = self.audits[pool].row(node);
+        if !row.suspended {
+            if row.present == Counters::default() || row.present.proven {
+                return;
+            }
+            // It was attested, but the node has started again before its other pools were: then it asks
+            // again, for its disk might have been restored again.
+            self.suspend(pool, node);
+        }
+        let sold = *self.attested[pool][node].get_or_insert_with(|| self.oracle.attestable(pool, node));
+        self.audits[pool].attesting(node);
+        let name = self.plan.pools[pool].bodies[0].name.clone();
+        let request = Request::Attest(AttestPool { pool: name, node: self.nodes[node].id.clone(), sold });
+        let region = self.plan.region_of[node];
+        self.outside_call(Purpose::Attest { node, sold }, pool, region, node, request);
     }
 
     fn attest_answered(&mut self, call: usize, node: usize, sold: u64, answer: &Result<Answer, Refusal>) {
@@ -238,9 +254,6 @@ impl World {
         if done && self.audits[pool].row(node).suspended {
             self.audits[pool].attested(node);
             self.oracle.attested(pool, node, sold);
-        }
-        if self.audits.iter().all(|audit| !audit.row(node).suspended) {
-            self.nodes[node].old_disk = false;
         }
     }
 

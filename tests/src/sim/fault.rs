@@ -230,7 +230,6 @@ impl World {
             return;
         };
         self.crash(node);
-        let region = self.plan.region_of[node];
         let back = if self.mischief.coin() { 0 } else { -600_000_000 };
         let struck = &mut self.nodes[node];
         let image = struck.copy.take().expect("checked when it was chosen");
@@ -238,15 +237,20 @@ impl World {
         (struck.old_disk, struck.was_restored) = (true, true);
         struck.clock.forget();
         struck.clock.step(back);
-        self.audits.iter_mut().for_each(|audit| audit.restored(node));
-        self.oracle.restored(node, region, &self.nodes[node].incarnations);
-        self.attested.iter_mut().for_each(|pool| pool[node] = None);
+        (0..self.plan.pools.len()).for_each(|pool| self.suspend(pool, node));
         let now = self.now();
         self.trace.note(now, "restore", &[node as u64], || {
             format!("an old disk is put into {}", self.nodes[node].id)
         });
         self.agenda.after(200 * MS, Event::Begin { node });
         self.agenda.after(SECOND, Event::Attest { node });
+    }
+
+    /// From now on a node's rows of a pool mean nothing until an operator attests them.
+    pub(super) fn suspend(&mut self, pool: usize, node: usize) {
+        self.audits[pool].restored(node);
+        self.oracle.restored(pool, node, &self.nodes[node].incarnations);
+        self.attested[pool][node] = None;
     }
 
     /// Whether a node has a copy that every other node, whatever happens next, knows to be old.

@@ -121,7 +121,7 @@ pub struct Oracle {
     sales: Vec<[Sales; MAX_NODES]>,
     supplies: Vec<u64>,
     /// Lives of nodes whose disks were lost: what they held is void.
-    dead: Vec<(usize, Incarnation)>,
+    dead: Vec<(usize, usize, Incarnation)>,
     /// When a day passed.
     day: Option<Micros>,
 }
@@ -213,7 +213,7 @@ impl Oracle {
                 format!("{} was {} and is now {}", facts.key, self.holds[earlier].id, held.hold)
             })?;
         }
-        let void = self.dead.contains(&(owner, held.hold.incarnation));
+        let void = self.dead.contains(&(facts.pool, owner, held.hold.incarnation));
         let aged = self.day.is_some_and(|day| asked < day);
         let hold = self.holds.len();
         self.by_id.insert(held.hold.clone(), hold);
@@ -363,16 +363,14 @@ impl Oracle {
         self.holds.iter().filter(sold).map(|hold| hold.qty).sum()
     }
 
-    /// A node's disk went back in time: what it said may be undone until an operator has spoken.
-    pub fn restored(&mut self, node: usize, region: usize, lives: &[Incarnation]) {
-        self.dead.extend(lives.iter().map(|life| (node, *life)));
-        self.holds.iter_mut().filter(|hold| hold.owner == node).for_each(|hold| hold.void = true);
-        for key in &mut self.keys {
-            key.forgotten |= key.region == region || matches!(key.key, Key::Made { .. });
-        }
-        for pool in &mut self.sales {
-            pool[node] = Sales { suspended: true, ..Sales::default() };
-        }
+    /// A node's disk went back in time: what these lives of it said of a pool may be undone until an
+    /// operator has spoken.
+    pub fn restored(&mut self, pool: usize, node: usize, lives: &[Incarnation]) {
+        self.dead.extend(lives.iter().map(|life| (pool, node, *life)));
+        let theirs = |hold: &&mut HoldFacts| hold.pool == pool && hold.owner == node;
+        self.holds.iter_mut().filter(theirs).for_each(|hold| hold.void = true);
+        self.keys.iter_mut().filter(|key| key.pool == pool).for_each(|key| key.forgotten = true);
+        self.sales[pool][node] = Sales { suspended: true, ..Sales::default() };
     }
 
     /// An operator's word for a pool of a restored node has been accepted.
