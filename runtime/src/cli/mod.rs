@@ -6,6 +6,7 @@
 //! `docs/cli.md` lists the field names and exit codes; they are stable.
 
 mod args;
+pub mod audit;
 mod connect;
 pub mod demo;
 pub mod dev;
