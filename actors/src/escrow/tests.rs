@@ -4,6 +4,8 @@
 mod canaries;
 mod conservation;
 mod golden;
+
+mod sale;
 mod stories;
 mod world;
 

@@ -87,11 +87,13 @@ pub(crate) struct World {
     /// What was asked and answered under each label.
     asked: BTreeMap<String, Hold>,
     held: BTreeMap<String, HoldId>,
-    ended: BTreeMap<String, Stage>,
+    /// Labels of holds that were held when last looked at.
+    watched: BTreeSet<String>,
     pools: BTreeMap<String, PoolName>,
     supplies: BTreeMap<PoolName, u64>,
     /// Units confirmed, by the answers of their owners.
     receipts: BTreeMap<HoldId, u64>,
+    sold: BTreeMap<PoolName, u64>,
     /// Units an operator said were sold in lost lives.
     lost_disk: bool,
     events: Vec<String>,
@@ -121,10 +123,11 @@ impl World {
             serial: 0,
             asked: BTreeMap::new(),
             held: BTreeMap::new(),
-            ended: BTreeMap::new(),
+            watched: BTreeSet::new(),
             pools: BTreeMap::new(),
             supplies: BTreeMap::new(),
             receipts: BTreeMap::new(),
+            sold: BTreeMap::new(),
             lost_disk: false,
             events: Vec::new(),
             out: Effects::with_capacity(MAX_EFFECTS),
@@ -140,7 +143,14 @@ impl World {
         self.callers.clear();
         for (i, id) in self.founding.nodes().iter().enumerate() {
             let disk = MemoryDisk::tearing(Tear::LoseAll);
-            let node = Node { disk, store: StoreId(i as u128 + 1), copy: None, stalled: false, off_ms: 0, life: None };
+            let node = Node {
+                disk,
+                store: StoreId(i as u128 + 1),
+                copy: None,
+                stalled: false,
+                off_ms: 0,
+                life: None,
+            };
             self.nodes.insert(id.clone(), node);
         }
         for id in self.founding.nodes().to_vec() {
@@ -149,7 +159,7 @@ impl World {
         self.settle();
     }
 
-    fn line(&mut self, line: &str) {
+    fn line(&mut self, line: &str) -> Vec<String> {
         let (command, want) = line.split_once("->").unwrap_or((line, ""));
         let words: Vec<&str> = command.split_whitespace().collect();
         self.events.clear();
@@ -169,6 +179,7 @@ impl World {
             assert!(ok, "\n  {line}\n  gave: {}\n", got.join(", "));
         }
         self.audit();
+        got
     }
 
     fn command(&mut self, verb: &str, words: &[&str]) -> Vec<String> {
@@ -230,7 +241,7 @@ impl World {
             "show" => return vec![self.show(&args)],
             "view" => return vec![self.view(&args)],
             "stage" => return vec![self.stage(args[0])],
-            "sold" => return vec![self.receipts.values().sum::<u64>().to_string()],
+            "sold" => return vec![self.sold().to_string()],
             other => panic!("no command {other}"),
         }
         Vec::new()
@@ -336,7 +347,8 @@ impl World {
         self.settle();
         while self.now < end {
             let net = self.net.first_key_value().map(|((at, _), _)| *at);
-            let deadline = |(id, node): (&NodeId, &Node)| node.life.as_ref()?.book.next_deadline(self.time(id));
+            let deadline =
+                |(id, node): (&NodeId, &Node)| node.life.as_ref()?.book.next_deadline(self.time(id));
             let books = self.nodes.iter().filter_map(deadline).min();
             let next = [net, books].into_iter().flatten().min().unwrap_or(end).max(self.now).min(end);
             // Clocks show whole milliseconds.
@@ -573,7 +585,8 @@ impl World {
         let Ok(Answer::Settled(settled)) = answer else { return };
         let life = self.nodes[&settled.hold.owner].life.as_ref().expect("it has just answered");
         if life.book.stage(&settled.hold) == Some(Stage::Committed) {
-            self.receipts.insert(settled.hold.clone(), settled.qty);
+            let first = self.receipts.insert(settled.hold.clone(), settled.qty).is_none();
+            *self.sold.entry(settled.hold.pool.clone()).or_default() += if first { settled.qty } else { 0 };
         }
     }
 
@@ -625,7 +638,8 @@ impl World {
                 let life = node.life.as_ref().filter(|_| !node.stalled);
                 life.and_then(|life| life.book.next_deadline(self.time(id))).is_some_and(|at| at <= self.now)
             };
-            let Some(id) = self.nodes.iter().find(|(id, node)| due(id, node)).map(|(id, _)| id.clone()) else {
+            let Some(id) = self.nodes.iter().find(|(id, node)| due(id, node)).map(|(id, _)| id.clone())
+            else {
                 return self.look_for_ends();
             };
             self.step(&id, Input::Tick);
@@ -635,13 +649,20 @@ impl World {
 
     /// Reports holds that ended by themselves.
     fn look_for_ends(&mut self) {
-        for (label, hold) in &self.held {
+        let mut over = Vec::new();
+        for label in &self.watched {
+            let hold = &self.held[label];
             let Some(life) = self.nodes.get(&hold.owner).and_then(|node| node.life.as_ref()) else {
                 continue;
             };
-            let stage = life.book.stage(hold).unwrap_or(Stage::Held);
-            let before = self.ended.insert(label.clone(), stage);
-            if before.unwrap_or(Stage::Held) == Stage::Held && stage == Stage::Expired {
+            match life.book.stage(hold) {
+                Some(Stage::Held) => {}
+                stage => over.push((label.clone(), stage)),
+            }
+        }
+        for (label, stage) in over {
+            self.watched.remove(&label);
+            if stage == Some(Stage::Expired) {
                 self.events.push(format!("expired {label}"));
             }
         }
@@ -653,6 +674,7 @@ impl World {
             Ok(Answer::Held(held)) => {
                 let known = self.held.insert(label.to_owned(), held.hold.clone());
                 assert!(known.is_none_or(|known| known == held.hold), "{label} was held twice");
+                self.watched.insert(label.to_owned());
                 format!("held at {}", held.hold.owner.region)
             }
             Ok(Answer::Settled(settled)) => {
@@ -697,7 +719,7 @@ impl World {
                 .iter()
                 .filter_map(|(id, node)| Some((id, node.life.as_ref()?.book.row(pool)?)))
                 .collect();
-            let sold: u64 = self.receipts.iter().filter(|(hold, _)| hold.pool == *pool).map(|(_, n)| n).sum();
+            let sold = self.sold.get(pool).copied().unwrap_or(0);
             assert!(sold <= *supply, "I4: {sold} sold of {supply}");
             let whole = rows.values().all(|row| row.standing != Standing::Restored);
             let minted: u64 = rows.values().map(|row| row.minted).sum();
@@ -722,9 +744,7 @@ impl World {
 
     /// Runs one line without looking at what it gives.
     pub(crate) fn run(&mut self, line: &str) -> Vec<String> {
-        self.events.clear();
-        self.line(line);
-        std::mem::take(&mut self.events)
+        self.line(line)
     }
 
     /// Whether there is a hold under this label.
@@ -734,7 +754,7 @@ impl World {
 
     /// Units confirmed so far.
     pub(crate) fn sold(&self) -> u64 {
-        self.receipts.values().sum()
+        self.sold.values().sum()
     }
 }
 
