@@ -68,9 +68,11 @@ impl World {
                 let facts = self.oracle.key(key);
                 // A restored node refuses keys that are older than its restoration.
                 let restored = self.nodes.iter().any(|node| node.was_restored);
-                demand(facts.stale_since.is_some() || facts.forgotten || restored, Invariant::Retention, || {
-                    format!("{} was refused before its time", facts.key)
-                })
+                demand(
+                    facts.stale_since.is_some() || facts.forgotten || restored,
+                    Invariant::Retention,
+                    || format!("{} was refused before its time", facts.key),
+                )
             }
             Err(Refusal::HoldExpired(id)) => self.ended_by_name(id, End::Expired, sent),
             Err(Refusal::HoldReleased(id)) => self.ended_by_name(id, End::Released, sent),

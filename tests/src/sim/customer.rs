@@ -99,6 +99,8 @@ pub struct Customer {
     waits_for: Option<usize>,
     /// Units to ask for when everything must go.
     appetite: u64,
+    /// Pools that it was told are sold out, since the world has healed.
+    sold_out: Vec<usize>,
     made: u64,
 }
 
@@ -112,7 +114,16 @@ impl Customer {
         let mut rng = seed.rng();
         let anywhere = rng.below(plan.regions.len() as u64) as usize;
         let region = if rng.chance(plan.trade.crowd) { 0 } else { anywhere };
-        Self { rng, region, order: None, past: Vec::new(), waits_for: None, appetite: u64::MAX, made: 0 }
+        Self {
+            rng,
+            region,
+            order: None,
+            past: Vec::new(),
+            waits_for: None,
+            appetite: u64::MAX,
+            sold_out: Vec::new(),
+            made: 0,
+        }
     }
 
     /// How long it does nothing now.
@@ -228,13 +239,16 @@ impl World {
     /// that can sell are asked; the key is theirs, for a raw key may belong to a node that is lost.
     fn buy_what_is_left(&mut self, customer: usize) {
         let region = self.plan.levelling.closing_region.unwrap_or(self.customers[customer].region);
-        let pool = self.customers[customer].rng.below(self.plan.pools.len() as u64) as usize;
+        let who = &mut self.customers[customer];
+        let open: Vec<usize> =
+            (0..self.plan.pools.len()).filter(|pool| !who.sold_out.contains(pool)).collect();
+        let Some(&pool) = who.rng.pick(&open) else { return };
         let able: Vec<usize> = (0..self.nodes.len()).filter(|node| self.sells(*node, pool)).collect();
         let near: Vec<usize> =
             able.iter().copied().filter(|node| self.plan.region_of[*node] == region).collect();
         let who = &mut self.customers[customer];
         let Some(&node) = who.rng.pick(if near.is_empty() { &able } else { &near }) else {
-            return self.next_act(customer);
+            return self.next_act(customer, false);
         };
         let supply = self.plan.pools[pool].bodies[0].supply;
         let qty = who.appetite.clamp(1, (supply / 8).max(1));
@@ -348,7 +362,13 @@ impl World {
                 self.wants_less(customer);
                 self.failed(customer, call);
             }
-            Word::Said(_) => self.succeeded(customer, call),
+            Word::Said(answer) => {
+                if matches!(answer, Err(Refusal::SoldOut)) && self.healed.is_some() {
+                    let pool = self.calls[call].pool;
+                    self.customers[customer].sold_out.push(pool);
+                }
+                self.succeeded(customer, call);
+            }
         }
     }
 
@@ -371,7 +391,7 @@ impl World {
         } else {
             who.finish(order);
         }
-        self.next_act(customer);
+        self.next_act(customer, true);
     }
 
     fn wants_less(&mut self, customer: usize) {
@@ -399,7 +419,7 @@ impl World {
             }
             self.customers[customer].order = Some(order);
         }
-        self.next_act(customer);
+        self.next_act(customer, false);
     }
 
     /// The same request goes to another region. A key made by a client library is the same there; one
@@ -415,10 +435,11 @@ impl World {
         }
     }
 
-    fn next_act(&mut self, customer: usize) {
+    /// After healing, whoever was served goes on at once, and whoever was not waits a little.
+    fn next_act(&mut self, customer: usize, served: bool) {
         let mut pause = self.customers[customer].pause(&self.plan.trade);
         if self.healed.is_some() {
-            pause = pause.min(150 * MS);
+            pause = if served { pause.min(150 * MS) } else { pause.clamp(300 * MS, 700 * MS) };
         }
         self.agenda.after(pause, Event::Act { customer });
     }

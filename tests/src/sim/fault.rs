@@ -286,6 +286,8 @@ impl World {
     pub(super) fn expire_all(&mut self) -> Checked {
         self.ahead_ms += 360_000;
         self.set_clocks();
+        // A hold that was asked for before may still be granted now.
+        self.agenda.after(8 * SECOND, Event::Expire);
         self.wake_all();
         Ok(())
     }
@@ -324,8 +326,8 @@ impl World {
         for customer in 0..self.customers.len() {
             self.agenda.after(300 * MS, Event::Act { customer });
         }
-        self.agenda.after(6 * SECOND, Event::Expire);
-        self.agenda.after(7 * SECOND, Event::Survey);
+        self.agenda.after(4 * SECOND, Event::Expire);
+        self.agenda.after(4 * SECOND + 200 * MS, Event::Survey);
         Ok(())
     }
 }

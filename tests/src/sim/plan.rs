@@ -256,7 +256,11 @@ impl PoolPlan {
     #[must_use]
     pub fn has_part(&self, node: &NodeId) -> bool {
         let weights = &self.bodies[0].weights;
-        if weights.is_empty() { self.allowed.contains(&node.region) } else { weights.contains_key(&node.region) }
+        if weights.is_empty() {
+            self.allowed.contains(&node.region)
+        } else {
+            weights.contains_key(&node.region)
+        }
     }
 
     /// Whether first shares sum to the supply, and each region's is its quota rounded up or down.
