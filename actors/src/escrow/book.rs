@@ -413,6 +413,9 @@ impl Book {
     }
 
     fn tick(&mut self, now: Now, out: &mut Out) {
+        let mut batch = Batch::new();
+        self.custody.keep_witnesses(now.mono, &self.site.settings, &mut batch);
+        persist(batch, out);
         self.beat(now, out);
         self.forget_keys(now, out);
         self.press_rounds(now, out);

@@ -249,7 +249,8 @@ impl Custody {
             let every = spacing(self.node.proof, peer, settings)?;
             Some(peer.sent.map_or(Mono::default(), |sent| sent.plus(every)))
         };
-        self.peers.values().filter_map(due).min()
+        let written = self.witnesses.values().filter_map(|witness| witness.due(settings));
+        self.peers.values().filter_map(due).chain(written).min()
     }
 
     // ---- vouching for others -------------------------------------------------------------------
@@ -279,16 +280,20 @@ impl Custody {
         } else if beat.incarnation == row.life {
             row.highest = row.highest.max(beat.durable);
         }
-        let due = match &witness.written {
-            None => true,
-            Some((written, at)) => {
-                *written != witness.row && (written.life != witness.row.life || now >= at.plus(settings.beat))
-            }
-        };
-        if due {
+        if witness.due(settings).is_some_and(|at| at <= now) {
             witness.write(now, from, batch);
         }
         None
+    }
+
+    /// Writes down what was seen of peers and could not be written when it was: at most one write a
+    /// beat and peer.
+    pub(crate) fn keep_witnesses(&mut self, now: Mono, settings: &EscrowSettings, batch: &mut Batch) {
+        for (peer, witness) in &mut self.witnesses {
+            if witness.due(settings).is_some_and(|at| at <= now) {
+                witness.write(now, peer, batch);
+            }
+        }
     }
 
     /// From now on a peer's earlier lives are not believed.
@@ -301,9 +306,10 @@ impl Custody {
         }
     }
 
-    /// What would be answered of a peer.
+    /// What would be answered of a peer, whatever happens to this node meanwhile.
     pub(crate) fn witnessed(&self, peer: &NodeId) -> Option<(Incarnation, u64)> {
-        self.witnesses.get(peer).map(|witness| (witness.row.life, witness.row.highest))
+        let (row, _) = self.witnesses.get(peer)?.written.as_ref()?;
+        Some((row.life, row.highest))
     }
 
     /// Whether what this life of a peer granted is refused.
@@ -320,6 +326,17 @@ impl Custody {
 }
 
 impl Witness {
+    /// When what is known and not written is to be written: a new life at once, a higher number at most
+    /// once a beat.
+    fn due(&self, settings: &EscrowSettings) -> Option<Mono> {
+        match &self.written {
+            None => Some(Mono::default()),
+            Some((written, _)) if *written == self.row => None,
+            Some((written, _)) if written.life != self.row.life => Some(Mono::default()),
+            Some((_, at)) => Some(at.plus(settings.beat)),
+        }
+    }
+
     fn write(&mut self, now: Mono, peer: &NodeId, batch: &mut Batch) {
         batch.put_witness(peer, &self.row);
         self.written = Some((self.row.clone(), now));

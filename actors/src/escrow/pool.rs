@@ -119,7 +119,7 @@ impl Pool {
     }
 
     pub(crate) fn row(&self) -> Row {
-        Row { tallies: self.tallies.clone(), standing: self.standing.clone(), ..self.ledger.row() }
+        Row { tallies: self.tallies.clone(), standing: self.standing, ..self.ledger.row() }
     }
 
     pub(crate) fn view(&self, me: &NodeId, now: Mono, tail: bool) -> PoolView {

@@ -63,7 +63,7 @@ impl Book {
             return Err(Refusal::Invalid(format!("{node} is not a node of this mesh")));
         }
         let pool = self.pools.get(&name);
-        match pool.map_or_else(|| self.custody.standing(), |pool| pool.standing.clone()) {
+        match pool.map_or_else(|| self.custody.standing(), |pool| pool.standing) {
             Standing::Unproven => return Err(Refusal::Unproven),
             Standing::Proven => return self.attested_before(name, sold).map(Some),
             Standing::Restored => {}
@@ -206,6 +206,8 @@ impl Book {
     ) -> Result<PoolAttested, Refusal> {
         if !self.pools.contains_key(name)
             && let Some(spec) = round.answers.values().find_map(|said| said.spec.as_ref())
+            // A pool in which this region has no part is none of this node's: there is nothing to attest.
+            && spec.weights.contains_key(&self.site.me.region)
         {
             self.learn(spec, out);
         }

@@ -20,9 +20,9 @@ impl Book {
         let mut batch = Batch::new();
         let before = self.custody.standing();
         match message {
-            PeerMessage::Level(level) => return self.heard(now, from, &level, out),
-            PeerMessage::Disown(disown) => return self.disown(now, from, &disown, out),
-            PeerMessage::Disowned(said) => return self.disowned(now, from, said, out),
+            PeerMessage::Level(level) => self.heard(now, from, &level, out),
+            PeerMessage::Disown(disown) => self.disown(now, from, &disown, out),
+            PeerMessage::Disowned(said) => self.disowned(now, from, said, out),
             PeerMessage::Beat(beat) => {
                 let settings = &self.site.settings;
                 let answer = self.custody.beat(now.mono, from, &beat, settings, &mut batch);

@@ -7,9 +7,12 @@ use super::{Answer, Book, CHUNK, Effect, Out, Request, Token, persist};
 use crate::escrow::ledger::Ledger;
 use crate::escrow::messages::{Confirm, HoldId, Refusal, Release, Settled, Standing, Tallies};
 
+/// Ends a hold in the ledger; also says whether it had not ended before.
+type End = fn(&mut Ledger, &HoldId, Now, &mut Batch) -> Result<(Settled, bool), Refusal>;
+
 /// One way in which a caller ends a hold.
 struct Way {
-    end: fn(&mut Ledger, &HoldId, Now, &mut Batch) -> Result<(Settled, bool), Refusal>,
+    end: End,
     tally: fn(&mut Tallies) -> &mut u64,
 }
 
