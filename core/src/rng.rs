@@ -21,7 +21,7 @@ impl Seed {
     /// # Panics
     /// When the operating system has no entropy to give.
     #[must_use]
-    #[expect(clippy::disallowed_types, reason = "the one door through which entropy comes in")]
+    #[expect(clippy::disallowed_methods, reason = "the one door through which entropy comes in")]
     pub fn from_entropy() -> Self {
         let mut bytes = [0; 32];
         rand_core::OsRng.unwrap_err().fill_bytes(&mut bytes);

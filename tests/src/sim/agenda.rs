@@ -54,7 +54,7 @@ impl<E> Agenda<E> {
     }
 
     /// The next event. The time becomes its time.
-    pub fn next(&mut self) -> Option<E> {
+    pub fn pop(&mut self) -> Option<E> {
         let Reverse((when, _, slot)) = self.heap.pop()?;
         self.now = when;
         self.free.push(slot);
@@ -79,10 +79,10 @@ mod tests {
         agenda.at(2, "a");
         agenda.at(5, "d");
         agenda.at(2, "b");
-        let first: Vec<_> = std::iter::from_fn(|| agenda.next()).take(3).collect();
+        let first: Vec<_> = std::iter::from_fn(|| agenda.pop()).take(3).collect();
         assert_eq!((first, agenda.now()), (vec!["a", "b", "c"], 5));
         agenda.at(1, "late");
-        assert_eq!((agenda.next(), agenda.next(), agenda.now()), (Some("d"), Some("late"), 5));
-        assert_eq!(agenda.next(), None);
+        assert_eq!((agenda.pop(), agenda.next(), agenda.now()), (Some("d"), Some("late"), 5));
+        assert_eq!(agenda.pop(), None);
     }
 }

@@ -9,7 +9,9 @@ use rhumb_actors::escrow::{Input, Standing};
 use rhumb_core::rng::{Rng, Seed};
 
 use super::agenda::{MS, Micros, SECOND};
+use super::audit::Audit;
 use super::clock::BEGINNING_MS;
+use super::node::Node;
 use super::violation::Checked;
 use super::world::{Event, World};
 
@@ -208,9 +210,12 @@ impl World {
     }
 
     fn copy_disks(&mut self) {
-        for node in &mut self.nodes {
+        for (number, node) in self.nodes.iter_mut().enumerate() {
             if node.life.is_some() {
                 (node.copy, node.copied) = (Some(node.disk.snapshot()), node.durable());
+                let minted = |audit: &&Audit| audit.row(number).durable.minted > 0;
+                node.copied_pools =
+                    (0..self.audits.len()).filter(|pool| minted(&&self.audits[*pool])).collect();
             }
         }
     }
@@ -259,6 +264,9 @@ impl World {
         if self.nodes[node].old_disk || self.nodes[node].lost {
             return false;
         }
+        if !(0..self.plan.pools.len()).all(|pool| self.is_known_elsewhere(node, pool)) {
+            return false;
+        }
         let id = &self.nodes[node].id;
         let mut peers = self.nodes.iter().enumerate().filter(|(peer, _)| *peer != node);
         peers.all(|(_, peer)| {
@@ -268,9 +276,25 @@ impl World {
         })
     }
 
+    /// Whether a pool would not be forgotten with a node's disk: it is not minted there, or the copy
+    /// or another node knows it. A pool that only a lost disk knew can be created again, and nobody
+    /// can tell: that is a limit of `durability=local`.
+    fn is_known_elsewhere(&self, node: usize, pool: usize) -> bool {
+        let name = &self.plan.pools[pool].bodies[0].name;
+        let knows = |other: &Node| {
+            other.id != self.nodes[node].id
+                && other.life.as_ref().is_some_and(|life| life.book.class_of(name).is_some())
+        };
+        self.plan.pools[pool].home != node
+            || self.audits[pool].row(node).present.minted == 0
+            || self.nodes[node].copied_pools.contains(&pool)
+            || self.nodes.iter().any(knows)
+    }
+
     fn day(&mut self) {
         let now = self.now();
         self.oracle.day_passed(now);
+        self.ahead_ms += 25 * 3_600_000;
         self.nodes.iter_mut().for_each(|node| node.clock.step(25 * 3_600 * 1_000_000));
         self.wake_all();
     }
@@ -312,7 +336,7 @@ impl World {
         // Hybrid time does not go back, so the right time is from now on the latest that any node has
         // seen.
         let latest = self.nodes.iter().map(|node| node.clock.last().millis()).max().unwrap_or(0);
-        self.ahead_ms = latest.saturating_sub(BEGINNING_MS + now / MS) + 1;
+        self.ahead_ms = self.ahead_ms.max(latest.saturating_sub(BEGINNING_MS + now / MS) + 1);
         self.nodes.iter_mut().for_each(|node| node.stopped_until = 0);
         self.set_clocks();
         for node in 0..self.nodes.len() {

@@ -112,6 +112,8 @@ pub struct Node {
     pub copy: Option<DiskImage>,
     /// The number of the last commit in that copy.
     pub copied: CommitNumber,
+    /// Pools that were minted here when it was taken.
+    pub copied_pools: Vec<usize>,
 }
 
 /// What came of a step: whether anything was written, and what is to be done now.
@@ -154,6 +156,7 @@ impl Node {
             stopped_until: 0,
             copy: None,
             copied: CommitNumber(0),
+            copied_pools: Vec::new(),
         }
     }
 

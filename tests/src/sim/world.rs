@@ -173,7 +173,7 @@ impl World {
     /// The broken promise.
     pub fn run(&mut self) -> Checked {
         while !self.finished {
-            let Some(event) = self.agenda.next() else { break };
+            let Some(event) = self.agenda.pop() else { break };
             self.happen(event)?;
         }
         Ok(())

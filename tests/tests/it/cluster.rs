@@ -168,7 +168,8 @@ fn ctrl_c_stops_the_demo_and_leaves_no_process_behind() {
 #[test]
 fn nodes_end_even_when_their_supervisor_is_killed() {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let mut dev = spawn(directory.path(), &["dev", "--regions", "us-east,eu-central", "--wan", "off", "--data", "dev"]);
+    let mut dev =
+        spawn(directory.path(), &["dev", "--regions", "us-east,eu-central", "--wan", "off", "--data", "dev"]);
     let nodes = pids(&directory.path().join("dev"));
     signal("-KILL", dev.id());
     dev.wait().expect("it was killed");

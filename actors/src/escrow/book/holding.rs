@@ -241,8 +241,7 @@ impl Desk<'_> {
     }
 
     fn check_standing(&self, hold: &Hold) -> Result<(), Refusal> {
-        let standing =
-            self.pool.as_deref().map_or_else(|| self.custody.standing(), |pool| pool.standing);
+        let standing = self.pool.as_deref().map_or_else(|| self.custody.standing(), |pool| pool.standing);
         match standing {
             Standing::Proven => {}
             Standing::Unproven => return Err(Refusal::Unproven),
