@@ -82,7 +82,7 @@ mod tests {
         let first: Vec<_> = std::iter::from_fn(|| agenda.pop()).take(3).collect();
         assert_eq!((first, agenda.now()), (vec!["a", "b", "c"], 5));
         agenda.at(1, "late");
-        assert_eq!((agenda.pop(), agenda.next(), agenda.now()), (Some("d"), Some("late"), 5));
+        assert_eq!((agenda.pop(), agenda.pop(), agenda.now()), (Some("d"), Some("late"), 5));
         assert_eq!(agenda.pop(), None);
     }
 }
