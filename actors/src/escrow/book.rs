@@ -450,6 +450,11 @@ impl Book {
         persist(batch, out);
     }
 
+    /// The other nodes of the mesh.
+    pub fn peers(&self) -> impl Iterator<Item = &NodeId> {
+        self.site.founding.nodes().iter().filter(|node| **node != self.site.me)
+    }
+
     /// The node's standing has changed: every pool's follows, and whoever waits is served or refused.
     fn standing_changed(&mut self, now: Now, out: &mut Out) {
         let names: Vec<PoolName> = self.pools.keys().cloned().collect();

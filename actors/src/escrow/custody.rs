@@ -10,6 +10,9 @@
 //! * Invariant: a plain beat leaves only when the standing `Proven` is durable, and only toward peers
 //!   that have answered in this life. So a peer's record never contains what the present life, not
 //!   yet believed there, has written; and an answer above what the disk knew means an older disk.
+//! * Limits: a copy younger than the last beat that was written down at a peer passes, unless a peer
+//!   has accepted or knows something that the copy does not. A pool of which no other node has ever
+//!   heard is lost with the disk that minted it: nobody is left to say that its name was used.
 
 use std::collections::BTreeMap;
 
@@ -171,8 +174,6 @@ impl Custody {
         voucher.answered = true;
         let (number, life) = self.pending;
         if said.highest > number || said.life > life {
-            // A clock that was set back gives a life that others have seen the like of.
-            self.node.life = self.node.life.max(said.life.next());
             self.restored(batch);
         } else {
             self.conclude(batch);
@@ -189,8 +190,8 @@ impl Custody {
         batch.put_node(&self.node);
     }
 
-    /// A restored node turns out to have had a later life than this one is: it begins another. Whether
-    /// it does.
+    /// A restored node turns out to have had a later life than this one is (its clock was set back): it
+    /// begins another. Whether it does.
     pub(crate) fn outlived(&mut self, seen: Incarnation, batch: &mut Batch) -> bool {
         if seen < self.node.life {
             return false;

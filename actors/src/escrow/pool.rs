@@ -211,6 +211,15 @@ impl Pool {
         settings.level.plan(view)
     }
 
+    /// Whether any of those who wait may be answered now: a look that is cheaper than asking for each.
+    pub(crate) fn may_serve(&self, now: Mono, settings: &EscrowSettings) -> bool {
+        let available = self.ledger.available();
+        let ripe = |parked: &Parked| parked.hold.qty <= available || parked.until <= now;
+        self.parked.iter().any(ripe)
+            || (!self.parked.is_empty()
+                && (!self.may_spend() || self.unsold() == 0 || self.is_tail(settings)))
+    }
+
     /// Whether nothing can come from any other node now: each has just said so, or cannot be reached.
     pub(crate) fn is_hopeless(&self, now: Mono, settings: &EscrowSettings) -> bool {
         let dry = |known: Known| settings.level.spare(known) == 0;

@@ -126,8 +126,12 @@ impl Book {
     /// Serves those who wait, first come first, each as far as units reach; refuses those whose time
     /// is over, and all of them when nothing can come.
     pub(super) fn serve(&mut self, now: Now, name: &PoolName, out: &mut Out) {
-        let Some(pool) = self.pools.get_mut(name).filter(|pool| !pool.parked.is_empty()) else { return };
-        let hopeless = pool.is_hopeless(now.mono, &self.site.settings);
+        let settings = &self.site.settings;
+        let Some(pool) = self.pools.get_mut(name) else { return };
+        let hopeless = pool.is_hopeless(now.mono, settings);
+        if !hopeless && !pool.may_serve(now.mono, settings) {
+            return;
+        }
         let parked = std::mem::take(&mut pool.parked);
         let mut kept = VecDeque::with_capacity(parked.len());
         for waiter in parked {

@@ -965,6 +965,114 @@ fn a_restored_disk_with_a_clock_set_back_still_begins_a_later_life() {
         again h1 us                -> key_expired
         tick 20s
         mint late 30 home=eu at=eu -> ap=10 eu=10 us=10
-        hold h5 us 1 pool=late     -> held at us",
+        hold h5 us 1 pool=late     -> held at us
+        tick 2s
+        restart us
+        standing us                -> proven",
+    );
+}
+
+#[test]
+fn one_peer_that_vouches_is_not_enough_while_another_is_up() {
+    check(
+        r"
+        mint concert 90
+        tick 2s
+        stall ap
+        # What ap says waits for its disk.
+        hold h1 ap 1   ->
+        restart us
+        standing us    -> unproven
+        sync ap        -> held at ap
+        standing us    -> proven",
+    );
+}
+
+#[test]
+fn a_copy_with_more_commits_but_of_an_older_life_is_recognised() {
+    check(
+        r"
+        mint concert 90
+        copy us early
+        tick 60s
+        copy us late
+        hold h1 us 30        -> held at us
+        confirm h1           -> sold 30
+        tick 2s
+        restore us early
+        standing us          -> restored
+        attest us sold=30    -> attested, 0 available
+        tick 2s
+        # This copy counts further than the disk does now, in a life that is over.
+        restore us late
+        standing us          -> restored
+        show us              -> sold=0
+        hold h2 us 1         -> restored",
+    );
+}
+
+#[test]
+fn a_home_that_does_not_know_its_own_pool_has_lost_it() {
+    // The copy is younger than the last beat: only the peers' knowledge gives it away.
+    check(
+        r"
+        tick 2s
+        copy us
+        mint concert 90 weights=us:1
+        restore us
+        standing us          -> restored
+        mint concert 90 weights=us:1 -> restored",
+    );
+}
+
+#[test]
+fn what_peers_have_granted_counts_in_an_attestation() {
+    check(
+        r"
+        mint concert 100 weights=us:1
+        tick 2s
+        copy eu
+        hold h1 eu 40       -> held at eu
+        confirm h1          -> sold 40
+        tick 2s
+        cut us eu
+        restore eu
+        standing eu         -> restored
+        heal us eu
+        show eu             -> accepted-us=0
+        attest eu sold=40   -> attested, 0 available
+        show eu             -> accepted-us=40 sold=40",
+    );
+}
+
+#[test]
+fn the_owner_of_a_tail_grants_nothing_more() {
+    check(
+        r"
+        tail 10
+        mint concert 60 weights=us:1
+        hold h1 us 31    -> held at us
+        confirm h1       -> sold 31
+        # ap has not heard of the sale yet, and asks for rights; it is told of the tail instead.
+        hold h2 ap 5     -> held at us
+        show us          -> granted-ap=0 held=5",
+    );
+}
+
+#[test]
+fn a_restored_node_learns_no_pool_in_which_it_has_no_part() {
+    check(
+        r"
+        mint concert 90
+        mint fair 30 allowed=us,eu
+        tick 2s
+        copy ap
+        hold h1 ap 10                -> held at ap
+        tick 2s
+        restore ap
+        attest ap sold=0 pool=fair   -> no_such_pool
+        show ap fair                 -> unknown
+        attest ap sold=0             -> attested, 30 available
+        hold h2 ap 1 pool=fair       -> held at us",
     );
 }

@@ -50,7 +50,7 @@ struct Life {
 struct Node {
     disk: MemoryDisk,
     store: StoreId,
-    copy: Option<DiskImage>,
+    copies: BTreeMap<String, DiskImage>,
     stalled: bool,
     /// How far its wall clock is off.
     off_ms: i64,
@@ -146,7 +146,7 @@ impl World {
             let node = Node {
                 disk,
                 store: StoreId(i as u128 + 1),
-                copy: None,
+                copies: BTreeMap::new(),
                 stalled: false,
                 off_ms: 0,
                 life: None,
@@ -228,9 +228,11 @@ impl World {
             }
             "copy" => {
                 let node = self.node(args[0]);
-                node.copy = Some(node.disk.snapshot());
+                let image = node.disk.snapshot();
+                node.copies.insert(args.get(1).copied().unwrap_or("copy").to_owned(), image);
             }
-            "restore" | "empty" => self.restore(args[0], verb == "empty"),
+            "restore" => self.restore(args[0], args.get(1).copied().unwrap_or("copy")),
+            "empty" => self.empty(args[0]),
             "stall" => self.node(args[0]).stalled = true,
             "sync" => {
                 self.node(args[0]).stalled = false;
@@ -417,17 +419,22 @@ impl World {
         }
     }
 
-    fn restore(&mut self, name: &str, empty: bool) {
+    /// Puts an older copy of a node's disk in place of what it has.
+    fn restore(&mut self, name: &str, copy: &str) {
         self.stop(name, false);
         self.lost_disk = true;
         let node = self.node(name);
-        if empty {
-            node.disk = MemoryDisk::tearing(Tear::LoseAll);
-            node.store = StoreId(node.store.0 + 100);
-        } else {
-            let copy = node.copy.clone().expect("a copy was made");
-            node.disk.restore(&copy);
-        }
+        node.disk.restore(&node.copies[copy]);
+        self.start(&node_id(name));
+    }
+
+    /// Gives a node a new, empty disk.
+    fn empty(&mut self, name: &str) {
+        self.stop(name, false);
+        self.lost_disk = true;
+        let node = self.node(name);
+        node.disk = MemoryDisk::tearing(Tear::LoseAll);
+        node.store = StoreId(node.store.0 + 100);
         self.start(&node_id(name));
     }
 
