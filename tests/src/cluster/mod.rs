@@ -5,6 +5,8 @@
 //! and its nodes end with it.
 #![expect(clippy::disallowed_methods, reason = "real processes take real time")]
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -108,7 +110,13 @@ impl DevMesh {
 
     /// Stops the mesh and starts it again on the same data.
     pub fn restart(&mut self, regions: &str, wan: &str) {
+        self.restart_after(regions, wan, |_| ());
+    }
+
+    /// Stops the mesh, does something to its data directory, and starts it again.
+    pub fn restart_after(&mut self, regions: &str, wan: &str, meanwhile: impl FnOnce(&Path)) {
         self.end();
+        meanwhile(&self.data());
         std::fs::remove_file(self.ready_file()).ok();
         self.supervisor = supervise(self.directory.path(), regions, wan);
         self.wait_ready();
@@ -146,6 +154,23 @@ impl DevMesh {
             format!("{}/{}", node["region"].as_str().unwrap_or(""), node["node"].as_str().unwrap_or(""))
         };
         nodes.into_iter().find(|node| is(node) == id).unwrap_or_else(|| panic!("no node {id}"))
+    }
+
+    /// What a node's admin HTTP says of itself.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    #[must_use]
+    pub fn status(&self, id: &str) -> Value {
+        let admin = self.node(id)["admin"].as_str().expect("a URL").replace("http://", "");
+        let mut stream = TcpStream::connect(&admin).expect("the admin HTTP listens");
+        stream.set_read_timeout(Some(SOON)).expect("a deadline");
+        let request = format!("GET /status HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).expect("a request is sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        let (_, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+        serde_json::from_str(body).expect("JSON")
     }
 
     /// Kills a node with SIGKILL, by the pid in the ready file.

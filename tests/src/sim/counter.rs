@@ -215,7 +215,7 @@ impl World {
             return Ok(());
         }
         self.agenda.after(700 * MS, Event::Attest { node });
-        if life.book.standing() == Standing::Restored {
+        if life.book.standing() != Standing::Unproven {
             (0..self.plan.pools.len()).for_each(|pool| self.attest_pool(node, pool));
         }
         Ok(())
@@ -239,16 +239,25 @@ impl World {
         self.outside_call(Purpose::Attest { node, sold }, pool, region, node, request);
     }
 
+    fn proven(&self, pool: usize, node: usize) -> bool {
+        self.nodes[node].life.is_some() && self.audits[pool].row(node).present.proven
+    }
+
     fn attest_answered(&mut self, call: usize, node: usize, sold: u64, answer: &Result<Answer, Refusal>) {
         let pool = self.calls[call].pool;
         let done = match answer {
-            Ok(Answer::Attested(_)) => true,
+            // An answer to an operator of an earlier time says nothing of this one.
+            Ok(Answer::Attested(_)) => self.attested[pool][node] == Some(sold) && self.proven(pool, node),
             Err(Refusal::NoSuchPool(_)) => {
                 self.exists[pool].is_none() || !self.plan.pools[pool].has_part(&self.plan.nodes[node])
             }
-            // Some sales that the operator thought possible were not: it says so many fewer.
-            Err(Refusal::Invalid(_)) if self.attested[pool][node] == Some(sold) => {
-                self.attested[pool][node] = Some(sold.saturating_sub(1));
+            // Some sales that the operator thought possible were not, or units would have been sold twice:
+            // it believes the machine, which says last how many there can have been.
+            Err(Refusal::Invalid(why)) if why.contains("too many") => {
+                let most = why.rsplit(' ').next().and_then(|word| word.parse().ok());
+                if self.attested[pool][node] == Some(sold) {
+                    self.attested[pool][node] = most.or(Some(sold));
+                }
                 false
             }
             _ => false,

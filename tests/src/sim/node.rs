@@ -98,7 +98,7 @@ pub struct Node {
     pub life: Option<Life>,
     /// How many lives it has begun.
     pub lives: u32,
-    /// What the machine called them.
+    /// What the machine called those that are over.
     pub incarnations: Vec<Incarnation>,
     /// It will never come back.
     pub lost: bool,
@@ -188,7 +188,6 @@ impl Node {
             now,
         )
         .map_err(|e| broken(format!("{} cannot take up its disk: {e}", self.id)))?;
-        self.incarnations.push(book.life());
         let links = vec![None; around.founding.nodes().len()];
         self.life = Some(Life::new(book, store, links, around.window));
         let life = self.life.as_mut().expect("it was just begun");
@@ -205,7 +204,8 @@ impl Node {
 
     /// The power goes.
     pub fn crash(&mut self, rng: &mut Rng) {
-        self.life = None;
+        // A life may have been raised above those that peers have seen.
+        self.incarnations.extend(self.life.take().map(|life| life.book.life()));
         self.disk.crash(rng);
     }
 

@@ -148,7 +148,14 @@ impl Oracle {
     /// A raw key is about to be used in a region, perhaps not for the first time.
     pub fn raw_key(&mut self, key: Key, pool: usize, region: usize) -> KeyIndex {
         let known = self.keys.iter().position(|facts| facts.region == region && facts.key == key);
-        known.unwrap_or_else(|| self.new_key(KeyFacts::new(key, pool, region)))
+        match known {
+            Some(known) => {
+                // Perhaps with another body than the last time it was used there.
+                self.keys[known].two_bodies = true;
+                known
+            }
+            None => self.new_key(KeyFacts::new(key, pool, region)),
+        }
     }
 
     /// A key.

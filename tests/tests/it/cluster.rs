@@ -175,3 +175,43 @@ fn nodes_end_even_when_their_supervisor_is_killed() {
     dev.wait().expect("it was killed");
     eventually("its nodes end", || !nodes.iter().any(|pid| runs(*pid)));
 }
+
+/// Copies a directory with all that is in it.
+fn copy(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-a").arg(from).arg(to).status().expect("cp runs");
+    assert!(copied.success());
+}
+
+#[test]
+fn a_restored_disk_sells_nothing_until_it_is_attested() {
+    const TWO: &str = "us-east,eu-central";
+    let sell = |mesh: &DevMesh, count: usize| {
+        for _ in 0..count {
+            let held = mesh.ok(&["hold", "concert", "--qty", "1", "--region", "eu-central"]);
+            mesh.ok(&["confirm", held["hold"].as_str().expect("an id")]);
+        }
+    };
+    let mut mesh = DevMesh::start(TWO, "off");
+    mesh.ok(&["pool", "create", "concert", "--supply", "100"]);
+    let show = ["pool", "show", "concert", "--region", "eu-central"];
+    eventually("eu-central has its share", || mesh.rhumb(&show).json["nodes"][0]["available"] == 50);
+    sell(&mesh, 2);
+    let disk = |data: &Path| data.join("nodes/eu-central-n1/data");
+    mesh.restart_after(TWO, "off", |data| copy(&disk(data), &data.join("old")));
+    sell(&mesh, 3);
+    // The peer must have seen more of this disk than the copy has.
+    let sold_at = mesh.status("eu-central/n1")["durable_commit"].as_u64().expect("a number");
+    let seen = || mesh.status("us-east/n1")["witnessed"]["eu-central/n1"].as_u64() >= Some(sold_at);
+    eventually("us-east has seen how far the disk has come", seen);
+    mesh.restart_after(TWO, "off", |data| {
+        std::fs::remove_dir_all(disk(data)).expect("the disk dies");
+        copy(&data.join("old"), &disk(data));
+    });
+    let refused = mesh.rhumb(&["hold", "concert", "--qty", "1", "--region", "eu-central"]);
+    assert_eq!((refused.code, refused.json["refused"]["code"].as_str()), (1, Some("restored")), "{}", refused.text);
+    mesh.ok(&["hold", "concert", "--qty", "1", "--region", "us-east"]);
+    mesh.ok(&["pool", "attest", "concert", "--node", "eu-central/n1", "--sold", "5"]);
+    sell(&mesh, 1);
+    let audit = mesh.ok(&["pool", "audit", "concert"]);
+    assert_eq!((audit["sold"].as_u64(), audit["oversold"].as_u64()), (Some(6), Some(0)), "{audit}");
+}
