@@ -11,21 +11,20 @@ mod creating;
 mod holding;
 mod levelling;
 mod settling;
+mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rhumb_core::{DataClass, Effects, HybridTime, Incarnation, Mono, NodeId, Now, PoolName, Region, StoreId};
+use rhumb_core::{DataClass, Effects, HybridTime, Incarnation, Mono, NodeId, Now, PoolName, StoreId};
 use rhumb_storage::{Batch, CommitNumber};
 use rhumb_topology::{Founding, pool_home};
 
 use self::attesting::Round;
+pub use self::words::{Answer, Effect, Input, Request, Stranded, Token};
 use super::custody::Custody;
 use super::keys::Keys;
 use super::ledger::Ledger;
-use super::messages::{
-    AttestPool, Confirm, CreatePool, Held, Hold, PeerMessage, PoolAttested, PoolCreated, PoolView, ReadRow,
-    Refusal, Release, Row, Settled, ShowPool, Standing,
-};
+use super::messages::{PeerMessage, PoolView, Refusal, Row, Standing};
 use super::policy::EscrowSettings;
 use super::pool::{Pool, mono_of};
 use super::records::{Image, PoolRow, Records, RecoverError};
@@ -37,141 +36,6 @@ pub type Out = Effects<Batch, Effect>;
 const CHUNK: usize = 256;
 /// A step leaves pools that are due for the next one rather than push past this.
 const ROOM: usize = 8_192;
-
-/// Names one request of a caller, chosen by the shell, never used twice in a life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Token(pub u64);
-
-/// What callers ask for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Request {
-    /// Create a pool.
-    Create {
-        /// As asked.
-        request: CreatePool,
-        /// The regions that policy lets hold the class.
-        allowed: Vec<Region>,
-    },
-    /// This node's view of a pool.
-    Show(ShowPool),
-    /// This node's exact row.
-    ReadRow(ReadRow),
-    /// Hold units.
-    Hold(Hold),
-    /// Make a hold a sale.
-    Confirm(Confirm),
-    /// Give a hold back.
-    Release(Release),
-    /// Say what a restored node had sold.
-    Attest(AttestPool),
-}
-
-impl Request {
-    /// The pool that it is about.
-    #[must_use]
-    pub fn pool(&self) -> &PoolName {
-        match self {
-            Self::Create { request, .. } => &request.name,
-            Self::Show(show) => &show.pool,
-            Self::ReadRow(read) => &read.pool,
-            Self::Hold(hold) => &hold.pool,
-            Self::Confirm(confirm) => &confirm.hold.pool,
-            Self::Release(release) => &release.hold.pool,
-            Self::Attest(attest) => &attest.pool,
-        }
-    }
-}
-
-/// What callers are answered.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
-    /// To [`Request::Create`].
-    Created(PoolCreated),
-    /// To [`Request::Show`].
-    View(Box<PoolView>),
-    /// To [`Request::ReadRow`].
-    Row(Row),
-    /// To [`Request::Hold`].
-    Held(Held),
-    /// To [`Request::Confirm`] and [`Request::Release`].
-    Settled(Settled),
-    /// To [`Request::Attest`].
-    Attested(PoolAttested),
-}
-
-/// What the machine is told.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Input {
-    /// A caller asks; it waits until then.
-    Ask {
-        /// Names the request.
-        token: Token,
-        /// What is asked.
-        request: Request,
-        /// When the caller stops waiting.
-        until: Mono,
-    },
-    /// The caller of this request waits no longer.
-    Abandoned(Token),
-    /// A request handed out as [`Effect::Forward`] has come back (with whatever answer or fault).
-    Forwarded {
-        /// Which.
-        token: Token,
-        /// Whether the answer was [`Refusal::Exhausted`].
-        exhausted: bool,
-    },
-    /// A node says something.
-    Peer {
-        /// Which, by its certificate.
-        from: NodeId,
-        /// What.
-        message: PeerMessage,
-    },
-    /// A node can be reached.
-    PeerUp(NodeId),
-    /// A node cannot be reached.
-    PeerDown(NodeId),
-    /// A deadline has come.
-    Tick,
-}
-
-/// What the machine wants done.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Effect {
-    /// Answer a caller.
-    Reply {
-        /// Which request.
-        token: Token,
-        /// The answer.
-        answer: Result<Answer, Refusal>,
-    },
-    /// Ask another node in the caller's name, and give the caller whatever comes: the answer, its
-    /// refusal, or the fault that there was none. Then say [`Input::Forwarded`].
-    Forward {
-        /// Which request.
-        token: Token,
-        /// Whom to ask.
-        to: NodeId,
-        /// What to ask it.
-        request: Request,
-    },
-    /// Tell a node something. It may be lost.
-    Peer {
-        /// Which.
-        to: NodeId,
-        /// What.
-        message: PeerMessage,
-    },
-}
-
-/// Rights that nobody can sell at present.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Stranded {
-    /// Units on this node that it may not spend: it is not proven, or not attested.
-    pub here: u64,
-    /// Units last known to be available on nodes that cannot be reached, or on their way there.
-    pub away: u64,
-}
 
 /// What never changes in a life.
 #[derive(Debug)]

@@ -9,8 +9,8 @@
 //!   I4 sold never exceeds minted; I5 the counters equal an independent ledger of receipts.
 //!
 //! In reading order: [`messages`] is what can be asked; [`policy`] the settings and the levelling
-//! plan, as values; [`records`] what is on disk; [`holds`], [`keys`] and [`ledger`] one node's tables;
-//! [`custody`] whether the disk is the latest; [`pool`] one pool with its queue; [`book`] the machine
+//! plan, as values; `records` what is on disk; `holds`, `keys` and `ledger` one node's tables;
+//! `custody` whether the disk is the latest; `pool` one pool with its queue; [`book`] the machine
 //! that a shell (or the simulated world) drives.
 
 pub mod messages;
