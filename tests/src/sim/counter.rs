@@ -206,7 +206,7 @@ impl World {
             return Ok(());
         }
         let Some(life) = &self.nodes[node].life else {
-            self.agenda.after(700 * MS, Event::Attest { node });
+            self.agenda.after(300 * MS, Event::Attest { node });
             return Ok(());
         };
         let suspended = |audit: &Audit| audit.row(node).suspended;
@@ -214,7 +214,7 @@ impl World {
             self.nodes[node].old_disk = false;
             return Ok(());
         }
-        self.agenda.after(700 * MS, Event::Attest { node });
+        self.agenda.after(300 * MS, Event::Attest { node });
         if life.book.standing() != Standing::Unproven {
             (0..self.plan.pools.len()).for_each(|pool| self.attest_pool(node, pool));
         }

@@ -198,6 +198,11 @@ impl World {
             let age = if stale { DAY_MS + 60_000 + who.rng.below(DAY_MS) } else { 0 };
             return self.made_key(customer, pool, home, age);
         }
+        if who.rng.chance(self.plan.trade.twins) {
+            // What people type by hand others type too: a word of few, here and in other regions.
+            let word = format!("word-{pool}-{}", who.rng.below(5));
+            return self.oracle.raw_key(Key::Raw(word), pool, region);
+        }
         who.made += 1;
         let key = Key::Raw(format!("c{customer}x{}", who.made));
         self.oracle.new_key(KeyFacts::new(key, pool, region))

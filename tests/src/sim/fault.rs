@@ -144,7 +144,12 @@ impl World {
                 self.nodes[node].stopped_until = now + self.mischief.whom.between(50, 3_000) * MS
             }
             Trouble::Flap => return self.flap(node),
-            Trouble::Copy => self.copy_disks(),
+            Trouble::Copy => {
+                self.copy_disks();
+                // Mostly the last backup is young, so that the lost disk was hardly ahead of it.
+                let wait = self.mischief.wait(SECOND) + 100 * MS;
+                self.agenda.after(wait, Event::Trouble(Trouble::Copy));
+            }
             Trouble::Loss => self.lose(node),
             Trouble::Restore => self.restore(),
             Trouble::Day => self.day(),
@@ -248,7 +253,12 @@ impl World {
             format!("an old disk is put into {}", self.nodes[node].id)
         });
         self.agenda.after(200 * MS, Event::Begin { node });
-        self.agenda.after(SECOND, Event::Attest { node });
+        for _ in 0..self.mischief.whom.below(4) {
+            // Power is lost again before anybody has vouched for the disk.
+            let soon = self.mischief.whom.between(210, 1_500) * MS;
+            self.agenda.after(soon, Event::Trouble(Trouble::Again(node)));
+        }
+        self.agenda.after(300 * MS, Event::Attest { node });
     }
 
     /// From now on a node's rows of a pool mean nothing until an operator attests them.

@@ -93,6 +93,8 @@ pub struct Trade {
     pub echoes: f64,
     /// Keys used again with another body.
     pub other_body: f64,
+    /// Raw keys that other customers use as well.
+    pub twins: f64,
     /// Orders with a key that was made more than a day ago.
     pub stale_keys: f64,
     /// Customers that all go to one region.
@@ -289,6 +291,7 @@ impl Trade {
             elsewhere: rng.unit() * 0.7,
             echoes: some(rng, 0.6) * 0.3,
             other_body: some(rng, 0.3) * 0.2,
+            twins: some(rng, 0.4),
             stale_keys: some(rng, 0.3) * 0.2,
             crowd: *rng.pick(&[0.0, 0.6, 1.0]).expect("there are shares"),
             ttl_ms: *rng.pick(&[300, 1_500, 6_000]).expect("there are times"),
@@ -305,11 +308,12 @@ impl Trade {
 impl Faults {
     fn draw(rng: &mut Rng, single: bool) -> Self {
         let until = SECOND * rng.between(3, 9);
+        let late = *rng.pick(&[500, 3_000, 9_000]).expect("there are delays");
         let weather = Weather {
             loss: some(rng, 0.6) * 0.3,
             twice: some(rng, 0.5) * 0.25,
             late: some(rng, 0.5) * 0.3,
-            late_by: MS * rng.between(50, 3_000),
+            late_by: MS * rng.between(50, late),
         };
         let customer_weather =
             Weather { loss: some(rng, 0.5) * 0.2, twice: some(rng, 0.4) * 0.15, ..weather };
@@ -332,7 +336,7 @@ impl Faults {
             flap: often(rng, if single { 0.0 } else { 0.25 }, 200, 2_000),
             night: rng.chance(0.08),
             loss: (!single && fate < 0.15).then(|| rng.between(MS * 500, until)),
-            restore: (!single && fate > 0.75).then(|| rng.between(2 * SECOND, until)),
+            restore: (!single && fate > 0.7).then(|| rng.between(SECOND, until)),
             sync: (slow * 50, slow * MS),
             window: *rng.pick(&[1, 2, 64]).expect("there are windows"),
             strict: rng.chance(0.5),

@@ -232,7 +232,8 @@ impl World {
         let whole = self.whole(node, peer).then_some(self.nodes[peer].lives);
         let Some(life) = &mut self.nodes[node].life else { return Ok(()) };
         let before = std::mem::replace(&mut life.links[peer], whole);
-        if before == whole {
+        // A dial that failed is told, also when there was no connection before.
+        if before == whole && whole.is_some() {
             return Ok(());
         }
         let now = self.now();
@@ -241,7 +242,7 @@ impl World {
             format!("{} sees {} {state}", self.nodes[node].id, self.nodes[peer].id)
         });
         let id = self.nodes[peer].id.clone();
-        if before.is_some() {
+        if before.is_some() || whole.is_none() {
             self.step(node, Input::PeerDown(id.clone()))?;
         }
         if whole.is_some() {
