@@ -1,7 +1,7 @@
 //! The shell of `EscrowRegion`: receives, steps the machine, performs its effects, arms one timer.
 //! It has no protocol decision in it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ pub trait World: Send + Sync + 'static {
         request: Request,
         class: DataClass,
         within: Duration,
-    ) -> BoxFuture<'static, Outcome>;
+    ) -> BoxFuture<'static, Answered>;
     /// The machine or the store below it can not go on: stop the process.
     fn halt(&self, reason: String);
 }
@@ -157,7 +157,7 @@ impl EscrowRegion {
 
     fn perform(&mut self, effect: Effect, ctx: &mut Context<Self>) {
         match effect {
-            Effect::Reply { token, answer } => self.answer(token, Ok(answer)),
+            Effect::Reply { token, answer } => self.answer(token, Ok(answer), DataClass::control()),
             Effect::Peer { to, message } => self.world.tell(&to, message),
             Effect::Forward { token, to, request } => self.forward(token, to, request, ctx),
         }
@@ -167,17 +167,18 @@ impl EscrowRegion {
         let until = self.asks.get(&token).map_or(Mono::default(), |asked| asked.until);
         let within = until.since(self.world.now().mono);
         let class = self.book.class_of(request.pool()).cloned().unwrap_or_else(|| class_of(&request));
-        let outcome = self.world.forward(to, request, class, within).into_actor(self);
-        ctx.spawn(outcome.map(move |outcome, actor, ctx| {
-            let exhausted = matches!(outcome, Ok(Err(Refusal::Exhausted { .. })));
-            actor.answer(token, outcome);
+        let answered = self.world.forward(to, request, class, within).into_actor(self);
+        ctx.spawn(answered.map(move |answered, actor, ctx| {
+            let exhausted = matches!(answered.outcome, Ok(Err(Refusal::Exhausted { .. })));
+            actor.answer(token, answered.outcome, answered.class);
             actor.step(Input::Forwarded { token, exhausted }, ctx);
         }));
     }
 
-    fn answer(&mut self, token: Token, outcome: Outcome) {
+    /// Answers under the pool's class; under `class` where the pool is not known here.
+    fn answer(&mut self, token: Token, outcome: Outcome, class: DataClass) {
         if let Some(asked) = self.asks.remove(&token) {
-            let class = self.book.class_of(&asked.pool).cloned().unwrap_or_else(DataClass::control);
+            let class = self.book.class_of(&asked.pool).cloned().unwrap_or(class);
             // A caller that has gone needs no answer; what it asked for is durable all the same.
             asked.reply.send(Answered { outcome, class }).ok();
         }
@@ -193,6 +194,15 @@ impl EscrowRegion {
                 actor.timer = None;
                 actor.step(Input::Tick, ctx);
             }));
+        }
+    }
+}
+
+impl Drop for EscrowRegion {
+    /// A machine that has panicked is not asked again: the process stops and recovers from its disk.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.world.halt("the escrow actor panicked; its log says why".into());
         }
     }
 }
@@ -282,7 +292,10 @@ impl Handler<Tell> for EscrowRegion {
             row: self.book.row(pool).unwrap_or_default(),
             stranded: self.book.stranded(pool),
         });
-        reply.send(EscrowReport { standing: self.book.standing(), pools: pools.collect() }).ok();
+        let pools = pools.collect();
+        let seen = |node: &NodeId| Some((node.clone(), self.book.witnessed(node)?.1));
+        let witnessed = self.book.peers().filter_map(seen).collect();
+        reply.send(EscrowReport { standing: self.book.standing(), pools, witnessed }).ok();
     }
 }
 
@@ -293,6 +306,8 @@ pub struct EscrowReport {
     pub standing: Standing,
     /// Its pools.
     pub pools: Vec<PoolReport>,
+    /// The highest commit of each peer's disk that this node has durably seen.
+    pub witnessed: BTreeMap<NodeId, u64>,
 }
 
 /// One pool on one node.

@@ -255,7 +255,9 @@ impl Book {
     fn reachable(&mut self, now: Now, node: &NodeId, up: bool, out: &mut Out) {
         let before = self.custody.standing();
         let mut batch = Batch::new();
-        self.custody.reachable(node, up, &mut batch);
+        if !self.custody.reachable(node, up, &mut batch) {
+            return;
+        }
         persist(batch, out);
         self.beat(now, out);
         if self.custody.standing() != before {

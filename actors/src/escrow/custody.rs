@@ -24,10 +24,20 @@ use super::messages::{Beat, Standing, Witnessed};
 use super::policy::EscrowSettings;
 use super::records::{NodeRow, Proof, Records, WitnessRow};
 
+/// Whether a peer can be reached.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Reach {
+    /// Nobody knows yet: it may well be reachable, and know of something newer.
+    #[default]
+    Untried,
+    Up,
+    Down,
+}
+
 /// How far a peer has vouched for this node, in this life.
 #[derive(Debug, Default)]
 struct Voucher {
-    up: bool,
+    reach: Reach,
     answered: bool,
     sent: Option<Mono>,
 }
@@ -150,19 +160,22 @@ impl Custody {
 
     // ---- proving this node's own disk ----------------------------------------------------------
 
-    /// A peer can be reached, or no longer.
-    pub(crate) fn reachable(&mut self, peer: &NodeId, up: bool, batch: &mut Batch) {
-        if let Some(voucher) = self.peers.get_mut(peer) {
-            voucher.up = up;
-            if up {
-                voucher.sent = None;
-            }
+    /// A peer can be reached, or no longer. Whether that is news.
+    pub(crate) fn reachable(&mut self, peer: &NodeId, up: bool, batch: &mut Batch) -> bool {
+        let reach = if up { Reach::Up } else { Reach::Down };
+        let Some(voucher) = self.peers.get_mut(peer).filter(|voucher| voucher.reach != reach) else {
+            return false;
+        };
+        voucher.reach = reach;
+        if up {
+            voucher.sent = None;
         }
         self.conclude(batch);
+        true
     }
 
     pub(crate) fn is_down(&self, peer: &NodeId) -> bool {
-        self.peers.get(peer).is_some_and(|voucher| !voucher.up)
+        self.peers.get(peer).is_some_and(|voucher| voucher.reach != Reach::Up)
     }
 
     /// What a peer knows of this node's disk.
@@ -217,7 +230,7 @@ impl Custody {
     fn conclude(&mut self, batch: &mut Batch) {
         let asked = matches!(self.node.proof, Proof::Pending { .. });
         let any = self.peers.values().any(|peer| peer.answered);
-        let every = self.peers.values().all(|peer| peer.answered || !peer.up);
+        let every = self.peers.values().all(|peer| peer.answered || peer.reach == Reach::Down);
         if asked && any && every {
             self.node.proof = Proof::Proven;
             batch.put_node(&self.node);
@@ -351,5 +364,49 @@ fn spacing(proof: Proof, peer: &Voucher, settings: &EscrowSettings) -> Option<st
         Proof::Proven => Some(settings.beat),
         // What a restored disk has to say is of no use to anybody until it is attested.
         Proof::Restored => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(region: &str) -> NodeId {
+        NodeId::new(region, "n1").expect("valid")
+    }
+
+    fn started() -> Custody {
+        let peers = vec![node("eu"), node("us")];
+        let mut custody =
+            Custody::recovered(StoreId(1), None, BTreeMap::new(), peers, CommitNumber(50), Now::default());
+        custody.start(&mut Batch::new());
+        custody
+    }
+
+    fn answer(custody: &mut Custody, from: &str, highest: u64) {
+        let (life, store) = (custody.life(), StoreId(1));
+        let said = Witnessed { store, incarnation: life, highest, life: Incarnation(0) };
+        custody.answered(&node(from), &said, &mut Batch::new());
+    }
+
+    #[test]
+    fn a_peer_that_nobody_has_tried_to_reach_yet_may_know_better() {
+        let mut custody = started();
+        assert!(custody.reachable(&node("eu"), true, &mut Batch::new()));
+        answer(&mut custody, "eu", 50);
+        assert_eq!(custody.standing(), Standing::Unproven, "us has not been tried");
+        assert!(custody.reachable(&node("us"), true, &mut Batch::new()));
+        answer(&mut custody, "us", 51);
+        assert_eq!(custody.standing(), Standing::Restored, "us has seen a later disk");
+    }
+
+    #[test]
+    fn a_peer_that_was_tried_and_cannot_be_reached_is_not_waited_for() {
+        let mut custody = started();
+        assert!(custody.reachable(&node("eu"), true, &mut Batch::new()));
+        answer(&mut custody, "eu", 50);
+        assert!(custody.reachable(&node("us"), false, &mut Batch::new()));
+        assert_eq!(custody.standing(), Standing::Proven);
+        assert!(!custody.reachable(&node("us"), false, &mut Batch::new()), "told again, it is no news");
     }
 }

@@ -316,7 +316,7 @@ impl<'a> Stage<'a> {
     /// Plays what is left of the script, so that no region stays down or cut off.
     async fn end(mut self, running: &Running) -> anyhow::Result<(Option<Kill>, Option<Cut>)> {
         running.stop();
-        while (self.kill.is_some() || self.cut_off.is_some()) && !self.script.is_over() {
+        while self.script.is_under_way() {
             tokio::time::sleep(TICK).await;
             while let Some(act) = self.script.step(self.began.elapsed(), 0) {
                 self.act(act, running).await?;

@@ -57,6 +57,12 @@ impl Script {
             .or_else(|| scene(&mut self.cut, half, now, CUT_FOR, (Act::CutOff, Act::Heal)))
     }
 
+    /// Whether a region is down or cut off now.
+    #[must_use]
+    pub fn is_under_way(&self) -> bool {
+        [self.kill, self.cut].iter().any(|scene| matches!(scene, Scene::Since(_)))
+    }
+
     /// Whether everything has happened.
     #[must_use]
     pub fn is_over(&self) -> bool {
@@ -109,6 +115,15 @@ mod tests {
     #[test]
     fn a_quick_sale_has_both_at_once() {
         check(10, "0:9 3:10 5:10", "0:Kill 0:CutOff 3:StartAgain 5:Heal");
+    }
+
+    #[test]
+    fn a_sale_that_stalls_after_the_kill_leaves_nothing_under_way() {
+        let mut script = Script::new(100);
+        assert_eq!(script.step(Duration::ZERO, 25), Some(Act::Kill));
+        assert!(script.is_under_way());
+        assert_eq!(script.step(DOWN_FOR, 0), Some(Act::StartAgain));
+        assert!(!script.is_under_way() && !script.is_over(), "the cut is not due and never will be");
     }
 
     #[test]

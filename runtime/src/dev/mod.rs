@@ -26,6 +26,7 @@ pub use wan::WanChoice;
 use crate::client::directory::ReadyFile;
 pub use crate::client::directory::{READY_FILE, ReadyEntry as ReadyNode};
 use crate::http::probe;
+use crate::supervisor::RESTORED;
 
 /// How long a node may take to become ready, RocksDB's recovery included.
 const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -180,18 +181,22 @@ impl DevMesh {
 
     async fn keep(&self, node: &Arc<NodeProcess>) {
         let mut backoff = process::Backoff::default();
-        loop {
-            let lived = node.died_by_itself().await;
+        // One receiver for all deaths: one that comes while the node starts again counts too.
+        let mut deaths = node.deaths();
+        if !node.is_running() {
+            deaths.mark_changed();
+        }
+        while deaths.changed().await.is_ok() {
             if !self.options.restart {
                 return;
             }
-            let wait = backoff.after(lived);
+            let wait = backoff.after(node.lived());
             tracing::warn!(node = %node.id(), ?wait, log = %node.log().display(), "a node died and is started again");
             tokio::time::sleep(wait).await;
             let again = async {
                 node.spawn()?;
-                wait_ready(node).await?;
-                self.write_ready()
+                self.write_ready()?;
+                wait_ready(node).await
             };
             if let Err(error) = again.await {
                 tracing::error!(node = %node.id(), %error, "a node did not come back");
@@ -230,6 +235,11 @@ async fn wait_ready(node: &NodeProcess) -> anyhow::Result<()> {
             );
             match probe::get(node.admin(), "/readyz", Duration::from_secs(1)).await {
                 Ok((200, _)) => return Ok(()),
+                // It runs and waits for an operator, who needs the mesh to be there.
+                Ok((503, why)) if why.contains(RESTORED) => {
+                    tracing::warn!(node = %node.id(), %why, "a node does not serve yet");
+                    return Ok(());
+                }
                 Ok(_) | Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
             }
         }

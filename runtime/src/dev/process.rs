@@ -132,11 +132,13 @@ impl NodeProcess {
         }
     }
 
-    /// Waits until the process ends without having been asked; gives how long it lived.
-    pub(super) async fn died_by_itself(&self) -> Duration {
-        let mut died = self.died.subscribe();
-        // The sender lives in `self`, so the channel cannot close meanwhile.
-        died.changed().await.ok();
+    /// The ends that nobody asked for, counted from now on.
+    pub(super) fn deaths(&self) -> watch::Receiver<u64> {
+        self.died.subscribe()
+    }
+
+    /// How long the present or last process has lived.
+    pub(super) fn lived(&self) -> Duration {
         self.child.lock().as_ref().map_or(Duration::ZERO, |running| running.started.elapsed())
     }
 

@@ -41,7 +41,7 @@ impl Mesh {
         self.transport.get()
     }
 
-    /// Asks the actor that serves `M` on another node.
+    /// Asks the actor that serves `M` on another node. Gives the reply and the class of the data in it.
     ///
     /// # Errors
     /// A typed fault that says whether the handler may have run.
@@ -51,12 +51,12 @@ impl Mesh {
         message: &M,
         class: DataClass,
         within: Duration,
-    ) -> Result<M::Reply, Fault> {
+    ) -> Result<(M::Reply, DataClass), Fault> {
         let request = Request::ask(M::NAME, class, self.encoded(M::NAME, message)?, self.headers(within));
         let reply = self.ready(to)?.ask(to, lane_of(M::NAME), request).await?;
         // A peer whose clock is too far ahead is not believed; its answer is still an answer.
         self.clock.merge(reply.hybrid).ok();
-        decoded(M::NAME, &reply.body)
+        Ok((decoded(M::NAME, &reply.body)?, reply.class))
     }
 
     /// Tells the actor that serves `name` on another node; nobody waits.

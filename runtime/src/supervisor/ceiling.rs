@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rhumb_core::HybridTime;
 use rhumb_core::time::CEILING_AHEAD;
-use rhumb_storage::{Batch, Durability, Engine, Family, HotStore, Store};
+use rhumb_storage::{Batch, CommitError, Durability, Engine, Family, HotStore, Refusal, Store};
 use tokio::task::JoinHandle;
 
 use super::halt::Halt;
@@ -12,6 +12,8 @@ use crate::clock::{NodeClock, now_millis};
 
 /// Where the ceiling stands, below storage's prefix for clocks.
 const CEILING: &[u8] = b"clock/ceiling";
+/// How long a node waits for a wall clock that lies behind its last life.
+const WAIT_AT_MOST: Duration = Duration::from_secs(60);
 /// How often the ceiling is looked at: often enough that it is raised before half of it is used up.
 const LOOK_EVERY: Duration = Duration::from_millis(40);
 
@@ -26,6 +28,12 @@ pub(super) async fn begin<E: Engine>(store: &Store<E>, max_offset: Duration) -> 
             HybridTime::from_bits(u64::from_be_bytes(bits))
         }
     };
+    let behind = Duration::from_millis(last.millis().saturating_sub(now_millis()));
+    anyhow::ensure!(
+        behind <= WAIT_AT_MOST,
+        "the wall clock lies {behind:?} behind this node's last life: set it right, or it would hand out times \
+         twice; a node waits {WAIT_AT_MOST:?} at most"
+    );
     let mut said = false;
     while now_millis() <= last.millis() {
         let behind = last.millis() - now_millis();
@@ -53,6 +61,8 @@ pub(super) fn keep(clock: NodeClock, store: HotStore, halt: Halt) -> JoinHandle<
             let Some(ceiling) = clock.wants_ceiling() else { continue };
             match store.commit(batch(ceiling), Durability::Durable).await {
                 Ok(_) => clock.raise_ceiling(ceiling),
+                // Under pressure time crawls below its ceiling for a while; the next look tries again.
+                Err(CommitError::Refused(Refusal::Full { .. } | Refusal::Pressed { .. })) => {}
                 Err(error) => {
                     return halt.now(format!("the clock's ceiling could not be made durable: {error}"));
                 }

@@ -10,9 +10,9 @@ use rhumb_actors::escrow::messages::{
     AttestPool, Confirm, CreatePool, Held, Hold, PEER_MESSAGE, PeerMessage, PoolAttested, PoolCreated,
     PoolView, ReadRow, Refusal, Release, Row, Settled, ShowPool,
 };
-use rhumb_actors::escrow::{EscrowHandle, Outcome, World};
+use rhumb_actors::escrow::{Answered, EscrowHandle, World};
 use rhumb_actors::remote::Remote;
-use rhumb_core::{DataClass, Fault, FaultKind, NodeId, Now, Region};
+use rhumb_core::{DataClass, Fault, FaultKind, NodeId, Now, Region, Role};
 use rhumb_topology::policy::{PolicySnapshot, Use};
 
 use super::halt::Halt;
@@ -45,12 +45,15 @@ impl World for EscrowWorld {
         request: Request,
         class: DataClass,
         within: Duration,
-    ) -> BoxFuture<'static, Outcome> {
+    ) -> BoxFuture<'static, Answered> {
         let mesh = self.mesh.clone();
         async move {
             macro_rules! pass {
                 ($message:expr, $wrap:expr) => {
-                    mesh.ask(&to, &$message, class, within).await.map(|answer| answer.map($wrap))
+                    match mesh.ask(&to, &$message, class, within).await {
+                        Ok((answer, class)) => Answered { outcome: Ok(answer.map($wrap)), class },
+                        Err(fault) => Answered { outcome: Err(fault), class: DataClass::control() },
+                    }
                 };
             }
             match request {
@@ -78,22 +81,45 @@ pub(super) fn serve(
     policy: &Arc<PolicySnapshot>,
     regions: Vec<Region>,
 ) -> Result<(), ServedTwice> {
-    one::<Hold, Held>(registry, escrow, Request::Hold, |a| {
-        if let Answer::Held(held) = a { Some(held) } else { None }
-    })?;
-    one::<Confirm, Settled>(registry, escrow, Request::Confirm, settled)?;
-    one::<Release, Settled>(registry, escrow, Request::Release, settled)?;
-    one::<ShowPool, PoolView>(registry, escrow, Request::Show, |a| {
-        if let Answer::View(view) = a { Some(*view) } else { None }
-    })?;
-    one::<ReadRow, Row>(registry, escrow, Request::ReadRow, |a| {
-        if let Answer::Row(row) = a { Some(row) } else { None }
-    })?;
-    one::<AttestPool, PoolAttested>(registry, escrow, Request::Attest, |a| {
-        if let Answer::Attested(attested) = a { Some(attested) } else { None }
-    })?;
+    // Only a node passes holds on; whoever else says so is asked to begin at the beginning.
+    let hold =
+        |hold: Hold, role| Request::Hold(if role == Role::Node { hold } else { Hold { hops: 0, ..hold } });
+    one::<Hold, Held>(
+        registry,
+        escrow,
+        hold,
+        |a| {
+            if let Answer::Held(held) = a { Some(held) } else { None }
+        },
+    )?;
+    one::<Confirm, Settled>(registry, escrow, |m, _| Request::Confirm(m), settled)?;
+    one::<Release, Settled>(registry, escrow, |m, _| Request::Release(m), settled)?;
+    one::<ShowPool, PoolView>(
+        registry,
+        escrow,
+        |m, _| Request::Show(m),
+        |a| {
+            if let Answer::View(view) = a { Some(*view) } else { None }
+        },
+    )?;
+    one::<ReadRow, Row>(
+        registry,
+        escrow,
+        |m, _| Request::ReadRow(m),
+        |a| {
+            if let Answer::Row(row) = a { Some(row) } else { None }
+        },
+    )?;
+    one::<AttestPool, PoolAttested>(
+        registry,
+        escrow,
+        |m, _| Request::Attest(m),
+        |a| {
+            if let Answer::Attested(attested) = a { Some(attested) } else { None }
+        },
+    )?;
     let policy = Arc::clone(policy);
-    let create = move |request: CreatePool| {
+    let create = move |request: CreatePool, _| {
         let holds = |region: &&Region| policy.permits(region, Use::Hold, &request.class).is_ok();
         let allowed: Vec<Region> = regions.iter().filter(holds).cloned().collect();
         Request::Create { request, allowed }
@@ -120,7 +146,7 @@ fn settled(answer: Answer) -> Option<Settled> {
 fn one<M, T>(
     registry: &mut Registry,
     escrow: &EscrowHandle,
-    request: impl Fn(M) -> Request + Send + Sync + 'static,
+    request: impl Fn(M, Role) -> Request + Send + Sync + 'static,
     wanted: fn(Answer) -> Option<T>,
 ) -> Result<(), ServedTwice>
 where
@@ -130,7 +156,8 @@ where
     let escrow = escrow.clone();
     registry.serve(move |call: Call<M>| {
         let region = call.region().clone();
-        let answered = escrow.ask(request(call.message), region, call.within);
+        let role = call.from.principal.role;
+        let answered = escrow.ask(request(call.message, role), region, call.within);
         async move {
             let answered = answered.await;
             let reply = match answered.outcome? {

@@ -1,8 +1,8 @@
 //! The regional supervisor: starts a node's parts in order, watches them, and stops them in order.
 //!
 //! Start: control store → identity → hot store → clock → policy → actors → transport → admin HTTP.
-//! Stop: refuse new calls, drain, flush, exit. What cannot go on (a failed write, a disk older than a
-//! peer has seen) asks [`Halt`] for a stop; half-alive is the worst state.
+//! Stop: refuse new calls, drain, flush, exit. What cannot go on (a failed write, a panic in an actor)
+//! asks [`Halt`] for a stop; half-alive is the worst state.
 //!
 //! * It decides: the order, and when the node is ready.
 //! * It never does: start serving before the disk and the identity are proven to be this node's.
@@ -31,6 +31,7 @@ use crate::mesh::Mesh;
 use crate::mesh::registry::Registry;
 use crate::settings::NodeConfig;
 pub use halt::Halt;
+pub use report::RESTORED;
 
 /// How long an ordered stop may take.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
@@ -43,12 +44,15 @@ const PRESENCE_EVERY: Duration = Duration::from_secs(1);
 /// Why it could not start, or why it stopped by itself.
 pub async fn serve(config: NodeConfig, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
     let halt = Halt::default();
-    let node = Node::start(config, halt.clone()).await?;
+    tokio::pin!(stop);
+    let node = tokio::select! {
+        node = Node::start(config, halt.clone()) => node?,
+        () = &mut stop => return Ok(()),
+    };
     tokio::select! {
-        () = stop => {
+        () = &mut stop => {
             tracing::info!("stopping");
-            node.stop().await;
-            Ok(())
+            node.stop().await
         }
         reason = halt.asked() => {
             node.abandon();
@@ -157,18 +161,22 @@ impl Node {
     }
 
     /// Refuses new calls, drains, flushes.
-    async fn stop(self) {
+    async fn stop(self) -> anyhow::Result<()> {
         let orderly = async {
             self.transport.drain(STOP_WITHIN / 2).await;
             self.transport.close().await;
             self.actors.stop();
             self.tasks.iter().for_each(tokio::task::JoinHandle::abort);
             let store = self.store.clone();
-            tokio::task::spawn_blocking(move || store.close(STOP_WITHIN / 4)).await.ok();
+            let closed = tokio::task::spawn_blocking(move || store.close(STOP_WITHIN / 4)).await?;
+            closed.map(drop).context("the last sync of the hot store")
         };
-        if tokio::time::timeout(STOP_WITHIN, orderly).await.is_err() {
-            tracing::warn!("the ordered stop took longer than {STOP_WITHIN:?}; what is durable is durable");
-        }
+        let stopped = tokio::time::timeout(STOP_WITHIN, orderly).await;
+        stopped.unwrap_or_else(|_| {
+            anyhow::bail!(
+                "the ordered stop took longer than {STOP_WITHIN:?}; what was acknowledged is durable"
+            )
+        })
     }
 
     /// Stops at once: nothing more may be sent or written.
@@ -232,7 +240,8 @@ fn presence(transport: Transport, escrow: rhumb_actors::escrow::EscrowHandle) ->
         let mut every = tokio::time::interval(PRESENCE_EVERY);
         loop {
             every.tick().await;
-            for link in transport.links() {
+            // A first dial that is still under way says nothing about its peer yet.
+            for link in transport.links().into_iter().filter(|link| link.state != LinkState::Connecting) {
                 escrow.peer_changed(link.peer.clone(), link.state == LinkState::Connected);
             }
         }

@@ -19,6 +19,9 @@ use serde_json::json;
 use crate::clock::NodeClock;
 use crate::http::Subject;
 
+/// How the reason begins for which a node on a restored disk is not ready.
+pub const RESTORED: &str = "restored";
+
 /// Gathers what the parts of a node know.
 pub(super) struct Report {
     me: NodeId,
@@ -138,7 +141,7 @@ fn readiness(report: Option<&EscrowReport>) -> Result<(), String> {
                 .into())
         }
         Some(Standing::Restored) => {
-            Err("restored: this disk is older than a peer has seen; `rhumb pool attest`".into())
+            Err(format!("{RESTORED}: this disk is older than a peer has seen; `rhumb pool attest` it"))
         }
         None => Err("the escrow actor does not answer".into()),
     }
@@ -198,6 +201,9 @@ impl Subject for Report {
                 "durable_commit": durable,
                 "hybrid_time": hybrid,
                 "links": links,
+                "witnessed": report.as_ref().map(|report| report.witnessed.iter()
+                    .map(|(node, number)| (node.to_string(), *number))
+                    .collect::<std::collections::BTreeMap<_, _>>()),
                 "pools": report.map(|report| report.pools.iter().map(|pool| json!({
                     "pool": pool.pool.to_string(),
                     "available": pool.row.available,

@@ -208,7 +208,12 @@ fn a_restored_disk_sells_nothing_until_it_is_attested() {
         copy(&data.join("old"), &disk(data));
     });
     let refused = mesh.rhumb(&["hold", "concert", "--qty", "1", "--region", "eu-central"]);
-    assert_eq!((refused.code, refused.json["refused"]["code"].as_str()), (1, Some("restored")), "{}", refused.text);
+    assert_eq!(
+        (refused.code, refused.json["refused"]["code"].as_str()),
+        (1, Some("restored")),
+        "{}",
+        refused.text
+    );
     mesh.ok(&["hold", "concert", "--qty", "1", "--region", "us-east"]);
     mesh.ok(&["pool", "attest", "concert", "--node", "eu-central/n1", "--sold", "5"]);
     sell(&mesh, 1);

@@ -415,6 +415,8 @@ impl World {
             if self.nodes[&other].life.is_some() && !self.cut.contains(&(id.clone(), other.clone())) {
                 self.step(&other, Input::PeerUp(id.clone()));
                 self.step(id, Input::PeerUp(other));
+            } else {
+                self.step(id, Input::PeerDown(other));
             }
         }
     }
