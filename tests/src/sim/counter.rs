@@ -9,7 +9,7 @@ use rhumb_actors::escrow::{Answer, Input, PoolCreated, Refusal, Request, Settled
 use rhumb_core::HybridTime;
 
 use super::agenda::{MS, SECOND};
-use super::audit::{Audit, Counters};
+use super::audit::Counters;
 use super::customer::{Call, Purpose};
 use super::node::Caller;
 use super::oracle::{End, HoldIndex, KeyIndex};
@@ -202,19 +202,11 @@ impl World {
     /// An operator looks after a node with a restored disk: once it knows that it is, it says what the
     /// node had sold, by receipts.
     pub(super) fn attest(&mut self, node: usize) -> Checked {
-        if !self.nodes[node].old_disk || !self.able(node) {
-            return Ok(());
-        }
-        let Some(life) = &self.nodes[node].life else {
-            self.agenda.after(300 * MS, Event::Attest { node });
-            return Ok(());
-        };
-        let suspended = |audit: &Audit| audit.row(node).suspended;
-        if life.book.standing() == Standing::Proven && !self.audits.iter().any(suspended) {
-            self.nodes[node].old_disk = false;
+        if !self.able(node) {
             return Ok(());
         }
         self.agenda.after(300 * MS, Event::Attest { node });
+        let Some(life) = &self.nodes[node].life else { return Ok(()) };
         if life.book.standing() != Standing::Unproven {
             (0..self.plan.pools.len()).for_each(|pool| self.attest_pool(node, pool));
         }

@@ -39,7 +39,7 @@ impl World {
     pub(super) fn able(&self, node: usize) -> bool {
         let lost = self.nodes.iter().filter(|node| node.lost).count();
         let vouched = self.nodes.len() == 1 || self.nodes.len() - lost > 1;
-        !self.nodes[node].lost && vouched && !(self.nodes[node].old_disk && lost > 0)
+        !self.nodes[node].lost && vouched && !(self.nodes[node].was_restored && lost > 0)
     }
 
     /// Whether a node can be expected to sell units of this pool: it knows the pool, or can ask its

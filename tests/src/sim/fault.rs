@@ -232,19 +232,28 @@ impl World {
 
     /// Puts an old copy back on some node of which every peer durably knows something newer.
     fn restore(&mut self) {
-        let count = self.nodes.len();
-        let first = self.mischief.whom.below(count as u64) as usize;
-        let Some(node) = (0..count).map(|i| (first + i) % count).find(|node| self.known_to_be_old(*node))
-        else {
-            self.agenda.after(300 * MS, Event::Trouble(Trouble::Restore));
-            return;
+        let old: Vec<usize> = (0..self.nodes.len()).filter(|node| self.known_to_be_old(*node)).collect();
+        // Best is one whose last grants are still under way: a peer may hear of them later.
+        let granting = |node: &&usize| {
+            let to = 0..self.nodes.len();
+            self.audits
+                .iter()
+                .any(|audit| to.clone().any(|to| to != **node && audit.in_flight(**node, to) > 0))
+        };
+        let patient = self.plan.faults.restore.is_some_and(|at| self.now() < at + 2 * SECOND);
+        let chosen = old.iter().find(granting).copied().or_else(|| {
+            let any = self.mischief.whom.pick(&old).copied();
+            any.filter(|_| !patient)
+        });
+        let Some(node) = chosen else {
+            return self.agenda.after(20 * MS, Event::Trouble(Trouble::Restore));
         };
         self.crash(node);
         let back = if self.mischief.coin() { 0 } else { -600_000_000 };
         let struck = &mut self.nodes[node];
         let image = struck.copy.take().expect("checked when it was chosen");
         struck.disk.restore(&image);
-        (struck.old_disk, struck.was_restored) = (true, true);
+        struck.was_restored = true;
         struck.clock.forget();
         struck.clock.step(back);
         (0..self.plan.pools.len()).for_each(|pool| self.suspend(pool, node));
@@ -271,7 +280,7 @@ impl World {
     /// Whether a node has a copy that every other node, whatever happens next, knows to be old.
     fn known_to_be_old(&self, node: usize) -> bool {
         let Some(_) = &self.nodes[node].copy else { return false };
-        if self.nodes[node].old_disk || self.nodes[node].lost {
+        if self.nodes[node].was_restored || self.nodes[node].lost {
             return false;
         }
         if !(0..self.plan.pools.len()).all(|pool| self.is_known_elsewhere(node, pool)) {

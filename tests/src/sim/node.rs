@@ -102,8 +102,6 @@ pub struct Node {
     pub incarnations: Vec<Incarnation>,
     /// It will never come back.
     pub lost: bool,
-    /// Its disk is an old copy that has not been attested.
-    pub old_disk: bool,
     /// An old copy of its disk was put back, now or earlier.
     pub was_restored: bool,
     /// It is stopped until then, and goes on as if nothing had been.
@@ -151,7 +149,6 @@ impl Node {
             lives: 0,
             incarnations: Vec::new(),
             lost: false,
-            old_disk: false,
             was_restored: false,
             stopped_until: 0,
             copy: None,
