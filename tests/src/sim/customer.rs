@@ -5,20 +5,16 @@
 //! * It never does: know anything but answers. What follows from an answer is the oracle's business.
 //! * Invariant: one customer has one call under way; late answers count all the same.
 
-use std::time::Duration;
-
 use rhumb_actors::escrow::messages::{Confirm, Hold, Release};
 use rhumb_actors::escrow::{HoldId, Key, Refusal, Request};
 use rhumb_core::Delivery;
 use rhumb_core::rng::{Rng, Seed};
 
 use super::agenda::{MS, Micros, SECOND};
-use super::oracle::{HoldIndex, KeyFacts, KeyIndex};
+use super::oracle::{HoldIndex, KeyIndex};
 use super::plan::{Plan, Trade};
 use super::violation::Checked;
 use super::world::{Event, Word, World};
-
-const DAY_MS: u64 = 24 * 3_600_000;
 
 /// What a call is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +65,7 @@ pub struct Call {
 
 /// What a customer means to do with a hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
+pub(super) enum Fate {
     Confirm,
     Release,
     Abandon,
@@ -77,31 +73,31 @@ enum Fate {
 
 /// One purchase.
 #[derive(Debug, Clone)]
-struct Order {
-    key: KeyIndex,
-    request: Hold,
-    pool: usize,
-    region: usize,
-    fate: Fate,
-    hold: Option<HoldIndex>,
-    tries: u32,
+pub(super) struct Order {
+    pub(super) key: KeyIndex,
+    pub(super) request: Hold,
+    pub(super) pool: usize,
+    pub(super) region: usize,
+    pub(super) fate: Fate,
+    pub(super) hold: Option<HoldIndex>,
+    pub(super) tries: u32,
     /// It was finished before, and is only asked about again.
-    echo: bool,
+    pub(super) echo: bool,
 }
 
 /// One customer.
 #[derive(Debug)]
 pub struct Customer {
-    rng: Rng,
-    region: usize,
-    order: Option<Order>,
-    past: Vec<Order>,
-    waits_for: Option<usize>,
+    pub(super) rng: Rng,
+    pub(super) region: usize,
+    pub(super) order: Option<Order>,
+    pub(super) past: Vec<Order>,
+    pub(super) waits_for: Option<usize>,
     /// Units to ask for when everything must go.
-    appetite: u64,
+    pub(super) appetite: u64,
     /// Pools that it was told are sold out, since the world has healed.
-    sold_out: Vec<usize>,
-    made: u64,
+    pub(super) sold_out: Vec<usize>,
+    pub(super) made: u64,
 }
 
 /// Finished orders that a customer remembers.
@@ -160,134 +156,16 @@ impl World {
         !who.past.is_empty() && who.rng.chance(self.plan.trade.echoes)
     }
 
-    // ---- what to do ------------------------------------------------------------------------------
-
-    fn order_something(&mut self, customer: usize) {
-        let trade = &self.plan.trade;
-        let who = &mut self.customers[customer];
-        let pool = who.rng.below(self.plan.pools.len() as u64) as usize;
-        let supply = self.plan.pools[pool].bodies[0].supply;
-        let most = ((supply as f64 * trade.qty) as u64).max(1);
-        let qty = who.rng.between(1, most);
-        let ttl = trade.ttl(&mut who.rng);
-        let fate = match who.rng.unit() {
-            draw if draw < trade.confirmed => Fate::Confirm,
-            draw if draw < trade.confirmed + trade.released => Fate::Release,
-            _ => Fate::Abandon,
-        };
-        let (made, stale) = (who.rng.chance(trade.made), who.rng.chance(trade.stale_keys));
-        let region = who.region;
-        let key = self.new_key(customer, pool, region, made || stale, stale);
-        let request = Hold {
-            pool: self.plan.pools[pool].bodies[0].name.clone(),
-            qty,
-            ttl,
-            key: self.oracle.key(key).key.clone(),
-            hops: 0,
-        };
-        let order = Order { key, request, pool, region, fate, hold: None, tries: 0, echo: false };
-        self.ask_for_hold(customer, order);
-    }
-
-    fn new_key(&mut self, customer: usize, pool: usize, region: usize, made: bool, stale: bool) -> KeyIndex {
-        let who = &mut self.customers[customer];
-        if made {
-            // A client library takes its time from the node it is connected to, so to speak.
-            let home =
-                self.plan.region_of.iter().position(|r| *r == region).expect("every region has a node");
-            let age = if stale { DAY_MS + 60_000 + who.rng.below(DAY_MS) } else { 0 };
-            return self.made_key(customer, pool, home, age);
-        }
-        if who.rng.chance(self.plan.trade.twins) {
-            // What people type by hand others type too: a word of few, here and in other regions.
-            let word = format!("word-{pool}-{}", who.rng.below(5));
-            return self.oracle.raw_key(Key::Raw(word), pool, region);
-        }
-        who.made += 1;
-        let key = Key::Raw(format!("c{customer}x{}", who.made));
-        self.oracle.new_key(KeyFacts::new(key, pool, region))
-    }
-
-    fn made_key(&mut self, customer: usize, pool: usize, home: usize, age_ms: u64) -> KeyIndex {
-        let who = &mut self.customers[customer];
-        who.made += 1;
-        let nonce = format!("c{customer}x{}", who.made);
-        let created_ms = self.nodes[home].clock.wall_ms(self.agenda.now()) - age_ms;
-        let key = Key::Made { home: self.nodes[home].id.clone(), created_ms, nonce };
-        let mut facts = KeyFacts::new(key, pool, self.plan.region_of[home]);
-        facts.stale_since = (age_ms > 0).then_some(0);
-        self.oracle.new_key(facts)
-    }
-
-    fn ask_again_about_the_past(&mut self, customer: usize) {
-        let who = &mut self.customers[customer];
-        let mut order = who.rng.pick(&who.past).expect("checked by the caller").clone();
-        (order.echo, order.tries) = (true, 0);
-        match order.hold {
-            Some(hold) if who.rng.chance(0.6) => {
-                order.fate = if who.rng.chance(0.5) { Fate::Confirm } else { Fate::Release };
-                order.hold = Some(hold);
-                self.settle(customer, order);
-            }
-            _ => {
-                order.hold = None;
-                if who.rng.chance(self.plan.trade.other_body) {
-                    order.request.qty += 1;
-                    self.oracle.another_body(order.key);
-                }
-                self.ask_for_hold(customer, order);
-            }
-        }
-    }
-
-    /// After healing, everything must go: as much as possible at a time, and confirmed. Only nodes
-    /// that can sell are asked; the key is theirs, for a raw key may belong to a node that is lost.
-    fn buy_what_is_left(&mut self, customer: usize) {
-        let region = self.plan.levelling.closing_region.unwrap_or(self.customers[customer].region);
-        let who = &mut self.customers[customer];
-        let open: Vec<usize> =
-            (0..self.plan.pools.len()).filter(|pool| !who.sold_out.contains(pool)).collect();
-        let Some(&pool) = who.rng.pick(&open) else { return };
-        let able: Vec<usize> = (0..self.nodes.len()).filter(|node| self.sells(*node, pool)).collect();
-        let near: Vec<usize> =
-            able.iter().copied().filter(|node| self.plan.region_of[*node] == region).collect();
-        let who = &mut self.customers[customer];
-        let Some(&node) = who.rng.pick(if near.is_empty() { &able } else { &near }) else {
-            return self.next_act(customer, false);
-        };
-        let supply = self.plan.pools[pool].bodies[0].supply;
-        let qty = who.appetite.clamp(1, (supply / 8).max(1));
-        let key = self.made_key(customer, pool, node, 0);
-        let request = Hold {
-            pool: self.plan.pools[pool].bodies[0].name.clone(),
-            qty,
-            ttl: Some(Duration::from_secs(4)),
-            key: self.oracle.key(key).key.clone(),
-            hops: 0,
-        };
-        let (fate, region) = (Fate::Confirm, self.plan.region_of[node]);
-        let order = Order { key, request, pool, region, fate, hold: None, tries: 0, echo: false };
-        let (purpose, request) = (Purpose::Hold { key, qty }, Request::Hold(order.request.clone()));
-        self.call(customer, order, node, purpose, request);
-    }
-
-    /// What was asked for before the world healed is forgotten.
-    pub(super) fn start_afresh(&mut self) {
-        for customer in &mut self.customers {
-            (customer.order, customer.waits_for, customer.appetite) = (None, None, u64::MAX);
-        }
-    }
-
     // ---- asking ----------------------------------------------------------------------------------
 
-    fn ask_for_hold(&mut self, customer: usize, order: Order) {
+    pub(super) fn ask_for_hold(&mut self, customer: usize, order: Order) {
         let node = self.some_node_in(customer, order.region);
         let purpose = Purpose::Hold { key: order.key, qty: order.request.qty };
         let request = Request::Hold(order.request.clone());
         self.call(customer, order, node, purpose, request);
     }
 
-    fn settle(&mut self, customer: usize, order: Order) {
+    pub(super) fn settle(&mut self, customer: usize, order: Order) {
         let hold = order.hold.expect("a hold is settled");
         let id: HoldId = self.oracle.hold(hold).id.clone();
         let who = &mut self.customers[customer];
@@ -310,7 +188,14 @@ impl World {
         self.call(customer, order, node, purpose, request);
     }
 
-    fn call(&mut self, customer: usize, mut order: Order, node: usize, purpose: Purpose, request: Request) {
+    pub(super) fn call(
+        &mut self,
+        customer: usize,
+        mut order: Order,
+        node: usize,
+        purpose: Purpose,
+        request: Request,
+    ) {
         let who = &mut self.customers[customer];
         order.tries += 1;
         let (pool, region) = (order.pool, who.region);
@@ -441,7 +326,7 @@ impl World {
     }
 
     /// After healing, whoever was served goes on at once, and whoever was not waits a little.
-    fn next_act(&mut self, customer: usize, served: bool) {
+    pub(super) fn next_act(&mut self, customer: usize, served: bool) {
         let mut pause = self.customers[customer].pause(&self.plan.trade);
         if self.healed.is_some() {
             pause = if served { pause.min(150 * MS) } else { pause.clamp(300 * MS, 700 * MS) };

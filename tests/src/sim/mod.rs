@@ -18,6 +18,7 @@ pub mod clock;
 mod counter;
 pub mod customer;
 mod ending;
+mod errand;
 pub mod fault;
 pub mod net;
 pub mod node;

@@ -72,7 +72,8 @@ fn what_was_acknowledged_survives_kill_9() {
         eventually("the node is started again", || mesh.node(node)["pid"].as_u64() != Some(pid));
     }
     for hold in &holds {
-        mesh.ok(&["confirm", hold]);
+        // A node that has just started refuses as unproven until its peers have vouched for its disk.
+        eventually("the hold is confirmed", || mesh.rhumb(&["confirm", hold]).code == 0);
     }
     let audit = mesh.ok(&["pool", "audit", "concert"]);
     assert_eq!((audit["sold"].as_u64(), audit["oversold"].as_u64()), (Some(9), Some(0)), "{audit}");
