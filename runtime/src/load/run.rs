@@ -432,7 +432,7 @@ mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn receipts_and_tallies_agree_with_a_pool_that_loses_answers() {
         let folder = tempfile::tempdir().expect("a directory");
         let path = folder.path().join("receipts.jsonl");
@@ -457,7 +457,7 @@ mod tests {
         assert!(sums.broken.is_empty() && sums.unknown.is_empty());
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn what_never_gets_an_answer_is_told_as_unknown() {
         let folder = tempfile::tempdir().expect("a directory");
         let path = folder.path().join("receipts.jsonl");

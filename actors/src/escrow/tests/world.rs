@@ -375,8 +375,11 @@ impl World {
         let (a, b) = (node_id(a), node_id(b));
         self.cut.remove(&(a.clone(), b.clone()));
         self.cut.remove(&(b.clone(), a.clone()));
-        self.step(&a, Input::PeerUp(b.clone()));
-        self.step(&b, Input::PeerUp(a));
+        // The connection is made anew: to a node that had not noticed the cut, this ends the old one.
+        for (node, peer) in [(&a, &b), (&b, &a)] {
+            self.step(node, Input::PeerDown(peer.clone()));
+            self.step(node, Input::PeerUp(peer.clone()));
+        }
     }
 
     fn stop(&mut self, name: &str, power_cut: bool) {
