@@ -295,7 +295,8 @@ impl Handler<Tell> for EscrowRegion {
         let pools = pools.collect();
         let seen = |node: &NodeId| Some((node.clone(), self.book.witnessed(node)?.1));
         let witnessed = self.book.peers().filter_map(seen).collect();
-        reply.send(EscrowReport { standing: self.book.standing(), pools, witnessed }).ok();
+        let (keys, _) = self.book.remembered();
+        reply.send(EscrowReport { standing: self.book.standing(), pools, witnessed, keys }).ok();
     }
 }
 
@@ -308,6 +309,8 @@ pub struct EscrowReport {
     pub pools: Vec<PoolReport>,
     /// The highest commit of each peer's disk that this node has durably seen.
     pub witnessed: BTreeMap<NodeId, u64>,
+    /// Idempotency keys that it remembers.
+    pub keys: usize,
 }
 
 /// One pool on one node.

@@ -186,7 +186,8 @@ impl Custody {
         }
         voucher.answered = true;
         let (number, life) = self.pending;
-        if said.highest > number || said.life > life {
+        // Numbers of one life are comparable; what a lost life has reached says nothing of a later one.
+        if said.life > life || (said.life == life && said.highest > number) {
             self.restored(batch);
         } else {
             self.conclude(batch);

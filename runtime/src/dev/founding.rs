@@ -49,6 +49,8 @@ pub(super) struct Founded {
     pub(super) client: PathBuf,
     pub(super) operator: PathBuf,
     pub(super) plan: Vec<NodePlan>,
+    /// Keeps the nodes' ports until they are started, so that nobody else is given one meanwhile.
+    pub(super) reserved: Vec<(UdpSocket, TcpListener)>,
     mesh: MeshFile,
     policy_key: String,
 }
@@ -73,7 +75,9 @@ pub(super) fn found_or_open(options: &DevOptions) -> anyhow::Result<Founded> {
             listed(&nodes)
         );
     }
-    let plan = nodes.iter().map(|id| place(&options.data, id)).collect::<anyhow::Result<Vec<_>>>()?;
+    let mut reserved = Vec::new();
+    let plan =
+        nodes.iter().map(|id| place(&options.data, id, &mut reserved)).collect::<anyhow::Result<Vec<_>>>()?;
     let (mesh, new) = match known {
         Some(mesh) => (mesh, false),
         None => {
@@ -89,7 +93,7 @@ pub(super) fn found_or_open(options: &DevOptions) -> anyhow::Result<Founded> {
     let config = options.data.join("config");
     let policy_key = fs::read_to_string(config.join("operator.pub"))?.trim().to_owned();
     let (client, operator) = (options.data.join("client"), options.data.join("operator"));
-    Ok(Founded { config, client, operator, plan, mesh, policy_key })
+    Ok(Founded { config, client, operator, plan, reserved, mesh, policy_key })
 }
 
 fn founding_nodes(options: &DevOptions) -> anyhow::Result<Vec<NodeId>> {
@@ -107,26 +111,22 @@ fn listed(nodes: &[NodeId]) -> String {
     nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-fn place(data: &Path, id: &NodeId) -> anyhow::Result<NodePlan> {
+/// Gives a node its folders, and ports that are free now and stay reserved.
+fn place(data: &Path, id: &NodeId, reserved: &mut Vec<(UdpSocket, TcpListener)>) -> anyhow::Result<NodePlan> {
     let folder = data.join("nodes").join(format!("{}-{}", id.region, id.name));
     fs::create_dir_all(&folder)?;
+    let (quic, admin) =
+        (UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?, TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?);
+    let (quic_address, admin_address) = (quic.local_addr()?, admin.local_addr()?);
+    reserved.push((quic, admin));
     Ok(NodePlan {
         id: id.clone(),
-        quic: free_udp()?,
-        admin: free_tcp()?,
+        quic: quic_address,
+        admin: admin_address,
         identity: folder.join("identity"),
         data: folder.join("data"),
         log: folder.join("log"),
     })
-}
-
-/// A port that is free now, from the operating system.
-fn free_udp() -> anyhow::Result<SocketAddr> {
-    Ok(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
-}
-
-fn free_tcp() -> anyhow::Result<SocketAddr> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 
 fn found(options: &DevOptions, mesh: &MeshFile, plan: &[NodePlan]) -> anyhow::Result<()> {

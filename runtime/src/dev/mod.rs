@@ -86,6 +86,7 @@ impl DevMesh {
             operator: founded.operator,
             ready: Arc::default(),
         };
+        drop(founded.reserved);
         let started = mesh.start_all().await;
         if let Err(error) = started {
             mesh.stop().await;

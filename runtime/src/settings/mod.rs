@@ -119,11 +119,14 @@ pub struct PolicySettings {
 pub struct EscrowSection {
     /// Below this many units a node, those that remain gather at the pool's home. 0 switches it off.
     pub tail_floor: u64,
+    /// Idempotency keys that a node remembers (each for 24 hours, in memory); beyond it new holds are
+    /// refused as overloaded.
+    pub max_keys: usize,
 }
 
 impl Default for EscrowSection {
     fn default() -> Self {
-        Self { tail_floor: LevelPolicy::default().tail_floor }
+        Self { tail_floor: LevelPolicy::default().tail_floor, max_keys: EscrowSettings::default().max_keys }
     }
 }
 
@@ -132,7 +135,7 @@ impl EscrowSection {
     #[must_use]
     pub fn machine(&self, max_offset: Duration) -> EscrowSettings {
         let level = LevelPolicy { tail_floor: self.tail_floor, ..LevelPolicy::default() };
-        EscrowSettings { level, max_offset, ..EscrowSettings::default() }
+        EscrowSettings { level, max_offset, max_keys: self.max_keys, ..EscrowSettings::default() }
     }
 }
 

@@ -163,6 +163,8 @@ impl Subject for Report {
             let ready = i64::from(readiness(report.as_ref()).is_ok());
             registry.register("rhumb_node_ready", "Whether the node can serve", ConstGauge::new(ready));
             if let Some(report) = &report {
+                let keys = ConstGauge::new(report.keys as u64);
+                registry.register("rhumb_escrow_keys", "Idempotency keys remembered", keys);
                 pools(&mut registry, report);
             }
             let mut text = String::new();

@@ -70,18 +70,19 @@ pub fn run(directory: &Path, arguments: &[&str]) -> Ran {
     output.into()
 }
 
-/// Starts the program and leaves it running; what it prints is thrown away.
+/// Starts the program and leaves it running; what it prints goes to `spawned.log` in the directory.
 ///
 /// # Panics
 /// When it does not start.
 #[must_use]
 pub fn spawn(directory: &Path, arguments: &[&str]) -> Child {
+    let log = std::fs::File::create(directory.join("spawned.log")).expect("a log");
     Command::new(program())
         .args(arguments)
         .current_dir(directory)
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
+        .stdout(log.try_clone().expect("a log"))
+        .stderr(log)
         .spawn()
         .expect("the program starts")
 }

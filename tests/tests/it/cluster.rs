@@ -1,7 +1,7 @@
 //! The real program, as a user meets it.
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command};
 
 use rhumb_tests::cluster::{DevMesh, eventually, run, spawn};
 
@@ -134,10 +134,14 @@ fn the_demo_in_small_keeps_every_promise() {
     }
 }
 
-/// The pids of the nodes of the mesh below this data directory, once it is ready.
-fn pids(data: &Path) -> Vec<u64> {
-    let read = || std::fs::read_to_string(data.join("ready.json")).unwrap_or_default();
-    eventually("the mesh is ready", || !read().is_empty());
+/// The pids of the nodes of a spawned mesh, once it is ready.
+fn pids(mesh: &mut Child, directory: &Path, data: &str) -> Vec<u64> {
+    let read = || std::fs::read_to_string(directory.join(data).join("ready.json")).unwrap_or_default();
+    eventually("the mesh is ready", || {
+        let log = || std::fs::read_to_string(directory.join("spawned.log")).unwrap_or_default();
+        assert!(mesh.try_wait().expect("a child can be asked").is_none(), "it ended: {}", log());
+        !read().is_empty()
+    });
     let ready: serde_json::Value = serde_json::from_str(&read()).expect("JSON");
     let nodes = ready["regions"].as_array().expect("a list");
     nodes.iter().map(|node| node["pid"].as_u64().expect("a pid")).collect()
@@ -158,7 +162,7 @@ fn signal(name: &str, pid: u32) {
 fn ctrl_c_stops_the_demo_and_leaves_no_process_behind() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let mut demo = spawn(directory.path(), &["demo", "--data", "demo"]);
-    let nodes = pids(&directory.path().join("demo"));
+    let nodes = pids(&mut demo, directory.path(), "demo");
     assert!(nodes.len() == 3 && nodes.iter().all(|pid| runs(*pid)), "{nodes:?}");
     signal("-INT", demo.id());
     eventually("the demo ends", || demo.try_wait().expect("a child can be asked").is_some());
@@ -171,7 +175,7 @@ fn nodes_end_even_when_their_supervisor_is_killed() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let mut dev =
         spawn(directory.path(), &["dev", "--regions", "us-east,eu-central", "--wan", "off", "--data", "dev"]);
-    let nodes = pids(&directory.path().join("dev"));
+    let nodes = pids(&mut dev, directory.path(), "dev");
     signal("-KILL", dev.id());
     dev.wait().expect("it was killed");
     eventually("its nodes end", || !nodes.iter().any(|pid| runs(*pid)));
