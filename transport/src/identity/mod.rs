@@ -218,7 +218,7 @@ mod tests {
         for bad in [
             "spiffe://mesh.example/region/us/node/",
             "spiffe://mesh.example/region/us/node/n1/x",
-            "spiffe://mesh.example/region/us/root/n1",
+            "spiffe://mesh.example/region/us/chief/n1",
             "spiffe://mesh.example/zone/us/node/n1",
             "spiffe://mesh.example/region/US/node/n1",
             "spiffe://mesh.example/region/us/node/n1.evil",
