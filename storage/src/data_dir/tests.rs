@@ -194,42 +194,27 @@ fn files(path: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn a_damaged_control_store_never_gives_another_identity() {
-    let bench = Bench::created();
-    let control = bench.dir.path().join("control");
     let mut refused = 0;
-    for file in files(&control) {
+    let control = |bench: &Bench| bench.dir.path().join("control");
+    let sample = Bench::created();
+    for file in files(&control(&sample)) {
         let whole = fs::read(&file).expect("reads");
+        let name = file.strip_prefix(sample.dir.path()).expect("below it");
         let used = whole.len() - whole.iter().rev().take_while(|byte| **byte == 0).count();
         for at in (0..used).step_by(used.div_ceil(40).max(1)) {
-            let mut bytes = whole.clone();
+            // Each damage has a directory of its own: sled's threads may outlive its handle for a while.
+            let bench = Bench::created();
+            let damaged = bench.dir.path().join(name);
+            let Some(mut bytes) = fs::read(&damaged).ok().filter(|bytes| bytes.len() > at) else { continue };
             bytes[at] ^= 0x41;
-            fs::write(&file, &bytes).expect("writes");
+            fs::write(&damaged, &bytes).expect("writes");
             match bench.open(&mine()) {
-                Ok((dir, _engine)) => assert_eq!(dir.identity().store, StoreId(7), "{file:?} at {at}"),
+                Ok((dir, _engine)) => assert_eq!(dir.identity().store, StoreId(7), "{name:?} at {at}"),
                 Err(_) => refused += 1,
-            }
-            // sled may have rewritten its files.
-            fs::remove_dir_all(&control).expect("removes");
-            fs::create_dir_all(&control).expect("creates");
-            let (path, record) = (bench.dir.path(), stamped());
-            SledControl::open(&control).and_then(|c| c.stamp(&record)).expect("stamps");
-            assert!(bench.open(&mine()).is_ok(), "{path:?} is whole again");
-            if !file.exists() {
-                break;
             }
         }
     }
     assert!(refused > 0, "some damage must be seen");
-}
-
-fn stamped() -> ControlRecord {
-    let identity = Identity {
-        format: FORMAT,
-        cluster: ClusterId(1),
-        store: StoreId(7),
-        node: NodeId::new("us-east", "n1").expect("valid"),
-    };
-    ControlRecord { identity, incarnation: Incarnation(1), stage: Stage::Ready }
 }
 
 #[cfg(feature = "rocks")]

@@ -204,6 +204,14 @@ impl Book {
         round: &Round,
         out: &mut Out,
     ) -> Result<PoolAttested, Refusal> {
+        // While peers were asked the node may have been made whole, and a pool unknown then be made anew:
+        // what is sold of that is not the operator's to say.
+        let cleared = self.pools.get(name).map(|pool| pool.ledger.counts().cleared);
+        let standing =
+            cleared.map_or_else(|| self.custody.standing(), |cleared| self.custody.standing_in(cleared));
+        if standing != Standing::Restored {
+            return self.attested_before(name.clone(), round.sold);
+        }
         if !self.pools.contains_key(name)
             && let Some(spec) = round.answers.values().find_map(|said| said.spec.as_ref())
             // A pool in which this region has no part is none of this node's: there is nothing to attest.

@@ -916,6 +916,29 @@ fn every_pool_must_be_attested_before_the_node_is_whole() {
 }
 
 #[test]
+fn an_attestation_that_comes_too_late_leaves_a_new_pool_alone() {
+    check(
+        r"
+        mint concert 90
+        tick 2s
+        copy us
+        hold h1 us 20              -> held at us
+        tick 2s
+        restore us
+        mint other 10 weights=us:1 -> restored
+        # Peers are slow to answer about a pool that nobody knows; meanwhile the node is whole again.
+        latency 30s
+        attest us sold=0 pool=other ->
+        latency 0s
+        attest us sold=0           -> attested, 30 available
+        mint other 10 weights=us:1
+        hold h2 us 1 pool=other    -> held at us
+        tick 2s                    -> invalid: us/n1 does not run on a restored disk: there is nothing to attest
+        confirm h2                 -> sold 1",
+    );
+}
+
+#[test]
 fn a_restart_while_restored_asks_for_every_attestation_again() {
     check(
         r"
