@@ -2,6 +2,7 @@
 //! its lost lives may still have under way, then says what it knows.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
 use std::time::Duration;
 
 use rhumb_core::{Incarnation, Mono, NodeId, Now, PoolName};
@@ -187,13 +188,18 @@ impl Book {
             .map(|(name, _)| name.clone())
             .collect();
         for name in full {
-            let round = self.rounds.remove(&name).expect("its name was just listed");
+            // One that has made the node whole has ended the others.
+            let Some(round) = self.rounds.remove(&name) else { continue };
             let answer = self.conclude(now, &name, &round, out);
-            for (token, _) in &round.waiters {
-                self.waiting.remove(token);
-                let answer = answer.clone().map(Answer::Attested);
-                out.send(Effect::Reply { token: *token, answer });
-            }
+            self.answer_waiters(&round, &answer, out);
+        }
+    }
+
+    fn answer_waiters(&mut self, round: &Round, answer: &Result<PoolAttested, Refusal>, out: &mut Out) {
+        for (token, _) in &round.waiters {
+            self.waiting.remove(token);
+            let answer = answer.clone().map(Answer::Attested);
+            out.send(Effect::Reply { token: *token, answer });
         }
     }
 
@@ -204,14 +210,6 @@ impl Book {
         round: &Round,
         out: &mut Out,
     ) -> Result<PoolAttested, Refusal> {
-        // While peers were asked the node may have been made whole, and a pool unknown then be made anew:
-        // what is sold of that is not the operator's to say.
-        let cleared = self.pools.get(name).map(|pool| pool.ledger.counts().cleared);
-        let standing =
-            cleared.map_or_else(|| self.custody.standing(), |cleared| self.custody.standing_in(cleared));
-        if standing != Standing::Restored {
-            return self.attested_before(name.clone(), round.sold);
-        }
         if !self.pools.contains_key(name)
             && let Some(spec) = round.answers.values().find_map(|said| said.spec.as_ref())
             // A pool in which this region has no part is none of this node's: there is nothing to attest.
@@ -255,5 +253,16 @@ impl Book {
         self.custody.attested_all(&mut batch);
         persist(batch, out);
         self.standing_changed(now, out);
+        self.end_rounds(out);
+    }
+
+    /// The node is whole: what operators still wait for is decided. A round that went on could take a
+    /// pool that is made later for one that was lost, and peers' words of the present life for words of
+    /// a lost one.
+    fn end_rounds(&mut self, out: &mut Out) {
+        for (name, round) in mem::take(&mut self.rounds) {
+            let answer = self.attested_before(name, round.sold);
+            self.answer_waiters(&round, &answer, out);
+        }
     }
 }

@@ -916,7 +916,7 @@ fn every_pool_must_be_attested_before_the_node_is_whole() {
 }
 
 #[test]
-fn an_attestation_that_comes_too_late_leaves_a_new_pool_alone() {
+fn an_attestation_ends_when_the_node_is_whole() {
     check(
         r"
         mint concert 90
@@ -926,14 +926,16 @@ fn an_attestation_that_comes_too_late_leaves_a_new_pool_alone() {
         tick 2s
         restore us
         mint other 10 weights=us:1 -> restored
-        # Peers are slow to answer about a pool that nobody knows; meanwhile the node is whole again.
+        # Peers are slow to answer about a pool that nobody knows; meanwhile the node is whole again. What
+        # they say late must not void what is held of a pool of that name which is made later.
         latency 30s
         attest us sold=0 pool=other ->
         latency 0s
-        attest us sold=0           -> attested, 30 available
+        attest us sold=0           -> no_such_pool, attested, 30 available
         mint other 10 weights=us:1
         hold h2 us 1 pool=other    -> held at us
-        tick 2s                    -> invalid: us/n1 does not run on a restored disk: there is nothing to attest
+        tick 31s
+        standing us                -> proven
         confirm h2                 -> sold 1",
     );
 }
