@@ -6,3 +6,13 @@
 pub mod escrow;
 pub mod remote;
 pub mod storage;
+
+/// What the expansions of the macros name. Not for use by hand: it changes without notice.
+#[doc(hidden)]
+pub mod __private {
+    pub use actix;
+    pub use rhumb_core as core;
+    pub use serde;
+
+    pub use crate::remote;
+}

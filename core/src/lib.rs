@@ -1,12 +1,14 @@
 //! The vocabulary of Rhumb: what every room speaks of and none of them owns.
 //!
-//! * It decides: the rules of ids, hybrid time, guarantee levels and durability ordering.
+//! * It decides: the rules of ids, hybrid time, guarantee levels and durability ordering; how a body
+//!   becomes bytes, and when two builds' layouts of it are the same.
 //! * It never does: read a clock, draw entropy, await, or see a socket, file or thread (the one
 //!   exception is [`rng::Seed::from_entropy`], for shells).
 //! * Invariant: nothing here imports another room.
 
 pub mod canary;
 pub mod class;
+pub mod codec;
 pub mod effects;
 pub mod epoch;
 pub mod fault;
@@ -16,6 +18,7 @@ pub mod ids;
 pub mod limits;
 pub mod rng;
 pub mod time;
+pub mod wire;
 
 pub use class::DataClass;
 pub use effects::{Barrier, Effects, Ticket};
@@ -25,3 +28,4 @@ pub use gate::{Direction, Gate, GateRefusal, Passage, Principal, Role};
 pub use guarantee::Guarantee;
 pub use ids::{ClusterId, NameError, NodeId, NodeName, PoolName, Region, StoreId};
 pub use time::{HybridClock, HybridTime, Mono, Now};
+pub use wire::Wire;

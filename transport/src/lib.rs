@@ -12,7 +12,6 @@
 //! Pure modules come first; what touches sockets is in [`quic`].
 
 pub mod backoff;
-pub mod codec;
 pub mod control;
 pub mod envelope;
 pub mod error;
@@ -27,11 +26,11 @@ pub mod relay;
 pub mod settings;
 pub mod tiebreak;
 
-pub use codec::{Bincode, Codec, CodecError, decode, encode};
 pub use error::{BindError, ConnectError};
 pub use hello::{HelloRefusal, HelloRefusalKind, ManifestEntry};
 pub use identity::{Credentials, CredentialsError, IdentityError, Regions, TrustDomain, issue};
 pub use message::{Headers, Identity, Kind, Peer, Reply, Request, TraceContext};
 pub use quic::{Answer, AnswerFuture, Client, Expect, Inbound, LinkState, LinkStatus, Transport};
+pub use rhumb_core::codec::{self, Bincode, Codec, CodecError, decode, encode};
 pub use settings::{SettingsError, TransportSettings};
 pub use tiebreak::Dialed;

@@ -567,6 +567,9 @@ impl PeerMessage {
 
 macro_rules! remote {
     ($($ty:ty => $name:literal, idempotent: $idem:literal, $audience:ident, $reply:ty, $class:expr;)*) => {$(
+        impl actix::Message for $ty {
+            type Result = $reply;
+        }
         impl Remote for $ty {
             const NAME: &'static str = $name;
             const IDEMPOTENT: bool = $idem;
@@ -592,3 +595,14 @@ remote! {
 
 /// The stable name of [`PeerMessage`] on the wire. It is told, never asked: it has no reply.
 pub const PEER_MESSAGE: &str = "escrow.Peer";
+
+macro_rules! laid_out {
+    ($($ty:ident)*) => { $(impl rhumb_core::Wire for $ty {
+        const LAYOUT: u64 = rhumb_core::wire::Layout::of(concat!("escrow ", stringify!($ty))).finish();
+    })* };
+}
+
+laid_out! {
+    CreatePool PoolCreated Hold Held Confirm Release Settled ShowPool PoolView ReadRow Row AttestPool
+    PoolAttested Refusal PeerMessage
+}

@@ -3,8 +3,9 @@
 //!
 //! bincode is unmaintained (RUSTSEC-2025-0141) and stands only in this file. What is known to bite is
 //! fenced in here: a limit on what is decoded, exact consumption, errors as types. Two rules rest on
-//! the authors of messages: no recursive types (one level a byte overflows the stack and aborts the
-//! process) and no elements of size zero (a length alone would cost time).
+//! the types that are decoded: no recursive ones (one level a byte overflows the stack and aborts the
+//! process) and no elements of size zero (a length alone would cost time). [`Wire`](crate::wire::Wire)
+//! keeps both when it compiles; what is decoded without it must see to them itself.
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -46,7 +47,15 @@ pub trait Codec {
     ///
     /// # Errors
     /// [`CodecError::Encode`], [`CodecError::TooLarge`].
-    fn encode<T: Serialize>(value: &T) -> Result<Bytes, CodecError>;
+    fn encode<T: Serialize>(value: &T) -> Result<Bytes, CodecError> {
+        Self::encode_after(&[], value)
+    }
+
+    /// The bytes of a value behind a head that is no part of it.
+    ///
+    /// # Errors
+    /// [`CodecError::Encode`], [`CodecError::TooLarge`] (head included).
+    fn encode_after<T: Serialize>(head: &[u8], value: &T) -> Result<Bytes, CodecError>;
 
     /// The value of bytes, all of them.
     ///
@@ -62,8 +71,9 @@ pub struct Bincode;
 impl Codec for Bincode {
     const ID: u8 = 1;
 
-    fn encode<T: Serialize>(value: &T) -> Result<Bytes, CodecError> {
-        let bytes = bincode::serde::encode_to_vec(value, bincode::config::standard())
+    fn encode_after<T: Serialize>(head: &[u8], value: &T) -> Result<Bytes, CodecError> {
+        let mut bytes = head.to_vec();
+        bincode::serde::encode_into_std_write(value, &mut bytes, bincode::config::standard())
             .map_err(|e| CodecError::Encode(e.to_string()))?;
         if bytes.len() > MAX_ENCODED_BYTES {
             return Err(CodecError::TooLarge { bytes: bytes.len() });
