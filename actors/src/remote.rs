@@ -80,6 +80,9 @@ pub trait Remote:
 pub trait Addressed: 'static {
     /// The name on the wire. Never a Rust path; never reused for another meaning.
     const TYPE: &'static str;
+    /// The class of the state that such an actor keeps: says which regions may host it. Whoever calls
+    /// one needs it to find its node.
+    const CLASS: &'static str;
 }
 
 /// Marks what a kind of actor can be asked.
@@ -107,8 +110,6 @@ pub enum Overflow {
     note = "put `#[remote_actor(name = \"cart\", class = \"inventory\", accepts(Add))]` on its `impl Actor`"
 )]
 pub trait Hosted: Actor<Context = actix::Context<Self>> + Addressed {
-    /// The class of the state it keeps: says which regions may host it.
-    const CLASS: &'static str;
     /// Messages that may wait for it at once.
     const MAILBOX: usize;
     /// What happens to the next one.
