@@ -7,7 +7,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::class::DataClass;
 use crate::gate::GateRefusal;
+use crate::guarantee::Guarantee;
 
 /// What a caller may conclude about the callee.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -76,6 +78,58 @@ pub enum FaultKind {
     /// The store under the callee has failed and the node is stopping.
     #[error("storage: {0}")]
     Storage(String),
+    /// The chain of calls would come back to an actor that waits for it.
+    #[error("{0} is already in this chain of calls")]
+    Cycle(String),
+    /// The node hosts no actor type of this name.
+    #[error("the node hosts no actor type {0:?}")]
+    NotHosted(String),
+    /// The node is not the owner of the actor; who it thinks is.
+    #[error("the actor is owned elsewhere: {0}")]
+    Moved(String),
+    /// The actor has panicked too often and is not started again for now; `retry_after` says when it
+    /// is tried again.
+    #[error("{0} gave up after repeated panics")]
+    Failed(String),
+    /// The handler of the message of this name panicked. Never the panic's own text, which may quote
+    /// what was in the message.
+    #[error("the handler of {0:?} panicked")]
+    Panicked(String),
+    /// A call may not carry data of a lower class than its caller's.
+    #[error("a call of class {from} may not lead to one of class {to}")]
+    ClassLowered {
+        /// The caller's class.
+        from: DataClass,
+        /// The class of what it would have sent.
+        to: DataClass,
+    },
+    /// The answer is weaker than the caller requires.
+    #[error("the guarantee achieved is {achieved}, required is {required}")]
+    Guarantee {
+        /// What the caller requires.
+        required: Guarantee,
+        /// What the chain of calls gives.
+        achieved: Guarantee,
+    },
+    /// The two builds lay the message out differently. *Ours* is the side that reports it.
+    #[error("{name:?} has layout {ours:#010x} here and {theirs:#010x} there")]
+    Skew {
+        /// The stable name of the message.
+        name: String,
+        /// The low 32 bits of the layout's fingerprint at the side that reports it.
+        ours: u32,
+        /// The same of the other side.
+        theirs: u32,
+    },
+    /// The caller believes in an epoch that is not the callee's.
+    #[error("the epoch here is {ours}")]
+    WrongEpoch {
+        /// The epoch of the side that reports it.
+        ours: u64,
+    },
+    /// Nobody waits for the answer any more.
+    #[error("nobody waits for the answer any more")]
+    Abandoned,
 }
 
 /// A call that has no answer: why, and what that says about the callee.

@@ -4,8 +4,8 @@
 //! ```text
 //!  0  2  magic "Rh"                    28  4  deadline, ms that remain
 //!  2  1  version (1)                   32  8  hybrid time
-//!  3  1  kind: 1 ask 2 tell            40  1  guarantee so far or achieved
-//!            3 reply 4 fault           41  1  guarantee required
+//!  3  1  kind: 1 ask 2 tell 3 reply    40  1  guarantee so far or achieved
+//!            4 fault 5 post            41  1  guarantee required
 //!  4  1  codec of the body             42  1  trace flags
 //!  5  1  flags: bit 0 traced           43  1  reserved, 0
 //!  6  2  length of header and fields   44 16  trace id
@@ -40,6 +40,8 @@ pub const FIXED: usize = 72;
 pub const MAX_HEAD: usize = 16 << 10;
 /// Bytes of a message name at most.
 pub const MAX_NAME_BYTES: usize = 255;
+/// Bytes of a target at most.
+pub const MAX_TARGET_BYTES: usize = 512;
 
 const MAGIC: u16 = 0x5268;
 const VERSION: u8 = 1;
@@ -58,11 +60,20 @@ pub enum FrameKind {
     Reply = 3,
     /// What happened instead of an answer; the body is a [`crate::control::WireFault`].
     Fault = 4,
+    /// A call that is answered as soon as the receiver's mailbox has taken it.
+    Post = 5,
 }
 
 impl FrameKind {
     fn of(byte: u8) -> Option<Self> {
-        [Self::Ask, Self::Tell, Self::Reply, Self::Fault].into_iter().find(|kind| *kind as u8 == byte)
+        let known = [Self::Ask, Self::Tell, Self::Reply, Self::Fault, Self::Post];
+        known.into_iter().find(|kind| *kind as u8 == byte)
+    }
+
+    /// Whether somebody waits for an answer to it.
+    #[must_use]
+    pub fn wants_answer(self) -> bool {
+        matches!(self, Self::Ask | Self::Post)
     }
 }
 
@@ -95,6 +106,8 @@ pub struct Frame {
     pub epoch: Option<Epoch>,
     /// The callers, outermost first.
     pub chain: Vec<String>,
+    /// The actor of the receiving node that is meant.
+    pub target: Option<String>,
     /// The encoded message.
     pub body: Bytes,
 }
@@ -165,6 +178,7 @@ enum Field {
     Key = 3,
     Epoch = 4,
     Caller = 5,
+    Target = 6,
 }
 
 impl Frame {
@@ -185,6 +199,7 @@ impl Frame {
             key: None,
             epoch: None,
             chain: Vec::new(),
+            target: None,
             body,
         }
     }
@@ -199,6 +214,7 @@ impl Frame {
             + self.key.as_deref().map_or(0, |key| 3 + key.len())
             + self.epoch.map_or(0, |_| 3 + 8)
             + self.chain.iter().map(|caller| 3 + caller.len()).sum::<usize>()
+            + self.target.as_deref().map_or(0, |target| 3 + target.len())
     }
 
     /// Bytes of the whole frame.
@@ -280,6 +296,9 @@ impl Frame {
         for caller in &self.chain {
             field(Field::Caller, caller.as_bytes());
         }
+        if let Some(target) = &self.target {
+            field(Field::Target, target.as_bytes());
+        }
     }
 
     /// Reads one whole frame.
@@ -329,7 +348,7 @@ impl<'a> Reader<'a> {
         let Some(kind) = self.kind else {
             return Err(self.nonsense(format!("kind {} is not known", self.fixed[3])));
         };
-        let (mut class, mut key, mut epoch, mut chain) = (None, None, None, Vec::new());
+        let (mut class, mut key, mut epoch, mut chain, mut target) = (None, None, None, Vec::new(), None);
         while let Some((field, value)) = self.field()? {
             match field {
                 f if f == Field::Name as u8 => self.name = self.text("name", value, MAX_NAME_BYTES)?,
@@ -337,11 +356,14 @@ impl<'a> Reader<'a> {
                 f if f == Field::Key as u8 => key = Some(self.text("key", value, MAX_KEY_BYTES)?),
                 f if f == Field::Epoch as u8 => epoch = Some(self.epoch(value)?),
                 f if f == Field::Caller as u8 => chain.push(self.text("caller", value, MAX_HEAD)?),
+                f if f == Field::Target as u8 => {
+                    target = Some(self.text("target", value, MAX_TARGET_BYTES)?)
+                }
                 _ => {}
             }
         }
         let class = class.ok_or_else(|| self.nonsense("it names no data class".to_owned()))?;
-        if matches!(kind, FrameKind::Ask | FrameKind::Tell) && self.name.is_empty() {
+        if (kind.wants_answer() || kind == FrameKind::Tell) && self.name.is_empty() {
             return Err(self.nonsense("it has no name".to_owned()));
         }
         let mut at = &self.fixed[28..];
@@ -355,7 +377,8 @@ impl<'a> Reader<'a> {
         let (codec, id, name) = (self.fixed[4], self.id, self.name);
         #[rustfmt::skip]
         let frame = Frame {
-            kind, codec, id, deadline, hybrid, guarantee, required, trace, name, class, key, epoch, chain, body,
+            kind, codec, id, deadline, hybrid, guarantee, required, trace, name, class, key, epoch, chain, target,
+            body,
         };
         Ok(frame)
     }

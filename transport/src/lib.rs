@@ -11,8 +11,10 @@
 //!
 //! Pure modules come first; what touches sockets is in [`quic`].
 
+pub mod answer;
 pub mod backoff;
 pub mod control;
+pub mod counts;
 pub mod envelope;
 pub mod error;
 pub mod hello;
@@ -26,11 +28,13 @@ pub mod relay;
 pub mod settings;
 pub mod tiebreak;
 
+pub use answer::{Answer, AnswerFuture, Cancelled};
+pub use counts::TransportCounts;
 pub use error::{BindError, ConnectError};
 pub use hello::{HelloRefusal, HelloRefusalKind, ManifestEntry};
 pub use identity::{Credentials, CredentialsError, IdentityError, Regions, TrustDomain, issue};
 pub use message::{Headers, Identity, Kind, Peer, Reply, Request, TraceContext};
-pub use quic::{Answer, AnswerFuture, Client, Expect, Inbound, LinkState, LinkStatus, Transport};
+pub use quic::{Client, Expect, Inbound, LinkState, LinkStatus, Transport};
 pub use rhumb_core::codec::{self, Bincode, Codec, CodecError, decode, encode};
 pub use settings::{SettingsError, TransportSettings};
 pub use tiebreak::Dialed;

@@ -15,6 +15,19 @@ pub enum Kind {
     Ask,
     /// Nobody waits.
     Tell,
+    /// The caller waits until the receiver's mailbox has taken the message, or refused it: a tell that
+    /// learns *full*. On the way it is an ask.
+    Post,
+}
+
+impl Kind {
+    /// This kind where somebody waits: what is told becomes an ask.
+    pub(crate) fn answered(self) -> Self {
+        match self {
+            Self::Ask | Self::Tell => Self::Ask,
+            Self::Post => Self::Post,
+        }
+    }
 }
 
 /// W3C trace context in binary.
@@ -47,6 +60,9 @@ pub struct Headers {
     pub epoch: Option<Epoch>,
     /// The addresses of the callers, outermost first.
     pub chain: Vec<String>,
+    /// Which actor of the receiving node is meant, `TYPE/KEY` or `TYPE@REGION/KEY`, in at most
+    /// [`MAX_TARGET_BYTES`](crate::envelope::MAX_TARGET_BYTES); `None` for the node itself.
+    pub target: Option<String>,
 }
 
 impl Headers {
@@ -62,6 +78,7 @@ impl Headers {
             idempotency_key: None,
             epoch: None,
             chain: Vec::new(),
+            target: None,
         }
     }
 }
@@ -92,6 +109,12 @@ impl Request {
     #[must_use]
     pub fn tell(name: impl Into<String>, class: DataClass, body: Bytes, headers: Headers) -> Self {
         Self { name: name.into(), class, body, headers, kind: Kind::Tell }
+    }
+
+    /// A message that is answered, emptily, as soon as the receiver's mailbox has taken it.
+    #[must_use]
+    pub fn post(name: impl Into<String>, class: DataClass, body: Bytes, headers: Headers) -> Self {
+        Self { name: name.into(), class, body, headers, kind: Kind::Post }
     }
 }
 

@@ -79,6 +79,16 @@ pub fn fault_code(kind: &FaultKind) -> &'static str {
         FaultKind::Unauthorized(_) => "unauthorized",
         FaultKind::Handler(_) => "handler",
         FaultKind::Storage(_) => "storage",
+        FaultKind::Cycle(_) => "cycle",
+        FaultKind::NotHosted(_) => "not_hosted",
+        FaultKind::Moved(_) => "moved",
+        FaultKind::Failed(_) => "failed",
+        FaultKind::Panicked(_) => "panicked",
+        FaultKind::ClassLowered { .. } => "class_lowered",
+        FaultKind::Guarantee { .. } => "guarantee",
+        FaultKind::Skew { .. } => "skew",
+        FaultKind::WrongEpoch { .. } => "wrong_epoch",
+        FaultKind::Abandoned => "abandoned",
     }
 }
 

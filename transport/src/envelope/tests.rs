@@ -19,6 +19,7 @@ fn frame() -> Frame {
         key: Some("us-east:1:k".into()),
         epoch: Some(Epoch(9)),
         chain: vec!["cart/42".into(), "till".into()],
+        target: None,
         body: Bytes::from_static(b"body"),
     }
 }
@@ -43,6 +44,34 @@ fn the_bytes_of_a_frame_never_change() {
         "050007 636172742f3432 050004 74696c6c 626f6479",
     );
     assert_eq!(hex, golden.replace(' ', ""));
+}
+
+#[test]
+fn the_bytes_of_a_posts_kind_and_of_a_target_never_change() {
+    let plain = frame().encode();
+    let posted = Frame { kind: FrameKind::Post, target: Some("cart@us-east/42".into()), ..frame() };
+    let bytes = posted.encode();
+    assert_eq!((plain[3], bytes[3]), (1, 5));
+    let field = b"\x06\x00\x0fcart@us-east/42";
+    assert_eq!(&bytes[frame().head_len()..posted.head_len()], field, "after the fields that there were");
+    assert_eq!(bytes[FIXED..frame().head_len()], plain[FIXED..frame().head_len()]);
+    assert_eq!(Frame::decode(bytes).expect("whole").target, posted.target);
+}
+
+#[test]
+fn a_target_over_its_limit_is_a_fault_of_that_message_alone() {
+    let target = |bytes: usize| {
+        let mut field = vec![Field::Target as u8];
+        field.extend_from_slice(&u16::try_from(bytes).expect("short").to_be_bytes());
+        field.extend_from_slice(&vec![b'a'; bytes]);
+        Frame::decode(resealed(|head| head.extend_from_slice(&field)))
+    };
+    assert_eq!(target(MAX_TARGET_BYTES).expect("fits").target.map(|target| target.len()), Some(512));
+    let refused = target(MAX_TARGET_BYTES + 1);
+    assert!(
+        matches!(&refused, Err(FrameError::Message { reason, .. }) if reason == "target of 513 bytes is over 512"),
+        "{refused:?}"
+    );
 }
 
 #[test]
@@ -148,7 +177,7 @@ proptest! {
     #[test]
     fn arbitrary_fields_under_a_right_checksum_never_panic(
         fields in proptest::collection::vec(any::<u8>(), 0..300),
-        kind in 0u8..6,
+        kind in 0u8..7,
     ) {
         let _ = Frame::decode(resealed(|head| {
             head.truncate(FIXED);
@@ -162,9 +191,10 @@ proptest! {
         name in "[a-z.]{1,40}", key in proptest::option::of("\\PC{0,40}"), id in any::<u64>(),
         epoch in proptest::option::of(any::<u64>()), chain in proptest::collection::vec("\\PC{0,30}", 0..5),
         body in proptest::collection::vec(any::<u8>(), 0..2000), millis in 0u32..,
+        target in proptest::option::of("\\PC{0,60}"),
     ) {
         let written = Frame {
-            name, key, id, epoch: epoch.map(Epoch), chain, body: body.into(),
+            name, key, id, epoch: epoch.map(Epoch), chain, target, body: body.into(),
             deadline: Duration::from_millis(millis.into()), ..frame()
         };
         prop_assert_eq!(Frame::decode(written.encode()).expect("whole"), written);

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use super::link::{Link, Queued};
-use crate::envelope::{Frame, FrameKind, MAX_HEAD, MAX_NAME_BYTES};
+use crate::envelope::{Frame, FrameKind, MAX_HEAD, MAX_NAME_BYTES, MAX_TARGET_BYTES};
 use crate::lanes::{NotQueued, Weight, lane_of};
 use crate::message::{Kind, Reply, Request};
 use crate::pending::NotTaken;
@@ -19,7 +19,8 @@ impl Link {
     /// Asks and waits. `pair` chooses the lane.
     pub(crate) async fn ask(self: &Arc<Self>, pair: u64, request: Request) -> Result<Reply, Fault> {
         let expires = Instant::now() + request.headers.deadline;
-        let frame = self.frame(FrameKind::Ask, request)?;
+        let kind = if request.kind == Kind::Post { FrameKind::Post } else { FrameKind::Ask };
+        let frame = self.frame(kind, request)?;
         let (waiter, mut answer) = oneshot::channel();
         let asking = self.take_in(frame.id, waiter)?;
         let outcome = timeout_at(expires, async {
@@ -53,7 +54,7 @@ impl Link {
 
     /// The frame of a request, once it may leave and fits.
     fn frame(&self, kind: FrameKind, request: Request) -> Result<Frame, Fault> {
-        debug_assert_eq!(kind == FrameKind::Ask, request.kind == Kind::Ask, "asked and told as it says");
+        debug_assert_eq!(kind.wants_answer(), request.kind != Kind::Tell, "asked and told as it says");
         if request.headers.deadline.is_zero() {
             return Err(deadline_passed(Delivery::NotSent));
         }
@@ -76,6 +77,7 @@ impl Link {
             key: headers.idempotency_key,
             epoch: headers.epoch,
             chain: headers.chain,
+            target: headers.target,
             body: request.body,
         };
         self.fits(&frame)?;
@@ -83,10 +85,11 @@ impl Link {
     }
 
     fn fits(&self, frame: &Frame) -> Result<(), Fault> {
-        let key = frame.key.as_ref().map_or(0, String::len);
+        let bytes = |text: &Option<String>| text.as_ref().map_or(0, String::len);
         let sizes = [
             (frame.name.len(), MAX_NAME_BYTES),
-            (key, MAX_KEY_BYTES),
+            (bytes(&frame.key), MAX_KEY_BYTES),
+            (bytes(&frame.target), MAX_TARGET_BYTES),
             (frame.head_len(), MAX_HEAD),
             (frame.len(), self.node.settings.max_large_frame),
         ];

@@ -14,18 +14,19 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::answer::Answer;
 use super::close::{End, GRACEFUL, refusal};
 use super::config::Tls;
 use super::greeting::{Greeted, Greeter};
 use super::link::{Link, Node};
 use super::transport::peer_of;
 use super::{Inbound, socket};
+use crate::answer::Answer;
 use crate::backoff::Backoff;
+use crate::counts::Counters;
 use crate::error::ConnectError;
 use crate::hello::{Hello, VERSIONS};
 use crate::identity::{Credentials, Regions, TrustDomain};
-use crate::message::{Kind, Peer, Reply, Request};
+use crate::message::{Peer, Reply, Request};
 use crate::settings::TransportSettings;
 
 /// How long a closed client waits for its node to know it.
@@ -104,7 +105,7 @@ impl Client {
         Ok(Self { inner, _last: last })
     }
 
-    /// Asks and waits, at most until the deadline in the headers. Calls that are under way together
+    /// Asks, or posts, and waits, at most until the deadline in the headers. Calls that are under way together
     /// keep no order among themselves.
     ///
     /// # Errors
@@ -119,7 +120,7 @@ impl Client {
     /// # Errors
     /// As for [`Client::ask`].
     pub async fn ask_in_order(&self, pair: u64, mut request: Request) -> Result<Reply, Fault> {
-        request.kind = Kind::Ask;
+        request.kind = request.kind.answered();
         let link = self.inner.link.lock().clone();
         let link = link.map_err(|why| {
             let why = format!("{}: {why}", self.inner.addr);
@@ -177,6 +178,7 @@ impl Inner {
             inbound: Arc::new(Outside),
             settings,
             draining: AtomicBool::new(false),
+            counters: Counters::default(),
         };
         Ok(Self {
             endpoint,

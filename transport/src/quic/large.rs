@@ -12,7 +12,7 @@ use tracing::debug;
 use super::close::End;
 use super::link::Link;
 use super::stream::{LARGE, Outgoing};
-use crate::envelope::{Deframer, Frame, FrameKind};
+use crate::envelope::{Deframer, Frame};
 use crate::lanes::lane_of;
 
 impl Link {
@@ -35,6 +35,7 @@ impl Link {
             link.quieter.notify_one();
             if !matches!(written, Ok(Ok(()))) {
                 debug!(peer = %link.peer.principal, "a large tell was not written in time");
+                link.node.counters.tells_lost.one();
             }
         });
         Ok(())
@@ -68,7 +69,7 @@ impl Link {
     ) -> Result<(), Fault> {
         let opened = self.connection.open_uni().await;
         let mut stream = Outgoing::new(opened.map_err(|e| self.gone(Delivery::NotSent, &e.to_string()))?);
-        if frame.kind == FrameKind::Ask && !self.calls.lock().writing(frame.id) {
+        if frame.kind.wants_answer() && !self.calls.lock().writing(frame.id) {
             return Err(self.gone(Delivery::NotSent, "given up"));
         }
         if !frame.deadline.is_zero() {

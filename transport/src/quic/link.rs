@@ -17,8 +17,10 @@ use tokio::time::Instant;
 
 use super::Inbound;
 use super::close::End;
+use crate::answer::Cancelled;
 use crate::control::MAX_CANCELS;
-use crate::envelope::Frame;
+use crate::counts::Counters;
+use crate::envelope::{Frame, FrameKind};
 use crate::hello::Agreement;
 use crate::lanes::LaneQueue;
 use crate::message::{Peer, Reply};
@@ -33,6 +35,7 @@ pub(crate) struct Node {
     pub(crate) settings: TransportSettings,
     /// This node is about to stop: calls from peers are turned away.
     pub(crate) draining: AtomicBool,
+    pub(crate) counters: Counters,
 }
 
 /// A frame that waits on a lane.
@@ -70,7 +73,7 @@ pub(crate) struct Link {
     pub(crate) to_say: Mutex<ToSay>,
     pub(crate) say: Notify,
     pub(crate) calls: Mutex<Pending<Waiter>>,
-    pub(crate) owed: Mutex<HashMap<u64, Arc<AtomicBool>>>,
+    pub(crate) owed: Mutex<HashMap<u64, Cancelled>>,
     pub(crate) next_call: AtomicU64,
     /// Large frames that this side may be sending at once.
     pub(crate) large: Arc<Semaphore>,
@@ -137,7 +140,10 @@ impl Link {
         for lane in &self.lanes {
             let mut queue = lane.queue.lock();
             queue.close();
-            queue.take(usize::MAX, &mut Vec::new());
+            let mut unsent = Vec::new();
+            queue.take(usize::MAX, &mut unsent);
+            let told = unsent.iter().filter(|queued| queued.frame.kind == FrameKind::Tell).count();
+            self.node.counters.tells_lost.add(told as u64);
         }
         let reason = format!("connection to {} lost: {end}", self.peer.principal);
         let waiting = self.calls.lock().end(&reason);
@@ -146,7 +152,10 @@ impl Link {
             // Who has stopped waiting needs no fault.
             let _ = waiter.send(Err(Fault { kind, delivery, retry_after: None }));
         }
-        self.owed.lock().clear();
+        let owed = std::mem::take(&mut *self.owed.lock());
+        for cancelled in owed.into_values() {
+            cancelled.cancel();
+        }
         self.node.inbound.disconnected(&self.peer);
     }
 
@@ -163,6 +172,8 @@ impl Link {
             to_say.cancels.push(id);
             drop(to_say);
             self.say.notify_one();
+        } else {
+            self.node.counters.cancels_dropped.one();
         }
     }
 

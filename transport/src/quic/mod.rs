@@ -6,7 +6,6 @@
 //! for a lane. FIN is never the end of a message, and a stream dropped in the middle is reset.
 
 mod accept;
-mod answer;
 mod asking;
 mod client;
 mod close;
@@ -25,10 +24,10 @@ mod transport;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::answer::Answer;
 use crate::error::ConnectError;
 use crate::message::{Peer, Request};
 
-pub use answer::{Answer, AnswerFuture};
 pub use client::{Client, Expect};
 pub use slot::{LinkState, LinkStatus};
 pub use transport::Transport;

@@ -4,17 +4,16 @@
 use std::collections::hash_map::Entry;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use rhumb_core::{DataClass, Fault, FaultKind};
 use tokio::time::Instant;
 use tracing::{debug, error, warn};
 
-use super::answer::{Answer, Owed};
 use super::close::End;
 use super::link::{Link, Queued};
-use crate::codec::{decode, encode};
+use crate::answer::{Answer, Owed, Returns};
 use crate::control::WireFault;
 use crate::envelope::{Frame, FrameError, FrameKind};
 use crate::lanes::{NotQueued, Weight};
@@ -29,7 +28,7 @@ impl Link {
         }
         match Frame::decode(bytes) {
             Ok(frame) => match frame.kind {
-                FrameKind::Ask | FrameKind::Tell => self.called(lane, frame)?,
+                FrameKind::Ask | FrameKind::Post | FrameKind::Tell => self.called(lane, frame)?,
                 FrameKind::Reply | FrameKind::Fault => self.answered(frame),
             },
             Err(FrameError::Broken(broken)) => return Err(broken.into()),
@@ -43,22 +42,33 @@ impl Link {
     /// A peer calls.
     fn called(self: &Arc<Self>, lane: usize, frame: Frame) -> Result<(), End> {
         let expires = Instant::now() + frame.deadline;
-        let answer = match frame.kind {
-            FrameKind::Ask => match self.owe(frame.id, lane, expires)? {
-                Some(answer) => answer,
-                None => return Ok(()),
-            },
-            _ => Answer::to_nobody(),
-        };
-        if self.node.draining.load(Ordering::Acquire) {
-            answer.fault(Fault::not_sent(FaultKind::Draining));
-        } else if let Err(refusal) = self.may_come(&frame.class) {
-            answer.fault(Fault::not_sent(FaultKind::Gate(refusal)));
-        } else if frame.codec != self.agreement.codec {
-            let reason = format!("codec {}, agreed was {}", frame.codec, self.agreement.codec);
-            answer.fault(Fault::not_sent(FaultKind::Decode { name: frame.name, reason }));
+        let answer = if frame.kind.wants_answer() {
+            let Some(answer) = self.owe(frame.id, lane, expires)? else { return Ok(()) };
+            answer
         } else {
-            self.deliver(request(frame), answer);
+            Answer::to_nobody()
+        };
+        match self.may_be_delivered(&frame) {
+            Ok(()) => self.deliver(request(frame), answer),
+            Err(why) => {
+                if !frame.kind.wants_answer() {
+                    debug!(peer = %self.peer.principal, message = frame.name, %why, "a tell was turned away");
+                    self.node.counters.tells_refused.one();
+                }
+                answer.fault(Fault::not_sent(why));
+            }
+        }
+        Ok(())
+    }
+
+    fn may_be_delivered(&self, frame: &Frame) -> Result<(), FaultKind> {
+        if self.node.draining.load(Ordering::Acquire) {
+            return Err(FaultKind::Draining);
+        }
+        self.may_come(&frame.class).map_err(FaultKind::Gate)?;
+        if frame.codec != self.agreement.codec {
+            let reason = format!("codec {}, agreed was {}", frame.codec, self.agreement.codec);
+            return Err(FaultKind::Decode { name: frame.name.clone(), reason });
         }
         Ok(())
     }
@@ -70,12 +80,12 @@ impl Link {
         let deliver = AssertUnwindSafe(|| self.node.inbound.deliver(&self.peer, request, answer));
         if catch_unwind(deliver).is_err() {
             error!(message = name, "delivering a message panicked");
+            self.node.counters.deliveries_panicked.one();
         }
     }
 
     /// Notes that an answer is owed; `None` when no more may be.
     fn owe(self: &Arc<Self>, id: u64, lane: usize, expires: Instant) -> Result<Option<Answer>, End> {
-        let owed = Owed { link: Arc::clone(self), id, lane, expires };
         let mut all = self.owed.lock();
         if all.len() >= self.node.settings.in_flight {
             drop(all);
@@ -85,9 +95,10 @@ impl Link {
         }
         match all.entry(id) {
             Entry::Vacant(entry) => {
-                let cancelled = Arc::new(AtomicBool::new(false));
-                entry.insert(Arc::clone(&cancelled));
-                Ok(Some(Answer::to_peer(owed, cancelled)))
+                let owed = Owed { link: Arc::clone(self) as Arc<dyn Returns>, id, lane, expires };
+                let (answer, cancelled) = Answer::to_peer(owed);
+                entry.insert(cancelled);
+                Ok(Some(answer))
             }
             Entry::Occupied(_) => Err(End::Protocol(format!("call {id} was used twice"))),
         }
@@ -97,6 +108,7 @@ impl Link {
     fn answered(&self, frame: Frame) {
         let Some(waiter) = self.calls.lock().answered(frame.id) else {
             debug!(call = frame.id, "answer to a call that nobody waits for");
+            self.node.counters.answers_unwanted.one();
             return;
         };
         let answer = match (frame.kind, self.may_come(&frame.class)) {
@@ -114,8 +126,10 @@ impl Link {
                 trace: frame.trace,
             }),
         };
-        // The waiter may have gone in this moment; then nobody wants to know.
-        let _ = waiter.send(answer);
+        if waiter.send(answer).is_err() {
+            // The waiter has gone in this moment.
+            self.node.counters.answers_unwanted.one();
+        }
         self.quieter.notify_one();
     }
 
@@ -130,14 +144,15 @@ impl Link {
         warn!(peer = %self.peer.principal, call = id, reason, "a message was not understood");
         let what = FaultKind::Decode { name, reason };
         match kind {
-            Some(FrameKind::Ask) => self.send_fault(id, lane, &Fault::not_sent(what)),
+            Some(FrameKind::Ask | FrameKind::Post) => self.send_fault(id, lane, &Fault::not_sent(what)),
             Some(FrameKind::Reply | FrameKind::Fault) => {
-                if let Some(waiter) = self.calls.lock().answered(id) {
-                    let _ = waiter.send(Err(Fault::unknown(what)));
+                let waiter = self.calls.lock().answered(id);
+                if waiter.is_none_or(|waiter| waiter.send(Err(Fault::unknown(what))).is_err()) {
+                    self.node.counters.answers_unwanted.one();
                 }
                 self.quieter.notify_one();
             }
-            Some(FrameKind::Tell) | None => {}
+            Some(FrameKind::Tell) | None => self.node.counters.not_understood.one(),
         }
     }
 
@@ -145,22 +160,8 @@ impl Link {
     pub(crate) fn cancelled(&self, ids: &[u64]) {
         let owed = self.owed.lock();
         for cancelled in ids.iter().filter_map(|id| owed.get(id)) {
-            cancelled.store(true, Ordering::Relaxed);
+            cancelled.cancel();
         }
-    }
-
-    /// A handler has answered.
-    pub(crate) fn answer(owed: Owed, answer: Result<Reply, Fault>) {
-        let Owed { link, id, lane, expires } = owed;
-        // Not there: the connection has ended, and the caller has been told by its own side.
-        let Some(cancelled) = link.owed.lock().remove(&id) else { return };
-        if !cancelled.load(Ordering::Relaxed) {
-            match answer {
-                Ok(reply) => link.send_reply(id, lane, expires, reply),
-                Err(fault) => link.send_fault(id, lane, &fault),
-            }
-        }
-        link.quieter.notify_one();
     }
 
     fn send_reply(self: &Arc<Self>, id: u64, lane: usize, expires: Instant, reply: Reply) {
@@ -183,8 +184,8 @@ impl Link {
     }
 
     pub(crate) fn send_fault(self: &Arc<Self>, id: u64, lane: usize, fault: &Fault) {
-        let body = encode(&WireFault::from(fault)).unwrap_or_else(|error| {
-            // Only an absurdly long reason could be too large.
+        let body = WireFault::encode(fault).unwrap_or_else(|error| {
+            // Texts are cut to what fits, so this cannot be; the peer then says that it was no fault.
             warn!(%error, "a fault could not be encoded");
             Bytes::new()
         });
@@ -209,8 +210,25 @@ impl Link {
     }
 }
 
+impl Returns for Link {
+    fn give_back(self: Arc<Self>, id: u64, lane: usize, expires: Instant, answer: Result<Reply, Fault>) {
+        let owed = self.owed.lock().remove(&id);
+        match (owed, answer) {
+            (Some(caller), Ok(reply)) if !caller.is_raised() => self.send_reply(id, lane, expires, reply),
+            (Some(caller), Err(fault)) if !caller.is_raised() => self.send_fault(id, lane, &fault),
+            // Cancelled, or the connection has ended and the caller has been told by its own side.
+            _ => self.node.counters.answers_too_late.one(),
+        }
+        self.quieter.notify_one();
+    }
+}
+
 fn request(frame: Frame) -> Request {
-    let kind = if frame.kind == FrameKind::Ask { Kind::Ask } else { Kind::Tell };
+    let kind = match frame.kind {
+        FrameKind::Ask => Kind::Ask,
+        FrameKind::Post => Kind::Post,
+        _ => Kind::Tell,
+    };
     let headers = Headers {
         deadline: frame.deadline,
         hybrid: frame.hybrid,
@@ -220,16 +238,14 @@ fn request(frame: Frame) -> Request {
         idempotency_key: frame.key,
         epoch: frame.epoch,
         chain: frame.chain,
+        target: frame.target,
     };
     Request { name: frame.name, class: frame.class, body: frame.body, headers, kind }
 }
 
 fn fault(body: &[u8]) -> Fault {
-    match decode::<WireFault>(body) {
-        Ok(fault) => fault.into(),
-        Err(error) => {
-            let reason = error.to_string();
-            Fault::unknown(FaultKind::Decode { name: "a fault".to_owned(), reason })
-        }
-    }
+    WireFault::decode(body).unwrap_or_else(|error| {
+        let reason = error.to_string();
+        Fault::unknown(FaultKind::Decode { name: "a fault".to_owned(), reason })
+    })
 }

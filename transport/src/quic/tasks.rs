@@ -100,12 +100,15 @@ impl Link {
             if let Some(expires) = expires {
                 if expires <= now {
                     // An ask's caller keeps its own deadline; a tell has nobody to be told.
+                    if frame.kind == FrameKind::Tell {
+                        self.node.counters.tells_expired.one();
+                    }
                     debug!(message = frame.name, "its deadline passed while it waited to be sent");
                     continue;
                 }
                 frame.deadline = expires - now;
             }
-            if frame.kind == FrameKind::Ask && !calls.writing(frame.id) {
+            if frame.kind.wants_answer() && !calls.writing(frame.id) {
                 continue;
             }
             frame.encode_head(&mut joined);
@@ -217,7 +220,10 @@ impl Link {
                 Ok(ControlMessage::Cancel(ids)) => self.cancelled(&ids),
                 Ok(ControlMessage::LanesDone) => self.taken_up.notify_one(),
                 // A later version may say more; the framing holds, so the rest can be read.
-                Err(error) => warn!(peer = %self.peer.principal, %error, "control message not understood"),
+                Err(error) => {
+                    warn!(peer = %self.peer.principal, %error, "control message not understood");
+                    self.node.counters.control_not_understood.one();
+                }
             }
         }
     }

@@ -21,6 +21,7 @@ use super::config::Tls;
 use super::link::{Link, Node};
 use super::slot::{LinkStatus, Slot};
 use super::socket;
+use crate::counts::{Counters, TransportCounts};
 use crate::error::BindError;
 use crate::hello::{Agreement, Hello, VERSIONS};
 use crate::identity::{Credentials, Regions, TrustDomain};
@@ -98,6 +99,7 @@ impl Transport {
                 inbound,
                 settings,
                 draining: AtomicBool::new(false),
+                counters: Counters::default(),
             }),
             slots: RwLock::default(),
             guests: Mutex::default(),
@@ -132,14 +134,14 @@ impl Transport {
         }
     }
 
-    /// Asks a peer and waits for its answer, at most until the deadline in the headers. Messages with
+    /// Asks a peer (or posts to it) and waits for its answer, at most until the deadline in the headers. Messages with
     /// the same `pair` (a number made of sender and receiver) arrive in the order in which they were
     /// asked, within one connection and as long as none is too large for a lane.
     ///
     /// # Errors
     /// A [`Fault`]; its delivery says whether the handler may have run.
     pub async fn ask(&self, to: &NodeId, pair: u64, mut request: Request) -> Result<Reply, Fault> {
-        request.kind = Kind::Ask;
+        request.kind = request.kind.answered();
         self.link_to(to)?.ask(pair, request).await
     }
 
@@ -156,6 +158,12 @@ impl Transport {
     #[must_use]
     pub fn links(&self) -> Vec<LinkStatus> {
         self.inner.slots.read().values().map(|slot| slot.status()).collect()
+    }
+
+    /// What was dropped without anyone being told.
+    #[must_use]
+    pub fn counts(&self) -> TransportCounts {
+        self.inner.node.counters.counts()
     }
 
     /// A connected peer, as its HELLO and certificate describe it.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use rhumb_core::{DataClass, Delivery, Direction, Epoch, FaultKind, Guarantee, HybridTime, Role};
+use rhumb_core::{DataClass, Delivery, Direction, Epoch, Fault, FaultKind, Guarantee, HybridTime, Role};
 use rhumb_transport::{Headers, Kind, LinkState, Request, TraceContext};
 
 use crate::mesh::{Member, SOON, authority, client, inventory, pair, request};
@@ -34,6 +34,7 @@ async fn everything_a_call_carries_arrives() {
     headers.idempotency_key = Some("us-east:key".into());
     headers.epoch = Some(Epoch(12));
     headers.chain = vec!["cart/42".into()];
+    headers.target = Some("cart@us-east/42".into());
     let sent = Request::ask("echo", inventory(), Bytes::from_static(b"x"), headers);
     let reply = a.transport.ask(&b.id, 1, sent.clone()).await.expect("answered");
     assert_eq!((reply.hybrid, reply.guarantee), (sent.headers.hybrid, Guarantee::Snapshot));
@@ -119,6 +120,71 @@ async fn wait_until_cancelled(member: &Member) {
 }
 
 #[tokio::test]
+async fn a_handler_that_is_running_is_told_when_its_caller_gives_up() {
+    for how in ["the asking is dropped", "the connection ends", "the deadline passes"] {
+        let (a, b) = pair().await;
+        let mut asked = request("hold", b"");
+        if how == "the deadline passes" {
+            asked.headers.deadline = Duration::from_millis(200);
+        }
+        let (transport, to) = (a.transport.clone(), b.id.clone());
+        let asking = tokio::spawn(async move { transport.ask(&to, 1, asked).await });
+        b.handlers.until("the call", |seen| seen.held.len() == 1).await;
+        let cancelled = b.handlers.seen.lock().held[0].cancelled();
+        let handler = tokio::spawn(async move {
+            tokio::select! {
+                () = cancelled => "dropped",
+                () = std::future::pending() => "done",
+            }
+        });
+        match how {
+            "the asking is dropped" => asking.abort(),
+            "the connection ends" => a.transport.close().await,
+            _ => {}
+        }
+        let ended = tokio::time::timeout(SOON, handler).await;
+        assert_eq!(ended.unwrap_or_else(|_| panic!("{how}: not told")).expect("no panic"), "dropped");
+    }
+}
+
+#[tokio::test]
+async fn a_post_waits_for_its_answer_as_an_ask_does() {
+    let (a, b) = pair().await;
+    let post = |name: &str| Request { kind: Kind::Post, ..request(name, b"x") };
+    assert_eq!(a.transport.ask(&b.id, 1, post("echo")).await.expect("answered").body, "x");
+    let fault = a.transport.ask(&b.id, 1, post("no.such")).await.expect_err("unknown");
+    assert_eq!(fault.kind, FaultKind::UnknownMessage("no.such".into()));
+    let kinds: Vec<_> = b.handlers.seen.lock().requests.iter().map(|(_, request)| request.kind).collect();
+    assert_eq!(kinds, [Kind::Post, Kind::Post]);
+}
+
+#[tokio::test]
+async fn a_target_over_its_limit_is_not_sent() {
+    let (a, b) = pair().await;
+    let mut asked = request("echo", b"");
+    asked.headers.target = Some("t".repeat(513));
+    let fault = a.transport.ask(&b.id, 1, asked).await.expect_err("too long");
+    assert_eq!(fault, Fault::not_sent(FaultKind::TooLarge { bytes: 513, limit: 512 }));
+}
+
+#[tokio::test]
+async fn what_is_dropped_in_silence_is_counted() {
+    let (a, b) = pair().await;
+    b.rules.refuse("inventory", Direction::Ingress);
+    a.transport.tell(&b.id, 1, request("note", b"")).expect("queued");
+    // On the same lane, so it has arrived after the tell.
+    a.ask(&b, "echo", b"").await.expect_err("refused");
+    let counts = b.transport.counts();
+    assert_eq!((counts.tells_refused, counts.not_understood), (1, 0));
+    let mut hurried = request("note", b"");
+    hurried.headers.deadline = Duration::from_nanos(1);
+    a.transport.tell(&b.id, 1, hurried).expect("queued");
+    a.ask(&b, "echo", b"").await.expect_err("refused");
+    assert_eq!((a.transport.counts().tells_expired, b.transport.counts().tells_refused), (1, 1));
+    assert_eq!(b.handlers.seen.lock().requests.len(), 0);
+}
+
+#[tokio::test]
 async fn an_answer_after_the_deadline_does_no_harm() {
     let (a, b) = pair().await;
     let mut asked = request("hold", b"");
@@ -128,6 +194,7 @@ async fn an_answer_after_the_deadline_does_no_harm() {
     let answer = b.handlers.seen.lock().held.remove(0);
     answer.reply(crate::mesh::reply(inventory(), Bytes::new(), HybridTime::ZERO));
     a.ask(&b, "echo", b"").await.expect("still connected");
+    assert_eq!(b.transport.counts().answers_too_late + a.transport.counts().answers_unwanted, 1);
 }
 
 #[tokio::test]

@@ -1,0 +1,263 @@
+//! The other end of a question: whoever handles it answers it once, and learns when nobody waits for
+//! that any more.
+//!
+//! * It decides: what a caller is told whose handler was lost.
+//! * It never does: know how an answer travels (that is a [`Returns`]).
+//! * Invariant: each answer is given once, at the latest when it is dropped.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use rhumb_core::{Fault, FaultKind};
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
+
+use crate::message::Reply;
+
+/// Takes answers back to where the questions came from.
+pub(crate) trait Returns: fmt::Debug + Send + Sync {
+    /// A handler has answered call `id`, which came over `lane` and expires then.
+    fn give_back(self: Arc<Self>, id: u64, lane: usize, expires: Instant, answer: Result<Reply, Fault>);
+}
+
+/// The obligation to answer one message. Consumed by the answer; dropped without one, the caller
+/// learns that the handler was lost.
+#[derive(Debug)]
+pub struct Answer {
+    to: Option<To>,
+    cancelled: Cancelled,
+}
+
+#[derive(Debug)]
+enum To {
+    Peer(Owed),
+    Here(oneshot::Sender<Result<Reply, Fault>>),
+}
+
+/// An answer owed to a peer.
+#[derive(Debug)]
+pub(crate) struct Owed {
+    pub(crate) link: Arc<dyn Returns>,
+    pub(crate) id: u64,
+    pub(crate) lane: usize,
+    /// After this nobody waits.
+    pub(crate) expires: Instant,
+}
+
+impl Answer {
+    /// An answer that goes nowhere: a tell's. Never cancelled.
+    #[must_use]
+    pub fn to_nobody() -> Self {
+        Self { to: None, cancelled: Cancelled::default() }
+    }
+
+    /// An answer that stays in this process, and the future of it. For messages between actors of one
+    /// node, and for tests.
+    #[must_use]
+    pub fn here() -> (Self, AnswerFuture) {
+        let (sender, receiver) = oneshot::channel();
+        let cancelled = Cancelled::default();
+        let future = AnswerFuture { receiver, cancelled: cancelled.clone() };
+        (Self { to: Some(To::Here(sender)), cancelled }, future)
+    }
+
+    /// An answer to a peer, and what cancels it.
+    pub(crate) fn to_peer(owed: Owed) -> (Self, Cancelled) {
+        let cancelled = Cancelled { expires: Some(owed.expires), ..Cancelled::default() };
+        (Self { to: Some(To::Peer(owed)), cancelled: cancelled.clone() }, cancelled)
+    }
+
+    /// The handler's answer.
+    pub fn reply(mut self, reply: Reply) {
+        self.send(Ok(reply));
+    }
+
+    /// What happened instead.
+    ///
+    /// A fault is the mesh's own word: it travels as class `control`, which every gate lets pass, and
+    /// its texts go on as they are wherever the caller passes it on to. So its texts **must never quote
+    /// a message**: names, sizes, positions and rules, but no field, no key of an actor that is data,
+    /// and not the text of a panic. What the caller may know of the message goes into a reply, which
+    /// has a class and is gated as that. (The one exception is a request that could not be decoded: the
+    /// reason may quote its bytes, because it returns to where they came from.)
+    pub fn fault(mut self, fault: Fault) {
+        self.send(Err(fault));
+    }
+
+    /// Whether the caller has given up: work not yet begun need not be.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.is_cancelled()
+    }
+
+    /// Resolves when the caller has given up, so that a handler that is running can be dropped.
+    pub fn cancelled(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.cancelled.clone().wait()
+    }
+
+    /// The same as a handle, to be kept and asked.
+    #[must_use]
+    pub fn cancellation(&self) -> Cancelled {
+        self.cancelled.clone()
+    }
+
+    /// Whether somebody waits for it at all.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        self.to.is_some() && !self.is_cancelled()
+    }
+
+    /// How long somebody still waits; `None` when that is not known here.
+    #[must_use]
+    pub fn time_left(&self) -> Option<Duration> {
+        self.cancelled.expires.map(|expires| expires.saturating_duration_since(Instant::now()))
+    }
+
+    fn send(&mut self, answer: Result<Reply, Fault>) {
+        match self.to.take() {
+            Some(To::Peer(Owed { link, id, lane, expires })) => link.give_back(id, lane, expires, answer),
+            // The asker may have gone; then nobody wants to know.
+            Some(To::Here(sender)) => drop(sender.send(answer)),
+            None => {}
+        }
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        if self.to.is_some() {
+            self.send(Err(lost()));
+        }
+    }
+}
+
+/// Whether, and when, the caller of one message gave up: it said so, its future was dropped, its
+/// connection ended, or its time is over. A handle; clones tell the same.
+#[derive(Debug, Clone, Default)]
+pub struct Cancelled {
+    flag: Arc<Flag>,
+    expires: Option<Instant>,
+}
+
+#[derive(Debug, Default)]
+struct Flag {
+    raised: AtomicBool,
+    changed: Notify,
+}
+
+impl Cancelled {
+    /// Whether it did.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.is_raised() || self.expires.is_some_and(|expires| expires <= Instant::now())
+    }
+
+    /// Whether it was told, whatever the time is.
+    pub(crate) fn is_raised(&self) -> bool {
+        self.flag.raised.load(Ordering::Acquire)
+    }
+
+    /// Waits until it did. For a tell that is never; for an ask at the latest when its time is over.
+    pub async fn wait(self) {
+        tokio::select! {
+            () = self.raised() => {}
+            () = expired(self.expires) => {}
+        }
+    }
+
+    pub(crate) fn cancel(&self) {
+        self.flag.raised.store(true, Ordering::Release);
+        self.flag.changed.notify_waiters();
+    }
+
+    async fn raised(&self) {
+        loop {
+            let changed = self.flag.changed.notified();
+            // Registered before the flag is read, so that no cancellation falls between.
+            if self.is_raised() {
+                return;
+            }
+            changed.await;
+        }
+    }
+}
+
+async fn expired(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn lost() -> Fault {
+    Fault::unknown(FaultKind::Handler("it was lost before it answered".to_owned()))
+}
+
+/// The future of an [`Answer::here`]. Dropping it cancels.
+#[derive(Debug)]
+pub struct AnswerFuture {
+    receiver: oneshot::Receiver<Result<Reply, Fault>>,
+    cancelled: Cancelled,
+}
+
+impl Future for AnswerFuture {
+    type Output = Result<Reply, Fault>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let received = Pin::new(&mut self.receiver).poll(context);
+        received.map(|received| received.unwrap_or_else(|_| Err(lost())))
+    }
+}
+
+impl Drop for AnswerFuture {
+    fn drop(&mut self) {
+        self.cancelled.cancel();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dropped_future_cancels_whoever_waits_for_that() {
+        let (answer, future) = Answer::here();
+        let cancelled = [answer.cancelled(), answer.cancelled()].map(tokio::spawn);
+        tokio::task::yield_now().await;
+        assert!(cancelled.iter().all(|waiting| !waiting.is_finished()));
+        drop(future);
+        for waiting in cancelled {
+            waiting.await.expect("told");
+        }
+        assert!(answer.is_cancelled() && !answer.is_wanted());
+        answer.cancelled().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_told_is_never_cancelled() {
+        let waited = tokio::time::timeout(Duration::from_secs(3600), Answer::to_nobody().cancelled());
+        waited.await.expect_err("nobody can give up");
+    }
+
+    #[derive(Debug)]
+    struct Nowhere;
+
+    impl Returns for Nowhere {
+        fn give_back(self: Arc<Self>, _: u64, _: usize, _: Instant, _: Result<Reply, Fault>) {}
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_ask_is_cancelled_when_its_time_is_over() {
+        let expires = Instant::now() + Duration::from_secs(5);
+        let (answer, _) = Answer::to_peer(Owed { link: Arc::new(Nowhere), id: 1, lane: 0, expires });
+        assert!(!answer.is_cancelled());
+        answer.cancelled().await;
+        assert!(answer.is_cancelled() && Instant::now() >= expires);
+        assert_eq!(answer.time_left(), Some(Duration::ZERO));
+    }
+}
