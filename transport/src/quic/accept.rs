@@ -10,13 +10,14 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 use tracing::warn;
 
-use super::close::{DUPLICATE, End, refusal};
+use super::Link;
+use super::close::{DUPLICATE, refusal};
 use super::greeting::{Greeted, Greeter, turn_away};
-use super::link::Link;
 use super::slot::Slot;
 use super::transport::Inner;
 use crate::error::ConnectError;
 use crate::hello::{HelloRefusal, HelloRefusalKind};
+use crate::link::End;
 
 impl Inner {
     /// Accepts until the endpoint is closed.

@@ -3,29 +3,27 @@
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use quinn::Endpoint;
 use rhumb_core::rng::Seed;
-use rhumb_core::{ClusterId, Fault, FaultKind, Gate, GateRefusal, NodeId, Passage, Principal, Region, Role};
+use rhumb_core::{ClusterId, Fault, FaultKind, NodeId, Principal, Region, Role};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::close::{End, GRACEFUL, refusal};
+use super::close::{GRACEFUL, refusal};
 use super::config::Tls;
 use super::greeting::{Greeted, Greeter};
-use super::link::{Link, Node};
 use super::transport::peer_of;
-use super::{Inbound, socket};
-use crate::answer::Answer;
+use super::{Link, socket};
 use crate::backoff::Backoff;
-use crate::counts::Counters;
 use crate::error::ConnectError;
 use crate::hello::{Hello, VERSIONS};
 use crate::identity::{Credentials, Regions, TrustDomain};
+use crate::link::{End, Node, Outside};
 use crate::message::{Peer, Reply, Request};
 use crate::settings::TransportSettings;
 
@@ -172,14 +170,7 @@ impl Inner {
             SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
         };
         let endpoint = socket::endpoint(from, settings.socket_buffer, None).map_err(|e| local(&e))?;
-        let node = Node {
-            region: principal.region.clone(),
-            gate: Arc::new(Outside),
-            inbound: Arc::new(Outside),
-            settings,
-            draining: AtomicBool::new(false),
-            counters: Counters::default(),
-        };
+        let node = Node::new(principal.region.clone(), Arc::new(Outside), Arc::new(Outside), settings);
         Ok(Self {
             endpoint,
             addr,
@@ -267,21 +258,6 @@ fn hello(cluster: Option<ClusterId>, lanes: u16) -> Hello {
         public_key: Vec::new(),
         incarnation: 0,
         build: env!("CARGO_PKG_VERSION").to_owned(),
-    }
-}
-
-/// A client stands outside the mesh: the node's gates decide in both directions, and nobody calls it.
-struct Outside;
-
-impl Gate for Outside {
-    fn check(&self, _: Passage<'_>) -> Result<(), GateRefusal> {
-        Ok(())
-    }
-}
-
-impl Inbound for Outside {
-    fn deliver(&self, _: &Arc<Peer>, request: Request, answer: Answer) {
-        answer.fault(Fault::not_sent(FaultKind::UnknownMessage(request.name)));
     }
 }
 

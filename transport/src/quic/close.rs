@@ -1,15 +1,12 @@
 //! How connections end: the codes on the wire, and what an end means to this side.
 
-use std::time::Duration;
-
 use quinn::{ConnectionError, VarInt};
 use rhumb_core::Principal;
-use thiserror::Error;
 
-use crate::envelope::Broken;
 use crate::error::ConnectError;
 use crate::hello::{HelloRefusal, HelloRefusalKind};
 use crate::identity::{IdentityError, Verdict};
+use crate::link::End;
 
 /// An orderly end.
 pub(crate) const GRACEFUL: VarInt = VarInt::from_u32(0);
@@ -25,25 +22,6 @@ pub(crate) const REPLACED: VarInt = VarInt::from_u32(4);
 pub(crate) const ABANDONED: VarInt = VarInt::from_u32(5);
 /// This side failed.
 pub(crate) const INTERNAL: VarInt = VarInt::from_u32(6);
-
-/// Why a connection ended.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub(crate) enum End {
-    #[error("{0}")]
-    Lost(String),
-    #[error("the peer was silent for {0:?}")]
-    Silent(Duration),
-    #[error("the peer did not read lane {0} for too long")]
-    Stalled(usize),
-    #[error("the peer broke the framing: {0}")]
-    Broken(#[from] Broken),
-    #[error("the peer broke the protocol: {0}")]
-    Protocol(String),
-    #[error("a newer connection took over")]
-    Replaced,
-    #[error("this node failed: {0}")]
-    Internal(String),
-}
 
 impl End {
     /// The code with which this side closes.

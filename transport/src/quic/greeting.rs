@@ -6,11 +6,12 @@ use quinn::{Connection, RecvStream, VarInt};
 use rhumb_core::Principal;
 use rustls::pki_types::CertificateDer;
 
-use super::close::{End, refusal};
+use super::close::refusal;
 use super::stream::{Outgoing, read_message, write_message};
 use crate::error::ConnectError;
 use crate::hello::{Agreement, Hello, HelloRefusal, MAX_HELLO_BYTES, judge};
 use crate::identity::{IdentityError, TrustDomain, Verdict, principal_of};
+use crate::link::End;
 
 /// A connection whose ends know each other.
 #[derive(Debug)]

@@ -2,53 +2,16 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use rhumb_core::NodeId;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::close::End;
-use super::link::Link;
+use super::Link;
 use crate::error::ConnectError;
+use crate::link::{End, LinkState, LinkStatus};
 use crate::tiebreak::{Current, Dial, Dialed, Verdict, judge};
-
-/// How a peer is connected.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LinkState {
-    /// No connection yet, and none has failed.
-    Connecting,
-    /// HELLO was exchanged.
-    Connected,
-    /// Connected, and the peer takes no more calls.
-    Draining,
-    /// No connection: the last attempt, or the last connection, failed for this reason.
-    Down(String),
-}
-
-/// A peer's connection, to be shown.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LinkStatus {
-    /// The peer.
-    pub peer: NodeId,
-    /// Where it is dialled, if this node dials it.
-    pub address: Option<SocketAddr>,
-    /// How it is connected.
-    pub state: LinkState,
-    /// Who opened the connection that there is.
-    pub dialed: Option<Dialed>,
-    /// The smoothed round-trip time.
-    pub rtt: Option<Duration>,
-    /// Packets lost on this connection.
-    pub lost_packets: u64,
-    /// Counts the connections, from 1; 0 before the first.
-    pub generation: u64,
-    /// How long it has been in this state.
-    pub since: Duration,
-    /// Why the last attempt to connect failed, in types.
-    pub last_error: Option<ConnectError>,
-}
 
 /// A peer's place. There is at most one connection in it.
 pub(crate) struct Slot {
@@ -186,7 +149,7 @@ impl Slot {
 
     pub(crate) fn status(&self) -> LinkStatus {
         let place = self.place.lock();
-        let stats = place.link.as_ref().map(|(link, _)| link.connection.stats().path);
+        let stats = place.link.as_ref().map(|(link, _)| link.wire.stats().path);
         let going_away = |link: &Arc<Link>| link.going_away.load(std::sync::atomic::Ordering::Acquire);
         let state = match (&place.link, &place.last_error, &place.last_end) {
             (Some((link, _)), ..) if going_away(link) => LinkState::Draining,

@@ -5,7 +5,8 @@ use std::ops::{Deref, DerefMut};
 
 use quinn::{RecvStream, SendStream};
 
-use super::close::{ABANDONED, End};
+use super::close::ABANDONED;
+use crate::link::End;
 
 /// The first byte of a stream that one side opens: what follows.
 pub(crate) const LANE: u8 = 1;

@@ -2,21 +2,20 @@
 //! ways, and the watch. The first that ends in error ends the link.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use bytes::{Bytes, BytesMut};
 use quinn::{RecvStream, VarInt};
 use rhumb_core::Mono;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, timeout};
-use tracing::{debug, info, warn};
+use tokio::time::{MissedTickBehavior, timeout};
+use tracing::{info, warn};
 
-use super::close::End;
-use super::link::{Link, Queued};
+use super::Link;
 use super::stream::{LANE, LARGE, Outgoing, read_message, write_message};
 use crate::codec::{decode, encode};
 use crate::control::{ControlMessage, MAX_CONTROL_BYTES};
-use crate::envelope::{Deframer, FrameKind};
+use crate::envelope::Deframer;
+use crate::link::{End, Queued};
 use crate::liveness::Silence;
 
 /// Bytes that a lane hands to QUIC at once.
@@ -31,7 +30,7 @@ impl Link {
     pub(crate) async fn run(self: Arc<Self>, send: Outgoing, receive: RecvStream) -> End {
         info!(peer = %self.peer.principal, generation = self.peer.generation, "connected");
         let streams = self.agreement.lanes + self.node.settings.large_streams;
-        self.connection.set_max_concurrent_uni_streams(VarInt::from_u32(streams.into()));
+        self.wire.set_max_concurrent_uni_streams(VarInt::from_u32(streams.into()));
         let mut tasks = JoinSet::new();
         tasks.spawn(Arc::clone(&self).speak(send));
         tasks.spawn(Arc::clone(&self).listen(receive));
@@ -49,7 +48,7 @@ impl Link {
             }
         };
         // A task that fails because the connection ended tells less than the connection does.
-        let end = match (&end, self.connection.close_reason()) {
+        let end = match (&end, self.wire.close_reason()) {
             (End::Lost(_), Some(reason)) => End::of(&reason),
             _ => end,
         };
@@ -64,7 +63,7 @@ impl Link {
         let lost = |e: &dyn std::fmt::Display| End::Lost(format!("lane {index}: {e}"));
         let settings = &self.node.settings;
         // A peer that permits too few streams would make this wait for ever, without a word.
-        let opened = timeout(settings.handshake_timeout, self.connection.open_uni()).await;
+        let opened = timeout(settings.handshake_timeout, self.wire.open_uni()).await;
         let opened = opened.map_err(|_| End::Protocol(format!("lane {index} was not permitted")))?;
         let mut stream = Outgoing::new(opened.map_err(|e| lost(&e))?);
         stream.write_all(&[LANE, index as u8]).await.map_err(|e| lost(&e))?;
@@ -90,27 +89,10 @@ impl Link {
         }
     }
 
-    /// Encodes a batch, leaving out what nobody waits for any more. From here on a call counts as
-    /// possibly sent.
+    /// Encodes a batch. From here on a call counts as possibly sent.
     fn seal(&self, batch: &mut Vec<Queued>) -> Vec<Bytes> {
-        let now = Instant::now();
-        let mut calls = self.calls.lock();
         let (mut chunks, mut joined) = (Vec::new(), BytesMut::new());
-        for Queued { mut frame, expires } in batch.drain(..) {
-            if let Some(expires) = expires {
-                if expires <= now {
-                    // An ask's caller keeps its own deadline; a tell has nobody to be told.
-                    if frame.kind == FrameKind::Tell {
-                        self.node.counters.tells_expired.one();
-                    }
-                    debug!(message = frame.name, "its deadline passed while it waited to be sent");
-                    continue;
-                }
-                frame.deadline = expires - now;
-            }
-            if frame.kind.wants_answer() && !calls.writing(frame.id) {
-                continue;
-            }
+        self.leaving(batch, |frame| {
             frame.encode_head(&mut joined);
             if frame.body.len() <= COPY_BYTES {
                 joined.extend_from_slice(&frame.body);
@@ -118,7 +100,7 @@ impl Link {
                 chunks.push(joined.split().freeze());
                 chunks.push(frame.body);
             }
-        }
+        });
         if !joined.is_empty() {
             chunks.push(joined.freeze());
         }
@@ -130,7 +112,7 @@ impl Link {
         let mut readers: JoinSet<Result<(), End>> = JoinSet::new();
         loop {
             tokio::select! {
-                stream = self.connection.accept_uni() => {
+                stream = self.wire.accept_uni() => {
                     let stream = stream.map_err(|e| End::of(&e))?;
                     readers.spawn(Arc::clone(&self).read_stream(stream));
                 }
@@ -177,27 +159,14 @@ impl Link {
                 self.take_up(lane, frame)?;
             }
         }
-        let ended = self.lanes_ended.fetch_add(1, Ordering::AcqRel) + 1;
-        if ended == self.lanes.len() as u64 {
-            self.to_say.lock().lanes_done = true;
-            self.say.notify_one();
-        }
+        self.lane_ended();
         Ok(())
     }
 
     /// Writes the control stream.
     async fn speak(self: Arc<Self>, mut stream: Outgoing) -> Result<(), End> {
         loop {
-            let (to_say, mut messages) = (std::mem::take(&mut *self.to_say.lock()), Vec::new());
-            if to_say.go_away {
-                messages.push(ControlMessage::GoAway);
-            }
-            if !to_say.cancels.is_empty() {
-                messages.push(ControlMessage::Cancel(to_say.cancels));
-            }
-            if to_say.lanes_done {
-                messages.push(ControlMessage::LanesDone);
-            }
+            let messages = self.what_to_say();
             if messages.is_empty() {
                 self.say.notified().await;
             }
@@ -213,12 +182,7 @@ impl Link {
         loop {
             let bytes = read_message(&mut stream, MAX_CONTROL_BYTES).await?;
             match decode::<ControlMessage>(&bytes) {
-                Ok(ControlMessage::GoAway) => {
-                    debug!(peer = %self.peer.principal, "the peer is draining");
-                    self.going_away.store(true, Ordering::Release);
-                }
-                Ok(ControlMessage::Cancel(ids)) => self.cancelled(&ids),
-                Ok(ControlMessage::LanesDone) => self.taken_up.notify_one(),
+                Ok(message) => self.told(message),
                 // A later version may say more; the framing holds, so the rest can be read.
                 Err(error) => {
                     warn!(peer = %self.peer.principal, %error, "control message not understood");
@@ -237,7 +201,7 @@ impl Link {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                reason = self.connection.closed() => return Err(End::of(&reason)),
+                reason = self.wire.closed() => return Err(End::of(&reason)),
                 _ = tick.tick() => {}
             }
             if let Some(silent) = silence.look(now(), self.frames_heard()) {
@@ -245,14 +209,14 @@ impl Link {
             }
             // Acknowledged by the peer's QUIC, not by a message in a queue. An error means that the
             // connection has ended, which the select above reports.
-            let _ = self.connection.send_datagram(Bytes::from_static(&[0]));
+            let _ = self.wire.send_datagram(Bytes::from_static(&[0]));
         }
     }
 
     /// Frames that were authenticated as the peer's. Datagrams are counted before they are decrypted,
     /// so their number would let anyone keep a dead peer alive.
     fn frames_heard(&self) -> u64 {
-        let heard = self.connection.stats().frame_rx;
+        let heard = self.wire.stats().frame_rx;
         heard.acks + heard.datagram + heard.stream + heard.ping + heard.max_data + heard.max_stream_data
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
@@ -15,16 +15,17 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout};
 use tracing::warn;
 
-use super::Inbound;
-use super::close::{End, GRACEFUL};
+use super::Link;
+use super::close::GRACEFUL;
 use super::config::Tls;
-use super::link::{Link, Node};
-use super::slot::{LinkStatus, Slot};
+use super::slot::Slot;
 use super::socket;
-use crate::counts::{Counters, TransportCounts};
+use crate::counts::TransportCounts;
 use crate::error::BindError;
 use crate::hello::{Agreement, Hello, VERSIONS};
 use crate::identity::{Credentials, Regions, TrustDomain};
+use crate::inbound::Inbound;
+use crate::link::{End, LinkStatus, Node};
 use crate::message::{Identity, Kind, Peer, Reply, Request};
 use crate::settings::TransportSettings;
 
@@ -93,14 +94,7 @@ impl Transport {
             domain: credentials.trust_domain().clone(),
             regions,
             handshakes: Arc::new(Semaphore::new(settings.handshakes)),
-            node: Arc::new(Node {
-                region: credentials.principal().region.clone(),
-                gate,
-                inbound,
-                settings,
-                draining: AtomicBool::new(false),
-                counters: Counters::default(),
-            }),
+            node: Arc::new(Node::new(credentials.principal().region.clone(), gate, inbound, settings)),
             slots: RwLock::default(),
             guests: Mutex::default(),
             guest_number: AtomicU64::new(1),

@@ -1,31 +1,62 @@
 //! One connection generation with one peer: its lanes, the calls that wait, the answers owed.
+//! Whatever carries the bytes (a QUIC connection, or a cable inside this process) is its [`Wire`].
 //!
 //! The decisions are those of [`crate::pending`] and [`crate::lanes`]. What is decided here is only
 //! the order in which an end takes effect: deliveries stop, then every waiting call fails, then the
 //! peer is reported gone. A new generation begins after that.
 
+mod asking;
+mod end;
+mod large;
+mod outside;
+mod receive;
+mod status;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
-use quinn::Connection;
 use rhumb_core::{Delivery, Fault, FaultKind, Gate, Region};
 use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::time::Instant;
+use tracing::debug;
 
-use super::Inbound;
-use super::close::End;
 use crate::answer::Cancelled;
-use crate::control::MAX_CANCELS;
+use crate::control::{ControlMessage, MAX_CANCELS};
 use crate::counts::Counters;
 use crate::envelope::{Frame, FrameKind};
 use crate::hello::Agreement;
+use crate::inbound::Inbound;
 use crate::lanes::LaneQueue;
 use crate::message::{Peer, Reply};
 use crate::pending::Pending;
 use crate::settings::TransportSettings;
+
+pub(crate) use end::End;
+pub(crate) use outside::Outside;
+pub use status::{LinkState, LinkStatus};
+
+/// What carries the bytes of one link.
+pub(crate) trait Wire: Sized + Send + Sync + 'static {
+    /// Ends the connection. The peer is told why, if it can be.
+    fn close(&self, end: &End);
+
+    /// Waits until the connection has ended.
+    fn closed(&self) -> impl Future<Output = ()> + Send;
+
+    /// How long it takes there and back.
+    fn rtt(&self) -> Duration;
+
+    /// Sends one frame that is too large for a lane, and returns when the peer has it.
+    fn write_large(
+        link: &Link<Self>,
+        frame: Frame,
+        expires: Instant,
+    ) -> impl Future<Output = Result<(), Fault>> + Send;
+}
 
 /// What all links of one transport share.
 pub(crate) struct Node {
@@ -36,6 +67,18 @@ pub(crate) struct Node {
     /// This node is about to stop: calls from peers are turned away.
     pub(crate) draining: AtomicBool,
     pub(crate) counters: Counters,
+}
+
+impl Node {
+    pub(crate) fn new(
+        region: Region,
+        gate: Arc<dyn Gate>,
+        inbound: Arc<dyn Inbound>,
+        settings: TransportSettings,
+    ) -> Self {
+        let (draining, counters) = (AtomicBool::new(false), Counters::default());
+        Self { region, gate, inbound, settings, draining, counters }
+    }
 }
 
 /// A frame that waits on a lane.
@@ -63,10 +106,10 @@ pub(crate) struct ToSay {
 
 pub(crate) type Waiter = oneshot::Sender<Result<Reply, Fault>>;
 
-pub(crate) struct Link {
+pub(crate) struct Link<W> {
     pub(crate) node: Arc<Node>,
     pub(crate) peer: Arc<Peer>,
-    pub(crate) connection: Connection,
+    pub(crate) wire: W,
     pub(crate) agreement: Agreement,
     pub(crate) begun: Instant,
     pub(crate) lanes: Vec<Lane>,
@@ -89,19 +132,14 @@ pub(crate) struct Link {
     pub(crate) taken_up: Notify,
 }
 
-impl fmt::Debug for Link {
+impl<W> fmt::Debug for Link<W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Link({} generation {})", self.peer.principal, self.peer.generation)
     }
 }
 
-impl Link {
-    pub(crate) fn new(
-        node: Arc<Node>,
-        peer: Arc<Peer>,
-        connection: Connection,
-        agreement: Agreement,
-    ) -> Arc<Self> {
+impl<W: Wire> Link<W> {
+    pub(crate) fn new(node: Arc<Node>, peer: Arc<Peer>, wire: W, agreement: Agreement) -> Arc<Self> {
         let settings = &node.settings;
         let lane = || Lane {
             queue: Mutex::new(LaneQueue::new(settings.lane_queue, settings.lane_queue_bytes)),
@@ -113,7 +151,7 @@ impl Link {
             large: Arc::new(Semaphore::new(usize::from(settings.large_streams))),
             node,
             peer,
-            connection,
+            wire,
             agreement,
             begun: Instant::now(),
             to_say: Mutex::default(),
@@ -162,7 +200,7 @@ impl Link {
     /// Ends the link from this side.
     pub(crate) fn close(&self, end: &End) {
         self.fail(end);
-        self.connection.close(end.code(), end.to_string().as_bytes());
+        self.wire.close(end);
     }
 
     /// Tells the peer that nobody waits for a call. A hint: when there are too many, it is dropped.
@@ -174,6 +212,66 @@ impl Link {
             self.say.notify_one();
         } else {
             self.node.counters.cancels_dropped.one();
+        }
+    }
+
+    /// What the control stream has to say now.
+    pub(crate) fn what_to_say(&self) -> Vec<ControlMessage> {
+        let to_say = std::mem::take(&mut *self.to_say.lock());
+        let mut messages = Vec::new();
+        if to_say.go_away {
+            messages.push(ControlMessage::GoAway);
+        }
+        if !to_say.cancels.is_empty() {
+            messages.push(ControlMessage::Cancel(to_say.cancels));
+        }
+        if to_say.lanes_done {
+            messages.push(ControlMessage::LanesDone);
+        }
+        messages
+    }
+
+    /// The peer's control stream has said something.
+    pub(crate) fn told(&self, message: ControlMessage) {
+        match message {
+            ControlMessage::GoAway => {
+                debug!(peer = %self.peer.principal, "the peer is draining");
+                self.going_away.store(true, Ordering::Release);
+            }
+            ControlMessage::Cancel(ids) => self.cancelled(&ids),
+            ControlMessage::LanesDone => self.taken_up.notify_one(),
+        }
+    }
+
+    /// A lane of the peer's has ended in order, and everything on it was taken up.
+    pub(crate) fn lane_ended(&self) {
+        let ended = self.lanes_ended.fetch_add(1, Ordering::AcqRel) + 1;
+        if ended == self.lanes.len() as u64 {
+            self.to_say.lock().lanes_done = true;
+            self.say.notify_one();
+        }
+    }
+
+    /// Passes on what of a batch is still wanted, with the time that it has left. From here on a call
+    /// counts as possibly sent.
+    pub(crate) fn leaving(&self, batch: &mut Vec<Queued>, mut leave: impl FnMut(Frame)) {
+        let now = Instant::now();
+        let mut calls = self.calls.lock();
+        for Queued { mut frame, expires } in batch.drain(..) {
+            if let Some(expires) = expires {
+                if expires <= now {
+                    // An ask's caller keeps its own deadline; a tell has nobody to be told.
+                    if frame.kind == FrameKind::Tell {
+                        self.node.counters.tells_expired.one();
+                    }
+                    debug!(message = frame.name, "its deadline passed while it waited to be sent");
+                    continue;
+                }
+                frame.deadline = expires - now;
+            }
+            if !frame.kind.wants_answer() || calls.writing(frame.id) {
+                leave(frame);
+            }
         }
     }
 
@@ -203,7 +301,7 @@ impl Link {
             // A connection that ends meanwhile has nothing left to drain.
             tokio::select! {
                 () = self.come_to_rest() => {}
-                _ = self.connection.closed() => {}
+                () = self.wire.closed() => {}
             }
         });
         if drained.await.is_err() {
@@ -214,7 +312,7 @@ impl Link {
 
     async fn come_to_rest(&self) {
         // What the peer sent before it read GOAWAY is still on its way.
-        tokio::time::sleep(self.connection.rtt() * 2).await;
+        tokio::time::sleep(self.wire.rtt() * 2).await;
         while !self.is_quiet() {
             self.quieter.notified().await;
         }

@@ -9,13 +9,13 @@ use rhumb_core::{DataClass, Delivery, Direction, Fault, FaultKind, GateRefusal, 
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use super::link::{Link, Queued};
+use super::{Link, Queued, Waiter, Wire};
 use crate::envelope::{Frame, FrameKind, MAX_HEAD, MAX_NAME_BYTES, MAX_TARGET_BYTES};
 use crate::lanes::{NotQueued, Weight, lane_of};
 use crate::message::{Kind, Reply, Request};
 use crate::pending::NotTaken;
 
-impl Link {
+impl<W: Wire> Link<W> {
     /// Asks and waits. `pair` chooses the lane.
     pub(crate) async fn ask(self: &Arc<Self>, pair: u64, request: Request) -> Result<Reply, Fault> {
         let expires = Instant::now() + request.headers.deadline;
@@ -114,7 +114,7 @@ impl Link {
         self.node.gate.check(Passage { direction: Direction::Ingress, class, from, to })
     }
 
-    fn take_in(self: &Arc<Self>, id: u64, waiter: super::link::Waiter) -> Result<Asking, Fault> {
+    fn take_in(self: &Arc<Self>, id: u64, waiter: Waiter) -> Result<Asking<W>, Fault> {
         match self.calls.lock().insert(id, waiter) {
             Ok(()) => Ok(Asking { link: Arc::clone(self), id }),
             Err(NotTaken::Full) => {
@@ -147,18 +147,18 @@ impl Link {
 }
 
 /// A call that is waited for. Dropped before its answer, it is cancelled and leaves nothing behind.
-struct Asking {
-    link: Arc<Link>,
+struct Asking<W: Wire> {
+    link: Arc<Link<W>>,
     id: u64,
 }
 
-impl Asking {
+impl<W: Wire> Asking<W> {
     fn give_up(&self) -> Option<Delivery> {
         self.link.abandon(self.id)
     }
 }
 
-impl Drop for Asking {
+impl<W: Wire> Drop for Asking<W> {
     fn drop(&mut self) {
         self.give_up();
     }

@@ -11,15 +11,14 @@ use rhumb_core::{DataClass, Fault, FaultKind};
 use tokio::time::Instant;
 use tracing::{debug, error, warn};
 
-use super::close::End;
-use super::link::{Link, Queued};
+use super::{End, Link, Queued, Wire};
 use crate::answer::{Answer, Owed, Returns};
 use crate::control::WireFault;
 use crate::envelope::{Frame, FrameError, FrameKind};
 use crate::lanes::{NotQueued, Weight};
 use crate::message::{Headers, Kind, Reply, Request};
 
-impl Link {
+impl<W: Wire> Link<W> {
     /// Takes up one frame that came over a lane, or in answer to whom `lane` is used.
     pub(crate) fn take_up(self: &Arc<Self>, lane: usize, bytes: Bytes) -> Result<(), End> {
         let open = self.open.read();
@@ -210,7 +209,7 @@ impl Link {
     }
 }
 
-impl Returns for Link {
+impl<W: Wire> Returns for Link<W> {
     fn give_back(self: Arc<Self>, id: u64, lane: usize, expires: Instant, answer: Result<Reply, Fault>) {
         let owed = self.owed.lock().remove(&id);
         match (owed, answer) {

@@ -1,0 +1,61 @@
+//! A QUIC connection as the wire of a link, and the streams of frames that are too large for a lane.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::{Connection, RecvStream};
+use rhumb_core::{Delivery, Fault};
+use tokio::time::Instant;
+
+use super::Link;
+use super::stream::{LARGE, Outgoing};
+use crate::envelope::{Deframer, Frame};
+use crate::lanes::lane_of;
+use crate::link::{End, Wire};
+
+impl Wire for Connection {
+    fn close(&self, end: &End) {
+        Connection::close(self, end.code(), end.to_string().as_bytes());
+    }
+
+    async fn closed(&self) {
+        Connection::closed(self).await;
+    }
+
+    fn rtt(&self) -> Duration {
+        Connection::rtt(self)
+    }
+
+    async fn write_large(link: &Link, frame: Frame, expires: Instant) -> Result<(), Fault> {
+        let opened = link.wire.open_uni().await;
+        let mut stream = Outgoing::new(opened.map_err(|e| link.gone(Delivery::NotSent, &e.to_string()))?);
+        let frame = link.leaving_large(frame, expires)?;
+        let mut head = bytes::BytesMut::with_capacity(1 + frame.head_len());
+        head.extend_from_slice(&[LARGE]);
+        frame.encode_head(&mut head);
+        let mut chunks = [head.freeze(), frame.body];
+        let written = stream.write_all_chunks(&mut chunks).await;
+        written.map_err(|e| link.gone(Delivery::Unknown, &e.to_string()))?;
+        stream.finish_and_arrive().await;
+        Ok(())
+    }
+}
+
+impl Link {
+    /// Reads the one frame of a large stream of the peer.
+    pub(crate) async fn read_large(self: Arc<Self>, mut stream: RecvStream) -> Result<(), End> {
+        let mut deframer = Deframer::new(self.node.settings.max_large_frame);
+        loop {
+            match stream.read_chunk(1 << 16, true).await {
+                Ok(Some(chunk)) => deframer.feed(&chunk.bytes),
+                // Cut short or reset: the sender gave it up, and nobody here has seen any of it.
+                Ok(None) | Err(quinn::ReadError::Reset(_)) => return Ok(()),
+                Err(error) => return Err(End::Lost(error.to_string())),
+            }
+            if let Some(frame) = deframer.next_frame()? {
+                let lane = lane_of(frame.len() as u64, self.agreement.lanes);
+                return self.take_up(lane, frame);
+            }
+        }
+    }
+}
