@@ -7,6 +7,9 @@ pub mod escrow;
 pub mod remote;
 pub mod storage;
 
+pub use rhumb_core::Wire;
+pub use rhumb_derive::{Wire, grows, protocol, remote, remote_actor};
+
 /// What the expansions of the macros name. Not for use by hand: it changes without notice.
 #[doc(hidden)]
 pub mod __private {
@@ -15,4 +18,38 @@ pub mod __private {
     pub use serde;
 
     pub use crate::remote;
+
+    /// The class that a message declares. The macro has checked it.
+    #[must_use]
+    pub fn class(name: &str) -> core::DataClass {
+        core::DataClass::new(name).expect("#[remote] takes only valid classes")
+    }
+
+    /// Refuses, when it compiles, two messages of one name in one list.
+    pub const fn distinct(names: &[&str]) {
+        let mut at = 0;
+        while at < names.len() {
+            let mut other = at + 1;
+            while other < names.len() {
+                assert!(
+                    !same(names[at], names[other]),
+                    "two messages of this list have one name on the wire"
+                );
+                other += 1;
+            }
+            at += 1;
+        }
+    }
+
+    const fn same(a: &str, b: &str) -> bool {
+        let (a, b) = (a.as_bytes(), b.as_bytes());
+        if a.len() != b.len() {
+            return false;
+        }
+        let mut at = 0;
+        while at < a.len() && a[at] == b[at] {
+            at += 1;
+        }
+        at == a.len()
+    }
 }

@@ -7,6 +7,7 @@
 //! process) and no elements of size zero (a length alone would cost time). [`Wire`](crate::wire::Wire)
 //! keeps both when it compiles; what is decoded without it must see to them itself.
 
+use bincode::error::{DecodeError, EncodeError};
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -73,8 +74,14 @@ impl Codec for Bincode {
 
     fn encode_after<T: Serialize>(head: &[u8], value: &T) -> Result<Bytes, CodecError> {
         let mut bytes = head.to_vec();
-        bincode::serde::encode_into_std_write(value, &mut bytes, bincode::config::standard())
-            .map_err(|e| CodecError::Encode(e.to_string()))?;
+        bincode::serde::encode_into_std_write(value, &mut bytes, bincode::config::standard()).map_err(
+            |error| {
+                CodecError::Encode(match error {
+                    EncodeError::OtherString(said) => said,
+                    other => other.to_string(),
+                })
+            },
+        )?;
         if bytes.len() > MAX_ENCODED_BYTES {
             return Err(CodecError::TooLarge { bytes: bytes.len() });
         }
@@ -86,8 +93,12 @@ impl Codec for Bincode {
             return Err(CodecError::TooLarge { bytes: bytes.len() });
         }
         let config = bincode::config::standard().with_limit::<MAX_ENCODED_BYTES>();
-        let (value, consumed) = bincode::serde::decode_from_slice(bytes, config)
-            .map_err(|e| CodecError::Decode(e.to_string()))?;
+        let (value, consumed) = bincode::serde::decode_from_slice(bytes, config).map_err(|error| {
+            CodecError::Decode(match error {
+                DecodeError::OtherString(said) => said,
+                other => other.to_string(),
+            })
+        })?;
         match bytes.len() - consumed {
             0 => Ok(value),
             left => Err(CodecError::Trailing { left }),

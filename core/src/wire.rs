@@ -15,8 +15,8 @@ mod layouts;
 use std::hash::{Hash, Hasher};
 
 use bytes::Bytes;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _, SeqAccess};
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::codec::{Bincode, Codec, CodecError};
@@ -73,6 +73,13 @@ impl Layout {
             at += 1;
         }
         layout
+    }
+
+    /// Beside something that is no part of it. Its layout is evaluated all the same, so that a type
+    /// that contains itself there does not compile either.
+    #[must_use]
+    pub const fn aside(self, _layout: u64) -> Self {
+        self
     }
 
     /// The number.
@@ -156,6 +163,18 @@ pub fn decode<T: Wire + DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> 
         return Err(WireError::Layout { theirs, ours });
     }
     Ok(Bincode::decode(body)?)
+}
+
+/// The next element of a sequence of known length, for the code that `#[remote]` and `#[grows]` write.
+///
+/// # Errors
+/// When it is not there, or not a `T`.
+pub fn element<'de, T, A>(sequence: &mut A, of: &str) -> Result<T, A::Error>
+where
+    T: Deserialize<'de>,
+    A: SeqAccess<'de>,
+{
+    sequence.next_element()?.ok_or_else(|| A::Error::custom(format_args!("{of} ends before its last field")))
 }
 
 /// The hash of a value, the same in every process of a build: what tells messages apart that may

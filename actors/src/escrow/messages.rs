@@ -1,7 +1,8 @@
 //! What `EscrowRegion` can be asked, its answers and its typed refusals: the actor's public face.
 //!
-//! These are the wire types of the actor: each has a stable name, a layout that only grows at its
-//! end, and an enum per choice to which variants are only appended.
+//! These are the wire types of the actor: each message has a stable name and a layout that only grows
+//! at its end, and there is an enum per choice, to which variants are only appended. One of them,
+//! [`Key`], stands in records on disk too: it never changes at all.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,7 +14,7 @@ use rhumb_core::{DataClass, HybridTime, Incarnation, NodeId, PoolName, Region, S
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::remote::{Audience, Remote};
+use crate::{Wire, remote};
 
 /// How long a hold lasts that does not say.
 pub const DEFAULT_TTL: Duration = Duration::from_secs(300);
@@ -24,7 +25,8 @@ pub const KEY_RETENTION: Duration = Duration::from_secs(24 * 3600);
 
 /// Names one hold for ever: the pool, the node that owns it, that node's life, and a number in it.
 /// As text: `concert/us-east/n1/19a3f0c2b41/17` (the life in hexadecimal).
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Wire)]
+#[wire(crate = crate)]
 pub struct HoldId {
     /// The pool whose units are held.
     pub pool: PoolName,
@@ -75,7 +77,8 @@ impl FromStr for HoldId {
 }
 
 /// An idempotency key: the same key never holds twice.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Wire)]
+#[wire(crate = crate)]
 pub enum Key {
     /// Made by a client library: says which node remembers it and since when, so that a retry that
     /// lands anywhere finds its way home, and one that comes too late is known for it.
@@ -130,7 +133,8 @@ impl FromStr for Key {
 }
 
 /// What a pool is. Fixed when it is created; every node that holds rights in it has a copy.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Wire)]
+#[wire(crate = crate)]
 pub struct PoolSpec {
     /// Its name, unique in the mesh.
     pub name: PoolName,
@@ -148,7 +152,9 @@ pub struct PoolSpec {
 
 /// Create a pool: mint its units at its home, and grant each region its share. The same body again
 /// is the same answer; another body under the same name is refused.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[remote(crate = crate, name = "escrow.CreatePool", class = by(class), audience = "operators", idempotent,
+         reply = Result<PoolCreated, Refusal>)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CreatePool {
     /// Its name.
     pub name: PoolName,
@@ -162,7 +168,8 @@ pub struct CreatePool {
 }
 
 /// A pool exists, and its units are minted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Wire)]
+#[wire(crate = crate)]
 pub struct PoolCreated {
     /// What it is.
     pub spec: PoolSpec,
@@ -173,7 +180,9 @@ pub struct PoolCreated {
 }
 
 /// Hold units for a buyer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[remote(crate = crate, name = "escrow.Hold", class = looked_up, key = key, idempotent,
+         reply = Result<Held, Refusal>)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hold {
     /// Of which pool.
     pub pool: PoolName,
@@ -189,7 +198,8 @@ pub struct Hold {
 }
 
 /// Units are held, durably.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Wire)]
+#[wire(crate = crate)]
 pub struct Held {
     /// Confirm or release it by this.
     pub hold: HoldId,
@@ -200,21 +210,26 @@ pub struct Held {
 }
 
 /// Make a hold a sale.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[remote(crate = crate, name = "escrow.Confirm", class = looked_up, idempotent,
+         reply = Result<Settled, Refusal>)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Confirm {
     /// Which.
     pub hold: HoldId,
 }
 
 /// Give a hold's units back.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[remote(crate = crate, name = "escrow.Release", class = looked_up, idempotent,
+         reply = Result<Settled, Refusal>)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Release {
     /// Which.
     pub hold: HoldId,
 }
 
 /// A hold's life has ended as asked, durably. Asking again gives the same answer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Wire)]
+#[wire(crate = crate)]
 pub struct Settled {
     /// Which.
     pub hold: HoldId,
@@ -223,14 +238,17 @@ pub struct Settled {
 }
 
 /// One node's view of a pool: its own rows exactly, the others as it last heard.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[remote(crate = crate, name = "escrow.ShowPool", class = looked_up, idempotent,
+         reply = Result<PoolView, Refusal>)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShowPool {
     /// Which.
     pub pool: PoolName,
 }
 
 /// One node's view of a pool.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Wire)]
+#[wire(crate = crate)]
 pub struct PoolView {
     /// What it is.
     pub spec: PoolSpec,
@@ -247,14 +265,17 @@ pub struct PoolView {
 }
 
 /// One node's row of a pool, exact and durable: for the audit.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[remote(crate = crate, name = "escrow.ReadRow", class = looked_up, idempotent,
+         reply = Result<Row, Refusal>)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReadRow {
     /// Which.
     pub pool: PoolName,
 }
 
 /// A node's rows in the matrix of a pool (all cumulative, all monotone but `held` and `available`).
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, Wire)]
+#[wire(crate = crate)]
 pub struct Row {
     /// Rises with every change of the row. Two equal readings frame an interval without change.
     pub version: u64,
@@ -279,7 +300,8 @@ pub struct Row {
 }
 
 /// What a node counted since it started. For people; no invariant rests on it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, Wire)]
+#[wire(crate = crate)]
 pub struct Tallies {
     /// Holds granted.
     pub held: u64,
@@ -298,7 +320,8 @@ pub struct Tallies {
 }
 
 /// Whether a node may spend the rights on its disk.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, Wire)]
+#[wire(crate = crate)]
 pub enum Standing {
     /// Its peers have not yet said that its disk is the latest.
     #[default]
@@ -311,7 +334,9 @@ pub enum Standing {
 
 /// Say, as an operator, what a restored node had sold of a pool. Its rights are then what it was
 /// minted and granted, less what its peers have accepted from it, less this.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[remote(crate = crate, name = "escrow.AttestPool", class = looked_up, audience = "operators", idempotent,
+         reply = Result<PoolAttested, Refusal>)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AttestPool {
     /// Of which pool.
     pub pool: PoolName,
@@ -322,7 +347,8 @@ pub struct AttestPool {
 }
 
 /// A restored node may spend again.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Wire)]
+#[wire(crate = crate)]
 pub struct PoolAttested {
     /// Of which pool.
     pub pool: PoolName,
@@ -331,7 +357,8 @@ pub struct PoolAttested {
 }
 
 /// Why something was not done. A normal answer: nothing was changed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Wire)]
+#[wire(crate = crate)]
 pub enum Refusal {
     /// No pool of this name.
     NoSuchPool(PoolName),
@@ -450,7 +477,8 @@ impl fmt::Display for Refusal {
 // ---- between nodes -----------------------------------------------------------------------------
 
 /// What a node says of itself so that others can level rights and know when all is sold.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, Wire)]
+#[wire(crate = crate)]
 pub struct Figures {
     /// Units sold there, ever. Monotone: an old message can only under-state it.
     pub consumed: u64,
@@ -465,7 +493,8 @@ pub struct Figures {
 /// All that one node has to say to another about one pool. One level-triggered message: every number
 /// in it is cumulative or the latest, so loss, duplication, reordering and late arrival are harmless,
 /// and it is sent again until the other's own message shows that it arrived.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Wire)]
+#[wire(crate = crate)]
 pub struct Level {
     /// What the pool is, so that a node that does not know it yet learns it.
     pub spec: PoolSpec,
@@ -482,7 +511,8 @@ pub struct Level {
 }
 
 /// Each second a node tells its peers how far its disk has come; they remember the highest, durably.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Wire)]
+#[wire(crate = crate)]
 pub struct Beat {
     /// The sender's data.
     pub store: StoreId,
@@ -495,7 +525,8 @@ pub struct Beat {
 }
 
 /// The highest durable commit number that the sender has ever seen of the receiver's store.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Wire)]
+#[wire(crate = crate)]
 pub struct Witnessed {
     /// The receiver's data.
     pub store: StoreId,
@@ -509,7 +540,8 @@ pub struct Witnessed {
 }
 
 /// A restored node asks every peer to stop believing its earlier lives, and what they know of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Wire)]
+#[wire(crate = crate)]
 pub struct Disown {
     /// Lives before this one are over: their grants are refused from now on.
     pub before: Incarnation,
@@ -518,7 +550,8 @@ pub struct Disown {
 }
 
 /// What a peer knows of a restored node's pool, after refusing its earlier lives durably.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Wire)]
+#[wire(crate = crate)]
 pub struct Disowned {
     /// The life that asked.
     pub before: Incarnation,
@@ -539,7 +572,8 @@ pub struct Disowned {
 }
 
 /// What nodes tell each other. Each is idempotent and sent again until it is no longer needed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Wire)]
+#[wire(crate = crate)]
 pub enum PeerMessage {
     /// Rights, needs and figures of one pool.
     Level(Level),
@@ -565,44 +599,5 @@ impl PeerMessage {
     }
 }
 
-macro_rules! remote {
-    ($($ty:ty => $name:literal, idempotent: $idem:literal, $audience:ident, $reply:ty, $class:expr;)*) => {$(
-        impl actix::Message for $ty {
-            type Result = $reply;
-        }
-        impl Remote for $ty {
-            const NAME: &'static str = $name;
-            const IDEMPOTENT: bool = $idem;
-            const AUDIENCE: Audience = Audience::$audience;
-            type Reply = $reply;
-            fn class(&self) -> Option<&DataClass> {
-                let of: fn(&Self) -> Option<&DataClass> = $class;
-                of(self)
-            }
-        }
-    )*};
-}
-
-remote! {
-    CreatePool => "escrow.CreatePool", idempotent: true, Operators, Result<PoolCreated, Refusal>, |m| Some(&m.class);
-    Hold => "escrow.Hold", idempotent: true, Everyone, Result<Held, Refusal>, |_| None;
-    Confirm => "escrow.Confirm", idempotent: true, Everyone, Result<Settled, Refusal>, |_| None;
-    Release => "escrow.Release", idempotent: true, Everyone, Result<Settled, Refusal>, |_| None;
-    ShowPool => "escrow.ShowPool", idempotent: true, Everyone, Result<PoolView, Refusal>, |_| None;
-    ReadRow => "escrow.ReadRow", idempotent: true, Everyone, Result<Row, Refusal>, |_| None;
-    AttestPool => "escrow.AttestPool", idempotent: true, Operators, Result<PoolAttested, Refusal>, |_| None;
-}
-
 /// The stable name of [`PeerMessage`] on the wire. It is told, never asked: it has no reply.
 pub const PEER_MESSAGE: &str = "escrow.Peer";
-
-macro_rules! laid_out {
-    ($($ty:ident)*) => { $(impl rhumb_core::Wire for $ty {
-        const LAYOUT: u64 = rhumb_core::wire::Layout::of(concat!("escrow ", stringify!($ty))).finish();
-    })* };
-}
-
-laid_out! {
-    CreatePool PoolCreated Hold Held Confirm Release Settled ShowPool PoolView ReadRow Row AttestPool
-    PoolAttested Refusal PeerMessage
-}

@@ -1,1 +1,4 @@
+//! The macros, used as a user would.
 
+mod actors;
+mod growth;

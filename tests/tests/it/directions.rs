@@ -13,7 +13,11 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("rhumb-topology", &["rhumb-core"]),
         ("rhumb-transport", &["rhumb-core"]),
         ("rhumb-storage", &["rhumb-core"]),
-        ("rhumb-actors", &["rhumb-core", "rhumb-topology", "rhumb-transport", "rhumb-storage"]),
+        ("rhumb-derive", &[]),
+        (
+            "rhumb-actors",
+            &["rhumb-core", "rhumb-derive", "rhumb-topology", "rhumb-transport", "rhumb-storage"],
+        ),
         ("rhumb", &["rhumb-core", "rhumb-topology", "rhumb-transport", "rhumb-storage", "rhumb-actors"]),
         ("rhumb-examples", &["rhumb"]),
         (
