@@ -43,6 +43,9 @@ pub const MAX_NAME_BYTES: usize = 255;
 /// Bytes of a target at most.
 pub const MAX_TARGET_BYTES: usize = 512;
 
+/// The longest deadline that a frame can say; a longer one is sent as this.
+pub const MAX_DEADLINE: Duration = Duration::from_millis(u32::MAX as u64);
+
 const MAGIC: u16 = 0x5268;
 const VERSION: u8 = 1;
 const CRC_AT: usize = 68;

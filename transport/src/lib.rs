@@ -9,7 +9,8 @@
 //!   connection generation; an old generation has failed before a new one is used; every call ends,
 //!   at the latest at its deadline; every queue is bounded.
 //!
-//! Pure modules come first; what touches sockets is in [`quic`].
+//! Pure modules decide; what touches sockets is in [`quic`]. [`in_process`] is a mesh without them, for
+//! tests of what stands upon transport.
 
 pub mod answer;
 pub mod backoff;
@@ -19,6 +20,7 @@ pub mod envelope;
 pub mod error;
 pub mod hello;
 pub mod identity;
+pub mod in_process;
 pub mod inbound;
 pub mod lanes;
 mod link;

@@ -9,7 +9,7 @@ use rhumb_core::{DataClass, Delivery, Direction, Fault, FaultKind, GateRefusal, 
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Link, Queued, Waiter, Wire};
+use super::{Link, Queued, Waiter, Wire, expiry};
 use crate::envelope::{Frame, FrameKind, MAX_HEAD, MAX_NAME_BYTES, MAX_TARGET_BYTES};
 use crate::lanes::{NotQueued, Weight, lane_of};
 use crate::message::{Kind, Reply, Request};
@@ -18,7 +18,7 @@ use crate::pending::NotTaken;
 impl<W: Wire> Link<W> {
     /// Asks and waits. `pair` chooses the lane.
     pub(crate) async fn ask(self: &Arc<Self>, pair: u64, request: Request) -> Result<Reply, Fault> {
-        let expires = Instant::now() + request.headers.deadline;
+        let expires = expiry(request.headers.deadline);
         let kind = if request.kind == Kind::Post { FrameKind::Post } else { FrameKind::Ask };
         let frame = self.frame(kind, request)?;
         let (waiter, mut answer) = oneshot::channel();
@@ -44,7 +44,7 @@ impl<W: Wire> Link<W> {
 
     /// Tells, without waiting: queued, or a fault.
     pub(crate) fn tell(self: &Arc<Self>, pair: u64, request: Request) -> Result<(), Fault> {
-        let expires = Instant::now() + request.headers.deadline;
+        let expires = expiry(request.headers.deadline);
         let frame = self.frame(FrameKind::Tell, request)?;
         if frame.len() > self.node.settings.max_frame {
             return self.tell_large(frame, expires);

@@ -27,7 +27,7 @@ use tracing::debug;
 use crate::answer::Cancelled;
 use crate::control::{ControlMessage, MAX_CANCELS};
 use crate::counts::Counters;
-use crate::envelope::{Frame, FrameKind};
+use crate::envelope::{Frame, FrameKind, MAX_DEADLINE};
 use crate::hello::Agreement;
 use crate::inbound::Inbound;
 use crate::lanes::LaneQueue;
@@ -79,6 +79,11 @@ impl Node {
         let (draining, counters) = (AtomicBool::new(false), Counters::default());
         Self { region, gate, inbound, settings, draining, counters }
     }
+}
+
+/// When a call with so much time expires.
+pub(crate) fn expiry(deadline: Duration) -> Instant {
+    Instant::now() + deadline.min(MAX_DEADLINE)
 }
 
 /// A frame that waits on a lane.

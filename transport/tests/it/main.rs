@@ -1,8 +1,9 @@
-//! Two and three transports in one process, over real sockets.
+//! Two and three transports in one process, over real sockets, and over none.
 
 mod calls;
 mod ends;
 mod identity;
+mod in_process;
 mod mesh;
 mod order;
 mod raw;
