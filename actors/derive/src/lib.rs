@@ -90,7 +90,7 @@ pub fn remote_actor(args: TokenStream, item: TokenStream) -> TokenStream {
 /// ```text
 /// protocol! {
 ///     /// A customer's cart.
-///     pub Carts = "cart", class = "inventory": Add, Remove;
+///     pub Carts = "cart", class "inventory": Add, Remove;
 /// }
 /// ```
 ///

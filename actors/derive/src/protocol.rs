@@ -9,7 +9,7 @@ use syn::{Attribute, Error, Ident, LitStr, Path, Result, Token, Type, Visibility
 
 use crate::{actor, args, rules};
 
-const HOW: &str = "a protocol is `pub Carts = \"cart\", class = \"inventory\": Add, Remove;`";
+const HOW: &str = "a protocol is `pub Carts = \"cart\", class \"inventory\": Add, Remove;`";
 
 /// One protocol.
 struct Protocol {
@@ -57,7 +57,7 @@ fn protocol(input: ParseStream<'_>) -> Result<Protocol> {
     if key != "class" {
         return Err(Error::new(key.span(), format!("the class comes behind the name; {HOW}")));
     }
-    let class = rules::class(args::text(input, &key, "class = \"inventory\"")?)?;
+    let class = rules::class(input.parse().map_err(wrong)?)?;
     input.parse::<Token![:]>().map_err(wrong)?;
     let mut messages = Vec::new();
     loop {

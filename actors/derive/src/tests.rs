@@ -292,22 +292,23 @@ fn an_actor_is_declared_on_its_impl_of_actor() {
 
 #[test]
 fn a_protocol_has_a_name_a_class_and_messages() {
-    let how = "a protocol is `pub Carts = \"cart\", class = \"inventory\": Add, Remove;`";
+    let how = "a protocol is `pub Carts = \"cart\", class \"inventory\": Add, Remove;`";
     for wrong in [
         quote!(),
         quote!(pub Carts),
         quote!(Carts = "cart": Add;),
-        quote!(Carts = "cart", class = "inventory";),
-        quote!(Carts = "cart", class = "inventory":;),
-        quote!(Carts = "cart", class = "inventory": Add),
+        quote!(Carts = "cart", class "inventory";),
+        quote!(Carts = "cart", class "inventory":;),
+        quote!(Carts = "cart", class = "inventory": Add;),
+        quote!(Carts = "cart", class "inventory": Add),
         quote!(Carts = "cart", residence = "inventory": Add;),
     ] {
         let said = refused(protocol::expand(wrong.clone()));
         assert!(said.ends_with(how), "{wrong}: {said}");
     }
-    let said = refused(protocol::expand(quote!(Carts = "cart", class = "Inventory": Add;)));
+    let said = refused(protocol::expand(quote!(Carts = "cart", class "Inventory": Add;)));
     assert!(said.starts_with("\"Inventory\" is not a data class"), "{said}");
-    let said = refused(protocol::expand(quote!(Carts = "cart", class = "a": Add, Add;)));
+    let said = refused(protocol::expand(quote!(Carts = "cart", class "a": Add, Add;)));
     assert_eq!(said, "`Add` is listed twice");
 }
 

@@ -49,7 +49,7 @@ impl Handler<Label> for Cart {
 protocol! {
     crate = crate;
     /// What a window can be asked.
-    pub(super) Windows = "window", class = "control": Show, Label;
+    pub(super) Windows = "window", class "control": Show, Label;
 }
 
 struct Window;
