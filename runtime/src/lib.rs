@@ -1,15 +1,28 @@
 //! Rhumb: a runtime for services that live in many regions at once.
 //!
-//! The rooms below this one decide; here they are put together: a node's [`supervisor`], the [`mesh`]
-//! through which its actors call those of other nodes, the [`client`] for programs outside, and the
-//! program `rhumb` ([`cli`]).
+//! A program declares messages ([`remote`]) and actors ([`remote_actor`], [`host::home::Host`]), and
+//! calls them by address ([`mesh::MeshAddr`]) wherever they live: `use rhumb::prelude::*`. Three ways to
+//! have a mesh to call: host actors in a node of one (`supervisor::Supervisor`), call it from outside
+//! ([`client`]), or have several regions inside a test ([`testing`]).
+//!
+//! The rooms below this one decide; here they are put together, and here stands what actix leaves to
+//! be done for actors ([`host`]) and the program `rhumb` (`cli`).
+//!
+//! # Features
+//!
+//! * `rocks` (default): nodes, with their RocksDB, and the program.
+//! * `client`: what is there without `rocks`, named so that a manifest says what it is for: messages,
+//!   actors, the client and the mesh inside a test. It compiles no RocksDB.
+
+// What `#[remote]` and its like write says `::rhumb`, here too.
+extern crate self as rhumb;
 
 pub mod client;
 pub mod clock;
-pub mod http;
-pub mod load;
+pub mod host;
 pub mod mesh;
-pub mod settings;
+pub mod prelude;
+pub mod testing;
 
 #[cfg(feature = "rocks")]
 pub mod cli;
@@ -18,8 +31,15 @@ pub mod demo;
 #[cfg(feature = "rocks")]
 pub mod dev;
 #[cfg(feature = "rocks")]
+pub mod http;
+#[cfg(feature = "rocks")]
+pub mod load;
+#[cfg(feature = "rocks")]
+pub mod settings;
+#[cfg(feature = "rocks")]
 pub mod supervisor;
 
+pub use rhumb_actors::{Wire, __private, grows, protocol, remote, remote_actor};
 /// What `EscrowRegion` can be asked, and its answers.
 pub use rhumb_actors::escrow::messages as escrow;
 /// Seeded randomness.

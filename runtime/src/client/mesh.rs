@@ -9,14 +9,15 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::try_join_all;
 use rhumb_actors::remote::Remote;
-use rhumb_core::{DataClass, Fault, FaultKind, NodeId};
+use rhumb_core::{DataClass, Fault, FaultKind, NodeId, Region};
 use rhumb_transport::{
-    Client, ConnectError, Credentials, CredentialsError, Expect, Headers, Reply, Request, TransportSettings,
-    decode, encode,
+    Client, ConnectError, Credentials, CredentialsError, Expect, Headers, Peer, Reply, Request,
+    TransportSettings,
 };
 use thiserror::Error;
 use tokio::sync::OnceCell;
@@ -24,6 +25,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Ask;
 use super::directory::Directory;
+use crate::mesh::body::{pack, unpack};
+use crate::mesh::{Carrier, Mesh};
 
 /// Why there is no client.
 #[derive(Debug, Error)]
@@ -98,6 +101,35 @@ impl MeshClient {
         try_join_all(each).await.map(drop)
     }
 
+    /// The mesh, for calling actors by address: see [`Mesh`](crate::mesh::Mesh).
+    #[must_use]
+    pub fn mesh(self: &Arc<Self>) -> Mesh {
+        Mesh::of_program(self.region().clone(), self.nodes(), Carrier::Client(Arc::clone(self)))
+    }
+
+    /// The region in which its certificate places it.
+    #[must_use]
+    pub fn region(&self) -> &Region {
+        &self.credentials.principal().region
+    }
+
+    /// The nodes, by name.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<NodeId> {
+        self.directory.nodes().iter().map(|(node, _)| node.clone()).collect()
+    }
+
+    /// A connected node, as its HELLO and certificate describe it.
+    pub(crate) fn peer(&self, node: &NodeId) -> Option<Arc<Peer>> {
+        self.nodes.get(node)?.get()?.peer()
+    }
+
+    /// Asks a node, until the deadline in the headers.
+    pub(crate) async fn call(&self, node: &NodeId, request: Request) -> Result<Reply, Fault> {
+        let until = Instant::now() + request.headers.deadline;
+        self.send(node, request, until).await
+    }
+
     /// The nodes that it may ask.
     #[must_use]
     pub fn directory(&self) -> &Directory {
@@ -145,12 +177,10 @@ impl Ask for MeshClient {
         deadline: Duration,
     ) -> Result<M::Reply, Fault> {
         let until = Instant::now() + deadline;
-        let decode_fault = |reason: String| FaultKind::Decode { name: M::NAME.into(), reason };
-        let body = encode(message).map_err(|e| Fault::not_sent(decode_fault(e.to_string())))?;
         let class = message.class().cloned().unwrap_or_else(DataClass::control);
-        let request = Request::ask(M::NAME, class, body, Headers::within(deadline));
+        let request = Request::ask(M::NAME, class, pack(M::NAME, message)?, Headers::within(deadline));
         let reply = self.send(node, request, until).await?;
-        decode(&reply.body).map_err(|e| Fault::ran(decode_fault(format!("its reply: {e}"))))
+        unpack(M::NAME, &reply.body).map_err(Fault::ran)
     }
 }
 

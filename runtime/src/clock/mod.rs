@@ -23,8 +23,16 @@ pub struct NodeClock {
 #[derive(Debug)]
 struct Inner {
     hybrid: HybridClock,
-    started: Instant,
+    source: Source,
     offset_ms: AtomicI64,
+}
+
+#[derive(Debug)]
+enum Source {
+    /// The operating system's clocks.
+    System(Instant),
+    /// Tokio's clock, which a test may drive, from this wall time on.
+    Tokio { started: tokio::time::Instant, wall_ms: u64 },
 }
 
 impl NodeClock {
@@ -34,10 +42,27 @@ impl NodeClock {
     pub fn new(ceiling: HybridTime, max_offset: Duration) -> Self {
         let inner = Inner {
             hybrid: HybridClock::new(ceiling, max_offset),
-            started: Instant::now(),
+            source: Source::System(Instant::now()),
             offset_ms: offset().into(),
         };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// A clock for users' tests: it goes as tokio's does, so a test drives it by letting tokio's time
+    /// pass, and it can be skewed. It has no ceiling, since nothing survives a test.
+    #[must_use]
+    pub fn for_tests(wall_ms: u64, max_offset: Duration) -> Self {
+        let inner = Inner {
+            hybrid: HybridClock::new(HybridTime::new((1 << 48) - 1, 0), max_offset),
+            source: Source::Tokio { started: tokio::time::Instant::now(), wall_ms },
+            offset_ms: AtomicI64::new(0),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Lets a test's clock be this far ahead of (or behind) tokio's from now on.
+    pub(crate) fn skew(&self, ms: i64) {
+        self.inner.offset_ms.store(ms, Ordering::Relaxed);
     }
 
     /// The present time, for a machine. Hybrid time stands still (it never goes back) in the rare case
@@ -45,7 +70,7 @@ impl NodeClock {
     #[must_use]
     pub fn now(&self) -> Now {
         let hybrid = self.inner.hybrid.tick(self.wall_millis()).unwrap_or_else(|_| self.inner.hybrid.last());
-        Now { hybrid, mono: Mono(self.inner.started.elapsed()) }
+        Now { hybrid, mono: Mono(self.inner.source.elapsed()) }
     }
 
     /// Takes a peer's time into account.
@@ -77,7 +102,23 @@ impl NodeClock {
     }
 
     fn wall_millis(&self) -> u64 {
-        shifted(wall_millis(), self.inner.offset_ms.load(Ordering::Relaxed))
+        shifted(self.inner.source.wall_millis(), self.inner.offset_ms.load(Ordering::Relaxed))
+    }
+}
+
+impl Source {
+    fn elapsed(&self) -> Duration {
+        match self {
+            Self::System(started) => started.elapsed(),
+            Self::Tokio { started, .. } => started.elapsed(),
+        }
+    }
+
+    fn wall_millis(&self) -> u64 {
+        match self {
+            Self::System(_) => wall_millis(),
+            Self::Tokio { started, wall_ms } => wall_ms + started.elapsed().as_millis() as u64,
+        }
     }
 }
 

@@ -1,104 +1,323 @@
-//! Calling actors of other nodes by message type: encode, send, decode.
+//! The mesh as seen from one node: where actors live, and how they are called.
 //!
-//! * It decides: which class a message travels under, when the caller does not say.
-//! * It never does: retry, or let a call wait without a deadline.
+//! * It decides: what goes with a call ([`Call`]), whether it may be made (its class, its chain, its
+//!   deadline), and where it goes.
+//! * It never does: retry, let a call wait without a deadline, or pass a message on: it goes to the
+//!   actor's node directly, or not at all.
 //! * Invariant: every call ends with the reply or a typed fault.
 
+pub mod address;
+pub(crate) mod body;
+pub(crate) mod dispatch;
+mod place;
+pub mod recipient;
+pub mod registry;
+mod service;
+pub mod watch;
+
+use std::cell::RefCell;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use rhumb_actors::remote::Remote;
-use rhumb_core::{DataClass, Fault, FaultKind, NodeId};
-use rhumb_transport::{Headers, Request, Transport, decode, encode};
+use rhumb_actors::remote::{Addressed, Remote};
+use rhumb_core::wire::Wire;
+use rhumb_core::{DataClass, Epoch, Fault, FaultKind, HybridTime, NodeId, Region};
+use rhumb_topology::Founding;
+use rhumb_topology::policy::PolicySnapshot;
+use rhumb_transport::in_process::{ClientPort, Port};
+use rhumb_transport::{Answer, Headers, Peer, Reply, Request, Transport};
 use serde::Serialize;
 
+use self::body::{pack, unpack};
+use self::place::Places;
+use crate::client::MeshClient;
 use crate::clock::NodeClock;
+use crate::host::id::ActorId;
+use crate::host::{Call, Hosts};
 
-pub mod registry;
+pub use address::{Ask, Broadcast, MeshAddr, Tell};
+pub(crate) use service::serve;
+pub use watch::{Seen, Watch};
 
-/// The other nodes, as actors here see them. Cloneable; all clones are one mesh.
+/// What carries messages to other nodes.
+#[derive(Clone)]
+pub enum Carrier {
+    /// QUIC with mutual TLS.
+    Quic(Transport),
+    /// The network inside one process, for tests.
+    InProcess(Port),
+    /// That of a program in the same process that only calls.
+    InProcessClient(ClientPort),
+    /// A program's connections to the nodes.
+    Client(Arc<MeshClient>),
+}
+
+impl Carrier {
+    async fn ask(&self, to: &NodeId, pair: u64, request: Request) -> Result<Reply, Fault> {
+        match self {
+            Self::Quic(transport) => transport.ask(to, pair, request).await,
+            Self::InProcess(port) => port.ask(to, pair, request).await,
+            Self::InProcessClient(port) => port.ask_in_order(to, pair, request).await,
+            Self::Client(client) => client.call(to, request).await,
+        }
+    }
+
+    fn tell(&self, to: &NodeId, pair: u64, request: Request) -> Result<(), Fault> {
+        match self {
+            Self::Quic(transport) => transport.tell(to, pair, request),
+            Self::InProcess(port) => port.tell(to, pair, request),
+            Self::Client(_) | Self::InProcessClient(_) => {
+                let why = "a program that only calls tells no services".to_owned();
+                Err(Fault::not_sent(FaultKind::Unauthorized(why)))
+            }
+        }
+    }
+
+    fn peer(&self, node: &NodeId) -> Option<Arc<Peer>> {
+        match self {
+            Self::Quic(transport) => transport.peer(node),
+            Self::InProcess(port) => port.peer(node),
+            Self::InProcessClient(port) => port.peer(node),
+            Self::Client(client) => client.peer(node),
+        }
+    }
+}
+
+/// How this side finds an actor's node.
+enum Whereabouts {
+    /// It knows the founding list and the policy.
+    Known(Places),
+    /// It asks one of these nodes.
+    Asked(Vec<NodeId>),
+}
+
+/// The mesh, as seen from one node, or from a program that only calls. Cloneable; all clones are one.
 #[derive(Clone)]
 pub struct Mesh {
-    transport: Arc<OnceLock<Transport>>,
-    clock: NodeClock,
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    region: Region,
+    /// None for a program that only calls.
+    here: Option<NodeId>,
+    places: Whereabouts,
+    clock: Option<NodeClock>,
+    carrier: OnceLock<Carrier>,
+    hosts: OnceLock<Arc<Hosts>>,
+    epoch: OnceLock<Epoch>,
+    watches: service::Watches,
+}
+
+thread_local! {
+    /// The mesh in which a message is being decoded: addresses in it belong there.
+    static DECODING: RefCell<Option<Mesh>> = const { RefCell::new(None) };
 }
 
 impl Mesh {
-    /// A mesh whose transport is not bound yet: until then every call is `Unreachable`.
+    /// The mesh as seen from node `here`. Until its carrier is bound, every call to another node is
+    /// `Unreachable`.
     #[must_use]
-    pub fn new(clock: NodeClock) -> Self {
-        Self { transport: Arc::default(), clock }
+    pub fn new(here: NodeId, founding: Founding, policy: Arc<PolicySnapshot>, clock: NodeClock) -> Self {
+        let places = Whereabouts::Known(Places { founding, policy });
+        Self::of(here.region.clone(), Some(here), places, Some(clock))
     }
 
-    /// The transport is bound.
-    pub fn bound(&self, transport: Transport) {
-        assert!(self.transport.set(transport).is_ok(), "a mesh is bound once");
+    /// The mesh as a program in this region sees it that can call actors on these nodes, and hosts none.
+    pub(crate) fn of_program(region: Region, nodes: Vec<NodeId>, carrier: Carrier) -> Self {
+        let mesh = Self::of(region, None, Whereabouts::Asked(nodes), None);
+        mesh.bound(carrier);
+        mesh
     }
 
-    /// The transport, once it is bound.
+    fn of(region: Region, here: Option<NodeId>, places: Whereabouts, clock: Option<NodeClock>) -> Self {
+        let inner = Inner {
+            region,
+            here,
+            places,
+            clock,
+            carrier: OnceLock::new(),
+            hosts: OnceLock::new(),
+            epoch: OnceLock::new(),
+            watches: service::Watches::default(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The carrier is bound.
+    pub fn bound(&self, carrier: Carrier) {
+        assert!(self.inner.carrier.set(carrier).is_ok(), "a mesh is bound once");
+    }
+
+    /// The actor types that this node hosts, and the epoch of their instances.
+    pub fn hosts(&self, hosts: Arc<Hosts>, epoch: Epoch) {
+        assert!(self.inner.epoch.set(epoch).is_ok(), "a mesh is given its hosts once");
+        assert!(self.inner.hosts.set(hosts).is_ok(), "a mesh is given its hosts once");
+    }
+
+    /// This node; none for a program that only calls.
+    #[must_use]
+    pub fn node(&self) -> Option<&NodeId> {
+        self.inner.here.as_ref()
+    }
+
+    /// This side's region.
+    #[must_use]
+    pub fn region(&self) -> &Region {
+        &self.inner.region
+    }
+
+    /// The life of this node; zero before it hosts anything.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.inner.epoch.get().copied().unwrap_or(Epoch(0))
+    }
+
+    /// The present hybrid time; zero for a program that only calls: it has no clock in the mesh.
+    #[must_use]
+    pub fn hybrid(&self) -> HybridTime {
+        self.inner.clock.as_ref().map_or(HybridTime::ZERO, |clock| clock.now().hybrid)
+    }
+
+    /// Whether what was learnt under one class may go on under another.
+    pub(crate) fn no_less_strict(&self, class: &DataClass, than: &DataClass) -> bool {
+        match &self.inner.places {
+            Whereabouts::Known(places) => places.policy.no_less_strict(class, than),
+            Whereabouts::Asked(_) => class == than,
+        }
+    }
+
+    /// The actor with this key. It names an identity and not a place: it costs nothing, and cannot
+    /// fail before it is called.
+    #[must_use]
+    pub fn actor<A: Addressed>(&self, key: impl ToString) -> MeshAddr<A> {
+        MeshAddr::new(ActorId::new(A::TYPE, None, &key.to_string()), Some(self.clone()))
+    }
+
+    /// The actor with this name. A name is a key that people chose.
+    #[must_use]
+    pub fn named<A: Addressed>(&self, name: &str) -> MeshAddr<A> {
+        self.actor(name)
+    }
+
+    /// The only actor of its type in the mesh.
+    #[must_use]
+    pub fn singleton<A: Addressed>(&self) -> MeshAddr<A> {
+        self.actor("")
+    }
+
+    /// The actor with this key that lives strictly in a region: never elsewhere, also when the region
+    /// cannot be reached. It is another one than the actor with the same key elsewhere.
+    #[must_use]
+    pub fn actor_in<A: Addressed>(&self, region: &Region, key: impl ToString) -> MeshAddr<A> {
+        MeshAddr::new(ActorId::new(A::TYPE, Some(region.clone()), &key.to_string()), Some(self.clone()))
+    }
+
+    /// What the node hosts, if it hosts actors.
+    #[must_use]
+    pub fn hosted(&self) -> Option<&Arc<Hosts>> {
+        self.inner.hosts.get()
+    }
+
+    /// The transport, once it is bound, where it is QUIC.
     #[must_use]
     pub fn transport(&self) -> Option<&Transport> {
-        self.transport.get()
+        match self.inner.carrier.get()? {
+            Carrier::Quic(transport) => Some(transport),
+            Carrier::InProcess(_) | Carrier::InProcessClient(_) | Carrier::Client(_) => None,
+        }
     }
 
-    /// Asks the actor that serves `M` on another node. Gives the reply and the class of the data in it.
+    /// Asks the service of another node that serves `M`. Gives the reply and the class of the data in
+    /// it.
     ///
     /// # Errors
     /// A typed fault that says whether the handler may have run.
-    pub async fn ask<M: Remote>(
+    pub async fn ask_node<M: Remote>(
         &self,
         to: &NodeId,
         message: &M,
         class: DataClass,
         within: Duration,
     ) -> Result<(M::Reply, DataClass), Fault> {
-        let request = Request::ask(M::NAME, class, self.encoded(M::NAME, message)?, self.headers(within));
-        let reply = self.ready(to)?.ask(to, lane_of(M::NAME), request).await?;
-        // A peer whose clock is too far ahead is not believed; its answer is still an answer.
-        self.clock.merge(reply.hybrid).ok();
-        Ok((decoded(M::NAME, &reply.body)?, reply.class))
+        let body = pack(M::NAME, message)?;
+        let request = Request::ask(M::NAME, class, body, self.headers(within));
+        let reply = self.carrier(to)?.ask(to, registry::fnv(M::NAME.bytes()), request).await?;
+        let replied = unpack(M::NAME, self.received(&reply)).map_err(Fault::ran)?;
+        Ok((replied, reply.class))
     }
 
-    /// Tells the actor that serves `name` on another node; nobody waits.
+    /// Tells the service of another node that serves `name`; nobody waits.
     ///
     /// # Errors
     /// A typed fault: it was not sent.
-    pub fn tell<M: Serialize>(
+    pub fn tell_node<M: Wire + Serialize>(
         &self,
         to: &NodeId,
         name: &'static str,
         message: &M,
         class: DataClass,
     ) -> Result<(), Fault> {
-        let body = self.encoded(name, message)?;
-        let request = Request::tell(name, class, body, self.headers(Duration::from_secs(5)));
-        self.ready(to)?.tell(to, lane_of(name), request)
+        let headers = self.headers(Duration::from_secs(5));
+        let request = Request::tell(name, class, pack(name, message)?, headers);
+        self.carrier(to)?.tell(to, registry::fnv(name.bytes()), request)
+    }
+
+    /// Takes up a message for an actor of this node.
+    pub(crate) fn deliver(&self, from: &Arc<Peer>, request: Request, answer: Answer) {
+        dispatch::deliver(self, dispatch::Incoming { from: Some(Arc::clone(from)), request, answer });
+    }
+
+    /// The node of an actor.
+    async fn owner(&self, class: &DataClass, id: &ActorId) -> Result<NodeId, Fault> {
+        id.check()?;
+        match &self.inner.places {
+            Whereabouts::Known(places) => places.owner(id, class).cloned(),
+            Whereabouts::Asked(_) => self.locate(class, id).await,
+        }
+    }
+
+    /// The nodes of these regions.
+    fn nodes_in(&self, regions: &[Region]) -> Vec<NodeId> {
+        self.all_nodes().into_iter().filter(|node| regions.contains(&node.region)).collect()
+    }
+
+    fn all_nodes(&self) -> Vec<NodeId> {
+        match &self.inner.places {
+            Whereabouts::Known(places) => places.founding.nodes().to_vec(),
+            Whereabouts::Asked(nodes) => nodes.clone(),
+        }
     }
 
     fn headers(&self, within: Duration) -> Headers {
-        Headers { hybrid: self.clock.now().hybrid, ..Headers::within(within) }
+        Headers { hybrid: self.hybrid(), ..Headers::within(within) }
     }
 
-    fn encoded<M: Serialize>(&self, name: &str, message: &M) -> Result<bytes::Bytes, Fault> {
-        encode(message)
-            .map_err(|e| Fault::not_sent(FaultKind::Decode { name: name.to_owned(), reason: e.to_string() }))
-    }
-
-    fn ready(&self, to: &NodeId) -> Result<&Transport, Fault> {
+    fn carrier(&self, to: &NodeId) -> Result<&Carrier, Fault> {
         let unbound =
             || Fault::not_sent(FaultKind::Unreachable(format!("{to}: this node is still starting")));
-        self.transport.get().ok_or_else(unbound)
+        self.inner.carrier.get().ok_or_else(unbound)
     }
-}
 
-/// Decodes a reply. The handler has run, whatever its bytes say.
-fn decoded<T: serde::de::DeserializeOwned>(name: &str, body: &[u8]) -> Result<T, Fault> {
-    decode(body).map_err(|e| {
-        Fault::ran(FaultKind::Decode { name: format!("reply of {name}"), reason: e.to_string() })
-    })
-}
+    fn received<'a>(&self, reply: &'a Reply) -> &'a [u8] {
+        // A peer whose clock is too far ahead is not believed; its answer is still an answer.
+        if let Some(clock) = &self.inner.clock {
+            clock.merge(reply.hybrid).ok();
+        }
+        &reply.body
+    }
 
-/// The sender's half of a pair: messages of one name keep their order.
-fn lane_of(name: &str) -> u64 {
-    registry::fnv(name.bytes())
+    /// Decodes with this as the mesh of the addresses in the message.
+    fn decoding<T>(&self, decode: impl FnOnce() -> T) -> T {
+        let before = DECODING.replace(Some(self.clone()));
+        let decoded = decode();
+        DECODING.set(before);
+        decoded
+    }
+
+    /// The mesh in which this thread decodes a message or handles a call.
+    fn ambient() -> Option<Self> {
+        let decoding = DECODING.with_borrow(Clone::clone);
+        decoding.or_else(|| crate::host::call().map(|call: Call| call.mesh().clone()))
+    }
 }

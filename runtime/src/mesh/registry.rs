@@ -11,12 +11,15 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use rhumb_actors::remote::{Audience, Remote};
-use rhumb_core::{DataClass, Fault, FaultKind, Guarantee, Region, Role};
-use rhumb_transport::{Answer, Inbound, Kind, ManifestEntry, Peer, Reply, Request, decode, encode};
+use rhumb_core::{DataClass, Fault, FaultKind, Guarantee, Region};
+use rhumb_core::wire::Wire;
+use rhumb_transport::{Answer, Inbound, Kind, ManifestEntry, Peer, Reply, Request};
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::runtime::Handle;
 
+use super::body::{fingerprint, pack, unpack};
+use super::{Mesh, dispatch};
 use crate::clock::NodeClock;
 
 /// A message on its way into an actor.
@@ -49,6 +52,7 @@ type Handler = Box<dyn Fn(Arc<Peer>, Request) -> BoxFuture<'static, Result<Reply
 struct Entry {
     audience: Audience,
     version: u16,
+    fingerprint: u64,
     handler: Handler,
 }
 
@@ -61,13 +65,19 @@ pub struct Registry {
     clock: NodeClock,
     runtime: Handle,
     peer_changed: PeerChanged,
+    mesh: Option<Mesh>,
 }
 
 impl Registry {
     /// A registry whose handlers' futures run on the given runtime.
     #[must_use]
     pub fn new(clock: NodeClock, runtime: Handle, peer_changed: PeerChanged) -> Self {
-        Self { entries: BTreeMap::new(), clock, runtime, peer_changed }
+        Self { entries: BTreeMap::new(), clock, runtime, peer_changed, mesh: None }
+    }
+
+    /// Also takes what is meant for the actors that this mesh hosts here.
+    pub fn hosting(&mut self, mesh: Mesh) {
+        self.mesh = Some(mesh);
     }
 
     /// Serves `M`. The handler enqueues before it returns; its future gives the reply and its class.
@@ -92,12 +102,7 @@ impl Registry {
             let clock = clock.clone();
             Box::pin(async move {
                 let (reply, class) = answer.await?;
-                let body = encode(&reply).map_err(|e| {
-                    Fault::ran(FaultKind::Decode {
-                        name: format!("reply of {}", M::NAME),
-                        reason: e.to_string(),
-                    })
-                })?;
+                let body = pack(M::NAME, &reply).map_err(|fault| Fault::ran(fault.kind))?;
                 Ok(Reply {
                     class,
                     body,
@@ -107,7 +112,7 @@ impl Registry {
                 })
             })
         });
-        self.insert(M::NAME, Entry { audience: M::AUDIENCE, version: M::VERSION, handler: run })
+        self.insert(M::NAME, Entry { audience: M::AUDIENCE, version: M::VERSION, fingerprint: fingerprint::<M>(), handler: run })
     }
 
     /// Serves a told message of nodes, which has no reply.
@@ -120,21 +125,29 @@ impl Registry {
         handler: impl Fn(Call<M>) + Send + Sync + 'static,
     ) -> Result<(), ServedTwice>
     where
-        M: DeserializeOwned + Send + 'static,
+        M: Wire + DeserializeOwned + Send + 'static,
     {
         let run: Handler = Box::new(move |from, request| {
             let outcome = call::<M>(name, from, request).map(&handler);
             let ran = |()| Err(Fault::ran(FaultKind::Handler(format!("{name} is told, it has no reply"))));
             Box::pin(std::future::ready(outcome.and_then(ran)))
         });
-        self.insert(name, Entry { audience: Audience::Nodes, version: 1, handler: run })
+        self.insert(name, Entry { audience: Audience::Nodes, version: 1, fingerprint: M::LAYOUT, handler: run })
     }
 
-    /// What this node says in its HELLO that it serves.
+    /// What this node says in its HELLO that it serves: its own messages and those of its actors.
     #[must_use]
     pub fn manifest(&self) -> Vec<ManifestEntry> {
-        let each = self.entries.iter();
-        each.map(|(name, entry)| manifest_entry(name, entry.version)).collect()
+        let own = self.entries.iter().map(|(name, entry)| (*name, entry.version, entry.fingerprint));
+        let hosts = self.mesh.as_ref().and_then(Mesh::hosted);
+        let hosted = hosts.into_iter().flat_map(|hosts| hosts.all()).flat_map(|home| home.messages());
+        let all: BTreeMap<_, _> = own.chain(hosted).map(|entry| (entry.0, entry)).collect();
+        let entry = |(name, version, fingerprint): (&str, u16, u64)| ManifestEntry {
+            name: name.to_owned(),
+            version: version.into(),
+            fingerprint,
+        };
+        all.into_values().map(entry).collect()
     }
 
     fn insert(&mut self, name: &'static str, entry: Entry) -> Result<(), ServedTwice> {
@@ -148,17 +161,8 @@ impl Registry {
     fn find(&self, peer: &Peer, name: &str) -> Result<&Entry, Fault> {
         let entry = self.entries.get(name);
         let entry = entry.ok_or_else(|| Fault::not_sent(FaultKind::UnknownMessage(name.to_owned())))?;
-        let role = peer.principal.role;
-        let welcome = match entry.audience {
-            Audience::Everyone => true,
-            Audience::Nodes => role == Role::Node,
-            Audience::Operators => role == Role::Node || role == Role::Operator,
-        };
-        if welcome {
-            return Ok(entry);
-        }
-        let why = format!("{name} is not for a {role}; {} is one", peer.principal);
-        Err(Fault::not_sent(FaultKind::Unauthorized(why)))
+        dispatch::welcome(entry.audience, Some(peer), name)?;
+        Ok(entry)
     }
 }
 
@@ -166,6 +170,9 @@ impl Inbound for Registry {
     fn deliver(&self, from: &Arc<Peer>, request: Request, answer: Answer) {
         // A clock too far ahead is refused by the merge; what its node says is judged without it.
         self.clock.merge(request.headers.hybrid).ok();
+        if let (Some(_), Some(mesh)) = (&request.headers.target, &self.mesh) {
+            return mesh.deliver(from, request, answer);
+        }
         let kind = request.kind;
         let within = request.headers.deadline;
         let name = request.name.clone();
@@ -177,9 +184,9 @@ impl Inbound for Registry {
             let outcome = tokio::time::timeout(within, ran).await;
             match (kind, outcome) {
                 (Kind::Tell, _) => drop(answer),
-                (Kind::Ask, Ok(Ok(reply))) => answer.reply(reply),
-                (Kind::Ask, Ok(Err(fault))) => answer.fault(fault),
-                (Kind::Ask, Err(_)) => {
+                (Kind::Ask | Kind::Post, Ok(Ok(reply))) => answer.reply(reply),
+                (Kind::Ask | Kind::Post, Ok(Err(fault))) => answer.fault(fault),
+                (Kind::Ask | Kind::Post, Err(_)) => {
                     answer.fault(Fault::unknown(FaultKind::Deadline(format!("waiting for {name}"))));
                 }
             }
@@ -195,20 +202,12 @@ impl Inbound for Registry {
     }
 }
 
-/// What a HELLO says of one message. The fingerprint tells two layouts of one version apart; until
-/// layouts are derived from the types it is that of name and version (FNV-1a, 64 bits).
-fn manifest_entry(name: &str, version: u16) -> ManifestEntry {
-    let fingerprint = fnv(name.bytes().chain(version.to_be_bytes()));
-    ManifestEntry { name: name.to_owned(), version: version.into(), fingerprint }
-}
-
 /// FNV-1a over 64 bits.
 pub(super) fn fnv(bytes: impl Iterator<Item = u8>) -> u64 {
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
-fn call<M: DeserializeOwned>(name: &str, from: Arc<Peer>, request: Request) -> Result<Call<M>, Fault> {
-    let message = decode(&request.body)
-        .map_err(|e| Fault::not_sent(FaultKind::Decode { name: name.to_owned(), reason: e.to_string() }))?;
+fn call<M: Wire + DeserializeOwned>(name: &str, from: Arc<Peer>, request: Request) -> Result<Call<M>, Fault> {
+    let message = unpack(name, &request.body).map_err(Fault::not_sent)?;
     Ok(Call { from, message, within: request.headers.deadline, class: request.class })
 }

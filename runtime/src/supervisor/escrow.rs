@@ -34,7 +34,7 @@ impl World for EscrowWorld {
 
     fn tell(&self, to: &NodeId, message: PeerMessage) {
         let class = message.class();
-        if let Err(fault) = self.mesh.tell(to, PEER_MESSAGE, &message, class) {
+        if let Err(fault) = self.mesh.tell_node(to, PEER_MESSAGE, &message, class) {
             tracing::trace!(%to, %fault, "not told; it is said again");
         }
     }
@@ -50,7 +50,7 @@ impl World for EscrowWorld {
         async move {
             macro_rules! pass {
                 ($message:expr, $wrap:expr) => {
-                    match mesh.ask(&to, &$message, class, within).await {
+                    match mesh.ask_node(&to, &$message, class, within).await {
                         Ok((answer, class)) => Answered { outcome: Ok(answer.map($wrap)), class },
                         Err(fault) => Answered { outcome: Err(fault), class: DataClass::control() },
                     }

@@ -19,7 +19,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use rhumb_actors::escrow::book::Book;
-use rhumb_core::{Gate, Role};
+use rhumb_actors::remote::Hosted;
+use rhumb_core::{Epoch, Gate, Role};
 use rhumb_storage::hot::HotSettings;
 use rhumb_storage::{DataDir, Expect, Family, HotStore, Store};
 use rhumb_topology::policy::{PolicySnapshot, SignedPolicy};
@@ -27,7 +28,10 @@ use rhumb_transport::{Credentials, Identity, LinkState, Regions, Transport, Tran
 
 use crate::clock::now_millis;
 use crate::http;
-use crate::mesh::Mesh;
+use crate::host::arbiters::Arbiters;
+use crate::host::home::Host;
+use crate::host::{HostList, Hosts};
+use crate::mesh::{Carrier, Mesh};
 use crate::mesh::registry::Registry;
 use crate::settings::NodeConfig;
 pub use halt::Halt;
@@ -35,34 +39,59 @@ pub use report::RESTORED;
 
 /// How long an ordered stop may take.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
+/// How long one message may keep an arbiter before that is reported.
+const BLOCKED_AFTER: Duration = Duration::from_millis(100);
 /// How often peers' presence is told anew, so that a notice that was lost does no harm.
 const PRESENCE_EVERY: Duration = Duration::from_secs(1);
 
-/// Runs a node until `stop` resolves or it cannot go on.
+/// Runs a node that hosts only Rhumb's own actors, until `stop` resolves or it cannot go on.
 ///
 /// # Errors
 /// Why it could not start, or why it stopped by itself.
 pub async fn serve(config: NodeConfig, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
-    let halt = Halt::default();
-    tokio::pin!(stop);
-    let node = tokio::select! {
-        node = Node::start(config, halt.clone()) => node?,
-        () = &mut stop => return Ok(()),
-    };
-    tokio::select! {
-        () = &mut stop => {
-            tracing::info!("stopping");
-            node.stop().await
-        }
-        reason = halt.asked() => {
-            node.abandon();
-            anyhow::bail!("{reason}")
-        }
+    Supervisor::builder(config).run(stop).await
+}
+
+/// A node that is about to start.
+pub struct Builder {
+    config: NodeConfig,
+    hosts: HostList,
+}
+
+impl Builder {
+    /// Hosts actors of one more type.
+    #[must_use]
+    pub fn host<A: Hosted>(mut self, host: Host<A>) -> Self {
+        self.hosts.add(host);
+        self
+    }
+
+    /// Starts the node.
+    ///
+    /// # Errors
+    /// Why it cannot; among that an actor type that is hosted twice, or needed and not hosted.
+    pub async fn start(self) -> anyhow::Result<Supervisor> {
+        Supervisor::start(self.config, self.hosts, Halt::default()).await
+    }
+
+    /// Starts the node and runs it until `stop` resolves or it cannot go on.
+    ///
+    /// # Errors
+    /// Why it could not start, or why it stopped by itself.
+    pub async fn run(self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+        tokio::pin!(stop);
+        let node = tokio::select! {
+            node = self.start() => node?,
+            () = &mut stop => return Ok(()),
+        };
+        node.run(stop).await
     }
 }
 
 /// A running node.
-struct Node {
+pub struct Supervisor {
+    mesh: Mesh,
+    halt: Halt,
     transport: Transport,
     actors: actors::Actors,
     store: HotStore,
@@ -71,8 +100,38 @@ struct Node {
     _dir: DataDir,
 }
 
-impl Node {
-    async fn start(config: NodeConfig, halt: Halt) -> anyhow::Result<Self> {
+impl Supervisor {
+    /// A node with these settings, which hosts Rhumb's own actors and those that are added.
+    #[must_use]
+    pub fn builder(config: NodeConfig) -> Builder {
+        Builder { config, hosts: HostList::default() }
+    }
+
+    /// The mesh, as seen from this node.
+    #[must_use]
+    pub fn mesh(&self) -> &Mesh {
+        &self.mesh
+    }
+
+    /// Runs until `stop` resolves, and then stops in order; or until the node cannot go on.
+    ///
+    /// # Errors
+    /// Why it stopped by itself, or why its ordered stop failed.
+    pub async fn run(self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+        let halt = self.halt.clone();
+        tokio::select! {
+            () = stop => {
+                tracing::info!("stopping");
+                self.stop().await
+            }
+            reason = halt.asked() => {
+                self.abandon();
+                anyhow::bail!("{reason}")
+            }
+        }
+    }
+
+    async fn start(config: NodeConfig, hosts: HostList, halt: Halt) -> anyhow::Result<Self> {
         let me = config.me.clone();
         // Control store, identity.
         let expect = Expect { cluster: config.cluster, node: me.clone(), init: None };
@@ -94,7 +153,7 @@ impl Node {
         })?;
 
         // Actors.
-        let mesh = Mesh::new(clock.clone());
+        let mesh = Mesh::new(me.clone(), config.founding.clone(), Arc::clone(&policy), clock.clone());
         let book = Book::recover(
             me.clone(),
             config.founding.clone(),
@@ -119,7 +178,11 @@ impl Node {
                 told.peer_changed(node.clone(), up);
             }
         });
+        let arbiters = Arbiters::threads(arbiters(), BLOCKED_AFTER).await?;
+        mesh.hosts(Hosts::start(hosts, &mesh, arbiters)?, Epoch(life.0));
         let mut registry = Registry::new(clock.clone(), tokio::runtime::Handle::current(), peer_changed);
+        registry.hosting(mesh.clone());
+        crate::mesh::serve(&mut registry, &mesh)?;
         let regions: Vec<_> = config.founding.regions().into_iter().cloned().collect();
         escrow::serve(&mut registry, &escrow, &policy, regions.clone())?;
         let hello = Identity {
@@ -141,7 +204,7 @@ impl Node {
             Arc::new(registry),
         )
         .with_context(|| format!("QUIC on {}", config.node.listen))?;
-        mesh.bound(transport.clone());
+        mesh.bound(Carrier::Quic(transport.clone()));
         for (peer, address) in &config.peers {
             transport.add_peer(peer.clone(), *address);
         }
@@ -157,14 +220,18 @@ impl Node {
             http::serve(listener, Arc::new(report)),
         ];
         tracing::info!(node = %me, quic = %config.node.listen, admin = %config.node.admin, "serving");
-        Ok(Self { transport, actors, store, tasks, _dir: dir })
+        Ok(Self { mesh, halt, transport, actors, store, tasks, _dir: dir })
     }
 
     /// Refuses new calls, drains, flushes.
-    async fn stop(self) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// The ordered stop took too long, or the last sync failed.
+    pub async fn stop(self) -> anyhow::Result<()> {
         let orderly = async {
             self.transport.drain(STOP_WITHIN / 2).await;
             self.transport.close().await;
+            self.close_hosts();
             self.actors.stop();
             self.tasks.iter().for_each(tokio::task::JoinHandle::abort);
             let store = self.store.clone();
@@ -182,8 +249,21 @@ impl Node {
     /// Stops at once: nothing more may be sent or written.
     fn abandon(self) {
         self.tasks.iter().for_each(tokio::task::JoinHandle::abort);
+        self.close_hosts();
         self.actors.stop();
     }
+
+    fn close_hosts(&self) {
+        if let Some(hosts) = self.mesh.hosted() {
+            hosts.close();
+            hosts.stop();
+        }
+    }
+}
+
+/// Arbiters for the actors of the user's types: one a core.
+fn arbiters() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 fn identity(config: &NodeConfig) -> anyhow::Result<Credentials> {

@@ -124,6 +124,24 @@ impl PolicySnapshot {
         Err(format!("policy version {}: region {region} may not {usage} class {class}", policy.version))
     }
 
+    /// Whether data under `class` may only go where data under `than` may go too, is kept nowhere else,
+    /// and is audited as closely. A message may not carry what was learnt under a class on under
+    /// another one that is less strict. Without a rule for either, only the same class is.
+    #[must_use]
+    pub fn no_less_strict(&self, class: &DataClass, than: &DataClass) -> bool {
+        if class == than || than.is_control() {
+            return true;
+        }
+        if class.is_control() {
+            return false;
+        }
+        let (Ok((policy, rule)), Ok((_, base))) = (self.rule(class), self.rule(than)) else { return false };
+        let within = |usage| rule.regions(usage).is_subset(base.regions(usage));
+        let opened = |of: &DataClass| policy.exceptions.iter().filter(|e| e.class == *of).count();
+        let read_within = rule.read.iter().all(|region| base.read.contains(region) || base.hold.contains(region));
+        within(Use::Hold) && within(Use::Carry) && read_within && opened(class) == 0 && (rule.audit_reads || !base.audit_reads)
+    }
+
     /// Whether data may pass, and by what.
     ///
     /// # Errors

@@ -1,0 +1,364 @@
+//! What goes with a call without the caller's doing: deadline, hybrid time, trace, class, guarantee,
+//! key, epoch and the chain of callers.
+//!
+//! * It decides: how much time is left, which classes of data the call has seen, what it may answer
+//!   under, and whether an actor is already in the chain.
+//! * It never does: let a deadline grow, or forget a class that it has seen.
+//! * Invariant: while a handler runs, and at each poll of the future that it returned as a
+//!   [`Reply`](super::Reply), its call is the current one of the thread; never longer.
+
+use std::cell::RefCell;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rhumb_core::{DataClass, Epoch, Fault, FaultKind, Guarantee, HybridTime, Principal, Region};
+use rhumb_transport::{Peer, TraceContext};
+use tokio::time::Instant;
+
+use super::id::ActorId;
+use crate::mesh::Mesh;
+
+/// How many actors may stand in one chain of calls.
+pub const MAX_CHAIN: usize = 32;
+
+/// The call under way. In a handler, [`call`] gives it.
+#[derive(Clone)]
+pub struct Call(pub(crate) Arc<CallState>);
+
+pub(crate) struct CallState {
+    pub(crate) mesh: Mesh,
+    pub(crate) to: ActorId,
+    pub(crate) from: Option<Arc<Peer>>,
+    pub(crate) deadline: Instant,
+    pub(crate) hybrid: HybridTime,
+    pub(crate) trace: Option<TraceContext>,
+    pub(crate) class: DataClass,
+    pub(crate) required: Guarantee,
+    pub(crate) key: Option<String>,
+    pub(crate) epoch: Option<Epoch>,
+    pub(crate) before: Before,
+    pub(crate) seen: Mutex<Seen>,
+    pub(crate) end: OnceLock<Fault>,
+    pub(crate) stage: AtomicU8,
+}
+
+/// How far a call has come. Whoever moves it out of `Waiting` decides whether its handler runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Stage {
+    /// In the mailbox, or on its way there.
+    Waiting,
+    /// In the handler itself.
+    Handling,
+    /// The handler has returned; its answer may come later.
+    Handled,
+    /// Nobody waits any more, and the handler never ran.
+    Abandoned,
+}
+
+/// The callers so far.
+pub(crate) enum Before {
+    /// None: the call begins here.
+    Nobody,
+    /// An actor of this node, in the course of this call.
+    Here(Arc<CallState>),
+    /// Actors as another node names them, outermost first.
+    Elsewhere(Vec<String>),
+}
+
+/// What a call has come across.
+pub(crate) struct Seen {
+    /// Classes of replies that it got, besides its own message's class.
+    pub(crate) labels: Vec<DataClass>,
+    /// The weakest of what it rests on.
+    pub(crate) guarantee: Guarantee,
+    /// The class under which the handler wants to answer.
+    pub(crate) reply_class: Option<DataClass>,
+}
+
+impl Default for Seen {
+    fn default() -> Self {
+        Self { labels: Vec::new(), guarantee: Guarantee::STRONGEST, reply_class: None }
+    }
+}
+
+/// What counts the work of an actor that has left its mailbox and is not done.
+pub(crate) trait Load: Send + Sync {
+    /// One more.
+    fn begun(&self);
+    /// One less.
+    fn done(&self);
+    /// A future of the actor panicked.
+    fn panicked(&self);
+}
+
+/// What is current on a thread.
+#[derive(Clone)]
+pub(crate) struct Current {
+    pub(crate) call: Arc<CallState>,
+    pub(crate) load: Arc<dyn Load>,
+}
+
+thread_local! {
+    static CURRENT: RefCell<Option<Current>> = const { RefCell::new(None) };
+}
+
+/// The call that is being handled; none outside of a handler and the future it returned.
+#[must_use]
+pub fn call() -> Option<Call> {
+    current().map(|current| Call(current.call))
+}
+
+pub(crate) fn current() -> Option<Current> {
+    CURRENT.with_borrow(Clone::clone)
+}
+
+/// Makes a call the current one until dropped.
+pub(crate) struct Scope(Option<Current>);
+
+impl Scope {
+    pub(crate) fn enter(current: Current) -> Self {
+        Self(CURRENT.replace(Some(current)))
+    }
+}
+
+impl Drop for Scope {
+    fn drop(&mut self) {
+        CURRENT.set(self.0.take());
+    }
+}
+
+/// A future at each poll of which its call is the current one.
+pub(crate) struct Scoped<F> {
+    pub(crate) current: Current,
+    pub(crate) future: Pin<Box<F>>,
+}
+
+impl<F: Future> Future for Scoped<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let _scope = Scope::enter(self.current.clone());
+        self.future.as_mut().poll(context)
+    }
+}
+
+impl Call {
+    /// The actor that is called.
+    #[must_use]
+    pub fn actor(&self) -> &ActorId {
+        &self.0.to
+    }
+
+    /// The mesh, as seen from this node.
+    #[must_use]
+    pub fn mesh(&self) -> &Mesh {
+        &self.0.mesh
+    }
+
+    /// Who called over the network, by certificate; none when an actor or program of this node did.
+    #[must_use]
+    pub fn caller(&self) -> Option<&Principal> {
+        self.0.from.as_ref().map(|peer| &peer.principal)
+    }
+
+    /// The region in which the caller stands.
+    #[must_use]
+    pub fn caller_region(&self) -> &Region {
+        self.caller().map_or_else(|| self.0.mesh.region(), |principal| &principal.region)
+    }
+
+    /// How long the caller still waits.
+    #[must_use]
+    pub fn remaining(&self) -> Duration {
+        self.0.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// The caller's hybrid time.
+    #[must_use]
+    pub fn hybrid(&self) -> HybridTime {
+        self.0.hybrid
+    }
+
+    /// The caller's trace, if it is traced.
+    #[must_use]
+    pub fn trace(&self) -> Option<TraceContext> {
+        self.0.trace
+    }
+
+    /// The class of the message.
+    #[must_use]
+    pub fn class(&self) -> &DataClass {
+        &self.0.class
+    }
+
+    /// The guarantee of all that this call rests on so far.
+    #[must_use]
+    pub fn guarantee(&self) -> Guarantee {
+        self.0.seen.lock().guarantee
+    }
+
+    /// The guarantee that the caller requires of the answer.
+    #[must_use]
+    pub fn required(&self) -> Guarantee {
+        self.0.required
+    }
+
+    /// The idempotency key, where the message has one.
+    #[must_use]
+    pub fn idempotency_key(&self) -> Option<&str> {
+        self.0.key.as_deref()
+    }
+
+    /// The epoch that the caller believes in, where it said one.
+    #[must_use]
+    pub fn epoch(&self) -> Option<Epoch> {
+        self.0.epoch
+    }
+
+    /// The actors that called one another until this one, outermost first.
+    #[must_use]
+    pub fn chain(&self) -> Vec<String> {
+        self.0.before.names()
+    }
+
+    /// Says what the answer rests on: a cached value makes it weaker. It never becomes stronger.
+    pub fn rests_on(&self, guarantee: Guarantee) {
+        self.0.met(guarantee);
+    }
+
+    /// Answers under another class than the message declares for its replies. It may be stricter than
+    /// what the call has seen, not looser; the gates judge the answer by it.
+    pub fn answer_under(&self, class: DataClass) {
+        self.0.seen.lock().reply_class = Some(class);
+    }
+}
+
+impl CallState {
+    /// Whether this actor is called within its own chain of calls.
+    pub(crate) fn cycles(&self) -> bool {
+        self.before.holds(&self.to)
+    }
+
+    /// Notes a reply's class.
+    pub(crate) fn saw(&self, class: &DataClass) {
+        let mut seen = self.seen.lock();
+        if *class != self.class && !class.is_control() && !seen.labels.contains(class) {
+            seen.labels.push(class.clone());
+        }
+    }
+
+    /// Notes a reply's guarantee.
+    pub(crate) fn met(&self, guarantee: Guarantee) {
+        let mut seen = self.seen.lock();
+        seen.guarantee = seen.guarantee.compose(guarantee);
+    }
+
+    /// Ends without an answer, for this reason. The first reason counts.
+    pub(crate) fn fail(&self, fault: Fault) {
+        self.end.set(fault).ok();
+    }
+
+    /// Why there is no answer.
+    pub(crate) fn why(&self, name: &str) -> Fault {
+        let handling = self.stage.load(Ordering::Acquire) == Stage::Handling as u8;
+        self.end.get().cloned().unwrap_or_else(|| {
+            if handling {
+                Fault::ran(FaultKind::Panicked(name.to_owned()))
+            } else {
+                Fault::unknown(FaultKind::Handler(format!("{} stopped before it answered {name}", self.to)))
+            }
+        })
+    }
+
+    /// The handler is about to run. False when it must not: nobody waits.
+    pub(crate) fn begins(&self) -> bool {
+        self.turns(Stage::Handling)
+    }
+
+    /// The handler has returned.
+    pub(crate) fn handled(&self) {
+        self.stage.store(Stage::Handled as u8, Ordering::Release);
+    }
+
+    /// Nobody waits any more. True if the handler has not run, and now never will.
+    pub(crate) fn abandon(&self) -> bool {
+        self.turns(Stage::Abandoned)
+    }
+
+    fn turns(&self, to: Stage) -> bool {
+        let waiting = Stage::Waiting as u8;
+        self.stage.compare_exchange(waiting, to as u8, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// The fault of a call whose deadline has passed.
+    pub(crate) fn deadline_passed(&self, name: &str) -> Fault {
+        if self.abandon() {
+            return Fault::not_sent(FaultKind::Deadline(format!("{name} waited in the mailbox of {}", self.to)));
+        }
+        Fault::unknown(FaultKind::Deadline(format!("waiting for {} to answer {name}", self.to)))
+    }
+
+    /// Whether the call, with all that it has seen, may send data of this class: it may not be a looser
+    /// one than any of what it has seen.
+    pub(crate) fn may_send(&self, class: &DataClass) -> Result<(), Fault> {
+        let seen = self.seen.lock();
+        let loses = |label: &&DataClass| !self.mesh.no_less_strict(class, label);
+        match std::iter::once(&self.class).chain(&seen.labels).find(loses) {
+            None => Ok(()),
+            Some(from) => {
+                Err(Fault::not_sent(FaultKind::ClassLowered { from: from.clone(), to: class.clone() }))
+            }
+        }
+    }
+
+    /// The class under which the answer goes: what the handler chose, or what the message declares, or
+    /// the strictest that the call has seen on its way.
+    pub(crate) fn answer_class(&self, declared: DataClass) -> Result<DataClass, Fault> {
+        let seen = self.seen.lock();
+        let looser = |class: &DataClass| {
+            let loses = |label: &&DataClass| !self.mesh.no_less_strict(class, label);
+            seen.labels.iter().find(loses).cloned()
+        };
+        let wanted = seen.reply_class.as_ref().unwrap_or(&declared);
+        let Some(from) = looser(wanted) else { return Ok(wanted.clone()) };
+        let raised = seen.labels.iter().find(|label| looser(label).is_none() && seen.reply_class.is_none());
+        raised
+            .cloned()
+            .ok_or_else(|| Fault::ran(FaultKind::ClassLowered { from, to: wanted.clone() }))
+    }
+}
+
+impl Before {
+    fn holds(&self, id: &ActorId) -> bool {
+        match self {
+            Self::Nobody => false,
+            Self::Here(call) => call.to == *id || call.before.holds(id),
+            Self::Elsewhere(names) => names.iter().any(|name| id.is(name)),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Nobody => 0,
+            Self::Here(call) => 1 + call.before.len(),
+            Self::Elsewhere(names) => names.len(),
+        }
+    }
+
+    pub(crate) fn names(&self) -> Vec<String> {
+        match self {
+            Self::Nobody => Vec::new(),
+            Self::Here(call) => {
+                let mut names = call.before.names();
+                names.push(call.to.to_string());
+                names
+            }
+            Self::Elsewhere(names) => names.clone(),
+        }
+    }
+}

@@ -1,0 +1,536 @@
+//! All actors of one type on a node.
+//!
+//! * It decides: which messages the type takes, how many of its actors may be awake, and which of them
+//!   go to sleep first.
+//! * It never does: decide on which node an actor lives.
+//! * Invariant: an actor has one cell.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use actix::Handler;
+use parking_lot::Mutex;
+use rhumb_actors::remote::{Audience, Hosted, KeepsContext, Remote, Table};
+use rhumb_core::{Epoch, Fault, FaultKind};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::arbiters::{Arbiters, Listed, Work, Worker};
+use super::cell::{Cell, Deliver, NotIn, unpack};
+use super::id::ActorId;
+use super::restarts::Restarts;
+use super::watch::{Ended, Watchers};
+use super::{AnyHome, Hosts, TypeReport};
+use crate::mesh::Mesh;
+use crate::mesh::body::fingerprint;
+use crate::mesh::dispatch::{self, Incoming};
+
+/// Bytes that an actor costs besides what it says itself, by which a memory limit counts: its actix
+/// context, its cell and its place in the map.
+pub const BASE_FOOTPRINT: u64 = 1_400;
+/// How many maps an actor type's cells are spread over.
+const SHARDS: usize = 64;
+
+/// What a factory is told about the actor that it makes.
+#[derive(Clone)]
+pub struct Activation {
+    /// The actor's name.
+    pub id: ActorId,
+    /// The mesh, as seen from this node.
+    pub mesh: Mesh,
+    /// The epoch of the instance: the life of its node. Only rises.
+    pub epoch: Epoch,
+}
+
+impl Activation {
+    pub(crate) fn new<A: Hosted>(cell: &Cell<A>) -> Self {
+        let mesh = cell.home.mesh.clone();
+        Self { id: cell.id.clone(), epoch: mesh.epoch(), mesh }
+    }
+
+    /// The actor's key; empty for a singleton.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        self.id.key()
+    }
+}
+
+type Factory<A> = Arc<dyn Fn(&Activation) -> A + Send + Sync>;
+type Footprint<A> = Arc<dyn Fn(&A) -> u64 + Send + Sync>;
+type Parent = Arc<dyn Fn(&str) -> String + Send + Sync>;
+
+/// How actors of one type are hosted on a node.
+pub struct Host<A: Hosted> {
+    pub(crate) factory: Factory<A>,
+    pub(crate) idle: Option<Duration>,
+    pub(crate) memory: Option<u64>,
+    pub(crate) footprint: Option<Footprint<A>>,
+    pub(crate) restarts: Restarts,
+    pub(crate) mailbox: Option<usize>,
+    pub(crate) parent: Option<(&'static str, Parent)>,
+    pub(crate) needs: Vec<&'static str>,
+}
+
+impl<A: Hosted> Clone for Host<A> {
+    fn clone(&self) -> Self {
+        Self {
+            factory: Arc::clone(&self.factory),
+            footprint: self.footprint.clone(),
+            parent: self.parent.clone(),
+            needs: self.needs.clone(),
+            ..*self
+        }
+    }
+}
+
+impl<A: Hosted> Host<A> {
+    /// Hosts a type whose actors this factory makes: at the first message to a key, and again after a
+    /// panic or a sleep.
+    pub fn new(factory: impl Fn(&Activation) -> A + Send + Sync + 'static) -> Self {
+        Self {
+            factory: Arc::new(factory),
+            idle: None,
+            memory: None,
+            footprint: None,
+            restarts: Restarts::default(),
+            mailbox: None,
+            parent: None,
+            needs: Vec::new(),
+        }
+    }
+
+    /// Lets an actor go to sleep that nobody has called for so long. Messages that come meanwhile are
+    /// kept, and wake it.
+    #[must_use]
+    pub fn idle(mut self, after: Duration) -> Self {
+        self.idle = Some(after);
+        self
+    }
+
+    /// Lets actors go to sleep, the least recently used first, while all of this type together have a
+    /// larger footprint than this many bytes. Only idle ones: it is a target, not a wall.
+    #[must_use]
+    pub fn memory(mut self, bytes: u64) -> Self {
+        self.memory = Some(bytes);
+        self
+    }
+
+    /// Says how many bytes an actor has on the heap; the size of the type and [`BASE_FOOTPRINT`] are
+    /// added.
+    #[must_use]
+    pub fn footprint(mut self, of: impl Fn(&A) -> u64 + Send + Sync + 'static) -> Self {
+        self.footprint = Some(Arc::new(of));
+        self
+    }
+
+    /// How actors that panic are restarted.
+    #[must_use]
+    pub fn restarts(mut self, restarts: Restarts) -> Self {
+        self.restarts = restarts;
+        self
+    }
+
+    /// Another capacity of the mailbox than the type declares.
+    #[must_use]
+    pub fn mailbox(mut self, capacity: usize) -> Self {
+        self.mailbox = Some(capacity);
+        self
+    }
+
+    /// Makes each actor the child of an actor of type `P` on its node, whose key this gives for the
+    /// child's key. A child that gives up makes its parent begin anew, and count it as a panic of its
+    /// own; a parent that begins anew lets all its children begin anew.
+    #[must_use]
+    pub fn child_of<P: Hosted>(mut self, key: impl Fn(&str) -> String + Send + Sync + 'static) -> Self {
+        self.parent = Some((P::TYPE, Arc::new(key)));
+        self
+    }
+
+    /// Says that these actors call actors of type `P`: a node that hosts this type and not that one
+    /// refuses to start.
+    #[must_use]
+    pub fn calls<P: rhumb_actors::remote::Addressed>(mut self) -> Self {
+        self.needs.push(P::TYPE);
+        self
+    }
+}
+
+/// What was counted of one type.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    activations: AtomicU64,
+    live: AtomicU64,
+    panics: AtomicU64,
+    gave_up: AtomicU64,
+    passivations: AtomicU64,
+    overflows: AtomicU64,
+}
+
+impl Counts {
+    pub(crate) fn activated(&self) {
+        self.activations.fetch_add(1, Ordering::Relaxed);
+        self.live.fetch_add(1, Ordering::Relaxed);
+    }
+    pub(crate) fn ended(&self) {
+        self.live.fetch_sub(1, Ordering::Relaxed);
+    }
+    pub(crate) fn panicked(&self) {
+        self.panics.fetch_add(1, Ordering::Relaxed);
+    }
+    pub(crate) fn gave_up(&self) {
+        self.gave_up.fetch_add(1, Ordering::Relaxed);
+    }
+    pub(crate) fn overflowed(&self) {
+        self.overflows.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// What a type does with one kind of message.
+pub(crate) struct Entry<A: Hosted> {
+    version: u16,
+    fingerprint: u64,
+    audience: Audience,
+    work: Listed,
+    unpack: fn(Box<dyn Any + Send>, Listed) -> Option<Box<dyn Deliver<A>>>,
+    receive: fn(&Arc<Home<A>>, ActorId, Incoming),
+    receive_all: fn(&Arc<Home<A>>, Incoming),
+}
+
+/// The table that [`Hosted::serve`] fills.
+struct Entries<A: Hosted>(HashMap<&'static str, Entry<A>>);
+
+impl<A: Hosted> Table<A> for Entries<A> {
+    fn message<M>(&mut self)
+    where
+        M: Remote,
+        A: Handler<M>,
+        <A as Handler<M>>::Result: KeepsContext,
+    {
+        let entry = Entry {
+            version: M::VERSION,
+            fingerprint: fingerprint::<M>(),
+            audience: M::AUDIENCE,
+            work: Work { actor: A::TYPE, message: M::NAME }.list(),
+            unpack: unpack::<A, M>,
+            receive: dispatch::receive::<A, M>,
+            receive_all: dispatch::receive_all::<A, M>,
+        };
+        self.0.insert(M::NAME, entry);
+    }
+}
+
+/// All actors of one type on a node.
+pub(crate) struct Home<A: Hosted> {
+    pub(crate) mesh: Mesh,
+    pub(crate) counts: Counts,
+    host: Host<A>,
+    hosts: Weak<Hosts>,
+    arbiters: Arc<Arbiters>,
+    entries: HashMap<&'static str, Entry<A>>,
+    shards: Vec<Mutex<HashMap<ActorId, Arc<Cell<A>>>>>,
+    hasher: RandomState,
+    watchers: Watchers,
+    started: Instant,
+    weight: AtomicU64,
+    heavy: Notify,
+    closed: AtomicBool,
+    this: OnceLock<Weak<Self>>,
+    marker: PhantomData<fn() -> A>,
+}
+
+impl<A: Hosted> Home<A> {
+    pub(crate) fn start(host: Host<A>, mesh: Mesh, hosts: Weak<Hosts>, arbiters: Arc<Arbiters>) -> Arc<Self> {
+        let mut entries = Entries(HashMap::new());
+        A::serve(&mut entries);
+        let home = Arc::new(Self {
+            mesh,
+            counts: Counts::default(),
+            host,
+            hosts,
+            arbiters,
+            entries: entries.0,
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            hasher: RandomState::new(),
+            watchers: Watchers::default(),
+            started: Instant::now(),
+            weight: AtomicU64::new(0),
+            heavy: Notify::new(),
+            closed: AtomicBool::new(false),
+            this: OnceLock::new(),
+            marker: PhantomData,
+        });
+        home.this.set(Arc::downgrade(&home)).expect("set once");
+        if home.host.idle.is_some() || home.host.memory.is_some() {
+            let keeper = Arc::downgrade(&home);
+            home.arbiters.of_key(0).handle.spawn_fn(move || {
+                actix::spawn(keep(keeper));
+            });
+        }
+        home
+    }
+
+    pub(crate) fn capacity(&self) -> usize {
+        self.host.mailbox.unwrap_or(A::MAILBOX)
+    }
+
+    pub(crate) fn restarts(&self) -> Restarts {
+        self.host.restarts
+    }
+
+    pub(crate) fn make(&self, activation: &Activation) -> A {
+        (self.host.factory)(activation)
+    }
+
+    pub(crate) fn worker(&self, hash: u64) -> &Worker {
+        self.arbiters.of_key(hash)
+    }
+
+    pub(crate) fn millis(&self, now: Instant) -> u64 {
+        now.duration_since(self.started).as_millis() as u64
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn weight_of(&self, actor: &A) -> u64 {
+        let own = self.host.footprint.as_ref().map_or(0, |footprint| footprint(actor));
+        BASE_FOOTPRINT + size_of::<A>() as u64 + own
+    }
+
+    pub(crate) fn heavier(&self, bytes: u64) {
+        let all = self.weight.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if self.host.memory.is_some_and(|limit| all > limit) {
+            self.heavy.notify_one();
+        }
+    }
+
+    pub(crate) fn lighter(&self, bytes: u64) {
+        self.weight.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Puts a message into the mailbox of one actor.
+    pub(crate) fn push(&self, id: &ActorId, message: Box<dyn Deliver<A>>, now: Instant) -> Result<(), Fault> {
+        let mut message = message;
+        loop {
+            if self.is_closed() {
+                message.refuse(Fault::not_sent(FaultKind::Draining));
+                return Err(Fault::not_sent(FaultKind::Draining));
+            }
+            match self.cell(id).push(message, now) {
+                Ok(()) => return Ok(()),
+                Err(NotIn::Refused(fault)) => return Err(fault),
+                Err(NotIn::Gone(back)) => message = back,
+            }
+        }
+    }
+
+    /// All actors of the type that are awake.
+    pub(crate) fn awake(&self) -> Vec<Arc<Cell<A>>> {
+        self.cells(|cell| cell.awake())
+    }
+
+    /// Takes a cell out that nobody needs.
+    pub(crate) fn take_out(&self, cell: &Arc<Cell<A>>) {
+        let mut cells = self.shard(cell.hash).lock();
+        if cell.goes(Instant::now()) {
+            cells.remove(&cell.id);
+        }
+    }
+
+    pub(crate) fn end(&self, id: &ActorId, how: &Ended) {
+        self.watchers.ended(id, how);
+    }
+
+    /// An actor gave up: its parent begins anew.
+    pub(crate) fn escalate(&self, id: &ActorId) {
+        if let (Some((kind, key)), Some(hosts)) = (&self.host.parent, self.hosts.upgrade()) {
+            hosts.child_gave_up(kind, &key(id.key()), id);
+        }
+    }
+
+    /// An actor begins anew: so do its children.
+    pub(crate) fn begins_anew(&self, id: &ActorId) {
+        if let Some(hosts) = self.hosts.upgrade() {
+            hosts.parent_begins_anew(id);
+        }
+    }
+
+    fn cell(&self, id: &ActorId) -> Arc<Cell<A>> {
+        let hash = self.hasher.hash_one(id);
+        let mut cells = self.shard(hash).lock();
+        if let Some(cell) = cells.get(id) {
+            return Arc::clone(cell);
+        }
+        let this = self.this.get().and_then(Weak::upgrade).expect("whoever calls holds it");
+        let cell = Arc::new(Cell::new(id.clone(), hash, this));
+        cells.insert(id.clone(), Arc::clone(&cell));
+        cell
+    }
+
+    fn shard(&self, hash: u64) -> &Mutex<HashMap<ActorId, Arc<Cell<A>>>> {
+        &self.shards[(hash >> 32) as usize % SHARDS]
+    }
+
+    fn cells(&self, wanted: impl Fn(&Cell<A>) -> bool) -> Vec<Arc<Cell<A>>> {
+        let shards = self.shards.iter();
+        shards
+            .flat_map(|shard| {
+                let cells = shard.lock();
+                cells.values().filter(|cell| wanted(cell)).map(Arc::clone).collect::<Vec<_>>()
+            })
+            .collect()
+    }
+
+    /// Lets idle actors go, and the least recently used while there are too many.
+    fn sweep(&self) {
+        let now = Instant::now();
+        if let Some(idle) = self.host.idle {
+            let since = self.millis(now).saturating_sub(idle.as_millis() as u64);
+            if self.millis(now) >= idle.as_millis() as u64 {
+                self.put_to_sleep(self.cells(|cell| cell.used_ms() <= since), since);
+            }
+        }
+        self.shed(now);
+        for cell in self.cells(|cell| !cell.awake() && cell.waiting() == 0) {
+            self.take_out(&cell);
+        }
+    }
+
+    fn put_to_sleep(&self, cells: Vec<Arc<Cell<A>>>, since: u64) {
+        let gone = cells.iter().filter(|cell| cell.leave_if_idle(since)).count();
+        self.counts.passivations.fetch_add(gone as u64, Ordering::Relaxed);
+    }
+
+    fn shed(&self, now: Instant) {
+        let Some(limit) = self.host.memory else { return };
+        let mut over = self.weight.load(Ordering::Relaxed).saturating_sub(limit);
+        if over == 0 {
+            return;
+        }
+        let mut cells = self.cells(|cell| cell.footprint() > 0);
+        cells.sort_unstable_by_key(|cell| cell.used_ms());
+        for cell in cells {
+            if over == 0 {
+                return;
+            }
+            let bytes = cell.footprint();
+            if cell.leave_if_idle(self.millis(now)) {
+                self.counts.passivations.fetch_add(1, Ordering::Relaxed);
+                over = over.saturating_sub(bytes);
+            }
+        }
+    }
+}
+
+/// Sweeps a home for as long as there is one.
+async fn keep<A: Hosted>(home: Weak<Home<A>>) {
+    loop {
+        let Some(strong) = home.upgrade() else { return };
+        if strong.is_closed() {
+            return;
+        }
+        strong.sweep();
+        let every = strong.host.idle.map_or(Duration::from_secs(1), |idle| idle / 4);
+        let every = every.clamp(Duration::from_millis(10), Duration::from_secs(30));
+        tokio::select! {
+            () = tokio::time::sleep(every) => {}
+            () = strong.heavy.notified() => {}
+        }
+    }
+}
+
+impl<A: Hosted> AnyHome for Home<A> {
+    fn kind(&self) -> &'static str {
+        A::TYPE
+    }
+
+    fn needs(&self) -> Vec<&'static str> {
+        let parent = self.host.parent.as_ref().map(|(kind, _)| *kind);
+        self.host.needs.iter().copied().chain(parent).collect()
+    }
+
+    fn messages(&self) -> Vec<(&'static str, u16, u64)> {
+        self.entries.iter().map(|(name, entry)| (*name, entry.version, entry.fingerprint)).collect()
+    }
+
+    fn audience(&self, name: &str) -> Option<Audience> {
+        self.entries.get(name).map(|entry| entry.audience)
+    }
+
+    fn local(
+        &self,
+        id: &ActorId,
+        name: &'static str,
+        packed: Box<dyn Any + Send>,
+        now: Instant,
+    ) -> Result<(), Fault> {
+        let entry = self.entries.get(name);
+        let message = entry.and_then(|entry| (entry.unpack)(packed, entry.work));
+        let unknown = || Fault::not_sent(FaultKind::UnknownMessage(name.to_owned()));
+        self.push(id, message.ok_or_else(unknown)?, now)
+    }
+
+    fn remote(&self, id: ActorId, incoming: Incoming) {
+        let this = self.this.get().and_then(Weak::upgrade);
+        match (self.entries.get(incoming.request.name.as_str()), this) {
+            (Some(entry), Some(this)) => (entry.receive)(&this, id, incoming),
+            _ => incoming.unknown(),
+        }
+    }
+
+    fn remote_all(&self, incoming: Incoming) {
+        let this = self.this.get().and_then(Weak::upgrade);
+        match (self.entries.get(incoming.request.name.as_str()), this) {
+            (Some(entry), Some(this)) => (entry.receive_all)(&this, incoming),
+            _ => incoming.unknown(),
+        }
+    }
+
+    fn watchers(&self) -> &Watchers {
+        &self.watchers
+    }
+
+    fn child_gave_up(&self, key: &str, child: &ActorId) {
+        for cell in self.cells(|cell| cell.id.key() == key) {
+            tracing::warn!(actor = %cell.id, %child, "a child gave up: its parent begins anew");
+            cell.broken();
+        }
+    }
+
+    fn parent_begins_anew(&self, parent: &ActorId) {
+        let Some((kind, key)) = &self.host.parent else { return };
+        if *kind != parent.kind() {
+            return;
+        }
+        self.cells(|cell| key(cell.id.key()) == parent.key()).iter().for_each(|cell| cell.leave());
+    }
+
+    fn report(&self) -> TypeReport {
+        let counts = &self.counts;
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let waiting = self.cells(|cell| cell.waiting() > 0).iter().map(|cell| cell.waiting()).sum();
+        TypeReport {
+            kind: A::TYPE,
+            live: read(&counts.live),
+            waiting,
+            bytes: self.weight.load(Ordering::Relaxed),
+            activations: read(&counts.activations),
+            passivations: read(&counts.passivations),
+            panics: read(&counts.panics),
+            gave_up: read(&counts.gave_up),
+            overflows: read(&counts.overflows),
+        }
+    }
+
+    fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.heavy.notify_one();
+        self.cells(|_| true).iter().for_each(|cell| cell.close());
+    }
+}

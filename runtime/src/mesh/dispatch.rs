@@ -1,0 +1,261 @@
+//! From the network into an actor's mailbox.
+//!
+//! * It decides: whether a message that arrived is for an actor of this node, from someone who may send
+//!   it, of this build's layout, and under its own class.
+//! * It never does: pass a message on to another node, or answer with text out of a message: a fault's
+//!   text travels without a class.
+//! * Invariant: an actor gets a message only on the node that owns it.
+
+use std::sync::atomic::AtomicU8;
+use std::sync::{Arc, OnceLock};
+
+use actix::Handler;
+use parking_lot::Mutex;
+use rhumb_actors::remote::{Audience, Hosted, Remote};
+use rhumb_core::{DataClass, Epoch, Fault, FaultKind, Region, Role};
+use rhumb_transport::{Answer, Kind, Peer, Reply, Request};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
+
+use super::{Mesh, Whereabouts};
+use super::address::{class_of, not_hosted};
+use super::body::{pack, unpack};
+use crate::host::call::{Before, CallState, MAX_CHAIN, Seen, Stage};
+use crate::host::cell::Packed;
+use crate::host::home::Home;
+use crate::host::id::{ActorId, Target, Whom};
+
+/// A message that arrived, and who waits for its answer.
+pub(crate) struct Incoming {
+    /// Who sent it; none when it is this node's own broadcast.
+    pub(crate) from: Option<Arc<Peer>>,
+    pub(crate) request: Request,
+    pub(crate) answer: Answer,
+}
+
+impl Incoming {
+    /// The actor's type does not take such messages.
+    pub(crate) fn unknown(self) {
+        self.answer.fault(Fault::not_sent(FaultKind::UnknownMessage(self.request.name)));
+    }
+}
+
+/// Finds the home of a message's target.
+pub(super) fn deliver(mesh: &Mesh, incoming: Incoming) {
+    let target = incoming.request.headers.target.clone().unwrap_or_default();
+    let Some(target) = Target::parse(&target) else {
+        let what = FaultKind::NotHosted("the address is not one: TYPE/KEY or TYPE@REGION/KEY".into());
+        return incoming.answer.fault(Fault::not_sent(what));
+    };
+    let Some(home) = mesh.hosted().and_then(|hosts| hosts.home(target.kind)) else {
+        return incoming.answer.fault(not_hosted(mesh, target.kind));
+    };
+    let Some(audience) = home.audience(&incoming.request.name) else { return incoming.unknown() };
+    if let Err(fault) = welcome(audience, incoming.from.as_deref(), &incoming.request.name) {
+        return incoming.answer.fault(fault);
+    }
+    match target.whom {
+        Whom::All => home.remote_all(incoming),
+        Whom::One(key) => match target.region.map(Region::new).transpose() {
+            Ok(region) => home.remote(ActorId::new(home.kind(), region, key), incoming),
+            Err(error) => {
+                incoming.answer.fault(Fault::not_sent(FaultKind::NotHosted(error.to_string())));
+            }
+        },
+    }
+}
+
+/// Whether someone may send a message meant for these.
+pub(super) fn welcome(audience: Audience, from: Option<&Peer>, name: &str) -> Result<(), Fault> {
+    let Some(from) = from else { return Ok(()) };
+    let role = from.principal.role;
+    let welcome = match audience {
+        Audience::Everyone => true,
+        Audience::Nodes => role == Role::Node,
+        Audience::Operators => role == Role::Node || role == Role::Operator,
+    };
+    let refused = || {
+        let why = format!("{name} is not for a {role}; {} is one", from.principal);
+        Fault::not_sent(FaultKind::Unauthorized(why))
+    };
+    if welcome { Ok(()) } else { Err(refused()) }
+}
+
+/// Whether a caller that named an epoch meant this life of the node.
+pub(super) fn epoch_matches(mesh: &Mesh, said: Option<Epoch>) -> Result<(), Fault> {
+    match said {
+        Some(epoch) if epoch != mesh.epoch() => {
+            Err(Fault::not_sent(FaultKind::WrongEpoch { ours: mesh.epoch().0 }))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Puts a message of the network into the mailbox of an actor of type `A`.
+pub(crate) fn receive<A, M>(home: &Arc<Home<A>>, id: ActorId, incoming: Incoming)
+where
+    A: Hosted + Handler<M>,
+    M: Remote,
+{
+    let Incoming { from, request, answer } = incoming;
+    let kind = request.kind;
+    let opened = owned::<A>(&home.mesh, &id).and_then(|()| open::<M>(&home.mesh, id, from, request));
+    let (message, call) = match opened {
+        Ok(opened) => opened,
+        Err(fault) => return answer.fault(fault),
+    };
+    let declared = message.reply_class().cloned().unwrap_or_else(DataClass::control);
+    if kind != Kind::Ask {
+        let taken = home.put(message, &call, None);
+        return match taken {
+            Ok(()) => answer.reply(empty_reply(&home.mesh)),
+            Err(fault) => answer.fault(fault),
+        };
+    }
+    let (sender, answered) = oneshot::channel();
+    match home.put(message, &call, Some(sender)) {
+        Ok(()) => {
+            tokio::spawn(answer_later::<M>(call, declared, answered, answer));
+        }
+        Err(fault) => answer.fault(fault),
+    }
+}
+
+/// Waits for the handler, and no longer than the caller does.
+async fn answer_later<M: Remote>(
+    call: Arc<CallState>,
+    declared: DataClass,
+    answered: oneshot::Receiver<M::Reply>,
+    answer: Answer,
+) {
+    let cancelled = answer.cancelled();
+    let outcome = tokio::select! {
+        outcome = timeout_at(call.deadline, answered) => outcome,
+        () = cancelled => {
+            call.abandon();
+            return answer.fault(Fault::unknown(FaultKind::Abandoned));
+        }
+    };
+    let replied = match outcome {
+        Ok(Ok(reply)) => replied::<M>(&call, declared, &reply),
+        Ok(Err(_)) => Err(call.why(M::NAME)),
+        Err(_) => Err(call.deadline_passed(M::NAME)),
+    };
+    match replied {
+        Ok(reply) => answer.reply(reply),
+        Err(fault) => answer.fault(fault),
+    }
+}
+
+fn replied<M: Remote>(call: &CallState, declared: DataClass, reply: &M::Reply) -> Result<Reply, Fault> {
+    let class = call.answer_class(declared)?;
+    let body = pack(M::NAME, reply).map_err(|fault| Fault::ran(fault.kind))?;
+    let (hybrid, guarantee) = (call.mesh.hybrid(), call.seen.lock().guarantee);
+    Ok(Reply { class, body, hybrid, guarantee, trace: call.trace })
+}
+
+/// Puts a message of the network into the mailboxes of all actors of type `A` that are awake.
+pub(crate) fn receive_all<A, M>(home: &Arc<Home<A>>, incoming: Incoming)
+where
+    A: Hosted + Handler<M>,
+    M: Remote,
+{
+    let Incoming { from, request, answer } = incoming;
+    let (mut taken, mut refused) = (0_u64, 0_u64);
+    for cell in home.awake() {
+        // Each gets a message of its own out of the same bytes.
+        let outcome = open::<M>(&home.mesh, cell.id.clone(), from.clone(), request.clone())
+            .and_then(|(message, call)| home.put(message, &call, None));
+        match outcome {
+            Ok(()) => taken += 1,
+            Err(fault) if matches!(fault.kind, FaultKind::Full(_) | FaultKind::Failed(_)) => refused += 1,
+            Err(fault) => return answer.fault(fault),
+        }
+    }
+    match pack(M::NAME, &(taken, refused)) {
+        Ok(body) => answer.reply(Reply { body, ..empty_reply(&home.mesh) }),
+        Err(fault) => answer.fault(fault),
+    }
+}
+
+/// This node's own part of a broadcast.
+pub(super) async fn broadcast_here(mesh: &Mesh, request: Request) -> Result<(u64, u64), Fault> {
+    let (answer, answered) = Answer::here();
+    let name = request.name.clone();
+    deliver(mesh, Incoming { from: None, request, answer });
+    unpack(&name, &answered.await?.body).map_err(Fault::ran)
+}
+
+impl<A: Hosted> Home<A> {
+    fn put<M: Remote>(
+        &self,
+        message: M,
+        call: &Arc<CallState>,
+        answer: Option<oneshot::Sender<M::Reply>>,
+    ) -> Result<(), Fault>
+    where
+        A: Handler<M>,
+    {
+        let packed = Packed { message, call: Arc::clone(call), answer, work: None };
+        crate::host::AnyHome::local(self, &call.to, M::NAME, Box::new(packed), Instant::now())
+    }
+}
+
+/// Whether this node owns an actor.
+fn owned<A: Hosted>(mesh: &Mesh, id: &ActorId) -> Result<(), Fault> {
+    id.check()?;
+    let Whereabouts::Known(places) = &mesh.inner.places else { return Err(not_hosted(mesh, id.kind)) };
+    let owner = places.owner(id, &class_of::<A>()?)?;
+    if Some(owner) == mesh.node() {
+        return Ok(());
+    }
+    let moved = format!("another node owns this actor of type {}: {owner}", id.kind);
+    Err(Fault::not_sent(FaultKind::Moved(moved)))
+}
+
+/// The message of a request, and the call in which it runs.
+fn open<M: Remote>(
+    mesh: &Mesh,
+    to: ActorId,
+    from: Option<Arc<Peer>>,
+    request: Request,
+) -> Result<(M, Arc<CallState>), Fault> {
+    let Request { name, class, body, headers, .. } = request;
+    let message: M = mesh.decoding(|| unpack(&name, &body)).map_err(Fault::not_sent)?;
+    // The gates judged the envelope: what is in it must be of that class.
+    let own = message.class().cloned().unwrap_or_else(DataClass::control);
+    if own != class {
+        return Err(Fault::not_sent(FaultKind::ClassLowered { from: own, to: class }));
+    }
+    epoch_matches(mesh, headers.epoch)?;
+    let call = CallState {
+        mesh: mesh.clone(),
+        to,
+        from,
+        deadline: Instant::now() + headers.deadline,
+        hybrid: headers.hybrid,
+        trace: headers.trace,
+        class,
+        required: headers.required,
+        key: headers.idempotency_key,
+        epoch: headers.epoch,
+        before: if headers.chain.is_empty() { Before::Nobody } else { Before::Elsewhere(headers.chain) },
+        seen: Mutex::new(Seen { guarantee: headers.guarantee, ..Seen::default() }),
+        end: OnceLock::new(),
+        stage: AtomicU8::new(Stage::Waiting as u8),
+    };
+    if call.cycles() || call.before.len() >= MAX_CHAIN {
+        return Err(Fault::not_sent(FaultKind::Cycle(call.to.to_string())));
+    }
+    Ok((message, Arc::new(call)))
+}
+
+fn empty_reply(mesh: &Mesh) -> Reply {
+    Reply {
+        class: DataClass::control(),
+        body: bytes::Bytes::new(),
+        hybrid: mesh.hybrid(),
+        guarantee: rhumb_core::Guarantee::STRONGEST,
+        trace: None,
+    }
+}

@@ -1,0 +1,135 @@
+//! Watching an actor: told when it ends, and told apart from that when nobody can say.
+
+use std::time::Duration;
+
+use rhumb_actors::remote::Addressed;
+use rhumb_core::{DataClass, Fault, FaultKind, NodeId};
+use tokio::sync::mpsc;
+
+use super::address::not_hosted;
+use super::service::{WatchActor, Watched};
+use super::{Mesh, MeshAddr};
+use crate::host::id::ActorId;
+use crate::host::watch::Ended;
+
+/// How long one question to the actor's node waits for the end.
+const ROUND: Duration = Duration::from_secs(20);
+/// How long to wait before a node that cannot be reached is asked again.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// What a watch sees.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Seen {
+    /// The actor ended. Nothing follows.
+    Terminal(Ended),
+    /// Its node cannot be reached: nobody can say whether the actor lives.
+    Unreachable,
+    /// Its node can be reached again, and the actor had not ended.
+    Reachable,
+}
+
+/// A watch of one actor. Dropped, it ends.
+#[derive(Debug)]
+pub struct Watch {
+    seen: mpsc::Receiver<Seen>,
+}
+
+impl Watch {
+    /// What is seen next; none after the end.
+    pub async fn next(&mut self) -> Option<Seen> {
+        self.seen.recv().await
+    }
+}
+
+impl<A: Addressed> MeshAddr<A> {
+    /// Watches the actor, wherever it lives. Falling asleep is not an end. When this returns, an end
+    /// that follows will be seen.
+    ///
+    /// # Errors
+    /// The actor's node cannot be asked, or has too many watchers.
+    pub async fn watch(&self) -> Result<Watch, Fault> {
+        let mesh = self.mesh()?;
+        let owner = self.owner_in(&mesh).await?.clone();
+        let (told, seen) = mpsc::channel(4);
+        if Some(&owner) == mesh.node() {
+            let home = mesh.hosted().and_then(|hosts| hosts.home(A::TYPE));
+            let home = home.ok_or_else(|| not_hosted(&mesh, A::TYPE))?;
+            let mut ended = home.watchers().add(self.id()).ok_or_else(too_many)?;
+            tokio::spawn(async move {
+                tokio::select! {
+                    ended = ended.recv() => {
+                        told.send(Seen::Terminal(ended.unwrap_or(Ended::Unknown))).await.ok();
+                    }
+                    () = told.closed() => {}
+                }
+            });
+            return Ok(Watch { seen });
+        }
+        let mut far = Far { id: self.id().clone(), owner, number: mesh.watch_number(), mesh, begun: None };
+        far.ask(Duration::ZERO).await?;
+        tokio::spawn(async move {
+            tokio::select! {
+                () = far.follow(&told) => {}
+                () = told.closed() => {}
+            }
+        });
+        Ok(Watch { seen })
+    }
+}
+
+pub(super) fn too_many() -> Fault {
+    Fault::not_sent(FaultKind::Full("the list of watchers".into()))
+}
+
+/// The watch of an actor of another node: the same question again and again, under one number, so that
+/// its node keeps the end for us between two of them.
+struct Far {
+    id: ActorId,
+    owner: NodeId,
+    number: u64,
+    mesh: Mesh,
+    /// The epoch in which the watch began.
+    begun: Option<u64>,
+}
+
+impl Far {
+    async fn ask(&mut self, wait: Duration) -> Result<Option<Ended>, Fault> {
+        let message = WatchActor {
+            actor: self.id.to_string(),
+            number: self.number,
+            epoch: self.begun,
+            wait_ms: wait.as_millis() as u64,
+        };
+        let within = wait + Duration::from_secs(3);
+        let asked = self.mesh.ask_node(&self.owner, &message, DataClass::control(), within).await;
+        let Watched { epoch, ended } = asked?.0;
+        self.begun = Some(epoch);
+        Ok(ended)
+    }
+
+    async fn follow(&mut self, told: &mpsc::Sender<Seen>) {
+        let mut reachable = true;
+        loop {
+            let seen = match self.ask(if reachable { ROUND } else { Duration::ZERO }).await {
+                Ok(Some(ended)) => {
+                    told.send(Seen::Terminal(ended)).await.ok();
+                    return;
+                }
+                Ok(None) if reachable => continue,
+                Ok(None) => Seen::Reachable,
+                Err(fault) => {
+                    tracing::debug!(owner = %self.owner, %fault, "a watched actor's node does not answer");
+                    tokio::time::sleep(AGAIN).await;
+                    if !reachable {
+                        continue;
+                    }
+                    Seen::Unreachable
+                }
+            };
+            reachable = seen == Seen::Reachable;
+            if told.send(seen).await.is_err() {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! Data stays home, whichever way one tries to take it out. Each test is one way round.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::MailboxError;
+use rhumb::prelude::*;
+use rhumb::testing::{TestMesh, run};
+
+const POLICY: &str = r#"
+version = 1
+
+[jurisdictions]
+eu = ["eu", "eu-north"]
+us = ["us"]
+ap = ["ap"]
+
+[classes.personal]
+hold = ["jurisdiction:eu"]
+read = ["jurisdiction:eu"]
+carry = ["jurisdiction:eu"]
+
+[classes.inventory]
+hold = ["all"]
+read = ["all"]
+carry = ["all"]
+
+# May be asked for from the us, and stays in the eu: what is carried there cannot come back.
+[classes.request]
+hold = ["jurisdiction:eu"]
+read = ["jurisdiction:eu"]
+carry = ["all"]
+"#;
+
+const SECRET: &str = "ada-lovelace-1815";
+
+#[remote(name = "test.Store", class = "personal", reply = ())]
+#[derive(Clone)]
+struct Store {
+    name: String,
+}
+
+/// Asks for a count of persons: no personal data in it, nor in an honest answer.
+#[remote(name = "test.Count", class = "inventory", reply = Vec<String>)]
+struct Count {
+    honest: bool,
+}
+
+/// Asks the archive to pass something on to an actor elsewhere.
+#[remote(name = "test.Leak", class = "request", reply_class = "control", reply = String, audience = "everyone")]
+struct Leak {
+    how: String,
+    to: MeshAddr<Archive>,
+}
+
+/// Asks the archive to break in a way that has the secret in its text.
+#[remote(name = "test.Crash", class = "inventory", reply = Vec<String>)]
+struct Crash;
+
+/// A message that says of itself, in its body, what class it is of.
+#[remote(name = "test.Labelled", class = by(class), reply = ())]
+struct Labelled {
+    class: DataClass,
+    text: String,
+}
+
+struct Archive;
+
+#[remote_actor(name = "test.archive", class = "inventory", accepts(Store, Count, Leak, Crash, Labelled))]
+impl Actor for Archive {
+    type Context = Context<Self>;
+}
+
+impl Handler<Store> for Archive {
+    type Result = ();
+
+    fn handle(&mut self, _: Store, _: &mut Context<Self>) {}
+}
+
+impl Handler<Labelled> for Archive {
+    type Result = ();
+
+    fn handle(&mut self, _: Labelled, _: &mut Context<Self>) {}
+}
+
+impl Handler<Count> for Archive {
+    type Result = Vec<String>;
+
+    fn handle(&mut self, count: Count, _: &mut Context<Self>) -> Vec<String> {
+        if count.honest {
+            return vec!["1".to_owned()];
+        }
+        call().expect("a call").answer_under(DataClass::new("personal").expect("valid"));
+        vec![SECRET.to_owned()]
+    }
+}
+
+impl Handler<Crash> for Archive {
+    type Result = Vec<String>;
+
+    fn handle(&mut self, _: Crash, _: &mut Context<Self>) -> Vec<String> {
+        panic!("no such person: {SECRET}")
+    }
+}
+
+impl Handler<Leak> for Archive {
+    type Result = Reply<String>;
+
+    fn handle(&mut self, leak: Leak, context: &mut Context<Self>) -> Reply<String> {
+        let _ = context;
+        Reply::later(async move {
+            let labelled = |class: &str| Labelled {
+                class: DataClass::new(class).expect("valid"),
+                text: SECRET.to_owned(),
+            };
+            let text = |outcome: Result<(), Fault>| outcome.map_or_else(|fault| fault.to_string(), |()| "out".into());
+            match leak.how.as_str() {
+                "as it is" => text(leak.to.ask(Store { name: SECRET.into() }).await),
+                "lowered" => text(leak.to.ask(labelled("inventory")).await),
+                "told" => text(leak.to.tell(labelled("inventory")).await),
+                "recipient" => match leak.to.recipient::<Labelled>().send(labelled("inventory")).await {
+                    Ok(()) => "out".into(),
+                    Err(MailboxError::Closed) => "closed".into(),
+                    Err(MailboxError::Timeout) => "timeout".into(),
+                },
+                "broadcast" => {
+                    let mesh = call().expect("a call").mesh().clone();
+                    let to = ["us", "ap"].map(|region| region.parse().expect("a region"));
+                    let outcomes = mesh.broadcast::<Archive, _>(&to, labelled("inventory")).await;
+                    let lines = outcomes.into_iter().map(|one| match one.outcome {
+                        Ok((taken, _)) => format!("out to {taken}"),
+                        Err(fault) => fault.to_string(),
+                    });
+                    lines.collect::<Vec<_>>().join("; ")
+                }
+                other => panic!("no way {other:?}"),
+            }
+        })
+    }
+}
+
+async fn mesh() -> TestMesh {
+    let places = ["us", "eu", "eu-north", "ap"];
+    let host = Host::new(|_: &_| Archive);
+    TestMesh::of(places).policy(POLICY).host(host).start().await.expect("starts")
+}
+
+fn archive(mesh: &TestMesh, from: &str, region: &str) -> MeshAddr<Archive> {
+    mesh.at(from).actor_in(&region.parse().expect("a region"), "a")
+}
+
+fn personal() -> Store {
+    Store { name: SECRET.to_owned() }
+}
+
+#[test]
+fn labelled_data_goes_where_policy_lets_it_and_nowhere_else() {
+    run(async {
+        let mesh = mesh().await;
+        archive(&mesh, "eu", "eu-north").ask(personal()).await.expect("within the eu");
+        for (from, to) in [("eu", "us"), ("us", "eu"), ("us", "ap")] {
+            let fault = archive(&mesh, from, to).ask(personal()).await.expect_err("not out, and not in");
+            assert!(matches!(fault.kind, FaultKind::Gate(_)), "{from} {to}: {fault}");
+            assert_eq!(fault.delivery(), Delivery::NotSent);
+        }
+        let unknown = Labelled { class: DataClass::new("secret").expect("valid"), text: SECRET.into() };
+        let fault = archive(&mesh, "eu", "eu-north").ask(unknown).await.expect_err("no rule, no way");
+        assert!(fault.to_string().contains("has no class secret"), "{fault}");
+    });
+}
+
+#[test]
+fn without_a_policy_labelled_data_stays_on_its_node() {
+    run(async {
+        let mesh = TestMesh::of(["us", "eu"]).host(Host::new(|_: &_| Archive)).start().await.expect("starts");
+        // The actor itself has a class, so that no node may even hold it.
+        let fault = archive(&mesh, "us", "eu").ask(Count { honest: true }).await.expect_err("no policy");
+        assert!(fault.to_string().contains("no policy is loaded"), "{fault}");
+    });
+}
+
+#[test]
+fn a_reply_larger_than_the_requests_class_does_not_leave() {
+    run(async {
+        let mesh = mesh().await;
+        let far = archive(&mesh, "us", "eu");
+        assert_eq!(far.ask(Count { honest: true }).await, Ok(vec!["1".to_owned()]));
+        let fault = far.ask(Count { honest: false }).await.expect_err("personal data");
+        assert!(matches!(fault.kind, FaultKind::Gate(_)), "{fault}");
+        assert_eq!(fault.delivery(), Delivery::Ran);
+        assert!(!fault.to_string().contains(SECRET));
+        let near = archive(&mesh, "eu-north", "eu");
+        assert_eq!(near.ask(Count { honest: false }).await, Ok(vec![SECRET.to_owned()]));
+    });
+}
+
+#[test]
+fn a_handler_cannot_pass_on_what_it_was_told_under_a_looser_class() {
+    run(async {
+        let mesh = mesh().await;
+        let to = archive(&mesh, "us", "ap");
+        for how in ["as it is", "lowered", "told"] {
+            let leak = Leak { how: how.into(), to: to.clone() };
+            let outcome = archive(&mesh, "us", "eu").ask(leak).await.expect("answered");
+            assert!(
+                outcome.contains("class") && !outcome.contains("out") && !outcome.contains(SECRET),
+                "{how}: {outcome}"
+            );
+        }
+    });
+}
+
+#[test]
+fn neither_a_recipient_nor_a_broadcast_is_a_way_round() {
+    run(async {
+        let mesh = mesh().await;
+        // Somebody is awake to be broadcast to.
+        for region in ["us", "ap"] {
+            archive(&mesh, region, region).ask(Count { honest: true }).await.expect("awake");
+        }
+        let to = archive(&mesh, "us", "ap");
+        let ask = |how: &str| Leak { how: how.into(), to: to.clone() };
+        let far = archive(&mesh, "us", "eu");
+        assert_eq!(far.ask(ask("recipient")).await, Ok("closed".to_owned()));
+        let outcome = far.ask(ask("broadcast")).await.expect("answered");
+        assert!(!outcome.contains("out") && outcome.contains("class"), "{outcome}");
+        let to = ["us", "eu-north"].map(|region| region.parse().expect("a region"));
+        let outcomes = mesh.at("eu").broadcast::<Archive, _>(&to, personal()).await;
+        let gated: Vec<_> = outcomes.into_iter().map(|one| (one.node.region.to_string(), one.outcome.is_ok())).collect();
+        assert_eq!(gated, [("eu-north".to_owned(), true), ("us".to_owned(), false)]);
+    });
+}
+
+#[test]
+fn nothing_is_passed_through_a_third_region() {
+    run(async {
+        let mesh = mesh().await;
+        // The way between the two is cut: there is no other one, not even within the eu.
+        mesh.cut("eu", "eu-north");
+        let fault = archive(&mesh, "eu", "eu-north").ask(personal()).await.expect_err("unreachable");
+        assert!(matches!(fault.kind, FaultKind::Unreachable(_)), "{fault}");
+        // Nor does a node take in what belongs to another.
+        let elsewhere = mesh.at("ap").actor_in::<Archive>(&"eu".parse().expect("a region"), "a");
+        assert_eq!(elsewhere.owner().await.map(|node| node.to_string()), Ok("eu/n1".to_owned()));
+    });
+}
+
+#[test]
+fn the_text_of_an_error_quotes_nothing() {
+    run(async {
+        let mesh = mesh().await;
+        let fault = archive(&mesh, "us", "eu").ask(Crash).await.expect_err("it panicked");
+        assert!(matches!(fault.kind, FaultKind::Panicked(_)), "{fault}");
+        assert!(!format!("{fault:?}").contains(SECRET), "{fault:?}");
+    });
+}
+
+#[test]
+fn nothing_that_is_traced_or_logged_quotes_a_message() {
+    let spoken = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let to = Arc::clone(&spoken);
+    let writer = move || Lines(Arc::clone(&to));
+    let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(writer).finish();
+    tracing::subscriber::with_default(subscriber, || {
+        run(async {
+            let mesh = mesh().await;
+            archive(&mesh, "eu", "eu-north").ask(personal()).await.expect("within the eu");
+            archive(&mesh, "eu", "us").ask(personal()).await.expect_err("not out");
+            archive(&mesh, "us", "eu").ask(Crash).await.expect_err("it panicked");
+            archive(&mesh, "us", "eu").ask(Count { honest: false }).await.expect_err("not out");
+            mesh.cut("us", "eu");
+            tokio::time::sleep(Duration::from_secs(5)).await;
+        });
+    });
+    let spoken = String::from_utf8(spoken.lock().expect("no panic").clone()).expect("text");
+    assert!(spoken.contains("panicked"), "something was logged: {spoken}");
+    assert!(!spoken.contains(SECRET), "{spoken}");
+}
+
+struct Lines(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("no panic").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,11 @@
+//! The library as its users use it: real actors in meshes of several regions inside one test.
+
+mod addresses;
+mod context;
+mod fairness;
+mod gates;
+mod mailboxes;
+mod restarts;
+mod sleep;
+mod versions;
+mod watching;
