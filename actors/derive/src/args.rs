@@ -48,7 +48,7 @@ fn equals(input: ParseStream<'_>, key: &Ident, example: &str) -> Result<()> {
 }
 
 fn needs(input: ParseStream<'_>, key: &Ident, example: &str) -> Error {
-    input.error(format!("this is no value of `{key}`; e.g. `{example}`"))
+    Error::new(input.span(), format!("this is no value of `{key}`; e.g. `{example}`"))
 }
 
 /// `key = "text"`.

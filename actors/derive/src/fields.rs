@@ -187,11 +187,11 @@ pub(crate) fn since(attrs: &[Attribute]) -> Result<Option<Since>> {
     let mut found = None;
     for attr in attrs.iter().filter(|attr| attr.path().is_ident("since")) {
         let since = attr.parse_args_with(|input: syn::parse::ParseStream<'_>| {
-            let version: LitInt = input.parse().map_err(|_| input.error(SINCE))?;
+            let version: LitInt = input.parse().map_err(|_| Error::new(input.span(), SINCE))?;
             let may_drop = match input.parse::<Option<syn::Token![,]>>()? {
                 None => false,
                 Some(_) => {
-                    let word: Ident = input.parse().map_err(|_| input.error(SINCE))?;
+                    let word: Ident = input.parse().map_err(|_| Error::new(input.span(), SINCE))?;
                     if word != "may_drop" {
                         return Err(Error::new(word.span(), SINCE));
                     }

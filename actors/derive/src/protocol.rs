@@ -70,7 +70,7 @@ fn protocol(input: ParseStream<'_>) -> Result<Protocol> {
             break;
         }
         if input.is_empty() {
-            return Err(input.error(format!("`;` ends it; {HOW}")));
+            return Err(Error::new(input.span(), format!("`;` ends it; {HOW}")));
         }
     }
     Ok(Protocol { attrs, vis, ident, name, class, messages: args::distinct(messages)? })
