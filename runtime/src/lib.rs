@@ -39,8 +39,8 @@ pub mod settings;
 #[cfg(feature = "rocks")]
 pub mod supervisor;
 
-pub use rhumb_actors::{Wire, __private, grows, protocol, remote, remote_actor};
 /// What `EscrowRegion` can be asked, and its answers.
 pub use rhumb_actors::escrow::messages as escrow;
+pub use rhumb_actors::{__private, Wire, grows, protocol, remote, remote_actor};
 /// Seeded randomness.
 pub use rhumb_core::rng as seed;

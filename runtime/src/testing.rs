@@ -18,8 +18,8 @@ use actix::System;
 use anyhow::Context as _;
 use rhumb_actors::remote::Hosted;
 use rhumb_core::{Epoch, Gate, NodeId, Principal, Region, Role};
-use rhumb_topology::policy::{Policy, PolicySnapshot};
 use rhumb_topology::Founding;
+use rhumb_topology::policy::{Policy, PolicySnapshot};
 use rhumb_transport::in_process::{Network, NodeDescription, Port};
 
 use crate::clock::NodeClock;
@@ -171,7 +171,8 @@ impl TestMesh {
 
     fn pairs(&self, a: &str, b: &str) -> Vec<(NodeId, NodeId)> {
         let others: Vec<_> = self.nodes_of(b).map(|(node, _)| node.clone()).collect();
-        let pair = |(node, _): (&NodeId, _)| others.iter().map(|other| (node.clone(), other.clone())).collect();
+        let pair =
+            |(node, _): (&NodeId, _)| others.iter().map(|other| (node.clone(), other.clone())).collect();
         self.nodes_of(a).flat_map(|node| -> Vec<_> { pair(node) }).collect()
     }
 
@@ -244,7 +245,8 @@ impl Builder {
     /// # Errors
     /// A place that has no name for one, a policy with faults, actor types that cannot be hosted.
     pub async fn start(self) -> anyhow::Result<TestMesh> {
-        let nodes: Vec<NodeId> = self.nodes.iter().map(|node| Ok(node.parse()?)).collect::<anyhow::Result<_>>()?;
+        let nodes: Vec<NodeId> =
+            self.nodes.iter().map(|node| Ok(node.parse()?)).collect::<anyhow::Result<_>>()?;
         let founding = Founding::new(nodes.iter().cloned())?;
         let policy = match &self.policy {
             None => PolicySnapshot::none(),

@@ -298,7 +298,10 @@ impl CallState {
     /// The fault of a call whose deadline has passed.
     pub(crate) fn deadline_passed(&self, name: &str) -> Fault {
         if self.abandon() {
-            return Fault::not_sent(FaultKind::Deadline(format!("{name} waited in the mailbox of {}", self.to)));
+            return Fault::not_sent(FaultKind::Deadline(format!(
+                "{name} waited in the mailbox of {}",
+                self.to
+            )));
         }
         Fault::unknown(FaultKind::Deadline(format!("waiting for {} to answer {name}", self.to)))
     }
@@ -327,9 +330,7 @@ impl CallState {
         let wanted = seen.reply_class.as_ref().unwrap_or(&declared);
         let Some(from) = looser(wanted) else { return Ok(wanted.clone()) };
         let raised = seen.labels.iter().find(|label| looser(label).is_none() && seen.reply_class.is_none());
-        raised
-            .cloned()
-            .ok_or_else(|| Fault::ran(FaultKind::ClassLowered { from, to: wanted.clone() }))
+        raised.cloned().ok_or_else(|| Fault::ran(FaultKind::ClassLowered { from, to: wanted.clone() }))
     }
 }
 

@@ -495,7 +495,13 @@ struct Pump<A: Hosted> {
 
 impl<A: Hosted> Pump<A> {
     /// Runs one message. False if it panicked.
-    fn feed(&self, message: Box<dyn Deliver<A>>, actor: &mut A, context: &mut A::Context, now: Instant) -> bool {
+    fn feed(
+        &self,
+        message: Box<dyn Deliver<A>>,
+        actor: &mut A,
+        context: &mut A::Context,
+        now: Instant,
+    ) -> bool {
         let gauge = &self.cell.home.worker(self.cell.hash).gauge;
         gauge.begin(message.work());
         let load: Arc<dyn Load> = Arc::clone(&self.cell) as Arc<dyn Load>;

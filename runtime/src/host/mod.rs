@@ -52,7 +52,9 @@ pub enum HostError {
     #[error("the actor type {0:?} is hosted twice: every name belongs to one type")]
     Twice(&'static str),
     /// One type calls another that nobody hosts.
-    #[error("the actor type {by:?} needs actors of type {needs:?}, which this node does not host: add Host::new for it")]
+    #[error(
+        "the actor type {by:?} needs actors of type {needs:?}, which this node does not host: add Host::new for it"
+    )]
     Missing {
         /// Which one needs it.
         by: &'static str,
@@ -95,8 +97,13 @@ pub(crate) trait AnyHome: Send + Sync {
     fn messages(&self) -> Vec<(&'static str, u16, u64)>;
     fn audience(&self, name: &str) -> Option<Audience>;
     /// A message of an actor or program of this node: a boxed [`cell::Packed`].
-    fn local(&self, id: &ActorId, name: &'static str, packed: Box<dyn Any + Send>, now: Instant)
-    -> Result<(), Fault>;
+    fn local(
+        &self,
+        id: &ActorId,
+        name: &'static str,
+        packed: Box<dyn Any + Send>,
+        now: Instant,
+    ) -> Result<(), Fault>;
     /// A message of another node.
     fn remote(&self, id: ActorId, incoming: Incoming);
     /// A message of another node for all that are awake.

@@ -249,7 +249,11 @@ where
 }
 
 /// Asks, and gives the reply with its class.
-pub(super) async fn ask<A, M>(to: &MeshAddr<A>, message: M, said: Said) -> Result<(M::Reply, DataClass), Fault>
+pub(super) async fn ask<A, M>(
+    to: &MeshAddr<A>,
+    message: M,
+    said: Said,
+) -> Result<(M::Reply, DataClass), Fault>
 where
     A: Addressed,
     M: Remote,
@@ -433,7 +437,8 @@ fn pair(to: &ActorId) -> u64 {
 }
 
 pub(super) fn not_hosted(mesh: &Mesh, kind: &str) -> Fault {
-    let node = mesh.node().map_or_else(|| "a program that only calls".to_owned(), |node| format!("node {node}"));
+    let node =
+        mesh.node().map_or_else(|| "a program that only calls".to_owned(), |node| format!("node {node}"));
     Fault::not_sent(FaultKind::NotHosted(format!("{node} hosts no actors of type {kind}")))
 }
 

@@ -16,7 +16,8 @@ pub(crate) const fn fingerprint<M: Remote>() -> u64 {
 /// Whether a peer that says this of `M` lays it and its reply out as this build does.
 pub(crate) fn alike<M: Remote>(theirs: u64) -> Result<(), FaultKind> {
     let half = |fingerprint: u64, shift: u32| (fingerprint >> shift) as u32;
-    let differing = [0, 32].into_iter().find(|shift| half(theirs, *shift) != half(fingerprint::<M>(), *shift));
+    let differing =
+        [0, 32].into_iter().find(|shift| half(theirs, *shift) != half(fingerprint::<M>(), *shift));
     match differing {
         None => Ok(()),
         Some(shift) => {

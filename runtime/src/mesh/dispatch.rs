@@ -17,9 +17,9 @@ use rhumb_transport::{Answer, Kind, Peer, Reply, Request};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Mesh, Whereabouts};
 use super::address::{class_of, not_hosted};
 use super::body::{pack, unpack};
+use super::{Mesh, Whereabouts};
 use crate::host::call::{Before, CallState, MAX_CHAIN, Seen, Stage};
 use crate::host::cell::Packed;
 use crate::host::home::Home;

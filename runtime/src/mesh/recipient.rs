@@ -67,7 +67,11 @@ impl<A: Addressed + Accepts<M>, M: Remote> EnvelopeProxy<Proxy<A>> for Forwarded
     fn handle(&mut self, proxy: &mut Proxy<A>, _: &mut ProxyContext) {
         let Some((message, answer)) = self.send.take() else { return };
         let Ok(place) = Arc::clone(&proxy.under_way).try_acquire_owned() else {
-            tracing::warn!(to = proxy.to.id().kind(), message = M::NAME, "a proxy has too many calls under way");
+            tracing::warn!(
+                to = proxy.to.id().kind(),
+                message = M::NAME,
+                "a proxy has too many calls under way"
+            );
             return;
         };
         let (to, scope) = (proxy.to.clone(), self.within.take());

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use rhumb_actors::remote::{Audience, Remote};
-use rhumb_core::{DataClass, Fault, FaultKind, Guarantee, Region};
 use rhumb_core::wire::Wire;
+use rhumb_core::{DataClass, Fault, FaultKind, Guarantee, Region};
 use rhumb_transport::{Answer, Inbound, Kind, ManifestEntry, Peer, Reply, Request};
 use serde::de::DeserializeOwned;
 use thiserror::Error;
@@ -112,7 +112,15 @@ impl Registry {
                 })
             })
         });
-        self.insert(M::NAME, Entry { audience: M::AUDIENCE, version: M::VERSION, fingerprint: fingerprint::<M>(), handler: run })
+        self.insert(
+            M::NAME,
+            Entry {
+                audience: M::AUDIENCE,
+                version: M::VERSION,
+                fingerprint: fingerprint::<M>(),
+                handler: run,
+            },
+        )
     }
 
     /// Serves a told message of nodes, which has no reply.
@@ -132,7 +140,10 @@ impl Registry {
             let ran = |()| Err(Fault::ran(FaultKind::Handler(format!("{name} is told, it has no reply"))));
             Box::pin(std::future::ready(outcome.and_then(ran)))
         });
-        self.insert(name, Entry { audience: Audience::Nodes, version: 1, fingerprint: M::LAYOUT, handler: run })
+        self.insert(
+            name,
+            Entry { audience: Audience::Nodes, version: 1, fingerprint: M::LAYOUT, handler: run },
+        )
     }
 
     /// What this node says in its HELLO that it serves: its own messages and those of its actors.

@@ -13,10 +13,10 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::{Mesh, Whereabouts};
 use super::address::not_hosted;
 use super::registry::{Call, Registry, ServedTwice};
 use super::watch::too_many;
+use super::{Mesh, Whereabouts};
 use crate::host::AnyHome;
 use crate::host::id::{ActorId, Target, Whom};
 use crate::host::watch::Ended;
@@ -180,4 +180,3 @@ pub(crate) fn serve(registry: &mut Registry, mesh: &Mesh) -> Result<(), ServedTw
         async move { Ok((watched.await?, DataClass::control())) }
     })
 }
-

@@ -27,12 +27,12 @@ use rhumb_topology::policy::{PolicySnapshot, SignedPolicy};
 use rhumb_transport::{Credentials, Identity, LinkState, Regions, Transport, TransportSettings};
 
 use crate::clock::now_millis;
-use crate::http;
 use crate::host::arbiters::Arbiters;
 use crate::host::home::Host;
 use crate::host::{HostList, Hosts};
-use crate::mesh::{Carrier, Mesh};
+use crate::http;
 use crate::mesh::registry::Registry;
+use crate::mesh::{Carrier, Mesh};
 use crate::settings::NodeConfig;
 pub use halt::Halt;
 pub use report::RESTORED;

@@ -54,7 +54,8 @@ impl Handler<Hop> for Station {
 }
 
 async fn mesh() -> TestMesh {
-    let mesh = TestMesh::of(["us", "eu", "ap"]).host(Host::new(|_: &_| Station)).start().await.expect("starts");
+    let mesh =
+        TestMesh::of(["us", "eu", "ap"]).host(Host::new(|_: &_| Station)).start().await.expect("starts");
     mesh.delay("us", "eu", Duration::from_millis(50));
     mesh.delay("eu", "ap", Duration::from_millis(50));
     mesh
@@ -80,8 +81,8 @@ fn deadline_key_requirement_chain_and_guarantee_go_from_hop_to_hop() {
             told,
             [
                 "test.station@us/a left=900ms required=snapshot key=k-1 chain=",
-                "test.station@eu/b left=750ms required=snapshot key=k-1 chain=test.station@us/a",
-                "test.station@ap/c left=600ms required=snapshot key=k-1 chain=test.station@us/a>test.station@eu/b",
+                "test.station@eu/b left=800ms required=snapshot key=k-1 chain=test.station@us/a",
+                "test.station@ap/c left=700ms required=snapshot key=k-1 chain=test.station@us/a>test.station@eu/b",
                 "rests on snapshot",
                 "rests on snapshot",
             ]
@@ -89,7 +90,10 @@ fn deadline_key_requirement_chain_and_guarantee_go_from_hop_to_hop() {
         let refused = us.ask(hop(vec![eu])).requiring(Guarantee::StrictSerializable).await.expect("answered");
         assert!(refused.iter().any(|line| line.contains("strict serializable")), "{refused:?}");
         let refused = us.ask(hop(vec![])).requiring(Guarantee::Serializable).await.expect_err("it is weaker");
-        assert_eq!((refused.delivery(), matches!(refused.kind, FaultKind::Guarantee { .. })), (Delivery::Ran, true));
+        assert_eq!(
+            (refused.delivery(), matches!(refused.kind, FaultKind::Guarantee { .. })),
+            (Delivery::Ran, true)
+        );
     });
 }
 
@@ -115,7 +119,10 @@ fn an_actor_asked_within_its_own_chain_answers_at_once() {
         for route in [vec![us.clone()], vec![eu.clone(), us.clone()]] {
             let began = tokio::time::Instant::now();
             let told = us.ask(hop(route)).await.expect("answered");
-            assert!(told.iter().any(|line| line.contains("test.station@us/a is already in this chain")), "{told:?}");
+            assert!(
+                told.iter().any(|line| line.contains("test.station@us/a is already in this chain")),
+                "{told:?}"
+            );
             assert!(began.elapsed() < Duration::from_secs(1), "nothing waited for a deadline");
         }
         // Twice one after the other is no cycle.

@@ -53,7 +53,8 @@ fn at_most_the_budget_of_a_backlog_runs_before_a_neighbours_message() {
     run(async {
         let log = Arc::default();
         let mesh = TestMesh::of(["us"]).host(host(&log)).start().await.expect("starts");
-        let (busy, neighbour) = (mesh.at("us").actor::<Logger>("busy"), mesh.at("us").actor::<Logger>("neighbour"));
+        let (busy, neighbour) =
+            (mesh.at("us").actor::<Logger>("busy"), mesh.at("us").actor::<Logger>("neighbour"));
         neighbour.ask(Log).await.expect("it is awake");
         busy.ask(Log).await.expect("it is awake");
         log.lock().expect("no panic").clear();

@@ -113,13 +113,15 @@ impl Handler<Leak> for Archive {
                 class: DataClass::new(class).expect("valid"),
                 text: SECRET.to_owned(),
             };
-            let text = |outcome: Result<(), Fault>| outcome.map_or_else(|fault| fault.to_string(), |()| "out".into());
+            let text = |outcome: Result<(), Fault>| {
+                outcome.map_or_else(|fault| fault.to_string(), |()| "LEAKED".into())
+            };
             match leak.how.as_str() {
                 "as it is" => text(leak.to.ask(Store { name: SECRET.into() }).await),
                 "lowered" => text(leak.to.ask(labelled("inventory")).await),
                 "told" => text(leak.to.tell(labelled("inventory")).await),
                 "recipient" => match leak.to.recipient::<Labelled>().send(labelled("inventory")).await {
-                    Ok(()) => "out".into(),
+                    Ok(()) => "LEAKED".into(),
                     Err(MailboxError::Closed) => "closed".into(),
                     Err(MailboxError::Timeout) => "timeout".into(),
                 },
@@ -128,7 +130,7 @@ impl Handler<Leak> for Archive {
                     let to = ["us", "ap"].map(|region| region.parse().expect("a region"));
                     let outcomes = mesh.broadcast::<Archive, _>(&to, labelled("inventory")).await;
                     let lines = outcomes.into_iter().map(|one| match one.outcome {
-                        Ok((taken, _)) => format!("out to {taken}"),
+                        Ok((taken, _)) => format!("LEAKED to {taken}"),
                         Err(fault) => fault.to_string(),
                     });
                     lines.collect::<Vec<_>>().join("; ")
@@ -203,7 +205,7 @@ fn a_handler_cannot_pass_on_what_it_was_told_under_a_looser_class() {
             let leak = Leak { how: how.into(), to: to.clone() };
             let outcome = archive(&mesh, "us", "eu").ask(leak).await.expect("answered");
             assert!(
-                outcome.contains("class") && !outcome.contains("out") && !outcome.contains(SECRET),
+                outcome.contains("class") && !outcome.contains("LEAKED") && !outcome.contains(SECRET),
                 "{how}: {outcome}"
             );
         }
@@ -223,10 +225,11 @@ fn neither_a_recipient_nor_a_broadcast_is_a_way_round() {
         let far = archive(&mesh, "us", "eu");
         assert_eq!(far.ask(ask("recipient")).await, Ok("closed".to_owned()));
         let outcome = far.ask(ask("broadcast")).await.expect("answered");
-        assert!(!outcome.contains("out") && outcome.contains("class"), "{outcome}");
+        assert!(!outcome.contains("LEAKED") && outcome.contains("class"), "{outcome}");
         let to = ["us", "eu-north"].map(|region| region.parse().expect("a region"));
         let outcomes = mesh.at("eu").broadcast::<Archive, _>(&to, personal()).await;
-        let gated: Vec<_> = outcomes.into_iter().map(|one| (one.node.region.to_string(), one.outcome.is_ok())).collect();
+        let gated: Vec<_> =
+            outcomes.into_iter().map(|one| (one.node.region.to_string(), one.outcome.is_ok())).collect();
         assert_eq!(gated, [("eu-north".to_owned(), true), ("us".to_owned(), false)]);
     });
 }
@@ -260,7 +263,8 @@ fn nothing_that_is_traced_or_logged_quotes_a_message() {
     let spoken = Arc::new(std::sync::Mutex::new(Vec::new()));
     let to = Arc::clone(&spoken);
     let writer = move || Lines(Arc::clone(&to));
-    let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(writer).finish();
+    let subscriber =
+        tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(writer).finish();
     tracing::subscriber::with_default(subscriber, || {
         run(async {
             let mesh = mesh().await;

@@ -33,12 +33,12 @@ macro_rules! actor {
         struct $name(Seen);
 
         #[remote_actor(
-            name = $type,
-            class = "control",
-            accepts(Slow, Note),
-            mailbox = 2,
-            overflow = $overflow
-        )]
+                    name = $type,
+                    class = "control",
+                    accepts(Slow, Note),
+                    mailbox = 2,
+                    overflow = $overflow
+                )]
         impl Actor for $name {
             type Context = Context<Self>;
         }
@@ -107,7 +107,8 @@ where
 {
     let actor = mesh.at("us").actor::<A>("a");
     // One thread: nothing runs before the first await that waits.
-    let tells = told.iter().map(|(key, number)| actor.tell(Note { key: *key, number: *number }).into_future());
+    let tells =
+        told.iter().map(|(key, number)| actor.tell(Note { key: *key, number: *number }).into_future());
     let refused = join_all(tells).await.into_iter().filter(Result::is_err).count();
     tokio::time::sleep(Duration::from_millis(1)).await;
     let notes = std::mem::take(&mut *seen.notes.lock().expect("no panic"));

@@ -1,6 +1,7 @@
 //! The library as its users use it: real actors in meshes of several regions inside one test.
 
 mod addresses;
+mod bare_actix;
 mod context;
 mod fairness;
 mod gates;

@@ -90,7 +90,10 @@ fn after_a_panic_a_new_instance_answers_and_what_waited_is_kept() {
             assert_eq!(fault.delivery(), Delivery::Ran);
             assert!(!fault.to_string().contains("as asked"), "a panic's own text stays at home: {fault}");
             assert_eq!(waited, Ok(1), "a fresh instance");
-            assert_eq!(fragile.ask(Break { later: false }).await.expect_err("again").delivery(), Delivery::Ran);
+            assert_eq!(
+                fragile.ask(Break { later: false }).await.expect_err("again").delivery(),
+                Delivery::Ran
+            );
         }
         assert_eq!(made.load(Ordering::Relaxed), 4, "each from the factory");
     });

@@ -168,7 +168,8 @@ fn what_an_older_build_must_not_miss_is_refused_by_name() {
 fn a_message_that_the_older_build_lacks_is_refused_before_it_is_sent() {
     run(async {
         let mesh = mesh().await;
-        let fault = as_new(&mesh).ask(new::Remove { article: "tea".into() }).await.expect_err("unknown there");
+        let fault =
+            as_new(&mesh).ask(new::Remove { article: "tea".into() }).await.expect_err("unknown there");
         assert_eq!(fault.kind, FaultKind::UnknownMessage("shop.Remove".into()));
         assert_eq!(fault.delivery(), Delivery::NotSent);
         assert_eq!(of_new(&mesh).ask(new::Remove { article: "tea".into() }).await, Ok(3));
