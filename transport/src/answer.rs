@@ -2,7 +2,7 @@
 //! that any more.
 //!
 //! * It decides: what a caller is told whose handler was lost.
-//! * It never does: know how an answer travels (that is a [`Returns`]).
+//! * It never does: know how an answer travels.
 //! * Invariant: each answer is given once, at the latest when it is dropped.
 
 use std::fmt;

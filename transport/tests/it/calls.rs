@@ -102,7 +102,9 @@ async fn an_abandoned_call_is_cancelled_at_the_callee() {
     let (a, b) = pair().await;
     let transport = a.transport.clone();
     let to = b.id.clone();
-    let asking = tokio::spawn(async move { transport.ask(&to, 1, request("hold", b"")).await });
+    let mut asked = request("hold", b"");
+    asked.headers.deadline = 10 * SOON;
+    let asking = tokio::spawn(async move { transport.ask(&to, 1, asked).await });
     b.handlers.until("the call", |seen| seen.held.len() == 1).await;
     assert!(!b.handlers.seen.lock().held[0].is_cancelled());
     asking.abort();
@@ -124,9 +126,8 @@ async fn a_handler_that_is_running_is_told_when_its_caller_gives_up() {
     for how in ["the asking is dropped", "the connection ends", "the deadline passes"] {
         let (a, b) = pair().await;
         let mut asked = request("hold", b"");
-        if how == "the deadline passes" {
-            asked.headers.deadline = Duration::from_millis(200);
-        }
+        let passes = how == "the deadline passes";
+        asked.headers.deadline = if passes { Duration::from_millis(200) } else { 10 * SOON };
         let (transport, to) = (a.transport.clone(), b.id.clone());
         let asking = tokio::spawn(async move { transport.ask(&to, 1, asked).await });
         b.handlers.until("the call", |seen| seen.held.len() == 1).await;
