@@ -12,9 +12,9 @@ use rhumb::testing::TestMesh;
 
 /// Puts so many of an article into the cart. Answered with all that is in it.
 #[remote(name = "cart.Add", class = "control", reply = BTreeMap<String, u32>)]
-pub struct Add {
-    pub article: String,
-    pub quantity: u32,
+struct Add {
+    article: String,
+    quantity: u32,
 }
 
 type Shelf = Arc<Mutex<HashMap<String, BTreeMap<String, u32>>>>;

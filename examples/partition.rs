@@ -8,7 +8,7 @@ use rhumb::testing::TestMesh;
 
 /// Counts one more, where the counter lives.
 #[remote(name = "example.Count", class = "control", reply = u64, idempotent)]
-pub struct Count;
+struct Count;
 
 #[derive(Default)]
 struct Counter(u64);
@@ -66,12 +66,7 @@ mod tests {
         let told = rhumb::testing::run(story()).expect("the story runs");
         assert_eq!(
             told,
-            [
-                "counted 1",
-                "cut: unknown (within 2 s: true)",
-                "still cut: not sent",
-                "healed: counted 2"
-            ]
+            ["counted 1", "cut: unknown (within 2 s: true)", "still cut: not sent", "healed: counted 2"]
         );
     }
 }

@@ -8,8 +8,8 @@ use rhumb::testing::TestMesh;
 
 /// Divides a hundred. Nobody checks the divisor.
 #[remote(name = "example.Divide", class = "control", reply = u32)]
-pub struct Divide {
-    pub by: u32,
+struct Divide {
+    by: u32,
 }
 
 struct Worker;
@@ -29,7 +29,7 @@ impl Handler<Divide> for Worker {
 
 /// How many workers' jobs the office has given out in this life.
 #[remote(name = "example.Assign", class = "control", reply = u32)]
-pub struct Assign;
+struct Assign;
 
 #[derive(Default)]
 struct Office {
@@ -59,8 +59,10 @@ fn main() -> anyhow::Result<()> {
         let workers = Host::new(|_| Worker).restarts(restarts).child_of::<Office>(office_of);
         let offices = Host::new(|_| Office::default());
         let mesh = TestMesh::of(["us-east"]).host(workers).host(offices).start().await?;
-        let (worker, office) =
-            (mesh.at("us-east").actor::<Worker>("office-1/a"), mesh.at("us-east").actor::<Office>("office-1"));
+        let (worker, office) = (
+            mesh.at("us-east").actor::<Worker>("office-1/a"),
+            mesh.at("us-east").actor::<Office>("office-1"),
+        );
 
         office.ask(Assign).await?;
         println!("the office has assigned {} jobs", office.ask(Assign).await?);
@@ -71,7 +73,11 @@ fn main() -> anyhow::Result<()> {
             }
         }
         if let Err(fault) = worker.ask(Divide { by: 4 }).await {
-            println!("the worker rests: {} (again in {:?})", fault.kind, fault.retry_after.unwrap_or_default());
+            println!(
+                "the worker rests: {} (again in {:?})",
+                fault.kind,
+                fault.retry_after.unwrap_or_default()
+            );
         }
         println!("the office began anew: it has assigned {} job", office.ask(Assign).await?);
         tokio::time::sleep(Duration::from_secs(5)).await;

@@ -30,6 +30,9 @@ pub struct Dev {
     /// and loss), `off`, or a file with a matrix of the same format.
     #[arg(long, value_name = "FILE|off", default_value = "published")]
     pub wan: WanArg,
+    /// The program that runs as each node: one of your own that hosts your actors. Unless given, this one.
+    #[arg(long, value_name = "FILE")]
+    pub program: Option<PathBuf>,
     /// Also write the ready file here.
     #[arg(long, value_name = "FILE")]
     pub ready_file: Option<PathBuf>,
@@ -82,7 +85,7 @@ impl Dev {
             restart: true,
         };
         let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        let program = std::env::current_exe()?;
+        let program = self.program.map_or_else(std::env::current_exe, Ok)?;
         let started = DevMesh::start(options, &program);
         let mesh = tokio::select! {
             mesh = started => mesh?,

@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, Parser, Subcommand};
 use rhumb_core::{NodeName, Region};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::{settings, supervisor};
+use crate::settings;
+use crate::supervisor::{Builder, Supervisor};
 
 /// Run one node of a region until SIGTERM or Ctrl-C.
 #[derive(Debug, Args)]
@@ -35,11 +36,44 @@ impl Serve {
     /// # Errors
     /// Why it could not start, or why it stopped by itself.
     pub async fn run(self) -> anyhow::Result<()> {
+        self.hosting(|node| node).await
+    }
+
+    /// Runs the node, with what is hosted on it besides.
+    async fn hosting(self, host: impl FnOnce(Builder) -> Builder) -> anyhow::Result<()> {
         let config = settings::load(&self.config, &self.region, self.node.as_ref(), self.env.as_deref())?;
         log_to_stderr(&config.log);
         let stdin = self.until_stdin_closes;
-        supervisor::serve(config, asked_to_stop(stdin)).await
+        host(Supervisor::builder(config)).run(asked_to_stop(stdin)).await
     }
+}
+
+/// A node's own program: what a user builds who hosts actors of their own. Its command line is
+/// `PROGRAM serve …`, as `rhumb serve …` has it, so that it runs wherever `rhumb` does:
+///
+/// ```no_run
+/// # async fn main_of_it() -> anyhow::Result<()> {
+/// rhumb::cli::serve::node_program(|node| node).await
+/// # }
+/// ```
+///
+/// # Errors
+/// Why the node could not start, or why it stopped by itself.
+pub async fn node_program(host: impl FnOnce(Builder) -> Builder) -> anyhow::Result<()> {
+    let NodeProgram { command: OnlyServe::Serve(serve) } = NodeProgram::parse();
+    serve.hosting(host).await
+}
+
+#[derive(Parser)]
+#[command(about = "A Rhumb node that hosts actors of its own", long_about = None)]
+struct NodeProgram {
+    #[command(subcommand)]
+    command: OnlyServe,
+}
+
+#[derive(Subcommand)]
+enum OnlyServe {
+    Serve(Serve),
 }
 
 fn log_to_stderr(log: &settings::LogSettings) {

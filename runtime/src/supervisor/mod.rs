@@ -44,14 +44,6 @@ const BLOCKED_AFTER: Duration = Duration::from_millis(100);
 /// How often peers' presence is told anew, so that a notice that was lost does no harm.
 const PRESENCE_EVERY: Duration = Duration::from_secs(1);
 
-/// Runs a node that hosts only Rhumb's own actors, until `stop` resolves or it cannot go on.
-///
-/// # Errors
-/// Why it could not start, or why it stopped by itself.
-pub async fn serve(config: NodeConfig, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
-    Supervisor::builder(config).run(stop).await
-}
-
 /// A node that is about to start.
 pub struct Builder {
     config: NodeConfig,
