@@ -7,8 +7,28 @@ pub mod escrow;
 pub mod remote;
 pub mod storage;
 
+/// A type that contains itself has no layout, however far down and whenever added, and does not compile:
+///
+/// ```compile_fail,E0391
+/// #[rhumb_actors::grows(crate = rhumb_actors)]
+/// #[derive(PartialEq)]
+/// struct Folder {
+///     name: String,
+///     #[since(2)]
+///     within: Option<Box<Folder>>,
+/// }
+/// ```
 pub use rhumb_core::Wire;
-pub use rhumb_derive::{Wire, grows, protocol, remote, remote_actor};
+/// A message whose class is not said does not compile:
+///
+/// ```compile_fail
+/// #[rhumb_actors::remote(crate = rhumb_actors, name = "doc.Add", reply = u32)]
+/// struct Add {
+///     qty: u32,
+/// }
+/// ```
+pub use rhumb_derive::remote;
+pub use rhumb_derive::{Wire, grows, protocol, remote_actor};
 
 /// What the expansions of the macros name. Not for use by hand: it changes without notice.
 #[doc(hidden)]

@@ -171,7 +171,7 @@ pub trait Protocol<A: Actor>: Addressed {
 ///
 /// The same with `type Result = u32` does:
 ///
-/// ```
+/// ```no_run
 /// use actix::{Actor, Context, Handler};
 /// use rhumb_actors::{remote, remote_actor};
 ///

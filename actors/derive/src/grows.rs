@@ -2,10 +2,11 @@
 //! not its default.
 
 use proc_macro2::{Span, TokenStream};
-use quote::{format_ident, quote};
+use quote::{format_ident, quote, quote_spanned};
+use syn::spanned::Spanned;
 use syn::{Ident, Result};
 
-use crate::args::scope;
+use crate::args::{at, scope};
 use crate::fields::{Grown, Placed, Since, grown, only_crate};
 
 /// `#[grows]` on a struct.
@@ -77,15 +78,14 @@ fn constant(number: u16) -> Ident {
 fn serialize(ident: &Ident, fields: &Grown) -> TokenStream {
     let put = fields.later.iter().zip(1..).map(|((field, _), number)| {
         let (name, constant) = (&field.name, constant(number));
-        quote! {
-            __extensions
-                .put(&#constant, &self.#name)
-                .map_err(<__S::Error as __rhumb::serde::ser::Error>::custom)?;
-        }
+        let put = quote_spanned!(at(field.ty.span())=> __extensions.put(&#constant, &self.#name));
+        quote!(#put.map_err(<__S::Error as __rhumb::serde::ser::Error>::custom)?;)
     });
     let elements = fields.base.iter().map(|field| {
         let name = &field.name;
-        quote!(__rhumb::serde::ser::SerializeTuple::serialize_element(&mut __tuple, &self.#name)?;)
+        quote_spanned! {at(field.ty.span())=>
+            __rhumb::serde::ser::SerializeTuple::serialize_element(&mut __tuple, &self.#name)?;
+        }
     });
     let (length, mutable) = (fields.base.len() + 1, (!fields.later.is_empty()).then(|| quote!(mut)));
     quote! {
