@@ -137,6 +137,65 @@ fn messages_coalesce_by_field_and_never_with_another_name() {
 }
 
 #[test]
+#[should_panic(expected = "two messages of this list have one name on the wire")]
+fn two_messages_of_one_name_are_refused() {
+    crate::__private::distinct(&["cart.Add", "cart.Show", "cart.Add"]);
+}
+
+/// Names of the user's that generated code might trip over.
+mod names {
+    use serde::{Deserialize, Serialize};
+
+    use crate::{Wire, grows, remote};
+
+    #[grows(crate = crate)]
+    #[derive(Debug, Clone, Default, PartialEq)]
+    pub(super) struct A {
+        pub(super) r#type: String,
+    }
+
+    /// Of another crate, as far as layouts go.
+    #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+    pub(super) struct S(pub(super) u64);
+
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Wire)]
+    #[wire(crate = crate)]
+    pub(super) struct Page<T> {
+        pub(super) items: Vec<T>,
+        #[wire(opaque = "s-v1")]
+        pub(super) next: S,
+    }
+
+    #[remote(crate = crate, name = "cart.Names", class = "control", reply = Page<A>)]
+    #[derive(Debug, Clone, PartialEq)]
+    pub(super) struct Fields {
+        pub(super) f: A,
+        #[wire(opaque = "s-v1")]
+        pub(super) de: S,
+        #[since(2)]
+        pub(super) seq: A,
+        #[since(2)]
+        #[wire(opaque = "s-v1")]
+        pub(super) r#loop: S,
+    }
+}
+
+#[test]
+fn names_of_the_user_are_never_mistaken_for_the_macros_own() {
+    let a = names::A { r#type: "x".into() };
+    let message = names::Fields { f: a.clone(), de: names::S(1), seq: a, r#loop: names::S(2) };
+    let bytes = rhumb_core::wire::encode(&message).expect("encodes");
+    assert_eq!(rhumb_core::wire::decode(&bytes), Ok(message));
+}
+
+#[test]
+fn the_layout_of_a_type_with_parameters_is_that_of_its_parameters() {
+    use rhumb_core::Wire;
+    assert_ne!(names::Page::<u8>::LAYOUT, names::Page::<u16>::LAYOUT);
+    assert_eq!(names::Page::<u64>::LAYOUT, names::Page::<usize>::LAYOUT);
+}
+
+#[test]
 fn an_actor_is_what_its_attribute_says() {
     assert_eq!((Cart::TYPE, Cart::CLASS), ("cart", "inventory"));
     assert_eq!((Cart::MAILBOX, Cart::OVERFLOW), (7, Overflow::Coalesce));
