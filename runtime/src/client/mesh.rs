@@ -25,7 +25,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Ask;
 use super::directory::Directory;
-use crate::mesh::body::{pack, unpack};
+use crate::mesh::body::{pack, unpack_reply};
 use crate::mesh::{Carrier, Mesh};
 
 /// Why there is no client.
@@ -180,7 +180,7 @@ impl Ask for MeshClient {
         let class = message.class().cloned().unwrap_or_else(DataClass::control);
         let request = Request::ask(M::NAME, class, pack(M::NAME, message)?, Headers::within(deadline));
         let reply = self.send(node, request, until).await?;
-        unpack(M::NAME, &reply.body).map_err(Fault::ran)
+        unpack_reply(M::NAME, &reply.body)
     }
 }
 

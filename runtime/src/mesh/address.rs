@@ -18,7 +18,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use super::body::{alike, pack, unpack};
+use super::body::{alike, pack, unpack_reply};
 use super::{Mesh, dispatch, registry};
 use crate::host::call::{self, Before, CallState, MAX_CHAIN, Stage};
 use crate::host::cell::Packed;
@@ -398,7 +398,7 @@ async fn ask_there<M: Remote>(
     let reply = mesh.carrier(owner)?.ask(owner, pair(&call.to), request).await?;
     call.met(reply.guarantee);
     let body = mesh.received(&reply);
-    let decoded = mesh.decoding(|| unpack(M::NAME, body)).map_err(Fault::ran)?;
+    let decoded = mesh.decoding(|| unpack_reply(M::NAME, body))?;
     Ok((decoded, reply.class))
 }
 
@@ -486,6 +486,6 @@ impl Mesh {
         }
         understood::<M>(self, node)?;
         let reply = self.carrier(node)?.ask(node, pair(&call.to), request).await?;
-        unpack(M::NAME, self.received(&reply)).map_err(Fault::ran)
+        unpack_reply(M::NAME, self.received(&reply))
     }
 }

@@ -42,3 +42,15 @@ pub(crate) fn unpack<T: Wire + DeserializeOwned>(name: &str, bytes: &[u8]) -> Re
         other => FaultKind::Decode { name: name.to_owned(), reason: other.to_string() },
     })
 }
+
+/// The reply to a message of this name. What cannot be decoded is not quoted: the reason would leave
+/// with whatever its caller passes on, and without a class.
+pub(crate) fn unpack_reply<T: Wire + DeserializeOwned>(name: &str, bytes: &[u8]) -> Result<T, Fault> {
+    unpack(name, bytes).map_err(|kind| {
+        let of = format!("reply of {name}");
+        Fault::ran(match kind {
+            FaultKind::Skew { ours, theirs, .. } => FaultKind::Skew { name: of, ours, theirs },
+            _ => FaultKind::Decode { name: of, reason: "its bytes are not one".to_owned() },
+        })
+    })
+}

@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use super::address::{class_of, not_hosted};
-use super::body::{pack, unpack};
+use super::body::{pack, unpack, unpack_reply};
 use super::{Mesh, Whereabouts};
 use crate::host::call::{Before, CallState, MAX_CHAIN, Seen, Stage};
 use crate::host::cell::Packed;
@@ -183,7 +183,7 @@ pub(super) async fn broadcast_here(mesh: &Mesh, request: Request) -> Result<(u64
     let (answer, answered) = Answer::here();
     let name = request.name.clone();
     deliver(mesh, Incoming { from: None, request, answer });
-    unpack(&name, &answered.await?.body).map_err(Fault::ran)
+    unpack_reply(&name, &answered.await?.body)
 }
 
 impl<A: Hosted> Home<A> {

@@ -28,7 +28,7 @@ use rhumb_transport::in_process::{ClientPort, Port};
 use rhumb_transport::{Answer, Headers, Peer, Reply, Request, Transport};
 use serde::Serialize;
 
-use self::body::{pack, unpack};
+use self::body::{pack, unpack_reply};
 use self::place::Places;
 use crate::client::MeshClient;
 use crate::clock::NodeClock;
@@ -243,7 +243,7 @@ impl Mesh {
         let body = pack(M::NAME, message)?;
         let request = Request::ask(M::NAME, class, body, self.headers(within));
         let reply = self.carrier(to)?.ask(to, registry::fnv(M::NAME.bytes()), request).await?;
-        let replied = unpack(M::NAME, self.received(&reply)).map_err(Fault::ran)?;
+        let replied = unpack_reply(M::NAME, self.received(&reply))?;
         Ok((replied, reply.class))
     }
 

@@ -4,3 +4,4 @@ mod cluster;
 mod directions;
 mod readme;
 mod sim;
+mod stranger;
