@@ -30,7 +30,9 @@ pub mod tiebreak;
 pub use codec::{Bincode, Codec, CodecError, decode, encode};
 pub use error::{BindError, ConnectError};
 pub use hello::{HelloRefusal, HelloRefusalKind, ManifestEntry};
-pub use identity::{Credentials, CredentialsError, IdentityError, Regions, TrustDomain, issue};
+pub use identity::{
+    Certificate, Credentials, CredentialsError, IdentityError, Regions, Trust, TrustDomain, issue,
+};
 pub use message::{Headers, Identity, Kind, Peer, Reply, Request, TraceContext};
 pub use quic::{Answer, AnswerFuture, Client, Expect, Inbound, LinkState, LinkStatus, Transport};
 pub use settings::{SettingsError, TransportSettings};
