@@ -26,6 +26,9 @@ pub(crate) const ABANDONED: VarInt = VarInt::from_u32(5);
 /// This side failed.
 pub(crate) const INTERNAL: VarInt = VarInt::from_u32(6);
 
+/// The peer's certificate was revoked.
+pub(crate) const REVOKED: VarInt = VarInt::from_u32(7);
+
 /// Why a connection ended.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub(crate) enum End {
@@ -41,6 +44,8 @@ pub(crate) enum End {
     Protocol(String),
     #[error("a newer connection took over")]
     Replaced,
+    #[error("the peer's certificate was revoked")]
+    Revoked,
     #[error("this node failed: {0}")]
     Internal(String),
 }
@@ -53,6 +58,7 @@ impl End {
             Self::Silent(_) => SILENT,
             Self::Broken(_) | Self::Protocol(_) | Self::Stalled(_) => PROTOCOL,
             Self::Replaced => REPLACED,
+            Self::Revoked => REVOKED,
             Self::Internal(_) => INTERNAL,
         }
     }
@@ -63,6 +69,9 @@ impl End {
             ConnectionError::ApplicationClosed(close) if close.error_code == REPLACED => Self::Replaced,
             ConnectionError::ApplicationClosed(close) if close.error_code == GRACEFUL => {
                 Self::Lost("the peer closed the connection".to_owned())
+            }
+            ConnectionError::ApplicationClosed(close) if close.error_code == REVOKED => {
+                Self::Lost("the peer says that this side's certificate was revoked".to_owned())
             }
             other => Self::Lost(other.to_string()),
         }

@@ -6,4 +6,5 @@ mod identity;
 mod mesh;
 mod order;
 mod raw;
+mod renewal;
 mod wan;
