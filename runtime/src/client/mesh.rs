@@ -15,7 +15,7 @@ use futures::future::try_join_all;
 use rhumb_actors::remote::Remote;
 use rhumb_core::{DataClass, Fault, FaultKind, NodeId};
 use rhumb_transport::{
-    Client, ConnectError, Credentials, CredentialsError, Expect, Headers, Reply, Request, TransportSettings,
+    Client, ConnectError, Credentials, Expect, Headers, Reply, Request, TransportSettings,
     decode, encode,
 };
 use thiserror::Error;
@@ -24,6 +24,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Ask;
 use super::directory::Directory;
+use crate::identity::{self, IdentityFault};
 
 /// Why there is no client.
 #[derive(Debug, Error)]
@@ -34,7 +35,7 @@ pub enum ClientError {
         /// The folder.
         path: PathBuf,
         /// Why.
-        source: CredentialsError,
+        source: IdentityFault,
     },
     /// A node cannot be connected.
     #[error("{address} cannot be connected: {source}")]
@@ -155,7 +156,7 @@ impl Ask for MeshClient {
 }
 
 fn credentials(identity: &Path) -> Result<Credentials, ClientError> {
-    Credentials::load(identity)
+    identity::load(identity)
         .map_err(|source| ClientError::Credentials { path: identity.to_owned(), source })
 }
 
