@@ -143,13 +143,7 @@ impl Secrets for Files {
         };
         // Of the file that is open, not of the one that now has its name.
         let found = file.metadata().map_err(failed)?;
-        let (owner, us, mode) = (found.uid(), rustix::process::geteuid().as_raw(), found.mode() & 0o777);
-        if owner != us && owner != 0 {
-            return Err(SecretError::Owner { path, owner, expected: us });
-        }
-        if mode & 0o077 != 0 {
-            return Err(SecretError::Exposed { path, mode });
-        }
+        judge(&path, found.uid(), rustix::process::geteuid().as_raw(), found.mode())?;
         if !found.is_file() || found.len() > MAX_BYTES {
             let why = format!("expected a file of at most {MAX_BYTES} bytes");
             return Err(failed(io::Error::new(io::ErrorKind::InvalidData, why)));
@@ -158,6 +152,16 @@ impl Secrets for Files {
         let mut bytes = Zeroizing::new(Vec::with_capacity(found.len() as usize + 1));
         (&mut file).take(MAX_BYTES).read_to_end(&mut bytes).map_err(failed)?;
         Ok(Secret(bytes))
+    }
+}
+
+/// Whether a file of this owner and mode may be believed to be secret, by who runs this.
+fn judge(path: &Path, owner: u32, us: u32, mode: u32) -> Result<(), SecretError> {
+    let path = || path.to_owned();
+    match mode & 0o777 {
+        _ if owner != us && owner != 0 => Err(SecretError::Owner { path: path(), owner, expected: us }),
+        mode if mode & 0o077 != 0 => Err(SecretError::Exposed { path: path(), mode }),
+        _ => Ok(()),
     }
 }
 
@@ -323,6 +327,27 @@ mod tests {
         }
         fs::set_permissions(&path, fs::Permissions::from_mode(0o400)).expect("changed");
         Files::of(folder.path()).read("identity.pem").expect("only its owner reads it");
+    }
+
+    #[test]
+    fn a_secret_file_is_ours_or_roots_and_nobody_else_reads_it() {
+        for (owner, us, mode, want) in [
+            (1000, 1000, 0o600, "ok"),
+            (1000, 1000, 0o400, "ok"),
+            (0, 1000, 0o600, "ok"),
+            (1001, 1000, 0o600, "owner"),
+            (1000, 0, 0o600, "owner"),
+            (1000, 1000, 0o640, "exposed"),
+            (1000, 1000, 0o601, "exposed"),
+            (0, 1000, 0o644, "exposed"),
+        ] {
+            let judged = match judge(Path::new("key"), owner, us, 0o100_000 | mode) {
+                Ok(()) => "ok",
+                Err(SecretError::Owner { .. }) => "owner",
+                Err(_) => "exposed",
+            };
+            assert_eq!(judged, want, "{owner} {us} {mode:o}");
+        }
     }
 
     #[test]
