@@ -172,11 +172,11 @@ impl Plan {
     /// Each region a jurisdiction of its own, and one class of data that may go everywhere.
     fn policy(&self, key: &Path) -> String {
         let regions: BTreeSet<&Region> = self.seats.iter().map(|seat| &seat.id.region).collect();
-        let key = key.file_name().unwrap_or_default().to_string_lossy();
         let mut text = format!(
-            "# Written and signed by `{}`. Change it, then: rhumb policy sign --key {key} policy.toml\n\
+            "# Written and signed by `{}`. Change it, then: rhumb policy sign --key {} policy.toml\n\
              version = 1\n\n[jurisdictions]\n",
-            self.by
+            self.by,
+            key.display()
         );
         for region in regions {
             text.push_str(&format!("{region} = [\"{region}\"]\n"));

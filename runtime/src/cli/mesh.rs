@@ -240,9 +240,8 @@ impl Init {
         for NodeAt(id, _) in &self.nodes {
             writeln!(text, "  rhumb serve --config {config} --region {} --node {}", id.region, id.name).ok();
         }
-        if let (Some(NodeAt(_, at)), Some(operator)) =
-            (self.nodes.first(), answer.people.iter().find(|shown| shown.holder.starts_with("operator")))
-        {
+        let mut operators = answer.people.iter().filter(|shown| shown.holder.starts_with("operator"));
+        if let (Some(NodeAt(_, at)), Some(operator)) = (self.nodes.first(), operators.next()) {
             let identity = operator.path.display();
             write!(text, "  rhumb pool create concert --supply 100 --endpoint {at} --identity {identity}")
                 .ok();
