@@ -4,12 +4,14 @@
 //! through which its actors call those of other nodes, the [`client`] for programs outside, and the
 //! program `rhumb` ([`cli`]).
 
+pub mod authority;
 pub mod client;
 pub mod clock;
 pub mod http;
+pub mod identity;
 pub mod load;
 pub mod mesh;
-pub mod settings;
+pub mod secrets;
 
 #[cfg(feature = "rocks")]
 pub mod cli;
@@ -17,6 +19,10 @@ pub mod cli;
 pub mod demo;
 #[cfg(feature = "rocks")]
 pub mod dev;
+#[cfg(feature = "rocks")]
+pub mod founding;
+#[cfg(feature = "rocks")]
+pub mod settings;
 #[cfg(feature = "rocks")]
 pub mod supervisor;
 
