@@ -2,5 +2,7 @@
 
 mod cluster;
 mod directions;
+mod identity;
 mod readme;
+mod settings;
 mod sim;
