@@ -159,8 +159,8 @@ impl Secrets for Files {
 fn judge(path: &Path, owner: u32, us: u32, mode: u32) -> Result<(), SecretError> {
     let path = || path.to_owned();
     match mode & 0o777 {
-        _ if owner != us && owner != 0 => Err(SecretError::Owner { path: path(), owner, expected: us }),
         mode if mode & 0o077 != 0 => Err(SecretError::Exposed { path: path(), mode }),
+        _ if owner != us && owner != 0 => Err(SecretError::Owner { path: path(), owner, expected: us }),
         _ => Ok(()),
     }
 }

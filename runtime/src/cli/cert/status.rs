@@ -134,7 +134,8 @@ impl KeyFile {
         let mode = format!("{:04o}", fs::metadata(file)?.mode() & 0o7777);
         let (folder, name) = folder_and_name(file)?;
         match Files::of(folder).read(name) {
-            Ok(_) => Ok(Self { mode, problem: None }),
+            // Root looks after other users' nodes: theirs is the key, and they run what reads it.
+            Ok(_) | Err(SecretError::Owner { expected: 0, .. }) => Ok(Self { mode, problem: None }),
             Err(error @ (SecretError::Exposed { .. } | SecretError::Owner { .. })) => {
                 Ok(Self { mode, problem: Some(error.to_string()) })
             }
