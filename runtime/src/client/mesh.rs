@@ -15,8 +15,7 @@ use futures::future::try_join_all;
 use rhumb_actors::remote::Remote;
 use rhumb_core::{DataClass, Fault, FaultKind, NodeId};
 use rhumb_transport::{
-    Client, ConnectError, Credentials, Expect, Headers, Reply, Request, TransportSettings,
-    decode, encode,
+    Client, ConnectError, Credentials, Expect, Headers, Reply, Request, TransportSettings, decode, encode,
 };
 use thiserror::Error;
 use tokio::sync::OnceCell;
@@ -156,8 +155,7 @@ impl Ask for MeshClient {
 }
 
 fn credentials(identity: &Path) -> Result<Credentials, ClientError> {
-    identity::load(identity)
-        .map_err(|source| ClientError::Credentials { path: identity.to_owned(), source })
+    identity::load(identity).map_err(|source| ClientError::Credentials { path: identity.to_owned(), source })
 }
 
 async fn greet(credentials: &Credentials, text: &str) -> Result<(NodeId, SocketAddr, Client), ClientError> {
