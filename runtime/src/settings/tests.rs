@@ -467,6 +467,27 @@ fn every_value_at_the_ends_of_its_range_fits_its_field_and_reads_back() {
 }
 
 #[test]
+fn no_two_keys_set_the_same_field() {
+    let fresh = Draft::default();
+    for key in keys(SECTIONS) {
+        let other_value = match (&key.kind, (key.field.get)(&fresh)) {
+            (Kind::Count { least, most, .. } | Kind::Size { least, most }, now) => {
+                Value::Number(if now == Some(Value::Number(*least)) { *most } else { *least })
+            }
+            (Kind::Span { least, most }, now) => {
+                Value::Span(if now == Some(Value::Span(*least)) { *most } else { *least })
+            }
+            _ => continue,
+        };
+        let mut draft = Draft::default();
+        (key.field.set)(&mut draft, key.name, other_value).expect("it is in range");
+        let differs = |other: &&Key| (other.field.get)(&draft) != (other.field.get)(&fresh);
+        let changed: Vec<&str> = keys(SECTIONS).filter(differs).map(|other| other.name).collect();
+        assert_eq!(changed, [key.name]);
+    }
+}
+
+#[test]
 fn what_is_built_in_is_sound() {
     let fresh = Draft::default();
     for key in keys(SECTIONS).filter(|key| !key.needed) {
