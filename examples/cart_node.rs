@@ -5,6 +5,7 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::process::ExitCode;
 
 use cart_protocol::{Add, Carts};
 use rhumb::prelude::*;
@@ -27,7 +28,7 @@ impl Handler<Add> for Cart {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> ExitCode {
     let carts = Host::new(|_: &Activation| Cart::default());
     rhumb::cli::serve::node_program(|node| node.host(carts)).await
 }

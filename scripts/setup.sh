@@ -1,6 +1,7 @@
 #!/bin/sh
-# Sees to it that what the build needs is there: a C++ compiler and libclang (RocksDB is built from
-# source), and ccache where it can be had. Installs what is missing where that needs no asking
+# Sees to it that what the build and the tests need is there: a C++ compiler and libclang (RocksDB is
+# built from source), OpenSSL's program (it checks the certificates that we issue), and ccache where it
+# can be had. Installs what is missing where that needs no asking
 # (Debian and Ubuntu, as root or with passwordless sudo); else prints the one command to type.
 set -eu
 
@@ -9,6 +10,7 @@ command -v c++ >/dev/null 2>&1 || missing="$missing g++"
 command -v cc >/dev/null 2>&1 || missing="$missing gcc"
 find /usr/lib /usr/lib64 /usr/local/lib /opt -maxdepth 4 -name 'libclang*.so*' 2>/dev/null | grep -q . ||
   [ -n "${LIBCLANG_PATH:-}" ] || missing="$missing libclang-dev"
+command -v openssl >/dev/null 2>&1 || missing="$missing openssl"
 wanted=""
 command -v ccache >/dev/null 2>&1 || wanted=" ccache"
 
@@ -26,7 +28,7 @@ if command -v apt-get >/dev/null 2>&1; then
     run="sudo"
   else
     [ -z "$missing" ] && exit 0 # ccache only saves time
-    echo "rhumb: to build RocksDB, type:  sudo apt-get install -y$missing$wanted" >&2
+    echo "rhumb: to build RocksDB and to run the tests, type:  sudo apt-get install -y$missing$wanted" >&2
     exit 1
   fi
   echo "rhumb: installing$missing$wanted"
@@ -34,7 +36,7 @@ if command -v apt-get >/dev/null 2>&1; then
   # shellcheck disable=SC2086 # the lists are words
   DEBIAN_FRONTEND=noninteractive $run apt-get install -y -qq $missing $wanted >/dev/null
 elif [ -n "$missing" ]; then
-  echo "rhumb: RocksDB is built from source and needs a C++ compiler and libclang. Install them:" >&2
-  echo "  Fedora: sudo dnf install gcc-c++ clang-devel    Arch: sudo pacman -S gcc clang    macOS: xcode-select --install" >&2
+  echo "rhumb: RocksDB is built from source and needs a C++ compiler and libclang; the tests need openssl. Install them:" >&2
+  echo "  Fedora: sudo dnf install gcc-c++ clang-devel openssl    Arch: sudo pacman -S gcc clang openssl    macOS: xcode-select --install" >&2
   exit 1
 fi

@@ -20,16 +20,22 @@ extern crate self as rhumb;
 pub mod client;
 pub mod clock;
 pub mod host;
+pub mod identity;
 pub mod mesh;
 pub mod prelude;
+pub mod secrets;
 pub mod testing;
 
+#[cfg(feature = "rocks")]
+pub mod authority;
 #[cfg(feature = "rocks")]
 pub mod cli;
 #[cfg(feature = "rocks")]
 pub mod demo;
 #[cfg(feature = "rocks")]
 pub mod dev;
+#[cfg(feature = "rocks")]
+pub mod founding;
 #[cfg(feature = "rocks")]
 pub mod http;
 #[cfg(feature = "rocks")]

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use actix::System;
 use anyhow::Context as _;
+use arc_swap::ArcSwap;
 use rhumb_actors::remote::Hosted;
 use rhumb_core::{Epoch, Gate, NodeId, Principal, Region, Role};
 use rhumb_topology::Founding;
@@ -274,7 +275,12 @@ impl Builder {
         policy: &Arc<PolicySnapshot>,
     ) -> anyhow::Result<Node> {
         let clock = NodeClock::for_tests(BEGIN_MS, MAX_OFFSET);
-        let mesh = Mesh::new(id.clone(), founding.clone(), Arc::clone(policy), clock.clone());
+        let mesh = Mesh::new(
+            id.clone(),
+            founding.clone(),
+            Arc::new(ArcSwap::new(Arc::clone(policy))),
+            clock.clone(),
+        );
         let mut list = HostList::default();
         let here = |place: &&String| ***place == *id.region.as_str() || ***place == id.to_string();
         let only_here = self.on.iter().filter(|(place, _)| here(place)).flat_map(|(_, hosts)| hosts);

@@ -36,7 +36,9 @@ pub use answer::{Answer, AnswerFuture, Cancelled};
 pub use counts::TransportCounts;
 pub use error::{BindError, ConnectError};
 pub use hello::{HelloRefusal, HelloRefusalKind, ManifestEntry};
-pub use identity::{Credentials, CredentialsError, IdentityError, Regions, TrustDomain, issue};
+pub use identity::{
+    Certificate, Credentials, CredentialsError, IdentityError, Regions, Trust, TrustDomain, issue,
+};
 pub use inbound::Inbound;
 pub use link::{LinkState, LinkStatus};
 pub use message::{Headers, Identity, Kind, Peer, Reply, Request, TraceContext};

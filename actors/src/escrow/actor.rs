@@ -17,6 +17,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::book::{Answer, Book, Effect, Input, Out, Request, Stranded, Token};
 use super::messages::{PeerMessage, Refusal, Row, Standing};
+use super::policy::EscrowSettings;
 use crate::storage::{StorageHandle, Window};
 
 /// How many asks may wait in the mailbox.
@@ -30,6 +31,8 @@ const WINDOW: usize = 64;
 
 /// How long a report may take.
 const REPORT_WITHIN: Duration = Duration::from_secs(1);
+/// How long it may take until other settings are taken up.
+const CONFIGURE_WITHIN: Duration = Duration::from_secs(10);
 
 /// What the shell needs of the world around it.
 pub trait World: Send + Sync + 'static {
@@ -337,6 +340,21 @@ impl Handler<FromPeer> for EscrowRegion {
     }
 }
 
+/// Go on under other settings.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Configure(EscrowSettings);
+
+impl Handler<Configure> for EscrowRegion {
+    type Result = ();
+
+    fn handle(&mut self, Configure(settings): Configure, ctx: &mut Self::Context) {
+        self.book.configure(settings);
+        // What was due by the old settings may be due sooner by the new ones.
+        self.arm(self.world.now(), ctx);
+    }
+}
+
 /// The class that a request names itself, where it does: a pool's creation. What asks about a pool that
 /// is not known here carries no data of it but its name.
 fn class_of(request: &Request) -> DataClass {
@@ -394,6 +412,13 @@ impl EscrowHandle {
         let (reply, report) = oneshot::channel();
         self.address.try_send(Tell(reply)).ok()?;
         tokio::time::timeout(REPORT_WITHIN, report).await.ok()?.ok()
+    }
+
+    /// Goes on under other settings. Whether they were taken up: not when the actor is gone, or has no
+    /// room in its mailbox for long.
+    pub async fn configure(&self, settings: EscrowSettings) -> bool {
+        let taken = self.address.send(Configure(settings));
+        matches!(tokio::time::timeout(CONFIGURE_WITHIN, taken).await, Ok(Ok(())))
     }
 
     /// Hands over what a peer said. When the mailbox is full it is dropped: peers say it again.

@@ -37,7 +37,7 @@ const CHUNK: usize = 256;
 /// A step leaves pools that are due for the next one rather than push past this.
 const ROOM: usize = 8_192;
 
-/// What never changes in a life.
+/// Where a life takes place, and the settings under which it does.
 #[derive(Debug)]
 struct Site {
     me: NodeId,
@@ -123,6 +123,12 @@ impl Book {
             Input::PeerDown(node) => self.reachable(now, &node, false, out),
             Input::Tick => self.tick(now, out),
         }
+    }
+
+    /// Goes on under other settings. None of them bears on what is durable; how far clocks may differ
+    /// stays as it was when the life began.
+    pub fn configure(&mut self, settings: EscrowSettings) {
+        self.site.settings = EscrowSettings { max_offset: self.site.settings.max_offset, ..settings };
     }
 
     /// Everything up to this commit is durable.

@@ -5,20 +5,13 @@ use std::time::Duration;
 
 use rhumb_core::Region;
 
+use crate::settings::units;
+
 /// A duration with its unit: `250ms`, `3s`, `5m`, `2h`.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    let bad =
-        || format!("{text:?} is not a duration; expected a number and its unit, such as 250ms, 3s, 5m or 2h");
-    let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(bad)?;
-    let number: u64 = text[..digits].parse().map_err(|_| bad())?;
-    let unit_ms = match &text[digits..] {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => return Err(bad()),
-    };
-    number.checked_mul(unit_ms).map(Duration::from_millis).ok_or_else(bad)
+    units::duration(text).ok_or_else(|| {
+        format!("{text:?} is not a duration; expected a number and its unit, such as 250ms, 3s, 5m or 2h")
+    })
 }
 
 /// A region and its weight: `us-east=50`.

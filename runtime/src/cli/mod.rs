@@ -7,11 +7,15 @@
 
 mod args;
 pub mod audit;
+pub mod ca;
+pub mod cert;
+pub mod config;
 mod connect;
 pub mod demo;
 pub mod dev;
 pub mod hold;
 pub mod load;
+pub mod mesh;
 pub mod output;
 pub mod policy;
 pub mod pool;
@@ -28,7 +32,7 @@ use output::{Done, Failure, Format, Output};
 #[command(
     name = "rhumb",
     version,
-    after_help = "Examples:\n  rhumb demo\n  rhumb dev\n  rhumb pool create concert --supply 100\n  rhumb hold concert --qty 2 --region eu-central\n\nExit codes: 0 done; 1 refused; 2 usage; 3 fault or unreachable; 4 outcome unknown; 5 a check or verdict is false."
+    after_help = "Examples:\n  rhumb demo\n  rhumb dev\n  rhumb pool create concert --supply 100\n  rhumb hold concert --qty 2 --region eu-central\n\nExit codes: 0 done; 1 refused; 2 usage or settings; 3 fault or unreachable; 4 outcome unknown; 5 a check or verdict is false."
 )]
 pub struct Cli {
     /// How answers are printed.
@@ -46,6 +50,14 @@ enum Command {
     Demo(demo::Demo),
     Dev(dev::Dev),
     Serve(serve::Serve),
+    #[command(subcommand)]
+    Mesh(mesh::MeshCommand),
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+    #[command(subcommand)]
+    Ca(ca::CaCommand),
+    #[command(subcommand)]
+    Cert(cert::CertCommand),
     #[command(subcommand)]
     Pool(pool::Pool),
     Hold(hold::Hold),
@@ -80,7 +92,11 @@ impl Cli {
         match self.command {
             Command::Demo(demo) => demo.run(output).await,
             Command::Dev(dev) => dev.run().await.map(|()| Done::Well).map_err(Failure::from),
-            Command::Serve(serve) => serve.run().await.map(|()| Done::Well).map_err(Failure::from),
+            Command::Serve(serve) => serve.run().await,
+            Command::Mesh(mesh) => mesh.run(output),
+            Command::Ca(ca) => ca.run(output),
+            Command::Cert(cert) => cert.run(output),
+            Command::Config(config) => config.run(output).await,
             Command::Pool(pool) => pool.run(output).await,
             Command::Hold(hold) => hold.run(output).await,
             Command::Confirm(confirm) => confirm.run(output).await,
@@ -138,6 +154,15 @@ mod tests {
             ("rhumb load escrow concert --rate 100 --for 10s --seed 1 --receipts r.jsonl", true),
             ("rhumb load escrow concert --rate 0 --for 10s --receipts r.jsonl", false),
             ("rhumb demo --seats 100 -o json", true),
+            ("rhumb mesh init --nodes us-east/n1=127.0.0.1:7001,eu-central/n1=127.0.0.1:7002 mesh", true),
+            ("rhumb mesh init mesh", false),
+            ("rhumb ca init --trust-domain Mesh.Example ca", false),
+            ("rhumb cert issue --ca ca --node us-east/n1 --out out --valid 24h", true),
+            ("rhumb cert issue --ca ca --node us-east/n1 --client us-east/app --out out", false),
+            ("rhumb cert issue --ca ca --out out", false),
+            ("rhumb cert issue --ca ca --node us-east/n1 --out out --valid 3000d", false),
+            ("rhumb cert status", false),
+            ("rhumb cert revoke --ca ca 4f:0a", true),
             ("rhumb", false),
         ] {
             let parsed = Cli::try_parse_from(line.split(' '));

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use crate::client::directory::DirectoryError;
 use crate::client::survey::SurveyError;
 use crate::client::{ClientError, fault_code};
+use crate::settings::Faults;
 
 /// How answers are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -48,6 +49,8 @@ pub enum Failure {
     Refused(Refusal),
     /// The command line asks for something that cannot be.
     Usage(String),
+    /// The settings have faults.
+    Settings(Faults),
     /// There is no answer.
     Fault(Fault),
     /// Something on this side, or on the way.
@@ -69,7 +72,7 @@ impl Failure {
     fn code(&self) -> u8 {
         match self {
             Self::Refused(_) => 1,
-            Self::Usage(_) => 2,
+            Self::Usage(_) | Self::Settings(_) => 2,
             Self::Fault(fault) if fault.delivery() == Delivery::Unknown => 4,
             Self::Fault(_) | Self::Other { .. } => 3,
         }
@@ -84,6 +87,7 @@ impl Failure {
                 }})
             }
             Self::Usage(message) => json!({"usage": {"message": message}}),
+            Self::Settings(faults) => json!({"settings": {"config": faults.dir, "faults": faults.faults}}),
             Self::Fault(fault) => json!({"fault": {
                 "kind": fault_code(&fault.kind),
                 "message": fault.kind.to_string(),
@@ -99,6 +103,7 @@ impl Failure {
         match self {
             Self::Refused(refusal) => format!("refused ({}): {refusal}", refusal.code()),
             Self::Usage(message) => format!("error: {message}"),
+            Self::Settings(faults) => format!("error: {faults}"),
             Self::Fault(fault) => format!("fault: {fault}"),
             Self::Other { message, .. } => format!("fault: {message}"),
         }
@@ -116,6 +121,12 @@ fn delivery_code(delivery: Delivery) -> &'static str {
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
         Self::Refused(refusal)
+    }
+}
+
+impl From<Faults> for Failure {
+    fn from(faults: Faults) -> Self {
+        Self::Settings(faults)
     }
 }
 

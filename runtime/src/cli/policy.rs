@@ -12,8 +12,11 @@ use rhumb_topology::policy::{
 };
 use serde::Serialize;
 
+use super::cert::folder_and_name;
 use super::output::{Done, Failure, Output};
 use crate::client::now_ms;
+use crate::founding::POLICY_KEY_FILE;
+use crate::secrets::{Environment, Files, Secret, Secrets};
 
 /// The residency policy: which class of data may go where.
 #[derive(Debug, Subcommand)]
@@ -44,9 +47,10 @@ impl PolicyCommand {
 pub struct Sign {
     /// The policy file; the signature goes to FILE.sig.
     file: PathBuf,
-    /// The operator's secret key (Ed25519, PKCS#8 DER).
+    /// The operator's secret key (Ed25519, PKCS#8 as PEM or DER), which nobody else may read; otherwise
+    /// the environment variable RHUMB_SECRET_OPERATOR_KEY has it (as PEM).
     #[arg(long, value_name = "FILE")]
-    key: PathBuf,
+    key: Option<PathBuf>,
 }
 
 #[derive(Debug, Serialize)]
@@ -64,8 +68,7 @@ impl Sign {
             Ok(policy) => policy,
             Err(errors) => return Ok(faulty(&self.file, &errors, output)),
         };
-        let key = OperatorKey::from_pkcs8(&read(&self.key)?)
-            .with_context(|| format!("{} is no operator's key", self.key.display()))?;
+        let key = operator_key(self.key.as_deref())?;
         let signature = signature_of(&self.file);
         fs::write(&signature, key.sign(&bytes))
             .with_context(|| format!("cannot write {}", signature.display()))?;
@@ -79,6 +82,23 @@ impl Sign {
         output.answer(&SignAnswer { policy: self.file, signature, version: policy.version, key }, text);
         Ok(Done::Well)
     }
+}
+
+/// The operator's secret key.
+fn operator_key(file: Option<&Path>) -> anyhow::Result<OperatorKey> {
+    let secret = match file {
+        Some(file) => {
+            let (folder, name) = folder_and_name(file)?;
+            Files::of(folder).read(name)?
+        }
+        None => Environment::ours().read(POLICY_KEY_FILE)?,
+    };
+    let der = match pem::parse(secret.bytes()) {
+        Ok(pem) => Secret::new(pem.into_contents()),
+        Err(_) => secret,
+    };
+    let place = file.map_or_else(|| "the environment's".to_owned(), |file| file.display().to_string());
+    OperatorKey::from_pkcs8(der.bytes()).with_context(|| format!("{place} is no operator's key"))
 }
 
 /// Check a policy.
@@ -218,11 +238,11 @@ mod tests {
         let key_file = folder.path().join("operator.key");
         let key = OperatorKey::from_seed([7; 32]);
         fs::write(&file, POLICY).expect("writes");
-        fs::write(&key_file, key.to_pkcs8()).expect("writes");
+        crate::secrets::create(&key_file, &Secret::new(key.to_pkcs8())).expect("writes");
         let output = Output::new(Format::Json);
         let check = |keys: Vec<OperatorPublicKey>| Check { file: file.clone(), key: keys }.run(&output);
         assert!(check(vec![key.public()]).is_err(), "there is no signature yet");
-        let sign = || Sign { file: file.clone(), key: key_file.clone() }.run(&output).expect("reads");
+        let sign = || Sign { file: file.clone(), key: Some(key_file.clone()) }.run(&output).expect("reads");
         assert_eq!(sign(), Done::Well);
         assert_eq!(check(vec![key.public()]).expect("reads"), Done::Well);
         let stranger = OperatorKey::from_seed([8; 32]).public();
@@ -234,5 +254,23 @@ mod tests {
         assert_eq!(sign(), Done::False, "a faulty policy is not signed");
         let show = Show { file: file.clone(), regions: Vec::new() };
         assert_eq!(show.run(&output).expect("reads"), Done::False);
+    }
+
+    #[test]
+    fn a_key_is_read_as_pem_or_der_and_only_if_nobody_else_can() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().expect("a directory");
+        let key = OperatorKey::from_seed([7; 32]);
+        let pem = pem::encode(&pem::Pem::new("PRIVATE KEY", key.to_pkcs8()));
+        for (name, bytes) in [("pem", pem.into_bytes()), ("der", key.to_pkcs8())] {
+            let file = folder.path().join(name);
+            crate::secrets::create(&file, &Secret::new(bytes)).expect("writes");
+            assert_eq!(operator_key(Some(&file)).expect("readable").public(), key.public(), "{name}");
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).expect("changed");
+            let refused = operator_key(Some(&file)).expect_err("refused").to_string();
+            assert!(refused.contains("chmod 600"), "{refused}");
+        }
+        let missing = operator_key(Some(&folder.path().join("operator.key"))).expect_err("none").to_string();
+        assert!(missing.contains("rhumb mesh init"), "{missing}");
     }
 }

@@ -1,15 +1,17 @@
 //! `rhumb serve`: run one node.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use rhumb_core::{NodeName, Region};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::settings;
+use super::output::{Done, Failure, Format, Output};
+use crate::settings::{Live, LogFilter, LogFormat, LogSettings, Source};
 use crate::supervisor::{Builder, Supervisor};
 
-/// Run one node of a region until SIGTERM or Ctrl-C.
+/// Run one node of a region until SIGTERM or Ctrl-C. SIGHUP reads its settings anew.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  rhumb serve --config /etc/rhumb --region eu-central --env production")]
 pub struct Serve {
@@ -35,16 +37,20 @@ impl Serve {
     ///
     /// # Errors
     /// Why it could not start, or why it stopped by itself.
-    pub async fn run(self) -> anyhow::Result<()> {
+    pub async fn run(self) -> Result<Done, Failure> {
         self.hosting(|node| node).await
     }
 
     /// Runs the node, with what is hosted on it besides.
-    async fn hosting(self, host: impl FnOnce(Builder) -> Builder) -> anyhow::Result<()> {
-        let config = settings::load(&self.config, &self.region, self.node.as_ref(), self.env.as_deref())?;
-        log_to_stderr(&config.log);
-        let stdin = self.until_stdin_closes;
-        host(Supervisor::builder(config)).run(asked_to_stop(stdin)).await
+    async fn hosting(self, host: impl FnOnce(Builder) -> Builder) -> Result<Done, Failure> {
+        // Heard from the first moment on: a signal that nobody hears would end the process.
+        let hangups = signal(SignalKind::hangup()).map_err(Failure::local)?;
+        let source = Source::new(&self.config, &self.region, self.env.as_deref());
+        let settings = Live::load(source, self.node.as_ref())?;
+        let refilter = log_to_stderr(&settings.now().log);
+        tokio::spawn(reload_at(hangups, settings.clone(), refilter));
+        host(Supervisor::builder(settings)).run(asked_to_stop(self.until_stdin_closes)).await?;
+        Ok(Done::Well)
     }
 }
 
@@ -52,16 +58,15 @@ impl Serve {
 /// `PROGRAM serve …`, as `rhumb serve …` has it, so that it runs wherever `rhumb` does:
 ///
 /// ```no_run
-/// # async fn main_of_it() -> anyhow::Result<()> {
+/// # async fn main_of_it() -> std::process::ExitCode {
 /// rhumb::cli::serve::node_program(|node| node).await
 /// # }
 /// ```
 ///
-/// # Errors
-/// Why the node could not start, or why it stopped by itself.
-pub async fn node_program(host: impl FnOnce(Builder) -> Builder) -> anyhow::Result<()> {
+/// It ends with the exit codes of `rhumb`, and says on standard error why.
+pub async fn node_program(host: impl FnOnce(Builder) -> Builder) -> ExitCode {
     let NodeProgram { command: OnlyServe::Serve(serve) } = NodeProgram::parse();
-    serve.hosting(host).await
+    Output::new(Format::Text).end(serve.hosting(host).await)
 }
 
 #[derive(Parser)]
@@ -76,13 +81,60 @@ enum OnlyServe {
     Serve(Serve),
 }
 
-fn log_to_stderr(log: &settings::LogSettings) {
-    let filter = tracing_subscriber::EnvFilter::new(&log.filter);
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
-    // Somebody who embeds this may have set a subscriber before: then theirs stands.
-    let set = if log.json { builder.json().try_init() } else { builder.try_init() };
-    set.ok();
+/// Puts another filter before the log.
+type Refilter = Box<dyn Fn(&LogFilter) + Send + Sync>;
+
+fn log_to_stderr(log: &LogSettings) -> Refilter {
+    macro_rules! begin {
+        ($builder:expr) => {{
+            let builder = $builder.with_filter_reloading();
+            let handle = builder.reload_handle();
+            // Somebody who embeds this may have set a subscriber before: then theirs stands, and the
+            // handle leads nowhere.
+            builder.try_init().ok();
+            Box::new(move |filter: &LogFilter| {
+                handle.reload(filter.filter()).ok();
+            })
+        }};
+    }
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(log.filter.filter())
+        .with_writer(std::io::stderr)
+        .with_ansi(false);
+    match log.format {
+        LogFormat::Text => begin!(builder),
+        LogFormat::Json => begin!(builder.json()),
+    }
+}
+
+/// Reads the settings anew at each signal, and says what came of it.
+async fn reload_at(mut hangups: Signal, settings: Live, refilter: Refilter) {
+    while hangups.recv().await.is_some() {
+        let reading = settings.clone();
+        match tokio::task::spawn_blocking(move || reading.reload()).await {
+            Ok(Ok(reloaded)) => {
+                refilter(&settings.now().log.filter);
+                for change in &reloaded.applied {
+                    tracing::info!(%change, "a setting changed");
+                }
+                for change in &reloaded.waiting {
+                    tracing::warn!(%change, "this setting changes only when the node is started again");
+                }
+                tracing::info!(
+                    changed = reloaded.applied.len(),
+                    waiting = reloaded.waiting.len(),
+                    "settings reloaded"
+                );
+            }
+            Ok(Err(faults)) => {
+                for fault in &faults.faults {
+                    tracing::error!(%fault, "a fault in the settings");
+                }
+                tracing::error!(faults = faults.faults.len(), "settings not reloaded: nothing was changed");
+            }
+            Err(error) => tracing::error!(%error, "settings not reloaded: nothing was changed"),
+        }
+    }
 }
 
 /// Resolves at SIGTERM, SIGINT or, if asked for, the end of standard input. A second signal ends the

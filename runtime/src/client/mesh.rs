@@ -16,8 +16,7 @@ use futures::future::try_join_all;
 use rhumb_actors::remote::Remote;
 use rhumb_core::{DataClass, Fault, FaultKind, NodeId, Region};
 use rhumb_transport::{
-    Client, ConnectError, Credentials, CredentialsError, Expect, Headers, Peer, Reply, Request,
-    TransportSettings,
+    Client, ConnectError, Credentials, Expect, Headers, Peer, Reply, Request, TransportSettings,
 };
 use thiserror::Error;
 use tokio::sync::OnceCell;
@@ -25,6 +24,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Ask;
 use super::directory::Directory;
+use crate::identity::{self, IdentityFault};
 use crate::mesh::body::{pack, unpack_reply};
 use crate::mesh::{Carrier, Mesh};
 
@@ -37,7 +37,7 @@ pub enum ClientError {
         /// The folder.
         path: PathBuf,
         /// Why.
-        source: CredentialsError,
+        source: IdentityFault,
     },
     /// A node cannot be connected.
     #[error("{address} cannot be connected: {source}")]
@@ -185,8 +185,7 @@ impl Ask for MeshClient {
 }
 
 fn credentials(identity: &Path) -> Result<Credentials, ClientError> {
-    Credentials::load(identity)
-        .map_err(|source| ClientError::Credentials { path: identity.to_owned(), source })
+    identity::load(identity).map_err(|source| ClientError::Credentials { path: identity.to_owned(), source })
 }
 
 async fn greet(credentials: &Credentials, text: &str) -> Result<(NodeId, SocketAddr, Client), ClientError> {

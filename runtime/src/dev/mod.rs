@@ -70,7 +70,7 @@ impl DevMesh {
             .with_context(|| format!("cannot make {}", options.data.display()))?;
         let data = options.data.canonicalize()?;
         let options = DevOptions { data, ..options };
-        let founded = founding::found_or_open(&options)?;
+        let mut founded = founding::found_or_open(&options)?;
         let wan = wan::Wan::start(&options.wan, &founded.plan).await?;
         founded.write_settings(wan.as_ref())?;
         let mut nodes = BTreeMap::new();

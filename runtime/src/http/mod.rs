@@ -5,6 +5,7 @@
 //! * `GET /readyz`: 200 when the node can serve, else 503 with the reason.
 //! * `GET /metrics`: OpenMetrics text.
 //! * `GET /status`: what the node knows of itself, as JSON.
+//! * `GET /settings`: the settings that it runs with, as JSON; a secret is a hash.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -28,6 +29,8 @@ pub trait Subject: Send + Sync + 'static {
     fn metrics(&self) -> BoxFuture<'static, String>;
     /// What the node knows of itself.
     fn status(&self) -> BoxFuture<'static, serde_json::Value>;
+    /// The settings that it runs with, without a secret.
+    fn settings(&self) -> serde_json::Value;
 }
 
 /// Serves the admin HTTP on a bound listener until the task is aborted.
@@ -38,6 +41,7 @@ pub fn serve(listener: TcpListener, subject: Arc<dyn Subject>) -> JoinHandle<()>
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/status", get(status))
+        .route("/settings", get(settings))
         .with_state(subject);
     tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, app).await {
@@ -66,6 +70,10 @@ async fn readyz(State(subject): State<Arc<dyn Subject>>) -> impl IntoResponse {
 async fn metrics(State(subject): State<Arc<dyn Subject>>) -> impl IntoResponse {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], subject.metrics().await)
+}
+
+async fn settings(State(subject): State<Arc<dyn Subject>>) -> impl IntoResponse {
+    axum::Json(subject.settings())
 }
 
 async fn status(State(subject): State<Arc<dyn Subject>>) -> impl IntoResponse {

@@ -24,6 +24,9 @@ use crate::host::call::{self, Before, CallState, MAX_CHAIN, Stage};
 use crate::host::cell::Packed;
 use crate::host::id::{ActorId, Target, Whom};
 
+/// The longest that anybody waits for an answer.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
 /// The address of an actor of type `A`. It names an identity and not a place, can be cloned, and can be
 /// sent inside messages. `A` is the actor's type or its protocol.
 pub struct MeshAddr<A: ?Sized> {
@@ -34,7 +37,8 @@ pub struct MeshAddr<A: ?Sized> {
 struct Address {
     id: ActorId,
     mesh: Option<Mesh>,
-    owner: OnceLock<NodeId>,
+    /// The owner as it was found last, and the policy's version then.
+    owner: Mutex<Option<(Option<u64>, NodeId)>>,
 }
 
 impl<A: ?Sized> Clone for MeshAddr<A> {
@@ -65,7 +69,7 @@ impl<A: ?Sized> fmt::Display for MeshAddr<A> {
 
 impl<A: Addressed> MeshAddr<A> {
     pub(super) fn new(id: ActorId, mesh: Option<Mesh>) -> Self {
-        Self { inner: Arc::new(Address { id, mesh, owner: OnceLock::new() }), marker: PhantomData }
+        Self { inner: Arc::new(Address { id, mesh, owner: Mutex::new(None) }), marker: PhantomData }
     }
 
     /// The actor's name.
@@ -104,7 +108,7 @@ impl<A: Addressed> MeshAddr<A> {
     /// No node may hold it, or the address is in no mesh.
     pub async fn owner(&self) -> Result<NodeId, Fault> {
         let mesh = self.mesh()?;
-        self.owner_in(&mesh).await.cloned()
+        self.owner_in(&mesh).await
     }
 
     pub(super) fn mesh(&self) -> Result<Mesh, Fault> {
@@ -116,12 +120,33 @@ impl<A: Addressed> MeshAddr<A> {
         mesh.ok_or_else(lost)
     }
 
-    pub(super) async fn owner_in(&self, mesh: &Mesh) -> Result<&NodeId, Fault> {
-        if let Some(owner) = self.inner.owner.get() {
-            return Ok(owner);
+    pub(super) async fn owner_in(&self, mesh: &Mesh) -> Result<NodeId, Fault> {
+        let version = mesh.policy_version();
+        if let Some((at, owner)) = &*self.inner.owner.lock()
+            && *at == version
+        {
+            return Ok(owner.clone());
         }
         let owner = mesh.owner(&class_of::<A>()?, &self.inner.id).await?;
-        Ok(self.inner.owner.get_or_init(|| owner))
+        *self.inner.owner.lock() = Some((version, owner.clone()));
+        Ok(owner)
+    }
+
+    /// The mesh of the address and the actor's owner, in time.
+    async fn found(&self, deadline: Instant) -> Result<(Mesh, NodeId), Fault> {
+        let mesh = self.mesh()?;
+        let owner = timeout_at(deadline, self.owner_in(&mesh)).await.unwrap_or_else(|_| {
+            let what = format!("asking which node owns an actor of type {}", A::TYPE);
+            Err(Fault::not_sent(FaultKind::Deadline(what)))
+        })?;
+        Ok((mesh, owner))
+    }
+
+    /// What is known of the owner may be wrong: it is looked up anew the next time.
+    fn doubt(&self, fault: &Fault) {
+        if matches!(fault.kind, FaultKind::Moved(_) | FaultKind::NotHosted(_)) {
+            *self.inner.owner.lock() = None;
+        }
     }
 }
 
@@ -258,18 +283,18 @@ where
     A: Addressed,
     M: Remote,
 {
-    let mesh = to.mesh()?;
     let within = call::current().map(|current| current.call);
-    let owner = to.owner_in(&mesh).await?;
-    let call = outgoing(&mesh, &to.inner.id, &message, said, within.clone(), true)?;
-    let outcome = if Some(owner) == mesh.node() {
+    let deadline = deadline::<M>(&said, within.as_deref());
+    let (mesh, owner) = to.found(deadline).await?;
+    let call = outgoing(&mesh, &to.inner.id, &message, said, within.clone(), deadline, Waits::Yes)?;
+    let outcome = if Some(&owner) == mesh.node() {
         ask_here(&mesh, message, &call).await
     } else {
-        let body = packed(&mesh, owner, &message);
+        let body = packed(&mesh, &owner, &message);
         drop(message);
-        ask_there::<M>(&mesh, owner, body?, &call).await
+        ask_there::<M>(&mesh, &owner, body?, &call).await
     };
-    let (reply, class) = outcome?;
+    let (reply, class) = outcome.inspect_err(|fault| to.doubt(fault))?;
     let achieved = call.seen.lock().guarantee;
     if !achieved.meets(call.required) {
         return Err(Fault::ran(FaultKind::Guarantee { required: call.required, achieved }));
@@ -282,19 +307,36 @@ where
 }
 
 async fn tell<A: Addressed, M: Remote>(to: &MeshAddr<A>, message: M, said: Said) -> Result<(), Fault> {
-    let mesh = to.mesh()?;
     let within = call::current().map(|current| current.call);
-    let owner = to.owner_in(&mesh).await?;
-    let call = outgoing(&mesh, &to.inner.id, &message, said, within, false)?;
-    if Some(owner) == mesh.node() {
+    // Who tells waits for the mailbox only, and no longer than its own caller does.
+    let (mesh, owner) = to.found(deadline::<M>(&said, within.as_deref())).await?;
+    let deadline = deadline::<M>(&said, None);
+    let call = outgoing(&mesh, &to.inner.id, &message, said, within, deadline, Waits::No)?;
+    if Some(&owner) == mesh.node() {
         return here(&mesh, message, &call, None);
     }
-    let body = packed(&mesh, owner, &message);
+    let body = packed(&mesh, &owner, &message);
     drop(message);
     let request = Request::post(M::NAME, call.class.clone(), body?, headers(&call));
-    let reply = mesh.carrier(owner)?.ask(owner, pair(&call.to), request).await?;
+    let posted = mesh.carrier(&owner)?.ask(&owner, pair(&call.to), request).await;
+    let reply = posted.inspect_err(|fault| to.doubt(fault))?;
     mesh.received(&reply);
     Ok(())
+}
+
+/// Until when a caller waits: as it says, or as the message declares; and no longer than the call within
+/// which it is made.
+fn deadline<M: Remote>(said: &Said, caller: Option<&CallState>) -> Instant {
+    let own = said.within.unwrap_or(M::DEADLINE).min(LONGEST);
+    let own = Instant::now() + own;
+    caller.map_or(own, |caller| own.min(caller.deadline))
+}
+
+/// Whether whoever sends waits for the handler.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Waits {
+    Yes,
+    No,
 }
 
 /// The call of a message that is about to be sent, if it may be.
@@ -304,20 +346,19 @@ fn outgoing<M: Remote>(
     message: &M,
     said: Said,
     caller: Option<Arc<CallState>>,
-    waits: bool,
+    deadline: Instant,
+    waits: Waits,
 ) -> Result<Arc<CallState>, Fault> {
     let class = message.class().cloned().unwrap_or_else(DataClass::control);
     if let Some(caller) = &caller {
         caller.may_send(&class)?;
     }
-    let mut deadline = Instant::now() + said.within.unwrap_or(M::DEADLINE);
     let (mut required, mut trace) = (said.required.unwrap_or_default(), said.trace);
     let mut before = Before::Nobody;
     if let Some(caller) = caller {
         trace = trace.or(caller.trace);
         // Who tells does not wait: neither the deadline nor the chain of those who do goes on.
-        if waits {
-            deadline = deadline.min(caller.deadline);
+        if waits == Waits::Yes {
             required = required.max(caller.required);
             before = Before::Here(caller);
         }
@@ -461,7 +502,8 @@ impl Mesh {
     {
         let id = ActorId::new(A::TYPE, None, "");
         let caller = call::current().map(|current| current.call);
-        let ready = outgoing(self, &id, &message, Said::default(), caller, false)
+        let until = deadline::<M>(&Said::default(), None);
+        let ready = outgoing(self, &id, &message, Said::default(), caller, until, Waits::No)
             .and_then(|call| Ok((call, pack(M::NAME, &message)?)));
         let one = async |node: NodeId| {
             let outcome = match &ready {

@@ -19,6 +19,7 @@ use std::cell::RefCell;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use rhumb_actors::remote::{Addressed, Remote};
 use rhumb_core::wire::Wire;
 use rhumb_core::{DataClass, Epoch, Fault, FaultKind, HybridTime, NodeId, Region};
@@ -118,7 +119,12 @@ impl Mesh {
     /// The mesh as seen from node `here`. Until its carrier is bound, every call to another node is
     /// `Unreachable`.
     #[must_use]
-    pub fn new(here: NodeId, founding: Founding, policy: Arc<PolicySnapshot>, clock: NodeClock) -> Self {
+    pub fn new(
+        here: NodeId,
+        founding: Founding,
+        policy: Arc<ArcSwap<PolicySnapshot>>,
+        clock: NodeClock,
+    ) -> Self {
         let places = Whereabouts::Known(Places { founding, policy });
         Self::of(here.region.clone(), Some(here), places, Some(clock))
     }
@@ -182,7 +188,7 @@ impl Mesh {
     /// Whether what was learnt under one class may go on under another.
     pub(crate) fn no_less_strict(&self, class: &DataClass, than: &DataClass) -> bool {
         match &self.inner.places {
-            Whereabouts::Known(places) => places.policy.no_less_strict(class, than),
+            Whereabouts::Known(places) => places.policy.load().no_less_strict(class, than),
             Whereabouts::Asked(_) => class == than,
         }
     }
@@ -274,6 +280,14 @@ impl Mesh {
         match &self.inner.places {
             Whereabouts::Known(places) => places.owner(id, class).cloned(),
             Whereabouts::Asked(_) => self.locate(class, id).await,
+        }
+    }
+
+    /// The version of the policy by which owners are found; none where nodes are asked.
+    fn policy_version(&self) -> Option<u64> {
+        match &self.inner.places {
+            Whereabouts::Known(places) => places.policy.load().version(),
+            Whereabouts::Asked(_) => None,
         }
     }
 

@@ -6,6 +6,9 @@
 //! * Invariant: the owner stands in a region that may hold the class of the actor's state, and in the
 //!   region that the address demands.
 
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
 use rhumb_core::{DataClass, Fault, FaultKind, NodeId};
 use rhumb_topology::policy::{PolicySnapshot, Use};
 use rhumb_topology::{Founding, owner_among};
@@ -15,7 +18,7 @@ use crate::host::id::ActorId;
 /// What the owner is a function of, besides the name.
 pub(crate) struct Places {
     pub(crate) founding: Founding,
-    pub(crate) policy: std::sync::Arc<PolicySnapshot>,
+    pub(crate) policy: Arc<ArcSwap<PolicySnapshot>>,
 }
 
 impl Places {
@@ -24,11 +27,11 @@ impl Places {
     /// # Errors
     /// No node may hold it: the policy's reason.
     pub(crate) fn owner(&self, id: &ActorId, class: &DataClass) -> Result<&NodeId, Fault> {
-        let region = id.region.as_ref();
+        let (policy, region) = (self.policy.load(), id.region.as_ref());
         let nodes = self.founding.nodes().iter().filter(|node| region.is_none_or(|r| *r == node.region));
         let mut why = None;
         let allowed = nodes.filter(|node| {
-            let permitted = self.policy.permits(&node.region, Use::Hold, class);
+            let permitted = policy.permits(&node.region, Use::Hold, class);
             permitted.map_err(|reason| why = Some(reason)).is_ok()
         });
         let owner = owner_among(allowed, &kind(id), &id.key);
@@ -60,7 +63,7 @@ mod tests {
         let policy = rhumb_topology::Policy::parse(policy).expect("a good policy");
         let founding = Founding::new(nodes).expect("a list");
         let policy = PolicySnapshot::compile(policy, founding.regions(), 0);
-        Places { founding, policy: policy.into() }
+        Places { founding, policy: Arc::new(ArcSwap::from_pointee(policy)) }
     }
 
     const POLICY: &str = r#"

@@ -49,7 +49,7 @@ impl<A: Addressed> MeshAddr<A> {
     /// The actor's node cannot be asked, or has too many watchers.
     pub async fn watch(&self) -> Result<Watch, Fault> {
         let mesh = self.mesh()?;
-        let owner = self.owner_in(&mesh).await?.clone();
+        let owner = self.owner_in(&mesh).await?;
         let (told, seen) = mpsc::channel(4);
         if Some(&owner) == mesh.node() {
             let home = mesh.hosted().and_then(|hosts| hosts.home(A::TYPE));

@@ -12,14 +12,16 @@ use crate::clock::{NodeClock, now_millis};
 
 /// Where the ceiling stands, below storage's prefix for clocks.
 const CEILING: &[u8] = b"clock/ceiling";
-/// How long a node waits for a wall clock that lies behind its last life.
-const WAIT_AT_MOST: Duration = Duration::from_secs(60);
 /// How often the ceiling is looked at: often enough that it is raised before half of it is used up.
 const LOOK_EVERY: Duration = Duration::from_millis(40);
 
 /// Waits until the wall clock has passed the ceiling of the last life, then begins a new one under a
-/// durable ceiling of its own.
-pub(super) async fn begin<E: Engine>(store: &Store<E>, max_offset: Duration) -> anyhow::Result<NodeClock> {
+/// durable ceiling of its own. It waits no longer than `catch_up`.
+pub(super) async fn begin<E: Engine>(
+    store: &Store<E>,
+    max_offset: Duration,
+    catch_up: Duration,
+) -> anyhow::Result<NodeClock> {
     let last = match store.get(Family::Meta, CEILING)? {
         None => HybridTime::ZERO,
         Some(bytes) => {
@@ -30,9 +32,9 @@ pub(super) async fn begin<E: Engine>(store: &Store<E>, max_offset: Duration) -> 
     };
     let behind = Duration::from_millis(last.millis().saturating_sub(now_millis()));
     anyhow::ensure!(
-        behind <= WAIT_AT_MOST,
+        behind <= catch_up,
         "the wall clock lies {behind:?} behind this node's last life: set it right, or it would hand out times \
-         twice; a node waits {WAIT_AT_MOST:?} at most"
+         twice; a node waits {catch_up:?} at most (clock.catch_up)"
     );
     let mut said = false;
     while now_millis() <= last.millis() {

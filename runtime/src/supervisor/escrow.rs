@@ -1,6 +1,5 @@
 //! Where `EscrowRegion` meets the mesh: its messages served here, and its calls carried to others.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -13,9 +12,10 @@ use rhumb_actors::escrow::messages::{
 use rhumb_actors::escrow::{Answered, EscrowHandle, World};
 use rhumb_actors::remote::Remote;
 use rhumb_core::{DataClass, Fault, FaultKind, NodeId, Now, Region, Role};
-use rhumb_topology::policy::{PolicySnapshot, Use};
+use rhumb_topology::policy::Use;
 
 use super::halt::Halt;
+use super::policy::ServedPolicy;
 use crate::clock::NodeClock;
 use crate::mesh::Mesh;
 use crate::mesh::registry::{Call, Registry, ServedTwice};
@@ -78,7 +78,7 @@ impl World for EscrowWorld {
 pub(super) fn serve(
     registry: &mut Registry,
     escrow: &EscrowHandle,
-    policy: &Arc<PolicySnapshot>,
+    policy: &ServedPolicy,
     regions: Vec<Region>,
 ) -> Result<(), ServedTwice> {
     // Only a node passes holds on; whoever else says so is asked to begin at the beginning.
@@ -118,9 +118,9 @@ pub(super) fn serve(
             if let Answer::Attested(attested) = a { Some(attested) } else { None }
         },
     )?;
-    let policy = Arc::clone(policy);
+    let policy = policy.clone();
     let create = move |request: CreatePool, _| {
-        let holds = |region: &&Region| policy.permits(region, Use::Hold, &request.class).is_ok();
+        let holds = |region: &&Region| policy.permits(region, Use::Hold, &request.class);
         let allowed: Vec<Region> = regions.iter().filter(holds).cloned().collect();
         Request::Create { request, allowed }
     };

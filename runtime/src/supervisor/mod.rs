@@ -9,11 +9,15 @@
 
 mod actors;
 mod ceiling;
+mod certificate;
 mod escrow;
 mod halt;
+mod policy;
+mod reload;
 mod remembered;
 mod report;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,10 +25,8 @@ use anyhow::Context;
 use rhumb_actors::escrow::book::Book;
 use rhumb_actors::remote::Hosted;
 use rhumb_core::{Epoch, Gate, Role};
-use rhumb_storage::hot::HotSettings;
-use rhumb_storage::{DataDir, Expect, Family, HotStore, Store};
-use rhumb_topology::policy::{PolicySnapshot, SignedPolicy};
-use rhumb_transport::{Credentials, Identity, LinkState, Regions, Transport, TransportSettings};
+use rhumb_storage::{DataDir, Expect, Family, HotStore, RocksEngine, Store};
+use rhumb_transport::{Credentials, Identity, LinkState, Regions, Transport};
 
 use crate::clock::now_millis;
 use crate::host::arbiters::Arbiters;
@@ -33,12 +35,12 @@ use crate::host::{HostList, Hosts};
 use crate::http;
 use crate::mesh::registry::Registry;
 use crate::mesh::{Carrier, Mesh};
-use crate::settings::NodeConfig;
+use crate::secrets::FirstOf;
+use crate::settings::{Live, Settings};
 pub use halt::Halt;
+use policy::ServedPolicy;
 pub use report::RESTORED;
 
-/// How long an ordered stop may take.
-const STOP_WITHIN: Duration = Duration::from_secs(10);
 /// How long one message may keep an arbiter before that is reported.
 const BLOCKED_AFTER: Duration = Duration::from_millis(100);
 /// How often peers' presence is told anew, so that a notice that was lost does no harm.
@@ -46,7 +48,7 @@ const PRESENCE_EVERY: Duration = Duration::from_secs(1);
 
 /// A node that is about to start.
 pub struct Builder {
-    config: NodeConfig,
+    settings: Live,
     hosts: HostList,
 }
 
@@ -63,10 +65,11 @@ impl Builder {
     /// # Errors
     /// Why it cannot; among that an actor type that is hosted twice, or needed and not hosted.
     pub async fn start(self) -> anyhow::Result<Supervisor> {
-        Supervisor::start(self.config, self.hosts, Halt::default()).await
+        Supervisor::start(self.settings, self.hosts, Halt::default()).await
     }
 
-    /// Starts the node and runs it until `stop` resolves or it cannot go on.
+    /// Starts the node and runs it until `stop` resolves or it cannot go on. It follows its settings
+    /// meanwhile.
     ///
     /// # Errors
     /// Why it could not start, or why it stopped by itself.
@@ -82,6 +85,7 @@ impl Builder {
 
 /// A running node.
 pub struct Supervisor {
+    settings: Live,
     mesh: Mesh,
     halt: Halt,
     transport: Transport,
@@ -89,14 +93,14 @@ pub struct Supervisor {
     store: HotStore,
     tasks: Vec<tokio::task::JoinHandle<()>>,
     /// Its lock is held for as long as the hot store is open.
-    _dir: DataDir,
+    _dir: Arc<DataDir>,
 }
 
 impl Supervisor {
     /// A node with these settings, which hosts Rhumb's own actors and those that are added.
     #[must_use]
-    pub fn builder(config: NodeConfig) -> Builder {
-        Builder { config, hosts: HostList::default() }
+    pub fn builder(settings: Live) -> Builder {
+        Builder { settings, hosts: HostList::default() }
     }
 
     /// The mesh, as seen from this node.
@@ -123,41 +127,45 @@ impl Supervisor {
         }
     }
 
-    async fn start(config: NodeConfig, hosts: HostList, halt: Halt) -> anyhow::Result<Self> {
+    async fn start(settings: Live, hosts: HostList, halt: Halt) -> anyhow::Result<Self> {
+        let mut changes = settings.subscribe();
+        let config = Arc::clone(&changes.borrow_and_update());
         let me = config.me.clone();
         // Control store, identity.
         let expect = Expect { cluster: config.cluster, node: me.clone(), init: None };
-        let (dir, engine) = DataDir::open(&config.node.data, &expect)
+        let open = |path: &Path, create| RocksEngine::open(path, &config.rocks, create);
+        let (dir, engine) = DataDir::open_with(&config.node.data, &expect, open)
             .with_context(|| format!("data directory {}", config.node.data.display()))?;
         remembered::founding(dir.control(), &config.founding)?;
         let credentials = identity(&config)?;
-        let policy = Arc::new(policy(&config)?);
-        remembered::policy(dir.control(), policy.version())?;
+        let policy = ServedPolicy::begin(&config, dir.control())?;
+
+        let dir = Arc::new(dir);
 
         // Hot store and clock.
         let store = Store::open(engine)?;
         let opened = store.written();
-        let clock = ceiling::begin(&store, config.max_offset).await?;
+        let clock = ceiling::begin(&store, config.max_offset, config.catch_up).await?;
         let records = escrow_records(&store)?;
         let on_poison = halt.clone();
-        let store = HotStore::start(store, HotSettings::default(), move |fault| {
+        let store = HotStore::start(store, config.hot.clone(), move |fault| {
             on_poison.now(format!("storage: {fault}"));
         })?;
 
         // Actors.
-        let mesh = Mesh::new(me.clone(), config.founding.clone(), Arc::clone(&policy), clock.clone());
+        let mesh = Mesh::new(me.clone(), config.founding.clone(), policy.snapshots(), clock.clone());
         let book = Book::recover(
             me.clone(),
             config.founding.clone(),
             dir.identity().store,
-            config.escrow.machine(config.max_offset),
+            config.escrow.clone(),
             records.into_iter(),
             opened,
             clock.now(),
         )?;
         let life = book.life();
         let world = escrow::EscrowWorld { clock: clock.clone(), mesh: mesh.clone(), halt: halt.clone() };
-        let gate: Arc<dyn Gate> = policy.clone();
+        let gate: Arc<dyn Gate> = Arc::new(policy.clone());
         let actors =
             actors::Actors::start(store.clone(), book, me.region.clone(), Arc::clone(&gate), Arc::new(world))
                 .await?;
@@ -191,7 +199,7 @@ impl Supervisor {
             &credentials,
             Regions::of(regions),
             hello,
-            TransportSettings::default(),
+            config.transport.clone(),
             Arc::clone(&gate),
             Arc::new(registry),
         )
@@ -201,18 +209,30 @@ impl Supervisor {
             transport.add_peer(peer.clone(), *address);
         }
 
+        let own = certificate::Own::of(credentials);
+        let folder = config.node.identity.clone();
+        let renewed = certificate::follow(own.clone(), folder, transport.clone(), settings.subscribe());
+
         // Admin HTTP and the tasks that keep going.
         let listener = http::bind(config.node.admin).await?;
-        let report =
-            report::Report::new(me.clone(), escrow.clone(), store.clone(), transport.clone(), clock.clone());
+        let report = report::Report::new(
+            settings.clone(),
+            own.clone(),
+            escrow.clone(),
+            store.clone(),
+            transport.clone(),
+            clock.clone(),
+        );
         let tasks = vec![
             ceiling::keep(clock.clone(), store.clone(), halt.clone()),
-            presence(transport.clone(), escrow),
-            observe(Arc::clone(&policy)),
+            presence(transport.clone(), escrow.clone()),
+            observe(policy.clone()),
+            reload::follow(changes, policy, escrow, Arc::clone(&dir)),
+            renewed,
             http::serve(listener, Arc::new(report)),
         ];
         tracing::info!(node = %me, quic = %config.node.listen, admin = %config.node.admin, "serving");
-        Ok(Self { mesh, halt, transport, actors, store, tasks, _dir: dir })
+        Ok(Self { settings, mesh, halt, transport, actors, store, tasks, _dir: dir })
     }
 
     /// Refuses new calls, drains, flushes.
@@ -220,20 +240,21 @@ impl Supervisor {
     /// # Errors
     /// The ordered stop took too long, or the last sync failed.
     pub async fn stop(self) -> anyhow::Result<()> {
+        let within = self.settings.now().stop_within;
         let orderly = async {
-            self.transport.drain(STOP_WITHIN / 2).await;
+            self.transport.drain(within / 2).await;
             self.transport.close().await;
             self.close_hosts();
             self.actors.stop();
             self.tasks.iter().for_each(tokio::task::JoinHandle::abort);
             let store = self.store.clone();
-            let closed = tokio::task::spawn_blocking(move || store.close(STOP_WITHIN / 4)).await?;
+            let closed = tokio::task::spawn_blocking(move || store.close(within / 4)).await?;
             closed.map(drop).context("the last sync of the hot store")
         };
-        let stopped = tokio::time::timeout(STOP_WITHIN, orderly).await;
+        let stopped = tokio::time::timeout(within, orderly).await;
         stopped.unwrap_or_else(|_| {
             anyhow::bail!(
-                "the ordered stop took longer than {STOP_WITHIN:?}; what was acknowledged is durable"
+                "the ordered stop took longer than {within:?} (supervisor.stop_within); what was acknowledged is durable"
             )
         })
     }
@@ -258,14 +279,15 @@ fn arbiters() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-fn identity(config: &NodeConfig) -> anyhow::Result<Credentials> {
-    let credentials = Credentials::load(&config.node.identity)?;
+fn identity(config: &Settings) -> anyhow::Result<Credentials> {
+    let folder = &config.node.identity;
+    let credentials = crate::identity::load_with(&FirstOf::environment_and(folder), folder)?;
     let principal = credentials.principal();
     let me = &config.me;
     let mine =
         principal.role == Role::Node && principal.region == me.region && principal.name == me.name.as_str();
     anyhow::ensure!(
-        mine && credentials.trust_domain().to_string() == config.trust_domain,
+        mine && *credentials.trust_domain() == config.trust_domain,
         "the certificate in {} is that of {principal} of {}, but this is node {me} of {}",
         config.node.identity.display(),
         credentials.trust_domain(),
@@ -275,26 +297,6 @@ fn identity(config: &NodeConfig) -> anyhow::Result<Credentials> {
         .verify(Duration::from_millis(now_millis()))
         .with_context(|| format!("the certificate in {}", config.node.identity.display()))?;
     Ok(credentials)
-}
-
-fn policy(config: &NodeConfig) -> anyhow::Result<PolicySnapshot> {
-    let Some(file) = &config.policy_file else {
-        tracing::warn!("settings name no policy file: all labelled data is refused");
-        return Ok(PolicySnapshot::none());
-    };
-    let beside = file.with_extension("toml.sig");
-    let read = |file: &std::path::Path| {
-        std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))
-    };
-    let (bytes, signature) = (read(file)?, read(&beside)?);
-    let keys = config.policy_keys.iter().copied().collect();
-    let signed = SignedPolicy::verify(&bytes, &String::from_utf8_lossy(&signature), &keys)
-        .with_context(|| format!("policy {}", file.display()))?;
-    let snapshot = PolicySnapshot::compile(signed.policy, config.founding.regions(), now_millis());
-    for note in snapshot.notes() {
-        tracing::warn!(%note, "policy");
-    }
-    Ok(snapshot)
 }
 
 fn escrow_records<E: rhumb_storage::Engine>(store: &Store<E>) -> anyhow::Result<Vec<(Vec<u8>, Vec<u8>)>> {
@@ -321,12 +323,12 @@ fn presence(transport: Transport, escrow: rhumb_actors::escrow::EscrowHandle) ->
 }
 
 /// Lets the policy's exceptions end.
-fn observe(policy: Arc<PolicySnapshot>) -> tokio::task::JoinHandle<()> {
+fn observe(policy: ServedPolicy) -> tokio::task::JoinHandle<()> {
     tokio::spawn(async move {
         let mut every = tokio::time::interval(Duration::from_secs(1));
         loop {
             every.tick().await;
-            policy.observe(now_millis());
+            policy.observe();
         }
     })
 }

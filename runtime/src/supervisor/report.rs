@@ -11,20 +11,22 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::{Registry, Unit};
 use rhumb_actors::escrow::{EscrowHandle, EscrowReport, Standing};
-use rhumb_core::NodeId;
 use rhumb_storage::HotStore;
 use rhumb_transport::{LinkState, Transport};
 use serde_json::json;
 
+use super::certificate::Own;
 use crate::clock::NodeClock;
 use crate::http::Subject;
+use crate::settings::{Live, Running};
 
 /// How the reason begins for which a node on a restored disk is not ready.
 pub const RESTORED: &str = "restored";
 
 /// Gathers what the parts of a node know.
 pub(super) struct Report {
-    me: NodeId,
+    settings: Live,
+    own: Own,
     escrow: EscrowHandle,
     store: HotStore,
     transport: Transport,
@@ -49,13 +51,14 @@ struct OfPeer {
 
 impl Report {
     pub(super) fn new(
-        me: NodeId,
+        settings: Live,
+        own: Own,
         escrow: EscrowHandle,
         store: HotStore,
         transport: Transport,
         clock: NodeClock,
     ) -> Self {
-        Self { me, escrow, store, transport, clock }
+        Self { settings, own, escrow, store, transport, clock }
     }
 
     fn links(&self, registry: &mut Registry) {
@@ -70,6 +73,12 @@ impl Report {
         }
         registry.register("rhumb_link_up", "Whether the connection to a peer is up", up);
         registry.register_with_unit("rhumb_link_rtt", "Round trip to a peer, smoothed", Unit::Seconds, rtt);
+    }
+
+    fn certificate(&self, registry: &mut Registry) {
+        let left = ConstGauge::new(self.own.certificate().1);
+        let help = "Time until this node's certificate ends; negative once it has";
+        registry.register_with_unit("rhumb_certificate_expires", help, Unit::Seconds, left);
     }
 
     fn storage(&self, registry: &mut Registry) {
@@ -157,6 +166,7 @@ impl Subject for Report {
         let mut registry = Registry::default();
         self.links(&mut registry);
         self.storage(&mut registry);
+        self.certificate(&mut registry);
         let escrow = self.escrow.clone();
         async move {
             let report = escrow.report().await;
@@ -176,6 +186,16 @@ impl Subject for Report {
         .boxed()
     }
 
+    fn settings(&self) -> serde_json::Value {
+        let settings = self.settings.now();
+        let running = Running {
+            node: settings.me.clone(),
+            env: self.settings.source().env().map(str::to_owned),
+            settings: settings.entries().iter().map(|(name, e)| (name.clone(), e.to_shown())).collect(),
+        };
+        json!(running)
+    }
+
     fn status(&self) -> BoxFuture<'static, serde_json::Value> {
         let links: Vec<_> = self
             .transport
@@ -190,12 +210,21 @@ impl Subject for Report {
             })
             .collect();
         let (me, durable, hybrid) =
-            (self.me.to_string(), self.store.durable().0, self.clock.last().to_string());
+            (self.settings.now().me.to_string(), self.store.durable().0, self.clock.last().to_string());
+        let (certificate, left) = self.own.certificate();
+        let certificate = json!({
+            "serial": certificate.serial.to_string(),
+            "fingerprint": certificate.fingerprint(),
+            "issuer": certificate.issuer,
+            "not_after": certificate.not_after,
+            "expires_s": left,
+        });
         let escrow = self.escrow.clone();
         async move {
             let report = escrow.report().await;
             let ready = readiness(report.as_ref());
             json!({
+                "certificate": certificate,
                 "node": me,
                 "build": env!("CARGO_PKG_VERSION"),
                 "ready": ready.is_ok(),

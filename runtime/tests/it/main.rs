@@ -5,6 +5,7 @@ mod bare_actix;
 mod context;
 mod fairness;
 mod gates;
+mod guide;
 mod mailboxes;
 mod restarts;
 mod sleep;

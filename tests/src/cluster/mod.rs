@@ -5,6 +5,8 @@
 //! and its nodes end with it.
 #![expect(clippy::disallowed_methods, reason = "real processes take real time")]
 
+mod serving;
+
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -14,6 +16,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
+
+pub use serving::{Serving, ask_admin, free_port};
 
 /// How long a mesh may take to become ready.
 const READY_WITHIN: Duration = Duration::from_secs(90);
@@ -163,10 +167,19 @@ impl DevMesh {
     /// When it does not answer.
     #[must_use]
     pub fn status(&self, id: &str) -> Value {
+        self.admin(id, "/status")
+    }
+
+    /// What a node's admin HTTP answers on a path, as JSON.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    #[must_use]
+    pub fn admin(&self, id: &str, path: &str) -> Value {
         let admin = self.node(id)["admin"].as_str().expect("a URL").replace("http://", "");
         let mut stream = TcpStream::connect(&admin).expect("the admin HTTP listens");
         stream.set_read_timeout(Some(SOON)).expect("a deadline");
-        let request = format!("GET /status HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).expect("a request is sent");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("an answer");
@@ -183,6 +196,26 @@ impl DevMesh {
         let killed = Command::new("kill").args(["-9", &pid.to_string()]).status().expect("kill runs");
         assert!(killed.success());
         pid
+    }
+
+    /// Sends a node a signal, such as `HUP`, by the pid in the ready file.
+    ///
+    /// # Panics
+    /// When the signal cannot be sent.
+    pub fn signal(&self, id: &str, signal: &str) {
+        let pid = self.node(id)["pid"].as_u64().expect("a pid").to_string();
+        let sent = Command::new("kill").args(["-s", signal, &pid]).status().expect("kill runs");
+        assert!(sent.success());
+    }
+
+    /// A node's log.
+    ///
+    /// # Panics
+    /// When it cannot be read.
+    #[must_use]
+    pub fn log(&self, id: &str) -> String {
+        let log = self.data().join("nodes").join(id.replace('/', "-")).join("log");
+        std::fs::read_to_string(log).expect("a node has a log")
     }
 
     /// The data directory.

@@ -2,6 +2,8 @@
 
 mod cluster;
 mod directions;
+mod identity;
 mod readme;
+mod settings;
 mod sim;
 mod stranger;

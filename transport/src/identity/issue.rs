@@ -1,29 +1,27 @@
-//! Issues certificates: for `rhumb dev`, tests, and operators who have no authority of their own.
+//! Issues certificates and revokes them: for `rhumb dev`, tests, and operators who have no authority of
+//! their own.
 //!
 //! * It decides: what stands in a certificate. Validity, serial number, usages and the authority's key
 //!   identifier are always set; the defaults of the library underneath are valid until the year 4096.
-//! * It never does: keep a leaf's key, which exists only in the [`IssuedCert`].
-//! * Invariant: a leaf has exactly one URI name, and the one DNS name that follows from it.
+//! * It never does: keep a leaf's key, which exists only in the [`IssuedCert`]; or issue what outlives
+//!   the authority itself.
+//! * Invariants: a leaf has exactly one URI name, and the one DNS name that follows from it. No two
+//!   authorities share a name: revocation lists are found by it.
 
-use std::fs;
-use std::path::Path;
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, ExtendedKeyUsagePurpose,
+    IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber,
 };
-use rhumb_core::Principal;
 use rhumb_core::rng::Seed;
+use rhumb_core::{Principal, Region};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use time::OffsetDateTime;
 
-use super::credentials::{private, read, write_private, write_public};
-use super::{CA_FILE, Credentials, CredentialsError, IDENTITY_FILE, TrustDomain, spiffe};
-
-/// The authority's certificate and key, as one unit.
-pub const AUTHORITY_FILE: &str = "authority.pem";
+use super::{Certificate, Credentials, CredentialsError, RevocationList, Serial, Trust, TrustDomain, spiffe};
 
 /// Clocks of peers may differ by this much when a certificate is new.
 const SKEW: Duration = Duration::from_secs(300);
@@ -51,6 +49,7 @@ impl Validity {
 pub struct Authority {
     domain: TrustDomain,
     certificate: String,
+    itself: Certificate,
     issuer: Issuer<'static, KeyPair>,
 }
 
@@ -67,43 +66,51 @@ impl Authority {
     /// [`CredentialsError::Issue`].
     pub fn create(domain: TrustDomain, validity: Validity) -> Result<Self, CredentialsError> {
         let key = KeyPair::generate().map_err(failed)?;
-        let mut params = params(&format!("{domain} authority"), validity);
+        let mut params = params("", validity);
+        let serial = params.serial_number.as_ref().map(|serial| Serial::from_bytes(serial.as_ref()));
+        let short: String = serial.map(|serial| serial.to_string()).unwrap_or_default();
+        let name = format!("authority {} of {domain}", &short[..8]);
+        params.distinguished_name = named(&name);
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.subject_alt_names = vec![uri(format!("spiffe://{domain}"))?];
-        let certificate = params.self_signed(&key).map_err(failed)?.pem();
-        Ok(Self { domain, certificate, issuer: Issuer::new(params, key) })
+        let certificate = params.self_signed(&key).map_err(failed)?;
+        let itself = Certificate::read(certificate.der())?;
+        Ok(Self { domain, certificate: certificate.pem(), itself, issuer: Issuer::new(params, key) })
     }
 
-    /// Reads [`AUTHORITY_FILE`] of a directory.
+    /// The authority of a PEM text: its certificate, then its key.
     ///
     /// # Errors
     /// [`CredentialsError`].
-    pub fn load(dir: &Path) -> Result<Self, CredentialsError> {
-        let path = dir.join(AUTHORITY_FILE);
-        private(&path)?;
-        let wrong = |reason: String| CredentialsError::Pem { what: path.display().to_string(), reason };
-        let text = String::from_utf8(read(&path)?).map_err(|e| wrong(e.to_string()))?;
-        let (certificate, key) = text
-            .split_once("-----BEGIN PRIVATE KEY-----")
-            .ok_or_else(|| wrong("expected a certificate, then its private key".to_owned()))?;
-        let key = format!("-----BEGIN PRIVATE KEY-----{key}");
-        let key = KeyPair::from_pem(&key).map_err(|e| wrong(e.to_string()))?;
+    pub fn from_pem(text: &[u8]) -> Result<Self, CredentialsError> {
+        let wrong = |reason: String| CredentialsError::Pem { what: "authority".to_owned(), reason };
+        let text = std::str::from_utf8(text).map_err(|e| wrong(e.to_string()))?;
+        let key_at = text.find("-----BEGIN PRIVATE KEY-----");
+        let (certificate, key) = text.split_at(
+            key_at.ok_or_else(|| wrong("expected a certificate, then its private key".to_owned()))?,
+        );
+        let key = KeyPair::from_pem(key).map_err(|e| wrong(e.to_string()))?;
         let der = CertificateDer::from_pem_slice(certificate.as_bytes()).map_err(|e| wrong(e.to_string()))?;
         let domain = spiffe::domain_of_authority(&der)?;
+        let itself = Certificate::read(&der)?;
+        if spiffe::parse(&der)?.public_key().raw != rcgen::PublicKeyData::subject_public_key_info(&key) {
+            return Err(CredentialsError::KeyMismatch(itself.holder.to_string()));
+        }
         let issuer = Issuer::from_ca_cert_der(&der, key).map_err(failed)?;
-        Ok(Self { domain, certificate: certificate.to_owned(), issuer })
+        Ok(Self { domain, certificate: certificate.to_owned(), itself, issuer })
     }
 
-    /// Writes [`AUTHORITY_FILE`] (only its owner may read it) and [`CA_FILE`] (anyone may).
-    ///
-    /// # Errors
-    /// [`CredentialsError::File`].
-    pub fn save(&self, dir: &Path) -> Result<(), CredentialsError> {
-        create_dir(dir)?;
-        let unit = format!("{}{}", self.certificate, self.issuer.key().serialize_pem());
-        write_private(&dir.join(AUTHORITY_FILE), unit.as_bytes())?;
-        write_public(&dir.join(CA_FILE), self.certificate.as_bytes())
+    /// The authority as a PEM text: its certificate, then its key. Secret.
+    #[must_use]
+    pub fn to_pem(&self) -> String {
+        format!("{}{}", self.certificate, self.issuer.key().serialize_pem())
+    }
+
+    /// What stands in the authority's own certificate.
+    #[must_use]
+    pub fn certificate(&self) -> &Certificate {
+        &self.itself
     }
 
     /// The authority's certificate, for peers to believe in.
@@ -118,11 +125,19 @@ impl Authority {
         &self.domain
     }
 
+    /// Whether a revocation list is of this authority.
+    #[must_use]
+    pub fn has_signed(&self, list: &RevocationList) -> bool {
+        let der = CertificateDer::from_pem_slice(self.certificate.as_bytes());
+        der.is_ok_and(|der| list.is_signed_by(&der).unwrap_or(false))
+    }
+
     /// A certificate and a new key for a node, client or operator.
     ///
     /// # Errors
     /// [`CredentialsError::Issue`].
     pub fn issue(&self, who: &Principal, validity: Validity) -> Result<IssuedCert, CredentialsError> {
+        self.may_issue(who, validity)?;
         let key = KeyPair::generate().map_err(failed)?;
         let dns = self.domain.dns_name(who);
         let mut params = params(&who.to_string(), validity);
@@ -133,16 +148,76 @@ impl Authority {
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;
-        let certificate = params.signed_by(&key, &self.issuer).map_err(failed)?.pem();
-        let identity_pem = format!("{certificate}{}", key.serialize_pem());
-        Ok(IssuedCert { identity_pem, authorities_pem: self.certificate.clone() })
+        let certificate = params.signed_by(&key, &self.issuer).map_err(failed)?;
+        Ok(IssuedCert {
+            certificate: Certificate::read(certificate.der())?,
+            identity_pem: format!("{}{}", certificate.pem(), key.serialize_pem()),
+            authorities_pem: self.certificate.clone(),
+        })
+    }
+
+    fn may_issue(&self, who: &Principal, validity: Validity) -> Result<(), CredentialsError> {
+        let refused = |why: String| Err(CredentialsError::Issue(why));
+        if Region::new(&who.name).is_err() {
+            return refused(format!(
+                "{:?} is no name: use lower-case letters, digits and hyphens, as in a DNS label",
+                who.name
+            ));
+        }
+        if OffsetDateTime::from(validity.not_after).unix_timestamp() > self.itself.not_after {
+            return refused(format!(
+                "it would outlive {}, which ends {}: choose a shorter validity or a new authority",
+                self.itself.holder,
+                OffsetDateTime::from_unix_timestamp(self.itself.not_after)
+                    .map_or_else(|_| self.itself.not_after.to_string(), |at| at.date().to_string())
+            ));
+        }
+        Ok(())
+    }
+
+    /// The list, as PEM, of the certificates that this authority has revoked: each serial number with
+    /// the second since the Unix epoch in which it was. Later lists have higher numbers.
+    ///
+    /// The list is valid until the authority ends: it is renewed when something is revoked, not by the
+    /// calendar.
+    ///
+    /// # Errors
+    /// [`CredentialsError::Issue`].
+    pub fn revocations(
+        &self,
+        number: u128,
+        revoked: &BTreeMap<Serial, i64>,
+        now: SystemTime,
+    ) -> Result<String, CredentialsError> {
+        let at = |seconds| {
+            OffsetDateTime::from_unix_timestamp(seconds).map_err(|e| CredentialsError::Issue(e.to_string()))
+        };
+        let entry = |(serial, when): (&Serial, &i64)| {
+            Ok(RevokedCertParams {
+                serial_number: SerialNumber::from_slice(serial.as_bytes()),
+                revocation_time: at(*when)?,
+                reason_code: None,
+                invalidity_date: None,
+            })
+        };
+        let list = CertificateRevocationListParams {
+            this_update: OffsetDateTime::from(now),
+            next_update: at(self.itself.not_after)?,
+            crl_number: SerialNumber::from_slice(Serial::from_bytes(&number.to_be_bytes()).as_bytes()),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.iter().map(entry).collect::<Result<_, CredentialsError>>()?,
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        list.signed_by(&self.issuer).and_then(|list| list.pem()).map_err(failed)
     }
 }
 
 /// A certificate with its key, and the authority to believe in.
 #[derive(Clone)]
 pub struct IssuedCert {
-    /// Certificate, then key.
+    /// What stands in the certificate.
+    pub certificate: Certificate,
+    /// Certificate, then key. Secret.
     pub identity_pem: String,
     /// The authority's certificate.
     pub authorities_pem: String,
@@ -150,35 +225,27 @@ pub struct IssuedCert {
 
 impl std::fmt::Debug for IssuedCert {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("IssuedCert(..)")
+        write!(f, "IssuedCert({}, {})", self.certificate.holder, self.certificate.serial)
     }
 }
 
 impl IssuedCert {
-    /// Writes [`IDENTITY_FILE`] (only its owner may read it) and [`CA_FILE`], for [`Credentials::load`].
-    ///
-    /// # Errors
-    /// [`CredentialsError::File`].
-    pub fn save(&self, dir: &Path) -> Result<(), CredentialsError> {
-        create_dir(dir)?;
-        write_private(&dir.join(IDENTITY_FILE), self.identity_pem.as_bytes())?;
-        write_public(&dir.join(CA_FILE), self.authorities_pem.as_bytes())
-    }
-
-    /// The credentials, without going through a file.
+    /// The credentials, believing in the authority.
     ///
     /// # Errors
     /// [`CredentialsError`].
     pub fn credentials(&self) -> Result<Credentials, CredentialsError> {
-        Credentials::from_pem(self.identity_pem.as_bytes(), self.authorities_pem.as_bytes())
+        Credentials::new(
+            self.identity_pem.as_bytes(),
+            Trust::from_pem(self.authorities_pem.as_bytes(), None)?,
+        )
     }
 }
 
 /// What every certificate has.
 fn params(common_name: &str, validity: Validity) -> CertificateParams {
     let mut params = CertificateParams::default();
-    params.distinguished_name = rcgen::DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, common_name.chars().take(64).collect::<String>());
+    params.distinguished_name = named(common_name);
     params.not_before = OffsetDateTime::from(validity.not_before);
     params.not_after = OffsetDateTime::from(validity.not_after);
     let mut serial = Seed::from_entropy().rng().u128().to_be_bytes();
@@ -188,16 +255,19 @@ fn params(common_name: &str, validity: Validity) -> CertificateParams {
     params
 }
 
+fn named(common_name: &str) -> rcgen::DistinguishedName {
+    let mut name = rcgen::DistinguishedName::new();
+    // At most 64 characters (RFC 5280, appendix A.1: ub-common-name).
+    name.push(DnType::CommonName, common_name.chars().take(64).collect::<String>());
+    name
+}
+
 fn uri(text: String) -> Result<SanType, CredentialsError> {
     Ok(SanType::URI(text.try_into().map_err(failed)?))
 }
 
 fn failed(error: rcgen::Error) -> CredentialsError {
     CredentialsError::Issue(error.to_string())
-}
-
-fn create_dir(dir: &Path) -> Result<(), CredentialsError> {
-    fs::create_dir_all(dir).map_err(|source| CredentialsError::File { path: dir.to_owned(), source })
 }
 
 #[cfg(test)]
@@ -209,7 +279,7 @@ mod tests {
 
     fn authority() -> Authority {
         let domain = TrustDomain::new("mesh.example").expect("valid");
-        Authority::create(domain, Validity::for_the_next(Duration::from_secs(3600))).expect("created")
+        Authority::create(domain, Validity::for_the_next(Duration::from_secs(7200))).expect("created")
     }
 
     fn principal(role: Role, name: &str) -> Principal {
@@ -247,17 +317,16 @@ mod tests {
         let issued = authority().issue(&principal(Role::Node, "n1"), validity).expect("issued");
         let credentials = issued.credentials().expect("usable");
         let end = since_1970(validity.not_after);
-        assert_eq!(credentials.expires(), i64::try_from(end.as_secs()).expect("small"));
+        assert_eq!(credentials.certificate().not_after, i64::try_from(end.as_secs()).expect("small"));
         let late = credentials.verify(end + Duration::from_secs(2));
         assert!(matches!(late, Err(CredentialsError::Identity(IdentityError::Expired))), "{late:?}");
     }
 
     #[test]
-    fn an_authority_saved_and_loaded_issues_what_its_old_self_believes() {
-        let dir = tempfile::tempdir().expect("a directory");
+    fn an_authority_read_back_issues_what_its_old_self_believes() {
         let first = authority();
-        first.save(dir.path()).expect("saved");
-        let again = Authority::load(dir.path()).expect("loaded");
+        let again = Authority::from_pem(first.to_pem().as_bytes()).expect("read back");
+        assert_eq!(again.certificate(), first.certificate());
         assert_eq!(again.trust_domain(), first.trust_domain());
         let mut issued = again.issue(&principal(Role::Node, "n1"), hour()).expect("issued");
         issued.authorities_pem = first.certificate_pem().to_owned();
@@ -284,21 +353,44 @@ mod tests {
         assert_ne!(serial(), serial());
     }
 
-    #[cfg(unix)]
     #[test]
-    fn a_key_that_others_can_read_is_refused() {
-        use std::os::unix::fs::PermissionsExt;
-        let dir = tempfile::tempdir().expect("a directory");
-        authority()
-            .issue(&principal(Role::Node, "n1"), hour())
-            .expect("issued")
-            .save(dir.path())
-            .expect("saved");
-        Credentials::load(dir.path()).expect("saved with mode 0600");
-        let path = dir.path().join(IDENTITY_FILE);
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).expect("changed");
-        let refused = Credentials::load(dir.path()).expect_err("refused");
-        assert!(refused.to_string().contains("chmod 600"), "{refused}");
+    fn what_cannot_be_issued_is_refused_with_the_reason() {
+        let refused = |who: &Principal, validity| {
+            authority().issue(who, validity).expect_err("must be refused").to_string()
+        };
+        let long = Validity::for_the_next(Duration::from_secs(7300));
+        let told = refused(&principal(Role::Node, "n1"), long);
+        assert!(told.contains("it would outlive authority "), "{told}");
+        let told = refused(&principal(Role::Node, "N 1"), hour());
+        assert!(told.contains("\"N 1\" is no name"), "{told}");
+    }
+
+    #[test]
+    fn an_authority_with_another_ones_key_is_refused() {
+        let (one, two) = (authority().to_pem(), authority().to_pem());
+        let key_at = |pem: &str| pem.find("-----BEGIN PRIVATE").expect("a key");
+        let mixed = format!("{}{}", &one[..key_at(&one)], &two[key_at(&two)..]);
+        let refused = Authority::from_pem(mixed.as_bytes());
+        assert!(matches!(refused, Err(CredentialsError::KeyMismatch(_))), "{refused:?}");
+    }
+
+    #[test]
+    fn a_revoked_certificate_is_not_believed_and_its_neighbour_is() {
+        let authority = authority();
+        let issued = |name| authority.issue(&principal(Role::Node, name), hour()).expect("issued");
+        let (one, two) = (issued("n1"), issued("n2"));
+        let revoked = BTreeMap::from([(one.certificate.serial.clone(), 1_000_000)]);
+        let list = authority.revocations(7, &revoked, hour().not_before).expect("signed");
+        let read = RevocationList::all_of(list.as_bytes()).expect("readable");
+        assert_eq!((read[0].number, &read[0].revoked), (7, &revoked));
+        let trust = Trust::from_pem(authority.certificate_pem().as_bytes(), Some(list.as_bytes()));
+        let trust = trust.expect("trust");
+        let said = |issued: &IssuedCert| {
+            let credentials = Credentials::new(issued.identity_pem.as_bytes(), trust.clone());
+            credentials.expect("usable").verify(now())
+        };
+        assert_eq!(said(&one), Err(CredentialsError::Identity(IdentityError::Revoked)));
+        assert_eq!(said(&two), Ok(()));
     }
 
     #[test]
@@ -312,7 +404,8 @@ mod tests {
             &one.identity_pem[..key_at(&one.identity_pem)],
             &two.identity_pem[key_at(&two.identity_pem)..]
         );
-        let refused = Credentials::from_pem(mixed.as_bytes(), one.authorities_pem.as_bytes());
+        let trust = Trust::from_pem(one.authorities_pem.as_bytes(), None).expect("trust");
+        let refused = Credentials::new(mixed.as_bytes(), trust);
         assert!(matches!(refused, Err(CredentialsError::KeyMismatch(_))), "{refused:?}");
     }
 }

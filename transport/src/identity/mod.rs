@@ -3,12 +3,17 @@
 //!
 //! * It decides: whether a certificate is that of a node, client or operator of this mesh, whether the
 //!   name dialled is the one presented, and whether its region may connect.
-//! * It never does: weaken what webpki checks (chain, validity, purpose, name); it only adds to it.
+//! * It never does: weaken what webpki checks (chain, validity, purpose, name, revocation); it only adds
+//!   to it. Or touch a file: it is given bytes, and gives bytes back.
 //! * Invariant: what a peer is called everywhere else comes from here, never from what it says.
 
+mod certificate;
 mod credentials;
 pub mod issue;
+mod renewal;
+mod revocation;
 mod spiffe;
+mod trust;
 mod verify;
 
 use std::collections::BTreeSet;
@@ -20,9 +25,13 @@ use parking_lot::RwLock;
 use rhumb_core::{Principal, Region, Role};
 use thiserror::Error;
 
+pub use certificate::{Age, Certificate, Holder, Serial};
 pub(crate) use credentials::provider;
-pub use credentials::{CA_FILE, Credentials, CredentialsError, IDENTITY_FILE};
+pub use credentials::{Credentials, CredentialsError};
+pub use renewal::{Outcome, Reading, Renewal};
+pub use revocation::RevocationList;
 pub(crate) use spiffe::principal_of;
+pub use trust::Trust;
 pub(crate) use verify::{ClientCheck, ServerCheck, Verdict};
 
 /// Characters of a trust domain at most, so that `<node>.<region>.<trust domain>` is a DNS name.
@@ -178,6 +187,11 @@ pub enum IdentityError {
         "{0:?} is not a trust domain: use a DNS name in lower case of at most {MAX_TRUST_DOMAIN_LEN} characters"
     )]
     TrustDomain(String),
+    /// A serial number that is none.
+    #[error(
+        "{0:?} is not a serial number: use up to 40 hexadecimal digits, as `rhumb cert status` prints them"
+    )]
+    Serial(String),
     /// A certificate that may sign others, or may not sign a handshake.
     #[error("it is not an end-entity certificate: {0}")]
     Usage(String),

@@ -55,7 +55,11 @@ pub(super) fn domain_of_leaf(certificate: &CertificateDer<'_>) -> Result<TrustDo
     TrustDomain::new(domain)
 }
 
-fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, IdentityError> {
+/// Reads a certificate's structure.
+///
+/// # Errors
+/// It is none.
+pub(super) fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, IdentityError> {
     match X509Certificate::from_der(certificate) {
         Ok(([], parsed)) => Ok(parsed),
         Ok(_) => Err(IdentityError::Invalid("bytes follow the certificate".to_owned())),

@@ -21,6 +21,8 @@ pub(crate) enum End {
     Protocol(String),
     #[error("a newer connection took over")]
     Replaced,
+    #[error("the peer's certificate was revoked")]
+    Revoked,
     #[error("this node failed: {0}")]
     Internal(String),
 }

@@ -91,6 +91,7 @@ impl Inner {
             return Err(ConnectError::Duplicate);
         };
         let acknowledged = self.acknowledge(&link, &mut greeted).await;
+        self.close_if_revoked(&link);
         let end = match acknowledged {
             Ok(()) => Arc::clone(&link).run(greeted.send, greeted.receive).await,
             Err(ref error) => {
@@ -118,6 +119,7 @@ impl Inner {
             link
         };
         let acknowledged = self.acknowledge(&link, &mut greeted).await;
+        self.close_if_revoked(&link);
         match &acknowledged {
             Ok(()) => drop(Arc::clone(&link).run(greeted.send, greeted.receive).await),
             Err(error) => link.close(&End::Lost(error.to_string())),

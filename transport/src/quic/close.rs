@@ -23,6 +23,9 @@ pub(crate) const ABANDONED: VarInt = VarInt::from_u32(5);
 /// This side failed.
 pub(crate) const INTERNAL: VarInt = VarInt::from_u32(6);
 
+/// The peer's certificate was revoked.
+pub(crate) const REVOKED: VarInt = VarInt::from_u32(7);
+
 impl End {
     /// The code with which this side closes.
     pub(crate) fn code(&self) -> VarInt {
@@ -31,6 +34,7 @@ impl End {
             Self::Silent(_) => SILENT,
             Self::Broken(_) | Self::Protocol(_) | Self::Stalled(_) => PROTOCOL,
             Self::Replaced => REPLACED,
+            Self::Revoked => REVOKED,
             Self::Internal(_) => INTERNAL,
         }
     }
@@ -41,6 +45,9 @@ impl End {
             ConnectionError::ApplicationClosed(close) if close.error_code == REPLACED => Self::Replaced,
             ConnectionError::ApplicationClosed(close) if close.error_code == GRACEFUL => {
                 Self::Lost("the peer closed the connection".to_owned())
+            }
+            ConnectionError::ApplicationClosed(close) if close.error_code == REVOKED => {
+                Self::Lost("the peer says that this side's certificate was revoked".to_owned())
             }
             other => Self::Lost(other.to_string()),
         }

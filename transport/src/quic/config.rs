@@ -1,11 +1,16 @@
 //! rustls and quinn, configured: TLS 1.3 only, certificates both ways, no resumption and no early
 //! data (neither checks a certificate again), windows and timeouts from the settings.
+//!
+//! What is certified and believed can be swapped: each handshake takes one snapshot of it, so that it
+//! never sees half of the old and half of the new.
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{ClientConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt};
+use quinn::{ClientConfig, Connection, IdleTimeout, ServerConfig, TransportConfig, VarInt};
 use rustls::client::{ResolvesClientCert, Resumption, WebPkiServerVerifier};
+use rustls::pki_types::CertificateDer;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
@@ -24,25 +29,60 @@ const BEFORE_HELLO: u32 = 1;
 /// Everything that makes the configuration of one connection. Each gets a verifier of its own, whose
 /// verdict can be asked afterwards.
 pub(crate) struct Tls {
-    own: Arc<Own>,
-    nodes: Arc<WebPkiServerVerifier>,
-    callers: Arc<dyn ClientCertVerifier>,
+    present: ArcSwap<Present>,
     domain: TrustDomain,
     transport: Arc<TransportConfig>,
     server: ServerConfig,
 }
 
+/// What is certified and believed at present.
+struct Present {
+    credentials: Credentials,
+    own: Arc<Own>,
+    nodes: Arc<WebPkiServerVerifier>,
+    callers: Arc<dyn ClientCertVerifier>,
+}
+
+impl Present {
+    fn new(credentials: &Credentials) -> Result<Self, CredentialsError> {
+        Ok(Self {
+            own: Arc::new(Own(credentials.certified_key())),
+            nodes: credentials.trust().server_verifier()?,
+            callers: credentials.trust().client_verifier()?,
+            credentials: credentials.clone(),
+        })
+    }
+}
+
 impl Tls {
     pub(crate) fn new(credentials: &Credentials, settings: &TransportSettings) -> Result<Self, BindError> {
-        let own = Arc::new(Own(credentials.certified_key()));
-        let callers = credentials.client_verifier()?;
+        let present = Present::new(credentials)?;
         let domain = credentials.trust_domain().clone();
         let transport = Arc::new(transport(settings));
-        let nobody = server_crypto(&own, &callers, &domain, Regions::default(), Verdict::default())?;
+        let nobody = server_crypto(&present, &domain, Regions::default(), Verdict::default())?;
         let mut server = ServerConfig::with_crypto(nobody);
         server.transport_config(Arc::clone(&transport));
         server.max_incoming(settings.max_incoming);
-        Ok(Self { own, nodes: credentials.server_verifier()?, callers, domain, transport, server })
+        Ok(Self { present: ArcSwap::from_pointee(present), domain, transport, server })
+    }
+
+    /// From the next handshake on, this is certified and believed.
+    pub(crate) fn renew(&self, credentials: &Credentials) -> Result<(), CredentialsError> {
+        credentials.may_follow(&self.present().credentials)?;
+        self.present.store(Arc::new(Present::new(credentials)?));
+        Ok(())
+    }
+
+    /// Whether the certificate that a peer showed has been revoked.
+    pub(crate) fn revoked(&self, connection: &Connection) -> bool {
+        let chain = connection.peer_identity();
+        let chain = chain.and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
+        let present = self.present();
+        chain.is_some_and(|chain| chain.iter().any(|shown| present.credentials.trust().revokes(shown)))
+    }
+
+    fn present(&self) -> Arc<Present> {
+        self.present.load_full()
     }
 
     /// The endpoint's own configuration. It lets nobody in: each connection gets its own.
@@ -54,7 +94,7 @@ impl Tls {
     pub(crate) fn accepting(&self, regions: Regions) -> Result<(ServerConfig, Verdict), BindError> {
         let verdict = Verdict::default();
         let mut server = self.server.clone();
-        server.crypto = server_crypto(&self.own, &self.callers, &self.domain, regions, verdict.clone())?;
+        server.crypto = server_crypto(&self.present(), &self.domain, regions, verdict.clone())?;
         Ok((server, verdict))
     }
 
@@ -64,9 +104,9 @@ impl Tls {
         regions: Option<Regions>,
         any_node: bool,
     ) -> Result<(ClientConfig, Verdict), BindError> {
-        let verdict = Verdict::default();
+        let (present, verdict) = (self.present(), Verdict::default());
         let check = ServerCheck {
-            webpki: Arc::clone(&self.nodes),
+            webpki: Arc::clone(&present.nodes),
             domain: self.domain.clone(),
             regions,
             any_node,
@@ -77,7 +117,7 @@ impl Tls {
             .map_err(tls_failed)?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(check))
-            .with_client_cert_resolver(Arc::clone(&self.own) as _);
+            .with_client_cert_resolver(Arc::clone(&present.own) as _);
         tls.alpn_protocols = vec![ALPN.to_vec()];
         tls.resumption = Resumption::disabled();
         tls.enable_early_data = false;
@@ -89,18 +129,18 @@ impl Tls {
 }
 
 fn server_crypto(
-    own: &Arc<Own>,
-    callers: &Arc<dyn ClientCertVerifier>,
+    present: &Present,
     domain: &TrustDomain,
     regions: Regions,
     verdict: Verdict,
 ) -> Result<Arc<QuicServerConfig>, BindError> {
-    let check = ClientCheck { webpki: Arc::clone(callers), domain: domain.clone(), regions, verdict };
+    let check =
+        ClientCheck { webpki: Arc::clone(&present.callers), domain: domain.clone(), regions, verdict };
     let mut tls = rustls::ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&version::TLS13])
         .map_err(tls_failed)?
         .with_client_cert_verifier(Arc::new(check))
-        .with_cert_resolver(Arc::clone(own) as _);
+        .with_cert_resolver(Arc::clone(&present.own) as _);
     tls.alpn_protocols = vec![ALPN.to_vec()];
     tls.send_tls13_tickets = 0;
     tls.session_storage = Arc::new(NoServerSessionStorage {});

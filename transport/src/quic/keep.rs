@@ -91,9 +91,10 @@ impl Inner {
             connection.close(DUPLICATE, b"the other connection stays");
             return Err(ConnectError::Duplicate);
         };
-        let slot = Arc::clone(slot);
+        let (slot, inner) = (Arc::clone(slot), Arc::clone(self));
         Ok(async move {
             link.node.inbound.connected(&link.peer);
+            inner.close_if_revoked(&link);
             let end = Arc::clone(&link).run(send, receive).await;
             slot.ended(&link, &end);
         })

@@ -23,7 +23,7 @@ use super::socket;
 use crate::counts::TransportCounts;
 use crate::error::BindError;
 use crate::hello::{Agreement, Hello, VERSIONS};
-use crate::identity::{Credentials, Regions, TrustDomain};
+use crate::identity::{Credentials, CredentialsError, Regions, TrustDomain};
 use crate::inbound::Inbound;
 use crate::link::{End, LinkStatus, Node};
 use crate::message::{Identity, Kind, Peer, Reply, Request};
@@ -176,6 +176,18 @@ impl Transport {
         }
     }
 
+    /// Swaps what this node is certified with and believes, for every later handshake. Connections stay
+    /// as they are, but for those whose peer's certificate is revoked: these are closed. Gives their
+    /// number.
+    ///
+    /// # Errors
+    /// [`CredentialsError`]: they are somebody else's, or cannot be used; nothing has changed.
+    pub fn renew(&self, credentials: &Credentials) -> Result<usize, CredentialsError> {
+        self.inner.tls.renew(credentials)?;
+        let links = self.inner.all_links();
+        Ok(links.iter().filter(|link| self.inner.close_if_revoked(link)).count())
+    }
+
     /// Prepares to stop: tells peers to send no more, answers what is under way, closes connections
     /// in order. What is not done within `limit` fails.
     pub async fn drain(&self, limit: Duration) {
@@ -225,6 +237,17 @@ impl Inner {
     ) -> Arc<Link> {
         let peer = peer_of(&connection, hello, principal, generation);
         Link::new(Arc::clone(&self.node), peer, connection, agreement)
+    }
+
+    /// Closes a connection whose peer's certificate was revoked, also while it was being made: to be
+    /// asked once the link has its place. Whether it was closed.
+    pub(crate) fn close_if_revoked(&self, link: &Link) -> bool {
+        let revoked = self.tls.revoked(&link.wire);
+        if revoked {
+            warn!(peer = %link.peer.principal, "closed: the peer's certificate was revoked");
+            link.close(&End::Revoked);
+        }
+        revoked
     }
 
     fn all_links(&self) -> Vec<Arc<Link>> {

@@ -7,4 +7,5 @@ mod in_process;
 mod mesh;
 mod order;
 mod raw;
+mod renewal;
 mod wan;

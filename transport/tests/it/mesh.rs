@@ -41,7 +41,8 @@ pub(crate) fn hour() -> Validity {
 
 pub(crate) fn authority() -> Authority {
     let domain = TrustDomain::new("mesh.example").expect("a trust domain");
-    Authority::create(domain, hour()).expect("created")
+    // It must outlive what it issues.
+    Authority::create(domain, Validity::for_the_next(Duration::from_secs(7200))).expect("created")
 }
 
 pub(crate) fn credentials(authority: &Authority, role: Role, id: &NodeId, validity: Validity) -> Credentials {

@@ -1,0 +1,399 @@
+//! The folder of a certificate authority.
+//!
+//! ```text
+//! authority.pem   its certificate and its key: secret
+//! ca.pem          the authorities to believe, given out with every certificate
+//! crl.pem         what these have revoked, given out likewise
+//! issued.jsonl    what was issued, a line each
+//! ```
+//!
+//! * It decides: what a new certificate's folder holds, and that only what was issued can be revoked.
+//! * It never does: overwrite a key unasked, or forget what was revoked.
+//! * Invariant: what was issued stands in `issued.jsonl` before anyone can use it.
+
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use pem::Pem;
+use rhumb_core::Principal;
+use rhumb_transport::identity::{RevocationList, Serial};
+use rhumb_transport::issue::{Authority, Validity};
+use rhumb_transport::{Certificate, CredentialsError, TrustDomain};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::clock::now_millis;
+use crate::identity::{CA_FILE, CRL_FILE, IDENTITY_FILE};
+use crate::secrets::{self, Files, Secret, SecretError, Secrets};
+
+/// The authority's certificate and its key.
+pub const AUTHORITY_FILE: &str = "authority.pem";
+/// What was issued.
+pub const ISSUED_FILE: &str = "issued.jsonl";
+
+/// Why an authority did not do what was asked.
+#[derive(Debug, Error)]
+pub enum AuthorityFault {
+    /// There is one already.
+    #[error("{} is an authority's key already: a key is never overwritten; choose another folder", .0.display())]
+    Exists(PathBuf),
+    /// The folder for a new certificate has one.
+    #[error(
+        "{} is there already: to put a new certificate in its place say --renew, else choose another folder",
+        .0.display()
+    )]
+    Identity(PathBuf),
+    /// The folder for a renewed certificate has somebody else's, or none.
+    #[error("{path} is that of {found}, not of {expected}: nothing is renewed", path = path.display())]
+    Somebody {
+        /// The file.
+        path: PathBuf,
+        /// Whose it is.
+        found: String,
+        /// Whose it should be.
+        expected: String,
+    },
+    /// It did not issue what it should revoke.
+    #[error("{0} was not issued here: {ISSUED_FILE} lists what was")]
+    NotIssued(Serial),
+    /// A secret cannot be read or written.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// Something in a file is not what it should be.
+    #[error("{path}: {source}", path = path.display())]
+    Credentials {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: CredentialsError,
+    },
+    /// A certificate cannot be issued.
+    #[error(transparent)]
+    Issue(#[from] CredentialsError),
+    /// Another file cannot be read or written.
+    #[error("{path}: {source}", path = path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// A line of [`ISSUED_FILE`]. Times are seconds since the Unix epoch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Issued {
+    /// The serial number.
+    pub serial: String,
+    /// To whom.
+    pub holder: String,
+    /// Its first second.
+    pub not_before: i64,
+    /// Its last second.
+    pub not_after: i64,
+    /// SHA-256 over the certificate.
+    pub fingerprint: String,
+}
+
+/// Whether a folder for a new certificate may hold one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// It must not.
+    New,
+    /// It must, and of the same holder: that one is replaced.
+    Renewed,
+}
+
+/// What a revocation came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Revoked {
+    /// What was revoked.
+    pub certificate: Issued,
+    /// Whether it had been before.
+    pub again: bool,
+    /// The number of the list that says so.
+    pub number: u128,
+    /// How many certificates stand in it.
+    pub revoked: usize,
+}
+
+/// An authority and the folder that it is kept in.
+#[derive(Debug)]
+pub struct AuthorityFolder {
+    folder: PathBuf,
+    authority: Authority,
+}
+
+impl AuthorityFolder {
+    /// Makes a new authority in a folder that has none.
+    ///
+    /// # Errors
+    /// [`AuthorityFault`].
+    pub fn found(folder: &Path, domain: TrustDomain, validity: Validity) -> Result<Self, AuthorityFault> {
+        let key = folder.join(AUTHORITY_FILE);
+        if key.exists() {
+            return Err(AuthorityFault::Exists(key));
+        }
+        fs::create_dir_all(folder).map_err(|source| file(folder, source))?;
+        let authority = Authority::create(domain, validity)?;
+        let list = authority.revocations(1, &BTreeMap::new(), validity.not_before)?;
+        secrets::create(&key, &Secret::from(authority.to_pem()))?;
+        secrets::publish(&folder.join(CRL_FILE), list.as_bytes())?;
+        secrets::publish(&folder.join(CA_FILE), authority.certificate_pem().as_bytes())?;
+        Ok(Self { folder: folder.to_owned(), authority })
+    }
+
+    /// The authority that is kept in a folder.
+    ///
+    /// # Errors
+    /// [`AuthorityFault`].
+    pub fn open(folder: &Path) -> Result<Self, AuthorityFault> {
+        let key = Files::of(folder).read(AUTHORITY_FILE)?;
+        let authority = Authority::from_pem(key.bytes());
+        let path = folder.join(AUTHORITY_FILE);
+        let authority = authority.map_err(|source| AuthorityFault::Credentials { path, source })?;
+        Ok(Self { folder: folder.to_owned(), authority })
+    }
+
+    /// The authority.
+    #[must_use]
+    pub fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// Issues a certificate with a new key, into a folder of its own.
+    ///
+    /// # Errors
+    /// [`AuthorityFault`].
+    pub fn issue(
+        &self,
+        who: &Principal,
+        validity: Validity,
+        into: &Path,
+        place: Place,
+    ) -> Result<Certificate, AuthorityFault> {
+        let identity = into.join(IDENTITY_FILE);
+        self.may_take(&identity, who, place)?;
+        let issued = self.authority.issue(who, validity)?;
+        self.note(&issued.certificate)?;
+        fs::create_dir_all(into).map_err(|source| file(into, source))?;
+        self.give_out(into)?;
+        let secret = Secret::from(issued.identity_pem);
+        match place {
+            Place::New => secrets::create(&identity, &secret)?,
+            Place::Renewed => secrets::replace(&identity, &secret)?,
+        }
+        Ok(issued.certificate)
+    }
+
+    /// Copies what is to be believed, and what was revoked, into a certificate's folder.
+    ///
+    /// # Errors
+    /// [`AuthorityFault`].
+    pub fn give_out(&self, into: &Path) -> Result<(), AuthorityFault> {
+        for name in [CRL_FILE, CA_FILE] {
+            let from = self.folder.join(name);
+            let bytes = fs::read(&from).map_err(|source| file(&from, source))?;
+            secrets::publish(&into.join(name), &bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Revokes a certificate that was issued here.
+    ///
+    /// # Errors
+    /// [`AuthorityFault`].
+    pub fn revoke(&self, serial: &Serial) -> Result<Revoked, AuthorityFault> {
+        let mut issued = self.issued()?.into_iter();
+        let certificate = issued
+            .find(|issued| issued.serial == serial.to_string())
+            .ok_or_else(|| AuthorityFault::NotIssued(serial.clone()))?;
+        let (own, others): (Vec<_>, Vec<_>) =
+            self.lists()?.into_iter().partition(|list| self.authority.has_signed(list));
+        let mut revoked = BTreeMap::new();
+        let mut number = 0;
+        for list in &own {
+            number = number.max(list.number);
+            revoked.extend(list.revoked.clone());
+        }
+        if revoked.contains_key(serial) {
+            return Ok(Revoked { certificate, again: true, number, revoked: revoked.len() });
+        }
+        let now = now_millis() / 1000;
+        revoked.insert(serial.clone(), now as i64);
+        let now = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(now);
+        let mut text = self.authority.revocations(number + 1, &revoked, now)?;
+        text.extend(others.iter().map(|list| pem::encode(&Pem::new("X509 CRL", list.der()))));
+        secrets::publish(&self.folder.join(CRL_FILE), text.as_bytes())?;
+        Ok(Revoked { certificate, again: false, number: number + 1, revoked: revoked.len() })
+    }
+
+    /// What was issued here, the oldest first.
+    ///
+    /// # Errors
+    /// [`AuthorityFault::File`].
+    pub fn issued(&self) -> Result<Vec<Issued>, AuthorityFault> {
+        let path = self.folder.join(ISSUED_FILE);
+        let text = match fs::read_to_string(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            read => read.map_err(|source| file(&path, source))?,
+        };
+        let line = |(at, line): (usize, &str)| {
+            serde_json::from_str(line).map_err(|error| {
+                let what = format!("line {}: {error}", at + 1);
+                file(&path, io::Error::new(io::ErrorKind::InvalidData, what))
+            })
+        };
+        text.lines().enumerate().map(line).collect()
+    }
+
+    fn may_take(&self, identity: &Path, who: &Principal, place: Place) -> Result<(), AuthorityFault> {
+        match place {
+            Place::New if identity.exists() => Err(AuthorityFault::Identity(identity.to_owned())),
+            Place::New => Ok(()),
+            Place::Renewed => {
+                let bytes = fs::read(identity).map_err(|source| file(identity, source))?;
+                let path = identity.to_owned();
+                let found = Certificate::all_of(&bytes)
+                    .map_err(|source| AuthorityFault::Credentials { path: path.clone(), source })?;
+                match found.first().map(|it| &it.holder) {
+                    Some(holder) if holder.member() == Some(who) => Ok(()),
+                    found => Err(AuthorityFault::Somebody {
+                        path,
+                        found: found.map(ToString::to_string).unwrap_or_default(),
+                        expected: who.to_string(),
+                    }),
+                }
+            }
+        }
+    }
+
+    fn note(&self, certificate: &Certificate) -> Result<(), AuthorityFault> {
+        let line = Issued {
+            serial: certificate.serial.to_string(),
+            holder: certificate.holder.to_string(),
+            not_before: certificate.not_before,
+            not_after: certificate.not_after,
+            fingerprint: certificate.fingerprint(),
+        };
+        let path = self.folder.join(ISSUED_FILE);
+        let write = || -> io::Result<()> {
+            let mut text = serde_json::to_vec(&line)?;
+            text.push(b'\n');
+            let mut file = OpenOptions::new().create(true).append(true).open(&path)?;
+            file.write_all(&text)?;
+            file.sync_all()
+        };
+        write().map_err(|source| file(&path, source))
+    }
+
+    fn lists(&self) -> Result<Vec<RevocationList>, AuthorityFault> {
+        let path = self.folder.join(CRL_FILE);
+        let text = match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            read => read.map_err(|source| file(&path, source))?,
+        };
+        RevocationList::all_of(&text).map_err(|source| AuthorityFault::Credentials { path, source })
+    }
+}
+
+fn file(path: &Path, source: io::Error) -> AuthorityFault {
+    AuthorityFault::File { path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rhumb_core::{Region, Role};
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::identity;
+
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+
+    fn founded() -> (TempDir, AuthorityFolder) {
+        let folder = tempfile::tempdir().expect("a directory");
+        let domain = TrustDomain::new("mesh.example").expect("valid");
+        let validity = Validity::for_the_next(10 * DAY);
+        let authority = AuthorityFolder::found(&folder.path().join("ca"), domain, validity).expect("founded");
+        (folder, authority)
+    }
+
+    fn who(name: &str) -> Principal {
+        Principal { role: Role::Node, region: Region::new("us-east").expect("valid"), name: name.into() }
+    }
+
+    fn day() -> Validity {
+        Validity::for_the_next(DAY)
+    }
+
+    #[test]
+    fn an_authority_is_not_overwritten() {
+        let (folder, _) = founded();
+        let domain = TrustDomain::new("mesh.example").expect("valid");
+        let again = AuthorityFolder::found(&folder.path().join("ca"), domain, day());
+        let refused = again.expect_err("refused").to_string();
+        assert!(refused.contains("ca/authority.pem") && refused.contains("never overwritten"), "{refused}");
+    }
+
+    #[test]
+    fn a_certificate_is_renewed_only_in_its_own_place() {
+        let (folder, authority) = founded();
+        let into = folder.path().join("n1");
+        let first = authority.issue(&who("n1"), day(), &into, Place::New).expect("issued");
+        let refused = authority.issue(&who("n1"), day(), &into, Place::New);
+        assert!(matches!(refused, Err(AuthorityFault::Identity(_))), "{refused:?}");
+        let refused = authority.issue(&who("n2"), day(), &into, Place::Renewed);
+        assert!(matches!(refused, Err(AuthorityFault::Somebody { .. })), "{refused:?}");
+        assert_eq!(identity::load(&into).expect("usable").certificate(), &first);
+        let second = authority.issue(&who("n1"), day(), &into, Place::Renewed).expect("renewed");
+        assert_eq!(identity::load(&into).expect("usable").certificate(), &second);
+        let listed: Vec<String> =
+            authority.issued().expect("listed").into_iter().map(|issued| issued.serial).collect();
+        assert_eq!(listed, [first.serial.to_string(), second.serial.to_string()]);
+    }
+
+    #[test]
+    fn only_what_was_issued_here_is_revoked_and_it_stays_revoked() {
+        let (folder, authority) = founded();
+        let into = |name: &str| folder.path().join(name);
+        let issue = |name| authority.issue(&who(name), day(), &into(name), Place::New).expect("issued");
+        let (one, two) = (issue("n1"), issue("n2"));
+        let stranger: Serial = "1234".parse().expect("valid");
+        assert!(matches!(authority.revoke(&stranger), Err(AuthorityFault::NotIssued(_))));
+        let first = authority.revoke(&one.serial).expect("revoked");
+        assert_eq!(
+            (first.certificate.holder.as_str(), first.number, first.revoked),
+            ("node us-east/n1", 2, 1)
+        );
+        let again = authority.revoke(&one.serial).expect("revoked before");
+        assert_eq!((again.again, again.number), (true, 2));
+        let second =
+            AuthorityFolder::open(&into("ca")).expect("opened").revoke(&two.serial).expect("revoked");
+        assert_eq!((second.number, second.revoked), (3, 2));
+        let now = Duration::from_millis(now_millis());
+        identity::load(&into("n1")).expect("usable").verify(now).expect("it has the list of before");
+        authority.give_out(&into("n1")).expect("copied");
+        let said = identity::load(&into("n1")).expect("usable").verify(now).expect_err("revoked").to_string();
+        assert!(said.contains("revoked"), "{said}");
+    }
+
+    #[test]
+    fn another_authoritys_list_is_kept_beside_ones_own() {
+        let (folder, old) = founded();
+        let new = folder.path().join("new");
+        let domain = TrustDomain::new("mesh.example").expect("valid");
+        AuthorityFolder::found(&new, domain, day()).expect("founded");
+        let (crl, other) = (folder.path().join("ca").join(CRL_FILE), new.join(CRL_FILE));
+        let both = [fs::read(&crl).expect("there"), fs::read(&other).expect("there")].concat();
+        fs::write(&crl, both).expect("writes");
+        let issued = old.issue(&who("n1"), day(), &folder.path().join("n1"), Place::New).expect("issued");
+        old.revoke(&issued.serial).expect("revoked");
+        let numbers: Vec<u128> = old.lists().expect("readable").iter().map(|list| list.number).collect();
+        assert_eq!(numbers, [2, 1]);
+    }
+}

@@ -1,0 +1,98 @@
+//! The folder with a node's, client's or operator's identity.
+//!
+//! ```text
+//! identity.pem   the certificate chain, leaf first, and its key: secret
+//! ca.pem         the authorities that others' certificates must chain to; two while one takes over
+//! crl.pem        what these have revoked; need not be there
+//! ```
+//!
+//! * It decides: what is read from where, and what a folder that cannot be used lacks.
+//! * Invariant: certificate and key are one file, so that a mismatched pair cannot come about.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rhumb_transport::identity::Reading;
+use rhumb_transport::{Credentials, CredentialsError, Trust};
+use thiserror::Error;
+
+use crate::secrets::{Files, Secret, SecretError, Secrets};
+
+/// The certificate chain and its key.
+pub const IDENTITY_FILE: &str = "identity.pem";
+/// The authorities that others' certificates must chain to.
+pub const CA_FILE: &str = "ca.pem";
+/// What these have revoked.
+pub const CRL_FILE: &str = "crl.pem";
+
+/// Why an identity cannot be used.
+#[derive(Debug, Error)]
+pub enum IdentityFault {
+    /// The key cannot be had.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// Another of the files cannot be read.
+    #[error("{path}: {source}", path = path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// What stands in them cannot be used.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+}
+
+/// Reads the identity in a folder.
+///
+/// # Errors
+/// [`IdentityFault`] names the file and what is wrong with it.
+pub fn load(folder: &Path) -> Result<Credentials, IdentityFault> {
+    load_with(&Files::of(folder), folder)
+}
+
+/// Reads the identity in a folder, the key from where secrets are had.
+///
+/// # Errors
+/// [`IdentityFault`].
+pub fn load_with(secrets: &dyn Secrets, folder: &Path) -> Result<Credentials, IdentityFault> {
+    let found = Found::read(secrets, folder);
+    let trust = Trust::from_pem(&found.authorities?, found.revocations?.as_deref())?;
+    Ok(Credentials::new(found.identity?.bytes(), trust)?)
+}
+
+/// What a folder holds now.
+#[derive(Debug)]
+pub struct Found {
+    identity: Result<Secret, SecretError>,
+    authorities: Result<Vec<u8>, IdentityFault>,
+    revocations: Result<Option<Vec<u8>>, IdentityFault>,
+}
+
+impl Found {
+    /// Reads all of it.
+    #[must_use]
+    pub fn read(secrets: &dyn Secrets, folder: &Path) -> Self {
+        let public = |name| {
+            let path = folder.join(name);
+            fs::read(&path).map_err(|source| IdentityFault::File { path, source })
+        };
+        let revocations = match public(CRL_FILE) {
+            Err(IdentityFault::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+            read => read.map(Some),
+        };
+        Self { identity: secrets.read(IDENTITY_FILE), authorities: public(CA_FILE), revocations }
+    }
+
+    /// The texts, or why one could not be read.
+    #[must_use]
+    pub fn reading(&self) -> Reading<'_> {
+        Reading {
+            identity: self.identity.as_ref().map(Secret::bytes).map_err(ToString::to_string),
+            authorities: self.authorities.as_deref().map_err(ToString::to_string),
+            revocations: self.revocations.as_ref().map(Option::as_deref).map_err(ToString::to_string),
+        }
+    }
+}

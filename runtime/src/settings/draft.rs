@@ -1,0 +1,248 @@
+//! The typed settings of one node while they are put together; fresh, they are the built-in ones.
+//!
+//! * It decides: how a value becomes a field, by its type.
+//! * It never does: look at more than one key at a time. What must hold between keys is in `rules`.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rhumb_actors::escrow::EscrowSettings;
+use rhumb_core::time::DEFAULT_MAX_OFFSET;
+use rhumb_core::{ClusterId, NodeId};
+use rhumb_storage::hot::HotSettings;
+use rhumb_storage::rocks::RocksSettings;
+use rhumb_topology::Founding;
+use rhumb_topology::policy::{OperatorPublicKey, SignedPolicy};
+use rhumb_transport::{TransportSettings, TrustDomain};
+
+use super::kind::Value;
+use super::{LogSettings, NodeSettings, Settings};
+
+/// What settings may say, before it is known that nothing is missing.
+pub(super) struct Draft {
+    pub(super) cluster: Option<ClusterId>,
+    pub(super) trust_domain: Option<TrustDomain>,
+    pub(super) founding: BTreeMap<NodeId, SocketAddr>,
+    pub(super) max_offset: Duration,
+    pub(super) listen: Option<SocketAddr>,
+    pub(super) admin: Option<SocketAddr>,
+    pub(super) data: Option<PathBuf>,
+    pub(super) identity: Option<PathBuf>,
+    pub(super) dial: BTreeMap<NodeId, SocketAddr>,
+    pub(super) policy_file: Option<PathBuf>,
+    pub(super) policy_keys: Vec<OperatorPublicKey>,
+    pub(super) policy: Option<SignedPolicy>,
+    pub(super) log: LogSettings,
+    pub(super) catch_up: Duration,
+    pub(super) stop_within: Duration,
+    pub(super) transport: TransportSettings,
+    pub(super) escrow: EscrowSettings,
+    pub(super) hot: HotSettings,
+    pub(super) rocks: RocksSettings,
+}
+
+impl Default for Draft {
+    fn default() -> Self {
+        Self {
+            cluster: None,
+            trust_domain: None,
+            founding: BTreeMap::new(),
+            max_offset: DEFAULT_MAX_OFFSET,
+            listen: None,
+            admin: None,
+            data: None,
+            identity: None,
+            dial: BTreeMap::new(),
+            policy_file: None,
+            policy_keys: Vec::new(),
+            policy: None,
+            log: LogSettings::default(),
+            catch_up: Duration::from_secs(60),
+            stop_within: Duration::from_secs(10),
+            transport: TransportSettings::default(),
+            escrow: EscrowSettings::default(),
+            hot: HotSettings::default(),
+            rocks: RocksSettings::default(),
+        }
+    }
+}
+
+impl Draft {
+    /// The founding list.
+    pub(super) fn founders(&self) -> Result<Founding, String> {
+        Founding::new(self.founding.keys().cloned()).map_err(|error| error.to_string())
+    }
+
+    /// The settings of this node, if nothing is missing.
+    pub(super) fn finish(self, me: NodeId) -> Option<Settings> {
+        let founding = self.founders().ok()?;
+        let mut peers = self.founding;
+        peers.remove(&me);
+        peers.extend(self.dial);
+        Some(Settings {
+            me,
+            cluster: self.cluster?,
+            trust_domain: self.trust_domain?,
+            founding,
+            peers,
+            max_offset: self.max_offset,
+            node: NodeSettings {
+                listen: self.listen?,
+                admin: self.admin?,
+                data: self.data?,
+                identity: self.identity?,
+            },
+            policy: self.policy,
+            log: self.log,
+            catch_up: self.catch_up,
+            stop_within: self.stop_within,
+            transport: self.transport,
+            escrow: EscrowSettings { max_offset: self.max_offset, ..self.escrow },
+            hot: self.hot,
+            rocks: self.rocks,
+            entries: BTreeMap::new(),
+        })
+    }
+}
+
+/// A field that a value can be put into.
+pub(super) trait Held {
+    fn get(&self) -> Option<Value>;
+    fn set(&mut self, value: Value) -> Result<(), String>;
+}
+
+/// What is written as a text and parses; the reason is empty where the key's form says it all.
+pub(super) trait Text: Sized {
+    fn parse(text: &str) -> Result<Self, String>;
+    fn text(&self) -> String;
+}
+
+const OTHER_KIND: &str = "the value is of another kind than its field";
+
+macro_rules! held_number {
+    ($($number:ty),+) => {$(
+        impl Held for $number {
+            fn get(&self) -> Option<Value> {
+                Some(Value::Number(*self as u64))
+            }
+
+            fn set(&mut self, value: Value) -> Result<(), String> {
+                let Value::Number(number) = value else { return Err(OTHER_KIND.to_owned()) };
+                *self = number.try_into().map_err(|_| "the field cannot hold it".to_owned())?;
+                Ok(())
+            }
+        }
+    )+};
+}
+held_number!(u16, u32, u64, usize);
+
+impl Held for Duration {
+    fn get(&self) -> Option<Value> {
+        Some(Value::Span(*self))
+    }
+
+    fn set(&mut self, value: Value) -> Result<(), String> {
+        let Value::Span(span) = value else { return Err(OTHER_KIND.to_owned()) };
+        *self = span;
+        Ok(())
+    }
+}
+
+impl<T: Text> Held for T {
+    fn get(&self) -> Option<Value> {
+        Some(Value::Text(self.text()))
+    }
+
+    fn set(&mut self, value: Value) -> Result<(), String> {
+        let Value::Text(text) = value else { return Err(OTHER_KIND.to_owned()) };
+        *self = T::parse(&text)?;
+        Ok(())
+    }
+}
+
+impl<T: Text> Held for Option<T> {
+    fn get(&self) -> Option<Value> {
+        self.as_ref().map(|held| Value::Text(held.text()))
+    }
+
+    fn set(&mut self, value: Value) -> Result<(), String> {
+        let Value::Text(text) = value else { return Err(OTHER_KIND.to_owned()) };
+        *self = Some(T::parse(&text)?);
+        Ok(())
+    }
+}
+
+impl<T: Text> Held for Vec<T> {
+    fn get(&self) -> Option<Value> {
+        Some(Value::Texts(self.iter().map(Text::text).collect()))
+    }
+
+    fn set(&mut self, value: Value) -> Result<(), String> {
+        let Value::Texts(texts) = value else { return Err(OTHER_KIND.to_owned()) };
+        *self = texts.iter().map(|text| T::parse(text)).collect::<Result<_, _>>()?;
+        Ok(())
+    }
+}
+
+/// A place in a table of addresses, named by the last part of the key.
+pub(super) fn put_address(
+    table: &mut BTreeMap<NodeId, SocketAddr>,
+    node: &str,
+    value: Value,
+) -> Result<(), String> {
+    let Value::Text(text) = value else { return Err(OTHER_KIND.to_owned()) };
+    table.insert(node.parse().map_err(|_| String::new())?, SocketAddr::parse(&text)?);
+    Ok(())
+}
+
+impl Text for ClusterId {
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| String::new())
+    }
+
+    fn text(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Text for TrustDomain {
+    fn parse(text: &str) -> Result<Self, String> {
+        Self::new(text).map_err(|_| String::new())
+    }
+
+    fn text(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Text for SocketAddr {
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| String::new())
+    }
+
+    fn text(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Text for PathBuf {
+    fn parse(text: &str) -> Result<Self, String> {
+        Ok(text.into())
+    }
+
+    fn text(&self) -> String {
+        self.display().to_string()
+    }
+}
+
+impl Text for OperatorPublicKey {
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|error: rhumb_topology::policy::KeyError| error.to_string())
+    }
+
+    fn text(&self) -> String {
+        self.to_string()
+    }
+}

@@ -1,0 +1,155 @@
+//! How rights are levelled, and how much a node keeps in memory. None of it bears on safety.
+
+use super::{HOUR, MINUTE, SECOND, Section, field};
+use crate::settings::draft::Held;
+use crate::settings::key::{Field, Key};
+use crate::settings::kind::{count, millis};
+
+pub(super) const ESCROW: Section = Section {
+    name: "escrow",
+    what: "Pools, their rights, and how rights are levelled between nodes.",
+    keys: &[
+        Key::new(
+            "escrow.tail_floor",
+            count(0, 1_000_000, "units"),
+            field!(escrow.level.tail_floor),
+            "Below so many unsold units a node, those that remain gather at the pool's home. 0: never.",
+        )
+        .running(),
+        Key::new(
+            "escrow.horizon",
+            millis(100, HOUR),
+            field!(escrow.level.horizon),
+            "A node that asks for rights asks for so much of its own demand.",
+        )
+        .running(),
+        Key::new(
+            "escrow.low_water",
+            millis(0, HOUR),
+            field!(escrow.level.low_water),
+            "A node asks before it runs out, when what it has covers less than this of its demand.",
+        )
+        .running(),
+        Key::new(
+            "escrow.reserve",
+            millis(0, HOUR),
+            field!(escrow.level.reserve),
+            "A donor keeps so much of its own demand, but never more than half of what it has.",
+        )
+        .running(),
+        Key::new(
+            "escrow.clearly_more",
+            count(1, 1_000, "times"),
+            field!(escrow.level.clearly_more),
+            "Before it runs out, a node asks only peers whose units last at least so many times as long as its own.",
+        )
+        .running(),
+        Key::new(
+            "escrow.ask_spacing",
+            millis(10, 10 * SECOND),
+            field!(escrow.level.ask_spacing),
+            "Plans while somebody waits lie at least so far apart.",
+        )
+        .running(),
+        Key::new(
+            "escrow.plan_spacing",
+            millis(10, MINUTE),
+            field!(escrow.level.plan_spacing),
+            "Plans while nobody waits lie at least so far apart.",
+        )
+        .running(),
+        Key::new(
+            "escrow.resend",
+            millis(50, MINUTE),
+            field!(escrow.resend),
+            "What a peer has not acknowledged is said again after this.",
+        )
+        .running(),
+        Key::new(
+            "escrow.gossip",
+            millis(50, MINUTE),
+            field!(escrow.gossip),
+            "Changed figures are told to peers after this.",
+        )
+        .running(),
+        Key::new(
+            "escrow.tail_gossip",
+            millis(50, MINUTE),
+            field!(escrow.tail_gossip),
+            "The same while the pool's home owns the tail.",
+        )
+        .running(),
+        Key::new(
+            "escrow.idle_gossip",
+            millis(50, HOUR),
+            field!(escrow.idle_gossip),
+            "A pool in which nothing changes is still spoken of after this.",
+        )
+        .running(),
+        Key::new(
+            "escrow.fresh",
+            millis(100, 5 * MINUTE),
+            field!(escrow.fresh),
+            "A peer's figures younger than this are believed to be its present ones.",
+        )
+        .running(),
+        Key::new(
+            "escrow.tail_word",
+            millis(10, MINUTE),
+            field!(escrow.tail_word),
+            "The home's word that it has nothing is believed for this long while it owns the tail.",
+        )
+        .running(),
+        Key::new(
+            "escrow.park",
+            millis(10, MINUTE),
+            field!(escrow.park),
+            "The longest that a hold waits for rights to arrive.",
+        )
+        .running(),
+        Key::new(
+            "escrow.max_parked",
+            count(1, 1_000_000, "holds"),
+            field!(escrow.max_parked),
+            "Holds of one pool that may wait for rights.",
+        )
+        .running(),
+        Key::new(
+            "escrow.max_forwards",
+            count(1, 1_000_000, "holds"),
+            field!(escrow.max_forwards),
+            "Holds of one pool that may be on their way to its home.",
+        )
+        .running(),
+        Key::new(
+            "escrow.max_pools",
+            count(1, 1_000_000, "pools"),
+            field!(escrow.max_pools),
+            "Pools that the node may know.",
+        )
+        .running(),
+        Key::new(
+            "escrow.max_keys",
+            count(1, 100_000_000, "keys"),
+            field!(escrow.max_keys),
+            "Idempotency keys that the node remembers, each for 24 hours, in memory. Beyond it new holds are \
+             refused as overloaded.",
+        )
+        .running(),
+        Key::new(
+            "escrow.beat",
+            millis(100, 10 * SECOND),
+            field!(escrow.beat),
+            "How often a node says how far its disk has come. A copy of a disk that is younger than this passes \
+             for the disk.",
+        )
+        .running(),
+        Key::new(
+            "escrow.prove",
+            millis(20, 10 * SECOND),
+            field!(escrow.prove),
+            "How often a node that is not proven yet asks its peers for their word.",
+        )
+        .running(),
+    ],
+};

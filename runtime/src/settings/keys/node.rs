@@ -1,0 +1,153 @@
+//! What a node is, and the mesh it belongs to.
+
+use super::{ADDRESS, HOUR, MINUTE, SECOND, Section, field};
+use crate::settings::draft::{Held, put_address};
+use crate::settings::key::{Field, Key};
+use crate::settings::kind::{Kind, millis};
+
+pub(super) const MESH: Section = Section {
+    name: "mesh",
+    what: "What all nodes of the mesh agree on. It belongs in `global.toml`.",
+    keys: &[
+        Key::new(
+            "mesh.cluster",
+            Kind::Text { form: "32 hexadecimal digits", example: "000102030405060708090a0b0c0d0e0f" },
+            field!(cluster),
+            "The mesh's identity, drawn when it was founded. It never changes.",
+        )
+        .needed(),
+        Key::new(
+            "mesh.trust_domain",
+            Kind::Text { form: "a DNS name in lower case", example: "mesh.example" },
+            field!(trust_domain),
+            "The SPIFFE trust domain of every certificate of the mesh.",
+        )
+        .needed(),
+        Key::new(
+            "mesh.founding.*/*",
+            ADDRESS,
+            Field {
+                get: |_| None,
+                set: |draft, node, value| put_address(&mut draft.founding, node, value),
+            },
+            "The founding nodes, each with the address at which peers dial it. Addresses may change, the list \
+             of nodes never does: the homes of all pools follow from it.",
+        )
+        .needed(),
+        Key::new(
+            "mesh.max_offset",
+            millis(10, MINUTE),
+            field!(max_offset),
+            "How far the clocks of two nodes may differ: a time further ahead is refused. The same on all nodes.",
+        ),
+    ],
+};
+
+pub(super) const NODES: Section = Section {
+    name: "nodes",
+    what: "The nodes of a region, each under its name. It belongs in `REGION.toml`.",
+    keys: &[
+        Key::new(
+            "nodes.*.listen",
+            ADDRESS,
+            field!(listen),
+            "The UDP address on which the node answers QUIC.",
+        )
+        .needed(),
+        Key::new(
+            "nodes.*.admin",
+            ADDRESS,
+            field!(admin),
+            "The TCP address of its admin HTTP. It asks for no password: keep it away from strangers.",
+        )
+        .needed(),
+        Key::new(
+            "nodes.*.data",
+            Kind::Text { form: "a folder", example: "/var/lib/rhumb" },
+            field!(data),
+            "Its data directory. A relative path begins at the settings' folder.",
+        )
+        .needed(),
+        Key::new(
+            "nodes.*.identity",
+            Kind::Text { form: "a folder", example: "/etc/rhumb/identity" },
+            field!(identity),
+            "The folder with its certificate, its key and the roots it trusts. A relative path begins at the \
+             settings' folder.",
+        )
+        .needed(),
+        Key::new(
+            "nodes.*.dial.*/*",
+            ADDRESS,
+            Field { get: |_| None, set: |draft, node, value| put_address(&mut draft.dial, node, value) },
+            "Where this node dials a peer, instead of at the address in `mesh.founding`.",
+        ),
+    ],
+};
+
+pub(super) const POLICY: Section = Section {
+    name: "policy",
+    what: "The residency policy and who may sign it.",
+    keys: &[
+        Key::new(
+            "policy.file",
+            Kind::Text { form: "a file", example: "policy.toml" },
+            field!(policy_file),
+            "The residency policy; its signature lies beside it as `FILE.sig`. A relative path begins at the \
+             settings' folder. Without a policy all labelled data is refused. A reload reads the file anew and \
+             takes no older version.",
+        )
+        .running(),
+        Key::new(
+            "policy.keys",
+            Kind::Texts { form: "public keys of 64 hexadecimal digits" },
+            field!(policy_keys),
+            "The operators that may sign the policy. More than one while a key rotates.",
+        )
+        .running(),
+    ],
+};
+
+pub(super) const LOG: Section = Section {
+    name: "log",
+    what: "What a node logs, on standard error.",
+    keys: &[
+        Key::new(
+            "log.filter",
+            Kind::Text { form: "a tracing filter", example: "rhumb=debug,warn" },
+            field!(log.filter),
+            "What is logged: a level, or levels by target.",
+        )
+        .running(),
+        Key::new(
+            "log.format",
+            Kind::Choice(&["text", "json"]),
+            field!(log.format),
+            "Lines for people, or one JSON object a line.",
+        ),
+    ],
+};
+
+pub(super) const CLOCK: Section = Section {
+    name: "clock",
+    what: "The node's clock.",
+    keys: &[Key::new(
+        "clock.catch_up",
+        millis(0, HOUR),
+        field!(catch_up),
+        "How long a starting node waits for a wall clock that lies behind its last life, before it refuses \
+             to start.",
+    )],
+};
+
+pub(super) const SUPERVISOR: Section = Section {
+    name: "supervisor",
+    what: "The node's process.",
+    keys: &[Key::new(
+        "supervisor.stop_within",
+        millis(SECOND, 10 * MINUTE),
+        field!(stop_within),
+        "How long an ordered stop may take. `rhumb dev` kills its nodes after 12s.",
+    )
+    .running()],
+};

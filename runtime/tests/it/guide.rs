@@ -1,0 +1,223 @@
+//! What `docs/library.md` shows, compiled and run: its Rust stands here (or in `examples/`), line for
+//! line, and `tests/tests/it/library.rs` compares.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rhumb::prelude::*;
+use rhumb::testing::{TestMesh, run};
+use serde::{Deserialize, Serialize};
+
+/// Puts so many of an article into a cart.
+#[remote(
+    name = "shop.Add",
+    class = "inventory",
+    reply = Result<Total, CartError>,
+    idempotent,
+    deadline = "500ms",
+    key = order
+)]
+struct Add {
+    order: String,
+    article: String,
+    quantity: u32,
+    #[since(2)]
+    engraving: Option<String>,
+    #[since(3, may_drop)]
+    hint: String,
+}
+
+/// What a cart comes to.
+#[grows]
+#[derive(Debug, PartialEq, Eq)]
+struct Total {
+    articles: u32,
+    #[since(2, may_drop)]
+    weight_grams: u64,
+}
+
+/// Why something does not go into a cart.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize, Wire)]
+enum CartError {
+    NoSuchArticle,
+    #[since(2)]
+    Closed,
+}
+
+/// Asks a cart to let another one have what is in it.
+#[remote(name = "shop.MergeInto", class = "inventory", reply = String)]
+struct MergeInto {
+    other: MeshAddr<Carts>,
+}
+
+/// Prices have changed: of several that wait, the newest is enough.
+#[remote(name = "shop.Reprice", class = "inventory", reply = (), coalesce)]
+struct Reprice;
+
+protocol! {
+    /// Carts, one for each customer.
+    Carts = "shop.cart", class "inventory": Add, MergeInto, Reprice;
+}
+
+struct Cart {
+    /// By order, so that an order that comes twice counts once.
+    orders: BTreeMap<String, u32>,
+}
+
+#[remote_actor(serves = Carts, mailbox = 64, overflow = "coalesce")]
+impl Actor for Cart {
+    type Context = Context<Self>;
+}
+
+impl Handler<Add> for Cart {
+    type Result = Result<Total, CartError>;
+
+    fn handle(&mut self, add: Add, _: &mut Context<Self>) -> Self::Result {
+        if add.article.is_empty() {
+            return Err(CartError::NoSuchArticle);
+        }
+        self.orders.insert(add.order, add.quantity);
+        Ok(Total { articles: self.orders.values().sum(), weight_grams: 0 })
+    }
+}
+
+impl Handler<MergeInto> for Cart {
+    type Result = Reply<String>;
+
+    fn handle(&mut self, merge: MergeInto, _: &mut Context<Self>) -> Self::Result {
+        let orders = std::mem::take(&mut self.orders);
+        Reply::later(async move {
+            for (order, quantity) in orders {
+                let add =
+                    Add { order, article: "tea".into(), quantity, engraving: None, hint: String::new() };
+                // Not longer than our own caller waits, and under no looser class.
+                if let Err(fault) = merge.other.ask(add).await {
+                    return fault.to_string();
+                }
+            }
+            format!("merged into {}", merge.other)
+        })
+    }
+}
+
+impl Handler<Reprice> for Cart {
+    type Result = ();
+
+    fn handle(&mut self, _: Reprice, _: &mut Context<Self>) {}
+}
+
+fn carts() -> Host<Cart> {
+    Host::new(|_: &Activation| Cart { orders: BTreeMap::new() })
+        .idle(Duration::from_secs(600))
+        .memory(256 << 20)
+        .footprint(|cart| cart.orders.len() as u64 * 64)
+        .restarts(Restarts { intensity: 3, ..Restarts::default() })
+}
+
+async fn addresses(mesh: &Mesh, eu: &Region) -> Result<(), Fault> {
+    // One actor for the key, in whichever region the mesh puts it.
+    let cart: MeshAddr<Carts> = mesh.actor("ada");
+    // The only one of its type.
+    let _: MeshAddr<Carts> = mesh.singleton();
+    // Strictly in a region: another actor than the one above, and never elsewhere.
+    let strict = mesh.actor_in::<Carts>(eu, "ada");
+    // An address goes inside a message, and is asked from there.
+    cart.ask(MergeInto { other: strict }).await?;
+    // For code that was written for local actix.
+    let _: Recipient<Reprice> = cart.recipient();
+    Ok(())
+}
+
+/// Whether the article is in the cart now; nobody knows is an answer too.
+async fn put(cart: &MeshAddr<Carts>, add: Add) -> Option<bool> {
+    match cart.ask(add).within(Duration::from_millis(300)).await {
+        Ok(Ok(_total)) => Some(true),
+        // A refusal: the cart's own answer.
+        Ok(Err(CartError::NoSuchArticle | CartError::Closed)) => Some(false),
+        // A fault: what happened instead of an answer.
+        Err(fault) => match fault.delivery() {
+            Delivery::NotSent | Delivery::Ran => Some(false),
+            Delivery::Unknown => None,
+        },
+    }
+}
+
+async fn reprice(mesh: &Mesh, cart: &MeshAddr<Carts>, regions: &[Region]) -> Result<u64, Fault> {
+    // Returns when the mailbox has taken it; a full one says so, and when to come again.
+    if let Err(Fault { kind: FaultKind::Full(_), retry_after, .. }) = cart.tell(Reprice).await {
+        tokio::time::sleep(retry_after.unwrap_or_default()).await;
+        cart.tell(Reprice).await?;
+    }
+    // To all carts that are awake in these regions; one answer a node.
+    let outcomes = mesh.broadcast::<Carts, _>(regions, Reprice).await;
+    Ok(outcomes.into_iter().filter_map(|node| node.outcome.ok()).map(|(taken, _)| taken).sum())
+}
+
+async fn until_it_ends(cart: &MeshAddr<Carts>) -> Result<Option<Ended>, Fault> {
+    let mut watch = cart.watch().await?;
+    while let Some(seen) = watch.next().await {
+        match seen {
+            Seen::Terminal(how) => return Ok(Some(how)),
+            // Nobody can say whether it lives: not an end.
+            Seen::Unreachable | Seen::Reachable => {}
+        }
+    }
+    Ok(None)
+}
+
+const POLICY: &str = r#"
+version = 1
+
+[jurisdictions]
+eu = ["eu-west"]
+us = ["us-east"]
+
+[classes.inventory]
+hold = ["all"]
+read = ["all"]
+carry = ["all"]
+"#;
+
+fn add(order: &str) -> Add {
+    Add { order: order.into(), article: "tea".into(), quantity: 2, engraving: None, hint: String::new() }
+}
+
+#[test]
+fn a_cut_link_is_a_typed_fault() {
+    run(async {
+        let mesh = TestMesh::of(["us-east", "eu-west"]).policy(POLICY).host(carts()).start().await;
+        let mesh = mesh.expect("it starts");
+        mesh.delay("us-east", "eu-west", Duration::from_millis(40));
+        let cart = mesh.at("us-east").actor_in::<Carts>(&"eu-west".parse().expect("a region"), "ada");
+        assert_eq!(put(&cart, add("order-1")).await, Some(true));
+
+        mesh.cut("us-east", "eu-west");
+        assert_eq!(put(&cart, add("order-2")).await, None, "it may have arrived");
+        // Now five minutes pass, in no time.
+        tokio::time::sleep(Duration::from_secs(300)).await;
+        assert_eq!(put(&cart, add("order-3")).await, Some(false), "it was not sent");
+
+        mesh.heal("us-east", "eu-west");
+        mesh.reachable("us-east", "eu-west").await;
+        assert_eq!(put(&cart, add("order-2")).await, Some(true), "idempotent: asked again");
+    });
+}
+
+#[test]
+fn what_the_guide_shows_of_addresses_tells_and_watches_runs() {
+    run(async {
+        let mesh = TestMesh::of(["us-east", "eu-west"]).policy(POLICY).host(carts()).start().await;
+        let mesh = mesh.expect("it starts");
+        let eu: Region = "eu-west".parse().expect("a region");
+        let ada = mesh.at("us-east").actor::<Carts>("ada");
+        assert_eq!(put(&ada, add("order-1")).await, Some(true));
+        assert_eq!(put(&ada, Add { article: String::new(), ..add("order-2") }).await, Some(false));
+        addresses(mesh.at("us-east"), &eu).await.expect("merged");
+        let strict = mesh.at("us-east").actor_in::<Carts>(&eu, "ada");
+        let total = strict.ask(add("order-9")).await.expect("answered");
+        assert_eq!(total, Ok(Total { articles: 4, weight_grams: 0 }), "order-1 came over");
+        assert_eq!(reprice(mesh.at("us-east"), &ada, &[eu]).await, Ok(1), "one cart is awake there");
+        let watched = tokio::time::timeout(Duration::from_secs(60), until_it_ends(&ada)).await;
+        assert!(watched.is_err(), "it lives");
+    });
+}

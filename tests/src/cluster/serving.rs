@@ -1,0 +1,140 @@
+//! Nodes started one by one with `rhumb serve`, from settings and certificates as an operator has them.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+
+use super::{SOON, eventually, program};
+
+/// A port of this machine that is free for UDP and TCP.
+///
+/// # Panics
+/// When there is none.
+#[must_use]
+pub fn free_port() -> u16 {
+    let free = std::iter::repeat_with(|| {
+        let udp = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        let port = udp.local_addr().expect("bound").port();
+        TcpListener::bind(("127.0.0.1", port)).is_ok().then_some(port)
+    });
+    free.take(100).flatten().next().expect("a free port")
+}
+
+/// What an admin HTTP answers on a path: its status code and body; `None` while nobody listens.
+#[must_use]
+pub fn ask_admin(address: &str, path: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(SOON)).ok()?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let code = head.split(' ').nth(1)?.parse().ok()?;
+    Some((code, body.to_owned()))
+}
+
+/// A process of `rhumb serve`. It is killed with its guard.
+pub struct Serving {
+    child: Child,
+    admin: String,
+    log: PathBuf,
+}
+
+impl Serving {
+    /// Starts a node in a folder; its log is there. It need not be ready when this returns.
+    ///
+    /// # Panics
+    /// When the program does not start.
+    #[must_use]
+    pub fn start(directory: &Path, config: &str, region: &str, node: &str, admin: &str) -> Self {
+        Self::start_with(&[], directory, config, region, node, admin)
+    }
+
+    /// Starts a node with these environment variables.
+    ///
+    /// # Panics
+    /// When the program does not start.
+    #[must_use]
+    pub fn start_with(
+        variables: &[(&str, &str)],
+        directory: &Path,
+        config: &str,
+        region: &str,
+        node: &str,
+        admin: &str,
+    ) -> Self {
+        let log = directory.join(format!("{region}-{node}.log"));
+        let out = std::fs::File::create(&log).expect("a log");
+        let child = Command::new(program())
+            .args(["serve", "--config", config, "--region", region, "--node", node, "--until-stdin-closes"])
+            .envs(variables.iter().copied())
+            .current_dir(directory)
+            .stdin(Stdio::piped())
+            .stdout(out.try_clone().expect("a log"))
+            .stderr(out)
+            .spawn()
+            .expect("the program starts");
+        Self { child, admin: admin.to_owned(), log }
+    }
+
+    /// Waits until the node can serve.
+    ///
+    /// # Panics
+    /// When it cannot in time.
+    pub fn wait_ready(&mut self) {
+        let admin = self.admin.clone();
+        eventually("the node is ready", || {
+            let ended = self.child.try_wait().expect("a child can be asked");
+            assert!(ended.is_none(), "the node ended: {ended:?}\n{}", self.log());
+            ask_admin(&admin, "/readyz").is_some_and(|(code, _)| code == 200)
+        });
+    }
+
+    /// What its admin HTTP answers on a path.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    #[must_use]
+    pub fn get(&self, path: &str) -> String {
+        ask_admin(&self.admin, path).expect("the admin HTTP answers").1
+    }
+
+    /// What it says of itself.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    #[must_use]
+    pub fn status(&self) -> Value {
+        serde_json::from_str(&self.get("/status")).expect("JSON")
+    }
+
+    /// Sends it a signal, such as `HUP`.
+    ///
+    /// # Panics
+    /// When the signal cannot be sent.
+    pub fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-s", signal, &pid]).status().expect("kill runs");
+        assert!(sent.success());
+    }
+
+    /// Its log.
+    ///
+    /// # Panics
+    /// When it cannot be read.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).expect("a node has a log")
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}

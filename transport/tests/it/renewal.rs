@@ -1,0 +1,219 @@
+//! A node is given another certificate, or learns that one was revoked, while it runs.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use quinn::Connection;
+use quinn::crypto::rustls::QuicServerConfig;
+use rhumb_core::{NodeId, Principal, Role};
+use rhumb_transport::identity::Serial;
+use rhumb_transport::issue::{Authority, IssuedCert};
+use rhumb_transport::{
+    Certificate, Client, ConnectError, Credentials, CredentialsError, Expect, IdentityError, Trust,
+};
+use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+
+use crate::mesh::{
+    CLUSTER, Member, SOON, authority, hour, identity_of, inventory, node, reply, request, settings,
+};
+use crate::raw::Raw;
+
+fn issue(authority: &Authority, role: Role, id: &NodeId) -> IssuedCert {
+    let who = Principal { role, region: id.region.clone(), name: id.name.to_string() };
+    authority.issue(&who, hour()).expect("issued")
+}
+
+fn certified(id: &NodeId, by: &IssuedCert) -> Member {
+    Member::with(&by.credentials().expect("usable"), identity_of(id), settings())
+}
+
+/// The serial number of the certificate that the other side showed.
+fn shown(connection: &Connection) -> Serial {
+    let chain = connection.peer_identity().expect("verified");
+    let chain = chain.downcast::<Vec<CertificateDer<'static>>>().expect("a chain");
+    Certificate::read(&chain[0]).expect("readable").serial
+}
+
+/// The same credentials, with these certificates revoked.
+fn revoking(authority: &Authority, of: &IssuedCert, revoked: &[&IssuedCert]) -> Credentials {
+    let revoked: BTreeMap<Serial, i64> =
+        revoked.iter().map(|issued| (issued.certificate.serial.clone(), 0)).collect();
+    let list = authority.revocations(1, &revoked, hour().not_before).expect("signed");
+    let trust = Trust::from_pem(authority.certificate_pem().as_bytes(), Some(list.as_bytes()));
+    of.credentials().expect("usable").believing(trust.expect("trust"))
+}
+
+#[tokio::test]
+async fn a_node_shows_its_new_certificate_and_keeps_its_connections() {
+    let ca = authority();
+    let b = node("eu-central/n1");
+    let (old, new) = (issue(&ca, Role::Node, &b), issue(&ca, Role::Node, &b));
+    let (one, two) = (Member::start(&ca, "us-east/n1"), certified(&b, &old));
+    one.join(&two).await;
+    let raw = Raw::new(&ca, Some("before"), b"rhumb/1");
+    let (before, _send, _receive) = raw.greet(two.addr(), &b).await;
+    assert_eq!(shown(&before), old.certificate.serial);
+
+    let (transport, to) = (one.transport.clone(), b.clone());
+    let call = tokio::spawn(async move { transport.ask(&to, 1, request("hold", b"")).await });
+    two.handlers.until("the call", |seen| seen.held.len() == 1).await;
+    let closed = two.transport.renew(&new.credentials().expect("usable")).expect("the same node");
+    assert_eq!(closed, 0);
+
+    let answer = two.handlers.seen.lock().held.remove(0);
+    answer.reply(reply(inventory(), Bytes::from_static(b"late"), Default::default()));
+    let answered = call.await.expect("no panic").expect("a call under way is answered");
+    assert_eq!(answered.body, Bytes::from_static(b"late"));
+    let link = &one.transport.links()[0];
+    assert_eq!((&link.peer, link.generation), (&b, 1), "over the same connection");
+    assert!(before.close_reason().is_none(), "an established connection stays");
+    assert_eq!(shown(&before), old.certificate.serial);
+
+    let raw = Raw::new(&ca, Some("after"), b"rhumb/1");
+    let (after, _send, _receive) = raw.greet(two.addr(), &b).await;
+    assert_eq!(shown(&after), new.certificate.serial, "a new connection is shown the new one");
+}
+
+/// A listener that tells which certificate whoever dials it shows.
+fn listener(authority: &Authority, id: &NodeId) -> quinn::Endpoint {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut roots = RootCertStore::empty();
+    let ca = CertificateDer::from_pem_slice(authority.certificate_pem().as_bytes()).expect("a certificate");
+    roots.add(ca).expect("an authority");
+    let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+    let pem = issue(authority, Role::Node, id).identity_pem;
+    let chain = vec![CertificateDer::from_pem_slice(pem.as_bytes()).expect("a certificate")];
+    let key = PrivateKeyDer::from_pem_slice(pem.as_bytes()).expect("a key");
+    let mut tls = rustls::ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("TLS 1.3")
+        .with_client_cert_verifier(clients.build().expect("a verifier"))
+        .with_single_cert(chain, key)
+        .expect("a pair");
+    tls.alpn_protocols = vec![b"rhumb/1".to_vec()];
+    let crypto = QuicServerConfig::try_from(tls).expect("TLS 1.3");
+    let config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+    quinn::Endpoint::server(config, "127.0.0.1:0".parse().expect("an address")).expect("bound")
+}
+
+#[tokio::test]
+async fn a_node_dials_with_its_new_certificate() {
+    let ca = authority();
+    let (a, b) = (node("us-east/n1"), node("eu-central/n1"));
+    let (old, new) = (issue(&ca, Role::Node, &a), issue(&ca, Role::Node, &a));
+    let one = certified(&a, &old);
+    let endpoint = listener(&ca, &b);
+    one.transport.add_peer(b, endpoint.local_addr().expect("bound"));
+    let dialled = async || {
+        let incoming = tokio::time::timeout(SOON, endpoint.accept()).await.expect("dialled");
+        incoming.expect("the endpoint lives").await.expect("connected")
+    };
+    let first = dialled().await;
+    assert_eq!(shown(&first), old.certificate.serial);
+    one.transport.renew(&new.credentials().expect("usable")).expect("the same node");
+    first.close(0u32.into(), b"again, please");
+    assert_eq!(shown(&dialled().await), new.certificate.serial);
+}
+
+#[tokio::test]
+async fn a_certificate_of_somebody_else_is_refused_and_nothing_changes() {
+    let ca = authority();
+    let b = node("eu-central/n1");
+    let own = issue(&ca, Role::Node, &b);
+    let member = certified(&b, &own);
+    for other in [issue(&ca, Role::Node, &node("eu-central/n2")), issue(&ca, Role::Client, &b)] {
+        let refused = member.transport.renew(&other.credentials().expect("usable"));
+        assert!(matches!(refused, Err(CredentialsError::Somebody { .. })), "{refused:?}");
+    }
+    let raw = Raw::new(&ca, Some("app"), b"rhumb/1");
+    let (connection, _send, _receive) = raw.greet(member.addr(), &b).await;
+    assert_eq!(shown(&connection), own.certificate.serial);
+}
+
+#[tokio::test]
+async fn connections_of_a_revoked_certificate_are_closed_and_no_others() {
+    let ca = authority();
+    let (a, b, c) = (node("us-east/n1"), node("eu-central/n1"), node("ap-southeast/n1"));
+    let certificates = [&a, &b, &c].map(|id| issue(&ca, Role::Node, id));
+    let [one, two, three] = [(&a, 0), (&b, 1), (&c, 2)].map(|(id, n)| certified(id, &certificates[n]));
+    two.join(&one).await;
+    three.join(&one).await;
+    let app = issue(&ca, Role::Client, &node("us-east/app"));
+    let dial = async || {
+        let credentials = app.credentials().expect("usable");
+        Client::connect(one.addr(), Expect::AnyNode, &credentials, Some(CLUSTER), settings()).await
+    };
+    let client = dial().await.expect("connected");
+    let (transport, to) = (two.transport.clone(), a.clone());
+    let call = tokio::spawn(async move { transport.ask(&to, 1, request("hold", b"")).await });
+    one.handlers.until("the call", |seen| seen.held.len() == 1).await;
+
+    let next = revoking(&ca, &certificates[0], &[&certificates[1], &app]);
+    assert_eq!(one.transport.renew(&next), Ok(2), "the node's and the client's");
+    let fault = call.await.expect("no panic").expect_err("its connection is gone");
+    assert_eq!(fault.delivery(), rhumb_core::Delivery::Unknown, "{fault}");
+    let refused =
+        |seen: &mut crate::mesh::Seen| seen.refused.contains(&ConnectError::Identity(IdentityError::Revoked));
+    one.handlers.until("the revoked node is turned away when it dials again", refused).await;
+    let told = tokio::time::timeout(SOON, async {
+        loop {
+            match two.transport.links()[0].last_error.clone() {
+                Some(ConnectError::IdentityRefused(why)) => return why,
+                _ => tokio::task::yield_now().await,
+            }
+        }
+    });
+    assert_eq!(told.await.expect("it is told why"), IdentityError::Revoked);
+    let turned_away = dial().await.expect_err("its certificate is revoked");
+    assert_eq!(turned_away, ConnectError::IdentityRefused(IdentityError::Revoked));
+    drop(client);
+
+    three.ask(&one, "echo", b"still here").await.expect("the others notice nothing");
+    assert_eq!(three.transport.links()[0].generation, 1);
+}
+
+#[tokio::test]
+async fn a_revoked_node_is_not_spoken_to_by_who_dials_it() {
+    let ca = authority();
+    let (a, b) = (node("us-east/n1"), node("eu-central/n1"));
+    let (own, other) = (issue(&ca, Role::Node, &a), issue(&ca, Role::Node, &b));
+    let (one, two) =
+        (Member::with(&revoking(&ca, &own, &[&other]), identity_of(&a), settings()), certified(&b, &other));
+    one.transport.add_peer(b, two.addr());
+    let told = tokio::time::timeout(SOON, async {
+        loop {
+            match one.transport.links()[0].last_error.clone() {
+                Some(error) => return error,
+                None => tokio::task::yield_now().await,
+            }
+        }
+    });
+    assert_eq!(told.await.expect("it is told why"), ConnectError::Identity(IdentityError::Revoked));
+    two.handlers.until("the revoked node is told", |seen| !seen.refused.is_empty()).await;
+    let refused = two.handlers.seen.lock().refused[0].clone();
+    assert_eq!(refused, ConnectError::IdentityRefused(IdentityError::Revoked));
+}
+
+#[tokio::test]
+async fn nodes_of_two_authorities_talk_while_one_takes_over_from_the_other() {
+    let (old, new) = (authority(), authority());
+    let both = format!("{}{}", old.certificate_pem(), new.certificate_pem());
+    // The old authority has revoked something, the new one never anything.
+    let list = old.revocations(1, &BTreeMap::new(), hour().not_before).expect("signed");
+    let member = |by: &Authority, id: &str| {
+        let trust = Trust::from_pem(both.as_bytes(), Some(list.as_bytes())).expect("trust");
+        let credentials = issue(by, Role::Node, &node(id)).credentials().expect("usable").believing(trust);
+        Member::with(&credentials, identity_of(&node(id)), settings())
+    };
+    let (one, two) = (member(&old, "us-east/n1"), member(&new, "eu-central/n1"));
+    one.join(&two).await;
+    one.ask(&two, "echo", b"one").await.expect("the old speaks to the new");
+    two.transport.add_peer(one.id.clone(), one.addr());
+    assert!(two.transport.connected(&one.id, Duration::from_secs(20)).await);
+    two.ask(&one, "echo", b"two").await.expect("the new speaks to the old");
+}
