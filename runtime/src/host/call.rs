@@ -220,7 +220,8 @@ impl Call {
         self.0.epoch
     }
 
-    /// The actors that called one another until this one, outermost first.
+    /// The actors that called one another until this one, outermost first, each as
+    /// [`ActorId::shown`] says it.
     #[must_use]
     pub fn chain(&self) -> Vec<String> {
         self.0.before.names()
@@ -270,7 +271,10 @@ impl CallState {
             if handling {
                 Fault::ran(FaultKind::Panicked(name.to_owned()))
             } else {
-                Fault::unknown(FaultKind::Handler(format!("{} stopped before it answered {name}", self.to)))
+                Fault::unknown(FaultKind::Handler(format!(
+                    "{} stopped before it answered {name}",
+                    self.to.shown()
+                )))
             }
         })
     }
@@ -300,10 +304,10 @@ impl CallState {
         if self.abandon() {
             return Fault::not_sent(FaultKind::Deadline(format!(
                 "{name} waited in the mailbox of {}",
-                self.to
+                self.to.shown()
             )));
         }
-        Fault::unknown(FaultKind::Deadline(format!("waiting for {} to answer {name}", self.to)))
+        Fault::unknown(FaultKind::Deadline(format!("waiting for {} to answer {name}", self.to.shown())))
     }
 
     /// Whether the call, with all that it has seen, may send data of this class: it may not be a looser
@@ -339,7 +343,10 @@ impl Before {
         match self {
             Self::Nobody => false,
             Self::Here(call) => call.to == *id || call.before.holds(id),
-            Self::Elsewhere(names) => names.iter().any(|name| id.is(name)),
+            Self::Elsewhere(names) => {
+                let shown = id.shown().to_string();
+                names.contains(&shown)
+            }
         }
     }
 
@@ -356,7 +363,7 @@ impl Before {
             Self::Nobody => Vec::new(),
             Self::Here(call) => {
                 let mut names = call.before.names();
-                names.push(call.to.to_string());
+                names.push(call.to.shown().to_string());
                 names
             }
             Self::Elsewhere(names) => names.clone(),

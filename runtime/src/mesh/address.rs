@@ -114,7 +114,7 @@ impl<A: Addressed> MeshAddr<A> {
     pub(super) fn mesh(&self) -> Result<Mesh, Fault> {
         let mesh = self.inner.mesh.clone().or_else(Mesh::ambient);
         let lost = || {
-            let why = format!("{self} is in no mesh here: say `addr.on(&mesh)`");
+            let why = format!("{} is in no mesh here: say `addr.on(&mesh)`", self.inner.id.shown());
             Fault::not_sent(FaultKind::Unreachable(why))
         };
         mesh.ok_or_else(lost)
@@ -380,7 +380,7 @@ fn outgoing<M: Remote>(
         stage: AtomicU8::new(Stage::Waiting as u8),
     };
     if call.cycles() || call.before.len() >= MAX_CHAIN {
-        return Err(Fault::not_sent(FaultKind::Cycle(call.to.to_string())));
+        return Err(Fault::not_sent(FaultKind::Cycle(call.to.shown().to_string())));
     }
     Ok(Arc::new(call))
 }

@@ -245,7 +245,7 @@ fn open<M: Remote>(
         stage: AtomicU8::new(Stage::Waiting as u8),
     };
     if call.cycles() || call.before.len() >= MAX_CHAIN {
-        return Err(Fault::not_sent(FaultKind::Cycle(call.to.to_string())));
+        return Err(Fault::not_sent(FaultKind::Cycle(call.to.shown().to_string())));
     }
     Ok((message, Arc::new(call)))
 }
