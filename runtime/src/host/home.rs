@@ -450,6 +450,10 @@ impl<A: Hosted> AnyHome for Home<A> {
         A::TYPE
     }
 
+    fn class(&self) -> &'static str {
+        A::CLASS
+    }
+
     fn needs(&self) -> Vec<&'static str> {
         let parent = self.host.parent.as_ref().map(|(kind, _)| *kind);
         self.host.needs.iter().copied().chain(parent).collect()

@@ -92,6 +92,8 @@ pub struct TypeReport {
 /// A home, whatever the type of its actors.
 pub(crate) trait AnyHome: Send + Sync {
     fn kind(&self) -> &'static str;
+    /// The class of the state of its actors.
+    fn class(&self) -> &'static str;
     fn needs(&self) -> Vec<&'static str>;
     /// Name, version and layout of each message.
     fn messages(&self) -> Vec<(&'static str, u16, u64)>;
