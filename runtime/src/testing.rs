@@ -76,6 +76,7 @@ pub struct TestMesh {
 
 struct Node {
     mesh: Mesh,
+    hosts: Arc<Hosts>,
     clock: NodeClock,
     port: Port,
 }
@@ -196,10 +197,8 @@ impl TestMesh {
 impl Drop for TestMesh {
     fn drop(&mut self) {
         for node in self.nodes.values() {
-            if let Some(hosts) = node.mesh.hosted() {
-                hosts.close();
-                hosts.stop();
-            }
+            node.hosts.close_now();
+            node.hosts.stop();
         }
     }
 }
@@ -289,7 +288,8 @@ impl Builder {
             Some(_) => Arbiters::here(BLOCKED_AFTER)?,
             None => Arbiters::threads(self.arbiters, BLOCKED_AFTER).await?,
         };
-        mesh.hosts(Hosts::start(list, &mesh, arbiters)?, Epoch(1));
+        let hosts = Hosts::start(list, &mesh, arbiters)?;
+        mesh.hosts(&hosts, Epoch(1));
         let nobody = Box::new(|_: &rhumb_transport::Peer, _| ());
         let mut registry = Registry::new(clock.clone(), tokio::runtime::Handle::current(), nobody);
         registry.hosting(mesh.clone());
@@ -298,6 +298,6 @@ impl Builder {
         let gate: Arc<dyn Gate> = Arc::clone(policy) as Arc<dyn Gate>;
         let port = network.join(member, gate, Arc::new(registry));
         mesh.bound(Carrier::InProcess(port.clone()));
-        Ok(Node { mesh, clock, port })
+        Ok(Node { mesh, hosts, clock, port })
     }
 }

@@ -36,6 +36,13 @@ pub(crate) struct Listed {
 /// All kinds of work that actors of this process were ever hosted for: as many as types and messages.
 static LIST: Mutex<Vec<Work>> = Mutex::new(Vec::new());
 
+impl Listed {
+    /// The message's name.
+    pub(crate) fn message(self) -> &'static str {
+        Work::at(self.number).map_or("a message", |work| work.message)
+    }
+}
+
 impl Work {
     /// Its place in the list, so that a gauge needs one number.
     pub(crate) fn list(self) -> Listed {
@@ -49,9 +56,12 @@ impl Work {
     }
 
     fn listed(number: u64) -> String {
+        Self::at(number).map_or_else(|| "nothing known".to_owned(), |work| work.to_string())
+    }
+
+    fn at(number: u64) -> Option<Self> {
         let place = number.checked_sub(1).and_then(|place| usize::try_from(place).ok());
-        let work = place.and_then(|place| LIST.lock().get(place).copied());
-        work.map_or_else(|| "nothing known".to_owned(), |work| work.to_string())
+        place.and_then(|place| LIST.lock().get(place).copied())
     }
 }
 

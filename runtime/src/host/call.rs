@@ -19,6 +19,7 @@ use rhumb_core::{DataClass, Epoch, Fault, FaultKind, Guarantee, HybridTime, Prin
 use rhumb_transport::{Peer, TraceContext};
 use tokio::time::Instant;
 
+use super::arbiters::{Gauge, Listed};
 use super::id::ActorId;
 use crate::mesh::Mesh;
 
@@ -94,6 +95,8 @@ pub(crate) trait Load: Send + Sync {
     fn done(&self);
     /// A future of the actor panicked.
     fn panicked(&self);
+    /// What its arbiter is seen to work on.
+    fn gauge(&self) -> &Gauge;
 }
 
 /// What is current on a thread.
@@ -101,6 +104,7 @@ pub(crate) trait Load: Send + Sync {
 pub(crate) struct Current {
     pub(crate) call: Arc<CallState>,
     pub(crate) load: Arc<dyn Load>,
+    pub(crate) work: Listed,
 }
 
 thread_local! {

@@ -1,31 +1,31 @@
-//! One actor's place: its mailbox, whether it is awake, and the pump that feeds it.
+//! One actor's place: its mailbox, its [`Life`], and the pump that feeds its instance.
 //!
-//! * It decides: when an actor is made, when it goes to sleep, and what follows its end.
+//! * It decides nothing: the mailbox and the life do.
 //! * It never does: run more than [`BUDGET`] messages before the arbiter's other actors have a turn, or
-//!   keep a message for an instance that has gone: what waits outlives the instance.
-//! * Invariant: at most one instance of an actor at a time.
+//!   lose a message because its instance went: what waits outlives the instance.
+//! * Invariant: whatever was let in ends in its handler, or is refused and counted.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context as TaskContext, Poll, Waker};
 
 use actix::dev::{MessageResponse, OneshotSender};
 use actix::fut::ActorFuture;
 use actix::prelude::*;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use rhumb_actors::remote::{Hosted, Remote};
 use rhumb_core::{Fault, FaultKind};
 use tokio::time::Instant;
 
-use super::arbiters::Listed;
+use super::arbiters::{Gauge, Listed};
 use super::call::{CallState, Current, Load, Scope};
 use super::home::{Activation, Home};
 use super::id::ActorId;
+use super::life::{End, Entry, Instance, Life, Next, Phase};
 use super::mailbox::{Mailbox, Pushed, Waits};
-use super::restarts::{Panics, Verdict};
 use super::watch::Ended;
 
 /// How many messages of one actor run before the other actors of its arbiter have a turn.
@@ -39,6 +39,8 @@ pub(crate) trait Deliver<A: Actor>: Waits + Send {
     fn refuse(self: Box<Self>, fault: Fault);
     /// What it is, for whoever watches the arbiter.
     fn work(&self) -> Listed;
+    /// Whether somebody learns of it when it is refused.
+    fn is_asked(&self) -> bool;
 }
 
 /// A message with its call and the one who waits for the answer. The same box from the asker to the
@@ -63,18 +65,22 @@ where
     M: Remote,
 {
     fn run(self: Box<Self>, actor: &mut A, context: &mut A::Context, load: Arc<dyn Load>, now: Instant) {
+        let work = Deliver::<A>::work(&*self);
         let Self { message, call, answer, .. } = *self;
-        if answer.as_ref().is_some_and(OneshotSender::is_closed) {
-            call.abandon();
-            return;
-        }
-        if now >= call.deadline {
-            return call.fail(call.deadline_passed(M::NAME));
+        // Whoever told was told that it was taken: that has no deadline any more.
+        if let Some(answer) = &answer {
+            if answer.is_closed() {
+                call.abandon();
+                return;
+            }
+            if now >= call.deadline {
+                return call.fail(call.deadline_passed(M::NAME));
+            }
         }
         if !call.begins() {
             return;
         }
-        let scope = Scope::enter(Current { call: Arc::clone(&call), load });
+        let scope = Scope::enter(Current { call: Arc::clone(&call), load, work });
         actor.handle(message, context).handle(context, answer);
         drop(scope);
         call.handled();
@@ -86,6 +92,10 @@ where
 
     fn work(&self) -> Listed {
         self.work.expect("it was listed when it was let in")
+    }
+
+    fn is_asked(&self) -> bool {
+        self.answer.is_some()
     }
 }
 
@@ -100,30 +110,18 @@ where
     Some(packed)
 }
 
-/// Where in its life an actor is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    /// There is no instance.
-    Asleep,
-    /// An instance is about to be made.
-    Waking,
-    /// An instance runs.
-    Awake,
-    /// The instance was asked to go: it has been idle, or room is needed, or its parent begins anew.
-    Leaving,
-    /// The instance panicked, or its child gave up, and must go.
-    Broken,
-    /// It panicked too often and rests.
-    Resting(Instant),
-    /// The cell was taken out of its home.
-    Gone,
+impl<A: Actor> Waits for Box<dyn Deliver<A>> {
+    fn coalesces(&self) -> Option<u64> {
+        (**self).coalesces()
+    }
 }
 
 struct State<A: Actor> {
     mailbox: Mailbox<Box<dyn Deliver<A>>>,
-    phase: Phase,
+    life: Life,
     pump: Option<Waker>,
-    panics: Option<Box<Panics>>,
+    /// The instance took at least one message.
+    took_any: bool,
 }
 
 /// One actor's place.
@@ -132,9 +130,14 @@ pub(crate) struct Cell<A: Hosted> {
     pub(crate) home: Arc<Home<A>>,
     pub(crate) hash: u64,
     state: Mutex<State<A>>,
+    /// Messages that have left the mailbox and are not done.
     busy: AtomicUsize,
+    /// Messages fed in this turn of the arbiter.
+    fed: AtomicUsize,
     used_ms: AtomicU64,
     footprint: AtomicU64,
+    /// It goes because its parent begins anew: then its own children do too.
+    anew: AtomicBool,
 }
 
 /// Why a message was not let in.
@@ -145,124 +148,107 @@ pub(crate) enum NotIn<A: Actor> {
     Refused(Fault),
 }
 
-impl<A: Actor> Waits for Box<dyn Deliver<A>> {
-    fn coalesces(&self) -> Option<u64> {
-        (**self).coalesces()
-    }
-}
-
 impl<A: Hosted> Cell<A> {
     pub(crate) fn new(id: ActorId, hash: u64, home: Arc<Home<A>>) -> Self {
         let mailbox = Mailbox::new(home.capacity(), A::OVERFLOW);
-        let state = State { mailbox, phase: Phase::Asleep, pump: None, panics: None };
         Self {
             id,
             home,
             hash,
-            state: Mutex::new(state),
+            state: Mutex::new(State { mailbox, life: Life::new(), pump: None, took_any: false }),
             busy: AtomicUsize::new(0),
+            fed: AtomicUsize::new(0),
             used_ms: AtomicU64::new(0),
             footprint: AtomicU64::new(0),
+            anew: AtomicBool::new(false),
         }
     }
 
     /// Lets a message in, and wakes the actor for it.
     pub(crate) fn push(self: &Arc<Self>, message: Box<dyn Deliver<A>>, now: Instant) -> Result<(), NotIn<A>> {
         let mut state = self.state.lock();
-        match state.phase {
-            Phase::Gone => return Err(NotIn::Gone(message)),
-            Phase::Resting(until) if now < until => {
+        let entry = state.life.comes(now);
+        match entry {
+            Entry::Gone => return Err(NotIn::Gone(message)),
+            Entry::Rests(until) => {
                 drop(state);
                 message.refuse(self.failed(until, now));
                 return Err(NotIn::Refused(self.failed(until, now)));
             }
-            _ => {}
+            Entry::Wake | Entry::Poke | Entry::Wait => {}
         }
         self.used_ms.store(self.home.millis(now), Ordering::Relaxed);
         let pushed = state.mailbox.push(message, self.busy.load(Ordering::Relaxed));
-        let wakes = match state.phase {
-            _ if matches!(pushed, Pushed::Refused(_)) => None,
-            Phase::Asleep | Phase::Resting(_) => {
-                state.phase = Phase::Waking;
-                drop(state);
-                Arc::clone(self).wake();
-                None
-            }
-            _ => {
-                let pump = state.pump.take();
-                drop(state);
-                pump
-            }
-        };
-        if let Some(pump) = wakes {
-            pump.wake();
+        if entry == Entry::Wake && state.mailbox.len() > 0 {
+            state.life.wakes();
+            drop(state);
+            Arc::clone(self).wake();
+        } else {
+            Self::poke(state);
         }
         self.judge(pushed)
     }
 
-    /// Asks the instance to go when it is idle. False when it is not.
+    /// Asks the instance to go if it is idle. False when it is not.
     pub(crate) fn leave_if_idle(&self, unused_since_ms: u64) -> bool {
-        let state = self.state.lock();
-        let idle = state.phase == Phase::Awake
-            && state.mailbox.len() == 0
+        let mut state = self.state.lock();
+        let idle = state.mailbox.len() == 0
             && self.busy.load(Ordering::Relaxed) == 0
             && self.used_ms.load(Ordering::Relaxed) <= unused_since_ms;
-        if idle {
-            Self::turn(state, Phase::Leaving);
+        let leaves = idle && state.life.leaves();
+        if leaves {
+            Self::poke(state);
         }
-        idle
+        leaves
     }
 
-    /// Asks the instance to go, whatever waits. A new one takes its place if something does.
-    pub(crate) fn leave(&self) {
-        let state = self.state.lock();
-        if state.phase == Phase::Awake {
-            Self::turn(state, Phase::Leaving);
-        }
-    }
-
-    /// The instance cannot go on.
-    pub(crate) fn broken(&self) {
-        let state = self.state.lock();
-        if matches!(state.phase, Phase::Awake | Phase::Leaving) {
-            Self::turn(state, Phase::Broken);
-        }
-    }
-
-    /// The instance was asked to go and refused (its `stopping` said so).
-    fn stays(&self) {
+    /// Lets the actor begin anew, because its parent does. What waits is kept for the next instance.
+    pub(crate) fn begin_anew(&self) {
         let mut state = self.state.lock();
-        if state.phase == Phase::Leaving {
-            state.phase = Phase::Awake;
+        if state.life.leaves() {
+            self.anew.store(true, Ordering::Relaxed);
+            Self::poke(state);
         }
     }
 
-    /// Whether the cell can be taken out: nothing runs, waits or rests. If so it is gone.
+    /// This instance cannot go on.
+    pub(crate) fn breaks(&self, instance: Instance) {
+        let mut state = self.state.lock();
+        if state.life.breaks(instance) {
+            Self::poke(state);
+        }
+    }
+
+    /// The present instance cannot go on: a child gave up.
+    pub(crate) fn child_gave_up(&self) {
+        let instance = self.state.lock().life.instance();
+        self.breaks(instance);
+    }
+
+    /// Takes the cell out if nobody needs it: then it is gone.
     pub(crate) fn goes(&self, now: Instant) -> bool {
         let mut state = self.state.lock();
-        let over = match state.phase {
-            Phase::Asleep => true,
-            Phase::Resting(until) => now >= until,
-            _ => false,
-        };
-        let goes = over && state.mailbox.len() == 0 && self.busy.load(Ordering::Relaxed) == 0;
-        if goes {
-            state.phase = Phase::Gone;
-        }
-        goes
+        let needed = state.mailbox.len() > 0 || self.busy.load(Ordering::Relaxed) > 0;
+        !needed && state.life.goes(now, &self.home.restarts())
     }
 
-    /// Refuses all that waits: the node stops.
+    /// The node stops: refuses all that waits, and lets the instance go.
     pub(crate) fn close(&self) {
         let mut state = self.state.lock();
-        let waiting: Vec<_> = std::iter::from_fn(|| state.mailbox.pop()).collect();
-        let runs = matches!(state.phase, Phase::Waking | Phase::Awake | Phase::Leaving | Phase::Broken);
-        Self::turn(state, if runs { Phase::Leaving } else { Phase::Gone });
-        waiting.into_iter().for_each(|message| message.refuse(Fault::not_sent(FaultKind::Draining)));
+        state.life.closes();
+        let waiting = state.mailbox.drain();
+        Self::poke(state);
+        self.refuse_all(waiting, &Fault::not_sent(FaultKind::Draining));
     }
 
-    pub(crate) fn awake(&self) -> bool {
-        matches!(self.state.lock().phase, Phase::Waking | Phase::Awake | Phase::Leaving)
+    /// Whether there is an instance, or is about to be.
+    pub(crate) fn is_awake(&self) -> bool {
+        matches!(self.phase(), Phase::Waking | Phase::Awake | Phase::Leaving)
+    }
+
+    /// Whether its instance is on its way out.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.phase() == Phase::Leaving
     }
 
     pub(crate) fn waiting(&self) -> usize {
@@ -277,8 +263,12 @@ impl<A: Hosted> Cell<A> {
         self.footprint.load(Ordering::Relaxed)
     }
 
-    fn turn(mut state: parking_lot::MutexGuard<'_, State<A>>, phase: Phase) {
-        state.phase = phase;
+    fn phase(&self) -> Phase {
+        self.state.lock().life.phase()
+    }
+
+    /// Tells the instance that something changed.
+    fn poke(mut state: MutexGuard<'_, State<A>>) {
         let pump = state.pump.take();
         drop(state);
         if let Some(pump) = pump {
@@ -292,7 +282,7 @@ impl<A: Hosted> Cell<A> {
             Pushed::Taken => Ok(()),
             Pushed::Instead(older) => {
                 self.home.counts.overflowed();
-                older.refuse(self.full());
+                self.refuse_all(vec![older], &self.full());
                 Ok(())
             }
             Pushed::Refused(message) => {
@@ -303,59 +293,66 @@ impl<A: Hosted> Cell<A> {
         }
     }
 
+    /// Refuses what was let in. What was told is counted: nobody else will ever know.
+    fn refuse_all(&self, messages: Vec<Box<dyn Deliver<A>>>, fault: &Fault) {
+        for message in messages {
+            if !message.is_asked() {
+                self.home.counts.dropped();
+            }
+            message.refuse(fault.clone());
+        }
+    }
+
     fn full(&self) -> Fault {
-        let full = Fault::not_sent(FaultKind::Full(format!("the mailbox of {}", self.id)));
+        let full = Fault::not_sent(FaultKind::Full(format!("the mailbox of {}", self.id.shown())));
         Fault { retry_after: Some(super::RETRY_AFTER), ..full }
     }
 
     fn failed(&self, until: Instant, now: Instant) -> Fault {
-        let failed = Fault::not_sent(FaultKind::Failed(self.id.to_string()));
+        let failed = Fault::not_sent(FaultKind::Failed(self.id.shown().to_string()));
         Fault { retry_after: Some(until.saturating_duration_since(now)), ..failed }
     }
 
     /// Makes an instance, on the actor's arbiter.
     fn wake(self: Arc<Self>) {
         let handle = self.home.worker(self.hash).handle.clone();
-        let cell = Arc::clone(&self);
-        let spawned = handle.spawn_fn(move || {
-            actix::spawn(cell.live());
+        let alive = Alive(Some(self));
+        // An arbiter that has stopped drops what it is given, and `alive` with it.
+        handle.spawn_fn(move || {
+            actix::spawn(alive.live());
         });
-        if !spawned {
-            self.close();
-        }
     }
 
-    /// The life of one instance, from the factory to what follows its end.
-    async fn live(self: Arc<Self>) {
-        let activation = Activation::new(&self);
-        let made = catch_unwind(AssertUnwindSafe(|| self.home.make(&activation)));
-        let panicked = match made {
-            Err(_) => true,
-            Ok(actor) => {
-                self.home.counts.activated();
-                self.weigh(&actor);
-                let panicked = self.run(actor).await;
-                self.home.lighter(self.footprint.swap(0, Ordering::Relaxed));
-                self.home.counts.ended();
-                panicked
-            }
-        };
-        self.ended(panicked).await;
+    /// Makes the instance; none if its factory panicked.
+    fn make(&self) -> Option<A> {
+        let activation = Activation::new(self);
+        let gauge = &self.home.worker(self.hash).gauge;
+        gauge.begin(self.home.making);
+        let made = catch_unwind(AssertUnwindSafe(|| {
+            let actor = self.home.make(&activation);
+            self.weigh(&actor);
+            actor
+        }));
+        gauge.end();
+        made.ok()
     }
 
-    /// Runs an instance to its end. True if it panicked.
-    async fn run(self: &Arc<Self>, actor: A) -> bool {
-        {
+    /// Runs an instance to its end, and says how it ended.
+    async fn run(self: &Arc<Self>, actor: A) -> End {
+        let instance = {
             let mut state = self.state.lock();
-            if state.phase == Phase::Waking {
-                state.phase = Phase::Awake;
-            }
-        }
+            state.life.made();
+            state.took_any = false;
+            state.life.instance()
+        };
+        self.home.counts.activated();
         let mut context = Context::<A>::new();
-        context.spawn(Pump { cell: Arc::clone(self), asked: false });
+        let load: Arc<dyn Load> = Arc::new(InstanceLoad { cell: Arc::clone(self), instance });
+        context.spawn(Pump { cell: Arc::clone(self), load, asked: false });
         let mut life = pin!(Some(context.into_future(actor)));
         let panicked = std::future::poll_fn(|task| {
             let Some(running) = life.as_mut().as_pin_mut() else { return Poll::Ready(false) };
+            self.fed.store(0, Ordering::Relaxed);
             match catch_unwind(AssertUnwindSafe(|| running.poll(task))) {
                 Ok(Poll::Pending) => Poll::Pending,
                 Ok(Poll::Ready(())) => Poll::Ready(false),
@@ -363,151 +360,193 @@ impl<A: Hosted> Cell<A> {
             }
         })
         .await;
-        // Actix runs what is left of an actor when it is dropped, and that may panic once more.
-        catch_unwind(AssertUnwindSafe(|| life.set(None))).ok();
-        panicked || self.state.lock().phase == Phase::Broken
-    }
-
-    /// What follows the end of an instance.
-    async fn ended(self: Arc<Self>, panicked: bool) {
         if panicked {
-            return self.after_panic().await;
+            // Actix runs what is left of an actor when it is dropped: it gets no message any more.
+            self.breaks(instance);
         }
-        let asked = {
-            let mut state = self.state.lock();
-            let asked = state.phase == Phase::Leaving;
-            state.pump = None;
-            state.phase = Phase::Asleep;
-            asked
-        };
-        if !asked {
-            self.home.end(&self.id, &Ended::Stopped);
-        }
-        self.sleep_or_wake();
-    }
-
-    async fn after_panic(self: Arc<Self>) {
-        self.home.counts.panicked();
-        self.home.begins_anew(&self.id);
-        let now = Instant::now();
-        let verdict = {
-            let mut state = self.state.lock();
-            state.pump = None;
-            // Nothing wakes it before its time.
-            state.phase = Phase::Broken;
-            state.panics.get_or_insert_default().panicked(now, &self.home.restarts())
-        };
-        match verdict {
-            Verdict::Again(after) => {
-                tracing::warn!(actor = %self.id, ?after, "an actor panicked; it is made anew");
-                tokio::time::sleep(after).await;
-                self.state.lock().phase = Phase::Asleep;
-                self.sleep_or_wake();
-            }
-            Verdict::GiveUp => self.give_up(now),
-        }
-    }
-
-    fn give_up(&self, now: Instant) {
-        let until = now + self.home.restarts().rest;
-        let waiting: Vec<_> = {
-            let mut state = self.state.lock();
-            state.phase = Phase::Resting(until);
-            std::iter::from_fn(|| state.mailbox.pop()).collect()
-        };
-        tracing::error!(actor = %self.id, "an actor panicked too often; it rests");
-        self.home.counts.gave_up();
-        waiting.into_iter().for_each(|message| message.refuse(self.failed(until, now)));
-        self.home.end(&self.id, &Ended::Failed);
-        self.home.escalate(&self.id);
-    }
-
-    /// With something waiting a new instance is made; else the cell can go.
-    fn sleep_or_wake(self: &Arc<Self>) {
+        catch_unwind(AssertUnwindSafe(|| life.set(None))).ok();
+        self.home.counts.ended();
         let mut state = self.state.lock();
-        if state.phase != Phase::Asleep {
-            return;
-        }
-        if state.mailbox.len() > 0 && !self.home.is_closed() {
-            state.phase = Phase::Waking;
-            drop(state);
-            return Arc::clone(self).wake();
-        }
-        drop(state);
-        // The panics of an actor that sleeps still count: its cell stays until they are old.
-        if self.state.lock().panics.is_none() {
-            self.home.take_out(self);
-        }
+        state.pump = None;
+        let (asked, waited_for) = (state.life.phase() == Phase::Leaving, state.mailbox.len() > 0);
+        End { panicked, asked, took_any: state.took_any, waited_for }
     }
 
     /// Takes a message out for the pump, or leaves word to be woken.
-    fn next(&self, task: &TaskContext<'_>) -> Next<A> {
+    fn next(&self, task: &TaskContext<'_>) -> Feed<A> {
         let mut state = self.state.lock();
-        match state.phase {
-            Phase::Broken => return Next::End,
-            Phase::Leaving => return Next::Leave,
-            _ => {}
+        match state.life.phase() {
+            Phase::Awake => {}
+            Phase::Leaving => return Feed::Leave,
+            _ => return Feed::End,
         }
-        state.mailbox.pop().map_or_else(
-            || {
-                state.pump = Some(task.waker().clone());
-                Next::Nothing
-            },
-            Next::One,
-        )
+        let Some(message) = state.mailbox.pop() else {
+            state.pump = Some(task.waker().clone());
+            return Feed::Nothing;
+        };
+        state.took_any = true;
+        // It takes a place until its handler has returned, and longer if its answer comes later.
+        self.busy.fetch_add(1, Ordering::Relaxed);
+        Feed::One(message)
     }
 
     fn weigh(&self, actor: &A) {
         let now = self.home.weight_of(actor);
         let before = self.footprint.swap(now, Ordering::Relaxed);
-        self.home.heavier(now);
-        self.home.lighter(before);
+        self.home.weighs(before, now);
+    }
+
+    fn gauge(&self) -> &Gauge {
+        &self.home.worker(self.hash).gauge
     }
 }
 
-enum Next<A: Actor> {
+/// Sees to it that an instance's end has its consequences, also when whatever should run it is gone.
+struct Alive<A: Hosted>(Option<Arc<Cell<A>>>);
+
+impl<A: Hosted> Alive<A> {
+    /// The life of one instance, from the factory to what follows its end.
+    async fn live(mut self) {
+        let Some(cell) = self.0.clone() else { return };
+        let end = match cell.make() {
+            Some(actor) => cell.run(actor).await,
+            None => End { panicked: true, asked: false, took_any: false, waited_for: true },
+        };
+        cell.home.weighs(cell.footprint.swap(0, Ordering::Relaxed), 0);
+        let now = Instant::now();
+        let next = {
+            let mut state = cell.state.lock();
+            state.life.ended(end, now, &cell.home.restarts())
+        };
+        let mut wakes = next == Next::Wake;
+        match next {
+            Next::Wake | Next::Sleep => cell.went(end),
+            Next::Pause(after) => {
+                tracing::warn!(actor = %cell.id.shown(), ?after, "an actor panicked; it is made anew");
+                cell.home.counts.panicked();
+                cell.home.begins_anew(&cell.id);
+                tokio::time::sleep(after).await;
+                let mut state = cell.state.lock();
+                let waited_for = state.mailbox.len() > 0;
+                wakes = state.life.paused(waited_for);
+            }
+            Next::Rest(until) => {
+                cell.home.counts.panicked();
+                cell.home.begins_anew(&cell.id);
+                cell.give_up(until, now);
+            }
+        }
+        self.0 = None;
+        cell.goes_on(wakes);
+    }
+}
+
+impl<A: Hosted> Drop for Alive<A> {
+    fn drop(&mut self) {
+        let Some(cell) = self.0.take() else { return };
+        let waiting = {
+            let mut state = cell.state.lock();
+            state.life.lost();
+            state.mailbox.drain()
+        };
+        cell.refuse_all(waiting, &Fault::not_sent(FaultKind::Draining));
+        cell.home.remove(&cell);
+    }
+}
+
+impl<A: Hosted> Cell<A> {
+    /// An instance has gone in order.
+    fn went(&self, end: End) {
+        if self.anew.swap(false, Ordering::Relaxed) {
+            self.home.begins_anew(&self.id);
+        }
+        if !end.asked {
+            self.home.end(&self.id, &Ended::Stopped);
+        }
+    }
+
+    fn give_up(&self, until: Instant, now: Instant) {
+        tracing::error!(actor = %self.id.shown(), "an actor panicked too often; it rests");
+        let waiting = self.state.lock().mailbox.drain();
+        self.home.counts.gave_up();
+        self.refuse_all(waiting, &self.failed(until, now));
+        self.home.end(&self.id, &Ended::Failed);
+        self.home.escalate(&self.id);
+    }
+
+    /// Makes the next instance, or lets the cell go if nobody needs it.
+    fn goes_on(self: &Arc<Self>, wakes: bool) {
+        let wakes = {
+            let mut state = self.state.lock();
+            // Something may have come since.
+            let wakes = (wakes || state.mailbox.len() > 0) && state.life.phase() == Phase::Asleep;
+            if wakes {
+                state.life.wakes();
+            }
+            wakes
+        };
+        if wakes {
+            Arc::clone(self).wake();
+        } else {
+            self.home.take_out(self);
+        }
+    }
+}
+
+enum Feed<A: Actor> {
     One(Box<dyn Deliver<A>>),
     Nothing,
     Leave,
     End,
 }
 
-impl<A: Hosted> Load for Cell<A> {
+/// The work of one instance. What is left of it after its end does no harm to the next one.
+struct InstanceLoad<A: Hosted> {
+    cell: Arc<Cell<A>>,
+    instance: Instance,
+}
+
+impl<A: Hosted> Load for InstanceLoad<A> {
     fn begun(&self) {
-        self.busy.fetch_add(1, Ordering::Relaxed);
+        self.cell.busy.fetch_add(1, Ordering::Relaxed);
     }
 
     fn done(&self) {
-        self.busy.fetch_sub(1, Ordering::Relaxed);
+        self.cell.busy.fetch_sub(1, Ordering::Relaxed);
     }
 
     fn panicked(&self) {
-        self.broken();
+        self.cell.breaks(self.instance);
+    }
+
+    fn gauge(&self) -> &Gauge {
+        self.cell.gauge()
     }
 }
 
 /// Feeds an instance from its mailbox: a future in its context, so that it has the actor at hand.
 struct Pump<A: Hosted> {
     cell: Arc<Cell<A>>,
+    load: Arc<dyn Load>,
     /// The actor was asked to go. If it runs again after that, it has refused.
     asked: bool,
 }
 
 impl<A: Hosted> Pump<A> {
-    /// Runs one message. False if it panicked.
-    fn feed(
-        &self,
-        message: Box<dyn Deliver<A>>,
-        actor: &mut A,
-        context: &mut A::Context,
-        now: Instant,
-    ) -> bool {
-        let gauge = &self.cell.home.worker(self.cell.hash).gauge;
+    /// Runs one message.
+    fn feed(&self, message: Box<dyn Deliver<A>>, actor: &mut A, context: &mut A::Context, now: Instant) {
+        let gauge = self.cell.gauge();
         gauge.begin(message.work());
-        let load: Arc<dyn Load> = Arc::clone(&self.cell) as Arc<dyn Load>;
-        let ran = catch_unwind(AssertUnwindSafe(|| message.run(actor, context, load, now)));
+        let load = Arc::clone(&self.load);
+        let ran = catch_unwind(AssertUnwindSafe(|| {
+            message.run(actor, context, load, now);
+            self.cell.weigh(actor);
+        }));
         gauge.end();
-        ran.is_ok()
+        self.load.done();
+        if ran.is_err() {
+            self.load.panicked();
+        }
     }
 }
 
@@ -520,43 +559,43 @@ impl<A: Hosted> ActorFuture<A> for Pump<A> {
         context: &mut A::Context,
         task: &mut TaskContext<'_>,
     ) -> Poll<()> {
-        let (mut fed, now) = (0, Instant::now());
+        let now = Instant::now();
         loop {
             // A handler that stopped the actor or lets it wait for a future has the last word.
             if context.state() != ActorState::Running || context.waiting() {
                 return Poll::Pending;
             }
-            if fed == BUDGET {
+            // Actix polls again within one turn when a handler spawned something: the budget is the turn's.
+            if self.cell.fed.load(Ordering::Relaxed) >= BUDGET {
                 task.waker().wake_by_ref();
-                break;
+                return Poll::Pending;
             }
             match self.cell.next(task) {
-                Next::One(message) => {
-                    fed += 1;
-                    if !self.feed(message, actor, context, now) {
-                        self.cell.broken();
+                Feed::One(message) => {
+                    self.cell.fed.fetch_add(1, Ordering::Relaxed);
+                    self.feed(message, actor, context, now);
+                }
+                Feed::Nothing => return Poll::Pending,
+                Feed::Leave if self.asked => {
+                    self.asked = false;
+                    self.cell.state.lock().life.stays();
+                    if self.cell.is_leaving() {
+                        // The node stops: that cannot be refused.
+                        context.terminate();
+                        return Poll::Ready(());
                     }
                 }
-                Next::Nothing => break,
-                Next::Leave if self.asked => {
-                    self.asked = false;
-                    self.cell.stays();
-                }
-                Next::Leave => {
+                Feed::Leave => {
                     self.asked = true;
                     context.stop();
                     task.waker().wake_by_ref();
                     return Poll::Pending;
                 }
-                Next::End => {
+                Feed::End => {
                     context.terminate();
                     return Poll::Ready(());
                 }
             }
         }
-        if fed > 0 {
-            self.cell.weigh(actor);
-        }
-        Poll::Pending
     }
 }

@@ -9,6 +9,7 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
@@ -33,6 +34,12 @@ use crate::mesh::dispatch::{self, Incoming};
 /// Bytes that an actor costs besides what it says itself, by which a memory limit counts: its actix
 /// context, its cell and its place in the map.
 pub const BASE_FOOTPRINT: u64 = 1_400;
+/// How long an actor may be idle before it goes to sleep, unless its host says otherwise.
+const IDLE: Duration = Duration::from_secs(15 * 60);
+/// How long a home takes to look at all its cells, at most, and at least.
+const ROUND: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(30));
+/// How often actors are put to sleep for memory, at most.
+const SHED_EVERY: Duration = Duration::from_millis(100);
 /// How many maps an actor type's cells are spread over.
 const SHARDS: usize = 64;
 
@@ -94,7 +101,7 @@ impl<A: Hosted> Host<A> {
     pub fn new(factory: impl Fn(&Activation) -> A + Send + Sync + 'static) -> Self {
         Self {
             factory: Arc::new(factory),
-            idle: None,
+            idle: Some(IDLE),
             memory: None,
             footprint: None,
             restarts: Restarts::default(),
@@ -104,11 +111,19 @@ impl<A: Hosted> Host<A> {
         }
     }
 
-    /// Lets an actor go to sleep that nobody has called for so long. Messages that come meanwhile are
-    /// kept, and wake it.
+    /// Lets an actor go to sleep that nobody has called for so long: a quarter of an hour unless said.
+    /// Messages that come meanwhile are kept, and wake it.
     #[must_use]
     pub fn idle(mut self, after: Duration) -> Self {
         self.idle = Some(after);
+        self
+    }
+
+    /// Lets no actor go to sleep for being idle: whoever may send it messages can then fill the memory,
+    /// one key after the other, unless [`Host::memory`] is set.
+    #[must_use]
+    pub fn never_idle(mut self) -> Self {
+        self.idle = None;
         self
     }
 
@@ -169,6 +184,7 @@ pub(crate) struct Counts {
     gave_up: AtomicU64,
     passivations: AtomicU64,
     overflows: AtomicU64,
+    dropped: AtomicU64,
 }
 
 impl Counts {
@@ -184,6 +200,9 @@ impl Counts {
     }
     pub(crate) fn gave_up(&self) {
         self.gave_up.fetch_add(1, Ordering::Relaxed);
+    }
+    pub(crate) fn dropped(&self) {
+        self.dropped.fetch_add(1, Ordering::Relaxed);
     }
     pub(crate) fn overflowed(&self) {
         self.overflows.fetch_add(1, Ordering::Relaxed);
@@ -228,6 +247,8 @@ impl<A: Hosted> Table<A> for Entries<A> {
 pub(crate) struct Home<A: Hosted> {
     pub(crate) mesh: Mesh,
     pub(crate) counts: Counts,
+    /// How the making of an instance shows when it blocks its arbiter.
+    pub(crate) making: Listed,
     host: Host<A>,
     hosts: Weak<Hosts>,
     arbiters: Arc<Arbiters>,
@@ -237,7 +258,7 @@ pub(crate) struct Home<A: Hosted> {
     watchers: Watchers,
     started: Instant,
     weight: AtomicU64,
-    heavy: Notify,
+    heavy: Arc<Notify>,
     closed: AtomicBool,
     this: OnceLock<Weak<Self>>,
     marker: PhantomData<fn() -> A>,
@@ -250,6 +271,7 @@ impl<A: Hosted> Home<A> {
         let home = Arc::new(Self {
             mesh,
             counts: Counts::default(),
+            making: Work { actor: A::TYPE, message: "its factory" }.list(),
             host,
             hosts,
             arbiters,
@@ -259,18 +281,13 @@ impl<A: Hosted> Home<A> {
             watchers: Watchers::default(),
             started: Instant::now(),
             weight: AtomicU64::new(0),
-            heavy: Notify::new(),
+            heavy: Arc::default(),
             closed: AtomicBool::new(false),
             this: OnceLock::new(),
             marker: PhantomData,
         });
         home.this.set(Arc::downgrade(&home)).expect("set once");
-        if home.host.idle.is_some() || home.host.memory.is_some() {
-            let keeper = Arc::downgrade(&home);
-            home.arbiters.of_key(0).handle.spawn_fn(move || {
-                actix::spawn(keep(keeper));
-            });
-        }
+        tokio::spawn(keep(Arc::downgrade(&home)));
         home
     }
 
@@ -303,26 +320,27 @@ impl<A: Hosted> Home<A> {
         BASE_FOOTPRINT + size_of::<A>() as u64 + own
     }
 
-    pub(crate) fn heavier(&self, bytes: u64) {
-        let all = self.weight.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if self.host.memory.is_some_and(|limit| all > limit) {
-            self.heavy.notify_one();
+    /// An actor's weight changes.
+    pub(crate) fn weighs(&self, before: u64, now: u64) {
+        if now >= before {
+            let all = self.weight.fetch_add(now - before, Ordering::Relaxed) + (now - before);
+            if now > before && self.host.memory.is_some_and(|limit| all > limit) {
+                self.heavy.notify_one();
+            }
+        } else {
+            self.weight.fetch_sub(before - now, Ordering::Relaxed);
         }
-    }
-
-    pub(crate) fn lighter(&self, bytes: u64) {
-        self.weight.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// Puts a message into the mailbox of one actor.
     pub(crate) fn push(&self, id: &ActorId, message: Box<dyn Deliver<A>>, now: Instant) -> Result<(), Fault> {
         let mut message = message;
         loop {
-            if self.is_closed() {
+            let Some(cell) = self.cell(id) else {
                 message.refuse(Fault::not_sent(FaultKind::Draining));
                 return Err(Fault::not_sent(FaultKind::Draining));
-            }
-            match self.cell(id).push(message, now) {
+            };
+            match cell.push(message, now) {
                 Ok(()) => return Ok(()),
                 Err(NotIn::Refused(fault)) => return Err(fault),
                 Err(NotIn::Gone(back)) => message = back,
@@ -332,13 +350,21 @@ impl<A: Hosted> Home<A> {
 
     /// All actors of the type that are awake.
     pub(crate) fn awake(&self) -> Vec<Arc<Cell<A>>> {
-        self.cells(|cell| cell.awake())
+        self.cells(|cell| cell.is_awake())
     }
 
     /// Takes a cell out that nobody needs.
     pub(crate) fn take_out(&self, cell: &Arc<Cell<A>>) {
         let mut cells = self.shard(cell.hash).lock();
         if cell.goes(Instant::now()) {
+            cells.remove(&cell.id);
+        }
+    }
+
+    /// Takes a cell out whose arbiter is gone.
+    pub(crate) fn remove(&self, cell: &Arc<Cell<A>>) {
+        let mut cells = self.shard(cell.hash).lock();
+        if cells.get(&cell.id).is_some_and(|present| Arc::ptr_eq(present, cell)) {
             cells.remove(&cell.id);
         }
     }
@@ -350,7 +376,11 @@ impl<A: Hosted> Home<A> {
     /// An actor gave up: its parent begins anew.
     pub(crate) fn escalate(&self, id: &ActorId) {
         if let (Some((kind, key)), Some(hosts)) = (&self.host.parent, self.hosts.upgrade()) {
-            hosts.child_gave_up(kind, &key(id.key()), id);
+            let named = catch_unwind(AssertUnwindSafe(|| key(id.key())));
+            match named {
+                Ok(parent) => hosts.child_gave_up(kind, &parent, id),
+                Err(_) => tracing::error!(actor = %id.shown(), "what names its parent panicked"),
+            }
         }
     }
 
@@ -361,16 +391,20 @@ impl<A: Hosted> Home<A> {
         }
     }
 
-    fn cell(&self, id: &ActorId) -> Arc<Cell<A>> {
+    /// The cell of an actor; none any more when the node stops.
+    fn cell(&self, id: &ActorId) -> Option<Arc<Cell<A>>> {
         let hash = self.hasher.hash_one(id);
         let mut cells = self.shard(hash).lock();
-        if let Some(cell) = cells.get(id) {
-            return Arc::clone(cell);
+        if self.is_closed() {
+            return None;
         }
-        let this = self.this.get().and_then(Weak::upgrade).expect("whoever calls holds it");
+        if let Some(cell) = cells.get(id) {
+            return Some(Arc::clone(cell));
+        }
+        let this = self.this.get().and_then(Weak::upgrade)?;
         let cell = Arc::new(Cell::new(id.clone(), hash, this));
         cells.insert(id.clone(), Arc::clone(&cell));
-        cell
+        Some(cell)
     }
 
     fn shard(&self, hash: u64) -> &Mutex<HashMap<ActorId, Arc<Cell<A>>>> {
@@ -387,60 +421,66 @@ impl<A: Hosted> Home<A> {
             .collect()
     }
 
-    /// Lets idle actors go, and the least recently used while there are too many.
-    fn sweep(&self) {
+    /// Looks at the cells of one shard: lets idle actors go, and takes out what nobody needs.
+    fn sweep(&self, shard: usize) {
         let now = Instant::now();
-        if let Some(idle) = self.host.idle {
-            let since = self.millis(now).saturating_sub(idle.as_millis() as u64);
-            if self.millis(now) >= idle.as_millis() as u64 {
-                self.put_to_sleep(self.cells(|cell| cell.used_ms() <= since), since);
-            }
+        let cells: Vec<_> = self.shards[shard].lock().values().map(Arc::clone).collect();
+        if let Some(idle) = self.host.idle
+            && let Some(since) = self.millis(now).checked_sub(idle.as_millis() as u64)
+        {
+            let gone = cells.iter().filter(|cell| cell.leave_if_idle(since)).count();
+            self.counts.passivations.fetch_add(gone as u64, Ordering::Relaxed);
         }
-        self.shed(now);
-        for cell in self.cells(|cell| !cell.awake() && cell.waiting() == 0) {
-            self.take_out(&cell);
-        }
+        cells.iter().filter(|cell| !cell.is_awake()).for_each(|cell| self.take_out(cell));
     }
 
-    fn put_to_sleep(&self, cells: Vec<Arc<Cell<A>>>, since: u64) {
-        let gone = cells.iter().filter(|cell| cell.leave_if_idle(since)).count();
-        self.counts.passivations.fetch_add(gone as u64, Ordering::Relaxed);
-    }
-
-    fn shed(&self, now: Instant) {
+    /// Lets the least recently used go while there are too many.
+    fn shed(&self) {
         let Some(limit) = self.host.memory else { return };
-        let mut over = self.weight.load(Ordering::Relaxed).saturating_sub(limit);
+        let leaving: u64 = self.cells(Cell::is_leaving).iter().map(|cell| cell.footprint()).sum();
+        let mut over = self.weight.load(Ordering::Relaxed).saturating_sub(limit + leaving);
         if over == 0 {
             return;
         }
         let mut cells = self.cells(|cell| cell.footprint() > 0);
         cells.sort_unstable_by_key(|cell| cell.used_ms());
         for cell in cells {
-            if over == 0 {
-                return;
-            }
             let bytes = cell.footprint();
-            if cell.leave_if_idle(self.millis(now)) {
+            if over > 0 && cell.leave_if_idle(u64::MAX) {
                 self.counts.passivations.fetch_add(1, Ordering::Relaxed);
                 over = over.saturating_sub(bytes);
             }
         }
     }
+
+    /// How long to wait between two shards, and how many to look at then.
+    fn pace(&self) -> (Duration, usize) {
+        let round = self.host.idle.map_or(ROUND.1, |idle| (idle / 4).clamp(ROUND.0, ROUND.1));
+        let every = (round / SHARDS as u32).max(ROUND.0);
+        let shards = (SHARDS as u128 * every.as_nanos()).div_ceil(round.as_nanos());
+        (every, (shards as usize).clamp(1, SHARDS))
+    }
 }
 
-/// Sweeps a home for as long as there is one.
+/// Keeps a home for as long as there is one: a few cells at a time, so that nobody waits for it.
 async fn keep<A: Hosted>(home: Weak<Home<A>>) {
+    let Some((every, shards)) = home.upgrade().map(|home| home.pace()) else { return };
+    let heavy = home.upgrade().map(|home| Arc::clone(&home.heavy));
+    let Some(heavy) = heavy else { return };
+    let (mut at, mut shed) = (0, Instant::now());
     loop {
-        let Some(strong) = home.upgrade() else { return };
-        if strong.is_closed() {
-            return;
-        }
-        strong.sweep();
-        let every = strong.host.idle.map_or(Duration::from_secs(1), |idle| idle / 4);
-        let every = every.clamp(Duration::from_millis(10), Duration::from_secs(30));
         tokio::select! {
             () = tokio::time::sleep(every) => {}
-            () = strong.heavy.notified() => {}
+            () = heavy.notified() => tokio::time::sleep_until(shed + SHED_EVERY).await,
+        }
+        let Some(home) = home.upgrade().filter(|home| !home.is_closed()) else { return };
+        for _ in 0..shards {
+            home.sweep(at % SHARDS);
+            at += 1;
+        }
+        if shed.elapsed() >= SHED_EVERY {
+            shed = Instant::now();
+            home.shed();
         }
     }
 }
@@ -502,8 +542,9 @@ impl<A: Hosted> AnyHome for Home<A> {
 
     fn child_gave_up(&self, key: &str, child: &ActorId) {
         for cell in self.cells(|cell| cell.id.key() == key) {
-            tracing::warn!(actor = %cell.id, %child, "a child gave up: its parent begins anew");
-            cell.broken();
+            let (actor, child) = (cell.id.shown(), child.shown());
+            tracing::warn!(%actor, %child, "a child gave up: its parent begins anew");
+            cell.child_gave_up();
         }
     }
 
@@ -512,7 +553,11 @@ impl<A: Hosted> AnyHome for Home<A> {
         if *kind != parent.kind() {
             return;
         }
-        self.cells(|cell| key(cell.id.key()) == parent.key()).iter().for_each(|cell| cell.leave());
+        let is_child = |cell: &Arc<Cell<A>>| {
+            let named = catch_unwind(AssertUnwindSafe(|| key(cell.id.key())));
+            named.is_ok_and(|name| name == parent.key())
+        };
+        self.cells(|_| true).iter().filter(|cell| is_child(cell)).for_each(|cell| cell.begin_anew());
     }
 
     fn report(&self) -> TypeReport {
@@ -529,12 +574,15 @@ impl<A: Hosted> AnyHome for Home<A> {
             panics: read(&counts.panics),
             gave_up: read(&counts.gave_up),
             overflows: read(&counts.overflows),
+            dropped: read(&counts.dropped),
         }
     }
 
     fn close(&self) {
         self.closed.store(true, Ordering::Release);
-        self.heavy.notify_one();
-        self.cells(|_| true).iter().for_each(|cell| cell.close());
+        let mut cells = Vec::new();
+        // Taken out too: a cell holds its home, and the home must not hold the cell for ever.
+        self.shards.iter().for_each(|shard| cells.extend(shard.lock().drain()));
+        cells.iter().for_each(|(_, cell)| cell.close());
     }
 }

@@ -74,6 +74,11 @@ impl<T: Waits> Mailbox<T> {
         next
     }
 
+    /// All that wait.
+    pub(crate) fn drain(&mut self) -> Vec<T> {
+        std::mem::take(&mut self.waiting).into()
+    }
+
     /// How many wait.
     pub(crate) fn len(&self) -> usize {
         self.waiting.len()

@@ -7,14 +7,15 @@
 //! * Invariant: every message that was let in ends in its handler, or in a typed fault for whoever
 //!   waits for its answer.
 //!
-//! The machines are [`mailbox`] and [`restarts`]; [`cell`] is the shell that keeps one actor, [`home`]
-//! that which keeps a type.
+//! The machines are `mailbox`, `life` and [`restarts`]; [`cell`] is the shell that keeps one actor,
+//! [`home`] that which keeps a type.
 
 pub mod arbiters;
 pub mod call;
 pub mod cell;
 pub mod home;
 pub mod id;
+mod life;
 mod mailbox;
 mod reply;
 pub mod restarts;
@@ -87,6 +88,9 @@ pub struct TypeReport {
     pub gave_up: u64,
     /// Messages that a full mailbox refused or dropped, since the start.
     pub overflows: u64,
+    /// Messages that were told, taken, and then dropped: they gave way to others, their actor gave up, or
+    /// the node stopped. Since the start.
+    pub dropped: u64,
 }
 
 /// A home, whatever the type of its actors.
@@ -196,7 +200,22 @@ impl Hosts {
         self.arbiters.times_blocked()
     }
 
-    pub(crate) fn close(&self) {
+    /// Takes in nothing more, and waits (not longer than this) until every instance has gone: what they
+    /// do as they stop is done.
+    pub async fn close(&self, within: Duration) {
+        self.homes.values().for_each(|home| home.close());
+        let gone = async {
+            while self.homes.values().any(|home| home.report().live > 0) {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        if tokio::time::timeout(within, gone).await.is_err() {
+            tracing::warn!("actors are still busy; the node stops without them");
+        }
+    }
+
+    /// Takes in nothing more.
+    pub(crate) fn close_now(&self) {
         self.homes.values().for_each(|home| home.close());
     }
 

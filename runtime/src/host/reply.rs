@@ -140,7 +140,13 @@ impl<F, T> UnderWay<F, T> {
             return Poll::Ready(());
         }
         let scope = self.current.clone().map(Scope::enter);
+        if let Some(current) = &self.current {
+            current.load.gauge().begin(current.work);
+        }
         let polled = catch_unwind(AssertUnwindSafe(|| poll(&mut self.future, task)));
+        if let Some(current) = &self.current {
+            current.load.gauge().end();
+        }
         drop(scope);
         match polled {
             Ok(Poll::Pending) => Poll::Pending,
@@ -150,7 +156,7 @@ impl<F, T> UnderWay<F, T> {
             }
             Err(panic) => {
                 if let Some(current) = &self.current {
-                    let name = current.call.to.to_string();
+                    let name = current.work.message().to_owned();
                     current.call.fail(Fault::ran(FaultKind::Panicked(name)));
                     current.load.panicked();
                 }

@@ -53,6 +53,11 @@ pub(crate) enum Verdict {
 pub(crate) struct Panics(VecDeque<Instant>);
 
 impl Panics {
+    /// Whether none of them counts any more.
+    pub(super) fn are_old(&self, now: Instant, policy: &Restarts) -> bool {
+        self.0.back().is_none_or(|last| now.duration_since(*last) >= policy.within)
+    }
+
     /// One more panic.
     pub(crate) fn panicked(&mut self, now: Instant, policy: &Restarts) -> Verdict {
         while self.0.front().is_some_and(|at| now.duration_since(*at) >= policy.within) {

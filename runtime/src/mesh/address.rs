@@ -393,7 +393,7 @@ fn here<M: Remote>(
     answer: Option<oneshot::Sender<M::Reply>>,
 ) -> Result<(), Fault> {
     let hosts = mesh.hosted();
-    let home = hosts.and_then(|hosts| hosts.home(call.to.kind));
+    let home = hosts.and_then(|hosts| hosts.home(call.to.kind).cloned());
     let home = home.ok_or_else(|| not_hosted(mesh, call.to.kind))?;
     dispatch::epoch_matches(mesh, call.epoch)?;
     let packed = Packed { message, call: Arc::clone(call), answer, work: None };

@@ -47,7 +47,7 @@ pub(super) fn deliver(mesh: &Mesh, incoming: Incoming) {
         let what = FaultKind::NotHosted("the address is not one: TYPE/KEY or TYPE@REGION/KEY".into());
         return incoming.answer.fault(Fault::not_sent(what));
     };
-    let Some(home) = mesh.hosted().and_then(|hosts| hosts.home(target.kind)) else {
+    let Some(home) = mesh.hosted().and_then(|hosts| hosts.home(target.kind).cloned()) else {
         return incoming.answer.fault(not_hosted(mesh, target.kind));
     };
     let Some(audience) = home.audience(&incoming.request.name) else { return incoming.unknown() };

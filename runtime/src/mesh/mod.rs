@@ -16,7 +16,7 @@ mod service;
 pub mod watch;
 
 use std::cell::RefCell;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -105,7 +105,7 @@ struct Inner {
     places: Whereabouts,
     clock: Option<NodeClock>,
     carrier: OnceLock<Carrier>,
-    hosts: OnceLock<Arc<Hosts>>,
+    hosts: OnceLock<Weak<Hosts>>,
     epoch: OnceLock<Epoch>,
     watches: service::Watches,
 }
@@ -156,9 +156,9 @@ impl Mesh {
     }
 
     /// The actor types that this node hosts, and the epoch of their instances.
-    pub fn hosts(&self, hosts: Arc<Hosts>, epoch: Epoch) {
+    pub(crate) fn hosts(&self, hosts: &Arc<Hosts>, epoch: Epoch) {
         assert!(self.inner.epoch.set(epoch).is_ok(), "a mesh is given its hosts once");
-        assert!(self.inner.hosts.set(hosts).is_ok(), "a mesh is given its hosts once");
+        assert!(self.inner.hosts.set(Arc::downgrade(hosts)).is_ok(), "a mesh is given its hosts once");
     }
 
     /// This node; none for a program that only calls.
@@ -219,10 +219,10 @@ impl Mesh {
         MeshAddr::new(ActorId::new(A::TYPE, Some(region.clone()), &key.to_string()), Some(self.clone()))
     }
 
-    /// What the node hosts, if it hosts actors.
+    /// What the node hosts, if it hosts actors and has not stopped.
     #[must_use]
-    pub fn hosted(&self) -> Option<&Arc<Hosts>> {
-        self.inner.hosts.get()
+    pub fn hosted(&self) -> Option<Arc<Hosts>> {
+        self.inner.hosts.get()?.upgrade()
     }
 
     /// The transport, once it is bound, where it is QUIC.

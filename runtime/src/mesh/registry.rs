@@ -151,7 +151,7 @@ impl Registry {
     pub fn manifest(&self) -> Vec<ManifestEntry> {
         let own = self.entries.iter().map(|(name, entry)| (*name, entry.version, entry.fingerprint));
         let hosts = self.mesh.as_ref().and_then(Mesh::hosted);
-        let hosted = hosts.into_iter().flat_map(|hosts| hosts.all()).flat_map(|home| home.messages());
+        let hosted = hosts.iter().flat_map(|hosts| hosts.all()).flat_map(|home| home.messages());
         let all: BTreeMap<_, _> = own.chain(hosted).map(|entry| (entry.0, entry)).collect();
         let entry = |(name, version, fingerprint): (&str, u16, u64)| ManifestEntry {
             name: name.to_owned(),

@@ -132,10 +132,10 @@ impl Mesh {
     }
 
     /// The actor that another node names, and the home of its type here.
-    fn named_here(&self, actor: &str) -> Result<(ActorId, &Arc<dyn AnyHome>), Fault> {
+    fn named_here(&self, actor: &str) -> Result<(ActorId, Arc<dyn AnyHome>), Fault> {
         let wrong = || Fault::not_sent(FaultKind::NotHosted("the address is not one: TYPE/KEY".into()));
         let target = Target::parse(actor).ok_or_else(wrong)?;
-        let home = self.hosted().and_then(|hosts| hosts.home(target.kind));
+        let home = self.hosted().and_then(|hosts| hosts.home(target.kind).cloned());
         let home = home.ok_or_else(|| not_hosted(self, target.kind))?;
         let Whom::One(key) = target.whom else { return Err(wrong()) };
         let region = target.region.map(Region::new).transpose().map_err(|_| wrong())?;

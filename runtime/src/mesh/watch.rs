@@ -52,7 +52,7 @@ impl<A: Addressed> MeshAddr<A> {
         let owner = self.owner_in(&mesh).await?;
         let (told, seen) = mpsc::channel(4);
         if Some(&owner) == mesh.node() {
-            let home = mesh.hosted().and_then(|hosts| hosts.home(A::TYPE));
+            let home = mesh.hosted().and_then(|hosts| hosts.home(A::TYPE).cloned());
             let home = home.ok_or_else(|| not_hosted(&mesh, A::TYPE))?;
             let mut ended = home.watchers().add(self.id()).ok_or_else(too_many)?;
             tokio::spawn(async move {

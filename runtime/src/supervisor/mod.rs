@@ -87,6 +87,7 @@ impl Builder {
 pub struct Supervisor {
     settings: Live,
     mesh: Mesh,
+    hosts: Arc<Hosts>,
     halt: Halt,
     transport: Transport,
     actors: actors::Actors,
@@ -179,7 +180,8 @@ impl Supervisor {
             }
         });
         let arbiters = Arbiters::threads(arbiters(), BLOCKED_AFTER).await?;
-        mesh.hosts(Hosts::start(hosts, &mesh, arbiters)?, Epoch(life.0));
+        let hosts = Hosts::start(hosts, &mesh, arbiters)?;
+        mesh.hosts(&hosts, Epoch(life.0));
         let mut registry = Registry::new(clock.clone(), tokio::runtime::Handle::current(), peer_changed);
         registry.hosting(mesh.clone());
         crate::mesh::serve(&mut registry, &mesh)?;
@@ -232,7 +234,7 @@ impl Supervisor {
             http::serve(listener, Arc::new(report)),
         ];
         tracing::info!(node = %me, quic = %config.node.listen, admin = %config.node.admin, "serving");
-        Ok(Self { settings, mesh, halt, transport, actors, store, tasks, _dir: dir })
+        Ok(Self { settings, mesh, hosts, halt, transport, actors, store, tasks, _dir: dir })
     }
 
     /// Refuses new calls, drains, flushes.
@@ -243,8 +245,9 @@ impl Supervisor {
         let within = self.settings.now().stop_within;
         let orderly = async {
             self.transport.drain(within / 2).await;
+            self.hosts.close(within / 4).await;
             self.transport.close().await;
-            self.close_hosts();
+            self.hosts.stop();
             self.actors.stop();
             self.tasks.iter().for_each(tokio::task::JoinHandle::abort);
             let store = self.store.clone();
@@ -262,15 +265,9 @@ impl Supervisor {
     /// Stops at once: nothing more may be sent or written.
     fn abandon(self) {
         self.tasks.iter().for_each(tokio::task::JoinHandle::abort);
-        self.close_hosts();
+        self.hosts.close_now();
+        self.hosts.stop();
         self.actors.stop();
-    }
-
-    fn close_hosts(&self) {
-        if let Some(hosts) = self.mesh.hosted() {
-            hosts.close();
-            hosts.stop();
-        }
     }
 }
 

@@ -75,7 +75,7 @@ async fn an_arbiter_that_is_blocked_is_reported_by_name() {
     let log = Arc::default();
     let mesh = TestMesh::of(["us"]).host(host(&log)).start().await.expect("starts");
     let at = mesh.at("us").clone();
-    let hosts = Arc::clone(at.hosted().expect("it hosts"));
+    let hosts = at.hosted().expect("it hosts");
     assert_eq!(hosts.blocked(), []);
     let blocks = tokio::spawn(async move { at.actor::<Logger>("a").ask(Block { ms: 1_000 }).await });
     let named = async {
