@@ -7,7 +7,9 @@ use rhumb::prelude::*;
 /// Puts so many of an article into the cart. Answered with all that is in it.
 #[remote(name = "cart.Add", class = "inventory", reply = BTreeMap<String, u32>)]
 pub struct Add {
+    /// Which.
     pub article: String,
+    /// How many more.
     pub quantity: u32,
 }
 

@@ -216,7 +216,7 @@ fn what_the_guide_shows_of_addresses_tells_and_watches_runs() {
         let strict = mesh.at("us-east").actor_in::<Carts>(&eu, "ada");
         let total = strict.ask(add("order-9")).await.expect("answered");
         assert_eq!(total, Ok(Total { articles: 4, weight_grams: 0 }), "order-1 came over");
-        assert_eq!(reprice(mesh.at("us-east"), &ada, &[eu]).await, Ok(1), "one cart is awake there");
+        assert_eq!(reprice(mesh.at("us-east"), &ada, &[eu]).await, Ok(2), "both live in eu-west");
         let watched = tokio::time::timeout(Duration::from_secs(60), until_it_ends(&ada)).await;
         assert!(watched.is_err(), "it lives");
     });

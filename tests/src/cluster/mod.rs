@@ -42,6 +42,17 @@ pub fn program() -> PathBuf {
     program
 }
 
+/// A program of the workspace that lies beside [`program`].
+///
+/// # Panics
+/// When there is none: build the workspace first (`make build`).
+#[must_use]
+pub fn beside(name: &str) -> PathBuf {
+    let path = program().with_file_name(name);
+    assert!(path.is_file(), "there is no {}: build the workspace first (`make build`)", path.display());
+    path
+}
+
 /// What a command printed and how it ended.
 #[derive(Debug)]
 pub struct Ran {
@@ -95,6 +106,7 @@ pub fn spawn(directory: &Path, arguments: &[&str]) -> Child {
 pub struct DevMesh {
     supervisor: Child,
     directory: TempDir,
+    nodes_run: Option<PathBuf>,
     _alone: MutexGuard<'static, ()>,
 }
 
@@ -105,10 +117,23 @@ impl DevMesh {
     /// When it does not become ready.
     #[must_use]
     pub fn start(regions: &str, wan: &str) -> Self {
+        Self::begin(regions, wan, None)
+    }
+
+    /// Starts a mesh whose nodes run this program instead of `rhumb`.
+    ///
+    /// # Panics
+    /// When it does not become ready.
+    #[must_use]
+    pub fn start_with(program: PathBuf, regions: &str, wan: &str) -> Self {
+        Self::begin(regions, wan, Some(program))
+    }
+
+    fn begin(regions: &str, wan: &str, nodes_run: Option<PathBuf>) -> Self {
         let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let supervisor = supervise(directory.path(), regions, wan);
-        let mut mesh = Self { supervisor, directory, _alone: alone };
+        let supervisor = supervise(directory.path(), regions, wan, nodes_run.as_deref());
+        let mut mesh = Self { supervisor, directory, nodes_run, _alone: alone };
         mesh.wait_ready();
         mesh
     }
@@ -123,7 +148,7 @@ impl DevMesh {
         self.end();
         meanwhile(&self.data());
         std::fs::remove_file(self.ready_file()).ok();
-        self.supervisor = supervise(self.directory.path(), regions, wan);
+        self.supervisor = supervise(self.directory.path(), regions, wan, self.nodes_run.as_deref());
         self.wait_ready();
     }
 
@@ -266,10 +291,11 @@ impl Drop for DevMesh {
     }
 }
 
-fn supervise(directory: &Path, regions: &str, wan: &str) -> Child {
+fn supervise(directory: &Path, regions: &str, wan: &str, nodes_run: Option<&Path>) -> Child {
     let log = std::fs::File::create(directory.join("dev.log")).expect("a log");
     Command::new(program())
         .args(["dev", "--regions", regions, "--wan", wan, "--data", "dev", "--ready-file", "ready.json"])
+        .args(nodes_run.iter().flat_map(|program| [Path::new("--program"), program]))
         .current_dir(directory)
         .stdin(Stdio::null())
         .stdout(log.try_clone().expect("a log"))

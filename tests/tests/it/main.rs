@@ -2,7 +2,10 @@
 
 mod cluster;
 mod directions;
+mod documents;
+mod examples;
 mod identity;
+mod library;
 mod readme;
 mod settings;
 mod sim;
