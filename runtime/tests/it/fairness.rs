@@ -98,3 +98,45 @@ async fn an_arbiter_that_is_blocked_is_reported_by_name() {
     tokio::time::timeout(Duration::from_secs(30), over).await.expect("it goes on");
     assert_eq!(hosts.times_blocked(), 1);
 }
+
+#[remote(name = "test.Spawn", class = "control", reply = ())]
+struct Spawn;
+
+/// Spawns something on its own context at each message.
+struct Spawner(Arc<Mutex<Vec<String>>>);
+
+#[remote_actor(name = "test.spawner", class = "control", accepts(Spawn), mailbox = 100_000)]
+impl Actor for Spawner {
+    type Context = Context<Self>;
+}
+
+impl Handler<Spawn> for Spawner {
+    type Result = ();
+
+    fn handle(&mut self, _: Spawn, context: &mut Context<Self>) {
+        self.0.lock().expect("no panic").push("spawner".to_owned());
+        context.spawn(actix::fut::wrap_future(async {}));
+    }
+}
+
+#[test]
+fn a_handler_that_spawns_on_its_context_has_no_larger_budget() {
+    run(async {
+        let log: Arc<Mutex<Vec<String>>> = Arc::default();
+        let of = Arc::clone(&log);
+        let spawners = Host::new(move |_: &_| Spawner(Arc::clone(&of)));
+        let mesh = TestMesh::of(["us"]).host(spawners).host(host(&log)).start().await.expect("starts");
+        let (busy, neighbour) = (mesh.at("us").actor::<Spawner>("a"), mesh.at("us").actor::<Logger>("neighbour"));
+        neighbour.ask(Log).await.expect("it is awake");
+        busy.ask(Spawn).await.expect("it is awake");
+        log.lock().expect("no panic").clear();
+        for _ in 0..10_000 {
+            busy.tell(Spawn).await.expect("there is room");
+        }
+        let already = log.lock().expect("no panic").len();
+        neighbour.ask(Log).await.expect("answered");
+        let log = log.lock().expect("no panic");
+        let before = log.iter().position(|name| name == "neighbour").expect("it ran") - already;
+        assert!(before <= 2 * BUDGET, "{before} of the backlog ran first");
+    });
+}

@@ -161,3 +161,131 @@ fn a_child_that_gives_up_makes_its_parent_and_its_siblings_begin_anew() {
         assert!(matches!(child.ask(Bump).await.expect_err("it rests").kind, FaultKind::Failed(_)));
     });
 }
+
+#[remote(name = "test.Many", class = "control", reply = u32)]
+struct Many {
+    fails_after_ms: u64,
+}
+
+/// Stops as it starts, or panics in its factory, or in what it is asked first.
+struct Stillborn;
+
+#[remote_actor(name = "test.stillborn", class = "control", accepts(Bump))]
+impl Actor for Stillborn {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Context<Self>) {
+        context.stop();
+    }
+}
+
+impl Handler<Bump> for Stillborn {
+    type Result = u32;
+
+    fn handle(&mut self, _: Bump, _: &mut Context<Self>) -> u32 {
+        1
+    }
+}
+
+#[test]
+fn an_actor_that_cannot_start_gives_up_instead_of_starting_for_ever() {
+    run(async {
+        let made: Arc<AtomicU32> = Arc::default();
+        let (counts, panics) = (Arc::clone(&made), Arc::clone(&made));
+        let stops = Host::new(move |_: &_| {
+            counts.fetch_add(1, Ordering::Relaxed);
+            Stillborn
+        });
+        let mesh = TestMesh::of(["us"]).host(stops).start().await.expect("starts");
+        let stillborn = mesh.at("us").actor::<Stillborn>("a");
+        let fault = stillborn.ask(Bump).within(Duration::from_secs(3_600)).await.expect_err("it never runs");
+        assert!(matches!(fault.kind, FaultKind::Failed(_)), "{fault}");
+        assert_eq!(made.swap(0, Ordering::Relaxed), 6, "five restarts, and no more");
+
+        let panicking = Host::new(move |_: &_| -> Stillborn {
+            panics.fetch_add(1, Ordering::Relaxed);
+            panic!("no database")
+        });
+        let mesh = TestMesh::of(["us"]).host(panicking).start().await.expect("starts");
+        let unborn = mesh.at("us").actor::<Stillborn>("a");
+        unborn.tell(Bump).await.expect("its mailbox takes it");
+        let fault = unborn.ask(Bump).within(Duration::from_secs(3_600)).await.expect_err("it never runs");
+        assert!(matches!(fault.kind, FaultKind::Failed(_)), "{fault}");
+        assert_eq!(made.load(Ordering::Relaxed), 6);
+        assert_eq!(mesh.at("us").hosted().expect("it hosts").report()[0].dropped, 1, "the tell is counted");
+    });
+}
+
+/// Answers later, and then panics.
+struct Late {
+    count: u32,
+}
+
+#[remote_actor(name = "test.late", class = "control", accepts(Bump, Many))]
+impl Actor for Late {
+    type Context = Context<Self>;
+}
+
+impl Handler<Bump> for Late {
+    type Result = u32;
+
+    fn handle(&mut self, _: Bump, _: &mut Context<Self>) -> u32 {
+        self.count += 1;
+        self.count
+    }
+}
+
+impl Handler<Many> for Late {
+    type Result = Reply<u32>;
+
+    fn handle(&mut self, many: Many, _: &mut Context<Self>) -> Reply<u32> {
+        Reply::later(async move {
+            tokio::time::sleep(Duration::from_millis(many.fails_after_ms)).await;
+            panic!("as asked")
+        })
+    }
+}
+
+#[test]
+fn what_an_earlier_instance_left_under_way_does_not_break_the_next_one() {
+    run(async {
+        let restarts = Restarts { intensity: 1, ..Restarts::default() };
+        let host = Host::new(|_: &_| Late { count: 0 }).restarts(restarts);
+        let mesh = TestMesh::of(["us"]).host(host).start().await.expect("starts");
+        let late = mesh.at("us").actor::<Late>("a");
+        let asks = (1..=10).map(|n| {
+            let late = late.clone();
+            async move { late.ask(Many { fails_after_ms: 100 * n }).await }
+        });
+        let (all, bumps) = tokio::join!(futures::future::join_all(asks), async {
+            // The first has panicked, the others have not yet.
+            tokio::time::sleep(Duration::from_millis(150)).await;
+            let mut counts = Vec::new();
+            for _ in 0..9 {
+                counts.push(late.ask(Bump).await);
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            counts
+        });
+        assert!(all.iter().all(|ask| matches!(&ask, Err(fault) if matches!(fault.kind, FaultKind::Panicked(_)))));
+        assert_eq!(bumps, (1..=9).map(Ok).collect::<Vec<_>>(), "one restart, and the new one lives on");
+    });
+}
+
+#[test]
+fn poison_between_two_sleeps_still_adds_up() {
+    run(async {
+        let made = Arc::default();
+        let host = host(&made).idle(Duration::from_secs(1));
+        let mesh = TestMesh::of(["us"]).host(host).start().await.expect("starts");
+        let fragile = mesh.at("us").actor::<Fragile>("a");
+        let mut last = None;
+        for _ in 0..6 {
+            last = fragile.ask(Break { later: false }).await.err();
+            tokio::time::sleep(Duration::from_secs(8)).await;
+        }
+        assert!(matches!(last.map(|fault| fault.kind), Some(FaultKind::Panicked(_))));
+        let fault = fragile.ask(Bump).await.expect_err("six panics in a minute");
+        assert!(matches!(fault.kind, FaultKind::Failed(_)), "{fault}");
+    });
+}
