@@ -34,6 +34,13 @@ macro_rules! counters {
             $(pub(crate) $field: Counter,)+
         }
 
+        impl TransportCounts {
+            /// Each count with its name.
+            pub fn named(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$((stringify!($field), self.$field),)+].into_iter()
+            }
+        }
+
         impl Counters {
             pub(crate) fn counts(&self) -> TransportCounts {
                 TransportCounts { $($field: self.$field.0.load(Ordering::Relaxed),)+ }

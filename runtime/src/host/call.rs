@@ -15,6 +15,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use rhumb_actors::remote::Remote;
 use rhumb_core::{DataClass, Epoch, Fault, FaultKind, Guarantee, HybridTime, Principal, Region};
 use rhumb_transport::{Peer, TraceContext};
 use tokio::time::Instant;
@@ -28,7 +29,7 @@ pub const MAX_CHAIN: usize = 32;
 
 /// The call under way. In a handler, [`call`] gives it.
 #[derive(Clone)]
-pub struct Call(pub(crate) Arc<CallState>);
+pub struct Call(Current);
 
 pub(crate) struct CallState {
     pub(crate) mesh: Mesh,
@@ -38,6 +39,7 @@ pub(crate) struct CallState {
     pub(crate) hybrid: HybridTime,
     pub(crate) trace: Option<TraceContext>,
     pub(crate) class: DataClass,
+    pub(crate) answers: Answers,
     pub(crate) required: Guarantee,
     pub(crate) key: Option<String>,
     pub(crate) epoch: Option<Epoch>,
@@ -45,6 +47,24 @@ pub(crate) struct CallState {
     pub(crate) seen: Mutex<Seen>,
     pub(crate) end: OnceLock<Fault>,
     pub(crate) stage: AtomicU8,
+}
+
+/// What binds the class of a call's answer before anything has happened in it.
+#[derive(Debug)]
+pub(crate) struct Answers {
+    /// The class that the message declares for its replies.
+    pub(crate) declared: DataClass,
+    /// The class of the state of the actor that answers, unless the message takes the answer out of it
+    /// by declaring a class of its own for its replies.
+    pub(crate) state: Option<DataClass>,
+}
+
+impl Answers {
+    /// Those of a message to an actor whose state has this class.
+    pub(crate) fn to<M: Remote>(message: &M, state: &DataClass) -> Self {
+        let declared = message.reply_class().unwrap_or(state).clone();
+        Self { declared, state: (!M::DECLARES_REPLY_CLASS).then(|| state.clone()) }
+    }
 }
 
 /// How far a call has come. Whoever moves it out of `Waiting` decides whether its handler runs.
@@ -73,7 +93,7 @@ pub(crate) enum Before {
 
 /// What a call has come across.
 pub(crate) struct Seen {
-    /// Classes of replies that it got, besides its own message's class.
+    /// Classes of replies that it got.
     pub(crate) labels: Vec<DataClass>,
     /// The weakest of what it rests on.
     pub(crate) guarantee: Guarantee,
@@ -114,7 +134,7 @@ thread_local! {
 /// The call that is being handled; none outside of a handler and the future it returned.
 #[must_use]
 pub fn call() -> Option<Call> {
-    current().map(|current| Call(current.call))
+    current().map(Call)
 }
 
 pub(crate) fn current() -> Option<Current> {
@@ -136,8 +156,9 @@ impl Drop for Scope {
     }
 }
 
-/// A future at each poll of which its call is the current one.
-pub(crate) struct Scoped<F> {
+/// A future at each poll of which its call is the current one: see [`Call::scope`].
+#[must_use = "a future runs when it is awaited"]
+pub struct Scoped<F> {
     pub(crate) current: Current,
     pub(crate) future: Pin<Box<F>>,
 }
@@ -155,91 +176,98 @@ impl Call {
     /// The actor that is called.
     #[must_use]
     pub fn actor(&self) -> &ActorId {
-        &self.0.to
+        &self.0.call.to
     }
 
     /// The mesh, as seen from this node.
     #[must_use]
     pub fn mesh(&self) -> &Mesh {
-        &self.0.mesh
+        &self.0.call.mesh
     }
 
     /// Who called over the network, by certificate; none when an actor or program of this node did.
     #[must_use]
     pub fn caller(&self) -> Option<&Principal> {
-        self.0.from.as_ref().map(|peer| &peer.principal)
+        self.0.call.from.as_ref().map(|peer| &peer.principal)
     }
 
     /// The region in which the caller stands.
     #[must_use]
     pub fn caller_region(&self) -> &Region {
-        self.caller().map_or_else(|| self.0.mesh.region(), |principal| &principal.region)
+        self.caller().map_or_else(|| self.0.call.mesh.region(), |principal| &principal.region)
     }
 
     /// How long the caller still waits.
     #[must_use]
     pub fn remaining(&self) -> Duration {
-        self.0.deadline.saturating_duration_since(Instant::now())
+        self.0.call.deadline.saturating_duration_since(Instant::now())
     }
 
     /// The caller's hybrid time.
     #[must_use]
     pub fn hybrid(&self) -> HybridTime {
-        self.0.hybrid
+        self.0.call.hybrid
     }
 
     /// The caller's trace, if it is traced.
     #[must_use]
     pub fn trace(&self) -> Option<TraceContext> {
-        self.0.trace
+        self.0.call.trace
     }
 
     /// The class of the message.
     #[must_use]
     pub fn class(&self) -> &DataClass {
-        &self.0.class
+        &self.0.call.class
     }
 
     /// The guarantee of all that this call rests on so far.
     #[must_use]
     pub fn guarantee(&self) -> Guarantee {
-        self.0.seen.lock().guarantee
+        self.0.call.seen.lock().guarantee
     }
 
     /// The guarantee that the caller requires of the answer.
     #[must_use]
     pub fn required(&self) -> Guarantee {
-        self.0.required
+        self.0.call.required
     }
 
     /// The idempotency key, where the message has one.
     #[must_use]
     pub fn idempotency_key(&self) -> Option<&str> {
-        self.0.key.as_deref()
+        self.0.call.key.as_deref()
     }
 
     /// The epoch that the caller believes in, where it said one.
     #[must_use]
     pub fn epoch(&self) -> Option<Epoch> {
-        self.0.epoch
+        self.0.call.epoch
     }
 
     /// The actors that called one another until this one, outermost first, each as
     /// [`ActorId::shown`] says it.
     #[must_use]
     pub fn chain(&self) -> Vec<String> {
-        self.0.before.names()
+        self.0.call.before.names()
     }
 
     /// Says what the answer rests on: a cached value makes it weaker. It never becomes stronger.
     pub fn rests_on(&self, guarantee: Guarantee) {
-        self.0.met(guarantee);
+        self.0.call.met(guarantee);
     }
 
     /// Answers under another class than the message declares for its replies. It may be stricter than
-    /// what the call has seen, not looser; the gates judge the answer by it.
+    /// that and than what the call has seen, not looser; the gates judge the answer by it.
     pub fn answer_under(&self, class: DataClass) {
-        self.0.seen.lock().reply_class = Some(class);
+        self.0.call.seen.lock().reply_class = Some(class);
+    }
+
+    /// Runs a future within this call: for what a handler gives to `actix::spawn`, `context.spawn` or
+    /// `run_later`, where the call is not the current one. What is asked there has the call's deadline,
+    /// class, trace and chain.
+    pub fn scope<F: Future>(&self, future: F) -> Scoped<F> {
+        Scoped { current: self.0.clone(), future: Box::pin(future) }
     }
 }
 
@@ -252,7 +280,7 @@ impl CallState {
     /// Notes a reply's class.
     pub(crate) fn saw(&self, class: &DataClass) {
         let mut seen = self.seen.lock();
-        if *class != self.class && !class.is_control() && !seen.labels.contains(class) {
+        if !class.is_control() && !seen.labels.contains(class) {
             seen.labels.push(class.clone());
         }
     }
@@ -328,17 +356,17 @@ impl CallState {
     }
 
     /// The class under which the answer goes: what the handler chose, or what the message declares, or
-    /// the strictest that the call has seen on its way.
-    pub(crate) fn answer_class(&self, declared: DataClass) -> Result<DataClass, Fault> {
+    /// the strictest of that, the actor's state and all that the call has seen on its way.
+    pub(crate) fn answer_class(&self) -> Result<DataClass, Fault> {
         let seen = self.seen.lock();
-        let looser = |class: &DataClass| {
-            let loses = |label: &&DataClass| !self.mesh.no_less_strict(class, label);
-            seen.labels.iter().find(loses).cloned()
-        };
-        let wanted = seen.reply_class.as_ref().unwrap_or(&declared);
-        let Some(from) = looser(wanted) else { return Ok(wanted.clone()) };
-        let raised = seen.labels.iter().find(|label| looser(label).is_none() && seen.reply_class.is_none());
-        raised.cloned().ok_or_else(|| Fault::ran(FaultKind::ClassLowered { from, to: wanted.clone() }))
+        let Answers { declared, state } = &self.answers;
+        let binds = || [declared].into_iter().chain(state).chain(&seen.labels);
+        let loses = |class: &DataClass| binds().find(|bound| !self.mesh.no_less_strict(class, bound));
+        let wanted = seen.reply_class.as_ref().unwrap_or(declared);
+        let Some(from) = loses(wanted) else { return Ok(wanted.clone()) };
+        let raised = binds().find(|bound| loses(bound).is_none() && seen.reply_class.is_none());
+        let lowered = || FaultKind::ClassLowered { from: from.clone(), to: wanted.clone() };
+        raised.cloned().ok_or_else(|| Fault::ran(lowered()))
     }
 }
 

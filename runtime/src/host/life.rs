@@ -349,6 +349,8 @@ mod tests {
     fn a_rest_longer_than_time_is_no_panic() {
         let policy = Restarts { intensity: 0, rest: Duration::MAX, ..POLICY };
         let now = Instant::now();
-        assert!(matches!(awake().ended(end(true, false, true, true), now, &policy), Next::Rest(until) if until > now));
+        assert!(
+            matches!(awake().ended(end(true, false, true, true), now, &policy), Next::Rest(until) if until > now)
+        );
     }
 }

@@ -12,6 +12,7 @@ mod ceiling;
 mod certificate;
 mod escrow;
 mod halt;
+mod hosted;
 mod policy;
 mod reload;
 mod remembered;
@@ -223,6 +224,7 @@ impl Supervisor {
             escrow.clone(),
             store.clone(),
             transport.clone(),
+            Arc::clone(&hosts),
             clock.clone(),
         );
         let tasks = vec![

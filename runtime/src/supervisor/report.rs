@@ -1,6 +1,7 @@
 //! What a node tells of itself: readiness, status and metrics, gathered when somebody asks.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -16,7 +17,9 @@ use rhumb_transport::{LinkState, Transport};
 use serde_json::json;
 
 use super::certificate::Own;
+use super::hosted;
 use crate::clock::NodeClock;
+use crate::host::Hosts;
 use crate::http::Subject;
 use crate::settings::{Live, Running};
 
@@ -30,6 +33,7 @@ pub(super) struct Report {
     escrow: EscrowHandle,
     store: HotStore,
     transport: Transport,
+    hosts: Arc<Hosts>,
     clock: NodeClock,
 }
 
@@ -56,9 +60,10 @@ impl Report {
         escrow: EscrowHandle,
         store: HotStore,
         transport: Transport,
+        hosts: Arc<Hosts>,
         clock: NodeClock,
     ) -> Self {
-        Self { settings, own, escrow, store, transport, clock }
+        Self { settings, own, escrow, store, transport, hosts, clock }
     }
 
     fn links(&self, registry: &mut Registry) {
@@ -167,6 +172,8 @@ impl Subject for Report {
         self.links(&mut registry);
         self.storage(&mut registry);
         self.certificate(&mut registry);
+        hosted::metrics(&mut registry, &self.hosts);
+        hosted::dropped(&mut registry, &self.transport);
         let escrow = self.escrow.clone();
         async move {
             let report = escrow.report().await;
@@ -220,10 +227,12 @@ impl Subject for Report {
             "expires_s": left,
         });
         let escrow = self.escrow.clone();
+        let actors = hosted::status(&self.hosts);
         async move {
             let report = escrow.report().await;
             let ready = readiness(report.as_ref());
             json!({
+                "actors": actors,
                 "certificate": certificate,
                 "node": me,
                 "build": env!("CARGO_PKG_VERSION"),

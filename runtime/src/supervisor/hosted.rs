@@ -1,0 +1,106 @@
+//! What a node tells of the actor types that it hosts, and of what its transport dropped.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::{Registry, Unit};
+use rhumb_transport::Transport;
+use serde_json::{Value, json};
+
+use crate::host::{Hosts, TypeReport};
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfType {
+    actor: &'static str,
+}
+
+type Read = fn(&TypeReport) -> u64;
+
+const NOW: [(&str, &str, Read); 2] = [
+    ("rhumb_actors_live", "Actors that are awake", |report| report.live),
+    ("rhumb_actors_waiting", "Messages that wait in mailboxes", |report| report.waiting as u64),
+];
+
+const SO_FAR: [(&str, &str, Read); 6] = [
+    ("rhumb_actors_activations", "Instances made", |report| report.activations),
+    ("rhumb_actors_passivations", "Instances put to sleep", |report| report.passivations),
+    ("rhumb_actors_panics", "Panics of actors", |report| report.panics),
+    ("rhumb_actors_gave_up", "Actors that panicked too often", |report| report.gave_up),
+    ("rhumb_actors_overflows", "Messages that a full mailbox refused or dropped", |report| report.overflows),
+    ("rhumb_actors_dropped_tells", "Messages told, taken and then dropped", |report| report.dropped),
+];
+
+/// The metrics of the hosted types. As many series as types: keys are never a label.
+pub(super) fn metrics(registry: &mut Registry, hosts: &Hosts) {
+    let reports = hosts.report();
+    for (name, help, read) in NOW {
+        let family = Family::<OfType, Gauge>::default();
+        for report in &reports {
+            let value = i64::try_from(read(report)).unwrap_or(i64::MAX);
+            family.get_or_create(&OfType { actor: report.kind }).set(value);
+        }
+        registry.register(name, help, family);
+    }
+    for (name, help, read) in SO_FAR {
+        let family = Family::<OfType, Counter>::default();
+        for report in &reports {
+            family.get_or_create(&OfType { actor: report.kind }).inc_by(read(report));
+        }
+        registry.register(name, help, family);
+    }
+    let bytes = Family::<OfType, Gauge>::default();
+    for report in &reports {
+        let value = i64::try_from(report.bytes).unwrap_or(i64::MAX);
+        bytes.get_or_create(&OfType { actor: report.kind }).set(value);
+    }
+    let help = "What actors that are awake weigh, as far as they say";
+    registry.register_with_unit("rhumb_actors_footprint", help, Unit::Bytes, bytes);
+    let blocked = ConstCounter::new(hosts.times_blocked());
+    registry.register("rhumb_arbiter_blocks", "Times that one message kept an arbiter for too long", blocked);
+}
+
+/// The hosted types, as `/status` shows them.
+pub(super) fn status(hosts: &Hosts) -> Value {
+    let types: Vec<_> = hosts
+        .report()
+        .iter()
+        .map(|report| {
+            json!({
+                "type": report.kind,
+                "live": report.live,
+                "waiting": report.waiting,
+                "panics": report.panics,
+                "gave_up": report.gave_up,
+                "overflows": report.overflows,
+            })
+        })
+        .collect();
+    let blocked: Vec<_> = hosts
+        .blocked()
+        .iter()
+        .map(|blocked| {
+            let lasting_ms = blocked.lasting.as_millis() as u64;
+            json!({ "arbiter": blocked.arbiter, "work": blocked.work, "lasting_ms": lasting_ms })
+        })
+        .collect();
+    json!({ "types": types, "blocked": blocked })
+}
+
+/// What the transport dropped: each is something that nobody else will ever tell.
+pub(super) fn dropped(registry: &mut Registry, transport: &Transport) {
+    let family = Family::<Dropped, Counter>::default();
+    for (what, count) in transport.counts().named() {
+        family.get_or_create(&Dropped { what }).inc_by(count);
+    }
+    registry.register(
+        "rhumb_transport_dropped",
+        "What was dropped without anybody being told, by kind",
+        family,
+    );
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Dropped {
+    what: &'static str,
+}
