@@ -1,5 +1,6 @@
 //! A stranger's crate, outside of this workspace, that depends on the library with the lines that the
-//! documents give: it is made from a clone's `file://` address, built and run.
+//! documents give: it is made from the `file://` address of a clone, built and run. The clone is made of
+//! the files as they are now, so that a change is tested before it is committed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -41,6 +42,38 @@ fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().expect("the repository")
 }
 
+/// A clone of this repository's tracked files as they are now. The same files give the same commit, so
+/// that a second run builds nothing anew.
+fn clone() -> PathBuf {
+    let (from, to) = (repository(), program_folder().join("stranger/origin"));
+    if to.exists() {
+        fs::remove_dir_all(&to).expect("removed");
+    }
+    let listed = git(&from, &["ls-files", "-z"]);
+    for file in listed.split('\0').filter(|file| from.join(file).is_file()) {
+        let copy = to.join(file);
+        fs::create_dir_all(copy.parent().expect("a folder")).expect("a folder");
+        fs::copy(from.join(file), copy).expect("copied");
+    }
+    git(&to, &["init", "--quiet"]);
+    git(&to, &["add", "--all", "--force"]);
+    git(&to, &["commit", "--quiet", "--message", "As it is now"]);
+    to
+}
+
+fn git(dir: &Path, arguments: &[&str]) -> String {
+    let output = Command::new("git")
+        .args(["-c", "user.name=Test", "-c", "user.email=test@example.invalid", "-c", "commit.gpgsign=false"])
+        .args(arguments)
+        .current_dir(dir)
+        .env("GIT_AUTHOR_DATE", "2026-01-01T00:00:00Z")
+        .env("GIT_COMMITTER_DATE", "2026-01-01T00:00:00Z")
+        .output()
+        .expect("git runs");
+    assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text")
+}
+
 /// What the documents say to write for the library without RocksDB, or with it.
 fn dependency(line_has: &str) -> String {
     let guide = fs::read_to_string(repository().join("docs/library.md")).expect("the guide");
@@ -50,7 +83,7 @@ fn dependency(line_has: &str) -> String {
     let line = guide.lines().find(fits).unwrap_or_else(|| panic!("the guide has no line for {line_has}"));
     let (before, rest) = line.split_once("git = \"").expect("a git address");
     let (_, after) = rest.split_once('"').expect("its end");
-    format!("{before}git = \"file://{}\"{after}", repository().display())
+    format!("{before}git = \"file://{}\"{after}", clone().display())
 }
 
 fn cargo() -> Command {
