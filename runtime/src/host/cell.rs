@@ -1,4 +1,4 @@
-//! One actor's place: its mailbox, its [`Life`], and the pump that feeds its instance.
+//! One actor's place: its mailbox, its `Life`, and the pump that feeds its instance.
 //!
 //! * It decides nothing: the mailbox and the life do.
 //! * It never does: run more than [`BUDGET`] messages before the arbiter's other actors have a turn, or

@@ -8,7 +8,7 @@
 //! * Invariant: everything in [`Settings`] is validated; relative paths stand below the folder that the
 //!   settings were read from. No secret is in anything that is printed.
 //!
-//! Every key is declared once, in [`keys`]: its kind, range, meaning and field.
+//! Every key is declared once, in `keys`: its kind, range, meaning and field.
 
 mod check;
 mod draft;
