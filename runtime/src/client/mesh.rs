@@ -124,10 +124,12 @@ impl MeshClient {
         self.nodes.get(node)?.get()?.peer()
     }
 
-    /// Asks a node, until the deadline in the headers.
-    pub(crate) async fn call(&self, node: &NodeId, request: Request) -> Result<Reply, Fault> {
+    /// Asks a node, until the deadline in the headers; in the order of calls with the same `pair`, within
+    /// one connection.
+    pub(crate) async fn call(&self, node: &NodeId, pair: u64, request: Request) -> Result<Reply, Fault> {
         let until = Instant::now() + request.headers.deadline;
-        self.send(node, request, until).await
+        let (client, request) = self.ready(node, request, until).await?;
+        client.ask_in_order(pair, request).await
     }
 
     /// The nodes that it may ask.
@@ -149,7 +151,13 @@ impl MeshClient {
         cell.get_or_try_init(dial).await
     }
 
-    async fn send(&self, node: &NodeId, request: Request, until: Instant) -> Result<Reply, Fault> {
+    /// The connection to a node, and the request with the time that is left then.
+    async fn ready(
+        &self,
+        node: &NodeId,
+        request: Request,
+        until: Instant,
+    ) -> Result<(&Client, Request), Fault> {
         let unreachable = |why: String| Fault::not_sent(FaultKind::Unreachable(format!("{node}: {why}")));
         let address =
             self.directory.address(node).ok_or_else(|| unreachable("its address is not known".into()))?;
@@ -165,7 +173,7 @@ impl MeshClient {
         };
         let headers =
             Headers { deadline: until.saturating_duration_since(Instant::now()), ..request.headers };
-        client.ask(Request { headers, ..request }).await
+        Ok((client, Request { headers, ..request }))
     }
 }
 
@@ -179,7 +187,8 @@ impl Ask for MeshClient {
         let until = Instant::now() + deadline;
         let class = message.class().cloned().unwrap_or_else(DataClass::control);
         let request = Request::ask(M::NAME, class, pack(M::NAME, message)?, Headers::within(deadline));
-        let reply = self.send(node, request, until).await?;
+        let (client, request) = self.ready(node, request, until).await?;
+        let reply = client.ask(request).await?;
         unpack_reply(M::NAME, &reply.body)
     }
 }

@@ -14,7 +14,7 @@ pub const MAX_KEY: usize = 200;
 
 /// Which actor, wherever it may live. As text `cart/42`, or `cart@eu-west/42` for one that lives
 /// strictly in a region. The key of a singleton is empty.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ActorId {
     pub(crate) kind: &'static str,
     pub(crate) region: Option<Region>,
@@ -84,12 +84,34 @@ pub struct Shown {
     pub(crate) tag: u64,
 }
 
+impl Shown {
+    /// What follows from the key, as text.
+    pub(crate) fn tag(&self) -> String {
+        format!("{:016x}", self.tag)
+    }
+
+    /// Reads one: the type, the region if there is one, and the number.
+    pub(crate) fn parse(text: &str) -> Option<(&str, Option<&str>, u64)> {
+        let (head, tag) = text.split_once('#')?;
+        let tag = (tag.len() == 16).then(|| u64::from_str_radix(tag, 16).ok())??;
+        let (kind, region) = head.split_once('@').map_or((head, None), |(kind, region)| (kind, Some(region)));
+        Some((kind, region, tag))
+    }
+}
+
 impl fmt::Display for Shown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.region {
             Some(region) => write!(f, "{}@{region}#{:016x}", self.kind, self.tag),
             None => write!(f, "{}#{:016x}", self.kind, self.tag),
         }
+    }
+}
+
+/// As [`ActorId::shown`]: what is printed for people who look for a fault goes into logs.
+impl fmt::Debug for ActorId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ActorId({})", self.shown())
     }
 }
 
@@ -160,6 +182,9 @@ mod tests {
         assert_eq!(shown("cart", None, "42"), "cart#7c617b2c883ffa3a");
         assert_eq!(shown("cart", Some(eu), "42"), "cart@eu-west#7c617b2c883ffa3a");
         let all = [shown("cart", None, "43"), shown("car", None, "t42"), shown("cart", None, "")];
+        let parsed = Shown::parse("cart@eu-west#00000000000000ff");
+        assert_eq!(parsed, Some(("cart", Some("eu-west"), 255)));
+        assert_eq!(Shown::parse("cart#ff"), None);
         assert!(all.iter().all(|other| *other != shown("cart", None, "42")), "{all:?}");
     }
 

@@ -6,9 +6,9 @@ use std::fmt;
 use parking_lot::Mutex;
 use rhumb_actors::Wire;
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
+use tokio::sync::watch;
 
-use super::id::ActorId;
+use super::id::{ActorId, Shown};
 
 /// How an actor ended for good: what was in memory is lost. Falling asleep is not an end.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, Wire)]
@@ -35,42 +35,52 @@ impl fmt::Display for Ended {
     }
 }
 
-/// How many may watch the actors of one type on one node.
+/// How many may watch one actor, and how many actors of one type on one node may be watched.
 const MAX_WATCHERS: usize = 65_536;
 
-/// The watchers of one type's actors. Each wants one word, so a channel has one place.
+/// What a watcher waits for. It stays there once it has come.
+pub(crate) type End = watch::Receiver<Option<Ended>>;
+
+/// The watchers of one type's actors.
 #[derive(Debug, Default)]
 pub(crate) struct Watchers {
-    of: Mutex<HashMap<ActorId, Vec<mpsc::Sender<Ended>>>>,
+    of: Mutex<HashMap<Shown, watch::Sender<Option<Ended>>>>,
 }
 
 impl Watchers {
     /// Adds one; `None` if there are too many.
-    pub(crate) fn add(&self, id: &ActorId) -> Option<mpsc::Receiver<Ended>> {
-        let (sender, receiver) = mpsc::channel(1);
+    pub(crate) fn add(&self, actor: &Shown) -> Option<End> {
         let mut of = self.of.lock();
-        if of.len() >= MAX_WATCHERS {
-            of.retain(|_, watchers| {
-                watchers.retain(|watcher| !watcher.is_closed());
-                !watchers.is_empty()
-            });
+        if let Some(watched) = of.get(actor) {
+            return (watched.receiver_count() < MAX_WATCHERS).then(|| watched.subscribe());
         }
-        let all = of.len();
-        let watchers = of.entry(id.clone()).or_default();
-        watchers.retain(|watcher| !watcher.is_closed());
-        if all.max(watchers.len()) >= MAX_WATCHERS {
+        if of.len() >= MAX_WATCHERS {
+            of.retain(|_, watched| watched.receiver_count() > 0);
+        }
+        if of.len() >= MAX_WATCHERS {
             return None;
         }
-        watchers.push(sender);
+        let (sender, receiver) = watch::channel(None);
+        of.insert(actor.clone(), sender);
         Some(receiver)
     }
 
     /// Tells those who watch an actor that it ended.
     pub(crate) fn ended(&self, id: &ActorId, how: &Ended) {
-        let watchers = self.of.lock().remove(id).unwrap_or_default();
-        for watcher in watchers {
-            // The one place of its channel is free: it was never used. Or nobody is there any more.
-            watcher.try_send(how.clone()).ok();
+        let mut of = self.of.lock();
+        if of.is_empty() {
+            return;
         }
+        if let Some(watched) = of.remove(&id.shown()) {
+            watched.send_replace(Some(how.clone()));
+        }
+    }
+}
+
+/// Waits for the end. Who told the watchers is gone without it when the node stops.
+pub(crate) async fn end(mut watched: End) -> Ended {
+    match watched.wait_for(Option::is_some).await {
+        Ok(ended) => ended.clone().unwrap_or(Ended::Unknown),
+        Err(_) => Ended::NodeRestarted,
     }
 }

@@ -17,13 +17,17 @@ use rhumb_transport::{Answer, Kind, Peer, Reply, Request};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use super::address::{class_of, not_hosted};
+use super::address::class_of;
+use super::asking::not_hosted;
 use super::body::{pack, unpack, unpack_reply};
 use super::{Mesh, Whereabouts};
-use crate::host::call::{Before, CallState, MAX_CHAIN, Seen, Stage};
+use crate::host::call::{Answers, Before, CallState, MAX_CHAIN, Seen, Stage};
 use crate::host::cell::Packed;
 use crate::host::home::Home;
 use crate::host::id::{ActorId, Target, Whom};
+
+/// Bytes that the name of a caller may have.
+const MAX_CALLER: usize = 256;
 
 /// A message that arrived, and who waits for its answer.
 pub(crate) struct Incoming {
@@ -55,7 +59,10 @@ pub(super) fn deliver(mesh: &Mesh, incoming: Incoming) {
         return incoming.answer.fault(fault);
     }
     match target.whom {
-        Whom::All => home.remote_all(incoming),
+        Whom::All => match welcome(Audience::Nodes, incoming.from.as_deref(), "a broadcast") {
+            Ok(()) => home.remote_all(incoming),
+            Err(fault) => incoming.answer.fault(fault),
+        },
         Whom::One(key) => match target.region.map(Region::new).transpose() {
             Ok(region) => home.remote(ActorId::new(home.kind(), region, key), incoming),
             Err(error) => {
@@ -99,12 +106,11 @@ where
 {
     let Incoming { from, request, answer } = incoming;
     let kind = request.kind;
-    let opened = owned::<A>(&home.mesh, &id).and_then(|()| open::<M>(&home.mesh, id, from, request));
+    let opened = owned::<A>(&home.mesh, &id).and_then(|()| open::<A, M>(&home.mesh, id, from, request));
     let (message, call) = match opened {
         Ok(opened) => opened,
         Err(fault) => return answer.fault(fault),
     };
-    let declared = message.reply_class().cloned().unwrap_or_else(DataClass::control);
     if kind != Kind::Ask {
         let taken = home.put(message, &call, None);
         return match taken {
@@ -115,7 +121,7 @@ where
     let (sender, answered) = oneshot::channel();
     match home.put(message, &call, Some(sender)) {
         Ok(()) => {
-            tokio::spawn(answer_later::<M>(call, declared, answered, answer));
+            tokio::spawn(answer_later::<M>(call, answered, answer));
         }
         Err(fault) => answer.fault(fault),
     }
@@ -124,7 +130,6 @@ where
 /// Waits for the handler, and no longer than the caller does.
 async fn answer_later<M: Remote>(
     call: Arc<CallState>,
-    declared: DataClass,
     answered: oneshot::Receiver<M::Reply>,
     answer: Answer,
 ) {
@@ -137,7 +142,7 @@ async fn answer_later<M: Remote>(
         }
     };
     let replied = match outcome {
-        Ok(Ok(reply)) => replied::<M>(&call, declared, &reply),
+        Ok(Ok(reply)) => replied::<M>(&call, &reply),
         Ok(Err(_)) => Err(call.why(M::NAME)),
         Err(_) => Err(call.deadline_passed(M::NAME)),
     };
@@ -147,8 +152,8 @@ async fn answer_later<M: Remote>(
     }
 }
 
-fn replied<M: Remote>(call: &CallState, declared: DataClass, reply: &M::Reply) -> Result<Reply, Fault> {
-    let class = call.answer_class(declared)?;
+fn replied<M: Remote>(call: &CallState, reply: &M::Reply) -> Result<Reply, Fault> {
+    let class = call.answer_class()?;
     let body = pack(M::NAME, reply).map_err(|fault| Fault::ran(fault.kind))?;
     let (hybrid, guarantee) = (call.mesh.hybrid(), call.seen.lock().guarantee);
     Ok(Reply { class, body, hybrid, guarantee, trace: call.trace })
@@ -161,21 +166,32 @@ where
     M: Remote,
 {
     let Incoming { from, request, answer } = incoming;
-    let (mut taken, mut refused) = (0_u64, 0_u64);
+    let (mut taken, mut refused, mut why) = (0_u64, 0_u64, None);
     for cell in home.awake() {
         // Each gets a message of its own out of the same bytes.
-        let outcome = open::<M>(&home.mesh, cell.id.clone(), from.clone(), request.clone())
+        let outcome = open::<A, M>(&home.mesh, cell.id.clone(), from.clone(), request.clone())
             .and_then(|(message, call)| home.put(message, &call, None));
         match outcome {
             Ok(()) => taken += 1,
-            Err(fault) if matches!(fault.kind, FaultKind::Full(_) | FaultKind::Failed(_)) => refused += 1,
-            Err(fault) => return answer.fault(fault),
+            Err(fault) => {
+                refused += 1;
+                why = (!of_one_actor(&fault)).then_some(fault).or(why);
+            }
         }
+    }
+    // Nobody took it, and not for a reason of an actor's own: it is the message's.
+    if let (0, Some(fault)) = (taken, why) {
+        return answer.fault(fault);
     }
     match pack(M::NAME, &(taken, refused)) {
         Ok(body) => answer.reply(Reply { body, ..empty_reply(&home.mesh) }),
         Err(fault) => answer.fault(fault),
     }
+}
+
+/// Whether a message is refused for the sake of one actor, and not of the message.
+fn of_one_actor(fault: &Fault) -> bool {
+    matches!(fault.kind, FaultKind::Full(_) | FaultKind::Failed(_) | FaultKind::Cycle(_))
 }
 
 /// This node's own part of a broadcast.
@@ -205,7 +221,7 @@ impl<A: Hosted> Home<A> {
 fn owned<A: Hosted>(mesh: &Mesh, id: &ActorId) -> Result<(), Fault> {
     id.check()?;
     let Whereabouts::Known(places) = &mesh.inner.places else { return Err(not_hosted(mesh, id.kind)) };
-    let owner = places.owner(id, &class_of::<A>()?)?;
+    let owner = places.owner(&id.shown(), &class_of::<A>()?)?;
     if Some(owner) == mesh.node() {
         return Ok(());
     }
@@ -214,7 +230,7 @@ fn owned<A: Hosted>(mesh: &Mesh, id: &ActorId) -> Result<(), Fault> {
 }
 
 /// The message of a request, and the call in which it runs.
-fn open<M: Remote>(
+fn open<A: Hosted, M: Remote>(
     mesh: &Mesh,
     to: ActorId,
     from: Option<Arc<Peer>>,
@@ -223,10 +239,12 @@ fn open<M: Remote>(
     let Request { name, class, body, headers, .. } = request;
     let message: M = mesh.decoding(|| unpack(&name, &body)).map_err(Fault::not_sent)?;
     // The gates judged the envelope: what is in it must be of that class.
-    let own = message.class().cloned().unwrap_or_else(DataClass::control);
-    if own != class {
-        return Err(Fault::not_sent(FaultKind::ClassLowered { from: own, to: class }));
+    let state = class_of::<A>()?;
+    let own = message.class().unwrap_or(&state);
+    if *own != class {
+        return Err(Fault::not_sent(FaultKind::ClassLowered { from: own.clone(), to: class }));
     }
+    let chain = callers(from.as_deref(), headers.chain)?;
     epoch_matches(mesh, headers.epoch)?;
     let call = CallState {
         mesh: mesh.clone(),
@@ -236,18 +254,31 @@ fn open<M: Remote>(
         hybrid: headers.hybrid,
         trace: headers.trace,
         class,
+        answers: Answers::to(&message, &state),
         required: headers.required,
         key: headers.idempotency_key,
         epoch: headers.epoch,
-        before: if headers.chain.is_empty() { Before::Nobody } else { Before::Elsewhere(headers.chain) },
+        before: if chain.is_empty() { Before::Nobody } else { Before::Elsewhere(chain) },
         seen: Mutex::new(Seen { guarantee: headers.guarantee, ..Seen::default() }),
         end: OnceLock::new(),
         stage: AtomicU8::new(Stage::Waiting as u8),
     };
-    if call.cycles() || call.before.len() >= MAX_CHAIN {
+    if call.cycles() {
         return Err(Fault::not_sent(FaultKind::Cycle(call.to.shown().to_string())));
     }
     Ok((message, Arc::new(call)))
+}
+
+/// The callers so far, as a node says them. A program that only calls is nobody's actor.
+fn callers(from: Option<&Peer>, chain: Vec<String>) -> Result<Vec<String>, Fault> {
+    if from.is_some_and(|from| from.principal.role != Role::Node) {
+        return Ok(Vec::new());
+    }
+    if chain.len() < MAX_CHAIN && chain.iter().all(|caller| caller.len() <= MAX_CALLER) {
+        return Ok(chain);
+    }
+    let why = format!("a chain of fewer than {MAX_CHAIN} callers of at most {MAX_CALLER} bytes each");
+    Err(Fault::not_sent(FaultKind::Cycle(why)))
 }
 
 fn empty_reply(mesh: &Mesh) -> Reply {

@@ -7,7 +7,9 @@
 //! * Invariant: every call ends with the reply or a typed fault.
 
 pub mod address;
+mod asking;
 pub(crate) mod body;
+mod broadcast;
 pub(crate) mod dispatch;
 mod place;
 pub mod recipient;
@@ -36,7 +38,8 @@ use crate::clock::NodeClock;
 use crate::host::id::ActorId;
 use crate::host::{Call, Hosts};
 
-pub use address::{Ask, Broadcast, MeshAddr, Tell};
+pub use address::{Ask, MeshAddr, Tell};
+pub use broadcast::Broadcast;
 pub(crate) use service::serve;
 pub use watch::{Seen, Watch};
 
@@ -59,7 +62,7 @@ impl Carrier {
             Self::Quic(transport) => transport.ask(to, pair, request).await,
             Self::InProcess(port) => port.ask(to, pair, request).await,
             Self::InProcessClient(port) => port.ask_in_order(to, pair, request).await,
-            Self::Client(client) => client.call(to, request).await,
+            Self::Client(client) => client.call(to, pair, request).await,
         }
     }
 
@@ -239,7 +242,7 @@ impl Mesh {
     ///
     /// # Errors
     /// A typed fault that says whether the handler may have run.
-    pub async fn ask_node<M: Remote>(
+    pub(crate) async fn ask_node<M: Remote>(
         &self,
         to: &NodeId,
         message: &M,
@@ -257,7 +260,7 @@ impl Mesh {
     ///
     /// # Errors
     /// A typed fault: it was not sent.
-    pub fn tell_node<M: Wire + Serialize>(
+    pub(crate) fn tell_node<M: Wire + Serialize>(
         &self,
         to: &NodeId,
         name: &'static str,
@@ -278,8 +281,8 @@ impl Mesh {
     async fn owner(&self, class: &DataClass, id: &ActorId) -> Result<NodeId, Fault> {
         id.check()?;
         match &self.inner.places {
-            Whereabouts::Known(places) => places.owner(id, class).cloned(),
-            Whereabouts::Asked(_) => self.locate(class, id).await,
+            Whereabouts::Known(places) => places.owner(&id.shown(), class).cloned(),
+            Whereabouts::Asked(_) => self.locate(class, &id.shown()).await,
         }
     }
 
@@ -323,10 +326,15 @@ impl Mesh {
 
     /// Decodes with this as the mesh of the addresses in the message.
     fn decoding<T>(&self, decode: impl FnOnce() -> T) -> T {
-        let before = DECODING.replace(Some(self.clone()));
-        let decoded = decode();
-        DECODING.set(before);
-        decoded
+        // A panic of what decodes ends it too.
+        struct Ends(Option<Mesh>);
+        impl Drop for Ends {
+            fn drop(&mut self) {
+                DECODING.set(self.0.take());
+            }
+        }
+        let _ends = Ends(DECODING.replace(Some(self.clone())));
+        decode()
     }
 
     /// The mesh in which this thread decodes a message or handles a call.

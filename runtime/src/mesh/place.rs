@@ -13,7 +13,7 @@ use rhumb_core::{DataClass, Fault, FaultKind, NodeId};
 use rhumb_topology::policy::{PolicySnapshot, Use};
 use rhumb_topology::{Founding, owner_among};
 
-use crate::host::id::ActorId;
+use crate::host::id::Shown;
 
 /// What the owner is a function of, besides the name.
 pub(crate) struct Places {
@@ -22,11 +22,12 @@ pub(crate) struct Places {
 }
 
 impl Places {
-    /// The owner of an actor.
+    /// The owner of an actor, which follows from its name as it is shown: whoever asks for it need not
+    /// say the key.
     ///
     /// # Errors
     /// No node may hold it: the policy's reason.
-    pub(crate) fn owner(&self, id: &ActorId, class: &DataClass) -> Result<&NodeId, Fault> {
+    pub(crate) fn owner(&self, id: &Shown, class: &DataClass) -> Result<&NodeId, Fault> {
         let (policy, region) = (self.policy.load(), id.region.as_ref());
         let nodes = self.founding.nodes().iter().filter(|node| region.is_none_or(|r| *r == node.region));
         let mut why = None;
@@ -34,7 +35,7 @@ impl Places {
             let permitted = policy.permits(&node.region, Use::Hold, class);
             permitted.map_err(|reason| why = Some(reason)).is_ok()
         });
-        let owner = owner_among(allowed, &kind(id), &id.key);
+        let owner = owner_among(allowed, &kind(id), &id.tag());
         owner.ok_or_else(|| {
             let place = region.map_or_else(|| "the mesh".to_owned(), |region| format!("region {region}"));
             let why = why.unwrap_or_else(|| "there is none".to_owned());
@@ -45,7 +46,7 @@ impl Places {
 }
 
 /// Actors have names of their own: a pool and an actor of one name need not live together.
-fn kind(id: &ActorId) -> String {
+fn kind(id: &Shown) -> String {
     format!("actor:{}", id.kind)
 }
 
@@ -56,6 +57,7 @@ mod tests {
     use rhumb_core::Region;
 
     use super::*;
+    use crate::host::id::ActorId;
 
     fn places(policy: &str) -> Places {
         let nodes = ["us-east/n1", "us-east/n2", "eu-west/n1", "ap-south/n1"];
@@ -84,7 +86,8 @@ mod tests {
     fn owner(region: Option<&str>, key: &str, class: &str) -> Result<String, String> {
         let region = region.map(|region| Region::new(region).expect("valid"));
         let class = DataClass::new(class).expect("valid");
-        let owner = places(POLICY).owner(&ActorId::new("cart", region, key), &class).map(ToString::to_string);
+        let owner =
+            places(POLICY).owner(&ActorId::new("cart", region, key).shown(), &class).map(ToString::to_string);
         owner.map_err(|fault| fault.kind.to_string())
     }
 

@@ -2,29 +2,29 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use rhumb_actors::remote::Remote;
 use rhumb_actors::{Wire, remote};
-use rhumb_core::{DataClass, Delivery, Fault, FaultKind, NodeId, Region};
+use rhumb_core::{DataClass, Delivery, Fault, FaultKind, NodeId, Principal, Region, Role};
+use rhumb_topology::policy::Use;
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::address::not_hosted;
+use super::asking::{not_hosted, same_class};
 use super::registry::{Call, Registry, ServedTwice};
 use super::watch::too_many;
 use super::{Mesh, Whereabouts};
 use crate::host::AnyHome;
-use crate::host::id::{ActorId, Target, Whom};
-use crate::host::watch::Ended;
+use crate::host::id::Shown;
+use crate::host::watch::{End, Ended, end};
 
 /// How long the end of a watched actor is kept for a watcher who does not ask.
 const KEPT: Duration = Duration::from_secs(600);
-/// How many watches of other nodes may be kept.
+/// How many watches of others may be kept, and of one of them.
 const MAX_KEPT: usize = 65_536;
+const MAX_KEPT_OF_ONE: usize = 8_192;
 
 /// Has this actor ended? Answers when it does, or after the time given.
 #[remote(
@@ -36,12 +36,15 @@ const MAX_KEPT: usize = 65_536;
     crate = rhumb_actors
 )]
 pub(super) struct WatchActor {
-    /// The actor's name.
+    /// The actor, as [`Shown`].
     pub(super) actor: String,
-    /// The watch, the same in every question of it.
+    /// The watch, the same in every question of it and drawn at random: a watcher that restarts does
+    /// not find the watches of its former life.
     pub(super) number: u64,
-    /// The epoch in which the watch began.
+    /// The epoch in which the watch began; none in its first question.
     pub(super) epoch: Option<u64>,
+    /// It is the last question.
+    pub(super) over: bool,
     /// How long to wait for the end.
     pub(super) wait_ms: u64,
 }
@@ -59,32 +62,63 @@ pub(super) struct Watched {
 /// Which node owns this actor?
 #[remote(name = "mesh.Locate", class = "control", reply = NodeId, idempotent, deadline = "2s", crate = rhumb_actors)]
 pub(super) struct Locate {
-    /// The actor's name.
+    /// The actor, as [`Shown`]: whoever is asked need not learn the key.
     actor: String,
     /// The class of the state of its type.
     class: DataClass,
 }
 
-/// Watches of other nodes' watchers, between their questions.
+/// Watches of others, between their questions and during them: a question that nobody waits for any more
+/// takes nothing with it.
 #[derive(Default)]
 pub(super) struct Watches {
-    numbers: AtomicU64,
-    kept: Mutex<HashMap<(String, u64), Kept>>,
+    kept: Mutex<HashMap<Principal, HashMap<(Shown, u64), Kept>>>,
 }
 
 struct Kept {
-    ended: mpsc::Receiver<Ended>,
+    ended: End,
     asked: Instant,
 }
 
-impl Mesh {
-    /// A number for a new watch.
-    pub(super) fn watch_number(&self) -> u64 {
-        self.inner.watches.numbers.fetch_add(1, Ordering::Relaxed)
+impl Watches {
+    /// Keeps a new watch; false if there are too many.
+    fn begin(&self, watcher: &Principal, key: (Shown, u64), ended: End) -> bool {
+        let now = Instant::now();
+        let mut all = self.kept.lock();
+        let of_one = all.get(watcher).map_or(0, HashMap::len);
+        if of_one >= MAX_KEPT_OF_ONE || all.values().map(HashMap::len).sum::<usize>() >= MAX_KEPT {
+            all.retain(|_, kept| {
+                kept.retain(|_, kept| now.duration_since(kept.asked) < KEPT);
+                !kept.is_empty()
+            });
+        }
+        let room = all.values().map(HashMap::len).sum::<usize>() < MAX_KEPT;
+        let of_one = all.entry(watcher.clone()).or_default();
+        let room = room && of_one.len() < MAX_KEPT_OF_ONE;
+        if room {
+            of_one.insert(key, Kept { ended, asked: now });
+        }
+        room
     }
 
+    /// A watch that goes on.
+    fn goes_on(&self, watcher: &Principal, key: &(Shown, u64)) -> Option<End> {
+        let mut all = self.kept.lock();
+        let kept = all.get_mut(watcher)?.get_mut(key)?;
+        kept.asked = Instant::now();
+        Some(kept.ended.clone())
+    }
+
+    fn over(&self, watcher: &Principal, key: &(Shown, u64)) {
+        if let Some(kept) = self.kept.lock().get_mut(watcher) {
+            kept.remove(key);
+        }
+    }
+}
+
+impl Mesh {
     /// Asks one node after the other where an actor lives.
-    pub(super) async fn locate(&self, class: &DataClass, id: &ActorId) -> Result<NodeId, Fault> {
+    pub(super) async fn locate(&self, class: &DataClass, id: &Shown) -> Result<NodeId, Fault> {
         let question = Locate { actor: id.to_string(), class: class.clone() };
         let mut last = Fault::not_sent(FaultKind::Unreachable("there is no node to ask".into()));
         for node in self.all_nodes() {
@@ -98,69 +132,65 @@ impl Mesh {
     }
 
     fn located(&self, question: &Locate) -> Result<NodeId, Fault> {
-        let (id, _) = self.named_here(&question.actor)?;
+        let (id, home) = self.shown_here(&question.actor)?;
+        same_class(home.kind(), home.class(), question.class.as_str())?;
         match &self.inner.places {
             Whereabouts::Known(places) => places.owner(&id, &question.class).cloned(),
-            Whereabouts::Asked(_) => Err(not_hosted(self, id.kind())),
+            Whereabouts::Asked(_) => Err(not_hosted(self, id.kind)),
         }
     }
 
-    async fn watched(self, watcher: String, question: WatchActor) -> Result<Watched, Fault> {
+    async fn watched(self, watcher: Principal, question: WatchActor) -> Result<Watched, Fault> {
         let epoch = self.epoch().0;
-        if question.epoch.is_some_and(|begun| begun != epoch) {
-            return Ok(Watched { epoch, ended: Some(Ended::NodeRestarted) });
+        let (id, home) = self.shown_here(&question.actor)?;
+        let (key, watches) = ((id, question.number), &self.inner.watches);
+        if question.over {
+            watches.over(&watcher, &key);
+            return Ok(Watched { epoch, ended: None });
         }
-        let key = (watcher, question.number);
-        let kept = self.inner.watches.kept.lock().remove(&key);
-        let mut ended = match (kept, question.epoch) {
-            (Some(kept), _) => kept.ended,
-            (None, Some(_)) => return Ok(Watched { epoch, ended: Some(Ended::Unknown) }),
-            (None, None) => self.begin(&question.actor)?,
+        let watched = match question.epoch {
+            Some(begun) if begun != epoch => {
+                return Ok(Watched { epoch, ended: Some(Ended::NodeRestarted) });
+            }
+            Some(_) => match watches.goes_on(&watcher, &key) {
+                Some(watched) => watched,
+                None => return Ok(Watched { epoch, ended: Some(Ended::Unknown) }),
+            },
+            None => {
+                self.may_watch(&watcher, &home)?;
+                let watched = home.watchers().add(&key.0).ok_or_else(too_many)?;
+                if !watches.begin(&watcher, key, watched.clone()) {
+                    return Err(too_many());
+                }
+                watched
+            }
         };
         let wait = Duration::from_millis(question.wait_ms).min(Duration::from_secs(60));
-        let outcome = tokio::time::timeout(wait, ended.recv()).await;
-        let how = outcome.ok().map(|how| how.unwrap_or(Ended::Unknown));
-        // The answer may be lost on its way: the end is kept until the watcher has no question more.
-        let kept = how.clone().map_or(ended, already);
-        self.keep(key, kept)?;
-        Ok(Watched { epoch, ended: how })
+        Ok(Watched { epoch, ended: tokio::time::timeout(wait, end(watched)).await.ok() })
     }
 
-    fn begin(&self, actor: &str) -> Result<mpsc::Receiver<Ended>, Fault> {
-        let (id, home) = self.named_here(actor)?;
-        home.watchers().add(&id).ok_or_else(too_many)
-    }
-
-    /// The actor that another node names, and the home of its type here.
-    fn named_here(&self, actor: &str) -> Result<(ActorId, Arc<dyn AnyHome>), Fault> {
-        let wrong = || Fault::not_sent(FaultKind::NotHosted("the address is not one: TYPE/KEY".into()));
-        let target = Target::parse(actor).ok_or_else(wrong)?;
-        let home = self.hosted().and_then(|hosts| hosts.home(target.kind).cloned());
-        let home = home.ok_or_else(|| not_hosted(self, target.kind))?;
-        let Whom::One(key) = target.whom else { return Err(wrong()) };
-        let region = target.region.map(Region::new).transpose().map_err(|_| wrong())?;
-        Ok((ActorId::new(home.kind(), region, key), home))
-    }
-
-    fn keep(&self, key: (String, u64), ended: mpsc::Receiver<Ended>) -> Result<(), Fault> {
-        let now = Instant::now();
-        let mut kept = self.inner.watches.kept.lock();
-        if kept.len() >= MAX_KEPT {
-            kept.retain(|_, kept| now.duration_since(kept.asked) < KEPT);
+    /// Whether a program may know of an actor's end: where its region may see the actor's state.
+    fn may_watch(&self, watcher: &Principal, home: &Arc<dyn AnyHome>) -> Result<(), Fault> {
+        if watcher.role == Role::Node {
+            return Ok(());
         }
-        if kept.len() >= MAX_KEPT {
-            return Err(too_many());
-        }
-        kept.insert(key, Kept { ended, asked: now });
-        Ok(())
+        let refused = |why| Fault::not_sent(FaultKind::Unauthorized(why));
+        let class = DataClass::new(home.class()).map_err(|error| refused(error.to_string()))?;
+        let Whereabouts::Known(places) = &self.inner.places else { return Ok(()) };
+        let policy = places.policy.load();
+        let may = |usage| policy.permits(&watcher.region, usage, &class);
+        may(Use::Hold).or_else(|_| may(Use::Read)).map_err(refused)
     }
-}
 
-/// A channel in which the end is.
-fn already(how: Ended) -> mpsc::Receiver<Ended> {
-    let (sender, receiver) = mpsc::channel(1);
-    sender.try_send(how).expect("its one place is free");
-    receiver
+    /// The actor that somebody else names, and the home of its type here.
+    fn shown_here(&self, actor: &str) -> Result<(Shown, Arc<dyn AnyHome>), Fault> {
+        let wrong = || Fault::not_sent(FaultKind::NotHosted("the actor is not one: TYPE#NUMBER".into()));
+        let (kind, region, tag) = Shown::parse(actor).ok_or_else(wrong)?;
+        let home = self.hosted().and_then(|hosts| hosts.home(kind).cloned());
+        let home = home.ok_or_else(|| not_hosted(self, kind))?;
+        let region = region.map(Region::new).transpose().map_err(|_| wrong())?;
+        Ok((Shown { kind: home.kind(), region, tag }, home))
+    }
 }
 
 /// Serves the mesh's own messages on a node.
@@ -175,8 +205,40 @@ pub(crate) fn serve(registry: &mut Registry, mesh: &Mesh) -> Result<(), ServedTw
     })?;
     let mesh = mesh.clone();
     registry.serve(move |call: Call<WatchActor>| {
-        let watcher = call.from.principal.to_string();
+        let watcher = call.from.principal.clone();
         let watched = mesh.clone().watched(watcher, call.message);
         async move { Ok((watched.await?, DataClass::control())) }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::host::id::ActorId;
+
+    #[test]
+    fn a_watcher_keeps_so_many_and_no_more_and_none_of_anothers_room() {
+        let (watches, (told, ended)) = (Watches::default(), watch::channel(None));
+        let watcher = |name: &str| Principal {
+            role: Role::Client,
+            region: "eu".parse().expect("a region"),
+            name: name.to_owned(),
+        };
+        let actor = ActorId::new("cart", None, "42").shown();
+        let (greedy, other) = (watcher("greedy"), watcher("other"));
+        for number in 0..MAX_KEPT_OF_ONE as u64 {
+            assert!(watches.begin(&greedy, (actor.clone(), number), ended.clone()));
+        }
+        assert!(!watches.begin(&greedy, (actor.clone(), u64::MAX), ended.clone()));
+        assert!(watches.begin(&other, (actor.clone(), 1), ended.clone()));
+        watches.over(&greedy, &(actor.clone(), 7));
+        assert!(watches.begin(&greedy, (actor.clone(), u64::MAX), ended));
+        told.send_replace(Some(Ended::Stopped));
+        let kept = watches.goes_on(&other, &(actor.clone(), 1)).expect("kept");
+        assert_eq!(*kept.borrow(), Some(Ended::Stopped), "an end stays until the watch is over");
+        let others = ActorId::new("cart", None, "43").shown();
+        assert!(watches.goes_on(&other, &(others, 1)).is_none(), "a number is of one actor");
+    }
 }

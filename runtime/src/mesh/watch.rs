@@ -1,16 +1,17 @@
 //! Watching an actor: told when it ends, and told apart from that when nobody can say.
 
+use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use rhumb_actors::remote::Addressed;
 use rhumb_core::{DataClass, Fault, FaultKind, NodeId};
 use tokio::sync::mpsc;
 
-use super::address::not_hosted;
+use super::asking::not_hosted;
 use super::service::{WatchActor, Watched};
 use super::{Mesh, MeshAddr};
-use crate::host::id::ActorId;
-use crate::host::watch::Ended;
+use crate::host::id::Shown;
+use crate::host::watch::{Ended, end};
 
 /// How long one question to the actor's node waits for the end.
 const ROUND: Duration = Duration::from_secs(20);
@@ -54,27 +55,34 @@ impl<A: Addressed> MeshAddr<A> {
         if Some(&owner) == mesh.node() {
             let home = mesh.hosted().and_then(|hosts| hosts.home(A::TYPE).cloned());
             let home = home.ok_or_else(|| not_hosted(&mesh, A::TYPE))?;
-            let mut ended = home.watchers().add(self.id()).ok_or_else(too_many)?;
+            let watched = home.watchers().add(&self.id().shown()).ok_or_else(too_many)?;
             tokio::spawn(async move {
                 tokio::select! {
-                    ended = ended.recv() => {
-                        told.send(Seen::Terminal(ended.unwrap_or(Ended::Unknown))).await.ok();
+                    ended = end(watched) => {
+                        told.send(Seen::Terminal(ended)).await.ok();
                     }
                     () = told.closed() => {}
                 }
             });
             return Ok(Watch { seen });
         }
-        let mut far = Far { id: self.id().clone(), owner, number: mesh.watch_number(), mesh, begun: None };
-        far.ask(Duration::ZERO).await?;
+        let mut far = Far { id: self.id().shown(), owner, number: drawn(), mesh, begun: None };
+        far.ask(Duration::ZERO, false).await?;
         tokio::spawn(async move {
             tokio::select! {
                 () = far.follow(&told) => {}
                 () = told.closed() => {}
             }
+            // Else its node keeps the watch until it is old.
+            far.ask(Duration::ZERO, true).await.ok();
         });
         Ok(Watch { seen })
     }
+}
+
+/// A number that no other watch has.
+fn drawn() -> u64 {
+    RandomState::new().hash_one(())
 }
 
 pub(super) fn too_many() -> Fault {
@@ -84,7 +92,7 @@ pub(super) fn too_many() -> Fault {
 /// The watch of an actor of another node: the same question again and again, under one number, so that
 /// its node keeps the end for us between two of them.
 struct Far {
-    id: ActorId,
+    id: Shown,
     owner: NodeId,
     number: u64,
     mesh: Mesh,
@@ -93,11 +101,12 @@ struct Far {
 }
 
 impl Far {
-    async fn ask(&mut self, wait: Duration) -> Result<Option<Ended>, Fault> {
+    async fn ask(&mut self, wait: Duration, over: bool) -> Result<Option<Ended>, Fault> {
         let message = WatchActor {
             actor: self.id.to_string(),
             number: self.number,
             epoch: self.begun,
+            over,
             wait_ms: wait.as_millis() as u64,
         };
         let within = wait + Duration::from_secs(3);
@@ -110,7 +119,7 @@ impl Far {
     async fn follow(&mut self, told: &mpsc::Sender<Seen>) {
         let mut reachable = true;
         loop {
-            let seen = match self.ask(if reachable { ROUND } else { Duration::ZERO }).await {
+            let seen = match self.ask(if reachable { ROUND } else { Duration::ZERO }, false).await {
                 Ok(Some(ended)) => {
                     told.send(Seen::Terminal(ended)).await.ok();
                     return;

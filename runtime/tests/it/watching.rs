@@ -75,16 +75,38 @@ fn a_link_that_is_lost_is_not_an_end_and_an_end_meanwhile_is_told_afterwards() {
         let actor = watched(&mesh, "eu");
         actor.ask(live("on")).await.expect("awake");
         let mut watch = actor.watch().await.expect("watched");
+        // The question that waits for the end is under way when the link is lost.
+        tokio::time::sleep(Duration::from_secs(1)).await;
         mesh.cut("us", "eu");
         assert_eq!(watch.next().await, Some(Seen::Unreachable));
         mesh.heal("us", "eu");
         assert_eq!(watch.next().await, Some(Seen::Reachable));
 
+        tokio::time::sleep(Duration::from_secs(1)).await;
         mesh.cut("us", "eu");
         assert_eq!(watch.next().await, Some(Seen::Unreachable));
         let near = mesh.at("eu").actor_in::<Watched>(&"eu".parse().expect("a region"), "a");
         near.ask(live("stop")).await.expect("answered");
         mesh.heal("us", "eu");
         assert_eq!(watch.next().await, Some(Seen::Terminal(Ended::Stopped)));
+    });
+}
+
+#[test]
+fn two_programs_of_one_name_see_each_the_end_of_their_own_actor() {
+    run(async {
+        let mesh = mesh().await;
+        let clients = ["a", "b"].map(|key| (mesh.client("us", "shop"), key));
+        let mut watches = Vec::new();
+        for (client, key) in &clients {
+            let actor = client.actor_in::<Watched>(&"eu".parse().expect("a region"), key);
+            actor.ask(live("on")).await.expect("awake");
+            watches.push(actor.watch().await.expect("watched"));
+        }
+        let b = mesh.at("eu").actor_in::<Watched>(&"eu".parse().expect("a region"), "b");
+        b.ask(live("stop")).await.expect("answered");
+        assert_eq!(watches[1].next().await, Some(Seen::Terminal(Ended::Stopped)));
+        let nothing = tokio::time::timeout(Duration::from_secs(60), watches[0].next()).await;
+        assert!(nothing.is_err(), "the other lives: {nothing:?}");
     });
 }

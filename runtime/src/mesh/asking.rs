@@ -1,0 +1,256 @@
+//! How a message gets to its actor and the answer back.
+//!
+//! * It decides: under which class a message goes, whether the call within which it is sent lets it go,
+//!   and whether its actor is of this node.
+//! * It never does: send a message again, or wait past the deadline of the call within which it is sent.
+//! * Invariant: a message leaves under its own class, and that is no less strict than any that its
+//!   caller has seen.
+
+use std::sync::atomic::AtomicU8;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use rhumb_actors::remote::{Addressed, Remote};
+use rhumb_core::{DataClass, Fault, FaultKind, Guarantee, NodeId};
+use rhumb_transport::{Headers, Request};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
+
+use super::address::{MeshAddr, Said, class_of};
+use super::body::{alike, pack, unpack_reply};
+use super::{Mesh, dispatch, registry};
+use crate::host::call::{self, Answers, Before, CallState, MAX_CHAIN, Stage};
+use crate::host::cell::Packed;
+use crate::host::id::ActorId;
+
+/// The longest that anybody waits for an answer.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
+/// Asks, and gives the reply with its class.
+pub(super) async fn ask<A, M>(
+    to: &MeshAddr<A>,
+    message: M,
+    said: Said,
+) -> Result<(M::Reply, DataClass), Fault>
+where
+    A: Addressed,
+    M: Remote,
+{
+    let within = call::current().map(|current| current.call);
+    let deadline = deadline::<M>(&said, within.as_deref());
+    let (mesh, owner) = to.found(deadline).await?;
+    let call = outgoing::<A, M>(&mesh, to.id(), &message, said, within.clone(), deadline, Waits::Yes)?;
+    let outcome = if Some(&owner) == mesh.node() {
+        ask_here::<A, M>(&mesh, message, &call).await
+    } else {
+        let body = packed(&mesh, &owner, &message);
+        drop(message);
+        ask_there::<M>(&mesh, &owner, body?, &call).await
+    };
+    let (reply, class) = outcome.inspect_err(|fault| to.doubt(fault))?;
+    let achieved = call.seen.lock().guarantee;
+    if !achieved.meets(call.required) {
+        return Err(Fault::ran(FaultKind::Guarantee { required: call.required, achieved }));
+    }
+    if let Some(caller) = within {
+        caller.saw(&class);
+        caller.met(achieved);
+    }
+    Ok((reply, class))
+}
+
+/// Tells, and waits until the mailbox has taken the message.
+pub(super) async fn tell<A, M>(to: &MeshAddr<A>, message: M, said: Said) -> Result<(), Fault>
+where
+    A: Addressed,
+    M: Remote,
+{
+    let within = call::current().map(|current| current.call);
+    // Who tells waits for the mailbox only, and no longer than its own caller does.
+    let (mesh, owner) = to.found(deadline::<M>(&said, within.as_deref())).await?;
+    let deadline = deadline::<M>(&said, None);
+    let call = outgoing::<A, M>(&mesh, to.id(), &message, said, within, deadline, Waits::No)?;
+    if Some(&owner) == mesh.node() {
+        return here::<A, M>(&mesh, message, &call, None);
+    }
+    let body = packed(&mesh, &owner, &message);
+    drop(message);
+    let request = Request::post(M::NAME, call.class.clone(), body?, headers(&call));
+    let posted = mesh.carrier(&owner)?.ask(&owner, pair(&call.to), request).await;
+    let reply = posted.inspect_err(|fault| to.doubt(fault))?;
+    mesh.received(&reply);
+    Ok(())
+}
+
+/// Until when a caller waits: as it says, or as the message declares; and no longer than the call within
+/// which it is made.
+pub(super) fn deadline<M: Remote>(said: &Said, caller: Option<&CallState>) -> Instant {
+    let own = said.within.unwrap_or(M::DEADLINE).min(LONGEST);
+    let own = Instant::now() + own;
+    caller.map_or(own, |caller| own.min(caller.deadline))
+}
+
+/// Whether whoever sends waits for the handler.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Waits {
+    Yes,
+    No,
+}
+
+/// The call of a message that is about to be sent, if it may be.
+pub(super) fn outgoing<A: Addressed, M: Remote>(
+    mesh: &Mesh,
+    to: &ActorId,
+    message: &M,
+    said: Said,
+    caller: Option<Arc<CallState>>,
+    deadline: Instant,
+    waits: Waits,
+) -> Result<Arc<CallState>, Fault> {
+    let state = class_of::<A>()?;
+    let class = message.class().unwrap_or(&state).clone();
+    if let Some(caller) = &caller {
+        caller.may_send(&class)?;
+    }
+    let (mut required, mut trace) = (said.required.unwrap_or_default(), said.trace);
+    let mut before = Before::Nobody;
+    if let Some(caller) = caller {
+        trace = trace.or(caller.trace);
+        // Who tells does not wait: neither the deadline nor the chain of those who do goes on.
+        if waits == Waits::Yes {
+            required = required.max(caller.required);
+            before = Before::Here(caller);
+        }
+    }
+    let call = CallState {
+        mesh: mesh.clone(),
+        to: to.clone(),
+        from: None,
+        deadline,
+        hybrid: mesh.hybrid(),
+        trace,
+        class,
+        answers: Answers::to(message, &state),
+        required,
+        key: said.key.or_else(|| message.idempotency_key()),
+        epoch: said.epoch,
+        before,
+        seen: Mutex::default(),
+        end: OnceLock::new(),
+        stage: AtomicU8::new(Stage::Waiting as u8),
+    };
+    if call.cycles() || call.before.len() >= MAX_CHAIN {
+        return Err(Fault::not_sent(FaultKind::Cycle(call.to.shown().to_string())));
+    }
+    Ok(Arc::new(call))
+}
+
+/// Puts a message into a mailbox of this node.
+fn here<A: Addressed, M: Remote>(
+    mesh: &Mesh,
+    message: M,
+    call: &Arc<CallState>,
+    answer: Option<oneshot::Sender<M::Reply>>,
+) -> Result<(), Fault> {
+    let hosts = mesh.hosted();
+    let home = hosts.and_then(|hosts| hosts.home(call.to.kind).cloned());
+    let home = home.ok_or_else(|| not_hosted(mesh, call.to.kind))?;
+    same_class(A::TYPE, home.class(), A::CLASS)?;
+    dispatch::epoch_matches(mesh, call.epoch)?;
+    let packed = Packed { message, call: Arc::clone(call), answer, work: None };
+    home.local(&call.to, M::NAME, Box::new(packed), Instant::now())
+}
+
+async fn ask_here<A: Addressed, M: Remote>(
+    mesh: &Mesh,
+    message: M,
+    call: &Arc<CallState>,
+) -> Result<(M::Reply, DataClass), Fault> {
+    let (answer, answered) = oneshot::channel();
+    here::<A, M>(mesh, message, call, Some(answer))?;
+    let abandon = Abandon(call);
+    let outcome = timeout_at(call.deadline, answered).await;
+    match outcome {
+        Ok(Ok(reply)) => {
+            std::mem::forget(abandon);
+            Ok((reply, call.answer_class()?))
+        }
+        Ok(Err(_)) => Err(call.why(M::NAME)),
+        Err(_) => Err(call.deadline_passed(M::NAME)),
+    }
+}
+
+/// Nobody waits any more, when dropped: what has not begun need not.
+struct Abandon<'a>(&'a CallState);
+
+impl Drop for Abandon<'_> {
+    fn drop(&mut self) {
+        self.0.abandon();
+    }
+}
+
+async fn ask_there<M: Remote>(
+    mesh: &Mesh,
+    owner: &NodeId,
+    body: Bytes,
+    call: &Arc<CallState>,
+) -> Result<(M::Reply, DataClass), Fault> {
+    let request = Request::ask(M::NAME, call.class.clone(), body, headers(call));
+    let reply = mesh.carrier(owner)?.ask(owner, pair(&call.to), request).await?;
+    call.met(reply.guarantee);
+    let body = mesh.received(&reply);
+    let decoded = mesh.decoding(|| unpack_reply(M::NAME, body))?;
+    Ok((decoded, reply.class))
+}
+
+/// The bytes of a message, if the peer knows it and lays it out alike.
+fn packed<M: Remote>(mesh: &Mesh, owner: &NodeId, message: &M) -> Result<Bytes, Fault> {
+    understood::<M>(mesh, owner)?;
+    pack(M::NAME, message)
+}
+
+/// Whether the peer knows a message and lays it out alike, by what it said in its HELLO. A peer that is
+/// not connected yet says so in time.
+pub(super) fn understood<M: Remote>(mesh: &Mesh, owner: &NodeId) -> Result<(), Fault> {
+    let Some(peer) = mesh.carrier(owner)?.peer(owner) else { return Ok(()) };
+    let known = peer.manifest.iter().find(|entry| entry.name == M::NAME);
+    let unknown = || Fault::not_sent(FaultKind::UnknownMessage(M::NAME.to_owned()));
+    alike::<M>(known.ok_or_else(unknown)?.fingerprint).map_err(Fault::not_sent)
+}
+
+pub(super) fn headers(call: &CallState) -> Headers {
+    Headers {
+        hybrid: call.hybrid,
+        trace: call.trace,
+        guarantee: Guarantee::STRONGEST,
+        required: call.required,
+        idempotency_key: call.key.clone(),
+        epoch: call.epoch,
+        chain: call.before.names(),
+        target: Some(call.to.to_string()),
+        ..Headers::within(call.deadline.saturating_duration_since(Instant::now()))
+    }
+}
+
+/// What one actor is sent from here stays in order.
+pub(super) fn pair(to: &ActorId) -> u64 {
+    registry::fnv(to.kind.bytes().chain(to.key.bytes()))
+}
+
+/// Whether a caller believes the actor's state to be of the class that it is of. A protocol that says
+/// another one would find another owner, and bind answers otherwise.
+pub(super) fn same_class(kind: &str, ours: &str, theirs: &str) -> Result<(), Fault> {
+    if ours == theirs {
+        return Ok(());
+    }
+    let why = format!("the state of actors of type {kind} is of class {ours}, and the caller says {theirs}");
+    Err(Fault::not_sent(FaultKind::NotHosted(why)))
+}
+
+pub(super) fn not_hosted(mesh: &Mesh, kind: &str) -> Fault {
+    let node =
+        mesh.node().map_or_else(|| "a program that only calls".to_owned(), |node| format!("node {node}"));
+    Fault::not_sent(FaultKind::NotHosted(format!("{node} hosts no actors of type {kind}")))
+}

@@ -1,0 +1,63 @@
+//! One message to all actors of a type that are awake in some regions.
+
+use bytes::Bytes;
+use rhumb_actors::remote::{Accepts, Addressed, Remote};
+use rhumb_core::{Fault, NodeId, Region};
+use rhumb_transport::{Headers, Request};
+
+use super::address::Said;
+use super::asking::{Waits, deadline, headers, outgoing, pair, understood};
+use super::body::{pack, unpack_reply};
+use super::{Mesh, dispatch};
+use crate::host::call::{self, CallState};
+use crate::host::id::{ActorId, Target};
+
+/// What became of a broadcast on one node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Broadcast {
+    /// The node.
+    pub node: NodeId,
+    /// How many mailboxes took the message, and how many refused it.
+    pub outcome: Result<(u64, u64), Fault>,
+}
+
+impl Mesh {
+    /// Tells all actors of a type that are awake in these regions, each at its node directly. Wakes
+    /// none. One answer for each node of the regions; a region without a node has none. Nodes take it
+    /// from nodes only.
+    pub async fn broadcast<A, M>(&self, regions: &[Region], message: M) -> Vec<Broadcast>
+    where
+        A: Addressed + Accepts<M>,
+        M: Remote,
+    {
+        let id = ActorId::new(A::TYPE, None, "");
+        let caller = call::current().map(|current| current.call);
+        let until = deadline::<M>(&Said::default(), None);
+        let ready = outgoing::<A, M>(self, &id, &message, Said::default(), caller, until, Waits::No)
+            .and_then(|call| Ok((call, pack(M::NAME, &message)?)));
+        let one = async |node: NodeId| {
+            let outcome = match &ready {
+                Ok((call, body)) => self.broadcast_to::<M>(&node, call, body.clone()).await,
+                Err(fault) => Err(fault.clone()),
+            };
+            Broadcast { node, outcome }
+        };
+        futures::future::join_all(self.nodes_in(regions).into_iter().map(one)).await
+    }
+
+    async fn broadcast_to<M: Remote>(
+        &self,
+        node: &NodeId,
+        call: &CallState,
+        body: Bytes,
+    ) -> Result<(u64, u64), Fault> {
+        let headers = Headers { target: Some(Target::all(call.to.kind)), ..headers(call) };
+        let request = Request::ask(M::NAME, call.class.clone(), body, headers);
+        if Some(node) == self.node() {
+            return dispatch::broadcast_here(self, request).await;
+        }
+        understood::<M>(self, node)?;
+        let reply = self.carrier(node)?.ask(node, pair(&call.to), request).await?;
+        unpack_reply(M::NAME, self.received(&reply))
+    }
+}
