@@ -48,6 +48,9 @@ pub trait Remote:
     const DEADLINE: Duration = Duration::from_secs(5);
     /// Who may send it.
     const AUDIENCE: Audience;
+    /// Whether it declares the class of its replies. Unless it does, what an actor answers is also bound
+    /// by the class of the actor's state.
+    const DECLARES_REPLY_CLASS: bool = false;
     /// What it is answered with.
     type Reply: Wire + Serialize + DeserializeOwned + Send + 'static;
 

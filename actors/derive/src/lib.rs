@@ -41,7 +41,7 @@ mod tests;
 /// | `name = "cart.Add"` | the name on the wire, for ever; must be given |
 /// | `class = "inventory"` | the data class; must be given. `by(FIELD)`: the field, a `DataClass`, says it. `looked_up`: the message does not carry it, its receiver knows |
 /// | `reply = TYPE` | what it is answered with; must be given (`()` for nothing) |
-/// | `reply_class = "…"` | the class of the reply, if it is another; `by(FIELD)` and `looked_up` as above |
+/// | `reply_class = "…"` | the class of the reply, if it is another; `by(FIELD)` and `looked_up` as above. Without it a hosted actor's reply is of the message's class or of its state's, whichever is stricter |
 /// | `idempotent` | running it twice has the effect of once: it may be retried |
 /// | `deadline = "500ms"` | how long a caller waits who does not say (`ms`, `s`, `m`; 5 s) |
 /// | `key = FIELD` | the field (by its `Display`) is the idempotency key that travels with the call |

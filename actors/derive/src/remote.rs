@@ -116,12 +116,14 @@ fn constants(declared: &Declared, name: &LitStr, fields: &Grown) -> TokenStream 
     let (version, idempotent) = (fields.version(), declared.idempotent.is_some());
     let deadline = declared.deadline.unwrap_or(DEADLINE).as_millis();
     let deadline = u64::try_from(deadline).expect("it was made of 64 bits of milliseconds");
+    let declares_reply_class = declared.reply_class.is_some();
     let audience = Ident::new(declared.audience.unwrap_or("Everyone"), proc_macro2::Span::call_site());
     quote! {
         const NAME: &'static str = #name;
         const VERSION: u16 = #version;
         const IDEMPOTENT: bool = #idempotent;
         const DEADLINE: ::core::time::Duration = ::core::time::Duration::from_millis(#deadline);
+        const DECLARES_REPLY_CLASS: bool = #declares_reply_class;
         const AUDIENCE: __rhumb::remote::Audience = __rhumb::remote::Audience::#audience;
     }
 }
