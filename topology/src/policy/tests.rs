@@ -191,6 +191,100 @@ fn a_policy_is_shown_with_what_an_operator_should_look_at() {
     "#]].assert_eq(&snapshot.describe());
 }
 
+/// Classes of which each differs from `base` in one thing.
+const CLASSES: &str = r#"
+version = 1
+[jurisdictions]
+eu = ["a", "b"]
+us = ["c"]
+[classes.base]
+hold = ["a", "b"]
+read = ["c"]
+carry = ["a"]
+audit_reads = true
+[classes.same]
+hold = ["a", "b"]
+read = ["c"]
+carry = ["a"]
+audit_reads = true
+[classes.held-less]
+hold = ["a"]
+read = ["c"]
+carry = ["a"]
+audit_reads = true
+[classes.held-more]
+hold = ["all"]
+read = ["c"]
+carry = ["a"]
+audit_reads = true
+[classes.read-where-held]
+hold = ["a"]
+read = ["b", "c"]
+carry = ["a"]
+audit_reads = true
+[classes.carried-more]
+hold = ["a", "b"]
+read = ["c"]
+carry = ["a", "b"]
+audit_reads = true
+[classes.unaudited]
+hold = ["a", "b"]
+read = ["c"]
+carry = ["a"]
+[classes.opened]
+hold = ["a"]
+read = []
+carry = []
+audit_reads = true
+[classes.nowhere]
+hold = []
+read = []
+carry = []
+audit_reads = true
+[[exceptions]]
+class = "opened"
+from = "a"
+to = "c"
+reason = "r"
+expires = 2031-07-31T00:00:00Z
+"#;
+
+#[test]
+fn a_class_is_no_less_strict_than_another_when_it_opens_nothing_that_the_other_does_not() {
+    let snapshot = snapshot(CLASSES);
+    for (of, than, want) in [
+        ("base", "base", true),
+        ("same", "base", true),
+        ("base", "same", true),
+        ("held-less", "base", true),
+        ("base", "held-less", false),
+        ("held-more", "base", false),
+        ("base", "held-more", true),
+        ("read-where-held", "base", true),
+        ("base", "read-where-held", false),
+        ("carried-more", "base", false),
+        ("base", "carried-more", true),
+        ("unaudited", "base", false),
+        ("base", "unaudited", true),
+        ("opened", "base", false),
+        ("opened", "opened", true),
+        ("nowhere", "base", true),
+        ("nowhere", "opened", true),
+        ("base", "nowhere", false),
+        ("base", "control", true),
+        ("control", "base", false),
+        ("control", "control", true),
+        ("unknown", "unknown", true),
+        ("unknown", "base", false),
+        ("base", "unknown", false),
+        ("unknown", "control", true),
+    ] {
+        assert_eq!(snapshot.no_less_strict(&class(of), &class(than)), want, "{of} than {than}");
+    }
+    let none = PolicySnapshot::none();
+    assert!(none.no_less_strict(&class("x"), &class("x")) && !none.no_less_strict(&class("x"), &class("y")));
+}
+
 /// What is wrong with a text, one fault a line.
 fn faults(text: &str, now_ms: u64, want: Expect) {
     let errors = Policy::parse_for_signing(text, now_ms).expect_err(text);
@@ -430,6 +524,64 @@ proptest! {
             Err(errors) => {
                 prop_assert!(!errors.0.is_empty());
                 prop_assert!(errors.0.iter().all(|error| error.line <= text.matches('\n').count() + 1));
+            }
+        }
+    }
+}
+
+/// A policy of three regions in which each class may be put to each use where its bits say.
+fn drawn(classes: &[(u8, u8, u8, bool)], exceptions: &[(usize, usize, usize)]) -> PolicySnapshot {
+    let places = |bits: u8| {
+        let names = ["a", "b", "c"].iter().enumerate().filter(|(at, _)| bits >> at & 1 == 1);
+        names.map(|(_, name)| format!("{name:?}")).collect::<Vec<_>>().join(", ")
+    };
+    let mut text = "version = 1\n[jurisdictions]\nj = [\"a\", \"b\", \"c\"]\n".to_owned();
+    for (at, (hold, read, carry, audit)) in classes.iter().enumerate() {
+        let (hold, read, carry) = (places(*hold), places(*read), places(*carry));
+        text += &format!(
+            "[classes.k{at}]\nhold = [{hold}]\nread = [{read}]\ncarry = [{carry}]\naudit_reads = {audit}\n"
+        );
+    }
+    let mut meant = std::collections::BTreeSet::new();
+    for (of, from, to) in exceptions.iter().filter(|exception| meant.insert(**exception)) {
+        let [from, to] = [from, to].map(|at| ["a", "b", "c"][*at]);
+        text += &format!(
+            "[[exceptions]]\nclass = \"k{of}\"\nfrom = \"{from}\"\nto = \"{to}\"\nreason = \"r\"\nexpires = 2031-07-31T00:00:00Z\n"
+        );
+    }
+    let mesh = ["a", "b", "c"].map(region);
+    PolicySnapshot::compile(Policy::parse(&text).expect("a good policy"), &mesh, 1_000)
+}
+
+proptest! {
+    /// What is learnt under a class may go on under a stricter one: nothing may come of it that may not
+    /// come of the first.
+    #[test]
+    fn where_a_class_is_no_less_strict_every_way_it_has_the_other_has_too(
+        classes in proptest::collection::vec((0u8..8, 0u8..8, 0u8..8, any::<bool>()), 3),
+        exceptions in proptest::collection::vec((0..3usize, 0..3usize, 0..3usize), 0..3),
+    ) {
+        let snapshot = drawn(&classes, &exceptions);
+        let kinds = ["k0", "k1", "k2", "control"].map(class);
+        let regions = ["a", "b", "c"].map(region);
+        for (of, than) in kinds.iter().flat_map(|of| kinds.iter().map(move |than| (of, than))) {
+            if !snapshot.no_less_strict(of, than) {
+                continue;
+            }
+            for (from, to) in regions.iter().flat_map(|from| regions.iter().map(move |to| (from, to))) {
+                let passes = |class| {
+                    let direction = Direction::Egress;
+                    snapshot.check(Passage { direction, class, from, to }).is_ok()
+                };
+                prop_assert!(!passes(of) || passes(than), "{} {} {} {}", of, than, from, to);
+            }
+            for place in &regions {
+                let holds = |class| snapshot.permits(place, Use::Hold, class).is_ok();
+                prop_assert!(!holds(of) || holds(than), "{} {} in {}", of, than, place);
+            }
+            prop_assert!(snapshot.audits_reads(of) || !snapshot.audits_reads(than));
+            for further in kinds.iter().filter(|further| snapshot.no_less_strict(than, further)) {
+                prop_assert!(snapshot.no_less_strict(of, further), "{} {} {}", of, than, further);
             }
         }
     }
