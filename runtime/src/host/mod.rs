@@ -62,6 +62,18 @@ pub enum HostError {
         /// Which one is missing.
         needs: &'static str,
     },
+    /// Two types accept a message of one name and lay it out, or its reply, differently.
+    #[error(
+        "the actor types {one:?} and {other:?} accept the message {message:?} in two layouts: every name belongs to one message"
+    )]
+    TwoLayouts {
+        /// The message's name.
+        message: &'static str,
+        /// One of the types.
+        one: &'static str,
+        /// The other one.
+        other: &'static str,
+    },
     /// A name is no name.
     #[error("{0:?} cannot name an actor type: use lower-case letters, digits, '-', '.' and '_'")]
     Name(&'static str),
@@ -171,7 +183,22 @@ impl Hosts {
                 }
             }
         }
+        hosts.one_layout_a_name()?;
         Ok(hosts)
+    }
+
+    /// What a node says of a message holds for all types that accept it.
+    fn one_layout_a_name(&self) -> Result<(), HostError> {
+        let mut known = BTreeMap::new();
+        for home in self.homes.values() {
+            for (message, _, layout) in home.messages() {
+                let (one, first) = *known.entry(message).or_insert((home.kind(), layout));
+                if first != layout {
+                    return Err(HostError::TwoLayouts { message, one, other: home.kind() });
+                }
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn home(&self, kind: &str) -> Option<&Arc<dyn AnyHome>> {

@@ -1,6 +1,7 @@
 //! Two builds of one protocol in one mesh: one has a newer field, the other a message less. They talk
 //! both ways, and what cannot be understood is refused by name.
 
+use rhumb::host::HostError;
 use rhumb::prelude::*;
 use rhumb::testing::{TestMesh, run};
 
@@ -188,5 +189,32 @@ fn a_message_laid_out_otherwise_is_refused_and_never_read_as_something_else() {
             assert!(matches!(&fault.kind, FaultKind::Skew { name, .. } if name == "shop.Skewed"), "{fault}");
             assert_eq!(fault.delivery(), Delivery::NotSent);
         }
+    });
+}
+
+/// Accepts the newer build's message in the older build's mesh.
+struct Store;
+
+#[remote_actor(name = "store", class = "control", accepts(new::Skewed))]
+impl Actor for Store {
+    type Context = Context<Self>;
+}
+
+impl Handler<new::Skewed> for Store {
+    type Result = u32;
+
+    fn handle(&mut self, _: new::Skewed, _: &mut Context<Self>) -> u32 {
+        0
+    }
+}
+
+#[test]
+fn a_node_whose_types_lay_one_name_out_differently_does_not_start() {
+    run(async {
+        let both = TestMesh::of(["us"]).host(Host::new(|_: &_| old::Shop)).host(Host::new(|_: &_| Store));
+        let error = both.start().await.err().expect("it is refused");
+        let error = error.downcast_ref::<HostError>().expect("by its hosts");
+        let (one, other, message) = ("shop", "store", "shop.Skewed");
+        assert_eq!(*error, HostError::TwoLayouts { message, one, other });
     });
 }
