@@ -4,14 +4,17 @@
 //! * It decides nothing: a proxy asks as its address would.
 //! * It never does: lose the sender's call. A message is packed on the sender's thread, and there the
 //!   call under way is taken along; so the class of the data, the deadline and the chain go on.
+//! * It never does: let a later message overtake an earlier one on its way to the actor.
 //! * Invariant: a send through it ends. A fault shows as `MailboxError::Closed` (actix has no other
 //!   word for it) and is logged.
 
-use std::sync::Arc;
+use std::future::IntoFuture;
 
 use actix::dev::{Envelope, EnvelopeProxy, OneshotSender, ToEnvelope, channel};
 use actix::{Actor, ActorContext, ActorState, Addr, Handler, MessageResult, Recipient};
 use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
 use rhumb_actors::remote::{Accepts, Addressed, Remote};
 
 use super::MeshAddr;
@@ -19,13 +22,14 @@ use crate::host::call::{Current, Scoped, current};
 
 /// How many messages may wait in a proxy before a sender is told that it is full.
 const MAILBOX: usize = 64;
-/// How many asks one proxy has under way.
+/// How many calls one proxy has under way before it takes no more out of its mailbox.
 const UNDER_WAY: usize = 1_024;
 
 /// The local stand-in of an actor. It exists only as the receiver of a `Recipient`.
 pub struct Proxy<A: Addressed> {
     to: MeshAddr<A>,
-    under_way: Arc<tokio::sync::Semaphore>,
+    /// The call that the latest message began.
+    begun: Option<BoxFuture<'static, ()>>,
 }
 
 /// The context of a proxy: it packs messages with the call within which they are sent.
@@ -66,30 +70,53 @@ struct Forwarded<M: Remote> {
 impl<A: Addressed + Accepts<M>, M: Remote> EnvelopeProxy<Proxy<A>> for Forwarded<M> {
     fn handle(&mut self, proxy: &mut Proxy<A>, _: &mut ProxyContext) {
         let Some((message, answer)) = self.send.take() else { return };
-        let Ok(place) = Arc::clone(&proxy.under_way).try_acquire_owned() else {
-            tracing::warn!(
-                to = proxy.to.id().kind(),
-                message = M::NAME,
-                "a proxy has too many calls under way"
-            );
-            return;
-        };
-        let (to, scope) = (proxy.to.clone(), self.within.take());
-        let forward = async move {
-            let _place = place;
-            let outcome = match answer {
-                Some(answer) => to.ask(message).await.map(|reply| drop(answer.send(reply))),
-                None => to.tell(message).await,
-            };
-            if let Err(fault) = outcome {
-                tracing::warn!(to = to.id().kind(), message = M::NAME, %fault, "a proxy's call has no answer");
+        let call = forward(proxy.to.clone(), message, answer);
+        proxy.begun = Some(match self.within.take() {
+            None => Box::pin(call),
+            Some(current) => Box::pin(Scoped { current, future: Box::pin(call) }),
+        });
+    }
+}
+
+/// One call of a proxy, until nobody waits for its answer any more.
+async fn forward<A, M>(to: MeshAddr<A>, message: M, answer: Option<OneshotSender<M::Reply>>)
+where
+    A: Addressed + Accepts<M>,
+    M: Remote,
+{
+    let outcome = match answer {
+        None => to.tell(message).await,
+        Some(mut answer) => tokio::select! {
+            // The call has its first step, and so its turn, before all that is sent after it.
+            biased;
+            outcome = to.ask(message).into_future() => outcome.map(|reply| drop(answer.send(reply))),
+            () = answer.closed() => return,
+        },
+    };
+    if let Err(fault) = outcome {
+        tracing::warn!(to = to.id().kind(), message = M::NAME, %fault, "a proxy's call has no answer");
+    }
+}
+
+/// Lets calls begin in the order in which they were sent, and go on side by side.
+async fn run<A: Addressed>(mut proxy: Proxy<A>, mut sent: channel::AddressReceiver<Proxy<A>>) {
+    let (mut context, mut calls) = (ProxyContext::default(), FuturesUnordered::new());
+    loop {
+        tokio::select! {
+            biased;
+            envelope = sent.next(), if calls.len() < UNDER_WAY => {
+                let Some(mut envelope) = envelope else { break };
+                envelope.handle(&mut proxy, &mut context);
+                let Some(mut call) = proxy.begun.take() else { continue };
+                if futures::poll!(&mut call).is_pending() {
+                    calls.push(call);
+                }
             }
-        };
-        match scope {
-            None => drop(tokio::spawn(forward)),
-            Some(current) => drop(tokio::spawn(Scoped { current, future: Box::pin(forward) })),
+            Some(()) = calls.next() => {}
         }
     }
+    // Nobody can send any more; what is under way still has askers.
+    while calls.next().await.is_some() {}
 }
 
 impl<A: Addressed> MeshAddr<A> {
@@ -100,15 +127,8 @@ impl<A: Addressed> MeshAddr<A> {
     where
         A: Accepts<M>,
     {
-        let (sender, mut receiver) = channel::channel::<Proxy<A>>(MAILBOX);
-        let under_way = Arc::new(tokio::sync::Semaphore::new(UNDER_WAY));
-        let mut proxy = Proxy { to: self.clone(), under_way };
-        tokio::spawn(async move {
-            let mut context = ProxyContext::default();
-            while let Some(mut envelope) = receiver.next().await {
-                envelope.handle(&mut proxy, &mut context);
-            }
-        });
+        let (sender, receiver) = channel::channel::<Proxy<A>>(MAILBOX);
+        tokio::spawn(run(Proxy { to: self.clone(), begun: None }, receiver));
         Addr::new(sender).recipient()
     }
 }

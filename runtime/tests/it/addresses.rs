@@ -1,6 +1,8 @@
 //! Addresses name identities: they go into messages, become recipients, and find their actor again.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use rhumb::host::HostError;
 use rhumb::prelude::*;
@@ -115,6 +117,85 @@ fn code_for_local_recipients_works_across_regions_unchanged() {
         let closed = far.recipient::<WhereAreYou>().send(WhereAreYou).await;
         assert!(matches!(closed, Err(actix::MailboxError::Closed)), "{closed:?}");
     });
+}
+
+#[test]
+fn who_no_longer_waits_for_a_recipient_ends_the_call() {
+    run(async {
+        let dropped = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&dropped);
+        let host = Host::new(move |_: &_| Lingerer(Vec::new(), Arc::clone(&counted)));
+        let mesh = TestMesh::of(["us", "ap"]).host(host).start().await.expect("starts");
+        let far = mesh.at("us").actor_in::<Lingerer>(&"ap".parse().expect("a region"), "a");
+        let recipient = far.recipient::<Linger>();
+        let waits = tokio::time::timeout(Duration::from_secs(1), recipient.send(Linger)).await;
+        assert!(waits.is_err(), "it lingers");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(dropped.load(Ordering::SeqCst), 1, "and is dropped when nobody waits");
+    });
+}
+
+#[test]
+fn what_goes_through_one_recipient_arrives_in_order() {
+    let threads = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build();
+    threads.expect("threads").block_on(async {
+        let host = Host::new(|_: &_| Lingerer(Vec::new(), Arc::default()));
+        let mesh = TestMesh::of(["us", "ap"]).host(host).start().await.expect("starts");
+        for region in ["us", "ap"] {
+            let actor = mesh.at("us").actor_in::<Lingerer>(&region.parse().expect("a region"), "a");
+            let recipient = actor.recipient::<Next>();
+            for number in 0..200 {
+                recipient.do_send(Next { number });
+            }
+            let told = recipient.send(Next { number: 200 }).await.expect("answered");
+            assert_eq!(told, (0..=200).collect::<Vec<u32>>(), "{region}");
+        }
+    });
+}
+
+#[remote(name = "test.Linger", class = "control", reply = (), deadline = "2m")]
+struct Linger;
+
+#[remote(name = "test.Next", class = "control", reply = Vec<u32>)]
+struct Next {
+    number: u32,
+}
+
+/// Notes what comes, and how many of its futures were dropped.
+struct Lingerer(Vec<u32>, Arc<AtomicU32>);
+
+#[remote_actor(name = "test.lingerer", class = "control", accepts(Linger, Next))]
+impl Actor for Lingerer {
+    type Context = Context<Self>;
+}
+
+struct Counts(Arc<AtomicU32>);
+
+impl Drop for Counts {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl Handler<Linger> for Lingerer {
+    type Result = Reply<()>;
+
+    fn handle(&mut self, _: Linger, _: &mut Context<Self>) -> Reply<()> {
+        let counts = Counts(Arc::clone(&self.1));
+        Reply::later(async move {
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            drop(counts);
+        })
+    }
+}
+
+impl Handler<Next> for Lingerer {
+    type Result = Vec<u32>;
+
+    fn handle(&mut self, next: Next, _: &mut Context<Self>) -> Vec<u32> {
+        self.0.push(next.number);
+        self.0.clone()
+    }
 }
 
 #[test]
