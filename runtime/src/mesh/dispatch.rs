@@ -244,7 +244,8 @@ fn open<A: Hosted, M: Remote>(
     if *own != class {
         return Err(Fault::not_sent(FaultKind::ClassLowered { from: own.clone(), to: class }));
     }
-    let chain = callers(from.as_deref(), headers.chain)?;
+    let role = from.as_ref().map(|from| from.principal.role);
+    let chain = callers(role, headers.chain)?;
     epoch_matches(mesh, headers.epoch)?;
     let call = CallState {
         mesh: mesh.clone(),
@@ -270,8 +271,8 @@ fn open<A: Hosted, M: Remote>(
 }
 
 /// The callers so far, as a node says them. A program that only calls is nobody's actor.
-fn callers(from: Option<&Peer>, chain: Vec<String>) -> Result<Vec<String>, Fault> {
-    if from.is_some_and(|from| from.principal.role != Role::Node) {
+fn callers(from: Option<Role>, chain: Vec<String>) -> Result<Vec<String>, Fault> {
+    if from.is_some_and(|role| role != Role::Node) {
         return Ok(Vec::new());
     }
     if chain.len() < MAX_CHAIN && chain.iter().all(|caller| caller.len() <= MAX_CALLER) {
@@ -288,5 +289,25 @@ fn empty_reply(mesh: &Mesh) -> Reply {
         hybrid: mesh.hybrid(),
         guarantee: rhumb_core::Guarantee::STRONGEST,
         trace: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chain_of_callers_is_believed_of_nodes_and_within_bounds() {
+        let of = |callers: usize, bytes: usize| vec!["x".repeat(bytes); callers];
+        for role in [Role::Client, Role::Operator] {
+            assert_eq!(callers(Some(role), of(40, 4)), Ok(Vec::new()), "a program is nobody's actor");
+        }
+        for role in [Some(Role::Node), None] {
+            assert_eq!(callers(role, of(MAX_CHAIN - 1, MAX_CALLER)), Ok(of(MAX_CHAIN - 1, MAX_CALLER)));
+            for wrong in [of(MAX_CHAIN, 4), of(1, MAX_CALLER + 1)] {
+                let fault = callers(role, wrong).expect_err("out of bounds");
+                assert!(matches!(fault.kind, FaultKind::Cycle(_)), "{fault}");
+            }
+        }
     }
 }

@@ -153,3 +153,45 @@ fn hybrid_time_rises_along_a_call_although_clocks_differ() {
         assert!(after.millis() >= before.millis() + 400, "the callee's clock counts: {before:?} {after:?}");
     });
 }
+
+/// Asks for the chain from within a task that the handler spawns.
+#[remote(name = "test.Spawn", class = "control", reply = Vec<String>)]
+struct Spawn {
+    scoped: bool,
+    to: MeshAddr<Station>,
+}
+
+struct Spawner;
+
+#[remote_actor(name = "test.spawner", class = "control", accepts(Spawn))]
+impl Actor for Spawner {
+    type Context = Context<Self>;
+}
+
+impl Handler<Spawn> for Spawner {
+    type Result = Reply<Vec<String>>;
+
+    fn handle(&mut self, spawn: Spawn, _: &mut Context<Self>) -> Self::Result {
+        let here = call().expect("a handler has a call");
+        let ask = async move { spawn.to.ask(hop(vec![])).await.expect("answered") };
+        let task = if spawn.scoped { actix::spawn(here.scope(ask)) } else { actix::spawn(ask) };
+        Reply::later(async move { task.await.expect("no panic") })
+    }
+}
+
+#[test]
+fn a_task_that_a_handler_spawns_has_its_call_when_it_is_put_into_its_scope() {
+    run(async {
+        let hosts = TestMesh::of(["us", "eu"]).host(Host::new(|_: &_| Station));
+        let mesh = hosts.host(Host::new(|_: &_| Spawner)).start().await.expect("starts");
+        let spawner = mesh.at("us").actor_in::<Spawner>(&"us".parse().expect("a region"), "s");
+        let told = async |scoped| {
+            let spawn = Spawn { scoped, to: station(&mesh, "eu", "b") };
+            spawner.ask(spawn).within(Duration::from_secs(1)).await.expect("answered").remove(0)
+        };
+        let (scoped, bare) = (told(true).await, told(false).await);
+        let chain = spawner.id().shown().to_string();
+        assert!(scoped.contains("left=900ms") && scoped.ends_with(&chain), "{scoped}");
+        assert!(bare.contains("left=9900ms") && bare.ends_with("chain="), "{bare}");
+    });
+}
