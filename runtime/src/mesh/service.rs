@@ -72,8 +72,11 @@ pub(super) struct Locate {
 /// takes nothing with it.
 #[derive(Default)]
 pub(super) struct Watches {
-    kept: Mutex<HashMap<Principal, HashMap<(Shown, u64), Kept>>>,
+    kept: Mutex<HashMap<Principal, KeptOfOne>>,
 }
+
+/// By the actor and the watch's number.
+type KeptOfOne = HashMap<(Shown, u64), Kept>;
 
 struct Kept {
     ended: End,

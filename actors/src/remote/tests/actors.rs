@@ -117,7 +117,7 @@ fn what_an_attribute_does_not_say_is_the_safe_choice() {
 
 #[test]
 fn a_class_is_in_the_message_or_looked_up() {
-    assert!(Label::DECLARES_REPLY_CLASS && !Show::DECLARES_REPLY_CLASS);
+    const { assert!(Label::DECLARES_REPLY_CLASS && !Show::DECLARES_REPLY_CLASS) };
     let label = Label { class: DataClass::new("personal").expect("valid") };
     assert_eq!(label.class().map(DataClass::as_str), Some("personal"));
     assert_eq!(label.reply_class(), None);
