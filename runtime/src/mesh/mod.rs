@@ -23,12 +23,14 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rhumb_actors::remote::{Addressed, Remote};
+#[cfg(feature = "rocks")]
 use rhumb_core::wire::Wire;
 use rhumb_core::{DataClass, Epoch, Fault, FaultKind, HybridTime, NodeId, Region};
 use rhumb_topology::Founding;
 use rhumb_topology::policy::PolicySnapshot;
 use rhumb_transport::in_process::{ClientPort, Port};
 use rhumb_transport::{Answer, Headers, Peer, Reply, Request, Transport};
+#[cfg(feature = "rocks")]
 use serde::Serialize;
 
 use self::body::{pack, unpack_reply};
@@ -66,6 +68,7 @@ impl Carrier {
         }
     }
 
+    #[cfg(feature = "rocks")]
     fn tell(&self, to: &NodeId, pair: u64, request: Request) -> Result<(), Fault> {
         match self {
             Self::Quic(transport) => transport.tell(to, pair, request),
@@ -260,6 +263,7 @@ impl Mesh {
     ///
     /// # Errors
     /// A typed fault: it was not sent.
+    #[cfg(feature = "rocks")]
     pub(crate) fn tell_node<M: Wire + Serialize>(
         &self,
         to: &NodeId,
