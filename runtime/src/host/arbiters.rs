@@ -227,7 +227,7 @@ struct Look {
 impl Look {
     fn at(&mut self, gauge: &Gauge, after: Duration, times: &AtomicU64) -> Option<Blocked> {
         let turn = gauge.turn.load(Ordering::Acquire);
-        if turn != self.turn || turn % 2 == 0 {
+        if turn != self.turn || turn.is_multiple_of(2) {
             if self.reported {
                 let lasted = LOOK_EVERY * self.seen;
                 tracing::warn!(arbiter = gauge.name, ?lasted, "the arbiter goes on");

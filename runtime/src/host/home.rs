@@ -209,13 +209,16 @@ impl Counts {
     }
 }
 
+/// Makes what an asker packed into what an actor takes; none if it is another message.
+type Unpack<A> = fn(Box<dyn Any + Send>, Listed) -> Option<Box<dyn Deliver<A>>>;
+
 /// What a type does with one kind of message.
 pub(crate) struct Entry<A: Hosted> {
     version: u16,
     fingerprint: u64,
     audience: Audience,
     work: Listed,
-    unpack: fn(Box<dyn Any + Send>, Listed) -> Option<Box<dyn Deliver<A>>>,
+    unpack: Unpack<A>,
     receive: fn(&Arc<Home<A>>, ActorId, Incoming),
     receive_all: fn(&Arc<Home<A>>, Incoming),
 }

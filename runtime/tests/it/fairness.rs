@@ -126,7 +126,8 @@ fn a_handler_that_spawns_on_its_context_has_no_larger_budget() {
         let of = Arc::clone(&log);
         let spawners = Host::new(move |_: &_| Spawner(Arc::clone(&of)));
         let mesh = TestMesh::of(["us"]).host(spawners).host(host(&log)).start().await.expect("starts");
-        let (busy, neighbour) = (mesh.at("us").actor::<Spawner>("a"), mesh.at("us").actor::<Logger>("neighbour"));
+        let (busy, neighbour) =
+            (mesh.at("us").actor::<Spawner>("a"), mesh.at("us").actor::<Logger>("neighbour"));
         neighbour.ask(Log).await.expect("it is awake");
         busy.ask(Spawn).await.expect("it is awake");
         log.lock().expect("no panic").clear();

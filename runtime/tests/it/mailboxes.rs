@@ -33,12 +33,12 @@ macro_rules! actor {
         struct $name(Seen);
 
         #[remote_actor(
-                    name = $type,
-                    class = "control",
-                    accepts(Slow, Note),
-                    mailbox = 2,
-                    overflow = $overflow
-                )]
+                            name = $type,
+                            class = "control",
+                            accepts(Slow, Note),
+                            mailbox = 2,
+                            overflow = $overflow
+                        )]
         impl Actor for $name {
             type Context = Context<Self>;
         }

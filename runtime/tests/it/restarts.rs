@@ -267,7 +267,9 @@ fn what_an_earlier_instance_left_under_way_does_not_break_the_next_one() {
             }
             counts
         });
-        assert!(all.iter().all(|ask| matches!(&ask, Err(fault) if matches!(fault.kind, FaultKind::Panicked(_)))));
+        assert!(
+            all.iter().all(|ask| matches!(&ask, Err(fault) if matches!(fault.kind, FaultKind::Panicked(_))))
+        );
         assert_eq!(bumps, (1..=9).map(Ok).collect::<Vec<_>>(), "one restart, and the new one lives on");
     });
 }

@@ -78,7 +78,8 @@ fn git(dir: &Path, arguments: &[&str]) -> String {
 fn dependency(line_has: &str) -> String {
     let guide = fs::read_to_string(repository().join("docs/library.md")).expect("the guide");
     let fits = |line: &&str| {
-        line.starts_with("rhumb = { git = ") && line.contains("default-features = false") == (line_has == "client")
+        line.starts_with("rhumb = { git = ")
+            && line.contains("default-features = false") == (line_has == "client")
     };
     let line = guide.lines().find(fits).unwrap_or_else(|| panic!("the guide has no line for {line_has}"));
     let (before, rest) = line.split_once("git = \"").expect("a git address");

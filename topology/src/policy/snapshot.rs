@@ -138,8 +138,13 @@ impl PolicySnapshot {
         let (Ok((policy, rule)), Ok((_, base))) = (self.rule(class), self.rule(than)) else { return false };
         let within = |usage| rule.regions(usage).is_subset(base.regions(usage));
         let opened = |of: &DataClass| policy.exceptions.iter().filter(|e| e.class == *of).count();
-        let read_within = rule.read.iter().all(|region| base.read.contains(region) || base.hold.contains(region));
-        within(Use::Hold) && within(Use::Carry) && read_within && opened(class) == 0 && (rule.audit_reads || !base.audit_reads)
+        let read_within =
+            rule.read.iter().all(|region| base.read.contains(region) || base.hold.contains(region));
+        within(Use::Hold)
+            && within(Use::Carry)
+            && read_within
+            && opened(class) == 0
+            && (rule.audit_reads || !base.audit_reads)
     }
 
     /// Whether data may pass, and by what.
