@@ -29,16 +29,10 @@ struct Seen {
 }
 
 macro_rules! actor {
-    ($name:ident, $type:literal, $overflow:literal) => {
+    ($name:ident, $type:literal, $over:literal) => {
         struct $name(Seen);
 
-        #[remote_actor(
-                            name = $type,
-                            class = "control",
-                            accepts(Slow, Note),
-                            mailbox = 2,
-                            overflow = $overflow
-                        )]
+        #[remote_actor(name = $type, class = "control", accepts(Slow, Note), mailbox = 2, overflow = $over)]
         impl Actor for $name {
             type Context = Context<Self>;
         }

@@ -1,10 +1,10 @@
 //! The engine on RocksDB. It touches files.
 //!
-//! * It decides: how RocksDB is set up, and (by [`recovery`]) whether its log may be recovered from.
+//! * It decides: how RocksDB is set up, and (by `recovery`) whether its log may be recovered from.
 //! * It never does: sync on its own account, recycle log files, or open what lost a promise.
 //! * Invariant: a write is one record of the log; `sync` covers every write that returned before it.
 //!
-//! What is checked on opening, in order: our own scan of manifest and log ([`wal`]); RocksDB's own checks, set
+//! What is checked on opening, in order: our own scan of manifest and log (`wal`); RocksDB's own checks, set
 //! to be strict when the scan found the log whole and to stop at the damage when it may be dropped;
 //! then that RocksDB came back with every commit that the log holds; then the blocks of all tables, up
 //! to a bound.
