@@ -1,6 +1,6 @@
 //! Rhumb: a runtime for services that live in many regions at once.
 //!
-//! A program declares messages ([`macro@remote`]) and actors ([`remote_actor`], [`host::home::Host`]), and
+//! A program declares messages ([`macro@remote`]) and actors ([`remote_actor`], [`host::Host`]), and
 //! calls them by address ([`mesh::MeshAddr`]) wherever they live: `use rhumb::prelude::*`. Three ways to
 //! have a mesh to call: host actors in a node of one (`supervisor::Supervisor`), call it from outside
 //! ([`client`]), or have several regions inside a test ([`testing`]).

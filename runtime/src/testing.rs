@@ -25,8 +25,7 @@ use rhumb_transport::in_process::{Network, NodeDescription, Port};
 
 use crate::clock::NodeClock;
 use crate::host::arbiters::Arbiters;
-use crate::host::home::Host;
-use crate::host::{HostList, Hosts};
+use crate::host::{Host, HostList, Hosts};
 use crate::mesh::registry::Registry;
 use crate::mesh::{Carrier, Mesh};
 

@@ -5,116 +5,28 @@
 //!   lose a message because its instance went: what waits outlives the instance.
 //! * Invariant: whatever was let in ends in its handler, or is refused and counted.
 
-use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context as TaskContext, Poll, Waker};
 
-use actix::dev::{MessageResponse, OneshotSender};
-use actix::fut::ActorFuture;
 use actix::prelude::*;
 use parking_lot::{Mutex, MutexGuard};
-use rhumb_actors::remote::{Hosted, Remote};
+use rhumb_actors::remote::Hosted;
 use rhumb_core::{Fault, FaultKind};
 use tokio::time::Instant;
 
-use super::arbiters::{Gauge, Listed};
-use super::call::{CallState, Current, Load, Scope};
-use super::home::{Activation, Home};
+use super::arbiters::Gauge;
+use super::call::Load;
+use super::home::Home;
+use super::hosting::Activation;
 use super::id::ActorId;
 use super::life::{End, Entry, Instance, Life, Next, Phase};
-use super::mailbox::{Mailbox, Pushed, Waits};
+use super::mailbox::{Mailbox, Pushed};
+use super::packed::Deliver;
+use super::pump::{Feed, InstanceLoad, Pump};
 use super::watch::Ended;
-
-/// How many messages of one actor run before the other actors of its arbiter have a turn.
-pub const BUDGET: usize = 64;
-
-/// A message on its way into an actor of type `A`, whatever it is.
-pub(crate) trait Deliver<A: Actor>: Waits + Send {
-    /// Runs the handler. May panic with it.
-    fn run(self: Box<Self>, actor: &mut A, context: &mut A::Context, load: Arc<dyn Load>, now: Instant);
-    /// Ends without the handler.
-    fn refuse(self: Box<Self>, fault: Fault);
-    /// What it is, for whoever watches the arbiter.
-    fn work(&self) -> Listed;
-    /// Whether somebody learns of it when it is refused.
-    fn is_asked(&self) -> bool;
-}
-
-/// A message with its call and the one who waits for the answer. The same box from the asker to the
-/// handler: asks within a node encode nothing.
-pub(crate) struct Packed<M: Remote> {
-    pub(crate) message: M,
-    pub(crate) call: Arc<CallState>,
-    pub(crate) answer: Option<OneshotSender<M::Reply>>,
-    pub(crate) work: Option<Listed>,
-}
-
-impl<M: Remote> Waits for Packed<M> {
-    fn coalesces(&self) -> Option<u64> {
-        // Who waits for an answer is not replaced by somebody else's newer question.
-        if self.answer.is_some() { None } else { self.message.coalesce_key() }
-    }
-}
-
-impl<A, M> Deliver<A> for Packed<M>
-where
-    A: Hosted + Handler<M>,
-    M: Remote,
-{
-    fn run(self: Box<Self>, actor: &mut A, context: &mut A::Context, load: Arc<dyn Load>, now: Instant) {
-        let work = Deliver::<A>::work(&*self);
-        let Self { message, call, answer, .. } = *self;
-        // Whoever told was told that it was taken: that has no deadline any more.
-        if let Some(answer) = &answer {
-            if answer.is_closed() {
-                call.abandon();
-                return;
-            }
-            if now >= call.deadline {
-                return call.fail(call.deadline_passed(M::NAME));
-            }
-        }
-        if !call.begins() {
-            return;
-        }
-        let scope = Scope::enter(Current { call: Arc::clone(&call), load, work });
-        actor.handle(message, context).handle(context, answer);
-        drop(scope);
-        call.handled();
-    }
-
-    fn refuse(self: Box<Self>, fault: Fault) {
-        self.call.fail(fault);
-    }
-
-    fn work(&self) -> Listed {
-        self.work.expect("it was listed when it was let in")
-    }
-
-    fn is_asked(&self) -> bool {
-        self.answer.is_some()
-    }
-}
-
-/// Makes what an asker packed into what an actor of type `A` takes: the same box.
-pub(crate) fn unpack<A, M>(packed: Box<dyn Any + Send>, work: Listed) -> Option<Box<dyn Deliver<A>>>
-where
-    A: Hosted + Handler<M>,
-    M: Remote,
-{
-    let mut packed = packed.downcast::<Packed<M>>().ok()?;
-    packed.work = Some(work);
-    Some(packed)
-}
-
-impl<A: Actor> Waits for Box<dyn Deliver<A>> {
-    fn coalesces(&self) -> Option<u64> {
-        (**self).coalesces()
-    }
-}
 
 struct State<A: Actor> {
     mailbox: Mailbox<Box<dyn Deliver<A>>>,
@@ -131,9 +43,9 @@ pub(crate) struct Cell<A: Hosted> {
     pub(crate) hash: u64,
     state: Mutex<State<A>>,
     /// Messages that have left the mailbox and are not done.
-    busy: AtomicUsize,
+    pub(super) busy: AtomicUsize,
     /// Messages fed in this turn of the arbiter.
-    fed: AtomicUsize,
+    pub(super) fed: AtomicUsize,
     used_ms: AtomicU64,
     footprint: AtomicU64,
     /// It goes because its parent begins anew: then its own children do too.
@@ -372,8 +284,13 @@ impl<A: Hosted> Cell<A> {
         End { panicked, asked, took_any: state.took_any, waited_for }
     }
 
+    /// The instance was asked to go, and refused.
+    pub(super) fn stays(&self) {
+        self.state.lock().life.stays();
+    }
+
     /// Takes a message out for the pump, or leaves word to be woken.
-    fn next(&self, task: &TaskContext<'_>) -> Feed<A> {
+    pub(super) fn next(&self, task: &TaskContext<'_>) -> Feed<A> {
         let mut state = self.state.lock();
         match state.life.phase() {
             Phase::Awake => {}
@@ -390,13 +307,13 @@ impl<A: Hosted> Cell<A> {
         Feed::One(message)
     }
 
-    fn weigh(&self, actor: &A) {
+    pub(super) fn weigh(&self, actor: &A) {
         let now = self.home.weight_of(actor);
         let before = self.footprint.swap(now, Ordering::Relaxed);
         self.home.weighs(before, now);
     }
 
-    fn gauge(&self) -> &Gauge {
+    pub(super) fn gauge(&self) -> &Gauge {
         &self.home.worker(self.hash).gauge
     }
 }
@@ -489,113 +406,6 @@ impl<A: Hosted> Cell<A> {
             Arc::clone(self).wake();
         } else {
             self.home.take_out(self);
-        }
-    }
-}
-
-enum Feed<A: Actor> {
-    One(Box<dyn Deliver<A>>),
-    Nothing,
-    Leave,
-    End,
-}
-
-/// The work of one instance. What is left of it after its end does no harm to the next one.
-struct InstanceLoad<A: Hosted> {
-    cell: Arc<Cell<A>>,
-    instance: Instance,
-}
-
-impl<A: Hosted> Load for InstanceLoad<A> {
-    fn begun(&self) {
-        self.cell.busy.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn done(&self) {
-        self.cell.busy.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    fn panicked(&self) {
-        self.cell.breaks(self.instance);
-    }
-
-    fn gauge(&self) -> &Gauge {
-        self.cell.gauge()
-    }
-}
-
-/// Feeds an instance from its mailbox: a future in its context, so that it has the actor at hand.
-struct Pump<A: Hosted> {
-    cell: Arc<Cell<A>>,
-    load: Arc<dyn Load>,
-    /// The actor was asked to go. If it runs again after that, it has refused.
-    asked: bool,
-}
-
-impl<A: Hosted> Pump<A> {
-    /// Runs one message.
-    fn feed(&self, message: Box<dyn Deliver<A>>, actor: &mut A, context: &mut A::Context, now: Instant) {
-        let gauge = self.cell.gauge();
-        gauge.begin(message.work());
-        let load = Arc::clone(&self.load);
-        let ran = catch_unwind(AssertUnwindSafe(|| {
-            message.run(actor, context, load, now);
-            self.cell.weigh(actor);
-        }));
-        gauge.end();
-        self.load.done();
-        if ran.is_err() {
-            self.load.panicked();
-        }
-    }
-}
-
-impl<A: Hosted> ActorFuture<A> for Pump<A> {
-    type Output = ();
-
-    fn poll(
-        mut self: Pin<&mut Self>,
-        actor: &mut A,
-        context: &mut A::Context,
-        task: &mut TaskContext<'_>,
-    ) -> Poll<()> {
-        let now = Instant::now();
-        loop {
-            // A handler that stopped the actor or lets it wait for a future has the last word.
-            if context.state() != ActorState::Running || context.waiting() {
-                return Poll::Pending;
-            }
-            // Actix polls again within one turn when a handler spawned something: the budget is the turn's.
-            if self.cell.fed.load(Ordering::Relaxed) >= BUDGET {
-                task.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            match self.cell.next(task) {
-                Feed::One(message) => {
-                    self.cell.fed.fetch_add(1, Ordering::Relaxed);
-                    self.feed(message, actor, context, now);
-                }
-                Feed::Nothing => return Poll::Pending,
-                Feed::Leave if self.asked => {
-                    self.asked = false;
-                    self.cell.state.lock().life.stays();
-                    if self.cell.is_leaving() {
-                        // The node stops: that cannot be refused.
-                        context.terminate();
-                        return Poll::Ready(());
-                    }
-                }
-                Feed::Leave => {
-                    self.asked = true;
-                    context.stop();
-                    task.waker().wake_by_ref();
-                    return Poll::Pending;
-                }
-                Feed::End => {
-                    context.terminate();
-                    return Poll::Ready(());
-                }
-            }
         }
     }
 }

@@ -14,9 +14,12 @@ pub mod arbiters;
 pub mod call;
 pub mod cell;
 pub mod home;
+mod hosting;
 pub mod id;
 mod life;
 mod mailbox;
+pub(crate) mod packed;
+pub mod pump;
 mod reply;
 pub mod restarts;
 pub mod watch;
@@ -32,14 +35,15 @@ use thiserror::Error;
 use tokio::time::Instant;
 
 use self::arbiters::{Arbiters, Blocked};
-use self::home::{Home, Host};
+use self::home::Home;
 use self::id::ActorId;
 use self::watch::Watchers;
 use crate::mesh::Mesh;
 use crate::mesh::dispatch::Incoming;
 
 pub use call::{Call, call};
-pub use home::Activation;
+pub use home::BASE_FOOTPRINT;
+pub use hosting::{Activation, Host};
 pub use reply::{ActorReply, Reply};
 pub use restarts::Restarts;
 
@@ -114,7 +118,7 @@ pub(crate) trait AnyHome: Send + Sync {
     /// Name, version and layout of each message.
     fn messages(&self) -> Vec<(&'static str, u16, u64)>;
     fn audience(&self, name: &str) -> Option<Audience>;
-    /// A message of an actor or program of this node: a boxed [`cell::Packed`].
+    /// A message of an actor or program of this node: a boxed [`packed::Packed`].
     fn local(
         &self,
         id: &ActorId,

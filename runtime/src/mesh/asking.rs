@@ -22,8 +22,8 @@ use super::address::{MeshAddr, Said, class_of};
 use super::body::{alike, pack, unpack_reply};
 use super::{Mesh, dispatch, registry};
 use crate::host::call::{self, Answers, Before, CallState, MAX_CHAIN, Stage};
-use crate::host::cell::Packed;
 use crate::host::id::ActorId;
+use crate::host::packed::Packed;
 
 /// The longest that anybody waits for an answer.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);

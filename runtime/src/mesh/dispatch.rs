@@ -22,9 +22,9 @@ use super::asking::not_hosted;
 use super::body::{pack, unpack, unpack_reply};
 use super::{Mesh, Whereabouts};
 use crate::host::call::{Answers, Before, CallState, MAX_CHAIN, Seen, Stage};
-use crate::host::cell::Packed;
 use crate::host::home::Home;
 use crate::host::id::{ActorId, Target, Whom};
+use crate::host::packed::Packed;
 
 /// Bytes that the name of a caller may have.
 const MAX_CALLER: usize = 256;

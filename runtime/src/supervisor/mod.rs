@@ -31,8 +31,7 @@ use rhumb_transport::{Credentials, Identity, LinkState, Regions, Transport};
 
 use crate::clock::now_millis;
 use crate::host::arbiters::Arbiters;
-use crate::host::home::Host;
-use crate::host::{HostList, Hosts};
+use crate::host::{Host, HostList, Hosts};
 use crate::http;
 use crate::mesh::registry::Registry;
 use crate::mesh::{Carrier, Mesh};

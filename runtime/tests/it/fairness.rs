@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rhumb::host::cell::BUDGET;
+use rhumb::host::pump::BUDGET;
 use rhumb::prelude::*;
 use rhumb::testing::{TestMesh, run};
 

@@ -1,0 +1,146 @@
+//! How actors of one type are hosted: what a program says, and what a factory is told.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rhumb_actors::remote::{Addressed, Hosted};
+use rhumb_core::Epoch;
+
+use super::cell::Cell;
+use super::id::ActorId;
+use super::restarts::Restarts;
+use crate::mesh::Mesh;
+
+/// How long an actor may be idle before it goes to sleep, unless its host says otherwise.
+const IDLE: Duration = Duration::from_secs(15 * 60);
+/// What a factory is told about the actor that it makes.
+#[derive(Clone)]
+pub struct Activation {
+    /// The actor's name.
+    pub id: ActorId,
+    /// The mesh, as seen from this node.
+    pub mesh: Mesh,
+    /// The epoch of the instance: the life of its node. Only rises.
+    pub epoch: Epoch,
+}
+
+impl Activation {
+    pub(crate) fn new<A: Hosted>(cell: &Cell<A>) -> Self {
+        let mesh = cell.home.mesh.clone();
+        Self { id: cell.id.clone(), epoch: mesh.epoch(), mesh }
+    }
+
+    /// The actor's key; empty for a singleton.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        self.id.key()
+    }
+}
+
+type Factory<A> = Arc<dyn Fn(&Activation) -> A + Send + Sync>;
+type Footprint<A> = Arc<dyn Fn(&A) -> u64 + Send + Sync>;
+type Parent = Arc<dyn Fn(&str) -> String + Send + Sync>;
+
+/// How actors of one type are hosted on a node.
+pub struct Host<A: Hosted> {
+    pub(crate) factory: Factory<A>,
+    pub(crate) idle: Option<Duration>,
+    pub(crate) memory: Option<u64>,
+    pub(crate) footprint: Option<Footprint<A>>,
+    pub(crate) restarts: Restarts,
+    pub(crate) mailbox: Option<usize>,
+    pub(crate) parent: Option<(&'static str, Parent)>,
+    pub(crate) needs: Vec<&'static str>,
+}
+
+impl<A: Hosted> Clone for Host<A> {
+    fn clone(&self) -> Self {
+        Self {
+            factory: Arc::clone(&self.factory),
+            footprint: self.footprint.clone(),
+            parent: self.parent.clone(),
+            needs: self.needs.clone(),
+            ..*self
+        }
+    }
+}
+
+impl<A: Hosted> Host<A> {
+    /// Hosts a type whose actors this factory makes: at the first message to a key, and again after a
+    /// panic or a sleep.
+    pub fn new(factory: impl Fn(&Activation) -> A + Send + Sync + 'static) -> Self {
+        Self {
+            factory: Arc::new(factory),
+            idle: Some(IDLE),
+            memory: None,
+            footprint: None,
+            restarts: Restarts::default(),
+            mailbox: None,
+            parent: None,
+            needs: Vec::new(),
+        }
+    }
+
+    /// Lets an actor go to sleep that nobody has called for so long: a quarter of an hour unless said.
+    /// Messages that come meanwhile are kept, and wake it.
+    #[must_use]
+    pub fn idle(mut self, after: Duration) -> Self {
+        self.idle = Some(after);
+        self
+    }
+
+    /// Lets no actor go to sleep for being idle: whoever may send it messages can then fill the memory,
+    /// one key after the other, unless [`Host::memory`] is set.
+    #[must_use]
+    pub fn never_idle(mut self) -> Self {
+        self.idle = None;
+        self
+    }
+
+    /// Lets actors go to sleep, the least recently used first, while all of this type together have a
+    /// larger footprint than this many bytes. Only idle ones: it is a target, not a wall.
+    #[must_use]
+    pub fn memory(mut self, bytes: u64) -> Self {
+        self.memory = Some(bytes);
+        self
+    }
+
+    /// Says how many bytes an actor has on the heap; the size of the type and [`super::BASE_FOOTPRINT`] are
+    /// added.
+    #[must_use]
+    pub fn footprint(mut self, of: impl Fn(&A) -> u64 + Send + Sync + 'static) -> Self {
+        self.footprint = Some(Arc::new(of));
+        self
+    }
+
+    /// How actors that panic are restarted.
+    #[must_use]
+    pub fn restarts(mut self, restarts: Restarts) -> Self {
+        self.restarts = restarts;
+        self
+    }
+
+    /// Another capacity of the mailbox than the type declares.
+    #[must_use]
+    pub fn mailbox(mut self, capacity: usize) -> Self {
+        self.mailbox = Some(capacity);
+        self
+    }
+
+    /// Makes each actor the child of an actor of type `P` on its node, whose key this gives for the
+    /// child's key. A child that gives up makes its parent begin anew, and count it as a panic of its
+    /// own; a parent that begins anew lets all its children begin anew.
+    #[must_use]
+    pub fn child_of<P: Hosted>(mut self, key: impl Fn(&str) -> String + Send + Sync + 'static) -> Self {
+        self.parent = Some((P::TYPE, Arc::new(key)));
+        self
+    }
+
+    /// Says that these actors call actors of type `P`: a node that hosts this type and not that one
+    /// refuses to start.
+    #[must_use]
+    pub fn calls<P: Addressed>(mut self) -> Self {
+        self.needs.push(P::TYPE);
+        self
+    }
+}

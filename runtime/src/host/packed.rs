@@ -1,0 +1,102 @@
+//! A message on its way from whoever sends it to the handler: one box all the way.
+//!
+//! * It decides: whether the handler still runs, when its turn has come.
+//! * Invariant: it ends in its handler or in a refusal; who asked learns which.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use actix::dev::{MessageResponse, OneshotSender};
+use actix::{Actor, Handler};
+use rhumb_actors::remote::{Hosted, Remote};
+use rhumb_core::Fault;
+use tokio::time::Instant;
+
+use super::arbiters::Listed;
+use super::call::{CallState, Current, Load, Scope};
+use super::mailbox::Waits;
+
+/// A message on its way into an actor of type `A`, whatever it is.
+pub(crate) trait Deliver<A: Actor>: Waits + Send {
+    /// Runs the handler. May panic with it.
+    fn run(self: Box<Self>, actor: &mut A, context: &mut A::Context, load: Arc<dyn Load>, now: Instant);
+    /// Ends without the handler.
+    fn refuse(self: Box<Self>, fault: Fault);
+    /// What it is, for whoever watches the arbiter.
+    fn work(&self) -> Listed;
+    /// Whether somebody learns of it when it is refused.
+    fn is_asked(&self) -> bool;
+}
+
+/// A message with its call and the one who waits for the answer. The same box from the asker to the
+/// handler: asks within a node encode nothing.
+pub(crate) struct Packed<M: Remote> {
+    pub(crate) message: M,
+    pub(crate) call: Arc<CallState>,
+    pub(crate) answer: Option<OneshotSender<M::Reply>>,
+    pub(crate) work: Option<Listed>,
+}
+
+impl<M: Remote> Waits for Packed<M> {
+    fn coalesces(&self) -> Option<u64> {
+        // Who waits for an answer is not replaced by somebody else's newer question.
+        if self.answer.is_some() { None } else { self.message.coalesce_key() }
+    }
+}
+
+impl<A, M> Deliver<A> for Packed<M>
+where
+    A: Hosted + Handler<M>,
+    M: Remote,
+{
+    fn run(self: Box<Self>, actor: &mut A, context: &mut A::Context, load: Arc<dyn Load>, now: Instant) {
+        let work = Deliver::<A>::work(&*self);
+        let Self { message, call, answer, .. } = *self;
+        // Whoever told was told that it was taken: that has no deadline any more.
+        if let Some(answer) = &answer {
+            if answer.is_closed() {
+                call.abandon();
+                return;
+            }
+            if now >= call.deadline {
+                return call.fail(call.deadline_passed(M::NAME));
+            }
+        }
+        if !call.begins() {
+            return;
+        }
+        let scope = Scope::enter(Current { call: Arc::clone(&call), load, work });
+        actor.handle(message, context).handle(context, answer);
+        drop(scope);
+        call.handled();
+    }
+
+    fn refuse(self: Box<Self>, fault: Fault) {
+        self.call.fail(fault);
+    }
+
+    fn work(&self) -> Listed {
+        self.work.expect("it was listed when it was let in")
+    }
+
+    fn is_asked(&self) -> bool {
+        self.answer.is_some()
+    }
+}
+
+/// Makes what an asker packed into what an actor of type `A` takes: the same box.
+pub(crate) fn unpack<A, M>(packed: Box<dyn Any + Send>, work: Listed) -> Option<Box<dyn Deliver<A>>>
+where
+    A: Hosted + Handler<M>,
+    M: Remote,
+{
+    let mut packed = packed.downcast::<Packed<M>>().ok()?;
+    packed.work = Some(work);
+    Some(packed)
+}
+
+impl<A: Actor> Waits for Box<dyn Deliver<A>> {
+    fn coalesces(&self) -> Option<u64> {
+        (**self).coalesces()
+    }
+}
