@@ -28,8 +28,9 @@ seeds: setup ## Simulates fresh seeds for MINUTES (30)
 check-full: build ## The same tests with full counts
 	RHUMB_SEEDS=100000 RHUMB_FULL=1 RHUMB_BIN=$(abspath $(target))/debug/rhumb $(cargo) test --workspace
 
-lint: setup ## Clippy with the bans of clippy.toml; warnings are errors
+lint: setup ## Clippy with the bans of clippy.toml, and the links of the documentation; warnings are errors
 	$(cargo) clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(cargo) doc --quiet --workspace --no-deps
 
 fmt: ## Formats all code
 	cargo fmt --all

@@ -1,8 +1,7 @@
-//! One actor's place: its mailbox, its `Life`, and the pump that feeds its instance.
+//! One actor's place: its mailbox, its life, and what follows when either changes.
 //!
-//! * It decides nothing: the mailbox and the life do.
-//! * It never does: run more than [`BUDGET`] messages before the arbiter's other actors have a turn, or
-//!   lose a message because its instance went: what waits outlives the instance.
+//! * It decides nothing: `mailbox` and `life` do.
+//! * It never does: lose a message because its instance went. What waits outlives the instance.
 //! * Invariant: whatever was let in ends in its handler, or is refused and counted.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
