@@ -43,9 +43,9 @@ fn repository() -> PathBuf {
 }
 
 /// A clone of this repository's tracked files as they are now. The same files give the same commit, so
-/// that a second run builds nothing anew.
-fn clone() -> PathBuf {
-    let (from, to) = (repository(), program_folder().join("stranger/origin"));
+/// that a second run builds nothing anew. Each test has its own.
+fn clone(name: &str) -> PathBuf {
+    let (from, to) = (repository(), program_folder().join("stranger").join(name));
     if to.exists() {
         fs::remove_dir_all(&to).expect("removed");
     }
@@ -84,7 +84,7 @@ fn dependency(line_has: &str) -> String {
     let line = guide.lines().find(fits).unwrap_or_else(|| panic!("the guide has no line for {line_has}"));
     let (before, rest) = line.split_once("git = \"").expect("a git address");
     let (_, after) = rest.split_once('"').expect("its end");
-    format!("{before}git = \"file://{}\"{after}", clone().display())
+    format!("{before}git = \"file://{}\"{after}", clone(line_has).display())
 }
 
 fn cargo() -> Command {
