@@ -3,6 +3,7 @@
 #[cfg(feature = "canaries")]
 mod canaries;
 mod conservation;
+mod disks;
 mod golden;
 
 mod sale;
