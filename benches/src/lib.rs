@@ -1,0 +1,11 @@
+//! Rhumb beside its peers, measured in one run: interleaved rounds, two processes a system.
+
+pub mod caller;
+pub mod mesh;
+pub mod process;
+pub mod protocol;
+pub mod report;
+pub mod sample;
+pub mod systems;
+pub mod tls;
+pub mod work;

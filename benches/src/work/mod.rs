@@ -1,0 +1,102 @@
+//! What is measured: each piece of work names its systems and its loads, and gives one outcome for each
+//! pair of them.
+
+use std::path::Path;
+
+use anyhow::Context;
+use rhumb::dev::DevMesh;
+
+use crate::process::Side;
+use crate::sample::{Load, Outcome, Sample};
+use crate::systems::System;
+use crate::tls::Tls;
+
+pub mod remote_ask;
+
+/// How much is measured.
+#[derive(Debug, Clone, Copy)]
+pub struct Effort {
+    /// Rounds of each system under each load, interleaved.
+    pub rounds: usize,
+    /// How long a round is, in milliseconds.
+    pub millis: u64,
+}
+
+/// A system with both its sides running.
+struct Standing {
+    system: System,
+    server: Option<Side>,
+    driver: Side,
+    mesh: Option<DevMesh>,
+}
+
+impl Standing {
+    async fn start(system: System, dir: &Path) -> anyhow::Result<Self> {
+        let dir = dir.join(system.name());
+        std::fs::create_dir_all(&dir)?;
+        let folder = dir.to_str().context("a folder whose name is text")?.to_owned();
+        if system == System::Rhumb {
+            let mesh = crate::mesh::start(&dir).await?;
+            let driver = Self::driver(system, &folder, "").await?;
+            return Ok(Self { system, server: None, driver, mesh: Some(mesh) });
+        }
+        Tls::make(&dir)?;
+        let mut server = Side::start(&[system.name(), "serve", &folder, ""])?;
+        let address: String = server.said().await.with_context(|| format!("the server of {}", system.name()))?;
+        let driver = Self::driver(system, &folder, &address).await?;
+        Ok(Self { system, server: Some(server), driver, mesh: None })
+    }
+
+    async fn driver(system: System, dir: &str, address: &str) -> anyhow::Result<Side> {
+        let mut driver = Side::start(&[system.name(), "drive", dir, address])?;
+        let ready: String = driver.said().await.with_context(|| format!("the driver of {}", system.name()))?;
+        anyhow::ensure!(ready == "ready", "the driver of {} said {ready:?}", system.name());
+        Ok(driver)
+    }
+
+    async fn round(&mut self, load: Load) -> anyhow::Result<Sample> {
+        self.driver.tell(&load).await?;
+        self.driver.said().await.with_context(|| format!("a round of {}", self.system.name()))
+    }
+
+    async fn stop(self) {
+        self.driver.end().await;
+        if let Some(server) = self.server {
+            server.end().await;
+        }
+        if let Some(mesh) = self.mesh {
+            mesh.stop().await;
+        }
+    }
+}
+
+/// Measures systems under loads in rounds: each round has every system under every load once, so that
+/// what else the machine does meets all alike.
+async fn interleaved(
+    work: &str,
+    systems: &[System],
+    loads: &[Load],
+    rounds: usize,
+) -> anyhow::Result<Vec<Outcome>> {
+    let dir = tempfile::tempdir()?;
+    let mut standing = Vec::new();
+    for system in systems {
+        standing.push(Standing::start(*system, dir.path()).await?);
+    }
+    let mut samples = vec![vec![Vec::new(); loads.len()]; systems.len()];
+    for round in 0..rounds {
+        for (l, load) in loads.iter().enumerate() {
+            // Nobody is always the first.
+            for s in 0..systems.len() {
+                let s = (s + round) % systems.len();
+                samples[s][l].push(standing[s].round(*load).await?);
+            }
+        }
+        eprintln!("{work}: round {} of {rounds}", round + 1);
+    }
+    for each in standing {
+        each.stop().await;
+    }
+    let outcome = |s: usize, l: usize| Outcome::of(work, systems[s].name(), loads[l], &samples[s][l]);
+    Ok((0..loads.len()).flat_map(|l| (0..systems.len()).map(move |s| (s, l))).map(|(s, l)| outcome(s, l)).collect())
+}
