@@ -1,7 +1,10 @@
 //! The shell of `EscrowRegion`: receives, steps the machine, performs its effects, arms one timer.
 //! It has no protocol decision in it.
 
-use std::collections::{BTreeMap, HashMap};
+mod handle;
+mod report;
+
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,8 +18,10 @@ use rhumb_core::{
 };
 use tokio::sync::{oneshot, watch};
 
-use super::book::{Answer, Book, Effect, Input, Out, Request, Stranded, Token};
-use super::messages::{PeerMessage, Refusal, Row, Standing};
+pub use self::handle::EscrowHandle;
+pub use self::report::{EscrowReport, PoolReport};
+use super::book::{Answer, Book, Effect, Input, Out, Request, Token};
+use super::messages::{PeerMessage, Refusal};
 use super::policy::EscrowSettings;
 use crate::storage::{StorageHandle, Window};
 
@@ -28,11 +33,6 @@ const MAX_ASKS: usize = 16_384;
 const OVERLOADED: Duration = Duration::from_millis(100);
 /// How many batches the actor has under way with storage at a time.
 const WINDOW: usize = 64;
-
-/// How long a report may take.
-const REPORT_WITHIN: Duration = Duration::from_secs(1);
-/// How long it may take until other settings are taken up.
-const CONFIGURE_WITHIN: Duration = Duration::from_secs(10);
 
 /// What the shell needs of the world around it.
 pub trait World: Send + Sync + 'static {
@@ -281,52 +281,6 @@ impl Handler<Ask> for EscrowRegion {
     }
 }
 
-/// Say what you know of yourself.
-#[derive(Message)]
-#[rtype(result = "()")]
-struct Tell(oneshot::Sender<EscrowReport>);
-
-impl Handler<Tell> for EscrowRegion {
-    type Result = ();
-
-    fn handle(&mut self, Tell(reply): Tell, _: &mut Self::Context) {
-        let pools = self.book.pools().map(|pool| PoolReport {
-            pool: pool.clone(),
-            row: self.book.row(pool).unwrap_or_default(),
-            stranded: self.book.stranded(pool),
-        });
-        let pools = pools.collect();
-        let seen = |node: &NodeId| Some((node.clone(), self.book.witnessed(node)?.1));
-        let witnessed = self.book.peers().filter_map(seen).collect();
-        let (keys, _) = self.book.remembered();
-        reply.send(EscrowReport { standing: self.book.standing(), pools, witnessed, keys }).ok();
-    }
-}
-
-/// What a node's escrow knows of itself.
-#[derive(Debug, Clone)]
-pub struct EscrowReport {
-    /// Whether the node may spend.
-    pub standing: Standing,
-    /// Its pools.
-    pub pools: Vec<PoolReport>,
-    /// The highest commit of each peer's disk that this node has durably seen.
-    pub witnessed: BTreeMap<NodeId, u64>,
-    /// Idempotency keys that it remembers.
-    pub keys: usize,
-}
-
-/// One pool on one node.
-#[derive(Debug, Clone)]
-pub struct PoolReport {
-    /// Which.
-    pub pool: PoolName,
-    /// The node's row.
-    pub row: Row,
-    /// Rights that nobody can spend now.
-    pub stranded: Stranded,
-}
-
 /// Something from or about a peer.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -366,71 +320,4 @@ fn class_of(request: &Request) -> DataClass {
 
 fn faulted(fault: Fault) -> Answered {
     Answered { outcome: Err(fault), class: DataClass::control() }
-}
-
-/// `EscrowRegion`, as others see it.
-#[derive(Clone)]
-pub struct EscrowHandle {
-    address: Arc<Addr<EscrowRegion>>,
-}
-
-impl EscrowHandle {
-    /// A handle on a started actor.
-    #[must_use]
-    pub fn new(address: Addr<EscrowRegion>) -> Self {
-        Self { address: Arc::new(address) }
-    }
-
-    /// Asks, for a caller that stands in region `from`. The request is in the mailbox when this
-    /// returns, so that calls keep their order; the future ends within the time given.
-    pub fn ask(
-        &self,
-        request: Request,
-        from: Region,
-        within: Duration,
-    ) -> impl Future<Output = Answered> + Send + use<> {
-        let (reply, answered) = oneshot::channel();
-        let sent = self.address.try_send(Ask { request, from, within, reply });
-        async move {
-            match sent {
-                Ok(()) => {}
-                Err(SendError::Full(_)) => {
-                    return faulted(Fault::not_sent(FaultKind::Full("the escrow mailbox".into())));
-                }
-                Err(SendError::Closed(_)) => return faulted(Fault::not_sent(FaultKind::Draining)),
-            }
-            match tokio::time::timeout(within, answered).await {
-                Ok(Ok(answered)) => answered,
-                Ok(Err(_)) => faulted(Fault::unknown(FaultKind::Handler("the escrow actor stopped".into()))),
-                Err(_) => faulted(Fault::unknown(FaultKind::Deadline("waiting for the escrow actor".into()))),
-            }
-        }
-    }
-
-    /// What the node's escrow knows of itself; `None` if it does not say within a second.
-    pub async fn report(&self) -> Option<EscrowReport> {
-        let (reply, report) = oneshot::channel();
-        self.address.try_send(Tell(reply)).ok()?;
-        tokio::time::timeout(REPORT_WITHIN, report).await.ok()?.ok()
-    }
-
-    /// Goes on under other settings. Whether they were taken up: not when the actor is gone, or has no
-    /// room in its mailbox for long.
-    pub async fn configure(&self, settings: EscrowSettings) -> bool {
-        let taken = self.address.send(Configure(settings));
-        matches!(tokio::time::timeout(CONFIGURE_WITHIN, taken).await, Ok(Ok(())))
-    }
-
-    /// Hands over what a peer said. When the mailbox is full it is dropped: peers say it again.
-    pub fn peer(&self, from: NodeId, message: PeerMessage) {
-        self.address.try_send(FromPeer(Input::Peer { from, message })).ok();
-    }
-
-    /// A peer's connection came up or went down.
-    pub fn peer_changed(&self, peer: NodeId, up: bool) {
-        let input = if up { Input::PeerUp(peer) } else { Input::PeerDown(peer) };
-        if self.address.try_send(FromPeer(input)).is_err() {
-            tracing::warn!("the escrow mailbox is full: a peer's coming or going was not noticed");
-        }
-    }
 }

@@ -1,0 +1,86 @@
+//! What others hold of `EscrowRegion`: a handle that asks within a time, and never waits for ever.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::*;
+use rhumb_core::{Fault, FaultKind, NodeId, Region};
+use tokio::sync::oneshot;
+
+use super::report::Tell;
+use super::{Answered, Ask, Configure, EscrowRegion, EscrowReport, FromPeer, faulted};
+use crate::escrow::book::{Input, Request};
+use crate::escrow::messages::PeerMessage;
+use crate::escrow::policy::EscrowSettings;
+
+/// How long a report may take.
+const REPORT_WITHIN: Duration = Duration::from_secs(1);
+/// How long it may take until other settings are taken up.
+const CONFIGURE_WITHIN: Duration = Duration::from_secs(10);
+
+/// `EscrowRegion`, as others see it.
+#[derive(Clone)]
+pub struct EscrowHandle {
+    address: Arc<Addr<EscrowRegion>>,
+}
+
+impl EscrowHandle {
+    /// A handle on a started actor.
+    #[must_use]
+    pub fn new(address: Addr<EscrowRegion>) -> Self {
+        Self { address: Arc::new(address) }
+    }
+
+    /// Asks, for a caller that stands in region `from`. The request is in the mailbox when this
+    /// returns, so that calls keep their order; the future ends within the time given.
+    pub fn ask(
+        &self,
+        request: Request,
+        from: Region,
+        within: Duration,
+    ) -> impl Future<Output = Answered> + Send + use<> {
+        let (reply, answered) = oneshot::channel();
+        let sent = self.address.try_send(Ask { request, from, within, reply });
+        async move {
+            match sent {
+                Ok(()) => {}
+                Err(SendError::Full(_)) => {
+                    return faulted(Fault::not_sent(FaultKind::Full("the escrow mailbox".into())));
+                }
+                Err(SendError::Closed(_)) => return faulted(Fault::not_sent(FaultKind::Draining)),
+            }
+            match tokio::time::timeout(within, answered).await {
+                Ok(Ok(answered)) => answered,
+                Ok(Err(_)) => faulted(Fault::unknown(FaultKind::Handler("the escrow actor stopped".into()))),
+                Err(_) => faulted(Fault::unknown(FaultKind::Deadline("waiting for the escrow actor".into()))),
+            }
+        }
+    }
+
+    /// What the node's escrow knows of itself; `None` if it does not say within a second.
+    pub async fn report(&self) -> Option<EscrowReport> {
+        let (reply, report) = oneshot::channel();
+        self.address.try_send(Tell(reply)).ok()?;
+        tokio::time::timeout(REPORT_WITHIN, report).await.ok()?.ok()
+    }
+
+    /// Goes on under other settings. Whether they were taken up: not when the actor is gone, or has no
+    /// room in its mailbox for long.
+    pub async fn configure(&self, settings: EscrowSettings) -> bool {
+        let taken = self.address.send(Configure(settings));
+        matches!(tokio::time::timeout(CONFIGURE_WITHIN, taken).await, Ok(Ok(())))
+    }
+
+    /// Hands over what a peer said. When the mailbox is full it is dropped: peers say it again.
+    pub fn peer(&self, from: NodeId, message: PeerMessage) {
+        self.address.try_send(FromPeer(Input::Peer { from, message })).ok();
+    }
+
+    /// A peer's connection came up or went down.
+    pub fn peer_changed(&self, peer: NodeId, up: bool) {
+        let input = if up { Input::PeerUp(peer) } else { Input::PeerDown(peer) };
+        if self.address.try_send(FromPeer(input)).is_err() {
+            tracing::warn!("the escrow mailbox is full: a peer's coming or going was not noticed");
+        }
+    }
+}
