@@ -58,6 +58,16 @@ canaries! {
     ExpiredKeyRunsAgain = "expired-key-runs-again",
     /// A node on a restored disk spends without asking its peers.
     RestoredDiskSpends = "restored-disk-spends",
+    /// What is sold on debt does not use up the right to.
+    DebtForgotten = "debt-forgotten",
+    /// A return that is asked for again is booked again.
+    ReturnTwice = "return-twice",
+    /// The holder of the reserve sells it to its own customers.
+    ReserveSells = "reserve-sells",
+    /// What a customer has is not looked at.
+    CustomerLimitForgotten = "customer-limit-forgotten",
+    /// A hold is settled for whoever can guess its number.
+    SecretNotAsked = "secret-not-asked",
 }
 
 #[cfg(feature = "canaries")]

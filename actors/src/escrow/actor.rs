@@ -12,6 +12,7 @@ use actix::prelude::*;
 use futures::future::BoxFuture;
 use futures::stream;
 use rhumb_core::effects::Release;
+use rhumb_core::rng::Seed;
 use rhumb_core::{
     Barrier, DataClass, Direction, Fault, FaultKind, Gate, Mono, NodeId, Now, Passage, PoolName, Region,
     Ticket,
@@ -222,7 +223,7 @@ impl Actor for EscrowRegion {
         });
         ctx.add_stream(changes);
         let now = self.world.now();
-        self.book.start(now, &mut self.out);
+        self.book.start(now, &Seed::from_entropy(), &mut self.out);
         self.settle(now, ctx);
     }
 }

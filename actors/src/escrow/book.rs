@@ -15,6 +15,7 @@ mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use rhumb_core::rng::{Rng, Seed};
 use rhumb_core::{DataClass, Effects, HybridTime, Incarnation, Mono, NodeId, Now, PoolName, StoreId};
 use rhumb_storage::{Batch, CommitNumber};
 use rhumb_topology::{Founding, pool_home};
@@ -27,7 +28,7 @@ use super::ledger::Ledger;
 use super::messages::{PeerMessage, PoolView, Refusal, Row, Standing};
 use super::policy::EscrowSettings;
 use super::pool::{Pool, mono_of};
-use super::records::{Image, PoolRow, Records, RecoverError};
+use super::records::{Image, PoolRow, Records, RecoverError, Right};
 
 /// Out-buffer of the machine.
 pub type Out = Effects<Batch, Effect>;
@@ -57,6 +58,8 @@ pub struct Book {
     waiting: BTreeMap<Token, PoolName>,
     /// The number of the next hold of this life.
     next_hold: u64,
+    /// What holds' secrets are drawn from, from the beginning of the life.
+    secrets: Option<Rng>,
     timers: BTreeSet<(Mono, PoolName)>,
     ignored: u64,
 }
@@ -98,13 +101,16 @@ impl Book {
             rounds: BTreeMap::new(),
             waiting: BTreeMap::new(),
             next_hold: 1,
+            secrets: None,
             timers: BTreeSet::new(),
             ignored: 0,
         })
     }
 
-    /// Begins the life: its number is durable before anything of it is served.
-    pub fn start(&mut self, now: Now, out: &mut Out) {
+    /// Begins the life: its number is durable before anything of it is served. The secrets of its holds
+    /// come from a seed that nobody else knows.
+    pub fn start(&mut self, now: Now, seed: &Seed, out: &mut Out) {
+        self.secrets = Some(seed.child("hold secrets").rng());
         let mut batch = Batch::new();
         self.custody.start(&mut batch);
         out.persist(batch);
@@ -160,7 +166,7 @@ impl Book {
     /// This node's exact row of a pool.
     #[must_use]
     pub fn row(&self, pool: &PoolName) -> Option<Row> {
-        self.pools.get(pool).map(Pool::row)
+        self.pools.get(pool).map(|pool| pool.row(&self.site.settings))
     }
 
     /// Whether this node may create pools and sell what is not in need of attestation.
@@ -201,10 +207,10 @@ impl Book {
         let Some(pool) = self.pools.get(pool) else { return Stranded::default() };
         let mut stranded = Stranded::default();
         if !pool.may_spend() {
-            stranded.here = pool.ledger.available() + pool.ledger.holds().held();
+            stranded.here = pool.ledger.available(Right::Unit) + pool.ledger.holds().held(Right::Unit);
         }
         for (node, line) in pool.lines.iter().filter(|(_, line)| line.down) {
-            let on_the_way = pool.ledger.link(node).granted.saturating_sub(line.acknowledged);
+            let on_the_way = pool.ledger.link(node).units.granted.saturating_sub(line.acknowledged);
             stranded.away += line.heard.map_or(0, |(_, figures)| figures.available) + on_the_way;
         }
         stranded
@@ -226,6 +232,7 @@ impl Book {
             Request::Attest(attest) => return self.attest(now, token, attest, until, out),
             Request::Confirm(confirm) => return self.confirm(now, token, confirm, out),
             Request::Release(release) => return self.release(now, token, release, out),
+            Request::Return(request) => return self.give_back(now, token, request, out),
             Request::Show(show) => self.view(now, show.pool).map(|view| Answer::View(Box::new(view))),
             Request::ReadRow(read) => {
                 self.row(&read.pool).ok_or(Refusal::NoSuchPool(read.pool)).map(Answer::Row)
@@ -236,7 +243,7 @@ impl Book {
 
     fn view(&self, now: Now, name: PoolName) -> Result<PoolView, Refusal> {
         let Some(pool) = self.pools.get(&name) else { return Err(Refusal::NoSuchPool(name)) };
-        Ok(pool.view(&self.site.me, now.mono, pool.is_tail(&self.site.settings)))
+        Ok(pool.view(&self.site.me, now.mono, &self.site.settings))
     }
 
     fn abandoned(&mut self, token: Token) {

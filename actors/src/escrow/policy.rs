@@ -78,6 +78,8 @@ pub struct EscrowSettings {
     pub prove: Duration,
     /// How far the clocks of two nodes may differ: a key made further in the future is refused.
     pub max_offset: Duration,
+    /// How long after its sale a unit may be returned.
+    pub returns: Duration,
 }
 
 impl Default for EscrowSettings {
@@ -98,6 +100,7 @@ impl Default for EscrowSettings {
             beat: Duration::from_secs(1),
             prove: Duration::from_millis(200),
             max_offset: DEFAULT_MAX_OFFSET,
+            returns: Duration::from_secs(24 * 3_600),
         }
     }
 }

@@ -7,6 +7,10 @@
 //! * Invariant: what is said is cumulative or the latest, so every message may be lost, doubled or
 //!   late.
 
+mod customer;
+mod debt;
+mod reserve;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -15,8 +19,11 @@ use rhumb_core::{HybridTime, Incarnation, Mono, NodeId, Now};
 use super::book::Token;
 use super::demand::Demand;
 use super::ledger::Ledger;
-use super::messages::{Figures, Hold, Level, PoolSpec, PoolView, Refusal, Row, Standing, Tallies};
+use super::messages::{
+    DebtFigures, DebtLevel, Figures, Hold, Level, PoolSpec, PoolView, Refusal, Row, Standing, Tallies,
+};
 use super::policy::{Ask, EscrowSettings, Known, Peer, View};
+use super::records::{LinkRow, Right};
 
 /// A hold that waits for units.
 #[derive(Debug)]
@@ -42,12 +49,24 @@ pub(crate) struct Line {
     need: u64,
     /// The most it is known to have sold.
     pub(crate) consumed: u64,
+    /// The most it is known to have got back after its sale.
+    pub(crate) returned: u64,
+    pub(crate) debt: DebtLine,
     pub(crate) heard: Option<(Mono, Figures)>,
     /// It can not be reached.
     pub(crate) down: bool,
     said: Option<Said>,
     /// Something is new to it.
     news: bool,
+}
+
+/// The same of debt rights.
+#[derive(Debug, Default)]
+pub(crate) struct DebtLine {
+    pub(crate) acknowledged: u64,
+    need: u64,
+    pub(crate) consumed: u64,
+    pub(crate) returned: u64,
 }
 
 /// One pool on one node.
@@ -92,15 +111,21 @@ impl Pool {
         self.ledger.pool().supply
     }
 
-    /// Units not known to be sold, by all nodes' own counts.
+    /// Units not known to be sold, by all nodes' own counts. It falls as units are sold, and rises only
+    /// when some are returned.
     pub(crate) fn unsold(&self) -> u64 {
-        let sold = self.lines.values().map(|line| line.consumed).sum::<u64>() + self.ledger.counts().consumed;
+        let own = self.ledger.counts().of(Right::Unit);
+        let sold = self.lines.values().map(|line| line.consumed.saturating_sub(line.returned)).sum::<u64>()
+            + (own.consumed - own.returned);
         self.supply().saturating_sub(sold)
     }
 
-    /// Whether the home owns what is left. Counts of sold units only rise, so this stays.
+    /// Whether the home owns what is left. Never in a pool that limits what one customer may have: there
+    /// holds are decided at their customers' homes, and units go to them.
     pub(crate) fn is_tail(&self, settings: &EscrowSettings) -> bool {
-        !self.lines.is_empty() && settings.level.is_tail(self.unsold(), self.lines.len() + 1)
+        self.ledger.pool().more.per_customer.is_none()
+            && !self.lines.is_empty()
+            && settings.level.is_tail(self.unsold(), self.lines.len() + 1)
     }
 
     pub(crate) fn may_spend(&self) -> bool {
@@ -109,20 +134,35 @@ impl Pool {
 
     /// What this node says of itself.
     pub(crate) fn figures(&mut self, now: Mono) -> Figures {
-        let spendable = self.may_spend();
+        let if_proven = |units| if self.may_spend() { units } else { 0 };
+        let available = if_proven(self.ledger.available(Right::Unit));
+        let (units, debt) = (self.ledger.counts().of(Right::Unit), self.ledger.counts().of(Right::Debt));
         Figures {
-            consumed: self.ledger.counts().consumed,
-            available: if spendable { self.ledger.available() } else { 0 },
-            held: self.ledger.holds().held(),
+            consumed: units.consumed,
+            available,
+            held: self.ledger.holds().held(Right::Unit),
+            returned: units.returned,
+            reserved: self.ledger.reserve_left().min(available),
+            debt: DebtFigures {
+                consumed: debt.consumed,
+                returned: debt.returned,
+                available: if_proven(self.ledger.available(Right::Debt)),
+                held: self.ledger.holds().held(Right::Debt),
+            },
             demand: self.demand.per_second(now),
         }
     }
 
-    pub(crate) fn row(&self) -> Row {
-        Row { tallies: self.tallies.clone(), standing: self.standing, ..self.ledger.row() }
+    pub(crate) fn row(&self, settings: &EscrowSettings) -> Row {
+        Row {
+            tallies: self.tallies.clone(),
+            standing: self.standing,
+            reserved: self.reserved(settings),
+            ..self.ledger.row()
+        }
     }
 
-    pub(crate) fn view(&self, me: &NodeId, now: Mono, tail: bool) -> PoolView {
+    pub(crate) fn view(&self, me: &NodeId, now: Mono, settings: &EscrowSettings) -> PoolView {
         let heard = |(node, line): (&NodeId, &Line)| {
             line.heard.map(|(at, figures)| (node.clone(), (figures, now.since(at))))
         };
@@ -130,9 +170,9 @@ impl Pool {
             spec: self.ledger.spec(),
             home: self.home.clone(),
             node: me.clone(),
-            row: self.row(),
+            row: self.row(settings),
             others: self.lines.iter().filter_map(heard).collect(),
-            tail,
+            tail: self.is_tail(settings),
         }
     }
 
@@ -169,12 +209,14 @@ impl Pool {
         let asks = if !self.may_spend() {
             Vec::new()
         } else if self.is_tail(settings) {
-            self.gather(me)
+            self.gather(now, me, settings)
         } else {
             self.level(now, settings)
         };
+        let debts = self.ask_for_debt(now, settings);
         for (node, line) in &mut self.lines {
-            let accepted = self.ledger.link(node).accepted;
+            let link = self.ledger.link(node);
+            let accepted = link.units.accepted;
             let want = asks.iter().find(|ask| ask.node == *node).map_or(0, |ask| ask.want);
             let need = accepted.saturating_add(want);
             // An ask that only shrinks need not be said: the peer's grant may be on its way.
@@ -183,15 +225,27 @@ impl Pool {
                 self.asked = Some(now);
             }
             line.need = need;
+            let want = debts.iter().find(|ask| ask.node == *node).map_or(0, |ask| ask.want);
+            let need = link.more.accepted.saturating_add(want);
+            if want > 0 && (need > line.debt.need || line.has_answered()) {
+                line.news = true;
+                self.asked = Some(now);
+            }
+            line.debt.need = need;
         }
     }
 
     /// The home of a tail asks all others for all they have.
-    fn gather(&self, me: &NodeId) -> Vec<Ask> {
-        if self.home != *me || self.unsold() == 0 {
+    fn gather(&self, now: Mono, me: &NodeId, settings: &EscrowSettings) -> Vec<Ask> {
+        if self.home != *me || self.is_sold_out() {
             return Vec::new();
         }
-        let may_have = |line: &Line| line.heard.is_none_or(|(_, figures)| figures.available > 0);
+        // Before anybody's hold stands on debt, all others must have said that they have nothing.
+        let may_draw = self.ledger.pool().debt_ceiling > 0 && !self.parked.is_empty();
+        let may_have = |line: &Line| {
+            line.heard.is_none_or(|(_, figures)| figures.available > 0)
+                || may_draw && line.fresh(now, settings.fresh).is_none()
+        };
         let donors = self.lines.iter().filter(|(_, line)| may_have(line));
         donors.map(|(node, _)| Ask { node: node.clone(), want: self.supply() }).collect()
     }
@@ -203,27 +257,37 @@ impl Pool {
             .map(|(node, line)| Peer { node: node.clone(), known: line.known(now, settings.fresh) })
             .collect();
         let view = View {
-            available: self.ledger.available(),
-            parked: self.parked.iter().map(|parked| parked.hold.qty).fold(0, u64::saturating_add),
+            available: self.sellable(settings),
+            parked: self.wanted(),
             demand: self.demand.per_second(now),
             peers: &peers,
         };
-        settings.level.plan(view)
+        self.reserve_first(view, now, settings)
+    }
+
+    /// Units that those who wait want.
+    fn wanted(&self) -> u64 {
+        self.parked.iter().map(|parked| parked.hold.qty).fold(0, u64::saturating_add)
     }
 
     /// Whether any of those who wait may be answered now: a look that is cheaper than asking for each.
     pub(crate) fn may_serve(&self, now: Mono, settings: &EscrowSettings) -> bool {
-        let available = self.ledger.available();
-        let ripe = |parked: &Parked| parked.hold.qty <= available || parked.until <= now;
+        let here = self.sellable(settings).saturating_add(self.ledger.available(Right::Debt));
+        let ripe = |parked: &Parked| parked.hold.qty <= here || parked.until <= now;
         self.parked.iter().any(ripe)
             || (!self.parked.is_empty()
-                && (!self.may_spend() || self.unsold() == 0 || self.is_tail(settings)))
+                && (!self.may_spend() || self.is_sold_out() || self.is_tail(settings)))
     }
 
-    /// Whether nothing can come from any other node now: each has just said so, or cannot be reached.
-    pub(crate) fn is_hopeless(&self, now: Mono, settings: &EscrowSettings) -> bool {
+    /// Whether no unit can come from any other node now: each has just said so, or cannot be reached.
+    pub(crate) fn is_dry(&self, now: Mono, settings: &EscrowSettings) -> bool {
         let dry = |known: Known| settings.level.spare(known) == 0;
         self.lines.values().all(|line| line.down || line.known(now, settings.fresh).is_some_and(dry))
+    }
+
+    /// Whether nothing at all can come from any other node now, on debt neither.
+    pub(crate) fn is_hopeless(&self, now: Mono, settings: &EscrowSettings) -> bool {
+        self.is_dry(now, settings) && self.no_debt_can_come(now, settings)
     }
 
     /// The messages that are due to other nodes of the pool.
@@ -243,17 +307,22 @@ impl Pool {
         let mut levels = Vec::new();
         for (node, line) in &mut self.lines {
             let row = self.ledger.link(node);
-            if line.due(row.granted, row.accepted, figures, gossip, settings) > now {
+            if line.due(&row, figures, gossip, settings) > now {
                 continue;
             }
             (line.said, line.news) = (Some(Said { at: now, figures }), false);
             let level = Level {
                 spec: spec.get_or_insert_with(|| self.ledger.spec()).clone(),
                 incarnation: life,
-                granted: row.granted,
-                accepted: row.accepted,
-                need: line.need.max(row.accepted),
+                granted: row.units.granted,
+                accepted: row.units.accepted,
+                need: line.need.max(row.units.accepted),
                 figures,
+                debt: DebtLevel {
+                    granted: row.more.granted,
+                    accepted: row.more.accepted,
+                    need: line.debt.need.max(row.more.accepted),
+                },
             };
             levels.push((node.clone(), level));
         }
@@ -268,8 +337,11 @@ impl Pool {
     pub(crate) fn next_wake(&mut self, now: Now, settings: &EscrowSettings) -> Option<Mono> {
         let at = |time: HybridTime| mono_of(now, time);
         let parked = self.parked.iter().map(|parked| parked.until).min();
-        let forgotten =
-            self.ledger.holds().next_forgotten().map(|time| at(time).plus(Duration::from_millis(1)));
+        let forgotten = self
+            .ledger
+            .holds()
+            .next_forgotten(settings.returns)
+            .map(|time| at(time).plus(Duration::from_millis(1)));
         let figures = self.figures(now.mono);
         let planning = !self.parked.is_empty() || figures.demand > 0;
         let spacing =
@@ -285,7 +357,7 @@ impl Pool {
         let gossip = self.gossip(settings);
         let due = |(node, line): (&NodeId, &Line)| {
             let row = self.ledger.link(node);
-            line.due(row.granted, row.accepted, figures, gossip, settings)
+            line.due(&row, figures, gossip, settings)
         };
         self.lines.iter().map(due).min()
     }
@@ -305,21 +377,21 @@ impl Line {
 
     /// What is known of the peer now: nothing, if it has been silent.
     fn known(&self, now: Mono, fresh: Duration) -> Option<Known> {
+        let figures = self.fresh(now, fresh)?;
+        Some(Known { available: figures.available, demand: figures.demand })
+    }
+
+    fn fresh(&self, now: Mono, fresh: Duration) -> Option<Figures> {
         let (at, figures) = self.heard.filter(|_| !self.down)?;
-        (now.since(at) < fresh).then_some(Known { available: figures.available, demand: figures.demand })
+        (now.since(at) < fresh).then_some(figures)
     }
 
     /// When the peer is to be told again. Said often while it matters, and seldom when nothing changes.
-    fn due(
-        &self,
-        granted: u64,
-        accepted: u64,
-        figures: Figures,
-        gossip: Duration,
-        settings: &EscrowSettings,
-    ) -> Mono {
+    fn due(&self, row: &LinkRow, figures: Figures, gossip: Duration, settings: &EscrowSettings) -> Mono {
         let Some(said) = self.said.filter(|_| !self.news) else { return Mono::default() };
-        if granted > self.acknowledged || self.need > accepted {
+        let open = row.units.granted > self.acknowledged || self.need > row.units.accepted;
+        let owed = row.more.granted > self.debt.acknowledged || self.debt.need > row.more.accepted;
+        if open || owed {
             said.at.plus(settings.resend)
         } else if said.figures != figures || figures.demand > 0 {
             said.at.plus(gossip)

@@ -8,6 +8,7 @@ mod golden;
 
 mod sale;
 mod stories;
+mod terms;
 mod world;
 
 use world::check;

@@ -7,9 +7,9 @@ use rhumb_storage::Batch;
 
 use super::{Book, Effect, Out, persist};
 use crate::escrow::ledger::Ledger;
-use crate::escrow::messages::{Level, PeerMessage, PoolSpec, Standing};
+use crate::escrow::messages::{Level, PeerMessage, PoolSpec, Reserve, Standing};
 use crate::escrow::pool::Pool;
-use crate::escrow::records::{Durability, PoolRow};
+use crate::escrow::records::{Durability, PoolMore, PoolRow, Right};
 
 impl Book {
     pub(super) fn peer(&mut self, now: Now, from: &NodeId, message: PeerMessage, out: &mut Out) {
@@ -53,14 +53,22 @@ impl Book {
         line.heard = Some((now.mono, level.figures));
         line.consumed = line.consumed.max(level.figures.consumed);
         line.acknowledged = line.acknowledged.max(level.accepted);
+        line.returned = line.returned.max(level.figures.returned);
+        line.debt.consumed = line.debt.consumed.max(level.figures.debt.consumed);
+        line.debt.returned = line.debt.returned.max(level.figures.debt.returned);
+        line.debt.acknowledged = line.debt.acknowledged.max(level.debt.accepted);
         if pool.standing == Standing::Restored {
             return;
         }
-        if level.accepted > pool.ledger.link(from).granted && !canary::sings(Canary::RestoredDiskSpends) {
+        let granted = pool.ledger.link(from);
+        let forgot = level.accepted > granted.units.granted || level.debt.accepted > granted.more.granted;
+        if forgot && !canary::sings(Canary::RestoredDiskSpends) {
             return self.found_restored(now, out);
         }
         let mut batch = Batch::new();
-        if pool.ledger.accept(from, level.granted, &mut batch) {
+        let units = pool.ledger.accept(Right::Unit, from, level.granted, &mut batch);
+        let debt = pool.ledger.accept(Right::Debt, from, level.debt.granted, &mut batch);
+        if units || debt {
             pool.tell(from);
         }
         persist(batch, out);
@@ -74,7 +82,12 @@ impl Book {
             return pool.ledger.spec() == *spec && pool.lines.contains_key(from);
         }
         let part = |node: &NodeId| spec.weights.contains_key(&node.region);
-        let sound = (1..=MAX_SUPPLY).contains(&spec.supply) && part(from) && part(&self.site.me);
+        let held = |reserve: &Reserve| part(&reserve.node) && reserve.units < spec.supply;
+        let sound = (1..=MAX_SUPPLY).contains(&spec.supply)
+            && spec.debt <= MAX_SUPPLY
+            && spec.reserve.as_ref().is_none_or(held)
+            && part(from)
+            && part(&self.site.me);
         if !sound || self.pools.len() >= self.site.settings.max_pools {
             return false;
         }
@@ -99,7 +112,8 @@ impl Book {
             created: spec.created,
             body: None,
             durability: Durability::Local,
-            debt_ceiling: 0,
+            debt_ceiling: spec.debt,
+            more: PoolMore { reserve: spec.reserve.clone(), per_customer: spec.per_customer },
         };
         let others = self.site.others(&row);
         let ledger = Ledger::new(spec.name.clone(), row, others.clone(), self.custody.life());
@@ -116,7 +130,9 @@ impl Book {
     fn give(&mut self, now: Now, from: &NodeId, level: &Level, out: &mut Out) {
         let settings = &self.site.settings;
         let Some(pool) = self.pools.get_mut(&level.spec.name) else { return };
-        if level.need <= pool.ledger.link(from).granted {
+        let link = pool.ledger.link(from);
+        let (units, debt) = (level.need > link.units.granted, level.debt.need > link.more.granted);
+        if !units && !debt {
             return;
         }
         // The peer waits for a word, be it only that there is nothing.
@@ -126,9 +142,11 @@ impl Book {
             return;
         }
         let demand = pool.demand.per_second(now.mono);
-        let floor = settings.level.floor(pool.ledger.available(), demand);
+        let floor = settings.level.floor(pool.sellable(settings), demand);
         let mut batch = Batch::new();
-        pool.ledger.grant(from, level.need, floor, &mut batch);
+        let granted = pool.ledger.grant(Right::Unit, from, level.need, floor, &mut batch);
+        pool.ledger.drew_on_reserve(granted, &mut batch);
+        pool.ledger.grant(Right::Debt, from, level.debt.need, 0, &mut batch);
         persist(batch, out);
     }
 
@@ -139,7 +157,9 @@ impl Book {
         let mut batch = Batch::new();
         if pool.may_spend() && pool.home != *me && pool.is_tail(settings) {
             let home = pool.home.clone();
-            if pool.ledger.grant(&home, u64::MAX, 0, &mut batch) > 0 {
+            let units = pool.ledger.grant(Right::Unit, &home, u64::MAX, 0, &mut batch);
+            pool.ledger.drew_on_reserve(units, &mut batch);
+            if units + pool.ledger.grant(Right::Debt, &home, u64::MAX, 0, &mut batch) > 0 {
                 pool.tell(&home);
             }
         }
@@ -167,7 +187,7 @@ fn take_back(pool: &mut Pool, batch: &mut Batch) {
     let peers: Vec<(NodeId, u64)> =
         pool.lines.iter().filter(|(_, line)| line.told()).map(|(n, l)| (n.clone(), l.acknowledged)).collect();
     for (node, acknowledged) in peers {
-        if pool.ledger.link(&node).granted > acknowledged {
+        if pool.ledger.link(&node).units.granted > acknowledged {
             pool.ledger.take_back(&node, acknowledged, batch);
         }
     }

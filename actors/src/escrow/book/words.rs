@@ -4,7 +4,7 @@ use rhumb_core::{Mono, NodeId, PoolName, Region};
 
 use crate::escrow::messages::{
     AttestPool, Confirm, CreatePool, Held, Hold, PeerMessage, PoolAttested, PoolCreated, PoolView, ReadRow,
-    Refusal, Release, Row, Settled, ShowPool,
+    Refusal, Release, Return, Returned, Row, Settled, ShowPool,
 };
 
 /// Names one request of a caller, chosen by the shell, never used twice in a life.
@@ -31,6 +31,8 @@ pub enum Request {
     Confirm(Confirm),
     /// Give a hold back.
     Release(Release),
+    /// Give back units of a sale.
+    Return(Return),
     /// Say what a restored node had sold.
     Attest(AttestPool),
 }
@@ -46,6 +48,7 @@ impl Request {
             Self::Hold(hold) => &hold.pool,
             Self::Confirm(confirm) => &confirm.hold.pool,
             Self::Release(release) => &release.hold.pool,
+            Self::Return(request) => &request.hold.pool,
             Self::Attest(attest) => &attest.pool,
         }
     }
@@ -64,6 +67,8 @@ pub enum Answer {
     Held(Held),
     /// To [`Request::Confirm`] and [`Request::Release`].
     Settled(Settled),
+    /// To [`Request::Return`].
+    Returned(Returned),
     /// To [`Request::Attest`].
     Attested(PoolAttested),
 }

@@ -155,3 +155,60 @@ fn a_restored_disk_that_spends_is_noticed() {
         hold h2 us 30   -> restored",
     );
 }
+
+#[test]
+fn debt_that_is_forgotten_is_noticed() {
+    caught(
+        Canary::DebtForgotten,
+        r"
+        mint concert 2 weights=us:1 debt=2
+        hold h1 us 4   -> held at us, 2 on debt
+        hold h2 us 1   -> exhausted",
+    );
+}
+
+#[test]
+fn a_return_that_is_booked_twice_is_noticed() {
+    caught(
+        Canary::ReturnTwice,
+        r"
+        mint concert 10 weights=us:1
+        hold h1 us 4    -> held at us
+        confirm h1      -> sold 4
+        return h1 2     -> returned 2, 2 left
+        return h1 2     -> returned 2, 2 left",
+    );
+}
+
+#[test]
+fn a_reserve_that_is_sold_at_its_holder_is_noticed() {
+    caught(
+        Canary::ReserveSells,
+        r"
+        mint concert 20 weights=us:1 reserve=ap:5
+        hold h1 us 15   -> held at us
+        hold h2 ap 1    -> exhausted",
+    );
+}
+
+#[test]
+fn a_customer_without_a_limit_is_noticed() {
+    caught(
+        Canary::CustomerLimitForgotten,
+        r"
+        mint concert 20 limit=2
+        hold h1 us 2 for=alice   -> held at ap
+        hold h2 us 1 for=alice   -> customer_limit",
+    );
+}
+
+#[test]
+fn a_hold_that_anybody_can_settle_is_noticed() {
+    caught(
+        Canary::SecretNotAsked,
+        r"
+        mint concert 10 weights=us:1
+        hold h1 us 4            -> held at us
+        confirm h1 secret=5     -> no_such_hold",
+    );
+}

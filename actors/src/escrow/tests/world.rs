@@ -18,8 +18,8 @@ use rhumb_storage::{Batch, Family, MemoryDisk, MemoryEngine, Store};
 use rhumb_topology::{Founding, pool_home};
 
 use crate::escrow::messages::{
-    AttestPool, Confirm, CreatePool, Hold, HoldId, Key, PeerMessage, Refusal, Release as Give, Row, ShowPool,
-    Standing,
+    AttestPool, Confirm, CreatePool, CustomerTag, DebtRow, Hold, HoldId, Key, PeerMessage, Refusal,
+    Release as Give, Reserve, Return, Row, ShowPool, Standing,
 };
 use crate::escrow::policy::{EscrowSettings, LevelPolicy};
 use crate::escrow::records::Stage;
@@ -90,10 +90,10 @@ pub(crate) struct World {
     /// Labels of holds that were held when last looked at.
     watched: BTreeSet<String>,
     pools: BTreeMap<String, PoolName>,
-    supplies: BTreeMap<PoolName, u64>,
-    /// Units confirmed, by the answers of their owners.
+    /// Units and debt rights.
+    supplies: BTreeMap<PoolName, (u64, u64)>,
+    /// Units confirmed and not given back, by the answers of their owners.
     receipts: BTreeMap<HoldId, u64>,
-    sold: BTreeMap<PoolName, u64>,
     /// Units an operator said were sold in lost lives.
     lost_disk: bool,
     events: Vec<String>,
@@ -127,7 +127,6 @@ impl World {
             pools: BTreeMap::new(),
             supplies: BTreeMap::new(),
             receipts: BTreeMap::new(),
-            sold: BTreeMap::new(),
             lost_disk: false,
             events: Vec::new(),
             out: Effects::with_capacity(MAX_EFFECTS),
@@ -213,7 +212,7 @@ impl World {
             "mint" => return self.mint(&args, &option),
             "hold" => self.hold(&args, &option),
             "again" => self.again(&args, &option),
-            "confirm" | "release" => self.settle_hold(verb, &args, &option),
+            "confirm" | "release" | "return" => self.settle_hold(verb, &args, &option),
             "leave" => self.leave(args[0]),
             "attest" => self.attest(&args, &option),
             "tick" => self.tick(duration(args[0])),
@@ -280,8 +279,14 @@ impl World {
             class: DataClass::new(option("class").unwrap_or("inventory")).expect("valid"),
             supply,
             weights: weights.collect(),
+            debt: option("debt").map_or(0, number),
+            reserve: option("reserve").map(|reserve| {
+                let (node, units) = reserve.split_once(':').expect("reserve=NODE:UNITS");
+                Reserve { node: node_id(node), units: number(units) }
+            }),
+            per_customer: option("limit").map(number),
         };
-        self.supplies.entry(name).or_insert(supply);
+        self.supplies.entry(name).or_insert((supply, request.debt));
         let at = option("at").unwrap_or("us");
         self.ask(at, "mint", Request::Create { request, allowed }, Duration::from_secs(5));
         Vec::new()
@@ -296,8 +301,11 @@ impl World {
             Some(raw) => Key::Raw(raw.to_owned()),
             None => Key::Made { home, created_ms: self.clock_ms + ahead, nonce: label.replace('-', "x") },
         };
+        let pool = self.pools.get(pool).cloned().unwrap_or_else(|| PoolName::new(pool).expect("valid"));
+        let customer = option("for").map(|who| CustomerTag::of(&pool, who).expect("valid"));
         let hold = Hold {
-            pool: self.pools.get(pool).cloned().unwrap_or_else(|| PoolName::new(pool).expect("valid")),
+            pool,
+            customer,
             qty: number(qty),
             ttl: option("ttl").map(duration),
             key,
@@ -320,10 +328,15 @@ impl World {
 
     fn settle_hold<'a>(&mut self, verb: &str, args: &[&str], option: &impl Fn(&str) -> Option<&'a str>) {
         let label = args[0];
-        let hold = self.held[label].clone();
+        let mut hold = self.held[label].clone();
         let at = option("at").map_or_else(|| hold.owner.clone(), node_id);
+        hold.secret = option("secret").map_or(hold.secret, number);
         let request = match verb {
             "confirm" => Request::Confirm(Confirm { hold }),
+            "return" => {
+                let key = Key::Raw(option("key").unwrap_or("by hand").to_owned());
+                Request::Return(Return { hold, qty: args.get(1).map(|qty| number(qty)), key })
+            }
             _ => Request::Release(Give { hold }),
         };
         self.ask(&at.to_string(), label, request, Duration::from_secs(5));
@@ -412,8 +425,9 @@ impl World {
         let book =
             Book::recover(id.clone(), founding, node.store, settings, records.into_iter(), opened, now);
         let book = book.expect("the records are sound");
+        let seed = Seed::new(node.store.0 as u64).child(book.life().0.to_be_bytes());
         node.life = Some(Life { book, barrier: Barrier::default(), store, unwritten: VecDeque::new() });
-        self.act(id, |book, out| book.start(now, out));
+        self.act(id, |book, out| book.start(now, &seed, out));
         for other in self.others(id) {
             if self.nodes[&other].life.is_some() && !self.cut.contains(&(id.clone(), other.clone())) {
                 self.step(&other, Input::PeerUp(id.clone()));
@@ -460,13 +474,15 @@ impl World {
         let life = self.node(args[0]).life.as_ref().expect("the node runs");
         let Some(row) = life.book.row(&pool) else { return "unknown".to_owned() };
         let stranded = life.book.stranded(&pool);
-        let Row { minted, consumed, held, available, tallies, .. } = row.clone();
+        let Row { minted, consumed, returned, held, available, reserved, tallies, .. } = row.clone();
+        let DebtRow { available: debt, consumed: drawn, returned: repaid, held: owed, .. } = row.debt;
         let column = |what: &str, of: &BTreeMap<NodeId, u64>| {
             of.iter().map(|(node, n)| format!(" {what}-{}={n}", node.region)).collect::<String>()
         };
         format!(
-            "available={available} held={held} sold={consumed} minted={minted} expired={} false={} forwarded={} \
-             stranded={}+{} refused={} {} {} {}",
+            "available={available} held={held} sold={consumed} minted={minted} returned={returned} \
+             reserved={reserved} debt={debt} drawn={drawn} repaid={repaid} owed={owed} expired={} false={} \
+             forwarded={} stranded={}+{} refused={} {} {} {}",
             tallies.expired,
             tallies.false_refusals,
             tallies.forwarded,
@@ -594,11 +610,18 @@ impl World {
 
     /// A sale counts when its owner says so, whether or not the word reaches the customer.
     fn book_receipt(&mut self, answer: &Result<Answer, Refusal>) {
-        let Ok(Answer::Settled(settled)) = answer else { return };
-        let life = self.nodes[&settled.hold.owner].life.as_ref().expect("it has just answered");
-        if life.book.stage(&settled.hold) == Some(Stage::Committed) {
-            let first = self.receipts.insert(settled.hold.clone(), settled.qty).is_none();
-            *self.sold.entry(settled.hold.pool.clone()).or_default() += if first { settled.qty } else { 0 };
+        match answer {
+            Ok(Answer::Settled(settled)) => {
+                let life = self.nodes[&settled.hold.owner].life.as_ref().expect("it has just answered");
+                if life.book.stage(&settled.hold) == Some(Stage::Committed) {
+                    self.receipts.entry(settled.hold.clone()).or_insert(settled.qty);
+                }
+            }
+            // What is left of the sale is what the owner says at any time.
+            Ok(Answer::Returned(returned)) => {
+                self.receipts.insert(returned.hold.clone(), returned.left);
+            }
+            _ => {}
         }
     }
 
@@ -687,7 +710,9 @@ impl World {
                 let known = self.held.insert(label.to_owned(), held.hold.clone());
                 assert!(known.is_none_or(|known| known == held.hold), "{label} was held twice");
                 self.watched.insert(label.to_owned());
-                format!("held at {}", held.hold.owner.region)
+                let debt =
+                    if held.overdrawn > 0 { format!(", {} on debt", held.overdrawn) } else { String::new() };
+                format!("held at {}{debt}", held.hold.owner.region)
             }
             Ok(Answer::Settled(settled)) => {
                 let life = self.nodes[&settled.hold.owner].life.as_ref().expect("it has just answered");
@@ -702,6 +727,7 @@ impl World {
                 .map(|(node, share)| format!("{}={share}", short(&self.founding, node)))
                 .collect::<Vec<_>>()
                 .join(" "),
+            Ok(Answer::Returned(returned)) => format!("returned {}, {} left", returned.qty, returned.left),
             Ok(Answer::Attested(attested)) => format!("attested, {} available", attested.row.available),
             Ok(Answer::View(view)) => {
                 let others: Vec<String> = view
@@ -731,17 +757,22 @@ impl World {
                 .iter()
                 .filter_map(|(id, node)| Some((id, node.life.as_ref()?.book.row(pool)?)))
                 .collect();
-            let sold = self.sold.get(pool).copied().unwrap_or(0);
-            assert!(sold <= *supply, "I4: {sold} sold of {supply}");
+            let (supply, debt) = *supply;
+            let of_pool = self.receipts.iter().filter(|(hold, _)| hold.pool == *pool);
+            let sold: u64 = of_pool.map(|(_, units)| units).sum();
+            assert!(sold <= supply + debt, "I4: {sold} sold of {supply} and a debt of {debt}");
             let whole = rows.values().all(|row| row.standing != Standing::Restored);
             let minted: u64 = rows.values().map(|row| row.minted).sum();
             let stalled = self.nodes.values().any(|node| node.stalled);
             if !whole || stalled || rows.len() < self.nodes.len() || minted == 0 {
                 continue;
             }
-            audit_matrix(&rows, *supply);
+            audit_matrix(&rows, supply);
+            let debts = rows.iter().map(|(node, row)| (*node, as_row(&row.debt))).collect();
+            audit_matrix(&debts, debt);
             if !self.lost_disk {
-                let counted: u64 = rows.values().map(|row| row.consumed - row.returned).sum();
+                let net = |row: &Row| row.consumed - row.returned + row.debt.consumed - row.debt.returned;
+                let counted: u64 = rows.values().map(net).sum();
                 assert_eq!(counted, sold, "I5: counters and receipts differ");
             }
         }
@@ -766,7 +797,21 @@ impl World {
 
     /// Units confirmed so far.
     pub(crate) fn sold(&self) -> u64 {
-        self.sold.values().sum()
+        self.receipts.values().sum()
+    }
+}
+
+/// Debt rights are under the same rules as units.
+fn as_row(debt: &DebtRow) -> Row {
+    Row {
+        minted: debt.minted,
+        granted: debt.granted.clone(),
+        accepted: debt.accepted.clone(),
+        consumed: debt.consumed,
+        returned: debt.returned,
+        held: debt.held,
+        available: debt.available,
+        ..Row::default()
     }
 }
 
