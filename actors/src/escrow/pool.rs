@@ -58,6 +58,8 @@ pub(crate) struct Line {
     said: Option<Said>,
     /// Something is new to it.
     news: bool,
+    /// What it last asked for in vain, units and debt rights, and when it was answered.
+    in_vain: Option<((u64, u64), Mono)>,
 }
 
 /// The same of debt rights.
@@ -192,6 +194,16 @@ impl Pool {
     /// Something is new to this peer: it is told at once.
     pub(crate) fn tell(&mut self, peer: &NodeId) {
         if let Some(line) = self.lines.get_mut(peer) {
+            line.news = true;
+        }
+    }
+
+    /// A peer asked for what there is not to give: it waits for a word, and is told once. Two nodes that
+    /// both want what neither has would answer each other for ever.
+    pub(crate) fn tell_in_vain(&mut self, peer: &NodeId, asked: (u64, u64), now: Mono, again: Duration) {
+        let Some(line) = self.lines.get_mut(peer) else { return };
+        if line.in_vain.is_none_or(|(before, at)| before != asked || now >= at.plus(again)) {
+            line.in_vain = Some((asked, now));
             line.news = true;
         }
     }

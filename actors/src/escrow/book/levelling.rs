@@ -135,8 +135,7 @@ impl Book {
         if !units && !debt {
             return;
         }
-        // The peer waits for a word, be it only that there is nothing.
-        pool.tell(from);
+        pool.tell_in_vain(from, (level.need, level.debt.need), now.mono, settings.level.ask_spacing);
         let owns_tail = pool.home == self.site.me && pool.is_tail(settings);
         if !pool.may_spend() || owns_tail {
             return;
@@ -146,7 +145,9 @@ impl Book {
         let mut batch = Batch::new();
         let granted = pool.ledger.grant(Right::Unit, from, level.need, floor, &mut batch);
         pool.ledger.drew_on_reserve(granted, &mut batch);
-        pool.ledger.grant(Right::Debt, from, level.debt.need, 0, &mut batch);
+        if granted + pool.ledger.grant(Right::Debt, from, level.debt.need, 0, &mut batch) > 0 {
+            pool.tell(from);
+        }
         persist(batch, out);
     }
 

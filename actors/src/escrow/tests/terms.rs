@@ -52,8 +52,7 @@ fn debt_rights_go_to_where_they_are_needed() {
         hold h5 us 1    -> exhausted
         release h2      -> released 3
         tick 1s
-        hold h6 ap 3    ->
-        tick 100ms      -> held at ap, 3 on debt
+        hold h6 ap 3    -> held at ap, 3 on debt
         show eu         -> debt=0 owed=0",
     );
 }
