@@ -10,13 +10,17 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use rhumb_core::canary::{self, Canary};
 use rhumb_core::{HybridTime, Incarnation, Mono, NodeId, Now};
+use rhumb_storage::Batch;
 
 use super::book::Token;
-use super::demand::Demand;
+use super::forecast::{Forecast, Forecaster, per_second};
 use super::ledger::Ledger;
+use super::levelled::{Cause, Direction, Levelled};
 use super::messages::{Figures, Hold, Level, PoolSpec, PoolView, Refusal, Row, Standing, Tallies};
-use super::policy::{Ask, EscrowSettings, Known, Peer, View};
+use super::policy::{EscrowSettings, Known, Move, Peer, View};
+use super::reconcile::Reconciliation;
 
 /// A hold that waits for units.
 #[derive(Debug)]
@@ -48,6 +52,8 @@ pub(crate) struct Line {
     said: Option<Said>,
     /// Something is new to it.
     news: bool,
+    /// Since when it has been told that something is needed.
+    needed: Option<Mono>,
 }
 
 /// One pool on one node.
@@ -56,7 +62,8 @@ pub(crate) struct Pool {
     pub(crate) home: NodeId,
     pub(crate) ledger: Ledger,
     pub(crate) lines: BTreeMap<NodeId, Line>,
-    pub(crate) demand: Demand,
+    demand: Box<dyn Forecaster>,
+    ahead: Duration,
     pub(crate) parked: VecDeque<Parked>,
     /// Holds on their way to the pool's home, and until when.
     pub(crate) forwards: BTreeMap<Token, Mono>,
@@ -64,6 +71,8 @@ pub(crate) struct Pool {
     pub(crate) home_empty_until: Mono,
     pub(crate) tallies: Tallies,
     pub(crate) standing: Standing,
+    pub(crate) levelled: Levelled,
+    pub(crate) reconciliation: Reconciliation,
     planned: Option<Mono>,
     asked: Option<Mono>,
     /// When it is to be looked at again: its entry in the book's timers.
@@ -71,17 +80,21 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    pub(crate) fn new(home: NodeId, ledger: Ledger, others: Vec<NodeId>) -> Self {
+    pub(crate) fn new(home: NodeId, ledger: Ledger, others: Vec<NodeId>, settings: &EscrowSettings) -> Self {
+        let reconciliation = Reconciliation::new(&ledger);
         Self {
             home,
             ledger,
             lines: others.into_iter().map(|node| (node, Line::default())).collect(),
-            demand: Demand::default(),
+            demand: settings.forecast.begin(),
+            ahead: settings.level.horizon,
             parked: VecDeque::new(),
             forwards: BTreeMap::new(),
             home_empty_until: Mono::default(),
             tallies: Tallies::default(),
             standing: Standing::Unproven,
+            levelled: Levelled::default(),
+            reconciliation,
             planned: None,
             asked: None,
             wake: None,
@@ -114,12 +127,35 @@ impl Pool {
             consumed: self.ledger.counts().consumed,
             available: if spendable { self.ledger.available() } else { 0 },
             held: self.ledger.holds().held(),
-            demand: self.demand.per_second(now),
+            demand: self.demand(now),
+        }
+    }
+
+    /// So many units are asked for now.
+    pub(crate) fn asked_for(&mut self, now: Mono, units: u64) {
+        self.demand.observe(now, units);
+    }
+
+    /// Units a second that will be asked for within the horizon.
+    pub(crate) fn demand(&mut self, now: Mono) -> u64 {
+        per_second(self.demand.as_mut(), now, self.ahead)
+    }
+
+    /// Goes on under other settings. Another forecaster begins without what the last one saw.
+    pub(crate) fn configure(&mut self, before: &Forecast, settings: &EscrowSettings) {
+        self.ahead = settings.level.horizon;
+        if settings.forecast != *before {
+            self.demand = settings.forecast.begin();
         }
     }
 
     pub(crate) fn row(&self) -> Row {
-        Row { tallies: self.tallies.clone(), standing: self.standing, ..self.ledger.row() }
+        Row {
+            tallies: self.tallies.clone(),
+            standing: self.standing,
+            receipts: self.reconciliation.receipts(),
+            ..self.ledger.row()
+        }
     }
 
     pub(crate) fn view(&self, me: &NodeId, now: Mono, tail: bool) -> PoolView {
@@ -133,6 +169,7 @@ impl Pool {
             row: self.row(),
             others: self.lines.iter().filter_map(heard).collect(),
             tail,
+            reconciled: self.reconciliation.last(now),
         }
     }
 
@@ -156,8 +193,8 @@ impl Pool {
         }
     }
 
-    /// Plans whom to ask for rights, if it is time to.
-    pub(crate) fn plan(&mut self, now: Mono, me: &NodeId, settings: &EscrowSettings) {
+    /// Plans whom to ask for rights and whom to give some, if it is time to, and gives.
+    pub(crate) fn plan(&mut self, now: Mono, me: &NodeId, settings: &EscrowSettings, batch: &mut Batch) {
         let (last, spacing) = match self.parked.is_empty() {
             true => (self.planned, settings.level.plan_spacing),
             false => (self.asked, settings.level.ask_spacing),
@@ -166,16 +203,30 @@ impl Pool {
             return;
         }
         self.planned = Some(now);
-        let asks = if !self.may_spend() {
+        let moves = if !self.may_spend() {
             Vec::new()
         } else if self.is_tail(settings) {
             self.gather(me)
         } else {
             self.level(now, settings)
         };
+        self.ask(now, &moves);
+        for a_move in moves {
+            if let Move::Give { node, units } = a_move {
+                self.give(now, &node, units, settings, batch);
+            }
+        }
+    }
+
+    /// Takes note of what peers are to be asked for. One who is not in the plan is asked for nothing.
+    fn ask(&mut self, now: Mono, moves: &[Move]) {
         for (node, line) in &mut self.lines {
             let accepted = self.ledger.link(node).accepted;
-            let want = asks.iter().find(|ask| ask.node == *node).map_or(0, |ask| ask.want);
+            let asked = moves.iter().find_map(|a_move| match a_move {
+                Move::Ask { node: of, units } if of == node => Some(*units),
+                _ => None,
+            });
+            let want = asked.unwrap_or(0);
             let need = accepted.saturating_add(want);
             // An ask that only shrinks need not be said: the peer's grant may be on its way.
             if want > 0 && (need > line.need || line.has_answered()) {
@@ -183,29 +234,88 @@ impl Pool {
                 self.asked = Some(now);
             }
             line.need = need;
+            line.needed = line.needed.filter(|_| want > 0);
         }
     }
 
+    /// Grants a peer rights that it has not asked for, as far as they are there to give.
+    fn give(&mut self, now: Mono, to: &NodeId, units: u64, settings: &EscrowSettings, batch: &mut Batch) {
+        if canary::sings(Canary::PushWithoutCheck) {
+            self.ledger.grant_beyond(to, self.supply(), batch);
+        }
+        let demand = self.demand(now);
+        let floor = settings.level.floor(self.ledger.available(), demand);
+        let target = self.ledger.link(to).granted.saturating_add(units);
+        let given = self.ledger.grant(to, target, floor, batch);
+        self.granted(to, Cause::Push, given);
+    }
+
+    /// Rights were granted: their receiver is told, if there were any.
+    pub(crate) fn granted(&mut self, to: &NodeId, cause: Cause, units: u64) {
+        if units > 0 {
+            self.tell(to);
+            self.levelled.count(Direction::Out, cause, units);
+        }
+    }
+
+    /// Takes up what a peer says it has granted, ever.
+    pub(crate) fn accept(
+        &mut self,
+        now: Mono,
+        from: &NodeId,
+        granted: u64,
+        settings: &EscrowSettings,
+        batch: &mut Batch,
+    ) {
+        let before = self.ledger.link(from).accepted;
+        if !self.ledger.accept(from, granted, batch) {
+            return;
+        }
+        self.tell(from);
+        let (tail, units) = (self.is_tail(settings), self.ledger.link(from).accepted.saturating_sub(before));
+        let Some(line) = self.lines.get_mut(from) else { return };
+        let cause = match (tail, line.need > before) {
+            (true, _) => Cause::Tail,
+            (false, true) => Cause::Pull,
+            (false, false) if before == 0 => Cause::Split,
+            (false, false) => Cause::Push,
+        };
+        if let Some(told) = line.needed.take() {
+            self.levelled.waits.count(now.since(told));
+        }
+        self.levelled.count(Direction::In, cause, units);
+    }
+
+    /// What was counted of the levelling.
+    pub(crate) fn levelled(&self) -> Levelled {
+        let on_the_way = |(node, line): (&NodeId, &Line)| line.in_transit(self.ledger.link(node).granted);
+        Levelled { in_transit: self.lines.iter().map(on_the_way).sum(), ..self.levelled.clone() }
+    }
+
     /// The home of a tail asks all others for all they have.
-    fn gather(&self, me: &NodeId) -> Vec<Ask> {
+    fn gather(&self, me: &NodeId) -> Vec<Move> {
         if self.home != *me || self.unsold() == 0 {
             return Vec::new();
         }
         let may_have = |line: &Line| line.heard.is_none_or(|(_, figures)| figures.available > 0);
         let donors = self.lines.iter().filter(|(_, line)| may_have(line));
-        donors.map(|(node, _)| Ask { node: node.clone(), want: self.supply() }).collect()
+        donors.map(|(node, _)| Move::Ask { node: node.clone(), units: self.supply() }).collect()
     }
 
-    fn level(&mut self, now: Mono, settings: &EscrowSettings) -> Vec<Ask> {
+    fn level(&mut self, now: Mono, settings: &EscrowSettings) -> Vec<Move> {
         let peers: Vec<Peer> = self
             .lines
             .iter()
-            .map(|(node, line)| Peer { node: node.clone(), known: line.known(now, settings.fresh) })
+            .map(|(node, line)| Peer {
+                node: node.clone(),
+                known: line.known(now, settings.fresh),
+                in_transit: line.in_transit(self.ledger.link(node).granted),
+            })
             .collect();
         let view = View {
             available: self.ledger.available(),
             parked: self.parked.iter().map(|parked| parked.hold.qty).fold(0, u64::saturating_add),
-            demand: self.demand.per_second(now),
+            demand: self.demand(now),
             peers: &peers,
         };
         settings.level.plan(view)
@@ -247,6 +357,9 @@ impl Pool {
                 continue;
             }
             (line.said, line.news) = (Some(Said { at: now, figures }), false);
+            if line.need > row.accepted {
+                line.needed.get_or_insert(now);
+            }
             let level = Level {
                 spec: spec.get_or_insert_with(|| self.ledger.spec()).clone(),
                 incarnation: life,
@@ -278,7 +391,8 @@ impl Pool {
         let expiry = self.ledger.holds().next_deadline().filter(|_| self.may_spend()).map(at);
         // What may not be said yet is not due: a pool that is due and says nothing would be due for ever.
         let told = self.may_spend().then(|| self.next_level(figures, settings)).flatten();
-        [parked, forgotten, plan, expiry, told].into_iter().flatten().min()
+        let reconcile = self.reconciliation.next_deadline();
+        [parked, forgotten, plan, expiry, told, reconcile].into_iter().flatten().min()
     }
 
     fn next_level(&self, figures: Figures, settings: &EscrowSettings) -> Option<Mono> {
@@ -295,6 +409,11 @@ impl Line {
     /// Whether the peer was told all that is new.
     pub(crate) fn told(&self) -> bool {
         self.said.is_some() && !self.news
+    }
+
+    /// Rights granted to the peer that it has not acknowledged.
+    fn in_transit(&self, granted: u64) -> u64 {
+        granted.saturating_sub(self.acknowledged)
     }
 
     /// Whether the peer has spoken since it was last told something.

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use clap::{Args, Subcommand};
-use rhumb_actors::escrow::messages::{AttestPool, CreatePool, Figures, PoolView, ShowPool, Standing};
+use rhumb_actors::escrow::messages::{
+    AttestPool, CreatePool, Figures, PoolView, Reconciled, ShowPool, Standing,
+};
 use rhumb_core::limits::MAX_SUPPLY;
 use rhumb_core::{DataClass, NodeId, PoolName, Region};
 use serde::Serialize;
@@ -143,7 +145,20 @@ struct ShowAnswer {
     available: u64,
     held: u64,
     consumed: u64,
+    /// What the home found when it last added up all rows; none in another node's view.
+    reconciled: Option<ReconciledFigures>,
     nodes: Vec<NodeFigures>,
+}
+
+/// What a reconciliation found.
+#[derive(Debug, Serialize)]
+struct ReconciledFigures {
+    exact: bool,
+    drift: Option<i64>,
+    violations: Vec<String>,
+    missing: Vec<String>,
+    readings: u32,
+    age_ms: u64,
 }
 
 impl Show {
@@ -194,8 +209,37 @@ impl ShowAnswer {
             available: sum(|n| n.available),
             held: sum(|n| n.held),
             consumed,
+            reconciled: view.reconciled.map(ReconciledFigures::new),
             nodes,
         }
+    }
+}
+
+impl ReconciledFigures {
+    fn new(found: Reconciled) -> Self {
+        Self {
+            exact: found.exact,
+            drift: found.drift,
+            violations: found.violations,
+            missing: found.missing.iter().map(ToString::to_string).collect(),
+            readings: found.readings,
+            age_ms: found.age.as_millis() as u64,
+        }
+    }
+}
+
+impl fmt::Display for ReconciledFigures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "reconciled {} ms ago: ", self.age_ms)?;
+        match self.drift {
+            Some(0) => f.write_str("all rows add up to what was minted")?,
+            Some(drift) => write!(f, "ALARM, a drift of {drift} units")?,
+            None if !self.missing.is_empty() => {
+                write!(f, "not exact, no row of {}", self.missing.join(", "))?
+            }
+            None => write!(f, "not exact, the pool did not rest in {} readings", self.readings)?,
+        }
+        self.violations.iter().try_for_each(|violation| write!(f, "\nALARM: {violation}"))
     }
 }
 
@@ -221,7 +265,10 @@ impl fmt::Display for ShowAnswer {
                 node.node, node.available, node.held, node.consumed
             )?;
         }
-        Ok(())
+        match &self.reconciled {
+            Some(found) => write!(f, "\n{found}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -321,15 +368,22 @@ mod tests {
             row: Row { consumed: 2, available: 45, held: 3, standing: Standing::Proven, ..Row::default() },
             others: BTreeMap::from([(node("us"), (figures, Duration::from_millis(120)))]),
             tail: false,
+            reconciled: Some(Reconciled {
+                exact: true,
+                drift: Some(-2),
+                readings: 2,
+                ..Reconciled::default()
+            }),
         });
         expect![[r#"
             pool concert: 100 units of class inventory, home us/n1
             seen by eu/n1 (proven): 5 sold, 10 held, 85 available
             node                        available         held     consumed        age
             eu/n1                              45            3            2      exact
-            us/n1                              40            7            3     120 ms"#]]
+            us/n1                              40            7            3     120 ms
+            reconciled 0 ms ago: ALARM, a drift of -2 units"#]]
         .assert_eq(&answer.to_string());
-        expect![[r#"{"pool":"concert","class":"inventory","supply":100,"home":"us/n1","node":"eu/n1","standing":"proven","tail":false,"sold":5,"available":85,"held":10,"consumed":5,"nodes":[{"node":"eu/n1","available":45,"held":3,"consumed":2,"age_ms":0},{"node":"us/n1","available":40,"held":7,"consumed":3,"age_ms":120}]}"#]]
+        expect![[r#"{"pool":"concert","class":"inventory","supply":100,"home":"us/n1","node":"eu/n1","standing":"proven","tail":false,"sold":5,"available":85,"held":10,"consumed":5,"reconciled":{"exact":true,"drift":-2,"violations":[],"missing":[],"readings":2,"age_ms":0},"nodes":[{"node":"eu/n1","available":45,"held":3,"consumed":2,"age_ms":0},{"node":"us/n1","available":40,"held":7,"consumed":3,"age_ms":120}]}"#]]
         .assert_eq(&serde_json::to_string(&answer).expect("serialises"));
     }
 }

@@ -13,7 +13,8 @@
 
 use std::collections::BTreeMap;
 
-use rhumb_actors::escrow::messages::{Row, Standing};
+use rhumb_actors::escrow::matrix::{acceptance, availability, in_flight};
+use rhumb_actors::escrow::messages::Row;
 use rhumb_core::NodeId;
 use serde::Serialize;
 
@@ -89,7 +90,7 @@ pub fn audit(rows: &BTreeMap<NodeId, Row>, receipts: Option<&Sums>) -> AuditRepo
     };
     let invariants = Invariants {
         i1: check(availability(rows)),
-        i2: check(acceptance(rows)),
+        i2: check(acceptance(rows, rows)),
         i3: check(conservation(minted, available + held + consumed, returned, in_flight)),
         i4: check(overselling(minted, consumed, returned)),
         i5: receipts.map(|sums| check(against(rows, sums))),
@@ -107,61 +108,6 @@ pub fn audit(rows: &BTreeMap<NodeId, Row>, receipts: Option<&Sums>) -> AuditRepo
         invariants,
         violations,
     }
-}
-
-/// What a row's parts add up to; may be below zero in a row that is wrong.
-fn adds_up_to(row: &Row) -> i128 {
-    let sum = |of: &BTreeMap<NodeId, u64>| of.values().map(|n| i128::from(*n)).sum::<i128>();
-    i128::from(row.minted) + sum(&row.accepted) - sum(&row.granted) - i128::from(row.consumed)
-        + i128::from(row.returned)
-        - i128::from(row.held)
-}
-
-fn availability(rows: &BTreeMap<NodeId, Row>) -> Vec<String> {
-    let wrong = |(node, row): (&NodeId, &Row)| {
-        let derived = adds_up_to(row);
-        // A restored copy spends nothing, whatever its row would allow.
-        let says_zero = row.standing == Standing::Restored && row.available == 0;
-        if derived < 0 {
-            Some(format!("I1: {node} has {derived} units available, below zero"))
-        } else if derived != i128::from(row.available) && !says_zero {
-            Some(format!(
-                "I1: {node} says {} units are available; its row adds up to {derived}",
-                row.available
-            ))
-        } else {
-            None
-        }
-    };
-    rows.iter().filter_map(wrong).collect()
-}
-
-fn acceptance(rows: &BTreeMap<NodeId, Row>) -> Vec<String> {
-    let mut found = Vec::new();
-    for (to, row) in rows {
-        for (from, accepted) in &row.accepted {
-            let granted = granted(rows, from, to);
-            if *accepted > granted {
-                found.push(format!("I2: {to} accepted {accepted} from {from}, which granted it {granted}"));
-            }
-        }
-    }
-    found
-}
-
-fn granted(rows: &BTreeMap<NodeId, Row>, from: &NodeId, to: &NodeId) -> u64 {
-    rows.get(from).and_then(|row| row.granted.get(to)).copied().unwrap_or(0)
-}
-
-fn in_flight(rows: &BTreeMap<NodeId, Row>) -> u128 {
-    let accepted = |from: &NodeId, to| rows.get(to).and_then(|row: &Row| row.accepted.get(from)).copied();
-    let mut sum = 0;
-    for (from, row) in rows {
-        for (to, granted) in &row.granted {
-            sum += u128::from(granted.saturating_sub(accepted(from, to).unwrap_or(0)));
-        }
-    }
-    sum
 }
 
 fn conservation(minted: u128, placed: u128, returned: u128, in_flight: u128) -> Vec<String> {
@@ -212,6 +158,7 @@ fn against(rows: &BTreeMap<NodeId, Row>, receipts: &Sums) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use expect_test::{Expect, expect};
+    use rhumb_actors::escrow::messages::Standing;
 
     use super::*;
 

@@ -47,7 +47,7 @@ impl Book {
         let name = hold.pool.clone();
         if let Some(pool) = self.pools.get_mut(&name) {
             let units = hold.qty.min(pool.supply());
-            pool.demand.ask(now.mono, units);
+            pool.asked_for(now.mono, units);
         }
         let (verdict, batch) = self.desk(&name, |desk| desk.decide(now, &hold));
         persist(batch, out);

@@ -7,6 +7,7 @@ use rhumb_storage::Batch;
 
 use super::{Book, Effect, Out, persist};
 use crate::escrow::ledger::Ledger;
+use crate::escrow::levelled::Cause;
 use crate::escrow::messages::{Level, PeerMessage, PoolSpec, Standing};
 use crate::escrow::pool::Pool;
 use crate::escrow::records::{Durability, PoolRow};
@@ -60,9 +61,7 @@ impl Book {
             return self.found_restored(now, out);
         }
         let mut batch = Batch::new();
-        if pool.ledger.accept(from, level.granted, &mut batch) {
-            pool.tell(from);
-        }
+        pool.accept(now.mono, from, level.granted, &self.site.settings, &mut batch);
         persist(batch, out);
         self.give(now, from, level, out);
         self.touch(now, name, out);
@@ -107,7 +106,7 @@ impl Book {
         let mut batch = Batch::new();
         ledger.write(&mut batch);
         out.persist(batch);
-        let mut pool = Pool::new(self.site.home(&spec.name), ledger, others);
+        let mut pool = Pool::new(self.site.home(&spec.name), ledger, others, &self.site.settings);
         pool.standing = self.custody.standing_in(pool.ledger.counts().cleared);
         self.pools.insert(spec.name.clone(), pool);
     }
@@ -125,10 +124,11 @@ impl Book {
         if !pool.may_spend() || owns_tail {
             return;
         }
-        let demand = pool.demand.per_second(now.mono);
+        let demand = pool.demand(now.mono);
         let floor = settings.level.floor(pool.ledger.available(), demand);
         let mut batch = Batch::new();
-        pool.ledger.grant(from, level.need, floor, &mut batch);
+        let units = pool.ledger.grant(from, level.need, floor, &mut batch);
+        pool.granted(from, Cause::Pull, units);
         persist(batch, out);
     }
 
@@ -139,15 +139,14 @@ impl Book {
         let mut batch = Batch::new();
         if pool.may_spend() && pool.home != *me && pool.is_tail(settings) {
             let home = pool.home.clone();
-            if pool.ledger.grant(&home, u64::MAX, 0, &mut batch) > 0 {
-                pool.tell(&home);
-            }
+            let units = pool.ledger.grant(&home, u64::MAX, 0, &mut batch);
+            pool.granted(&home, Cause::Tail, units);
         }
         if canary::sings(Canary::DonorTakesBack) {
             take_back(pool, &mut batch);
         }
+        pool.plan(now.mono, me, settings, &mut batch);
         persist(batch, out);
-        pool.plan(now.mono, me, settings);
         for (to, level) in pool.levels(now.mono, self.custody.life(), settings) {
             out.send(Effect::Peer { to, message: PeerMessage::Level(level) });
         }

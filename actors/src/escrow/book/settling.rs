@@ -5,7 +5,7 @@ use rhumb_storage::Batch;
 
 use super::{Answer, Book, CHUNK, Effect, Out, Request, Token, persist};
 use crate::escrow::ledger::Ledger;
-use crate::escrow::messages::{Confirm, HoldId, Refusal, Release, Settled, Standing, Tallies};
+use crate::escrow::messages::{Confirm, HoldId, Receipts, Refusal, Release, Settled, Standing, Tallies};
 
 /// Ends a hold in the ledger; also says whether it had not ended before.
 type End = fn(&mut Ledger, &HoldId, Now, &mut Batch) -> Result<(Settled, bool), Refusal>;
@@ -14,6 +14,8 @@ type End = fn(&mut Ledger, &HoldId, Now, &mut Batch) -> Result<(Settled, bool), 
 struct Way {
     end: End,
     tally: fn(&mut Tallies) -> &mut u64,
+    /// Counts the units of its answer apart from the ledger.
+    receipt: fn(&mut Receipts, u64),
 }
 
 impl Book {
@@ -21,6 +23,7 @@ impl Book {
         let way = Way {
             end: |ledger, id, now, batch| ledger.confirm(id, now.hybrid, batch),
             tally: |tallies| &mut tallies.confirmed,
+            receipt: |receipts, units| receipts.sold = receipts.sold.saturating_add(units),
         };
         let hold = confirm.hold.clone();
         self.settle(now, token, &hold, Request::Confirm(confirm), way, out);
@@ -30,6 +33,7 @@ impl Book {
         let way = Way {
             end: |ledger, id, now, batch| ledger.release(id, now.hybrid, batch),
             tally: |tallies| &mut tallies.released,
+            receipt: |_, _| {},
         };
         let hold = release.hold.clone();
         self.settle(now, token, &hold, Request::Release(release), way, out);
@@ -60,7 +64,10 @@ impl Book {
             pool.tallies.expired += 1;
         }
         let (settled, first) = (way.end)(&mut pool.ledger, id, now, batch)?;
-        *(way.tally)(&mut pool.tallies) += u64::from(first);
+        if first {
+            *(way.tally)(&mut pool.tallies) += 1;
+            (way.receipt)(pool.reconciliation.receipts_mut(), settled.qty);
+        }
         Ok(settled)
     }
 
