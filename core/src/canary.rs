@@ -56,6 +56,10 @@ canaries! {
     SoldOutForUnreachable = "sold-out-for-unreachable",
     /// A key older than the retention is run again.
     ExpiredKeyRunsAgain = "expired-key-runs-again",
+    /// A donor that gives rights unasked does not look at what it has.
+    PushWithoutCheck = "push-without-check",
+    /// Rows that were read while they changed are added up as if they had stood so at one time.
+    TornReadIsExact = "torn-read-is-exact",
     /// A node on a restored disk spends without asking its peers.
     RestoredDiskSpends = "restored-disk-spends",
     /// What is sold on debt does not use up the right to.

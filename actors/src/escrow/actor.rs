@@ -22,7 +22,7 @@ use tokio::sync::{oneshot, watch};
 pub use self::handle::EscrowHandle;
 pub use self::report::{EscrowReport, PoolReport};
 use super::book::{Answer, Book, Effect, Input, Out, Request, Token};
-use super::messages::{PeerMessage, Refusal};
+use super::messages::{PeerMessage, ReadRow, Refusal};
 use super::policy::EscrowSettings;
 use crate::storage::{StorageHandle, Window};
 
@@ -164,6 +164,13 @@ impl EscrowRegion {
             Effect::Reply { token, answer } => self.answer(token, Ok(answer), DataClass::control()),
             Effect::Peer { to, message } => self.world.tell(&to, message),
             Effect::Forward { token, to, request } => self.forward(token, to, request, ctx),
+            Effect::Read { pool, to, number, within } => self.read(pool, to, number, within, ctx),
+            Effect::Alarm { pool, found } => tracing::error!(
+                %pool,
+                drift = found.drift,
+                violations = ?found.violations,
+                "the rows of a pool do not add up to what was minted: see `rhumb pool audit`"
+            ),
         }
     }
 
@@ -176,6 +183,16 @@ impl EscrowRegion {
             let exhausted = matches!(answered.outcome, Ok(Err(Refusal::Exhausted { .. })));
             actor.answer(token, answered.outcome, answered.class);
             actor.step(Input::Forwarded { token, exhausted }, ctx);
+        }));
+    }
+
+    fn read(&mut self, pool: PoolName, to: NodeId, number: u64, within: Duration, ctx: &mut Context<Self>) {
+        let class = self.book.class_of(&pool).cloned().unwrap_or_else(DataClass::control);
+        let request = Request::ReadRow(ReadRow { pool: pool.clone() });
+        let answered = self.world.forward(to.clone(), request, class, within).into_actor(self);
+        ctx.spawn(answered.map(move |answered, actor, ctx| {
+            let answer = answered.outcome.ok();
+            actor.step(Input::RowRead { from: to, pool, number, answer }, ctx);
         }));
     }
 

@@ -10,6 +10,7 @@ mod attesting;
 mod creating;
 mod holding;
 mod levelling;
+mod reconciling;
 mod settling;
 mod words;
 
@@ -25,9 +26,11 @@ pub use self::words::{Answer, Effect, Input, Request, Stranded, Token};
 use super::custody::Custody;
 use super::keys::Keys;
 use super::ledger::Ledger;
-use super::messages::{PeerMessage, PoolView, Refusal, Row, Standing};
+use super::levelled::Levelled;
+use super::messages::{PeerMessage, PoolView, Reconciled, Refusal, Row, Standing};
 use super::policy::EscrowSettings;
 use super::pool::{Pool, mono_of};
+use super::reconcile::Reconciliations;
 use super::records::{Image, PoolRow, Records, RecoverError, Right};
 
 /// Out-buffer of the machine.
@@ -91,7 +94,7 @@ impl Book {
             let row = records.pool.as_ref().ok_or_else(|| RecoverError::NoPool(name.clone()))?;
             let (home, others) = (site.home(&name), site.others(row));
             let ledger = Ledger::recovered(name.clone(), records, others.clone(), custody.life())?;
-            pools.insert(name, Pool::new(home, ledger, others));
+            pools.insert(name, Pool::new(home, ledger, others, &site.settings));
         }
         Ok(Self {
             site,
@@ -124,6 +127,9 @@ impl Book {
             Input::Ask { token, request, until } => self.ask(now, token, request, until, out),
             Input::Abandoned(token) => self.abandoned(token),
             Input::Forwarded { token, exhausted } => self.forwarded(now, token, exhausted, out),
+            Input::RowRead { from, pool, number, answer } => {
+                self.row_read(now, &from, &pool, number, answer, out);
+            }
             Input::Peer { from, message } => self.peer(now, &from, message, out),
             Input::PeerUp(node) => self.reachable(now, &node, true, out),
             Input::PeerDown(node) => self.reachable(now, &node, false, out),
@@ -134,7 +140,9 @@ impl Book {
     /// Goes on under other settings. None of them bears on what is durable; how far clocks may differ
     /// stays as it was when the life began.
     pub fn configure(&mut self, settings: EscrowSettings) {
+        let before = self.site.settings.forecast;
         self.site.settings = EscrowSettings { max_offset: self.site.settings.max_offset, ..settings };
+        self.pools.values_mut().for_each(|pool| pool.configure(&before, &self.site.settings));
     }
 
     /// Everything up to this commit is durable.
@@ -216,6 +224,26 @@ impl Book {
         stranded
     }
 
+    /// Units of a pool, over all nodes; 0 if it is not known here.
+    #[must_use]
+    pub fn supply(&self, pool: &PoolName) -> u64 {
+        self.pools.get(pool).map_or(0, Pool::supply)
+    }
+
+    /// What was counted of the levelling of a pool.
+    #[must_use]
+    pub fn levelled(&self, pool: &PoolName) -> Levelled {
+        self.pools.get(pool).map(Pool::levelled).unwrap_or_default()
+    }
+
+    /// What came of the last reconciliation of a pool here, and how often what did: its home alone
+    /// reconciles a pool.
+    #[must_use]
+    pub fn reconciled(&self, pool: &PoolName, now: Mono) -> (Option<Reconciled>, Reconciliations) {
+        let of = |pool: &Pool| (pool.reconciliation.last(now), pool.reconciliation.counts());
+        self.pools.get(pool).map(of).unwrap_or_default()
+    }
+
     /// How far a hold of this node has come.
     #[cfg(test)]
     pub(crate) fn stage(&self, hold: &super::messages::HoldId) -> Option<super::records::Stage> {
@@ -234,9 +262,10 @@ impl Book {
             Request::Release(release) => return self.release(now, token, release, out),
             Request::Return(request) => return self.give_back(now, token, request, out),
             Request::Show(show) => self.view(now, show.pool).map(|view| Answer::View(Box::new(view))),
-            Request::ReadRow(read) => {
-                self.row(&read.pool).ok_or(Refusal::NoSuchPool(read.pool)).map(Answer::Row)
-            }
+            Request::ReadRow(read) => self
+                .row(&read.pool)
+                .ok_or(Refusal::NoSuchPool(read.pool))
+                .map(|row| Answer::Row(Box::new(row))),
         };
         out.send(Effect::Reply { token, answer });
     }
@@ -353,6 +382,7 @@ impl Book {
         let more = self.expire(now, name, out);
         self.serve(now, name, out);
         self.level(now, name, out);
+        self.reconcile(now, name, out);
         self.rearm(now, name);
         more
     }

@@ -244,6 +244,14 @@ impl Ledger {
         reserve.map_or(0, |reserve| reserve.units.saturating_sub(self.counts.more.from_reserve))
     }
 
+    /// The bug of a donor that gives what it has not.
+    pub(crate) fn grant_beyond(&mut self, to: &NodeId, units: u64, batch: &mut Batch) {
+        let Some(link) = self.links.get_mut(to) else { return };
+        link.units.granted = add(link.units.granted, units);
+        batch.put_link(&self.name, to, link);
+        self.changed();
+    }
+
     /// The bug of a donor that takes back what was not acknowledged.
     pub(crate) fn take_back(&mut self, to: &NodeId, acknowledged: u64, batch: &mut Batch) {
         let Some(link) = self.links.get_mut(to) else { return };

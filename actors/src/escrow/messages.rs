@@ -217,6 +217,34 @@ pub struct PoolView {
     pub others: BTreeMap<NodeId, (Figures, Duration)>,
     /// Whether the node forwards holds to the home because little is left.
     pub tail: bool,
+    /// What came of the last reconciliation: known to the home alone.
+    pub reconciled: Option<Reconciled>,
+}
+
+/// What a pool's home found when it last added up all nodes' rows.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, Wire)]
+#[wire(crate = crate)]
+pub struct Reconciled {
+    /// Whether all rows stood so at one time. If not, nothing is known of the drift.
+    pub exact: bool,
+    /// Units too many (above zero) or too few. None unless exact.
+    pub drift: Option<i64>,
+    /// What is wrong whatever moved while the rows were read, in words that name the nodes.
+    pub violations: Vec<String>,
+    /// Nodes whose row is missing: silent, unproven or restored.
+    pub missing: Vec<NodeId>,
+    /// How often all rows were read.
+    pub readings: u32,
+    /// How long ago that was.
+    pub age: Duration,
+}
+
+impl Reconciled {
+    /// Whether somebody must look into it.
+    #[must_use]
+    pub fn is_alarm(&self) -> bool {
+        self.drift.is_some_and(|drift| drift != 0) || !self.violations.is_empty()
+    }
 }
 
 /// One node's row of a pool, exact and durable: for the audit.
@@ -252,12 +280,25 @@ pub struct Row {
     pub tallies: Tallies,
     /// Whether the node may spend.
     pub standing: Standing,
+    /// What the node's answers add up to, counted apart from the other numbers.
+    pub receipts: Receipts,
     /// The part of `available` that the node keeps for the others, as the pool's reserve.
     #[since(2)]
     pub reserved: u64,
     /// The same matrix of debt rights: units that may be sold beyond the supply.
     #[since(2)]
     pub debt: DebtRow,
+}
+
+/// Units by the answers that a node gave, counted apart from its ledger: what the ledger said when the
+/// node started, and each answer since.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, Wire)]
+#[wire(crate = crate)]
+pub struct Receipts {
+    /// Units told to be sold, ever.
+    pub sold: u64,
+    /// Units told to be given back after sale, ever.
+    pub returned: u64,
 }
 
 /// A node's rows in the matrix of a pool's debt rights. What they are made of is what [`Row`] is made of.

@@ -9,10 +9,14 @@
 //!   sold + in flight, over all nodes; I4 sold never exceeds minted and the debt ceiling; I5 the counters equal an independent ledger of receipts.
 //!
 //! In reading order: [`messages`] is what can be asked; [`policy`] the settings and the levelling
-//! plan, as values; `records` what is on disk; `holds`, `keys` and `ledger` one node's tables;
-//! `custody` whether the disk is the latest; `pool` one pool with its queue; [`book`] the machine
+//! plan, as values; [`forecast`] what demand it plans by; [`matrix`] what rows add up to; [`levelled`]
+//! what is counted of levelling; `records` what is on disk; `holds`, `keys` and `ledger` one node's tables;
+//! `custody` whether the disk is the latest; `reconcile` whether units appeared or vanished; `pool` one pool with its queue; [`book`] the machine
 //! that a shell (or the simulated world) drives.
 
+pub mod forecast;
+pub mod levelled;
+pub mod matrix;
 pub mod messages;
 pub mod policy;
 
@@ -20,11 +24,11 @@ pub(crate) mod records;
 
 pub(crate) mod custody;
 pub(crate) mod customers;
-pub(crate) mod demand;
 pub(crate) mod holds;
 pub(crate) mod keys;
 pub(crate) mod ledger;
 pub(crate) mod pool;
+pub(crate) mod reconcile;
 
 pub mod book;
 
@@ -37,8 +41,9 @@ pub use actor::{Answered, EscrowHandle, EscrowRegion, EscrowReport, Outcome, Poo
 pub use book::{Answer, Book, Effect, Input, Out, Request, Stranded, Token};
 pub use messages::{
     AttestPool, Confirm, CreatePool, CustomerTag, DebtRow, Figures, Held, Hold, HoldId, Key, Level,
-    PeerMessage, PoolAttested, PoolCreated, PoolSpec, PoolView, ReadRow, Refusal, Release, Reserve, Return,
-    Returned, Row, Settled, ShowPool, Standing, Tallies,
+    PeerMessage, PoolAttested, PoolCreated, PoolSpec, PoolView, ReadRow, Receipts, Reconciled, Refusal,
+    Release, Reserve, Return, Returned, Row, Settled, ShowPool, Standing, Tallies,
 };
-pub use policy::{EscrowSettings, LevelPolicy};
+pub use policy::{EscrowSettings, Initiative, LevelPolicy};
+pub use reconcile::Reconciliations;
 pub use records::RecoverError;

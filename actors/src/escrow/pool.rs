@@ -14,15 +14,19 @@ mod reserve;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use rhumb_core::canary::{self, Canary};
 use rhumb_core::{HybridTime, Incarnation, Mono, NodeId, Now};
+use rhumb_storage::Batch;
 
 use super::book::Token;
-use super::demand::Demand;
+use super::forecast::{Forecast, Forecaster, per_second};
 use super::ledger::Ledger;
+use super::levelled::{Cause, Direction, Levelled};
 use super::messages::{
     DebtFigures, DebtLevel, Figures, Hold, Level, PoolSpec, PoolView, Refusal, Row, Standing, Tallies,
 };
-use super::policy::{Ask, EscrowSettings, Known, Peer, View};
+use super::policy::{EscrowSettings, Known, Move, Peer, View};
+use super::reconcile::Reconciliation;
 use super::records::{LinkRow, Right};
 
 /// A hold that waits for units.
@@ -58,6 +62,8 @@ pub(crate) struct Line {
     said: Option<Said>,
     /// Something is new to it.
     news: bool,
+    /// Since when it has been told that something is needed.
+    needed: Option<Mono>,
     /// What it last asked for in vain, units and debt rights, and when it was answered.
     in_vain: Option<((u64, u64), Mono)>,
 }
@@ -77,7 +83,8 @@ pub(crate) struct Pool {
     pub(crate) home: NodeId,
     pub(crate) ledger: Ledger,
     pub(crate) lines: BTreeMap<NodeId, Line>,
-    pub(crate) demand: Demand,
+    demand: Box<dyn Forecaster>,
+    ahead: Duration,
     pub(crate) parked: VecDeque<Parked>,
     /// Holds on their way to the pool's home, and until when.
     pub(crate) forwards: BTreeMap<Token, Mono>,
@@ -85,6 +92,8 @@ pub(crate) struct Pool {
     pub(crate) home_empty_until: Mono,
     pub(crate) tallies: Tallies,
     pub(crate) standing: Standing,
+    pub(crate) levelled: Levelled,
+    pub(crate) reconciliation: Reconciliation,
     planned: Option<Mono>,
     asked: Option<Mono>,
     /// When it is to be looked at again: its entry in the book's timers.
@@ -92,17 +101,21 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    pub(crate) fn new(home: NodeId, ledger: Ledger, others: Vec<NodeId>) -> Self {
+    pub(crate) fn new(home: NodeId, ledger: Ledger, others: Vec<NodeId>, settings: &EscrowSettings) -> Self {
+        let reconciliation = Reconciliation::new(&ledger);
         Self {
             home,
             ledger,
             lines: others.into_iter().map(|node| (node, Line::default())).collect(),
-            demand: Demand::default(),
+            demand: settings.forecast.begin(),
+            ahead: settings.level.horizon,
             parked: VecDeque::new(),
             forwards: BTreeMap::new(),
             home_empty_until: Mono::default(),
             tallies: Tallies::default(),
             standing: Standing::Unproven,
+            levelled: Levelled::default(),
+            reconciliation,
             planned: None,
             asked: None,
             wake: None,
@@ -151,7 +164,25 @@ impl Pool {
                 available: if_proven(self.ledger.available(Right::Debt)),
                 held: self.ledger.holds().held(Right::Debt),
             },
-            demand: self.demand.per_second(now),
+            demand: self.demand(now),
+        }
+    }
+
+    /// So many units are asked for now.
+    pub(crate) fn asked_for(&mut self, now: Mono, units: u64) {
+        self.demand.observe(now, units);
+    }
+
+    /// Units a second that will be asked for within the horizon.
+    pub(crate) fn demand(&mut self, now: Mono) -> u64 {
+        per_second(self.demand.as_mut(), now, self.ahead)
+    }
+
+    /// Goes on under other settings. Another forecaster begins without what the last one saw.
+    pub(crate) fn configure(&mut self, before: &Forecast, settings: &EscrowSettings) {
+        self.ahead = settings.level.horizon;
+        if settings.forecast != *before {
+            self.demand = settings.forecast.begin();
         }
     }
 
@@ -159,6 +190,7 @@ impl Pool {
         Row {
             tallies: self.tallies.clone(),
             standing: self.standing,
+            receipts: self.reconciliation.receipts(),
             reserved: self.reserved(settings),
             ..self.ledger.row()
         }
@@ -175,6 +207,7 @@ impl Pool {
             row: self.row(settings),
             others: self.lines.iter().filter_map(heard).collect(),
             tail: self.is_tail(settings),
+            reconciled: self.reconciliation.last(now),
         }
     }
 
@@ -208,8 +241,8 @@ impl Pool {
         }
     }
 
-    /// Plans whom to ask for rights, if it is time to.
-    pub(crate) fn plan(&mut self, now: Mono, me: &NodeId, settings: &EscrowSettings) {
+    /// Plans whom to ask for rights and whom to give some, if it is time to, and gives.
+    pub(crate) fn plan(&mut self, now: Mono, me: &NodeId, settings: &EscrowSettings, batch: &mut Batch) {
         let (last, spacing) = match self.parked.is_empty() {
             true => (self.planned, settings.level.plan_spacing),
             false => (self.asked, settings.level.ask_spacing),
@@ -218,7 +251,7 @@ impl Pool {
             return;
         }
         self.planned = Some(now);
-        let asks = if !self.may_spend() {
+        let moves = if !self.may_spend() {
             Vec::new()
         } else if self.is_tail(settings) {
             self.gather(now, me, settings)
@@ -226,10 +259,20 @@ impl Pool {
             self.level(now, settings)
         };
         let debts = self.ask_for_debt(now, settings);
+        self.ask(now, &moves, &debts);
+        for a_move in moves {
+            if let Move::Give { node, units } = a_move {
+                self.give(now, &node, units, settings, batch);
+            }
+        }
+    }
+
+    /// Takes note of what peers are to be asked for. One who is not in the plan is asked for nothing.
+    fn ask(&mut self, now: Mono, moves: &[Move], debts: &[Move]) {
         for (node, line) in &mut self.lines {
             let link = self.ledger.link(node);
             let accepted = link.units.accepted;
-            let want = asks.iter().find(|ask| ask.node == *node).map_or(0, |ask| ask.want);
+            let want = asked_of(moves, node);
             let need = accepted.saturating_add(want);
             // An ask that only shrinks need not be said: the peer's grant may be on its way.
             if want > 0 && (need > line.need || line.has_answered()) {
@@ -237,7 +280,8 @@ impl Pool {
                 self.asked = Some(now);
             }
             line.need = need;
-            let want = debts.iter().find(|ask| ask.node == *node).map_or(0, |ask| ask.want);
+            line.needed = line.needed.filter(|_| want > 0);
+            let want = asked_of(debts, node);
             let need = link.more.accepted.saturating_add(want);
             if want > 0 && (need > line.debt.need || line.has_answered()) {
                 line.news = true;
@@ -247,8 +291,65 @@ impl Pool {
         }
     }
 
+    /// Grants a peer rights that it has not asked for, as far as they are there to give.
+    fn give(&mut self, now: Mono, to: &NodeId, units: u64, settings: &EscrowSettings, batch: &mut Batch) {
+        if canary::sings(Canary::PushWithoutCheck) {
+            self.ledger.grant_beyond(to, self.supply(), batch);
+        }
+        let demand = self.demand(now);
+        // The reserve is for those who ask.
+        let floor = settings.level.floor(self.sellable(settings), demand) + self.ledger.reserve_left();
+        let target = self.ledger.link(to).units.granted.saturating_add(units);
+        let given = self.ledger.grant(Right::Unit, to, target, floor, batch);
+        self.granted(to, Cause::Push, given);
+    }
+
+    /// Rights were granted: their receiver is told, if there were any.
+    pub(crate) fn granted(&mut self, to: &NodeId, cause: Cause, units: u64) {
+        if units > 0 {
+            self.tell(to);
+            self.levelled.count(Direction::Out, cause, units);
+        }
+    }
+
+    /// Takes up what a peer says it has granted, ever.
+    pub(crate) fn accept(
+        &mut self,
+        now: Mono,
+        from: &NodeId,
+        granted: u64,
+        settings: &EscrowSettings,
+        batch: &mut Batch,
+    ) {
+        let before = self.ledger.link(from).units.accepted;
+        if !self.ledger.accept(Right::Unit, from, granted, batch) {
+            return;
+        }
+        self.tell(from);
+        let units = self.ledger.link(from).units.accepted.saturating_sub(before);
+        let tail = self.is_tail(settings);
+        let Some(line) = self.lines.get_mut(from) else { return };
+        let cause = match (tail, line.need > before) {
+            (true, _) => Cause::Tail,
+            (false, true) => Cause::Pull,
+            (false, false) if before == 0 => Cause::Split,
+            (false, false) => Cause::Push,
+        };
+        if let Some(told) = line.needed.take() {
+            self.levelled.waits.count(now.since(told));
+        }
+        self.levelled.count(Direction::In, cause, units);
+    }
+
+    /// What was counted of the levelling.
+    pub(crate) fn levelled(&self) -> Levelled {
+        let on_the_way =
+            |(node, line): (&NodeId, &Line)| line.in_transit(self.ledger.link(node).units.granted);
+        Levelled { in_transit: self.lines.iter().map(on_the_way).sum(), ..self.levelled.clone() }
+    }
+
     /// The home of a tail asks all others for all they have.
-    fn gather(&self, now: Mono, me: &NodeId, settings: &EscrowSettings) -> Vec<Ask> {
+    fn gather(&self, now: Mono, me: &NodeId, settings: &EscrowSettings) -> Vec<Move> {
         if self.home != *me || self.is_sold_out() {
             return Vec::new();
         }
@@ -259,19 +360,23 @@ impl Pool {
                 || may_draw && line.fresh(now, settings.fresh).is_none()
         };
         let donors = self.lines.iter().filter(|(_, line)| may_have(line));
-        donors.map(|(node, _)| Ask { node: node.clone(), want: self.supply() }).collect()
+        donors.map(|(node, _)| Move::Ask { node: node.clone(), units: self.supply() }).collect()
     }
 
-    fn level(&mut self, now: Mono, settings: &EscrowSettings) -> Vec<Ask> {
+    fn level(&mut self, now: Mono, settings: &EscrowSettings) -> Vec<Move> {
         let peers: Vec<Peer> = self
             .lines
             .iter()
-            .map(|(node, line)| Peer { node: node.clone(), known: line.known(now, settings.fresh) })
+            .map(|(node, line)| Peer {
+                node: node.clone(),
+                known: line.known(now, settings.fresh),
+                in_transit: line.in_transit(self.ledger.link(node).units.granted),
+            })
             .collect();
         let view = View {
             available: self.sellable(settings),
             parked: self.wanted(),
-            demand: self.demand.per_second(now),
+            demand: self.demand(now),
             peers: &peers,
         };
         self.reserve_first(view, now, settings)
@@ -323,6 +428,9 @@ impl Pool {
                 continue;
             }
             (line.said, line.news) = (Some(Said { at: now, figures }), false);
+            if line.need > row.units.accepted {
+                line.needed.get_or_insert(now);
+            }
             let level = Level {
                 spec: spec.get_or_insert_with(|| self.ledger.spec()).clone(),
                 incarnation: life,
@@ -362,7 +470,8 @@ impl Pool {
         let expiry = self.ledger.holds().next_deadline().filter(|_| self.may_spend()).map(at);
         // What may not be said yet is not due: a pool that is due and says nothing would be due for ever.
         let told = self.may_spend().then(|| self.next_level(figures, settings)).flatten();
-        [parked, forgotten, plan, expiry, told].into_iter().flatten().min()
+        let reconcile = self.reconciliation.next_deadline();
+        [parked, forgotten, plan, expiry, told, reconcile].into_iter().flatten().min()
     }
 
     fn next_level(&self, figures: Figures, settings: &EscrowSettings) -> Option<Mono> {
@@ -379,6 +488,11 @@ impl Line {
     /// Whether the peer was told all that is new.
     pub(crate) fn told(&self) -> bool {
         self.said.is_some() && !self.news
+    }
+
+    /// Rights granted to the peer that it has not acknowledged.
+    fn in_transit(&self, granted: u64) -> u64 {
+        granted.saturating_sub(self.acknowledged)
     }
 
     /// Whether the peer has spoken since it was last told something.
@@ -411,6 +525,15 @@ impl Line {
             said.at.plus(settings.idle_gossip)
         }
     }
+}
+
+/// What a plan asks of a peer.
+fn asked_of(moves: &[Move], peer: &NodeId) -> u64 {
+    let asked = |a_move: &Move| match a_move {
+        Move::Ask { node, units } if node == peer => Some(*units),
+        _ => None,
+    };
+    moves.iter().find_map(asked).unwrap_or(0)
 }
 
 /// When a hybrid time will be reached, if clocks run alike.

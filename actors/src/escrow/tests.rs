@@ -5,7 +5,8 @@ mod canaries;
 mod conservation;
 mod disks;
 mod golden;
-
+mod levelling;
+mod reconciling;
 mod sale;
 mod stories;
 mod terms;

@@ -191,6 +191,7 @@ mod tests {
                 row,
                 others: others.map(|other| (other.clone(), (Figures::default(), Duration::ZERO))).collect(),
                 tail: false,
+                reconciled: None,
             }
         }
     }

@@ -74,6 +74,14 @@ pub struct Receipt {
     /// When the hold expires unless confirmed, milliseconds since the Unix epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_ms: Option<u64>,
+    /// Of a sale: units given back since.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub returned: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_zero(units: &u64) -> bool {
+    *units == 0
 }
 
 impl Receipt {
@@ -91,6 +99,7 @@ impl Receipt {
             asked_ms,
             at_ms,
             expires_ms: None,
+            returned: 0,
         };
         match state {
             State::Asking | State::HoldUnknown => {}
@@ -287,6 +296,8 @@ fn whole_lines(mut text: impl BufRead) -> impl Iterator<Item = std::io::Result<S
 pub struct Sums {
     /// Units sold, by the node that owned the hold.
     pub sold: BTreeMap<NodeId, u64>,
+    /// Units of those given back, by the same node.
+    pub returned: BTreeMap<NodeId, u64>,
     /// Units under a confirmation without an answer, by the node that owns the hold.
     pub unknown: BTreeMap<NodeId, u64>,
     /// Units under holds that have not expired yet, by the node that owns them.
@@ -311,7 +322,10 @@ impl Sums {
         };
         let live = receipt.expires_ms.is_some_and(|expires| expires > now_ms);
         match receipt.state {
-            Standing::Sold => *self.sold.entry(owner()?).or_default() += receipt.qty,
+            Standing::Sold => {
+                *self.sold.entry(owner()?).or_default() += receipt.qty;
+                *self.returned.entry(owner()?).or_default() += receipt.returned;
+            }
             Standing::Confirming => *self.unknown.entry(owner()?).or_default() += receipt.qty,
             Standing::Abandoned if live => *self.held.entry(owner()?).or_default() += receipt.qty,
             Standing::Unknown => self.unanswered += 1,

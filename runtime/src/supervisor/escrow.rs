@@ -62,8 +62,8 @@ impl World for EscrowWorld {
                 Request::Confirm(confirm) => pass!(confirm, Answer::Settled),
                 Request::Release(release) => pass!(release, Answer::Settled),
                 Request::Show(show) => pass!(show, |view| Answer::View(Box::new(view))),
-                Request::ReadRow(read) => pass!(read, Answer::Row),
-                Request::Attest(attest) => pass!(attest, Answer::Attested),
+                Request::ReadRow(read) => pass!(read, |row| Answer::Row(Box::new(row))),
+                Request::Attest(attest) => pass!(attest, |done| Answer::Attested(Box::new(done))),
             }
         }
         .boxed()
@@ -107,7 +107,7 @@ pub(super) fn serve(
         escrow,
         |m, _| Request::ReadRow(m),
         |a| {
-            if let Answer::Row(row) = a { Some(row) } else { None }
+            if let Answer::Row(row) = a { Some(*row) } else { None }
         },
     )?;
     one::<AttestPool, PoolAttested>(
@@ -115,7 +115,7 @@ pub(super) fn serve(
         escrow,
         |m, _| Request::Attest(m),
         |a| {
-            if let Answer::Attested(attested) = a { Some(attested) } else { None }
+            if let Answer::Attested(attested) = a { Some(*attested) } else { None }
         },
     )?;
     let policy = policy.clone();

@@ -43,6 +43,17 @@ pub enum Caller {
         /// Its name for the question.
         forward: u64,
     },
+    /// The home of a pool, which adds up its rows.
+    Reader {
+        /// Which.
+        node: usize,
+        /// Its life: what a dead one asked for interests nobody.
+        life: u32,
+        /// Which pool, by number.
+        pool: usize,
+        /// Its name for the reading.
+        number: u64,
+    },
 }
 
 /// A question that a node has not answered yet.
@@ -130,8 +141,8 @@ pub struct Stepped {
 pub struct Surroundings {
     /// The founding list.
     pub founding: Founding,
-    /// The machine's settings.
-    pub settings: EscrowSettings,
+    /// The machines' settings, by node.
+    pub settings: Vec<EscrowSettings>,
     /// Batches under way at once.
     pub window: usize,
 }
@@ -157,11 +168,17 @@ impl Node {
         }
     }
 
-    /// Begins a life: opens the disk, recovers the machine and starts it.
+    /// Begins a life as the node of this number: opens the disk, recovers the machine and starts it.
     ///
     /// # Errors
     /// The machine cannot take up what is on the disk.
-    pub fn begin(&mut self, at: Micros, around: &Surroundings, done: &mut Stepped) -> Result<(), Violation> {
+    pub fn begin(
+        &mut self,
+        at: Micros,
+        number: usize,
+        around: &Surroundings,
+        done: &mut Stepped,
+    ) -> Result<(), Violation> {
         self.clock.restart(at);
         self.lives += 1;
         let broken = |what: String| Violation { invariant: Invariant::Acknowledged, what };
@@ -179,7 +196,7 @@ impl Node {
             self.id.clone(),
             around.founding.clone(),
             self.store,
-            around.settings.clone(),
+            around.settings[number].clone(),
             records.into_iter(),
             store.durable(),
             now,

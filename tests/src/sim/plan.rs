@@ -9,7 +9,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rhumb_actors::escrow::{CreatePool, PoolSpec};
+use rhumb_actors::escrow::forecast::Method;
+use rhumb_actors::escrow::{CreatePool, Initiative, PoolSpec};
 use rhumb_core::rng::{Rng, Seed};
 use rhumb_core::{DataClass, NodeId, PoolName, Region};
 use rhumb_topology::{Founding, pool_home};
@@ -157,6 +158,14 @@ pub struct Levelling {
     pub tail_floor: u64,
     /// Where buyers stand once the world has healed: one region, or all.
     pub closing_region: Option<usize>,
+    /// By whom rights are moved ahead of need, by node.
+    pub initiative: Vec<Initiative>,
+    /// How each node forecasts demand.
+    pub method: Vec<Method>,
+    /// Season and slot of those who forecast by it.
+    pub season: (Micros, Micros),
+    /// How often homes add up their pools' rows.
+    pub reconcile: Micros,
 }
 
 impl Plan {
@@ -176,10 +185,17 @@ impl Plan {
         let pools = pools(&mut seed.child("pools").rng(), &founding, &regions);
         let single = nodes.len() == 1;
         let mut levels = seed.child("levelling").rng();
+        let mut policies = seed.child("policies").rng();
+        let initiative = initiatives(&mut policies, nodes.len());
+        let method = methods(&mut policies, nodes.len());
         Self {
             levelling: Levelling {
                 tail_floor: *levels.pick(&[0, 1, 2, 4, 8, 32]).expect("there are floors"),
                 closing_region: levels.chance(0.6).then(|| levels.below(regions.len() as u64) as usize),
+                initiative,
+                method,
+                season: (MS * policies.between(300, 3_000), MS * policies.between(50, 400)),
+                reconcile: MS * policies.between(200, 4_000),
             },
             trade: Trade::draw(&mut seed.child("trade").rng()),
             faults: Faults::draw(&mut seed.child("faults").rng(), single),
@@ -191,6 +207,23 @@ impl Plan {
             pools,
         }
     }
+}
+
+/// One policy for all nodes, or one for each.
+fn initiatives(rng: &mut Rng, nodes: usize) -> Vec<Initiative> {
+    const ALL: [Initiative; 3] = [Initiative::Pull, Initiative::Push, Initiative::Hybrid];
+    let mut draw = || *rng.pick(&ALL).expect("there are policies");
+    let all = draw();
+    let mut each: Vec<Initiative> = (0..nodes).map(|_| draw()).collect();
+    if rng.chance(0.6) {
+        each.fill(all);
+    }
+    each
+}
+
+fn methods(rng: &mut Rng, nodes: usize) -> Vec<Method> {
+    let draw = |_| if rng.chance(0.3) { Method::SeasonalNaive } else { Method::Ewma };
+    (0..nodes).map(draw).collect()
 }
 
 fn mesh(shape: &[usize]) -> (Vec<NodeId>, Founding) {
@@ -379,6 +412,9 @@ mod tests {
         both("lost node", &|p| p.faults.loss.is_some());
         both("old disk", &|p| p.faults.restore.is_some());
         both("a night", &|p| p.faults.night);
+        both("all push", &|p| p.levelling.initiative.iter().all(|i| *i == Initiative::Push));
+        both("policies differ", &|p| p.levelling.initiative.iter().any(|i| *i != p.levelling.initiative[0]));
+        both("a seasonal forecast", &|p| p.levelling.method.contains(&Method::SeasonalNaive));
         both("loss of packets", &|p| p.faults.weather.loss > 0.0);
     }
 }

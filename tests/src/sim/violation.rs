@@ -39,6 +39,8 @@ pub enum Invariant {
     Answered,
     /// Once the world has healed, all that can be sold is sold.
     Progress,
+    /// A reconciliation that calls itself exact finds no drift where there is none.
+    Reconciled,
     /// The machine found itself at fault.
     Assertion,
 }
@@ -65,6 +67,7 @@ impl Invariant {
             Self::NoHalt => "a healthy machine does not halt",
             Self::Answered => "what was asked is answered",
             Self::Progress => "after healing everything sells",
+            Self::Reconciled => "no reconciliation raises an alarm",
             Self::Assertion => "the machine's own assertion",
         }
     }

@@ -5,6 +5,9 @@
 //!   the same, event by event.
 //! * Invariant: a node sees the world only through packets, its clocks, its disk and its connections.
 
+use std::time::Duration;
+
+use rhumb_actors::escrow::forecast::Forecast;
 use rhumb_actors::escrow::messages::PeerMessage;
 use rhumb_actors::escrow::{Answer, EscrowSettings, Input, LevelPolicy, Refusal, Request};
 use rhumb_core::rng::{Rng, Seed};
@@ -17,7 +20,7 @@ use super::fault::{Mischief, Trouble};
 use super::net::Net;
 use super::node::{Caller, Node, Stepped, Surroundings};
 use super::oracle::Oracle;
-use super::plan::Plan;
+use super::plan::{Levelling, Plan};
 use super::trace::{Keep, Trace};
 use super::violation::Checked;
 
@@ -47,6 +50,8 @@ pub(super) enum Event {
     Wake { node: usize },
     /// The time of a question that was passed on is over.
     ForwardOver { node: usize, life: u32, forward: u64 },
+    /// The time of a node for its row is over.
+    ReadOver { node: usize, life: u32, from: usize, pool: usize, number: u64 },
     /// A node notices that a connection came or went.
     Link { node: usize, peer: usize },
     /// A node begins to live.
@@ -115,7 +120,7 @@ impl World {
             .map(|(id, drift)| Node::new(id.clone(), *drift, &mut stores));
         let around = Surroundings {
             founding: plan.founding.clone(),
-            settings: settings(&plan),
+            settings: (0..count).map(|node| settings(&plan, node)).collect(),
             window: plan.faults.window,
         };
         let audits =
@@ -207,7 +212,13 @@ impl World {
             Event::ForwardOver { node, life, forward } if self.lives(node, life) => {
                 self.forward_over(node, forward)
             }
-            Event::Synced { .. } | Event::Alarm { .. } | Event::ForwardOver { .. } => Ok(()),
+            Event::ReadOver { node, life, from, pool, number } if self.lives(node, life) => {
+                self.row_read(node, from, pool, number, None)
+            }
+            Event::Synced { .. }
+            | Event::Alarm { .. }
+            | Event::ForwardOver { .. }
+            | Event::ReadOver { .. } => Ok(()),
             Event::Link { node, peer } => self.link(node, peer),
             Event::Begin { node } => self.begin(node),
             Event::Wake { node } => self.step(node, Input::Tick),
@@ -227,9 +238,10 @@ impl World {
     fn stopped(&self, event: &Event) -> Option<Micros> {
         let node = match event {
             Event::Peer { to, .. } | Event::Ask { to, .. } => *to,
-            Event::Answer { caller: Caller::Node { node, .. }, .. } => *node,
+            Event::Answer { caller: Caller::Node { node, .. } | Caller::Reader { node, .. }, .. } => *node,
             Event::Alarm { node, .. }
             | Event::ForwardOver { node, .. }
+            | Event::ReadOver { node, .. }
             | Event::Link { node, .. }
             | Event::Wake { node }
             | Event::Abandoned { node, .. } => *node,
@@ -251,7 +263,7 @@ impl World {
         let now = self.now();
         self.trace.note(now, "begin", &[node as u64], || format!("{}", self.nodes[node].id));
         let mut done = Stepped::default();
-        self.nodes[node].begin(now, &self.around, &mut done)?;
+        self.nodes[node].begin(now, node, &self.around, &mut done)?;
         self.nodes[node].life.as_mut().expect("it has just begun").alarm = None;
         let rows = self.rows(node);
         for (pool, row) in rows.iter().enumerate() {
@@ -365,9 +377,19 @@ impl World {
     }
 }
 
-fn settings(plan: &Plan) -> EscrowSettings {
-    let level = LevelPolicy { tail_floor: plan.levelling.tail_floor, ..LevelPolicy::default() };
-    EscrowSettings { level, ..EscrowSettings::default() }
+fn settings(plan: &Plan, node: usize) -> EscrowSettings {
+    let Levelling { tail_floor, initiative, method, season, reconcile, .. } = &plan.levelling;
+    let (season, slot) = (Duration::from_micros(season.0), Duration::from_micros(season.1));
+    EscrowSettings {
+        level: LevelPolicy {
+            tail_floor: *tail_floor,
+            initiative: initiative[node],
+            ..LevelPolicy::default()
+        },
+        forecast: Forecast { method: method[node], season, slot },
+        reconcile: Duration::from_micros(*reconcile),
+        ..EscrowSettings::default()
+    }
 }
 
 /// What a word says, as a number for the hash.

@@ -1,6 +1,7 @@
 //! What others hold of `EscrowRegion`: a handle that asks within a time, and never waits for ever.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use actix::prelude::*;
@@ -22,13 +23,15 @@ const CONFIGURE_WITHIN: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub struct EscrowHandle {
     address: Arc<Addr<EscrowRegion>>,
+    /// Messages of peers that found no room.
+    dropped: Arc<AtomicU64>,
 }
 
 impl EscrowHandle {
     /// A handle on a started actor.
     #[must_use]
     pub fn new(address: Addr<EscrowRegion>) -> Self {
-        Self { address: Arc::new(address) }
+        Self { address: Arc::new(address), dropped: Arc::default() }
     }
 
     /// Asks, for a caller that stands in region `from`. The request is in the mailbox when this
@@ -61,7 +64,8 @@ impl EscrowHandle {
     pub async fn report(&self) -> Option<EscrowReport> {
         let (reply, report) = oneshot::channel();
         self.address.try_send(Tell(reply)).ok()?;
-        tokio::time::timeout(REPORT_WITHIN, report).await.ok()?.ok()
+        let report = tokio::time::timeout(REPORT_WITHIN, report).await.ok()?.ok()?;
+        Some(EscrowReport { dropped: self.dropped.load(Ordering::Relaxed), ..report })
     }
 
     /// Goes on under other settings. Whether they were taken up: not when the actor is gone, or has no
@@ -71,9 +75,12 @@ impl EscrowHandle {
         matches!(tokio::time::timeout(CONFIGURE_WITHIN, taken).await, Ok(Ok(())))
     }
 
-    /// Hands over what a peer said. When the mailbox is full it is dropped: peers say it again.
+    /// Hands over what a peer said. When the mailbox is full it is dropped and counted:
+    /// peers say it again.
     pub fn peer(&self, from: NodeId, message: PeerMessage) {
-        self.address.try_send(FromPeer(Input::Peer { from, message })).ok();
+        if self.address.try_send(FromPeer(Input::Peer { from, message })).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// A peer's connection came up or went down.

@@ -48,7 +48,7 @@ impl Book {
         }
         let name = attest.pool.clone();
         match self.may_attest(attest) {
-            Ok(Some(row)) => out.send(Effect::Reply { token, answer: Ok(Answer::Attested(row)) }),
+            Ok(Some(row)) => out.send(Effect::Reply { token, answer: Ok(Answer::Attested(Box::new(row))) }),
             Ok(None) => {
                 let round = self.rounds.get_mut(&name).expect("a round was opened for it");
                 round.waiters.push((token, until));
@@ -211,7 +211,7 @@ impl Book {
     fn answer_waiters(&mut self, round: &Round, answer: &Result<PoolAttested, Refusal>, out: &mut Out) {
         for (token, _) in &round.waiters {
             self.waiting.remove(token);
-            let answer = answer.clone().map(Answer::Attested);
+            let answer = answer.clone().map(|done| Answer::Attested(Box::new(done)));
             out.send(Effect::Reply { token: *token, answer });
         }
     }
@@ -244,6 +244,7 @@ impl Book {
         let mut batch = Batch::new();
         let word = Word { sold: round.sold, floor, is_home, peers: &round.answers };
         pool.ledger.attest(&word, now.hybrid, &mut batch)?;
+        pool.reconciliation.attested(&pool.ledger);
         self.custody.attested_one(now, &mut batch);
         persist(batch, out);
         Ok(())

@@ -96,7 +96,8 @@ impl Book {
         let mut batch = Batch::new();
         ledger.mint(&created.shares, &mut batch);
         out.persist(batch);
-        self.pools.insert(request.name, Pool::new(self.site.me.clone(), ledger, others));
+        let pool = Pool::new(self.site.me.clone(), ledger, others, &self.site.settings);
+        self.pools.insert(request.name, pool);
         Ok(created)
     }
 }

@@ -51,7 +51,7 @@ impl Book {
         let me = &self.site.me;
         if let Some(pool) = self.pools.get_mut(&name).filter(|pool| pool.is_sold_here(&hold, me)) {
             let units = hold.qty.min(pool.supply());
-            pool.demand.ask(now.mono, units);
+            pool.asked_for(now.mono, units);
         }
         let (verdict, batch) = self.desk(&name, |desk| desk.decide(now, &hold));
         persist(batch, out);

@@ -7,6 +7,7 @@ use rhumb_storage::Batch;
 
 use super::{Book, Effect, Out, persist};
 use crate::escrow::ledger::Ledger;
+use crate::escrow::levelled::Cause;
 use crate::escrow::messages::{Level, PeerMessage, PoolSpec, Reserve, Standing};
 use crate::escrow::pool::Pool;
 use crate::escrow::records::{Durability, PoolMore, PoolRow, Right};
@@ -66,9 +67,8 @@ impl Book {
             return self.found_restored(now, out);
         }
         let mut batch = Batch::new();
-        let units = pool.ledger.accept(Right::Unit, from, level.granted, &mut batch);
-        let debt = pool.ledger.accept(Right::Debt, from, level.debt.granted, &mut batch);
-        if units || debt {
+        pool.accept(now.mono, from, level.granted, &self.site.settings, &mut batch);
+        if pool.ledger.accept(Right::Debt, from, level.debt.granted, &mut batch) {
             pool.tell(from);
         }
         persist(batch, out);
@@ -121,7 +121,7 @@ impl Book {
         let mut batch = Batch::new();
         ledger.write(&mut batch);
         out.persist(batch);
-        let mut pool = Pool::new(self.site.home(&spec.name), ledger, others);
+        let mut pool = Pool::new(self.site.home(&spec.name), ledger, others, &self.site.settings);
         pool.standing = self.custody.standing_in(pool.ledger.counts().cleared);
         self.pools.insert(spec.name.clone(), pool);
     }
@@ -140,12 +140,13 @@ impl Book {
         if !pool.may_spend() || owns_tail {
             return;
         }
-        let demand = pool.demand.per_second(now.mono);
+        let demand = pool.demand(now.mono);
         let floor = settings.level.floor(pool.sellable(settings), demand);
         let mut batch = Batch::new();
-        let granted = pool.ledger.grant(Right::Unit, from, level.need, floor, &mut batch);
-        pool.ledger.drew_on_reserve(granted, &mut batch);
-        if granted + pool.ledger.grant(Right::Debt, from, level.debt.need, 0, &mut batch) > 0 {
+        let units = pool.ledger.grant(Right::Unit, from, level.need, floor, &mut batch);
+        pool.ledger.drew_on_reserve(units, &mut batch);
+        pool.granted(from, Cause::Pull, units);
+        if pool.ledger.grant(Right::Debt, from, level.debt.need, 0, &mut batch) > 0 {
             pool.tell(from);
         }
         persist(batch, out);
@@ -160,15 +161,16 @@ impl Book {
             let home = pool.home.clone();
             let units = pool.ledger.grant(Right::Unit, &home, u64::MAX, 0, &mut batch);
             pool.ledger.drew_on_reserve(units, &mut batch);
-            if units + pool.ledger.grant(Right::Debt, &home, u64::MAX, 0, &mut batch) > 0 {
+            pool.granted(&home, Cause::Tail, units);
+            if pool.ledger.grant(Right::Debt, &home, u64::MAX, 0, &mut batch) > 0 {
                 pool.tell(&home);
             }
         }
         if canary::sings(Canary::DonorTakesBack) {
             take_back(pool, &mut batch);
         }
+        pool.plan(now.mono, me, settings, &mut batch);
         persist(batch, out);
-        pool.plan(now.mono, me, settings);
         for (to, level) in pool.levels(now.mono, self.custody.life(), settings) {
             out.send(Effect::Peer { to, message: PeerMessage::Level(level) });
         }

@@ -8,7 +8,7 @@ use crate::escrow::keys::return_key;
 use crate::escrow::ledger::Ledger;
 use crate::escrow::ledger::returns::GiveBack;
 use crate::escrow::messages::{
-    Confirm, HoldId, Refusal, Release, Return, Returned, Settled, Standing, Tallies,
+    Confirm, HoldId, Receipts, Refusal, Release, Return, Returned, Settled, Standing, Tallies,
 };
 use crate::escrow::pool::Pool;
 
@@ -19,6 +19,8 @@ type End = fn(&mut Ledger, &HoldId, Now, &mut Batch) -> Result<(Settled, bool), 
 struct Way {
     end: End,
     tally: fn(&mut Tallies) -> &mut u64,
+    /// Counts the units of its answer apart from the ledger.
+    receipt: fn(&mut Receipts, u64),
 }
 
 impl Book {
@@ -26,6 +28,7 @@ impl Book {
         let way = Way {
             end: |ledger, id, now, batch| ledger.confirm(id, now.hybrid, batch),
             tally: |tallies| &mut tallies.confirmed,
+            receipt: |receipts, units| receipts.sold = receipts.sold.saturating_add(units),
         };
         let hold = confirm.hold.clone();
         self.settle(now, token, &hold, Request::Confirm(confirm), way, out);
@@ -35,6 +38,7 @@ impl Book {
         let way = Way {
             end: |ledger, id, now, batch| ledger.release(id, now.hybrid, batch),
             tally: |tallies| &mut tallies.released,
+            receipt: |_, _| {},
         };
         let hold = release.hold.clone();
         self.settle(now, token, &hold, Request::Release(release), way, out);
@@ -54,7 +58,10 @@ impl Book {
     fn end(&mut self, now: Now, id: &HoldId, way: Way, batch: &mut Batch) -> Result<Settled, Refusal> {
         let pool = self.owned(now, id, batch)?;
         let (settled, first) = (way.end)(&mut pool.ledger, id, now, batch)?;
-        *(way.tally)(&mut pool.tallies) += u64::from(first);
+        if first {
+            *(way.tally)(&mut pool.tallies) += 1;
+            (way.receipt)(pool.reconciliation.receipts_mut(), settled.qty);
+        }
         Ok(settled)
     }
 
@@ -76,7 +83,11 @@ impl Book {
         let key = return_key(&request.key);
         let part = GiveBack { hold: &request.hold, asked: request.qty, key, within };
         let (returned, first) = pool.ledger.give_back(part, now.hybrid, batch)?;
-        pool.tallies.returned += u64::from(first);
+        if first {
+            pool.tallies.returned += 1;
+            let receipts = pool.reconciliation.receipts_mut();
+            receipts.returned = receipts.returned.saturating_add(returned.qty);
+        }
         Ok(returned)
     }
 

@@ -1,10 +1,12 @@
 //! What the machine is told, and what it wants done.
 
+use std::time::Duration;
+
 use rhumb_core::{Mono, NodeId, PoolName, Region};
 
 use crate::escrow::messages::{
     AttestPool, Confirm, CreatePool, Held, Hold, PeerMessage, PoolAttested, PoolCreated, PoolView, ReadRow,
-    Refusal, Release, Return, Returned, Row, Settled, ShowPool,
+    Reconciled, Refusal, Release, Return, Returned, Row, Settled, ShowPool,
 };
 
 /// Names one request of a caller, chosen by the shell, never used twice in a life.
@@ -62,7 +64,7 @@ pub enum Answer {
     /// To [`Request::Show`].
     View(Box<PoolView>),
     /// To [`Request::ReadRow`].
-    Row(Row),
+    Row(Box<Row>),
     /// To [`Request::Hold`].
     Held(Held),
     /// To [`Request::Confirm`] and [`Request::Release`].
@@ -70,7 +72,7 @@ pub enum Answer {
     /// To [`Request::Return`].
     Returned(Returned),
     /// To [`Request::Attest`].
-    Attested(PoolAttested),
+    Attested(Box<PoolAttested>),
 }
 
 /// What the machine is told.
@@ -93,6 +95,17 @@ pub enum Input {
         token: Token,
         /// Whether the answer was [`Refusal::Exhausted`].
         exhausted: bool,
+    },
+    /// What came of [`Effect::Read`].
+    RowRead {
+        /// Which node was asked.
+        from: NodeId,
+        /// Of which pool.
+        pool: PoolName,
+        /// Which reading.
+        number: u64,
+        /// What it said; none if it did not.
+        answer: Option<Result<Answer, Refusal>>,
     },
     /// A node says something.
     Peer {
@@ -128,6 +141,25 @@ pub enum Effect {
         to: NodeId,
         /// What to ask it.
         request: Request,
+    },
+    /// Ask a node for its exact row of a pool ([`Request::ReadRow`]), then say [`Input::RowRead`]: also
+    /// when nobody answers within the time.
+    Read {
+        /// Of which pool.
+        pool: PoolName,
+        /// Whom to ask.
+        to: NodeId,
+        /// Names the reading.
+        number: u64,
+        /// How long to wait for the answer.
+        within: Duration,
+    },
+    /// A reconciliation found that units have appeared or vanished, or that rows contradict each other.
+    Alarm {
+        /// Of which pool.
+        pool: PoolName,
+        /// What it found.
+        found: Reconciled,
     },
     /// Tell a node something. It may be lost.
     Peer {

@@ -10,7 +10,7 @@ use std::cmp::Reverse;
 use rhumb_core::Mono;
 
 use super::{Line, Pool};
-use crate::escrow::policy::{Ask, EscrowSettings};
+use crate::escrow::policy::{EscrowSettings, Move};
 use crate::escrow::records::Right;
 
 impl Pool {
@@ -42,7 +42,7 @@ impl Pool {
 
     /// Those who wait can have no units: the peers that said they have debt rights are asked for what is
     /// missing, the richest first.
-    pub(super) fn ask_for_debt(&self, now: Mono, settings: &EscrowSettings) -> Vec<Ask> {
+    pub(super) fn ask_for_debt(&self, now: Mono, settings: &EscrowSettings) -> Vec<Move> {
         let here = self.sellable(settings).saturating_add(self.ledger.available(Right::Debt));
         let mut missing = self.wanted().saturating_sub(here);
         if missing == 0 || !self.may_spend() || !self.may_overdraw(now, settings) {
@@ -53,10 +53,10 @@ impl Pool {
         donors.sort_by_key(|(debt, node)| (Reverse(*debt), *node));
         let mut asks = Vec::new();
         for (debt, node) in donors {
-            let want = missing.min(debt);
-            if want > 0 {
-                asks.push(Ask { node: node.clone(), want });
-                missing -= want;
+            let units = missing.min(debt);
+            if units > 0 {
+                asks.push(Move::Ask { node: node.clone(), units });
+                missing -= units;
             }
         }
         asks

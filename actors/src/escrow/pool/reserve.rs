@@ -8,8 +8,8 @@
 
 use rhumb_core::{Mono, NodeId};
 
-use super::Pool;
-use crate::escrow::policy::{Ask, EscrowSettings, Known, Peer, View};
+use super::{Pool, asked_of};
+use crate::escrow::policy::{EscrowSettings, Known, Move, Peer, View};
 use crate::escrow::records::Right;
 
 impl Pool {
@@ -24,23 +24,21 @@ impl Pool {
     }
 
     /// Asks the holder of the reserve first, and then all nodes for what it can not give.
-    pub(super) fn reserve_first(&self, view: View<'_>, now: Mono, settings: &EscrowSettings) -> Vec<Ask> {
+    pub(super) fn reserve_first(&self, view: View<'_>, now: Mono, settings: &EscrowSettings) -> Vec<Move> {
         let Some((holder, reserved)) = self.reserve_elsewhere(now, settings) else {
             return settings.level.plan(view);
         };
-        let spare = Known { available: reserved, demand: 0 };
-        let first = [Peer { node: holder.clone(), known: Some(spare) }];
-        let mut asks = settings.level.plan(View { peers: &first, ..view });
-        let promised = asks.first().map_or(0, |ask| ask.want);
+        let known = Some(Known { available: reserved, demand: 0 });
+        let alone = [Peer { node: holder.clone(), known, in_transit: 0 }];
+        let drawn = asked_of(&settings.level.plan(View { peers: &alone, ..view }), &holder);
         let rest: Vec<Peer> = view.peers.iter().map(|peer| without(peer, &holder, reserved)).collect();
-        let available = view.available.saturating_add(promised);
-        for ask in settings.level.plan(View { available, peers: &rest, ..view }) {
-            match asks.iter_mut().find(|asked| asked.node == ask.node) {
-                Some(asked) => asked.want = asked.want.saturating_add(ask.want),
-                None => asks.push(ask),
-            }
-        }
-        asks
+        let available = view.available.saturating_add(drawn);
+        let mut moves = settings.level.plan(View { available, peers: &rest, ..view });
+        let asked = asked_of(&moves, &holder);
+        moves.retain(|a_move| !matches!(a_move, Move::Ask { node, .. } if *node == holder));
+        let units = drawn.saturating_add(asked);
+        moves.extend((units > 0).then_some(Move::Ask { node: holder, units }));
+        moves
     }
 
     /// The other node that holds the reserve, and how much is left of it by its own recent word.

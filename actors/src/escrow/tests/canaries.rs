@@ -157,6 +157,97 @@ fn a_restored_disk_that_spends_is_noticed() {
 }
 
 #[test]
+fn a_donor_that_gives_what_it_has_not_is_noticed() {
+    caught(
+        Canary::PushWithoutCheck,
+        r"
+        levels push
+        foresee
+        mint concert 300 weights=us:1,ap:0
+        hold h1 ap 10   -> held at ap
+        tick 2s
+        hold h2 ap 10   -> held at ap
+        tick 2s
+        show us         -> false=0",
+    );
+}
+
+/// What [`caught`] shows of the world's own audit, for the reconciliation alone: the world looks away.
+fn revealed(bug: Canary, story: &str, drift: &str) {
+    let run = |audited: bool| {
+        let mut world = super::world::World::new();
+        world.audited = audited;
+        story
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty())
+            .flat_map(|line| world.run(line))
+            .collect()
+    };
+    let sound: Vec<String> = run(true);
+    assert!(!sound.iter().any(|event| event.starts_with("alarm")), "{sound:?}");
+    canary::let_out(Some(bug));
+    let broken: Vec<String> = run(false);
+    canary::let_out(None);
+    assert!(broken.iter().any(|event| event == drift), "{} sings: {broken:?}", bug.name());
+}
+
+#[test]
+fn a_reconciliation_reveals_units_that_came_back_twice() {
+    revealed(
+        Canary::DoubleCreditOnExpiry,
+        r"
+        reconcile 5s
+        mint concert 90
+        hold h1 eu 12 ttl=1s
+        tick 20s",
+        "alarm 12",
+    );
+}
+
+#[test]
+fn a_reconciliation_reveals_a_grant_that_was_added() {
+    revealed(
+        Canary::ReceiverAdds,
+        r"
+        reconcile 40s
+        mint concert 100 weights=us:1
+        hold h1 eu 10
+        tick 1s
+        hold h2 eu 20
+        tick 1m",
+        "alarm 10",
+    );
+}
+
+#[test]
+fn a_reconciliation_reveals_units_that_were_minted_twice() {
+    revealed(
+        Canary::MintTwice,
+        r"
+        reconcile 5s
+        mint concert 100
+        mint concert 100
+        tick 10s",
+        "alarm 100",
+    );
+}
+
+#[test]
+fn a_reconciliation_that_takes_torn_rows_for_exact_is_noticed() {
+    let story = r"
+        latency 100ms
+        reconcile 1s
+        mint concert 100 weights=us:1
+        tick 900ms
+        hold h1 eu 10
+        tick 190ms
+        hold h2 us 20
+        tick 1s";
+    revealed(Canary::TornReadIsExact, story, "alarm -10");
+}
+
+#[test]
 fn debt_that_is_forgotten_is_noticed() {
     caught(
         Canary::DebtForgotten,
