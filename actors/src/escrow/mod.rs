@@ -16,6 +16,7 @@
 
 pub mod forecast;
 pub mod levelled;
+pub mod advise;
 pub mod matrix;
 pub mod messages;
 pub mod policy;

@@ -274,16 +274,19 @@ impl Pool {
         self.tell(from);
         let (tail, units) = (self.is_tail(settings), self.ledger.link(from).accepted.saturating_sub(before));
         let Some(line) = self.lines.get_mut(from) else { return };
-        let cause = match (tail, line.need > before) {
-            (true, _) => Cause::Tail,
-            (false, true) => Cause::Pull,
-            (false, false) if before == 0 => Cause::Split,
-            (false, false) => Cause::Push,
-        };
+        let asked = units.min(line.need.saturating_sub(before));
         if let Some(told) = line.needed.take() {
             self.levelled.waits.count(now.since(told));
         }
-        self.levelled.count(Direction::In, cause, units);
+        let unasked = if before == 0 { Cause::Split } else { Cause::Push };
+        let causes = if tail {
+            [(Cause::Tail, units), (unasked, 0)]
+        } else {
+            [(Cause::Pull, asked), (unasked, units - asked)]
+        };
+        for (cause, units) in causes.into_iter().filter(|(_, units)| *units > 0) {
+            self.levelled.count(Direction::In, cause, units);
+        }
     }
 
     /// What was counted of the levelling.

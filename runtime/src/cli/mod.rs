@@ -5,6 +5,7 @@
 //!
 //! `docs/cli.md` lists the field names and exit codes; they are stable.
 
+pub mod advise;
 mod args;
 pub mod audit;
 pub mod ca;

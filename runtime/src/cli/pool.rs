@@ -11,6 +11,7 @@ use rhumb_core::limits::MAX_SUPPLY;
 use rhumb_core::{DataClass, NodeId, PoolName, Region};
 use serde::Serialize;
 
+use super::advise::Advise;
 use super::args::RegionWeight;
 use super::audit::Audit;
 use super::connect::{Connect, ask, nodes_from};
@@ -27,6 +28,8 @@ pub enum Pool {
     Audit(Audit),
     /// Say what a node on a restored disk had sold, so that it may sell again.
     Attest(Attest),
+    /// Say how many units a node should have, by a rate of requests and a risk. It needs no mesh.
+    Advise(Advise),
 }
 
 impl Pool {
@@ -36,6 +39,7 @@ impl Pool {
             Self::Show(show) => show.run(output).await,
             Self::Audit(audit) => audit.run(output).await,
             Self::Attest(attest) => attest.run(output).await,
+            Self::Advise(advise) => advise.run(output).await,
         }
     }
 }
