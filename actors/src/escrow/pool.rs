@@ -329,16 +329,19 @@ impl Pool {
         let units = self.ledger.link(from).units.accepted.saturating_sub(before);
         let tail = self.is_tail(settings);
         let Some(line) = self.lines.get_mut(from) else { return };
-        let cause = match (tail, line.need > before) {
-            (true, _) => Cause::Tail,
-            (false, true) => Cause::Pull,
-            (false, false) if before == 0 => Cause::Split,
-            (false, false) => Cause::Push,
-        };
+        let asked = units.min(line.need.saturating_sub(before));
         if let Some(told) = line.needed.take() {
             self.levelled.waits.count(now.since(told));
         }
-        self.levelled.count(Direction::In, cause, units);
+        let unasked = if before == 0 { Cause::Split } else { Cause::Push };
+        let causes = if tail {
+            [(Cause::Tail, units), (unasked, 0)]
+        } else {
+            [(Cause::Pull, asked), (unasked, units - asked)]
+        };
+        for (cause, units) in causes.into_iter().filter(|(_, units)| *units > 0) {
+            self.levelled.count(Direction::In, cause, units);
+        }
     }
 
     /// What was counted of the levelling.

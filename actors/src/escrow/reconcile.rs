@@ -292,3 +292,159 @@ fn same(one: &Rows, other: &Rows) -> bool {
 fn clamped(drift: i128) -> i64 {
     i64::try_from(drift).unwrap_or(if drift < 0 { i64::MIN } else { i64::MAX })
 }
+
+#[cfg(test)]
+mod tests {
+    use rhumb_core::PoolName;
+    use rhumb_core::{DataClass, HybridTime, Incarnation};
+
+    use super::*;
+    use crate::escrow::records::{Durability, PoolMore, PoolRow};
+
+    const EVERY: Duration = Duration::from_secs(30);
+
+    fn node(region: &str) -> NodeId {
+        NodeId::new(region, "n1").expect("valid")
+    }
+
+    fn ledger() -> Ledger {
+        let row = PoolRow {
+            class: DataClass::control(),
+            supply: 100,
+            weights: BTreeMap::new(),
+            created: HybridTime::ZERO,
+            body: None,
+            durability: Durability::Local,
+            debt_ceiling: 0,
+            more: PoolMore::default(),
+        };
+        Ledger::new(
+            PoolName::new("concert").expect("valid"),
+            row,
+            vec![node("ap"), node("eu")],
+            Incarnation(1),
+        )
+    }
+
+    /// A home that has granted so much to ap, which has accepted so much and granted some of it to eu.
+    struct Story {
+        machine: Reconciliation,
+        own: Row,
+        now: Mono,
+    }
+
+    fn row(version: u64, standing: Standing) -> Row {
+        Row { version, standing, ..Row::default() }
+    }
+
+    fn minted(version: u64) -> Row {
+        Row { minted: 100, available: 100, ..row(version, Standing::Proven) }
+    }
+
+    fn holds(version: u64, accepted: &[(&str, u64)], granted: &[(&str, u64)]) -> Row {
+        let of =
+            |all: &[(&str, u64)]| all.iter().map(|(name, n)| (node(name), *n)).collect::<BTreeMap<_, _>>();
+        let (accepted, granted) = (of(accepted), of(granted));
+        let available = accepted.values().sum::<u64>() - granted.values().sum::<u64>();
+        Row { accepted, granted, available, ..row(version, Standing::Proven) }
+    }
+
+    impl Story {
+        fn begun() -> Self {
+            let mut story =
+                Self { machine: Reconciliation::new(&ledger()), own: minted(1), now: Mono::millis(0) };
+            assert_eq!(story.tick(), Then::Wait, "the first begins a period later");
+            story.now = story.now.plus(EVERY);
+            assert_eq!(story.tick(), Then::Read(1));
+            story
+        }
+
+        fn with<T>(&mut self, step: impl FnOnce(&mut Reconciliation, Mono, &Others<'_>) -> T) -> T {
+            let me = node("us");
+            let nodes = vec![node("ap"), node("eu")];
+            let others = Others { me: &me, own: self.own.clone(), minted: 100, nodes, down: Vec::new() };
+            step(&mut self.machine, self.now, &others)
+        }
+
+        fn tick(&mut self) -> Then {
+            self.with(|machine, now, others| machine.tick(now, EVERY, others))
+        }
+
+        fn row(&mut self, from: &str, number: u64, row: Row) -> Then {
+            let answered = Answered::Row(Box::new(row));
+            self.with(|machine, now, others| machine.read_row(now, &node(from), number, answered, others))
+        }
+
+        fn last(&self) -> Reconciled {
+            self.machine.last(self.now).expect("one is over")
+        }
+    }
+
+    #[test]
+    fn a_row_that_moved_between_two_readings_is_no_alarm() {
+        // Ap grants eu 30 of its 40 after its row was read, and eu has accepted them before its own is.
+        let mut story = Story::begun();
+        story.own = Row { granted: [(node("ap"), 40)].into(), available: 60, ..minted(2) };
+        assert_eq!(story.row("ap", 1, holds(5, &[("us", 40)], &[])), Then::Wait);
+        assert_eq!(story.row("eu", 1, holds(8, &[("ap", 30)], &[])), Then::Read(2));
+        assert_eq!(story.row("ap", 2, holds(6, &[("us", 40)], &[("eu", 30)])), Then::Wait);
+        assert_eq!(story.row("eu", 2, holds(8, &[("ap", 30)], &[])), Then::Read(3), "ap has moved");
+        assert_eq!(story.row("eu", 3, holds(8, &[("ap", 30)], &[])), Then::Wait);
+        assert_eq!(story.row("ap", 3, holds(6, &[("us", 40)], &[("eu", 30)])), Then::Wait);
+        assert_eq!((story.last().drift, story.last().readings), (Some(0), 3));
+    }
+
+    #[test]
+    #[cfg(feature = "canaries")]
+    fn torn_rows_that_are_taken_for_exact_are_noticed() {
+        canary::let_out(Some(Canary::TornReadIsExact));
+        let mut story = Story::begun();
+        story.own = Row { granted: [(node("ap"), 40)].into(), available: 60, ..minted(2) };
+        story.row("ap", 1, holds(5, &[("us", 40)], &[]));
+        let then = story.row("eu", 1, holds(8, &[("ap", 30)], &[]));
+        canary::let_out(None);
+        assert!(matches!(then, Then::Alarm(found) if found.drift == Some(30)));
+    }
+
+    #[test]
+    fn more_accepted_than_granted_is_an_alarm_whatever_moves() {
+        let mut story = Story::begun();
+        for number in 1..=4 {
+            story.row("ap", number, holds(5 + number, &[], &[]));
+            assert_eq!(story.row("eu", number, holds(8, &[("ap", 30)], &[])), Then::Read(number + 1));
+        }
+        story.row("ap", 5, holds(10, &[], &[]));
+        let Then::Alarm(found) = story.row("eu", 5, holds(8, &[("ap", 30)], &[])) else { panic!("an alarm") };
+        assert_eq!((found.exact, found.drift), (false, None), "ap never rested");
+        assert_eq!(found.violations, ["I2: eu/n1 accepted 30 from ap/n1, which granted it 0"]);
+        assert_eq!(story.machine.counts().alarms, 1);
+    }
+
+    #[test]
+    fn an_answer_that_is_late_double_or_missing_is_not_taken_for_another() {
+        let mut story = Story::begun();
+        assert_eq!(story.row("ap", 1, row(5, Standing::Proven)), Then::Wait);
+        assert_eq!(story.row("ap", 1, row(6, Standing::Proven)), Then::Wait, "the first counts");
+        assert_eq!(story.row("ap", 7, row(7, Standing::Proven)), Then::Wait, "of another reading");
+        story.now = story.now.plus(READ_WITHIN);
+        assert_eq!(story.tick(), Then::Wait);
+        assert_eq!((story.last().exact, story.last().missing), (false, vec![node("eu")]));
+        assert_eq!(story.row("eu", 1, row(8, Standing::Proven)), Then::Wait, "too late");
+        story.now = story.now.plus(EVERY);
+        assert_eq!(story.tick(), Then::Read(2));
+        assert_eq!(story.row("eu", 2, row(8, Standing::Restored)), Then::Wait);
+        assert_eq!(story.last().missing, vec![node("eu")], "it does not know whether its row is true");
+    }
+
+    #[test]
+    fn another_period_counts_at_once() {
+        let mut story = Story::begun();
+        story.now = story.now.plus(READ_WITHIN);
+        story.tick();
+        let short = Duration::from_secs(3);
+        assert!(story.machine.is_due(story.now, short));
+        assert_eq!(story.with(|machine, now, others| machine.tick(now, short, others)), Then::Wait);
+        assert_eq!(story.machine.next_deadline(), Some(story.now.plus(short)));
+        assert!(!story.machine.is_due(story.now, short));
+    }
+}

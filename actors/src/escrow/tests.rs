@@ -2,6 +2,7 @@
 
 #[cfg(feature = "canaries")]
 mod canaries;
+mod comparison;
 mod conservation;
 mod disks;
 mod golden;

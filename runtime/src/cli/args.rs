@@ -58,10 +58,14 @@ impl FromStr for ReservePart {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let bad = || format!("{text:?} is not REGION[/NODE]=UNITS or =SHARE%, such as us-east=2000 or us-east/n1=20%");
+        let bad = || {
+            format!("{text:?} is not REGION[/NODE]=UNITS or =SHARE%, such as us-east=2000 or us-east/n1=20%")
+        };
         let (place, part) = text.split_once('=').ok_or_else(bad)?;
         let part = match part.strip_suffix('%') {
-            Some(percent) => Part::Percent(percent.parse().ok().filter(|percent| *percent <= 100).ok_or_else(bad)?),
+            Some(percent) => {
+                Part::Percent(percent.parse().ok().filter(|percent| *percent <= 100).ok_or_else(bad)?)
+            }
             None => Part::Units(part.parse().map_err(|_| bad())?),
         };
         if !place.contains('/') {
@@ -100,7 +104,10 @@ mod tests {
     #[test]
     fn a_reserve_is_a_place_and_a_part() {
         let reserve: ReservePart = "us-east/n1=20%".parse().expect("valid");
-        assert_eq!((reserve.node.map(|node| node.to_string()), reserve.part.of(999)), (Some("us-east/n1".into()), 199));
+        assert_eq!(
+            (reserve.node.map(|node| node.to_string()), reserve.part.of(999)),
+            (Some("us-east/n1".into()), 199)
+        );
         let reserve: ReservePart = "us-east=2000".parse().expect("valid");
         assert_eq!((reserve.node, reserve.part.of(10)), (None, 2_000));
         for bad in ["us-east", "us-east=", "us-east=101%", "us-east=-1", "us-east/=3", "=3", "us-east=1.5%"] {

@@ -11,6 +11,7 @@ use rhumb_core::limits::MAX_SUPPLY;
 use rhumb_core::{DataClass, NodeId, PoolName, Region};
 use serde::Serialize;
 
+use super::advise::Advise;
 use super::args::{RegionWeight, ReservePart};
 use super::audit::Audit;
 use super::connect::{Connect, ask, nodes_from};
@@ -28,6 +29,8 @@ pub enum Pool {
     Audit(Audit),
     /// Say what a node on a restored disk had sold, so that it may sell again.
     Attest(Attest),
+    /// Say how many units a node should have, by a rate of requests and a risk. It needs no mesh.
+    Advise(Advise),
 }
 
 impl Pool {
@@ -37,6 +40,7 @@ impl Pool {
             Self::Show(show) => show.run(output).await,
             Self::Audit(audit) => audit.run(output).await,
             Self::Attest(attest) => attest.run(output).await,
+            Self::Advise(advise) => advise.run(output).await,
         }
     }
 }
@@ -44,7 +48,7 @@ impl Pool {
 /// Create a pool.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  rhumb pool create concert --supply 10000 --weights us-east=50,eu-central=30,ap-southeast=20\n\nThe same pool again is the same answer; another under the same name is refused."
+    after_help = "Example:\n  rhumb pool create concert --supply 10000 --weights us-east=50,eu-central=30,ap-southeast=20\n  rhumb pool create fair --supply 500 --debt 10 --reserve us-east=20% --per-customer 4\n\nThe same pool again is the same answer; another under the same name is refused."
 )]
 pub struct Create {
     /// Its name.
@@ -103,7 +107,8 @@ fn reserve_of(part: &ReservePart, supply: u64, directory: &Directory) -> Result<
         [node] => Ok(Reserve { node: node.clone(), units }),
         nodes => {
             let nodes: Vec<String> = nodes.iter().map(ToString::to_string).collect();
-            let message = format!("region {} has several nodes; say which: {}", part.region, nodes.join(", "));
+            let message =
+                format!("region {} has several nodes; say which: {}", part.region, nodes.join(", "));
             Err(Failure::Usage(message))
         }
     }
@@ -324,6 +329,7 @@ impl fmt::Display for ReconciledFigures {
 impl fmt::Display for ShowAnswer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "pool {}: {} units of class {}, home {}", self.pool, self.supply, self.class, self.home)?;
+        self.terms(f)?;
         writeln!(
             f,
             "seen by {} ({}{}): {} sold, {} held, {} available",
@@ -350,6 +356,22 @@ impl fmt::Display for ShowAnswer {
     }
 }
 
+impl ShowAnswer {
+    /// Debt, reserve and limit, where the pool has them.
+    fn terms(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.debt > 0 {
+            writeln!(f, "debt: {} of {} sold beyond the supply", self.overdrawn, self.debt)?;
+        }
+        if let Some(reserve) = &self.reserve {
+            writeln!(f, "reserve: {} units at {}, for the other nodes", reserve.units, reserve.node)?;
+        }
+        match self.per_customer {
+            Some(limit) => writeln!(f, "limit: {limit} units a customer"),
+            None => Ok(()),
+        }
+    }
+}
+
 pub(super) fn standing(standing: &Standing) -> &'static str {
     match standing {
         Standing::Unproven => "unproven",
@@ -361,7 +383,7 @@ pub(super) fn standing(standing: &Standing) -> &'static str {
 /// Attest a pool on a restored node.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  rhumb pool attest concert --node us-east/n1 --sold 1234\n\nCount what the node had sold from receipts, never from its restored disk: what you leave out may be sold twice."
+    after_help = "Example:\n  rhumb pool attest concert --node us-east/n1 --sold 1234\n\nCount what the node had sold and not got back from receipts, never from its restored disk: what you leave out may be sold twice."
 )]
 pub struct Attest {
     /// Which.
@@ -369,7 +391,7 @@ pub struct Attest {
     /// The restored node.
     #[arg(long, value_name = "REGION/NODE")]
     node: NodeId,
-    /// Units it had sold of this pool, by receipts.
+    /// Units it had sold of this pool and not got back, by receipts.
     #[arg(long)]
     sold: u64,
     #[command(flatten)]
@@ -432,7 +454,7 @@ mod tests {
 
     #[test]
     fn a_view_says_whose_it_is_and_how_old_its_parts_are() {
-        let figures = Figures { consumed: 3, available: 40, held: 7, demand: 9 };
+        let figures = Figures { consumed: 3, available: 40, held: 7, demand: 9, ..Figures::default() };
         let answer = ShowAnswer::new(PoolView {
             spec: PoolSpec {
                 name: PoolName::new("concert").expect("valid"),
@@ -440,6 +462,9 @@ mod tests {
                 supply: 100,
                 weights: BTreeMap::new(),
                 created: HybridTime::ZERO,
+                debt: 10,
+                reserve: Some(Reserve { node: node("us"), units: 20 }),
+                per_customer: Some(4),
             },
             home: node("us"),
             node: node("eu"),

@@ -281,8 +281,14 @@ mod tests {
                 None => '-',
             })
             .collect();
-        let AuditReport { minted, sold, oversold, beyond_supply, overdrawn, available, held, in_flight, .. } = report;
-        let debt = if overdrawn > 0 { format!(" beyond={beyond_supply} overdrawn={overdrawn}") } else { String::new() };
+        let AuditReport {
+            minted, sold, oversold, beyond_supply, overdrawn, available, held, in_flight, ..
+        } = report;
+        let debt = if overdrawn > 0 {
+            format!(" beyond={beyond_supply} overdrawn={overdrawn}")
+        } else {
+            String::new()
+        };
         let head = format!(
             "{marks} minted={minted} sold={sold} oversold={oversold}{debt} available={available} held={held} in_flight={in_flight}"
         );
@@ -321,11 +327,7 @@ mod tests {
 
     #[test]
     fn returns_are_counted_by_receipts_too() {
-        check(
-            "us: minted=10 consumed=4 returned=3 available=9",
-            Some("sold=4 returned=2"),
-            expect![""],
-        );
+        check("us: minted=10 consumed=4 returned=3 available=9", Some("sold=4 returned=2"), expect![""]);
     }
 
     #[test]

@@ -575,6 +575,7 @@ fn every_number_of_the_rooms_is_a_key() {
         beat: _,
         prove: _,
         max_offset: _,
+        returns: _,
     } = escrow;
     let HotSettings {
         max_waiting: _,

@@ -7,7 +7,7 @@ use futures::future::BoxFuture;
 use rhumb_actors::escrow::book::{Answer, Request};
 use rhumb_actors::escrow::messages::{
     AttestPool, Confirm, CreatePool, Held, Hold, PEER_MESSAGE, PeerMessage, PoolAttested, PoolCreated,
-    PoolView, ReadRow, Refusal, Release, Row, Settled, ShowPool,
+    PoolView, ReadRow, Refusal, Release, Return, Returned, Row, Settled, ShowPool,
 };
 use rhumb_actors::escrow::{Answered, EscrowHandle, World};
 use rhumb_actors::remote::Remote;
@@ -61,6 +61,7 @@ impl World for EscrowWorld {
                 Request::Hold(hold) => pass!(hold, Answer::Held),
                 Request::Confirm(confirm) => pass!(confirm, Answer::Settled),
                 Request::Release(release) => pass!(release, Answer::Settled),
+                Request::Return(request) => pass!(request, Answer::Returned),
                 Request::Show(show) => pass!(show, |view| Answer::View(Box::new(view))),
                 Request::ReadRow(read) => pass!(read, |row| Answer::Row(Box::new(row))),
                 Request::Attest(attest) => pass!(attest, |done| Answer::Attested(Box::new(done))),
@@ -94,6 +95,14 @@ pub(super) fn serve(
     )?;
     one::<Confirm, Settled>(registry, escrow, |m, _| Request::Confirm(m), settled)?;
     one::<Release, Settled>(registry, escrow, |m, _| Request::Release(m), settled)?;
+    one::<Return, Returned>(
+        registry,
+        escrow,
+        |m, _| Request::Return(m),
+        |a| {
+            if let Answer::Returned(returned) = a { Some(returned) } else { None }
+        },
+    )?;
     one::<ShowPool, PoolView>(
         registry,
         escrow,

@@ -11,6 +11,7 @@ mod actors;
 mod ceiling;
 mod certificate;
 mod escrow;
+mod escrow_metrics;
 mod halt;
 mod hosted;
 mod policy;

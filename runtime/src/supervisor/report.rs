@@ -17,7 +17,7 @@ use rhumb_transport::{LinkState, Transport};
 use serde_json::json;
 
 use super::certificate::Own;
-use super::hosted;
+use super::{escrow_metrics, hosted};
 use crate::clock::NodeClock;
 use crate::host::Hosts;
 use crate::http::Subject;
@@ -183,6 +183,7 @@ impl Subject for Report {
                 let keys = ConstGauge::new(report.keys as u64);
                 registry.register("rhumb_escrow_keys", "Idempotency keys remembered", keys);
                 pools(&mut registry, report);
+                escrow_metrics::metrics(&mut registry, report);
             }
             let mut text = String::new();
             if let Err(error) = encode(&mut text, &registry) {
@@ -249,6 +250,7 @@ impl Subject for Report {
                     "available": pool.row.available,
                     "held": pool.row.held,
                     "consumed": pool.row.consumed,
+                    "reconciled": escrow_metrics::reconciled(pool),
                 })).collect::<Vec<_>>()),
             })
         }

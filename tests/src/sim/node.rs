@@ -13,7 +13,7 @@ use rhumb_actors::escrow::{Book, Effect, EscrowSettings, Input, Out, Request, To
 use rhumb_actors::storage::Window;
 use rhumb_core::canary::{self, Canary};
 use rhumb_core::effects::Release;
-use rhumb_core::rng::Rng;
+use rhumb_core::rng::{Rng, Seed};
 use rhumb_core::{Barrier, Incarnation, Mono, NodeId, Now, StoreId, Ticket};
 use rhumb_storage::memory::DiskImage;
 use rhumb_storage::{Batch, CommitNumber, Family, MemoryDisk, MemoryEngine, Store};
@@ -205,7 +205,7 @@ impl Node {
         let links = vec![None; around.founding.nodes().len()];
         self.life = Some(Life::new(book, store, links, around.window));
         let life = self.life.as_mut().expect("it was just begun");
-        life.book.start(now, &mut life.out);
+        life.book.start(now, &Seed::new(u64::from(self.lives)).child(self.id.to_string()), &mut life.out);
         life.settle(done);
         Ok(())
     }

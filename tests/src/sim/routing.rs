@@ -65,10 +65,8 @@ impl World {
             .note(now, kind, &[to as u64, number], || format!("{caller:?} asks {}: {request:?}", node.id));
         let until = node.clock.mono(now).plus(Duration::from_micros(within));
         let pools = &self.plan.pools;
-        let pool = pools
-            .iter()
-            .position(|pool| pool.bodies[0].name == *pool_of(&request))
-            .expect("one of the plan's");
+        let pool =
+            pools.iter().position(|pool| pool.bodies[0].name == *request.pool()).expect("one of the plan's");
         let life = node.life.as_mut().expect("it lives");
         let input = life.asked(Asked { caller, pool, until: now + within }, request, until);
         self.step(to, input)
@@ -307,7 +305,9 @@ impl World {
 fn digest(message: &PeerMessage) -> (&'static str, [u64; 4]) {
     match message {
         PeerMessage::Level(l) => {
-            ("level", [l.granted, l.accepted, l.need, l.figures.consumed ^ l.figures.available << 20])
+            let debt = l.debt.granted << 40 ^ l.debt.accepted << 20 ^ l.debt.need;
+            let figures = l.figures.consumed ^ l.figures.available << 20 ^ l.figures.returned << 40;
+            ("level", [l.granted, l.accepted, l.need ^ debt, figures])
         }
         PeerMessage::Beat(b) => ("beat", [b.incarnation.0, b.durable, u64::from(b.prove), 0]),
         PeerMessage::Witnessed(w) => ("witness", [w.incarnation.0, w.highest, 0, 0]),
@@ -319,8 +319,8 @@ fn digest(message: &PeerMessage) -> (&'static str, [u64; 4]) {
 fn brief(message: &PeerMessage) -> String {
     match message {
         PeerMessage::Level(l) => format!(
-            "{} granted={} accepted={} need={} life={:x} {:?}",
-            l.spec.name, l.granted, l.accepted, l.need, l.incarnation.0, l.figures
+            "{} granted={} accepted={} need={} life={:x} {:?} {:?}",
+            l.spec.name, l.granted, l.accepted, l.need, l.incarnation.0, l.figures, l.debt
         ),
         other => format!("{other:?}"),
     }
@@ -334,18 +334,7 @@ fn asked(request: &Request) -> (&'static str, u64) {
         Request::Hold(hold) => ("hold", hold.qty << 8 | u64::from(hold.hops)),
         Request::Confirm(confirm) => ("confirm", confirm.hold.number),
         Request::Release(release) => ("release", release.hold.number),
+        Request::Return(request) => ("return", request.hold.number << 8 | request.qty.unwrap_or(0)),
         Request::Attest(attest) => ("attest", attest.sold),
-    }
-}
-
-fn pool_of(request: &Request) -> &PoolName {
-    match request {
-        Request::Create { request, .. } => &request.name,
-        Request::Show(show) => &show.pool,
-        Request::ReadRow(read) => &read.pool,
-        Request::Hold(hold) => &hold.pool,
-        Request::Confirm(confirm) => &confirm.hold.pool,
-        Request::Release(release) => &release.hold.pool,
-        Request::Attest(attest) => &attest.pool,
     }
 }

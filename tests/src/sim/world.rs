@@ -123,8 +123,10 @@ impl World {
             settings: (0..count).map(|node| settings(&plan, node)).collect(),
             window: plan.faults.window,
         };
-        let audits =
-            plan.pools.iter().map(|pool| Audit::new(count, pool.bodies.iter().map(|b| b.supply).collect()));
+        let audits = plan
+            .pools
+            .iter()
+            .map(|pool| Audit::new(count, pool.bodies.iter().map(|b| (b.supply, b.debt)).collect()));
         let customers =
             (0..plan.trade.customers).map(|i| Customer::draw(&seed.child(format!("customer {i}")), &plan));
         let mut net = Net::new(&seed.child("net"), &plan.region_of);
@@ -314,9 +316,9 @@ impl World {
             let rows = self.rows(node);
             for (pool, row) in rows.iter().enumerate() {
                 self.audits[pool].changed(node, *row)?;
-                self.oracle.explains(pool, node, row.consumed)?;
-                if let Some(supply) = self.audits[pool].supply() {
-                    self.oracle.minted(pool, supply);
+                self.oracle.explains(pool, node, row.sold())?;
+                if let Some((supply, debt)) = self.audits[pool].minted() {
+                    self.oracle.minted(pool, supply + debt);
                 }
             }
             if let Some(life) = &mut self.nodes[node].life {
@@ -398,6 +400,7 @@ pub(super) fn said(word: &Word) -> u64 {
         Word::Fault(delivery) => *delivery as u64,
         Word::Said(Ok(Answer::Held(held))) => 100 + held.hold.number,
         Word::Said(Ok(Answer::Settled(settled))) => 200 + settled.hold.number,
+        Word::Said(Ok(Answer::Returned(returned))) => 1_000 + (returned.hold.number << 8 | returned.left),
         Word::Said(Ok(_)) => 300,
         Word::Said(Err(refusal)) => {
             400 + u64::from(refusal.code().as_bytes()[0]) + refusal.code().len() as u64 * 256

@@ -8,11 +8,11 @@ fn a_donor_that_pushes_gives_before_anybody_asks() {
     let story = |policy: &str, moved: &str| {
         let holds: String = (0..40).map(|i| format!("hold h{i} ap 1 ttl=10m\ntick 100ms\n")).collect();
         format!(
-            "levels {policy}\nforesee\nlatency 20ms\nmint concert 900 weights=us:1,ap:0\n{holds}moved ap -> {moved}"
+            "levels {policy}\nforesee\nmint concert 900 weights=us:1,ap:0\nlatency 20ms\n{holds}moved ap -> {moved}"
         )
     };
-    check(&story("push", "in-split=1/1"));
-    check(&story("pull", "in-pull=2/81"));
+    check(&story("push", "in-pull=6/6 in-push=3/70"));
+    check(&story("pull", "in-pull=1/1"));
 }
 
 #[test]
@@ -24,6 +24,6 @@ fn who_only_pulls_gives_nothing_unasked() {
         mint concert 300 weights=us:1,ap:0
         hold h1 ap 1    -> held at ap
         tick 5s
-        moved us        -> out-pull=1/1",
+        moved us        -> out-pull=2/5",
     );
 }

@@ -39,7 +39,7 @@ fn a_pool_that_never_rests_is_torn_and_no_alarm() {
     // A row changes between any two readings.
     let busy: String = (0..50).map(|i| format!("hold h{i} eu 1 ttl=1h -> held at eu\ntick 50ms\n")).collect();
     check(&format!(
-        "latency 100ms\nreconcile 1s\nmint concert 900\ntick 500ms\n{busy}reconciled us -> drift=unknown readings=5 exact=0 alarms=0"
+        "reconcile 1s\nmint concert 900\nlatency 100ms\ntick 500ms\n{busy}reconciled us -> drift=unknown readings=5 exact=0 alarms=0"
     ));
 }
 

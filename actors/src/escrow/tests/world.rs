@@ -17,6 +17,7 @@ use rhumb_storage::memory::{DiskImage, Tear};
 use rhumb_storage::{Batch, Family, MemoryDisk, MemoryEngine, Store};
 use rhumb_topology::{Founding, pool_home};
 
+use crate::escrow::levelled::Levelled;
 use crate::escrow::messages::{
     AttestPool, Confirm, CreatePool, CustomerTag, DebtRow, Hold, HoldId, Key, PeerMessage, ReadRow, Refusal,
     Release as Give, Reserve, Return, Row, ShowPool, Standing,
@@ -858,6 +859,13 @@ impl World {
         let pool = &self.pools[label];
         let row = |(id, node): (&NodeId, &Node)| Some((id.clone(), node.life.as_ref()?.book.row(pool)?));
         self.nodes.iter().filter_map(row).collect()
+    }
+
+    /// What each node counted of the levelling of a pool.
+    pub(crate) fn levelled(&self, label: &str) -> BTreeMap<NodeId, Levelled> {
+        let pool = &self.pools[label];
+        let of = |(id, node): (&NodeId, &Node)| Some((id.clone(), node.life.as_ref()?.book.levelled(pool)));
+        self.nodes.iter().filter_map(of).collect()
     }
 
     /// Runs one line without looking at what it gives.

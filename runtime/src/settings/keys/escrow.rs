@@ -200,6 +200,13 @@ pub(super) const ESCROW: Section = Section {
             "How often a node that is not proven yet asks its peers for their word.",
         )
         .running(),
+        Key::new(
+            "escrow.returns",
+            millis(0, 366 * 24 * HOUR),
+            field!(escrow.returns),
+            "How long after its sale a unit may be returned. A sale is remembered for 24 hours more, in memory.",
+        )
+        .running(),
     ],
 };
 
