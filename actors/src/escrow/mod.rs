@@ -14,9 +14,9 @@
 //! `custody` whether the disk is the latest; `reconcile` whether units appeared or vanished; `pool` one pool with its queue; [`book`] the machine
 //! that a shell (or the simulated world) drives.
 
+pub mod advise;
 pub mod forecast;
 pub mod levelled;
-pub mod advise;
 pub mod matrix;
 pub mod messages;
 pub mod policy;

@@ -103,7 +103,10 @@ impl fmt::Display for Units {
 impl fmt::Display for Advice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { rate, interval_ms, risk, enough, settings, .. } = self;
-        writeln!(f, "{rate} units are asked for in {interval_ms} ms on average; at a risk of {risk} it takes")?;
+        writeln!(
+            f,
+            "{rate} units are asked for in {interval_ms} ms on average; at a risk of {risk} it takes"
+        )?;
         writeln!(f, "  {enough}")?;
         if let Some(asked) = &self.asked {
             let verdict = if asked.exceeded > *risk { "too few" } else { "enough" };
@@ -111,9 +114,17 @@ impl fmt::Display for Advice {
         }
         writeln!(f, "what follows for a node with this demand:")?;
         writeln!(f, "  its share of the first split: at least {} units", enough.units)?;
-        writeln!(f, "  escrow.low_water   \"{}ms\" or more: it asks while that much is left", settings.low_water_ms)?;
+        writeln!(
+            f,
+            "  escrow.low_water   \"{}ms\" or more: it asks while that much is left",
+            settings.low_water_ms
+        )?;
         writeln!(f, "  escrow.horizon     \"{}ms\" or more: what it asks for", settings.horizon_ms)?;
-        write!(f, "  escrow.tail_floor  {}: below it, what is left gathers at the pool's home", settings.tail_floor)
+        write!(
+            f,
+            "  escrow.tail_floor  {}: below it, what is left gathers at the pool's home",
+            settings.tail_floor
+        )
     }
 }
 
@@ -124,7 +135,9 @@ fn rate(text: &str) -> Result<f64, String> {
 
 fn risk(text: &str) -> Result<f64, String> {
     let risk = text.parse().ok().filter(|risk| *risk >= 1e-12 && *risk < 1.0);
-    risk.ok_or_else(|| format!("{text:?} is not a risk; expected a number from 1e-12 and below 1, such as 0.01"))
+    risk.ok_or_else(|| {
+        format!("{text:?} is not a risk; expected a number from 1e-12 and below 1, such as 0.01")
+    })
 }
 
 fn interval(text: &str) -> Result<Duration, String> {
@@ -146,7 +159,10 @@ mod tests {
         expect![[r#""#]].assert_eq(&advice.to_string());
         let json = serde_json::to_value(&advice).expect("serialises");
         assert_eq!((&json["enough"]["units"], &json["asked"]["units"]), (&118.into(), &100.into()));
-        assert_eq!(json["settings"], serde_json::json!({"low_water_ms": 1243, "horizon_ms": 2486, "tail_floor": 118}));
+        assert_eq!(
+            json["settings"],
+            serde_json::json!({"low_water_ms": 1243, "horizon_ms": 2486, "tail_floor": 118})
+        );
     }
 
     #[test]

@@ -198,7 +198,15 @@ fn load(
         ttl: TTL,
     };
     let seed = Seed::new(options.seed).child("customers");
-    Ok(Load { pool: pool.clone(), plan, requests: None, seed, lasts: None, nodes, receipts: receipts.to_owned() })
+    Ok(Load {
+        pool: pool.clone(),
+        plan,
+        requests: None,
+        seed,
+        lasts: None,
+        nodes,
+        receipts: receipts.to_owned(),
+    })
 }
 
 async fn create(

@@ -78,7 +78,8 @@ fn told(wrong: &[Wrong], all: usize) -> String {
 /// # Errors
 /// [`RequestsError`]: the file cannot be read, or all faults of it.
 pub fn read(from: impl BufRead, regions: &[Region]) -> Result<Vec<Listed>, RequestsError> {
-    let mut reading = Reading { regions, requests: Vec::new(), last: Duration::ZERO, wrong: Vec::new(), all: 0 };
+    let mut reading =
+        Reading { regions, requests: Vec::new(), last: Duration::ZERO, wrong: Vec::new(), all: 0 };
     let mut lines = Lines { from, number: 0 };
     match lines.next()? {
         Some(Line::Whole(header)) if header == HEADER => {}
@@ -161,7 +162,12 @@ impl Reading<'_> {
             self.fault(number, format!("{} fields; expected four: {HEADER}", fields.len()));
             return true;
         };
-        let found = (self.at(number, at), self.region(number, region), self.user(number, user), self.qty(number, qty));
+        let found = (
+            self.at(number, at),
+            self.region(number, region),
+            self.user(number, user),
+            self.qty(number, qty),
+        );
         if let (Some(at), Some(region), Some(user), Some(qty)) = found {
             self.requests.push(Listed { at, region, user, qty });
         }
@@ -172,7 +178,10 @@ impl Reading<'_> {
         let at = digits(text).map(Duration::from_millis).filter(|at| *at <= LATEST);
         let Some(at) = at else {
             let most = LATEST.as_millis();
-            self.fault(line, format!("at_ms {}: expected milliseconds after the start, 0 to {most}", shown(text)));
+            self.fault(
+                line,
+                format!("at_ms {}: expected milliseconds after the start, 0 to {most}", shown(text)),
+            );
             return None;
         };
         if at < self.last {
@@ -188,15 +197,21 @@ impl Reading<'_> {
         let found = self.regions.iter().find(|region| region.as_str() == text).cloned();
         if found.is_none() {
             let known: Vec<&str> = self.regions.iter().map(Region::as_str).collect();
-            self.fault(line, format!("region {} has no node here; there are {}", shown(text), known.join(", ")));
+            self.fault(
+                line,
+                format!("region {} has no node here; there are {}", shown(text), known.join(", ")),
+            );
         }
         found
     }
 
     fn user(&mut self, line: usize, text: &str) -> Option<Box<str>> {
-        let plain = !text.is_empty() && text.len() <= LONGEST_USER && !text.chars().any(|c| c.is_control() || c == '"');
+        let plain = !text.is_empty()
+            && text.len() <= LONGEST_USER
+            && !text.chars().any(|c| c.is_control() || c == '"');
         if !plain {
-            let what = format!("user {}: expected 1 to {LONGEST_USER} bytes of text without quotes", shown(text));
+            let what =
+                format!("user {}: expected 1 to {LONGEST_USER} bytes of text without quotes", shown(text));
             self.fault(line, what);
         }
         plain.then(|| text.into())
@@ -205,7 +220,10 @@ impl Reading<'_> {
     fn qty(&mut self, line: usize, text: &str) -> Option<u64> {
         let qty = digits(text).filter(|qty| (1..=MAX_SUPPLY).contains(qty));
         if qty.is_none() {
-            self.fault(line, format!("qty {}: expected a whole number of units, 1 to {MAX_SUPPLY}", shown(text)));
+            self.fault(
+                line,
+                format!("qty {}: expected a whole number of units, 1 to {MAX_SUPPLY}", shown(text)),
+            );
         }
         qty
     }
@@ -243,12 +261,14 @@ mod tests {
 
     #[test]
     fn a_file_is_a_header_and_a_request_a_line() {
-        let want = expect![[r#"
-            0 us ann 1
-            250 eu bob 2
-            250 us ann 3"#]];
-        check("at_ms,region,user,qty\n0,us,ann,1\n250,eu,bob,2\n250,us,ann,3\n", want.clone());
-        check("at_ms,region,user,qty\r\n0,us,ann,1\r\n250,eu,bob,2\r\n250,us,ann,3", want);
+        check(
+            "at_ms,region,user,qty\n0,us,ann,1\n250,eu,bob,2\n250,us,ann,3\n",
+            expect![[r#"
+                0 us ann 1
+                250 eu bob 2
+                250 us ann 3"#]],
+        );
+        check("at_ms,region,user,qty\r\n0,us,ann,1\r\n250,eu,bob,2", expect!["0 us ann 1\n250 eu bob 2"]);
     }
 
     #[test]
@@ -289,7 +309,9 @@ mod tests {
         let RequestsError::Wrong(wrong, all) = &error else { panic!("{error}") };
         assert_eq!((wrong.len(), *all), (TOLD, 200));
         assert!(error.to_string().ends_with("and 150 more"), "{error}");
-        let many = io::Cursor::new(format!("{HEADER}\n")).chain(io::repeat(0).take(0)).chain(Endless(b"0,us,a,1\n", 0));
+        let many = io::Cursor::new(format!("{HEADER}\n"))
+            .chain(io::repeat(0).take(0))
+            .chain(Endless(b"0,us,a,1\n", 0));
         let error = read(io::BufReader::new(many), &regions()).expect_err("it never ends");
         assert_eq!(error.to_string(), "line 1000002: more than 1000000 requests; split the file");
     }

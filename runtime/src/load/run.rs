@@ -21,8 +21,8 @@ use tokio::time::Instant;
 
 use super::customer::{Customer, Next, State};
 use super::plan::{Arrival, Plan, Schedule};
-use super::requests::Listed;
 use super::receipts::{LedgerError, LedgerWriter, Receipt};
+use super::requests::Listed;
 use super::tally::Tally;
 use crate::client::key::KeyMaker;
 use crate::client::{Ask, now_ms};

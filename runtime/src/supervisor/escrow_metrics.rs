@@ -140,7 +140,12 @@ impl EncodeMetric for Waited {
             let bounds = bounds.iter().copied().chain([f64::MAX]);
             let buckets: Vec<(f64, u64)> = bounds.zip(waits.classes).collect();
             let mut encoder = encoder.encode_family(label)?;
-            encoder.encode_histogram::<NoLabelSet>(waits.sum.as_secs_f64(), waits.number(), &buckets, None)?;
+            encoder.encode_histogram::<NoLabelSet>(
+                waits.sum.as_secs_f64(),
+                waits.number(),
+                &buckets,
+                None,
+            )?;
         }
         Ok(())
     }
