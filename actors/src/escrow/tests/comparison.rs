@@ -103,5 +103,6 @@ fn policies_side_by_side() {
         even       pull          0       0      0       0
         even       push          0       0      0       0
         even       hybrid        0       0      0       0
-    "#]].assert_eq(&table);
+    "#]]
+    .assert_eq(&table);
 }
