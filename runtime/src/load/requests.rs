@@ -272,6 +272,14 @@ mod tests {
     }
 
     #[test]
+    fn the_example_is_such_a_file() {
+        let regions = ["ap-southeast", "eu-central", "us-east"].map(|name| Region::new(name).expect("valid"));
+        let text = include_str!("../../../examples/requests.csv");
+        let requests = read(text.as_bytes(), &regions).expect("it is one");
+        assert_eq!((requests.len(), requests.iter().map(|r| r.qty).sum::<u64>()), (10, 18));
+    }
+
+    #[test]
     fn every_fault_is_told_with_its_line() {
         check(
             "at_ms,region,user,qty\n100,us,ann,1\n50,us,ann,1\n200,moon,,-1\n+3,us,ann,0\n\n1,us\n200,us,\"ann\",1\n300,us,ann,1,9\n300,us,ann, 1\n300,us,ann,1",
