@@ -60,6 +60,8 @@ canaries! {
     PushWithoutCheck = "push-without-check",
     /// Rows that were read while they changed are added up as if they had stood so at one time.
     TornReadIsExact = "torn-read-is-exact",
+    /// A reconciliation does not hear its second reading, and so never comes to a result.
+    ReconcileBlind = "reconcile-blind",
     /// A node on a restored disk spends without asking its peers.
     RestoredDiskSpends = "restored-disk-spends",
     /// What is sold on debt does not use up the right to.

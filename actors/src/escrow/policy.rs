@@ -22,11 +22,12 @@ use super::forecast::Forecast;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Initiative {
     /// The needy: it asks before it runs out.
-    #[default]
     Pull,
     /// The donor: it grants unasked, towards the demand that is forecast elsewhere.
     Push,
-    /// Both; a donor gives only what it has beyond the high-water mark.
+    /// Both; a donor gives only what it has beyond the high-water mark. It waits as little as push and
+    /// moves rights least often (`docs/decisions/0015-who-moves-rights.md`).
+    #[default]
     Hybrid,
 }
 

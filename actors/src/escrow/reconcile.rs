@@ -172,7 +172,8 @@ impl Reconciliation {
         rest: &Others<'_>,
     ) -> Then {
         let Some(round) = self.round.as_mut().filter(|_| number == self.number) else { return Then::Wait };
-        if round.rows.contains_key(from) {
+        let deaf = canary::sings(Canary::ReconcileBlind) && round.before.is_some();
+        if round.rows.contains_key(from) || deaf {
             return Then::Wait;
         }
         let row = match answered {

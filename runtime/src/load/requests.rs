@@ -261,12 +261,22 @@ mod tests {
 
     #[test]
     fn a_file_is_a_header_and_a_request_a_line() {
-        let want = expect![[r#"
-            0 us ann 1
-            250 eu bob 2
-            250 us ann 3"#]];
-        check("at_ms,region,user,qty\n0,us,ann,1\n250,eu,bob,2\n250,us,ann,3\n", want.clone());
-        check("at_ms,region,user,qty\r\n0,us,ann,1\r\n250,eu,bob,2\r\n250,us,ann,3", want);
+        check(
+            "at_ms,region,user,qty\n0,us,ann,1\n250,eu,bob,2\n250,us,ann,3\n",
+            expect![[r#"
+                0 us ann 1
+                250 eu bob 2
+                250 us ann 3"#]],
+        );
+        check("at_ms,region,user,qty\r\n0,us,ann,1\r\n250,eu,bob,2", expect!["0 us ann 1\n250 eu bob 2"]);
+    }
+
+    #[test]
+    fn the_example_is_such_a_file() {
+        let regions = ["ap-southeast", "eu-central", "us-east"].map(|name| Region::new(name).expect("valid"));
+        let text = include_str!("../../../examples/requests.csv");
+        let requests = read(text.as_bytes(), &regions).expect("it is one");
+        assert_eq!((requests.len(), requests.iter().map(|r| r.qty).sum::<u64>()), (10, 18));
     }
 
     #[test]

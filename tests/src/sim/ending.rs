@@ -81,6 +81,21 @@ impl World {
                 }
             }
         }
-        None
+        self.not_reconciled()
+    }
+
+    /// A pool that rests and whose nodes are all there must be found to add up.
+    fn not_reconciled(&self) -> Option<String> {
+        if !(0..self.nodes.len()).all(|node| self.able(node)) {
+            return None;
+        }
+        self.plan.pools.iter().enumerate().find_map(|(pool, plan)| {
+            let home = &self.nodes[plan.home];
+            let book = &home.life.as_ref()?.book;
+            let name = &plan.bodies[0].name;
+            book.class_of(name)?;
+            let (_, counts) = book.reconciled(name, home.now(self.now()).mono);
+            (counts.exact == 0).then(|| format!("the home of pool {pool} has not reconciled it: {counts:?}"))
+        })
     }
 }

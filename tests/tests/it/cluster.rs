@@ -42,6 +42,54 @@ fn a_seat_is_held_confirmed_and_counted_from_another_region() {
 }
 
 #[test]
+fn a_load_makes_the_requests_of_a_file_and_refuses_one_with_faults() {
+    let mesh = DevMesh::start(THREE, "off");
+    mesh.ok(&["pool", "create", "concert", "--supply", "90"]);
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/requests.csv");
+    let load = |requests: &str, receipts: &str| {
+        mesh.rhumb(&[
+            "load",
+            "escrow",
+            "concert",
+            "--requests",
+            requests,
+            "--receipts",
+            receipts,
+            "--abandon",
+            "0",
+            "--ttl",
+            "60s",
+        ])
+    };
+    let made = load(example, "receipts.jsonl");
+    assert_eq!(made.code, 0, "{}", made.text);
+    let of = |region: &str| made.json["regions"][region]["came"].as_u64();
+    assert_eq!((made.json["came"].as_u64(), of("ap-southeast")), (Some(10), Some(4)), "{}", made.json);
+    let audit = mesh.ok(&["pool", "audit", "concert", "--receipts", "receipts.jsonl"]);
+    assert_eq!((audit["sold"].as_u64(), &audit["invariants"]["I5"]), (Some(18), &true.into()), "{audit}");
+    std::fs::write(
+        mesh.directory().join("bad.csv"),
+        "at_ms,region,user,qty\n5,moon,ann,1\n1,us-east,ann,0\n",
+    )
+    .expect("a file");
+    let refused = load("bad.csv", "none.jsonl");
+    let told = refused.json["usage"]["message"].as_str().unwrap_or_default();
+    assert_eq!(refused.code, 2, "{}", refused.text);
+    for fault in ["line 2: region \"moon\"", "line 3: at_ms 1 comes after 5", "line 3: qty \"0\""] {
+        assert!(told.contains(fault), "{fault} is not in {told}");
+    }
+}
+
+#[test]
+fn advice_needs_no_mesh() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let advice = run(folder.path(), &["-o", "json", "pool", "advise", "--rate", "95", "--units", "100"]);
+    assert_eq!((advice.code, advice.json["enough"]["units"].as_u64()), (5, Some(118)), "{}", advice.text);
+    let enough = run(folder.path(), &["-o", "json", "pool", "advise", "--rate", "95", "--units", "118"]);
+    assert_eq!(enough.code, 0, "{}", enough.text);
+}
+
+#[test]
 fn rights_move_to_where_they_are_asked_for() {
     let mesh = DevMesh::start(THREE, "published");
     mesh.ok(&["pool", "create", "shoes", "--supply", "30", "--weights", "us-east=1"]);

@@ -12,7 +12,7 @@ fn a_donor_that_pushes_gives_before_anybody_asks() {
         )
     };
     check(&story("push", "in-pull=6/6 in-push=3/70"));
-    check(&story("pull", "in-pull=1/1"));
+    check(&story("pull", "in-pull=6/80"));
 }
 
 #[test]
