@@ -156,7 +156,16 @@ mod tests {
     fn the_worked_example_is_told_in_words_and_in_json() {
         let second = Duration::from_secs(1);
         let advice = Advice::new(&Advise { rate: 95.0, interval: second, risk: 0.01, units: Some(100) });
-        expect![[r#""#]].assert_eq(&advice.to_string());
+        expect![[r#"
+            95 units are asked for in 1000 ms on average; at a risk of 0.01 it takes
+              118 units: P(X > 118) = 0.0097 exactly, 0.0080 by the normal approximation; +23.0 beyond the mean
+            asked about, too few:
+              100 units: P(X > 100) = 0.2823 exactly, 0.2863 by the normal approximation; +5.0 beyond the mean
+            what follows for a node with this demand:
+              its share of the first split: at least 118 units
+              escrow.low_water   "1243ms" or more: it asks while that much is left
+              escrow.horizon     "2486ms" or more: what it asks for
+              escrow.tail_floor  118: below it, what is left gathers at the pool's home"#]].assert_eq(&advice.to_string());
         let json = serde_json::to_value(&advice).expect("serialises");
         assert_eq!((&json["enough"]["units"], &json["asked"]["units"]), (&118.into(), &100.into()));
         assert_eq!(

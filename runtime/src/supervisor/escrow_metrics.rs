@@ -77,7 +77,7 @@ fn levelling(registry: &mut Registry, pools: &[PoolReport]) {
     let help = "Rights granted from here that their receiver has not acknowledged yet";
     registry.register("rhumb_pool_in_transit_units", help, transit);
     let help = "The same as a part of the pool's supply";
-    registry.register_with_unit("rhumb_pool_in_transit", help, Unit::Ratios, share);
+    registry.register("rhumb_pool_in_transit_ratio", help, share);
     let help = "From the moment at which this node tells that it needs rights until it has accepted some";
     registry.register_with_unit("rhumb_pool_level_latency", help, Unit::Seconds, Waited(waits));
 }
@@ -202,7 +202,29 @@ mod tests {
         let mut series: Vec<&str> =
             text.lines().filter(|line| !line.starts_with('#') && !line.contains("le=\"0.0")).collect();
         series.sort_unstable();
-        expect![[r#""#]].assert_eq(&series.join("\n"));
+        expect![[r#"
+            rhumb_escrow_peer_messages_dropped_total{reason="contradicts"} 4
+            rhumb_escrow_peer_messages_dropped_total{reason="full"} 5
+            rhumb_pool_drift_units{pool="concert"} -3
+            rhumb_pool_in_transit_ratio{pool="concert"} 0.25
+            rhumb_pool_in_transit_units{pool="concert"} 25
+            rhumb_pool_level_latency_seconds_bucket{le="+Inf",pool="concert"} 2
+            rhumb_pool_level_latency_seconds_bucket{le="0.1",pool="concert"} 1
+            rhumb_pool_level_latency_seconds_bucket{le="0.25",pool="concert"} 1
+            rhumb_pool_level_latency_seconds_bucket{le="0.5",pool="concert"} 1
+            rhumb_pool_level_latency_seconds_bucket{le="1.0",pool="concert"} 1
+            rhumb_pool_level_latency_seconds_bucket{le="10.0",pool="concert"} 1
+            rhumb_pool_level_latency_seconds_bucket{le="2.5",pool="concert"} 1
+            rhumb_pool_level_latency_seconds_bucket{le="5.0",pool="concert"} 1
+            rhumb_pool_level_latency_seconds_count{pool="concert"} 2
+            rhumb_pool_level_latency_seconds_sum{pool="concert"} 20.08
+            rhumb_pool_level_moves_total{pool="concert",direction="in",policy="pull"} 2
+            rhumb_pool_level_units_total{pool="concert",direction="in",policy="pull"} 90
+            rhumb_pool_reconciliation_age_seconds{pool="concert"} 0.0
+            rhumb_pool_reconciliations_total{pool="concert",outcome="alarm"} 2
+            rhumb_pool_reconciliations_total{pool="concert",outcome="exact"} 7
+            rhumb_pool_reconciliations_total{pool="concert",outcome="incomplete"} 0
+            rhumb_pool_reconciliations_total{pool="concert",outcome="torn"} 1"#]].assert_eq(&series.join("\n"));
     }
 
     #[test]
