@@ -24,6 +24,7 @@ pub mod identity;
 pub mod mesh;
 pub mod prelude;
 pub mod secrets;
+pub mod telemetry;
 pub mod testing;
 
 #[cfg(feature = "rocks")]
