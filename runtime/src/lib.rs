@@ -25,6 +25,7 @@ pub mod mesh;
 pub mod metrics;
 pub mod prelude;
 pub mod secrets;
+pub mod telemetry;
 pub mod testing;
 
 #[cfg(feature = "rocks")]
