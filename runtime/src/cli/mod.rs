@@ -27,6 +27,9 @@ use clap::{ArgAction, Parser, Subcommand};
 
 use output::{Done, Failure, Format, Output};
 
+use crate::settings::{LogFilter, LogSettings};
+use crate::telemetry;
+
 /// A runtime for services that live in many regions at once.
 #[derive(Debug, Parser)]
 #[command(
@@ -113,9 +116,8 @@ fn log_to_stderr(verbose: u8) {
         1 => "info",
         _ => "debug",
     };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    // Somebody who embeds this may have set a subscriber before: then theirs stands.
-    builder.try_init().ok();
+    let filter = LogFilter::try_from(filter.to_owned()).unwrap_or_default();
+    drop(telemetry::log_to_stderr(&LogSettings { filter, ..LogSettings::default() }));
 }
 
 #[cfg(test)]

@@ -1,5 +1,8 @@
 //! Traces: which calls are watched, what is said of them, and how that leaves the process.
 
+#[cfg(feature = "rocks")]
+pub mod log;
+
 use opentelemetry::Context;
 use opentelemetry::trace::TraceContextExt;
 use rhumb_transport::TraceContext;
@@ -17,4 +20,17 @@ pub(crate) fn current_trace() -> Option<TraceContext> {
         })
     });
     span.or_else(|| crate::host::call().and_then(|call| call.trace()))
+}
+
+/// Lets this process log to standard error. Where a program that embeds this has set a subscriber
+/// before, that one stands, and the log stays empty.
+#[cfg(feature = "rocks")]
+#[must_use]
+pub fn log_to_stderr(settings: &crate::settings::LogSettings) -> log::Log {
+    use tracing_subscriber::layer::SubscriberExt as _;
+    use tracing_subscriber::util::SubscriberInitExt as _;
+
+    let log = log::Log::to_stderr(settings);
+    tracing_subscriber::registry().with(log.layer(settings)).try_init().ok();
+    log
 }

@@ -1,6 +1,7 @@
 //! What others hold of `EscrowRegion`: a handle that asks within a time, and never waits for ever.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use actix::prelude::*;
@@ -22,13 +23,15 @@ const CONFIGURE_WITHIN: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub struct EscrowHandle {
     address: Arc<Addr<EscrowRegion>>,
+    /// Words of peers for which the mailbox had no room.
+    dropped: Arc<AtomicU64>,
 }
 
 impl EscrowHandle {
     /// A handle on a started actor.
     #[must_use]
     pub fn new(address: Addr<EscrowRegion>) -> Self {
-        Self { address: Arc::new(address) }
+        Self { address: Arc::new(address), dropped: Arc::default() }
     }
 
     /// Asks, for a caller that stands in region `from`. The request is in the mailbox when this
@@ -73,14 +76,26 @@ impl EscrowHandle {
 
     /// Hands over what a peer said. When the mailbox is full it is dropped: peers say it again.
     pub fn peer(&self, from: NodeId, message: PeerMessage) {
-        self.address.try_send(FromPeer(Input::Peer { from, message })).ok();
+        self.hand_over(Input::Peer { from, message });
     }
 
     /// A peer's connection came up or went down.
     pub fn peer_changed(&self, peer: NodeId, up: bool) {
         let input = if up { Input::PeerUp(peer) } else { Input::PeerDown(peer) };
-        if self.address.try_send(FromPeer(input)).is_err() {
+        if !self.hand_over(input) {
             tracing::warn!("the escrow mailbox is full: a peer's coming or going was not noticed");
         }
+    }
+
+    /// How many words of, or about, peers the mailbox had no room for.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    fn hand_over(&self, input: Input) -> bool {
+        let taken = self.address.try_send(FromPeer(input)).is_ok();
+        self.dropped.fetch_add(u64::from(!taken), Ordering::Relaxed);
+        taken
     }
 }
