@@ -13,8 +13,10 @@ pub mod config;
 mod connect;
 pub mod demo;
 pub mod dev;
+pub mod doctor;
 pub mod hold;
 pub mod load;
+pub mod manual;
 pub mod mesh;
 pub mod output;
 pub mod policy;
@@ -70,6 +72,10 @@ enum Command {
     Load(load::LoadCommand),
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
+    Doctor(doctor::Doctor),
+    Completions(manual::Completions),
+    #[command(name = "man")]
+    Manual(manual::Manual),
 }
 
 /// Runs the command line of this process.
@@ -106,6 +112,9 @@ impl Cli {
             Command::Release(release) => release.run(output).await,
             Command::Load(load) => load.run(output).await,
             Command::Policy(policy) => policy.run(output),
+            Command::Doctor(doctor) => doctor.run(output).await,
+            Command::Completions(completions) => completions.run(output),
+            Command::Manual(manual) => manual.run(output),
         }
     }
 }
@@ -165,6 +174,12 @@ mod tests {
             ("rhumb cert issue --ca ca --node us-east/n1 --out out --valid 3000d", false),
             ("rhumb cert status", false),
             ("rhumb cert revoke --ca ca 4f:0a", true),
+            ("rhumb doctor --config /etc/rhumb --region us-east", true),
+            ("rhumb doctor --config /etc/rhumb", false),
+            ("rhumb doctor --data . --config /etc/rhumb --region us-east", false),
+            ("rhumb completions bash", true),
+            ("rhumb completions cmd", false),
+            ("rhumb man", false),
             ("rhumb", false),
         ] {
             let parsed = Cli::try_parse_from(line.split(' '));
