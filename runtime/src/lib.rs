@@ -22,6 +22,7 @@ pub mod clock;
 pub mod host;
 pub mod identity;
 pub mod mesh;
+pub mod metrics;
 pub mod prelude;
 pub mod secrets;
 pub mod telemetry;

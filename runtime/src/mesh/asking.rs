@@ -78,7 +78,7 @@ where
     let body = packed(&mesh, &owner, &message);
     drop(message);
     let request = Request::post(M::NAME, call.class.clone(), body?, headers(&call));
-    let posted = mesh.carrier(&owner)?.ask(&owner, pair(&call.to), request).await;
+    let posted = mesh.carry(&owner, pair(&call.to), request).await;
     let reply = posted.inspect_err(|fault| to.doubt(fault))?;
     mesh.received(&reply);
     Ok(())
@@ -198,7 +198,7 @@ async fn ask_there<M: Remote>(
     call: &Arc<CallState>,
 ) -> Result<(M::Reply, DataClass), Fault> {
     let request = Request::ask(M::NAME, call.class.clone(), body, headers(call));
-    let reply = mesh.carrier(owner)?.ask(owner, pair(&call.to), request).await?;
+    let reply = mesh.carry(owner, pair(&call.to), request).await?;
     call.met(reply.guarantee);
     let body = mesh.received(&reply);
     let decoded = mesh.decoding(|| unpack_reply(M::NAME, body))?;

@@ -39,6 +39,7 @@ use crate::client::MeshClient;
 use crate::clock::NodeClock;
 use crate::host::id::ActorId;
 use crate::host::{Call, Hosts};
+use crate::metrics::calls::Calls;
 
 pub use address::{Ask, MeshAddr, Tell};
 pub use broadcast::Broadcast;
@@ -114,6 +115,7 @@ struct Inner {
     hosts: OnceLock<Weak<Hosts>>,
     epoch: OnceLock<Epoch>,
     watches: service::Watches,
+    calls: Arc<Calls>,
 }
 
 thread_local! {
@@ -152,6 +154,7 @@ impl Mesh {
             hosts: OnceLock::new(),
             epoch: OnceLock::new(),
             watches: service::Watches::default(),
+            calls: Arc::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -254,7 +257,7 @@ impl Mesh {
     ) -> Result<(M::Reply, DataClass), Fault> {
         let body = pack(M::NAME, message)?;
         let request = Request::ask(M::NAME, class, body, self.headers(within));
-        let reply = self.carrier(to)?.ask(to, registry::fnv(M::NAME.bytes()), request).await?;
+        let reply = self.carry(to, registry::fnv(M::NAME.bytes()), request).await?;
         let replied = unpack_reply(M::NAME, self.received(&reply))?;
         Ok((replied, reply.class))
     }
@@ -318,6 +321,18 @@ impl Mesh {
         let unbound =
             || Fault::not_sent(FaultKind::Unreachable(format!("{to}: this node is still starting")));
         self.inner.carrier.get().ok_or_else(unbound)
+    }
+
+    /// Carries a question to another node, and counts it.
+    async fn carry(&self, to: &NodeId, pair: u64, request: Request) -> Result<Reply, Fault> {
+        let carrier = self.carrier(to)?;
+        let (name, trace) = (request.name.clone(), request.headers.trace);
+        self.inner.calls.asking(name, trace, carrier.ask(to, pair, request)).await
+    }
+
+    /// What this side counts of its calls.
+    pub(crate) fn calls(&self) -> &Arc<Calls> {
+        &self.inner.calls
     }
 
     fn received<'a>(&self, reply: &'a Reply) -> &'a [u8] {

@@ -6,14 +6,15 @@
 //! * Invariant: a name is served once; a second registration is refused when the node starts.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use rhumb_actors::remote::{Audience, Remote};
 use rhumb_core::wire::Wire;
-use rhumb_core::{DataClass, Fault, FaultKind, Guarantee, Region};
-use rhumb_transport::{Answer, Inbound, Kind, ManifestEntry, Peer, Reply, Request};
+use rhumb_core::{DataClass, Delivery, Fault, FaultKind, Guarantee, Region};
+use rhumb_transport::{Answer, ConnectError, Inbound, Kind, ManifestEntry, Peer, Reply, Request};
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::runtime::Handle;
@@ -161,6 +162,13 @@ impl Registry {
         all.into_values().map(entry).collect()
     }
 
+    /// Whether messages of this name are for this node, or for actors that it hosts.
+    fn serves(&self, name: &str) -> bool {
+        let hosts = || self.mesh.as_ref().and_then(Mesh::hosted);
+        self.entries.contains_key(name)
+            || hosts().is_some_and(|hosts| hosts.all().any(|home| home.audience(name).is_some()))
+    }
+
     fn insert(&mut self, name: &'static str, entry: Entry) -> Result<(), ServedTwice> {
         if self.entries.contains_key(name) {
             return Err(ServedTwice(name));
@@ -181,6 +189,10 @@ impl Inbound for Registry {
     fn deliver(&self, from: &Arc<Peer>, request: Request, answer: Answer) {
         // A clock too far ahead is refused by the merge; what its node says is judged without it.
         self.clock.merge(request.headers.hybrid).ok();
+        let answer = match &self.mesh {
+            Some(mesh) => mesh.calls().arrived(&request, answer, || self.serves(&request.name)),
+            None => answer,
+        };
         if let (Some(_), Some(mesh)) = (&request.headers.target, &self.mesh) {
             return mesh.deliver(from, request, answer);
         }
@@ -194,6 +206,8 @@ impl Inbound for Registry {
         self.runtime.spawn(async move {
             let outcome = tokio::time::timeout(within, ran).await;
             match (kind, outcome) {
+                // Nobody waits; that it was not taken up is counted.
+                (Kind::Tell, Ok(Err(fault))) if fault.delivery() == Delivery::NotSent => answer.fault(fault),
                 (Kind::Tell, _) => drop(answer),
                 (Kind::Ask | Kind::Post, Ok(Ok(reply))) => answer.reply(reply),
                 (Kind::Ask | Kind::Post, Ok(Err(fault))) => answer.fault(fault),
@@ -210,6 +224,12 @@ impl Inbound for Registry {
 
     fn disconnected(&self, peer: &Arc<Peer>) {
         (self.peer_changed)(peer, false);
+    }
+
+    fn refused(&self, _: SocketAddr, why: &ConnectError) {
+        if let Some(mesh) = &self.mesh {
+            mesh.calls().turned_away(why);
+        }
     }
 }
 

@@ -225,6 +225,7 @@ impl Supervisor {
             transport.clone(),
             Arc::clone(&hosts),
             clock.clone(),
+            mesh.clone(),
         );
         let tasks = vec![
             ceiling::keep(clock.clone(), store.clone(), halt.clone()),
