@@ -38,6 +38,8 @@ use rhumb_topology::policy::SignedPolicy;
 use rhumb_transport::{TransportSettings, TrustDomain};
 use serde::{Deserialize, Serialize};
 
+use crate::telemetry::TelemetrySettings;
+
 pub use check::{Checked, check};
 pub use fault::{Fault, Faults, Place};
 pub use key::{Key, key_of};
@@ -84,6 +86,8 @@ pub struct Settings {
     pub hot: HotSettings,
     /// Sizes of the engine below it.
     pub rocks: RocksSettings,
+    /// Where traces go, and which.
+    pub telemetry: TelemetrySettings,
     entries: Entries,
 }
 

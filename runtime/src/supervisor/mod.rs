@@ -37,6 +37,7 @@ use crate::mesh::registry::Registry;
 use crate::mesh::{Carrier, Mesh};
 use crate::secrets::FirstOf;
 use crate::settings::{Live, Settings};
+use crate::telemetry::{Telemetry, Watched};
 pub use halt::Halt;
 use policy::ServedPolicy;
 pub use report::RESTORED;
@@ -50,6 +51,7 @@ const PRESENCE_EVERY: Duration = Duration::from_secs(1);
 pub struct Builder {
     settings: Live,
     hosts: HostList,
+    telemetry: Option<Telemetry>,
 }
 
 impl Builder {
@@ -60,12 +62,20 @@ impl Builder {
         self
     }
 
+    /// Exports its traces through what the program has started already, so that the program's own spans
+    /// go with them ([`layer`](crate::telemetry::layer)). Unless given, the settings say where to.
+    #[must_use]
+    pub fn telemetry(mut self, telemetry: Telemetry) -> Self {
+        self.telemetry = Some(telemetry);
+        self
+    }
+
     /// Starts the node.
     ///
     /// # Errors
     /// Why it cannot; among that an actor type that is hosted twice, or needed and not hosted.
     pub async fn start(self) -> anyhow::Result<Supervisor> {
-        Supervisor::start(self.settings, self.hosts, Halt::default()).await
+        Supervisor::start(self.settings, self.hosts, self.telemetry, Halt::default()).await
     }
 
     /// Starts the node and runs it until `stop` resolves or it cannot go on. It follows its settings
@@ -92,6 +102,7 @@ pub struct Supervisor {
     transport: Transport,
     actors: actors::Actors,
     store: HotStore,
+    telemetry: Option<Telemetry>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
     /// Its lock is held for as long as the hot store is open.
     _dir: Arc<DataDir>,
@@ -101,7 +112,7 @@ impl Supervisor {
     /// A node with these settings, which hosts Rhumb's own actors and those that are added.
     #[must_use]
     pub fn builder(settings: Live) -> Builder {
-        Builder { settings, hosts: HostList::default() }
+        Builder { settings, hosts: HostList::default(), telemetry: None }
     }
 
     /// The mesh, as seen from this node.
@@ -128,10 +139,19 @@ impl Supervisor {
         }
     }
 
-    async fn start(settings: Live, hosts: HostList, halt: Halt) -> anyhow::Result<Self> {
+    async fn start(
+        settings: Live,
+        hosts: HostList,
+        telemetry: Option<Telemetry>,
+        halt: Halt,
+    ) -> anyhow::Result<Self> {
         let mut changes = settings.subscribe();
         let config = Arc::clone(&changes.borrow_and_update());
         let me = config.me.clone();
+        let telemetry = match telemetry {
+            Some(telemetry) => Some(telemetry),
+            None => Telemetry::start(&config.telemetry, me.region.as_str(), &me.to_string())?,
+        };
         // Control store, identity.
         let expect = Expect { cluster: config.cluster, node: me.clone(), init: None };
         let open = |path: &Path, create| RocksEngine::open(path, &config.rocks, create);
@@ -155,6 +175,9 @@ impl Supervisor {
 
         // Actors.
         let mesh = Mesh::new(me.clone(), config.founding.clone(), policy.snapshots(), clock.clone());
+        if let Some(telemetry) = &telemetry {
+            mesh.traced(telemetry.tracer(Some(clock.clone())));
+        }
         let book = Book::recover(
             me.clone(),
             config.founding.clone(),
@@ -165,8 +188,13 @@ impl Supervisor {
             clock.now(),
         )?;
         let life = book.life();
-        let world = escrow::EscrowWorld { clock: clock.clone(), mesh: mesh.clone(), halt: halt.clone() };
-        let gate: Arc<dyn Gate> = Arc::new(policy.clone());
+        let world = escrow::EscrowWorld {
+            clock: clock.clone(),
+            mesh: mesh.clone(),
+            halt: halt.clone(),
+            store: store.clone(),
+        };
+        let gate: Arc<dyn Gate> = Arc::new(Watched(Arc::new(policy.clone())));
         let actors =
             actors::Actors::start(store.clone(), book, me.region.clone(), Arc::clone(&gate), Arc::new(world))
                 .await?;
@@ -236,7 +264,7 @@ impl Supervisor {
             http::serve(listener, Arc::new(report)),
         ];
         tracing::info!(node = %me, quic = %config.node.listen, admin = %config.node.admin, "serving");
-        Ok(Self { settings, mesh, hosts, halt, transport, actors, store, tasks, _dir: dir })
+        Ok(Self { settings, mesh, hosts, halt, transport, actors, store, telemetry, tasks, _dir: dir })
     }
 
     /// Refuses new calls, drains, flushes.
@@ -254,7 +282,11 @@ impl Supervisor {
             self.tasks.iter().for_each(tokio::task::JoinHandle::abort);
             let store = self.store.clone();
             let closed = tokio::task::spawn_blocking(move || store.close(within / 4)).await?;
-            closed.map(drop).context("the last sync of the hot store")
+            closed.map(drop).context("the last sync of the hot store")?;
+            if let Some(telemetry) = &self.telemetry {
+                telemetry.close(self.settings.now().telemetry.timeout.min(within / 4)).await;
+            }
+            anyhow::Ok(())
         };
         let stopped = tokio::time::timeout(within, orderly).await;
         stopped.unwrap_or_else(|_| {

@@ -30,6 +30,7 @@ mod layer;
 mod start;
 
 use opentelemetry::Context;
+use opentelemetry::context::FutureExt;
 use opentelemetry::trace::TraceContextExt;
 use rhumb_transport::TraceContext;
 
@@ -41,12 +42,28 @@ pub(crate) use served::{Served, Within};
 pub(crate) use span::What;
 pub use span::{Span, Tracer};
 #[cfg(feature = "rocks")]
-pub use start::{Endpoint, Protocol, Telemetry, TelemetrySettings};
+pub use start::{Endpoint, Header, Protocol, Telemetry, TelemetrySettings};
 
 /// The trace of what this thread does now: of the innermost span, else of the call under way; none
 /// where there is neither.
 pub(crate) fn current_trace() -> Option<TraceContext> {
     Context::map_current(trace_of).or_else(|| crate::host::call().and_then(|call| call.trace()))
+}
+
+/// Works for a span, where there is one, at each step of a future.
+pub(crate) async fn within<F: Future>(span: Option<&Span>, future: F) -> F::Output {
+    match span {
+        Some(span) => future.with_context(span.context()).await,
+        None => future.await,
+    }
+}
+
+/// Does something that is a part of the span that this thread works for, if it does for one.
+pub(crate) fn part<T>(name: &'static str, work: impl FnOnce() -> T) -> T {
+    let part = Span::current().map(|span| span.child(name));
+    let done = work();
+    drop(part);
+    done
 }
 
 /// The trace in a context, if there is one.

@@ -20,7 +20,7 @@ use opentelemetry::{Context, InstrumentationScope, KeyValue, Value};
 use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator, SpanData, SpanEvents, SpanLinks};
 use parking_lot::Mutex;
 use rhumb_core::{DataClass, Fault, HybridTime};
-use rhumb_transport::TraceContext;
+use rhumb_transport::{Peer, TraceContext};
 use tokio::time::Instant;
 
 use super::names;
@@ -112,15 +112,25 @@ impl Tracer {
     }
 
     /// A new trace: its first span if it is kept, and what goes with the call either way.
-    pub(crate) fn begin(&self, begin: Begin, what: What<'_>) -> (Option<Span>, TraceContext) {
+    pub(crate) fn begin<'a>(
+        &self,
+        begin: Begin,
+        what: impl FnOnce() -> What<'a>,
+    ) -> (Option<Span>, TraceContext) {
+        let not = Self::not_kept();
+        if !keeps(self.inner.share, None, begin, not.trace_id) {
+            return (None, not);
+        }
+        let span = self.open(not.trace_id, 0, false, what());
+        (Some(span.clone()), span.trace())
+    }
+
+    /// A new trace of which nothing is kept: what goes on from it is not kept either.
+    pub(crate) fn not_kept() -> TraceContext {
         let ids = RandomIdGenerator::default();
         let trace_id = u128::from_be_bytes(ids.new_trace_id().to_bytes());
-        if !keeps(self.inner.share, None, begin, trace_id) {
-            let span_id = u64::from_be_bytes(ids.new_span_id().to_bytes());
-            return (None, TraceContext { trace_id, span_id, flags: 0 });
-        }
-        let span = self.open(trace_id, 0, false, what);
-        (Some(span.clone()), span.trace())
+        let span_id = u64::from_be_bytes(ids.new_span_id().to_bytes());
+        TraceContext { trace_id, span_id, flags: 0 }
     }
 
     /// A trace that goes on here: a span if it is kept. One whose caller has no span of its own (its id
@@ -132,7 +142,7 @@ impl Tracer {
     /// Says what happened, as a trace of its own that is always kept.
     pub(crate) fn incident(&self, name: &'static str, attributes: Vec<KeyValue>) {
         let class = DataClass::control();
-        let what = What { name: name.into(), kind: SpanKind::Internal, class: &class, attributes };
+        let what = || What { name: name.into(), kind: SpanKind::Internal, class: &class, attributes };
         drop(self.begin(Begin::Incident, what));
     }
 
@@ -253,6 +263,13 @@ impl Span {
         let began_at = wall.checked_sub(ago).unwrap_or(wall);
         let span = self.0.tracer.made(trace, self.0.trace.span_id, false, what, began_at, began);
         span.0.finish(took);
+    }
+
+    /// Where the other side was reached.
+    pub(crate) fn reached(&self, peer: &Peer) {
+        self.set(KeyValue::new(names::SERVER_ADDRESS, peer.address.ip().to_string()));
+        self.set(KeyValue::new(names::SERVER_PORT, i64::from(peer.address.port())));
+        self.set(KeyValue::new(names::PEER_REGION, peer.principal.region.to_string()));
     }
 
     /// One more attribute.
