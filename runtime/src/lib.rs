@@ -37,6 +37,8 @@ pub mod demo;
 #[cfg(feature = "rocks")]
 pub mod dev;
 #[cfg(feature = "rocks")]
+pub mod doctor;
+#[cfg(feature = "rocks")]
 pub mod founding;
 #[cfg(feature = "rocks")]
 pub mod http;

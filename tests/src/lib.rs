@@ -4,4 +4,5 @@
 //! clusters run the real program.
 
 pub mod cluster;
+pub mod exposition;
 pub mod sim;

@@ -102,7 +102,7 @@ struct LoadAnswer {
 
 impl Escrow {
     async fn run(self, output: &Output) -> Result<Done, Failure> {
-        let client = Arc::new(self.connect.client().await?);
+        let client = Arc::new(self.connect.client_of_many().await?);
         client.connect_all().await?;
         let load = self.load(client.directory())?;
         let running = load.start(Arc::clone(&client)).map_err(failure)?;

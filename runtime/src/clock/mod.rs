@@ -4,6 +4,9 @@
 //! * Invariant: no hybrid time is handed out at or past the ceiling that storage has made durable, and
 //!   a new life begins only when the wall clock has passed the last one's ceiling.
 
+#[cfg(feature = "rocks")]
+pub mod discipline;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};

@@ -41,7 +41,6 @@ use crate::clock::NodeClock;
 use crate::host::id::ActorId;
 use crate::host::{Call, Hosts};
 use crate::metrics::calls::Calls;
-use crate::telemetry::sampling::Begin;
 use crate::telemetry::{self, Span, Tracer, What, current_trace, names};
 
 pub use address::{Ask, MeshAddr, Tell};
@@ -189,20 +188,7 @@ impl Mesh {
         said: Option<TraceContext>,
         what: impl FnOnce() -> What<'a>,
     ) -> (Option<Span>, Option<TraceContext>) {
-        let parent = said.or_else(current_trace);
-        let Some(tracer) = self.tracer() else { return (None, parent) };
-        match parent {
-            None => {
-                let (span, trace) = tracer.begin(Begin::Call, what);
-                (span, Some(trace))
-            }
-            Some(parent) if parent.is_sampled() => {
-                let span = tracer.under(parent, said.is_some(), what());
-                let trace = span.as_ref().map_or(parent, Span::trace);
-                (span, Some(trace))
-            }
-            not_kept => (None, not_kept),
-        }
+        telemetry::watch(self.tracer(), said.or_else(current_trace), said.is_some(), what)
     }
 
     /// The actor types that this node hosts, and the epoch of their instances.

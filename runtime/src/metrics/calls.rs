@@ -15,8 +15,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use rhumb_core::{Delivery, Fault};
-use rhumb_transport::{Answer, ConnectError, HelloRefusalKind, Kind, Reply, Request, TraceContext};
 use rhumb_transport::identity::IdentityError;
+use rhumb_transport::{Answer, ConnectError, HelloRefusalKind, Kind, Reply, Request, TraceContext};
 use tokio::time::Instant;
 
 use super::durations::Durations;

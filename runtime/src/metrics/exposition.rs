@@ -48,7 +48,9 @@ impl Form {
                 }
             }
             match kind.as_str() {
-                OPEN_METRICS if version.is_none_or(|v| v == "1.0.0" || v == "0.0.1") => open = open.max(weight),
+                OPEN_METRICS if version.is_none_or(|v| v == "1.0.0" || v == "0.0.1") => {
+                    open = open.max(weight)
+                }
                 "text/plain" | "text/*" => classic = classic.max(weight),
                 _ => {}
             }
@@ -277,8 +279,7 @@ mod tests {
         page.registry(&registry).expect("it can be written");
         page.gauge("warm_seconds", "Since it is warm", 1.5);
         page.counters("odd", "By what", "what", &[("a\"b{c} # d\\", 2)]);
-        let sampled =
-            Exemplar { trace_id: 0xabc, took: Duration::from_millis(3), at_ms: 1_700_000_000_250 };
+        let sampled = Exemplar { trace_id: 0xabc, took: Duration::from_millis(3), at_ms: 1_700_000_000_250 };
         let steps = Steps {
             buckets: vec![(0.0025, 0), (f64::INFINITY, 1)],
             sum: 0.003,

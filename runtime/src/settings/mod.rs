@@ -45,7 +45,7 @@ pub use fault::{Fault, Faults, Place};
 pub use key::{Key, key_of};
 pub use layer::{Entry, Shown};
 pub use live::{Difference, Live, Reloaded, differences};
-pub use log::{LogFilter, LogFormat, LogSettings};
+pub use log::{FieldWord, LogFilter, LogFormat, LogSettings};
 pub use reference::reference;
 pub use source::{Read, Source};
 

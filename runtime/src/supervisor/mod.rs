@@ -245,16 +245,16 @@ impl Supervisor {
 
         // Admin HTTP and the tasks that keep going.
         let listener = http::bind(config.node.admin).await?;
-        let report = report::Report::new(
-            settings.clone(),
-            own.clone(),
-            escrow.clone(),
-            store.clone(),
-            transport.clone(),
-            Arc::clone(&hosts),
-            clock.clone(),
-            mesh.clone(),
-        );
+        let report = report::Report {
+            settings: settings.clone(),
+            own: own.clone(),
+            escrow: escrow.clone(),
+            store: store.clone(),
+            transport: transport.clone(),
+            hosts: Arc::clone(&hosts),
+            clock: clock.clone(),
+            mesh: mesh.clone(),
+        };
         let tasks = vec![
             ceiling::keep(clock.clone(), store.clone(), halt.clone()),
             presence(transport.clone(), escrow.clone()),

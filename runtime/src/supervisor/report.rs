@@ -30,14 +30,14 @@ pub const RESTORED: &str = "restored";
 
 /// Gathers what the parts of a node know.
 pub(super) struct Report {
-    settings: Live,
-    own: Own,
-    escrow: EscrowHandle,
-    store: HotStore,
-    transport: Transport,
-    hosts: Arc<Hosts>,
-    clock: NodeClock,
-    mesh: Mesh,
+    pub(super) settings: Live,
+    pub(super) own: Own,
+    pub(super) escrow: EscrowHandle,
+    pub(super) store: HotStore,
+    pub(super) transport: Transport,
+    pub(super) hosts: Arc<Hosts>,
+    pub(super) clock: NodeClock,
+    pub(super) mesh: Mesh,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -57,19 +57,6 @@ struct OfPeer {
 }
 
 impl Report {
-    pub(super) fn new(
-        settings: Live,
-        own: Own,
-        escrow: EscrowHandle,
-        store: HotStore,
-        transport: Transport,
-        hosts: Arc<Hosts>,
-        clock: NodeClock,
-        mesh: Mesh,
-    ) -> Self {
-        Self { settings, own, escrow, store, transport, hosts, clock, mesh }
-    }
-
     fn links(&self, registry: &mut Registry) {
         let links = self.transport.links();
         for (name, help, read) in LINKS_NOW {
@@ -113,7 +100,11 @@ impl Report {
             registry.register(name, help, ConstCounter::new(count));
         }
         for (name, help, value) in [
-            ("rhumb_store_waiting_batches", "Batches that wait to be written or synced", stats.waiting as u64),
+            (
+                "rhumb_store_waiting_batches",
+                "Batches that wait to be written or synced",
+                stats.waiting as u64,
+            ),
             ("rhumb_store_waiting_bytes", "Keys and values of those", stats.waiting_bytes as u64),
             (
                 "rhumb_store_pressure_level",
@@ -169,9 +160,11 @@ const LINKS_SO_FAR: [(&str, &str, ReadLink); 4] = [
     ("rhumb_link_connections", "Connections with a peer, one after the other", |link| link.generation),
     ("rhumb_link_sent_packets", "Packets sent on the present connection", |link| link.sent_packets),
     ("rhumb_link_lost_packets", "Packets lost on the present connection", |link| link.lost_packets),
-    ("rhumb_link_blocked", "Times that a window or the number of streams held back the present connection", |link| {
-        link.blocked
-    }),
+    (
+        "rhumb_link_blocked",
+        "Times that a window or the number of streams held back the present connection",
+        |link| link.blocked,
+    ),
 ];
 
 type ReadPool = fn(&PoolReport) -> u64;
@@ -193,11 +186,9 @@ const POOLS_SO_FAR: [(&str, &str, ReadPool); 4] = [
     ("rhumb_pool_sold", "Units sold here", |pool| pool.row.consumed),
     ("rhumb_pool_rights_out", "Rights granted to other nodes", |pool| pool.row.granted.values().sum()),
     ("rhumb_pool_rights_in", "Rights accepted from other nodes", |pool| pool.row.accepted.values().sum()),
-    (
-        "rhumb_pool_false_refusals",
-        "Holds refused though another node had units to spare",
-        |pool| pool.row.tallies.false_refusals,
-    ),
+    ("rhumb_pool_false_refusals", "Holds refused though another node had units to spare", |pool| {
+        pool.row.tallies.false_refusals
+    }),
 ];
 
 fn pools(registry: &mut Registry, report: &EscrowReport) {
@@ -259,12 +250,32 @@ impl Subject for Report {
         self.syncs(&mut page);
         self.mesh.calls().write(&mut page);
         process::write(&mut page);
+        if let Some(tracer) = self.mesh.tracer() {
+            let spans = tracer.spans().counts();
+            let counts = [("exported", spans.exported), ("dropped", spans.dropped), ("failed", spans.failed)];
+            let help = "Finished spans: taken by the collector, dropped for want of room, or not taken";
+            page.counters("rhumb_trace_spans", help, "outcome", &counts);
+        }
         let escrow = self.escrow.clone();
         async move {
             let report = escrow.report().await;
             let ready = i64::from(readiness(report.as_ref()).is_ok());
             registry.register("rhumb_node_ready", "Whether the node can serve", ConstGauge::new(ready));
             if let Some(report) = &report {
+                for (name, help, count) in [
+                    (
+                        "rhumb_escrow_dropped_words",
+                        "Words of peers that a full mailbox dropped",
+                        escrow.dropped(),
+                    ),
+                    (
+                        "rhumb_escrow_ignored_words",
+                        "Words of peers that were not meant for this life",
+                        report.ignored,
+                    ),
+                ] {
+                    registry.register(name, help, ConstCounter::new(count));
+                }
                 let keys = ConstGauge::new(report.keys as u64);
                 registry.register("rhumb_escrow_keys", "Idempotency keys remembered", keys);
                 pools(&mut registry, report);

@@ -2,7 +2,8 @@
 //!
 //! * It decides: which of them are kept. One that belongs to a call is kept as the call is; one outside
 //!   of any call begins a trace, of which the same share is kept.
-//! * It never does: take up the spans of the libraries with which spans are exported: that would not end.
+//! * It never does: take up the spans of the libraries with which spans are exported: that would not end;
+//!   or tell the value of a field that the log hides by its name.
 
 use opentelemetry::Context;
 use opentelemetry::trace::{Link, SpanKind, TraceContextExt, TraceId, TraceState, TracerProvider};
@@ -19,6 +20,7 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{LevelFilter, filter_fn};
 use tracing_subscriber::registry::LookupSpan;
 
+use super::log::redact::{REDACTED, Redaction};
 use super::sampling::{Begin, Share, keeps};
 use super::span::Tracer;
 use super::trace_of;
@@ -49,7 +51,7 @@ where
 {
     let provider = SdkTracerProvider::builder()
         .with_sampler(AsTheCall(tracer.share()))
-        .with_span_processor(Joined(tracer.clone()))
+        .with_span_processor(Joined { tracer: tracer.clone(), hidden: Redaction::with(&[]) })
         .with_resource(Resource::builder_empty().build())
         .build();
     let taken = |metadata: &Metadata<'_>| {
@@ -94,7 +96,10 @@ impl ShouldSample for AsTheCall {
 
 /// Finished spans join those of the runtime.
 #[derive(Debug)]
-struct Joined(Tracer);
+struct Joined {
+    tracer: Tracer,
+    hidden: Redaction,
+}
 
 impl SpanProcessor for Joined {
     fn on_start(&self, span: &mut Span, context: &Context) {
@@ -102,11 +107,17 @@ impl SpanProcessor for Joined {
         if let Some(within) = context.get::<super::Span>() {
             return span.set_attributes(within.common());
         }
-        span.set_attributes(self.0.common(&DataClass::control(), self.0.hybrid()));
+        span.set_attributes(self.tracer.common(&DataClass::control(), self.tracer.hybrid()));
     }
 
-    fn on_end(&self, span: SpanData) {
-        self.0.spans().push(span);
+    fn on_end(&self, mut span: SpanData) {
+        let events = span.events.events.iter_mut().flat_map(|event| &mut event.attributes);
+        for attribute in span.attributes.iter_mut().chain(events) {
+            if self.hidden.hides(attribute.key.as_str()) {
+                attribute.value = REDACTED.into();
+            }
+        }
+        self.tracer.spans().push(span);
     }
 
     fn force_flush(&self) -> OTelSdkResult {

@@ -29,6 +29,9 @@ mod layer;
 #[cfg(feature = "rocks")]
 mod start;
 
+#[cfg(feature = "rocks")]
+pub mod log;
+
 use opentelemetry::Context;
 use opentelemetry::context::FutureExt;
 use opentelemetry::trace::TraceContextExt;
@@ -48,6 +51,29 @@ pub use start::{Endpoint, Header, Protocol, Telemetry, TelemetrySettings};
 /// where there is neither.
 pub(crate) fn current_trace() -> Option<TraceContext> {
     Context::map_current(trace_of).or_else(|| crate::host::call().and_then(|call| call.trace()))
+}
+
+/// The span of a call that leaves from here, and what goes with it. It goes on its parent, or begins a
+/// trace; without anything that makes spans, what was there goes on as it is.
+pub(crate) fn watch<'a>(
+    tracer: Option<&Tracer>,
+    parent: Option<TraceContext>,
+    remote: bool,
+    what: impl FnOnce() -> What<'a>,
+) -> (Option<Span>, Option<TraceContext>) {
+    let Some(tracer) = tracer else { return (None, parent) };
+    match parent {
+        None => {
+            let (span, trace) = tracer.begin(sampling::Begin::Call, what);
+            (span, Some(trace))
+        }
+        Some(parent) if parent.is_sampled() => {
+            let span = tracer.under(parent, remote, what());
+            let trace = span.as_ref().map_or(parent, Span::trace);
+            (span, Some(trace))
+        }
+        not_kept => (None, not_kept),
+    }
 }
 
 /// Works for a span, where there is one, at each step of a future.
@@ -75,4 +101,20 @@ fn trace_of(context: &Context) -> Option<TraceContext> {
         span_id: u64::from_be_bytes(is.span_id().to_bytes()),
         flags: is.trace_flags().to_u8(),
     })
+}
+
+/// Lets this process log to standard error, and its own `tracing` spans go with those of the runtime
+/// where traces go anywhere. Where a program that embeds this has set a subscriber before, that one
+/// stands, and the log stays empty.
+#[cfg(feature = "rocks")]
+#[must_use]
+pub fn log_to_stderr(settings: &crate::settings::LogSettings, telemetry: Option<&Telemetry>) -> log::Log {
+    use tracing_subscriber::layer::SubscriberExt as _;
+    use tracing_subscriber::util::SubscriberInitExt as _;
+
+    let log = log::Log::to_stderr(settings);
+    // Not behind the log's filter: what is logged and what is traced are two questions.
+    let spans = telemetry.map(|telemetry| layer(&telemetry.tracer(None)));
+    tracing_subscriber::registry().with(spans).with(log.layer(settings)).try_init().ok();
+    log
 }

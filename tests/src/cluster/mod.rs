@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
-pub use serving::{Serving, ask_admin, free_port};
+pub use serving::{Serving, ask_admin, ask_admin_for, free_port};
 
 /// How long a mesh may take to become ready.
 const READY_WITHIN: Duration = Duration::from_secs(90);

@@ -153,7 +153,10 @@ impl Slot {
         let stats = link.map(|link| link.wire.stats());
         let blocked = stats.map_or(0, |stats| {
             let sent = stats.frame_tx;
-            sent.data_blocked + sent.stream_data_blocked + sent.streams_blocked_bidi + sent.streams_blocked_uni
+            sent.data_blocked
+                + sent.stream_data_blocked
+                + sent.streams_blocked_bidi
+                + sent.streams_blocked_uni
         });
         let going_away = |link: &Arc<Link>| link.going_away.load(std::sync::atomic::Ordering::Acquire);
         let state = match (&place.link, &place.last_error, &place.last_end) {

@@ -1,6 +1,7 @@
 //! What others hold of `EscrowRegion`: a handle that asks within a time, and never waits for ever.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use actix::prelude::*;
@@ -23,13 +24,15 @@ const CONFIGURE_WITHIN: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub struct EscrowHandle {
     address: Arc<Addr<EscrowRegion>>,
+    /// Words of peers for which the mailbox had no room.
+    dropped: Arc<AtomicU64>,
 }
 
 impl EscrowHandle {
     /// A handle on a started actor.
     #[must_use]
     pub fn new(address: Addr<EscrowRegion>) -> Self {
-        Self { address: Arc::new(address) }
+        Self { address: Arc::new(address), dropped: Arc::default() }
     }
 
     /// Asks, for a caller that stands in region `from`. The request is in the mailbox when this
@@ -78,14 +81,26 @@ impl EscrowHandle {
     /// Hands over what a peer said. When the mailbox is full it is dropped: peers say it again.
     /// `span` is the message's, if its trace is kept.
     pub fn peer(&self, from: NodeId, message: PeerMessage, span: Option<Span>) {
-        self.address.try_send(FromPeer(Input::Peer { from, message }, span.map(Watched::of))).ok();
+        self.hand_over(Input::Peer { from, message }, span);
     }
 
     /// A peer's connection came up or went down.
     pub fn peer_changed(&self, peer: NodeId, up: bool) {
         let input = if up { Input::PeerUp(peer) } else { Input::PeerDown(peer) };
-        if self.address.try_send(FromPeer(input, None)).is_err() {
+        if !self.hand_over(input, None) {
             tracing::warn!("the escrow mailbox is full: a peer's coming or going was not noticed");
         }
+    }
+
+    /// How many words of, or about, peers the mailbox had no room for.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    fn hand_over(&self, input: Input, span: Option<Span>) -> bool {
+        let taken = self.address.try_send(FromPeer(input, span.map(Watched::of))).is_ok();
+        self.dropped.fetch_add(u64::from(!taken), Ordering::Relaxed);
+        taken
     }
 }

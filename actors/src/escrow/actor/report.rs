@@ -28,7 +28,8 @@ impl Handler<Tell> for EscrowRegion {
         let seen = |node: &NodeId| Some((node.clone(), self.book.witnessed(node)?.1));
         let witnessed = self.book.peers().filter_map(seen).collect();
         let (keys, _) = self.book.remembered();
-        reply.send(EscrowReport { standing: self.book.standing(), pools, witnessed, keys }).ok();
+        let (standing, ignored) = (self.book.standing(), self.book.ignored());
+        reply.send(EscrowReport { standing, pools, witnessed, keys, ignored }).ok();
     }
 }
 
@@ -43,6 +44,8 @@ pub struct EscrowReport {
     pub witnessed: BTreeMap<NodeId, u64>,
     /// Idempotency keys that it remembers.
     pub keys: usize,
+    /// Words of peers that it took no notice of: of strangers, of earlier lives, of pools that are not known.
+    pub ignored: u64,
 }
 
 /// One pool on one node.
