@@ -246,7 +246,7 @@ fn whole(name: &str, family: &Family, form: Form) -> Result<(), String> {
         return Ok(());
     }
     for samples in histograms.values() {
-        let of = |suffix: &str| samples.iter().filter(move |sample| sample.name.ends_with(suffix));
+        let of = |suffix: &'static str| samples.iter().filter(move |sample| sample.name.ends_with(suffix));
         let bound = |sample: &&&Sample| sample.labels.get("le").and_then(|le| le.parse::<f64>().ok());
         let bounds: Vec<f64> = of("_bucket").filter_map(|sample| bound(&sample)).collect();
         let counts: Vec<f64> = of("_bucket").map(|sample| sample.value).collect();
