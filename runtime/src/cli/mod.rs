@@ -20,6 +20,7 @@ pub mod output;
 pub mod policy;
 pub mod pool;
 pub mod serve;
+pub mod status;
 
 use std::process::ExitCode;
 
@@ -50,6 +51,7 @@ enum Command {
     Demo(demo::Demo),
     Dev(dev::Dev),
     Serve(serve::Serve),
+    Status(status::Status),
     #[command(subcommand)]
     Mesh(mesh::MeshCommand),
     #[command(subcommand)]
@@ -93,6 +95,7 @@ impl Cli {
             Command::Demo(demo) => demo.run(output).await,
             Command::Dev(dev) => dev.run().await.map(|()| Done::Well).map_err(Failure::from),
             Command::Serve(serve) => serve.run().await,
+            Command::Status(status) => status.run(output).await,
             Command::Mesh(mesh) => mesh.run(output),
             Command::Ca(ca) => ca.run(output),
             Command::Cert(cert) => cert.run(output),
@@ -163,6 +166,8 @@ mod tests {
             ("rhumb cert issue --ca ca --node us-east/n1 --out out --valid 3000d", false),
             ("rhumb cert status", false),
             ("rhumb cert revoke --ca ca 4f:0a", true),
+            ("rhumb status --node us-east/n1 --check --within 500ms", true),
+            ("rhumb status --node us-east", false),
             ("rhumb", false),
         ] {
             let parsed = Cli::try_parse_from(line.split(' '));

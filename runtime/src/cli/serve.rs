@@ -9,7 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::output::{Done, Failure, Format, Output};
 use crate::settings::{Live, LogFilter, LogFormat, LogSettings, Source};
-use crate::supervisor::{Builder, Supervisor};
+use crate::supervisor::{Builder, Supervisor, notify};
 
 /// Run one node of a region until SIGTERM or Ctrl-C. SIGHUP reads its settings anew.
 #[derive(Debug, Args)]
@@ -110,6 +110,7 @@ fn log_to_stderr(log: &LogSettings) -> Refilter {
 /// Reads the settings anew at each signal, and says what came of it.
 async fn reload_at(mut hangups: Signal, settings: Live, refilter: Refilter) {
     while hangups.recv().await.is_some() {
+        notify::reloading();
         let reading = settings.clone();
         match tokio::task::spawn_blocking(move || reading.reload()).await {
             Ok(Ok(reloaded)) => {
@@ -134,6 +135,7 @@ async fn reload_at(mut hangups: Signal, settings: Live, refilter: Refilter) {
             }
             Err(error) => tracing::error!(%error, "settings not reloaded: nothing was changed"),
         }
+        notify::reloaded();
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! * It decides: nothing but which connection a question takes.
 //! * It never does: ask again. Who asks knows whether that is safe.
+//! * It follows the folder of its certificate, as a node does: a renewed certificate, other authorities
+//!   and revocations count from the next handshake on.
 //! * Invariant: a question ends at its deadline at the latest, the time to connect included. While a
 //!   lost connection is dialled again (the transport does that, with backoff), questions fail at once
 //!   as not sent.
@@ -12,9 +14,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use futures::future::try_join_all;
+use parking_lot::Mutex;
 use rhumb_actors::remote::Remote;
-use rhumb_core::{DataClass, Fault, FaultKind, NodeId, Region};
+use rhumb_core::{DataClass, Fault, FaultKind, NodeId, Principal, Region};
+use rhumb_transport::identity::Outcome;
 use rhumb_transport::{
     Client, ConnectError, Credentials, Expect, Headers, Peer, Reply, Request, TransportSettings,
 };
@@ -24,9 +29,11 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Ask;
 use super::directory::Directory;
-use crate::identity::{self, IdentityFault};
+use crate::clock::now_millis;
+use crate::identity::{self, Found, IdentityFault};
 use crate::mesh::body::{pack, unpack_reply};
 use crate::mesh::{Carrier, Mesh};
+use crate::secrets::Files;
 
 /// Why there is no client.
 #[derive(Debug, Error)]
@@ -60,9 +67,58 @@ pub enum ClientError {
 /// A client of a mesh.
 #[derive(Debug)]
 pub struct MeshClient {
-    credentials: Credentials,
+    own: Arc<Own>,
     directory: Directory,
-    nodes: BTreeMap<NodeId, OnceCell<Client>>,
+    nodes: Arc<BTreeMap<NodeId, OnceCell<Client>>>,
+}
+
+/// What the client is certified with, and where that comes from.
+#[derive(Debug)]
+struct Own {
+    folder: PathBuf,
+    principal: Principal,
+    credentials: ArcSwap<Credentials>,
+    looked: Mutex<Instant>,
+}
+
+/// How often the folder is looked at, at the most: only while questions are asked.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+
+impl Own {
+    fn read(folder: &Path) -> Result<Self, ClientError> {
+        let credentials = identity::load(folder)
+            .map_err(|source| ClientError::Credentials { path: folder.to_owned(), source })?;
+        Ok(Self {
+            folder: folder.to_owned(),
+            principal: credentials.principal().clone(),
+            credentials: ArcSwap::from_pointee(credentials),
+            looked: Mutex::new(Instant::now()),
+        })
+    }
+
+    /// Whether it is time to look; then it is not again for a while.
+    fn is_due(&self) -> bool {
+        let (mut looked, now) = (self.looked.lock(), Instant::now());
+        let due = now.duration_since(*looked) >= LOOK_EVERY;
+        if due {
+            *looked = now;
+        }
+        due
+    }
+
+    /// What the folder holds now, if that is other than what is in force and may follow it.
+    fn renewed(&self) -> Option<Credentials> {
+        let found = Found::read(&Files::of(&self.folder), &self.folder);
+        let before = self.credentials.load_full();
+        let renewal = before.renewed(&found.reading(), Duration::from_millis(now_millis()));
+        for outcome in [&renewal.identity, &renewal.trust] {
+            if let Outcome::Refused(reason) = outcome {
+                tracing::warn!(folder = %self.folder.display(), reason, "what was found is refused; the old stays");
+            }
+        }
+        let taken = renewal.identity == Outcome::Taken || renewal.trust == Outcome::Taken;
+        taken.then_some(renewal.credentials)
+    }
 }
 
 impl MeshClient {
@@ -73,7 +129,7 @@ impl MeshClient {
     /// [`ClientError::Credentials`].
     pub fn new(identity: &Path, directory: Directory) -> Result<Self, ClientError> {
         let nodes = directory.nodes().iter().map(|(node, _)| (node.clone(), OnceCell::new())).collect();
-        Ok(Self { credentials: credentials(identity)?, directory, nodes })
+        Ok(Self { own: Arc::new(Own::read(identity)?), directory, nodes: Arc::new(nodes) })
     }
 
     /// A client of the nodes at these addresses, whoever they are: their certificates say it.
@@ -81,11 +137,13 @@ impl MeshClient {
     /// # Errors
     /// [`ClientError`].
     pub async fn connect(identity: &Path, addresses: &[String]) -> Result<Self, ClientError> {
-        let credentials = credentials(identity)?;
+        let own = Own::read(identity)?;
+        let credentials = own.credentials.load_full();
         let greeted = try_join_all(addresses.iter().map(|address| greet(&credentials, address))).await?;
         let directory = greeted.iter().map(|(node, address, _)| (node.clone(), *address)).collect();
         let nodes = greeted.into_iter().map(|(node, _, client)| (node, OnceCell::new_with(Some(client))));
-        Ok(Self { nodes: nodes.collect(), directory: Directory::of(directory), credentials })
+        let nodes = Arc::new(nodes.collect());
+        Ok(Self { nodes, directory: Directory::of(directory), own: Arc::new(own) })
     }
 
     /// Connects to every node that is not connected yet.
@@ -110,7 +168,7 @@ impl MeshClient {
     /// The region in which its certificate places it.
     #[must_use]
     pub fn region(&self) -> &Region {
-        &self.credentials.principal().region
+        &self.own.principal.region
     }
 
     /// The nodes, by name.
@@ -144,10 +202,25 @@ impl MeshClient {
         futures::future::join_all(open.map(Client::close)).await;
     }
 
+    /// Looks at the folder in the background, and takes up what is new there.
+    fn look(&self) {
+        let (own, nodes) = (Arc::clone(&self.own), Arc::clone(&self.nodes));
+        tokio::task::spawn_blocking(move || {
+            let Some(credentials) = own.renewed() else { return };
+            for client in nodes.values().filter_map(OnceCell::get) {
+                if let Err(error) = client.renew(&credentials) {
+                    tracing::warn!(%error, "a renewed certificate could not be used");
+                }
+            }
+            own.credentials.store(Arc::new(credentials));
+        });
+    }
+
     async fn client(&self, node: &NodeId, address: SocketAddr) -> Result<&Client, ConnectError> {
         let cell = &self.nodes[node];
         let expect = Expect::Node(node.clone());
-        let dial = || Client::connect(address, expect, &self.credentials, None, TransportSettings::default());
+        let credentials = self.own.credentials.load_full();
+        let dial = || Client::connect(address, expect, &credentials, None, TransportSettings::default());
         cell.get_or_try_init(dial).await
     }
 
@@ -158,6 +231,9 @@ impl MeshClient {
         request: Request,
         until: Instant,
     ) -> Result<(&Client, Request), Fault> {
+        if self.own.is_due() {
+            self.look();
+        }
         let unreachable = |why: String| Fault::not_sent(FaultKind::Unreachable(format!("{node}: {why}")));
         let address =
             self.directory.address(node).ok_or_else(|| unreachable("its address is not known".into()))?;
@@ -191,10 +267,6 @@ impl Ask for MeshClient {
         let reply = client.ask(request).await?;
         unpack_reply(M::NAME, &reply.body)
     }
-}
-
-fn credentials(identity: &Path) -> Result<Credentials, ClientError> {
-    identity::load(identity).map_err(|source| ClientError::Credentials { path: identity.to_owned(), source })
 }
 
 async fn greet(credentials: &Credentials, text: &str) -> Result<(NodeId, SocketAddr, Client), ClientError> {

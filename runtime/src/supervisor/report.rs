@@ -11,30 +11,36 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::{Registry, Unit};
-use rhumb_actors::escrow::{EscrowHandle, EscrowReport, Standing};
+use rhumb_actors::escrow::{EscrowHandle, EscrowReport};
+use rhumb_core::Incarnation;
 use rhumb_storage::HotStore;
 use rhumb_transport::{LinkState, Transport};
 use serde_json::json;
 
 use super::certificate::Own;
 use super::hosted;
+use super::policy::ServedPolicy;
+use super::readiness::Readiness;
 use crate::clock::NodeClock;
 use crate::host::Hosts;
 use crate::http::Subject;
+use crate::mesh::Mesh;
 use crate::settings::{Live, Running};
-
-/// How the reason begins for which a node on a restored disk is not ready.
-pub const RESTORED: &str = "restored";
 
 /// Gathers what the parts of a node know.
 pub(super) struct Report {
-    settings: Live,
-    own: Own,
-    escrow: EscrowHandle,
-    store: HotStore,
-    transport: Transport,
-    hosts: Arc<Hosts>,
-    clock: NodeClock,
+    pub(super) settings: Live,
+    pub(super) own: Own,
+    pub(super) escrow: EscrowHandle,
+    pub(super) store: HotStore,
+    pub(super) transport: Transport,
+    pub(super) hosts: Arc<Hosts>,
+    pub(super) clock: NodeClock,
+    pub(super) readiness: Readiness,
+    pub(super) policy: ServedPolicy,
+    pub(super) mesh: Mesh,
+    pub(super) incarnation: Incarnation,
+    pub(super) begun: tokio::time::Instant,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -54,18 +60,6 @@ struct OfPeer {
 }
 
 impl Report {
-    pub(super) fn new(
-        settings: Live,
-        own: Own,
-        escrow: EscrowHandle,
-        store: HotStore,
-        transport: Transport,
-        hosts: Arc<Hosts>,
-        clock: NodeClock,
-    ) -> Self {
-        Self { settings, own, escrow, store, transport, hosts, clock }
-    }
-
     fn links(&self, registry: &mut Registry) {
         let up = Family::<OfPeer, Gauge>::default();
         let rtt = Family::<OfPeer, Gauge<f64, std::sync::atomic::AtomicU64>>::default();
@@ -147,24 +141,10 @@ fn pools(registry: &mut Registry, report: &EscrowReport) {
     registry.register("rhumb_pool_refusals", "Holds refused since the node started, by code", refused);
 }
 
-fn readiness(report: Option<&EscrowReport>) -> Result<(), String> {
-    match report.map(|report| report.standing) {
-        Some(Standing::Proven) => Ok(()),
-        Some(Standing::Unproven) => {
-            Err("unproven: no peer, or not every reachable one, has yet said that this disk is the latest"
-                .into())
-        }
-        Some(Standing::Restored) => {
-            Err(format!("{RESTORED}: this disk is older than a peer has seen; `rhumb pool attest` it"))
-        }
-        None => Err("the escrow actor does not answer".into()),
-    }
-}
-
 impl Subject for Report {
     fn ready(&self) -> BoxFuture<'static, Result<(), String>> {
-        let escrow = self.escrow.clone();
-        async move { readiness(escrow.report().await.as_ref()) }.boxed()
+        let readiness = self.readiness.clone();
+        async move { readiness.now().await }.boxed()
     }
 
     fn metrics(&self) -> BoxFuture<'static, String> {
@@ -174,10 +154,10 @@ impl Subject for Report {
         self.certificate(&mut registry);
         hosted::metrics(&mut registry, &self.hosts);
         hosted::dropped(&mut registry, &self.transport);
-        let escrow = self.escrow.clone();
+        let (escrow, readiness) = (self.escrow.clone(), self.readiness.clone());
         async move {
             let report = escrow.report().await;
-            let ready = i64::from(readiness(report.as_ref()).is_ok());
+            let ready = i64::from(readiness.with(report.as_ref()).is_ok());
             registry.register("rhumb_node_ready", "Whether the node can serve", ConstGauge::new(ready));
             if let Some(report) = &report {
                 let keys = ConstGauge::new(report.keys as u64);
@@ -204,53 +184,33 @@ impl Subject for Report {
     }
 
     fn status(&self) -> BoxFuture<'static, serde_json::Value> {
-        let links: Vec<_> = self
-            .transport
-            .links()
-            .iter()
-            .map(|link| {
-                json!({
-                    "node": link.peer.to_string(),
-                    "up": link.state == LinkState::Connected,
-                    "rtt_ms": link.rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
-                })
-            })
-            .collect();
-        let (me, durable, hybrid) =
-            (self.settings.now().me.to_string(), self.store.durable().0, self.clock.last().to_string());
-        let (certificate, left) = self.own.certificate();
-        let certificate = json!({
-            "serial": certificate.serial.to_string(),
-            "fingerprint": certificate.fingerprint(),
-            "issuer": certificate.issuer,
-            "not_after": certificate.not_after,
-            "expires_s": left,
-        });
-        let escrow = self.escrow.clone();
-        let actors = hosted::status(&self.hosts);
+        let (status, readiness, escrow) = (self.of_itself(), self.readiness.clone(), self.escrow.clone());
         async move {
             let report = escrow.report().await;
-            let ready = readiness(report.as_ref());
-            json!({
-                "actors": actors,
-                "certificate": certificate,
-                "node": me,
-                "build": env!("CARGO_PKG_VERSION"),
-                "ready": ready.is_ok(),
-                "reason": ready.err(),
-                "durable_commit": durable,
-                "hybrid_time": hybrid,
-                "links": links,
-                "witnessed": report.as_ref().map(|report| report.witnessed.iter()
+            let mut status = json!(status.with(readiness.with(report.as_ref())));
+            let report = report.as_ref();
+            status["witnessed"] = json!(report.map(|report| {
+                report
+                    .witnessed
+                    .iter()
                     .map(|(node, number)| (node.to_string(), *number))
-                    .collect::<std::collections::BTreeMap<_, _>>()),
-                "pools": report.map(|report| report.pools.iter().map(|pool| json!({
-                    "pool": pool.pool.to_string(),
-                    "available": pool.row.available,
-                    "held": pool.row.held,
-                    "consumed": pool.row.consumed,
-                })).collect::<Vec<_>>()),
-            })
+                    .collect::<std::collections::BTreeMap<_, _>>()
+            }));
+            status["pools"] = json!(report.map(|report| {
+                report
+                    .pools
+                    .iter()
+                    .map(|pool| {
+                        json!({
+                            "pool": pool.pool.to_string(),
+                            "available": pool.row.available,
+                            "held": pool.row.held,
+                            "consumed": pool.row.consumed,
+                        })
+                    })
+                    .collect::<Vec<_>>()
+            }));
+            status
         }
         .boxed()
     }

@@ -188,21 +188,33 @@ impl Transport {
         Ok(links.iter().filter(|link| self.inner.close_if_revoked(link)).count())
     }
 
-    /// Prepares to stop: tells peers to send no more, answers what is under way, closes connections
-    /// in order. What is not done within `limit` fails.
-    pub async fn drain(&self, limit: Duration) {
+    /// Takes no more calls and no more connections, and tells all peers so: the first half of
+    /// [`Transport::drain`], which needs no time.
+    pub fn refuse(&self) {
         self.inner.node.draining.store(true, Ordering::Release);
         self.inner.stopping.send_replace(true);
+        for link in self.inner.all_links() {
+            link.go_away();
+        }
+    }
+
+    /// Prepares to stop: tells peers to send no more, answers what is under way, closes connections
+    /// in order. What is not done within `limit` fails; the peers with whom that was so are given.
+    pub async fn drain(&self, limit: Duration) -> Vec<Principal> {
+        self.refuse();
         let deadline = Instant::now() + limit;
         let mut drains = tokio::task::JoinSet::new();
         for link in self.inner.all_links() {
-            drains.spawn(async move { link.drain(deadline).await });
+            drains.spawn(async move { (!link.drain(deadline).await).then(|| link.peer.principal.clone()) });
         }
+        let mut cut_short = Vec::new();
         while let Some(drained) = drains.join_next().await {
-            if let Err(panic) = drained {
-                warn!(%panic, "a connection was not drained");
+            match drained {
+                Ok(peer) => cut_short.extend(peer),
+                Err(panic) => warn!(%panic, "a connection was not drained"),
             }
         }
+        cut_short
     }
 
     /// Closes every connection and the socket. Calls under way fail; to avoid that, drain first.
