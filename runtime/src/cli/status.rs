@@ -246,9 +246,9 @@ mod tests {
         expect![[r#"
             mesh 0a, as us-east/n1 sees it: 1 of 3 nodes ready
 
-            node        ready  up        build  durable  sync p99  store  offset        certificate  policy  settings
-            us-east/n1  yes    1h 1m     0.1.0  17       2.0 ms    green  -             89 d left    2       00ff
-            eu/n1       NO     0s               0        0.0 ms           -3 ms ± 46    0 d left     none
+            node        ready  up        build  durable  sync p99  store  offset      certificate  policy  settings
+            us-east/n1  yes    1h 1m     0.1.0  17       2.0 ms    green  -           89 d left    2       00ff
+            eu/n1       NO     0s               0        0.0 ms           -3 ms ± 46  0 d left     none
             ap/n1       NO     gone 12s
 
             eu/n1: stopping

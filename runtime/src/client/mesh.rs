@@ -281,3 +281,43 @@ async fn greet(credentials: &Credentials, text: &str) -> Result<(NodeId, SocketA
     let node = peer.ok_or_else(|| failed(ConnectError::Lost("the connection ended at once".into())))?;
     Ok((node, address, client))
 }
+
+#[cfg(test)]
+mod tests {
+    use rhumb_core::Role;
+    use rhumb_transport::TrustDomain;
+    use rhumb_transport::issue::{Authority, Validity};
+
+    use super::*;
+    use crate::identity::{CA_FILE, IDENTITY_FILE};
+
+    /// Puts a new certificate of this client into a folder; gives its serial number.
+    fn certify(authority: &Authority, name: &str, folder: &Path) -> String {
+        use std::os::unix::fs::PermissionsExt;
+        let who =
+            Principal { role: Role::Client, region: "us".parse().expect("a region"), name: name.into() };
+        let hour = Validity::for_the_next(Duration::from_secs(3_600));
+        let issued = authority.issue(&who, hour).expect("issued");
+        let identity = folder.join(IDENTITY_FILE);
+        std::fs::write(&identity, &issued.identity_pem).expect("writes");
+        std::fs::set_permissions(&identity, std::fs::Permissions::from_mode(0o600)).expect("its owner's");
+        std::fs::write(folder.join(CA_FILE), authority.certificate_pem()).expect("writes");
+        issued.certificate.serial.to_string()
+    }
+
+    #[tokio::test]
+    async fn a_client_takes_up_a_renewed_certificate_of_its_own_and_no_other() {
+        let domain: TrustDomain = "mesh.example".parse().expect("a name");
+        let valid = Validity::for_the_next(Duration::from_secs(7_200));
+        let authority = Authority::create(domain, valid).expect("an authority");
+        let folder = tempfile::tempdir().expect("a directory");
+        certify(&authority, "app", folder.path());
+        let own = Own::read(folder.path()).expect("an identity");
+        assert!(own.renewed().is_none(), "nothing is new");
+        let serial = certify(&authority, "app", folder.path());
+        let renewed = own.renewed().expect("a renewed certificate");
+        assert_eq!(renewed.certificate().serial.to_string(), serial);
+        certify(&authority, "somebody", folder.path());
+        assert!(own.renewed().is_none(), "somebody else's");
+    }
+}

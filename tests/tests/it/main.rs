@@ -10,3 +10,4 @@ mod readme;
 mod settings;
 mod sim;
 mod stranger;
+mod supervision;

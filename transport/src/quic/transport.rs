@@ -13,7 +13,7 @@ use rhumb_core::rng::Seed;
 use rhumb_core::{Fault, FaultKind, Gate, NodeId, Principal, Role};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout};
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::Link;
 use super::close::GRACEFUL;
@@ -29,8 +29,9 @@ use crate::link::{End, LinkStatus, Node};
 use crate::message::{Identity, Kind, Peer, Reply, Request};
 use crate::settings::TransportSettings;
 
-/// How long a closed endpoint waits for its peers to know it.
-const CLOSE_WAIT: Duration = Duration::from_secs(3);
+/// How long a closed endpoint says so to peers whose packets are still on their way. Nobody acknowledges
+/// the end of a connection (RFC 9000 §10.2); a peer that missed it finds the silence.
+const CLOSE_WAIT: Duration = Duration::from_millis(500);
 
 /// A node's transport. A handle: clones are the same transport. It runs until [`Transport::close`].
 #[derive(Clone)]
@@ -226,7 +227,7 @@ impl Transport {
         }
         self.inner.endpoint.close(GRACEFUL, b"closed");
         if timeout(CLOSE_WAIT, self.inner.endpoint.wait_idle()).await.is_err() {
-            warn!("closed without the last acknowledgements");
+            debug!("closed while packets of peers may still be on their way");
         }
     }
 
