@@ -118,16 +118,16 @@ fn a_rolling_restart_under_load_leaves_no_call_without_its_outcome() {
     });
     let mut load = start_load(&mesh);
     let receipts = mesh.directory.path().join("receipts.jsonl");
-    for at in 0..3 {
+    for (at, node) in nodes.iter_mut().enumerate() {
         let so_far = lines(&receipts);
         eventually("customers buy", || lines(&receipts) > so_far + 20);
-        nodes[at].signal("TERM");
-        let ended = nodes[at].wait_end();
-        let log = nodes[at].log();
+        node.signal("TERM");
+        let ended = node.wait_end();
+        let log = node.log();
         assert!(ended.success(), "{ended}\n{log}");
         assert!(log.contains("stopped") && !log.contains("not all of a stage"), "{log}");
-        nodes[at] = mesh.serve(at, &[]);
-        nodes[at].wait_ready();
+        *node = mesh.serve(at, &[]);
+        node.wait_ready();
     }
     let ended = load.wait().expect("the load ends");
     let told = fs::read_to_string(mesh.directory.path().join("load.json")).expect("its answer");
