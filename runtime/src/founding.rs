@@ -22,9 +22,9 @@ use rhumb_transport::issue::Validity;
 use rhumb_transport::{Certificate, TrustDomain};
 use serde::{Deserialize, Serialize};
 
-use crate::telemetry::{Protocol, TelemetrySettings};
 use crate::authority::{AuthorityFolder, Place};
 use crate::secrets::{self, Secret};
+use crate::telemetry::{Protocol, TelemetrySettings};
 
 /// The file that says what a folder was founded as.
 pub const MESH_FILE: &str = "mesh.json";

@@ -90,7 +90,15 @@ impl TestMesh {
             if place.contains('/') { place } else { format!("{place}/n1") }
         };
         let nodes = places.into_iter().map(node).collect();
-        Builder { nodes, policy: None, hosts: Vec::new(), on: BTreeMap::new(), arbiters: 2, seed: 1, traced: None }
+        Builder {
+            nodes,
+            policy: None,
+            hosts: Vec::new(),
+            on: BTreeMap::new(),
+            arbiters: 2,
+            seed: 1,
+            traced: None,
+        }
     }
 
     /// The mesh as seen from a region's first node, or from a node given as `region/node`.

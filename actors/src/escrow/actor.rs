@@ -21,10 +21,10 @@ use tokio::sync::{oneshot, watch};
 
 pub use self::handle::EscrowHandle;
 pub use self::report::{EscrowReport, PoolReport};
-use self::trail::{Sent, Trail};
 pub use self::trail::Sake;
+use self::trail::{Sent, Trail};
 use super::book::{Answer, Book, Effect, Input, Out, Request, Token};
-use super::messages::{PeerMessage, Refusal};
+use super::messages::{PeerMessage, Refusal, Standing};
 use super::policy::EscrowSettings;
 use crate::span::Span;
 use crate::storage::{StorageHandle, Window};
@@ -55,6 +55,8 @@ pub trait World: Send + Sync + 'static {
     ) -> BoxFuture<'static, Answered>;
     /// In a completion of a batch: when the sync began that made it durable, and how long it took.
     fn last_sync(&self) -> Option<(Instant, Duration)>;
+    /// Whether this node may spend has changed.
+    fn standing(&self, standing: Standing);
     /// The machine or the store below it can not go on: stop the process.
     fn halt(&self, reason: String);
 }
@@ -77,6 +79,8 @@ pub struct EscrowRegion {
     out: Out,
     barrier: Barrier<Sent>,
     trail: Trail,
+    /// As it was last told.
+    standing: Standing,
     window: Window,
     storage: StorageHandle,
     world: Arc<dyn World>,
@@ -114,12 +118,14 @@ impl EscrowRegion {
         gate: Arc<dyn Gate>,
         world: Arc<dyn World>,
     ) -> Self {
+        let standing = book.standing();
         let (committed, _) = watch::channel(Committed::UpTo(Ticket(0), rhumb_storage::CommitNumber(0)));
         Self {
             book,
             out: Out::default(),
             barrier: Barrier::default(),
             trail: Trail::default(),
+            standing,
             window: Window::new(WINDOW),
             storage,
             world,
@@ -152,6 +158,11 @@ impl EscrowRegion {
                 }
                 Release::Perform(sent) => self.perform(sent, ctx),
             }
+        }
+        let standing = self.book.standing();
+        if standing != self.standing {
+            self.standing = standing;
+            self.world.standing(standing);
         }
         self.arm(now, ctx);
     }

@@ -7,9 +7,9 @@ use clap::Args;
 use rhumb_core::Region;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::dev::{DevMesh, DevOptions, READY_FILE, WanChoice};
 use crate::telemetry::sampling::Share;
 use crate::telemetry::{Endpoint, TelemetrySettings};
-use crate::dev::{DevMesh, DevOptions, READY_FILE, WanChoice};
 
 /// Run a whole mesh on this machine, one process a node, until Ctrl-C.
 #[derive(Debug, Args)]
@@ -112,7 +112,8 @@ impl Dev {
 }
 
 fn traces(endpoint: Option<Endpoint>) -> TelemetrySettings {
-    let protocol = endpoint.as_ref().map(|to| super::traces::protocol(&to.to_string(), None)).unwrap_or_default();
+    let protocol =
+        endpoint.as_ref().map(|to| super::traces::protocol(&to.to_string(), None)).unwrap_or_default();
     TelemetrySettings { endpoint, protocol, share: Share::ALL, ..TelemetrySettings::default() }
 }
 

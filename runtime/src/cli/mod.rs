@@ -22,6 +22,7 @@ pub mod output;
 pub mod policy;
 pub mod pool;
 pub mod serve;
+pub mod status;
 mod traces;
 
 use std::process::ExitCode;
@@ -57,6 +58,7 @@ enum Command {
     Demo(demo::Demo),
     Dev(dev::Dev),
     Serve(serve::Serve),
+    Status(status::Status),
     #[command(subcommand)]
     Mesh(mesh::MeshCommand),
     #[command(subcommand)]
@@ -114,6 +116,7 @@ impl Command {
             Command::Demo(demo) => demo.run(output).await,
             Command::Dev(dev) => dev.run().await.map(|()| Done::Well).map_err(Failure::from),
             Command::Serve(serve) => serve.run().await,
+            Command::Status(status) => status.run(output).await,
             Command::Mesh(mesh) => mesh.run(output),
             Command::Ca(ca) => ca.run(output),
             Command::Cert(cert) => cert.run(output),
@@ -192,6 +195,8 @@ mod tests {
             ("rhumb completions bash", true),
             ("rhumb completions cmd", false),
             ("rhumb man", false),
+            ("rhumb status --node us-east/n1 --check --within 500ms", true),
+            ("rhumb status --node us-east", false),
             ("rhumb", false),
         ] {
             let parsed = Cli::try_parse_from(line.split(' '));

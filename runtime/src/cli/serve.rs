@@ -9,9 +9,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::output::{Done, Failure, Format, Output};
 use crate::settings::{Live, Source};
-use crate::supervisor::{Builder, Supervisor};
-use crate::telemetry::{self, Telemetry};
+use crate::supervisor::{Builder, Supervisor, notify};
 use crate::telemetry::log::Log;
+use crate::telemetry::{self, Telemetry};
 
 /// Run one node of a region until SIGTERM or Ctrl-C. SIGHUP reads its settings anew.
 #[derive(Debug, Args)]
@@ -92,6 +92,7 @@ enum OnlyServe {
 /// Reads the settings anew at each signal, and says what came of it.
 async fn reload_at(mut hangups: Signal, settings: Live, log: Log) {
     while hangups.recv().await.is_some() {
+        notify::reloading();
         let reading = settings.clone();
         match tokio::task::spawn_blocking(move || reading.reload()).await {
             Ok(Ok(reloaded)) => {
@@ -116,6 +117,7 @@ async fn reload_at(mut hangups: Signal, settings: Live, log: Log) {
             }
             Err(error) => tracing::error!(%error, "settings not reloaded: nothing was changed"),
         }
+        notify::reloaded();
     }
 }
 

@@ -71,8 +71,12 @@ fn telemetry(said: &str) -> Result<Option<Telemetry>, Failure> {
     };
     let endpoint = Endpoint::parse(said).map_err(bad)?;
     let protocol = protocol(said, std::env::var(PROTOCOL).ok().as_deref());
-    let settings =
-        TelemetrySettings { endpoint: Some(endpoint), protocol, share: Share::ALL, ..TelemetrySettings::default() };
+    let settings = TelemetrySettings {
+        endpoint: Some(endpoint),
+        protocol,
+        share: Share::ALL,
+        ..TelemetrySettings::default()
+    };
     Ok(Telemetry::start(&settings, "", "rhumb")?)
 }
 
@@ -93,7 +97,12 @@ pub(super) fn watched(client: MeshClient) -> MeshClient {
     let begun = || match &tracer {
         Some(tracer) => {
             let class = DataClass::control();
-            let what = || What { name: "rhumb".into(), kind: SpanKind::Internal, class: &class, attributes: Vec::new() };
+            let what = || What {
+                name: "rhumb".into(),
+                kind: SpanKind::Internal,
+                class: &class,
+                attributes: Vec::new(),
+            };
             let (span, trace) = tracer.begin(Begin::Wanted, what);
             (trace, span)
         }

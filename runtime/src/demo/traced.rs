@@ -57,7 +57,8 @@ pub(super) async fn sell_across(
     found(mesh, directory, &pool).await?;
     let tracer = telemetry.tracer(None);
     let class = DataClass::control();
-    let sale = || What { name: "sale".into(), kind: SpanKind::Internal, class: &class, attributes: Vec::new() };
+    let sale =
+        || What { name: "sale".into(), kind: SpanKind::Internal, class: &class, attributes: Vec::new() };
     let (span, trace) = tracer.begin(Begin::Wanted, sale);
     let client = MeshClient::new(mesh.client_identity(), directory.clone())?;
     let client = client.traced(Some(tracer), Some(trace));

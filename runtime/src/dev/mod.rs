@@ -194,7 +194,7 @@ impl DevMesh {
             if !self.options.restart {
                 return;
             }
-            let wait = backoff.after(node.lived());
+            let wait = backoff.after(node.lived(), node.own_pause());
             tracing::warn!(node = %node.id(), ?wait, log = %node.log().display(), "a node died and is started again");
             tokio::time::sleep(wait).await;
             let again = async {

@@ -15,6 +15,7 @@ mod place;
 pub mod recipient;
 pub mod registry;
 mod service;
+pub mod status;
 pub mod watch;
 
 use std::cell::RefCell;

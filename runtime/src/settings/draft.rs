@@ -18,9 +18,10 @@ use rhumb_topology::policy::{OperatorPublicKey, SignedPolicy};
 use rhumb_transport::{TransportSettings, TrustDomain};
 
 use super::kind::Value;
+use super::{LogSettings, NodeSettings, Settings};
+use crate::supervisor::{CrashSettings, WatchSettings};
 use crate::telemetry::sampling::Share;
 use crate::telemetry::{Endpoint, Header, Protocol, TelemetrySettings};
-use super::{LogSettings, NodeSettings, Settings};
 
 /// What settings may say, before it is known that nothing is missing.
 pub(super) struct Draft {
@@ -39,6 +40,8 @@ pub(super) struct Draft {
     pub(super) log: LogSettings,
     pub(super) catch_up: Duration,
     pub(super) stop_within: Duration,
+    pub(super) watch: WatchSettings,
+    pub(super) crash: CrashSettings,
     pub(super) transport: TransportSettings,
     pub(super) escrow: EscrowSettings,
     pub(super) hot: HotSettings,
@@ -64,6 +67,8 @@ impl Default for Draft {
             log: LogSettings::default(),
             catch_up: Duration::from_secs(60),
             stop_within: Duration::from_secs(10),
+            watch: WatchSettings::default(),
+            crash: CrashSettings::default(),
             transport: TransportSettings::default(),
             escrow: EscrowSettings::default(),
             hot: HotSettings::default(),
@@ -102,6 +107,8 @@ impl Draft {
             log: self.log,
             catch_up: self.catch_up,
             stop_within: self.stop_within,
+            watch: self.watch,
+            crash: self.crash,
             transport: self.transport,
             escrow: EscrowSettings { max_offset: self.max_offset, ..self.escrow },
             hot: self.hot,

@@ -143,7 +143,8 @@ impl Written<'_> {
         if !digits(whole) || !digits(part) || part.len() > 6 {
             return None;
         }
-        let millionths = whole.parse::<u64>().ok()?.checked_mul(1_000_000)? + format!("{part:0<6}").parse::<u64>().ok()?;
+        let millionths =
+            whole.parse::<u64>().ok()?.checked_mul(1_000_000)? + format!("{part:0<6}").parse::<u64>().ok()?;
         (millionths <= 1_000_000).then_some(millionths)
     }
 
@@ -209,9 +210,14 @@ mod tests {
 
     #[test]
     fn a_share_is_a_fraction_of_at_most_six_digits_and_is_shown_as_it_reads() {
-        for (text, shown) in
-            [("0.01", "0.01"), ("1", "1.0"), ("1.0", "1.0"), ("0", "0.0"), ("0.000001", "0.000001"), ("0.50", "0.5")]
-        {
+        for (text, shown) in [
+            ("0.01", "0.01"),
+            ("1", "1.0"),
+            ("1.0", "1.0"),
+            ("0", "0.0"),
+            ("0.000001", "0.000001"),
+            ("0.50", "0.5"),
+        ] {
             let value = Kind::Share.read(&Written::Variable(text)).expect(text);
             assert_eq!(Kind::Share.show(&value), shown);
             assert!(Kind::Share.read(&Written::Variable(shown)).is_some_and(|again| again == value));

@@ -8,7 +8,7 @@ use opentelemetry::KeyValue;
 use rhumb_actors::escrow::book::{Answer, Request};
 use rhumb_actors::escrow::messages::{
     AttestPool, Confirm, CreatePool, Held, Hold, PEER_MESSAGE, PeerMessage, PoolAttested, PoolCreated,
-    PoolView, ReadRow, Refusal, Release, Row, Settled, ShowPool,
+    PoolView, ReadRow, Refusal, Release, Row, Settled, ShowPool, Standing,
 };
 use rhumb_actors::escrow::{Answered, EscrowHandle, Sake, World};
 use rhumb_actors::remote::Remote;
@@ -119,6 +119,17 @@ impl World for EscrowWorld {
 
     fn last_sync(&self) -> Option<(Instant, Duration)> {
         self.store.last_sync()
+    }
+
+    fn standing(&self, standing: Standing) {
+        if let Some(tracer) = self.mesh.tracer() {
+            let standing = match standing {
+                Standing::Proven => "proven",
+                Standing::Unproven => "unproven",
+                Standing::Restored => "restored",
+            };
+            tracer.incident("standing changed", vec![KeyValue::new(names::STANDING, standing)]);
+        }
     }
 
     fn halt(&self, reason: String) {

@@ -131,7 +131,10 @@ fn export(way: &Way, spans: &Spans, delay: Duration, timeout: Duration) {
             Err(why) => {
                 failures += 1;
                 if failures == SAID_AFTER {
-                    tracing::warn!(why, "traces: spans are not exported; rhumb_trace_spans_total counts them");
+                    tracing::warn!(
+                        why,
+                        "traces: spans are not exported; rhumb_trace_spans_total counts them"
+                    );
                 }
                 spans.failed(count);
             }
@@ -171,8 +174,11 @@ impl Way {
                 Ok(Self::Grpc(runtime, Box::new(exporter)))
             }
             Protocol::Http => {
-                let said: HashMap<String, String> =
-                    settings.headers.iter().map(|header| (header.name.clone(), header.value.clone())).collect();
+                let said: HashMap<String, String> = settings
+                    .headers
+                    .iter()
+                    .map(|header| (header.name.clone(), header.value.clone()))
+                    .collect();
                 headers(settings)?;
                 let mut exporter = Otlp::builder()
                     .with_http()
@@ -192,7 +198,8 @@ impl Way {
         match self {
             Self::Grpc(runtime, exporter) => runtime.block_on(async {
                 let sent = tokio::time::timeout(timeout, exporter.export(batch)).await;
-                sent.map_err(|_| format!("the collector took longer than {timeout:?}"))?.map_err(|e| e.to_string())
+                sent.map_err(|_| format!("the collector took longer than {timeout:?}"))?
+                    .map_err(|e| e.to_string())
             }),
             Self::Http(exporter) => {
                 futures::executor::block_on(exporter.export(batch)).map_err(|error| error.to_string())

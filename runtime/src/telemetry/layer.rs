@@ -11,8 +11,7 @@ use opentelemetry::{KeyValue, trace::Span as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{
-    SamplingDecision, SamplingResult, SdkTracerProvider, ShouldSample, Span, SpanData,
-    SpanProcessor,
+    SamplingDecision, SamplingResult, SdkTracerProvider, ShouldSample, Span, SpanData, SpanProcessor,
 };
 use rhumb_core::DataClass;
 use tracing::{Level, Metadata, Subscriber};
@@ -83,9 +82,8 @@ impl ShouldSample for AsTheCall {
         let parent = parent.filter(|context| context.has_active_span());
         let trace_id = u128::from_be_bytes(trace_id.to_bytes());
         let kept = keeps(self.0, parent.and_then(trace_of), Begin::Call, trace_id);
-        let state = parent.map_or_else(TraceState::default, |parent| {
-            parent.span().span_context().trace_state().clone()
-        });
+        let state = parent
+            .map_or_else(TraceState::default, |parent| parent.span().span_context().trace_state().clone());
         SamplingResult {
             decision: if kept { SamplingDecision::RecordAndSample } else { SamplingDecision::Drop },
             attributes: Vec::new(),

@@ -16,6 +16,12 @@ pub const HYBRID_TIME: &str = "rhumb.hybrid_time";
 /// The region of the other side.
 pub const PEER_REGION: &str = "rhumb.peer.region";
 
+/// The type of an actor.
+pub const ACTOR_TYPE: &str = "rhumb.actor.type";
+
+/// Whether a node may spend what its disk says: `proven`, `unproven` or `restored`.
+pub const STANDING: &str = "rhumb.escrow.standing";
+
 /// `rhumb`, on the spans of an ask.
 pub const RPC_SYSTEM: &str = "rpc.system.name";
 /// The method of an ask.
@@ -89,6 +95,9 @@ mod tests {
         ] {
             assert_eq!(method(message), named);
         }
-        assert_eq!((send("orders.Paid"), process("orders.Paid")), ("send orders.Paid".into(), "process orders.Paid".into()));
+        assert_eq!(
+            (send("orders.Paid"), process("orders.Paid")),
+            ("send orders.Paid".into(), "process orders.Paid".into())
+        );
     }
 }

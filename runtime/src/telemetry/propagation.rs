@@ -344,10 +344,8 @@ mod tests {
 
     #[test]
     fn headers_that_are_no_trace_leave_the_context_as_it_was() {
-        let before = Context::new().with_remote_span_context(span_context(
-            TraceContext { trace_id: 1, span_id: 2, flags: 1 },
-            true,
-        ));
+        let before = Context::new()
+            .with_remote_span_context(span_context(TraceContext { trace_id: 1, span_id: 2, flags: 1 }, true));
         let broken: HashMap<String, String> =
             [(TRACEPARENT.to_owned(), "00-x".to_owned()), (B3.to_owned(), "x".to_owned())].into();
         assert_eq!(trace_of(&W3c.extract_with_context(&before, &broken)), trace_of(&before));

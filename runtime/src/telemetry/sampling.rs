@@ -95,7 +95,9 @@ mod tests {
         ] {
             let share = share(millionths);
             assert_eq!(keeps(share, None, Begin::Call, trace_id), kept, "{millionths} of {trace_id:#x}");
-            assert!(keeps(share, None, Begin::Incident, trace_id) && keeps(share, None, Begin::Wanted, trace_id));
+            assert!(
+                keeps(share, None, Begin::Incident, trace_id) && keeps(share, None, Begin::Wanted, trace_id)
+            );
         }
     }
 

@@ -74,9 +74,8 @@ impl Served {
     pub(crate) fn enter(&self) -> Within {
         match self {
             Self::Not { context, trace } => {
-                let context = context.get_or_init(|| {
-                    Context::new().with_remote_span_context(span_context(*trace, true))
-                });
+                let context = context
+                    .get_or_init(|| Context::new().with_remote_span_context(span_context(*trace, true)));
                 Within::Context { _attached: context.clone().attach() }
             }
             Self::Kept { span, handler, .. } => match handler.get_or_init(|| Handler::of(span)) {

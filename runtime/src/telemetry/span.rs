@@ -100,7 +100,9 @@ impl Tracer {
             clock,
             share,
             spans,
-            scope: InstrumentationScope::builder(names::RHUMB).with_version(env!("CARGO_PKG_VERSION")).build(),
+            scope: InstrumentationScope::builder(names::RHUMB)
+                .with_version(env!("CARGO_PKG_VERSION"))
+                .build(),
         };
         Self { inner: Arc::new(node) }
     }
@@ -149,7 +151,14 @@ impl Tracer {
     fn open(&self, trace_id: u128, parent: u64, remote: bool, what: What<'_>) -> Span {
         let span_id = u64::from_be_bytes(RandomIdGenerator::default().new_span_id().to_bytes());
         let (began, since) = now();
-        self.made(TraceContext { trace_id, span_id, flags: TraceContext::SAMPLED }, parent, remote, what, began, since)
+        self.made(
+            TraceContext { trace_id, span_id, flags: TraceContext::SAMPLED },
+            parent,
+            remote,
+            what,
+            began,
+            since,
+        )
     }
 
     fn made(
@@ -243,7 +252,12 @@ impl Span {
 
     /// A part of it, inside this process.
     pub(crate) fn child(&self, name: &'static str) -> Self {
-        let what = What { name: name.into(), kind: SpanKind::Internal, class: &self.0.class, attributes: Vec::new() };
+        let what = What {
+            name: name.into(),
+            kind: SpanKind::Internal,
+            class: &self.0.class,
+            attributes: Vec::new(),
+        };
         self.below(what)
     }
 
@@ -256,7 +270,12 @@ impl Span {
     pub(crate) fn passed(&self, name: &'static str, began: Instant, took: Duration) {
         let (wall, present) = now();
         let ago = present.saturating_duration_since(began);
-        let what = What { name: name.into(), kind: SpanKind::Internal, class: &self.0.class, attributes: Vec::new() };
+        let what = What {
+            name: name.into(),
+            kind: SpanKind::Internal,
+            class: &self.0.class,
+            attributes: Vec::new(),
+        };
         let ids = RandomIdGenerator::default();
         let span_id = u64::from_be_bytes(ids.new_span_id().to_bytes());
         let trace = TraceContext { span_id, ..self.0.trace };

@@ -172,7 +172,8 @@ fn the_sides_of_an_ask_say_how_it_went_and_with_whom() {
         }
         assert_eq!(said(SpanKind::Client, "rhumb.peer.region"), ["eu", "eu"]);
         assert!(said(SpanKind::Client, "server.port").iter().all(|port| !port.is_empty()));
-        let failed = all.iter().filter(|span| matches!(span.status, opentelemetry::trace::Status::Error { .. }));
+        let failed =
+            all.iter().filter(|span| matches!(span.status, opentelemetry::trace::Status::Error { .. }));
         assert_eq!(failed.count(), 2);
     });
 }
@@ -187,7 +188,8 @@ fn what_a_handler_asks_is_below_the_handler_and_a_local_ask_encodes_nothing() {
         let all = ended(&spans, 16).await;
         let shown = tree(&all);
         let nested = shown.lines().find(|line| line.trim_start().starts_with("test.shop/Buy SERVER eu"));
-        let depth = nested.expect("the second hop").len() - nested.expect("the second hop").trim_start().len();
+        let depth =
+            nested.expect("the second hop").len() - nested.expect("the second hop").trim_start().len();
         assert_eq!(depth / 2, 4, "client, server, handler, client, server:\n{shown}");
         assert_eq!(shown.matches("\n    encode us/n1").count(), 0, "{shown}");
         drop(back);

@@ -17,7 +17,8 @@ use parking_lot::{Condvar, Mutex};
 
 use super::queue::{Done, Queue, Waiting, Written};
 use super::stats::Tally;
-use super::{CommitError, Durability, HotSettings, Refusal, Stats};
+use super::turns::Turn;
+use super::{CommitError, Durability, HotSettings, Refusal, Stats, Turns};
 use crate::batch::Batch;
 use crate::commit::CommitNumber;
 use crate::engine::Engine;
@@ -38,6 +39,8 @@ pub(super) struct Inner {
     ended: Condvar,
     tally: Tally,
     last_sync: Mutex<Option<(Instant, Duration)>>,
+    write_turn: Turn,
+    sync_turn: Turn,
     on_poison: Mutex<Option<OnPoison>>,
 }
 
@@ -66,6 +69,8 @@ impl Inner {
             ended: Condvar::new(),
             tally: Tally::default(),
             last_sync: Mutex::default(),
+            write_turn: Turn::default(),
+            sync_turn: Turn::default(),
             on_poison: Mutex::new(Some(on_poison)),
         });
         inner.spawn("rhumb-write", Self::write_loop, |end| end.writer = true)?;
@@ -132,6 +137,10 @@ impl Inner {
         *self.last_sync.lock()
     }
 
+    pub(super) fn turns(&self) -> Turns {
+        Turns { write: self.write_turn.read(), sync: self.sync_turn.read() }
+    }
+
     /// Runs one of the loops on a thread of its own. Whatever ends it, even a panic of a completion,
     /// no caller is left waiting.
     fn spawn(
@@ -190,7 +199,8 @@ impl Inner {
     }
 
     fn write(&self, group: Vec<Waiting>) -> Result<(), StorageFault> {
-        let wrote = match self.store.write_group(group.iter().map(|waiting| &waiting.batch)) {
+        let wrote = self.write_turn.during(|| self.store.write_group(group.iter().map(|w| &w.batch)));
+        let wrote = match wrote {
             Ok(wrote) => wrote,
             Err(fault) => {
                 self.complete(
@@ -241,7 +251,7 @@ impl Inner {
     /// One sync, for everything written before it.
     fn sync_once(&self) -> Result<(), StorageFault> {
         let started = Instant::now();
-        let covered = self.store.sync()?;
+        let covered = self.sync_turn.during(|| self.store.sync())?;
         let took = started.elapsed();
         self.tally.sync_micros.add(took.as_micros() as u64);
         *self.last_sync.lock() = Some((started, took));

@@ -133,7 +133,7 @@ impl<W: Wire> Link<W> {
             // The waiter has gone in this moment.
             self.node.counters.answers_unwanted.one();
         }
-        self.quieter.notify_one();
+        self.quieter();
     }
 
     fn not_understood(
@@ -153,7 +153,7 @@ impl<W: Wire> Link<W> {
                 if waiter.is_none_or(|waiter| waiter.send(Err(Fault::unknown(what))).is_err()) {
                     self.node.counters.answers_unwanted.one();
                 }
-                self.quieter.notify_one();
+                self.quieter();
             }
             Some(FrameKind::Tell) | None => self.node.counters.not_understood.one(),
         }
@@ -222,7 +222,7 @@ impl<W: Wire> Returns for Link<W> {
             // Cancelled, or the connection has ended and the caller has been told by its own side.
             _ => self.node.counters.answers_too_late.one(),
         }
-        self.quieter.notify_one();
+        self.quieter();
     }
 }
 

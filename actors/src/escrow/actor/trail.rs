@@ -102,9 +102,15 @@ impl Trail {
     }
 
     /// Notes for whose sake an effect is, and whether it waits for a batch.
-    pub(super) fn note(&mut self, effect: Effect, waits: Option<Ticket>, asks: &HashMap<Token, Asked>) -> Sent {
+    pub(super) fn note(
+        &mut self,
+        effect: Effect,
+        waits: Option<Ticket>,
+        asks: &HashMap<Token, Asked>,
+    ) -> Sent {
         let sake = self.sake(&effect, asks);
-        let commit = waits.zip(sake.as_ref()).map(|(ticket, sake)| (ticket, sake.span.part("storage commit")));
+        let commit =
+            waits.zip(sake.as_ref()).map(|(ticket, sake)| (ticket, sake.span.part("storage commit")));
         Sent { effect, sake, commit }
     }
 
@@ -115,7 +121,9 @@ impl Trail {
                 let span = asks.get(token)?.span.clone()?;
                 Some(Sake { span, others: Vec::new() })
             }
-            Effect::Peer { to, message: PeerMessage::Level(level) } => self.answers(to, level).or_else(|| self.needs(level)),
+            Effect::Peer { to, message: PeerMessage::Level(level) } => {
+                self.answers(to, level).or_else(|| self.needs(level))
+            }
             Effect::Peer { .. } => None,
         }
     }

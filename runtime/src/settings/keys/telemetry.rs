@@ -12,7 +12,10 @@ pub(super) const TELEMETRY: Section = Section {
     keys: &[
         Key::new(
             "telemetry.endpoint",
-            Kind::Text { form: "a collector's http://HOST:PORT, or a file's file:///PATH", example: "http://127.0.0.1:4317" },
+            Kind::Text {
+                form: "a collector's http://HOST:PORT, or a file's file:///PATH",
+                example: "http://127.0.0.1:4317",
+            },
             field!(telemetry.endpoint),
             "Where spans go: to an OTLP collector beside the node, or as lines of OTLP JSON to a file. Without it \
              there are none.",
