@@ -90,7 +90,13 @@ impl Answer {
     /// that the handler was lost. Of a tell only a fault is told, if one is given.
     #[must_use]
     pub fn observed(mut self, observer: Observer) -> Self {
-        self.observed = Observed(Some(observer));
+        self.observed = Observed(Some(match self.observed.0.take() {
+            None => observer,
+            Some(first) => Box::new(move |end| {
+                first(end);
+                observer(end);
+            }),
+        }));
         self
     }
 

@@ -41,7 +41,7 @@ pub use identity::{
 };
 pub use inbound::Inbound;
 pub use link::{LinkState, LinkStatus, Waiting};
-pub use message::{Headers, Identity, Kind, Peer, Reply, Request, TraceContext};
+pub use message::{Arrival, Headers, Identity, Kind, Peer, Reply, Request, TraceContext};
 pub use quic::{Client, Expect, Transport};
 pub use rhumb_core::codec::{self, Bincode, Codec, CodecError, decode, encode};
 pub use settings::{SettingsError, TransportSettings};

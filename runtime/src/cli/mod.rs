@@ -22,15 +22,18 @@ pub mod output;
 pub mod policy;
 pub mod pool;
 pub mod serve;
+pub mod status;
+mod traces;
 
 use std::process::ExitCode;
 
 use clap::{ArgAction, Parser, Subcommand};
 
 use output::{Done, Failure, Format, Output};
+use traces::Traces;
 
 use crate::settings::{LogFilter, LogSettings};
-use crate::telemetry;
+use crate::telemetry::{self, Telemetry};
 
 /// A runtime for services that live in many regions at once.
 #[derive(Debug, Parser)]
@@ -55,6 +58,7 @@ enum Command {
     Demo(demo::Demo),
     Dev(dev::Dev),
     Serve(serve::Serve),
+    Status(status::Status),
     #[command(subcommand)]
     Mesh(mesh::MeshCommand),
     #[command(subcommand)]
@@ -95,13 +99,24 @@ pub fn main() -> ExitCode {
 
 impl Cli {
     async fn run(self, output: &Output) -> Result<Done, Failure> {
-        if !matches!(self.command, Command::Serve(_)) {
-            log_to_stderr(self.verbose);
+        if matches!(self.command, Command::Serve(_)) {
+            return self.command.run(output).await;
         }
-        match self.command {
+        let traces = Traces::begin(self.verbose > 0)?;
+        log_to_stderr(self.verbose, traces.telemetry());
+        let done = self.command.run(output).await;
+        traces.end().await;
+        done
+    }
+}
+
+impl Command {
+    async fn run(self, output: &Output) -> Result<Done, Failure> {
+        match self {
             Command::Demo(demo) => demo.run(output).await,
             Command::Dev(dev) => dev.run().await.map(|()| Done::Well).map_err(Failure::from),
             Command::Serve(serve) => serve.run().await,
+            Command::Status(status) => status.run(output).await,
             Command::Mesh(mesh) => mesh.run(output),
             Command::Ca(ca) => ca.run(output),
             Command::Cert(cert) => cert.run(output),
@@ -119,14 +134,14 @@ impl Cli {
     }
 }
 
-fn log_to_stderr(verbose: u8) {
+fn log_to_stderr(verbose: u8, traces: Option<&Telemetry>) {
     let filter = match verbose {
         0 => "rhumb=warn,error",
         1 => "info",
         _ => "debug",
     };
     let filter = LogFilter::try_from(filter.to_owned()).unwrap_or_default();
-    drop(telemetry::log_to_stderr(&LogSettings { filter, ..LogSettings::default() }));
+    drop(telemetry::log_to_stderr(&LogSettings { filter, ..LogSettings::default() }, traces));
 }
 
 #[cfg(test)]
@@ -180,6 +195,8 @@ mod tests {
             ("rhumb completions bash", true),
             ("rhumb completions cmd", false),
             ("rhumb man", false),
+            ("rhumb status --node us-east/n1 --check --within 500ms", true),
+            ("rhumb status --node us-east", false),
             ("rhumb", false),
         ] {
             let parsed = Cli::try_parse_from(line.split(' '));

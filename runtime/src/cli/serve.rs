@@ -9,9 +9,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::output::{Done, Failure, Format, Output};
 use crate::settings::{Live, Source};
-use crate::supervisor::{Builder, Supervisor};
-use crate::telemetry;
+use crate::supervisor::{Builder, Supervisor, notify};
 use crate::telemetry::log::Log;
+use crate::telemetry::{self, Telemetry};
 
 /// Run one node of a region until SIGTERM or Ctrl-C. SIGHUP reads its settings anew.
 #[derive(Debug, Args)]
@@ -49,10 +49,14 @@ impl Serve {
         let hangups = signal(SignalKind::hangup()).map_err(Failure::local)?;
         let source = Source::new(&self.config, &self.region, self.env.as_deref());
         let settings = Live::load(source, self.node.as_ref())?;
-        let log = telemetry::log_to_stderr(&settings.now().log);
+        let now = settings.now();
+        let traces = Telemetry::start(&now.telemetry, now.me.region.as_str(), &now.me.to_string())?;
+        let log = telemetry::log_to_stderr(&now.log, traces.as_ref());
         tokio::spawn(log.clone().follow());
         tokio::spawn(reload_at(hangups, settings.clone(), log.clone()));
-        let ended = host(Supervisor::builder(settings)).run(asked_to_stop(self.until_stdin_closes)).await;
+        let builder = Supervisor::builder(settings);
+        let builder = traces.into_iter().fold(builder, Builder::telemetry);
+        let ended = host(builder).run(asked_to_stop(self.until_stdin_closes)).await;
         log.end();
         Ok(ended.map(|()| Done::Well)?)
     }
@@ -88,6 +92,7 @@ enum OnlyServe {
 /// Reads the settings anew at each signal, and says what came of it.
 async fn reload_at(mut hangups: Signal, settings: Live, log: Log) {
     while hangups.recv().await.is_some() {
+        notify::reloading();
         let reading = settings.clone();
         match tokio::task::spawn_blocking(move || reading.reload()).await {
             Ok(Ok(reloaded)) => {
@@ -112,6 +117,7 @@ async fn reload_at(mut hangups: Signal, settings: Live, log: Log) {
             }
             Err(error) => tracing::error!(%error, "settings not reloaded: nothing was changed"),
         }
+        notify::reloaded();
     }
 }
 

@@ -170,6 +170,12 @@ impl Arbiters {
         &self.workers[(hash % self.workers.len() as u64) as usize]
     }
 
+    /// All threads, by name.
+    #[cfg(feature = "rocks")]
+    pub(crate) fn handles(&self) -> Vec<(String, ArbiterHandle)> {
+        self.workers.iter().map(|worker| (worker.gauge.name.clone(), worker.handle.clone())).collect()
+    }
+
     /// Arbiters that work on one message for too long, now.
     pub(crate) fn blocked(&self) -> Vec<Blocked> {
         self.blocked.lock().clone()

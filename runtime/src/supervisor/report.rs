@@ -10,13 +10,16 @@ use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::{Registry, Unit};
-use rhumb_actors::escrow::{EscrowHandle, EscrowReport, PoolReport, Standing};
+use rhumb_actors::escrow::{EscrowHandle, EscrowReport, PoolReport};
+use rhumb_core::Incarnation;
 use rhumb_storage::HotStore;
 use rhumb_transport::{LinkState, LinkStatus, Transport};
 use serde_json::json;
 
 use super::certificate::Own;
 use super::hosted;
+use super::policy::ServedPolicy;
+use super::readiness::Readiness;
 use crate::clock::NodeClock;
 use crate::host::Hosts;
 use crate::http::Subject;
@@ -24,9 +27,6 @@ use crate::mesh::Mesh;
 use crate::metrics::exposition::Page;
 use crate::metrics::{Steps, process};
 use crate::settings::{Live, Running};
-
-/// How the reason begins for which a node on a restored disk is not ready.
-pub const RESTORED: &str = "restored";
 
 /// Gathers what the parts of a node know.
 pub(super) struct Report {
@@ -37,7 +37,11 @@ pub(super) struct Report {
     pub(super) transport: Transport,
     pub(super) hosts: Arc<Hosts>,
     pub(super) clock: NodeClock,
+    pub(super) readiness: Readiness,
+    pub(super) policy: ServedPolicy,
     pub(super) mesh: Mesh,
+    pub(super) incarnation: Incarnation,
+    pub(super) begun: tokio::time::Instant,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -217,24 +221,10 @@ fn pools(registry: &mut Registry, report: &EscrowReport) {
     registry.register("rhumb_pool_refusals", "Holds refused since the node started, by code", refused);
 }
 
-fn readiness(report: Option<&EscrowReport>) -> Result<(), String> {
-    match report.map(|report| report.standing) {
-        Some(Standing::Proven) => Ok(()),
-        Some(Standing::Unproven) => {
-            Err("unproven: no peer, or not every reachable one, has yet said that this disk is the latest"
-                .into())
-        }
-        Some(Standing::Restored) => {
-            Err(format!("{RESTORED}: this disk is older than a peer has seen; `rhumb pool attest` it"))
-        }
-        None => Err("the escrow actor does not answer".into()),
-    }
-}
-
 impl Subject for Report {
     fn ready(&self) -> BoxFuture<'static, Result<(), String>> {
-        let escrow = self.escrow.clone();
-        async move { readiness(escrow.report().await.as_ref()) }.boxed()
+        let readiness = self.readiness.clone();
+        async move { readiness.now().await }.boxed()
     }
 
     fn metrics(&self) -> BoxFuture<'static, String> {
@@ -250,10 +240,16 @@ impl Subject for Report {
         self.syncs(&mut page);
         self.mesh.calls().write(&mut page);
         process::write(&mut page);
-        let escrow = self.escrow.clone();
+        if let Some(tracer) = self.mesh.tracer() {
+            let spans = tracer.spans().counts();
+            let counts = [("exported", spans.exported), ("dropped", spans.dropped), ("failed", spans.failed)];
+            let help = "Finished spans: taken by the collector, dropped for want of room, or not taken";
+            page.counters("rhumb_trace_spans", help, "outcome", &counts);
+        }
+        let (escrow, readiness) = (self.escrow.clone(), self.readiness.clone());
         async move {
             let report = escrow.report().await;
-            let ready = i64::from(readiness(report.as_ref()).is_ok());
+            let ready = i64::from(readiness.with(report.as_ref()).is_ok());
             registry.register("rhumb_node_ready", "Whether the node can serve", ConstGauge::new(ready));
             if let Some(report) = &report {
                 for (name, help, count) in [
@@ -293,53 +289,33 @@ impl Subject for Report {
     }
 
     fn status(&self) -> BoxFuture<'static, serde_json::Value> {
-        let links: Vec<_> = self
-            .transport
-            .links()
-            .iter()
-            .map(|link| {
-                json!({
-                    "node": link.peer.to_string(),
-                    "up": link.state == LinkState::Connected,
-                    "rtt_ms": link.rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
-                })
-            })
-            .collect();
-        let (me, durable, hybrid) =
-            (self.settings.now().me.to_string(), self.store.durable().0, self.clock.last().to_string());
-        let (certificate, left) = self.own.certificate();
-        let certificate = json!({
-            "serial": certificate.serial.to_string(),
-            "fingerprint": certificate.fingerprint(),
-            "issuer": certificate.issuer,
-            "not_after": certificate.not_after,
-            "expires_s": left,
-        });
-        let escrow = self.escrow.clone();
-        let actors = hosted::status(&self.hosts);
+        let (status, readiness, escrow) = (self.of_itself(), self.readiness.clone(), self.escrow.clone());
         async move {
             let report = escrow.report().await;
-            let ready = readiness(report.as_ref());
-            json!({
-                "actors": actors,
-                "certificate": certificate,
-                "node": me,
-                "build": env!("CARGO_PKG_VERSION"),
-                "ready": ready.is_ok(),
-                "reason": ready.err(),
-                "durable_commit": durable,
-                "hybrid_time": hybrid,
-                "links": links,
-                "witnessed": report.as_ref().map(|report| report.witnessed.iter()
+            let mut status = json!(status.with(readiness.with(report.as_ref())));
+            let report = report.as_ref();
+            status["witnessed"] = json!(report.map(|report| {
+                report
+                    .witnessed
+                    .iter()
                     .map(|(node, number)| (node.to_string(), *number))
-                    .collect::<std::collections::BTreeMap<_, _>>()),
-                "pools": report.map(|report| report.pools.iter().map(|pool| json!({
-                    "pool": pool.pool.to_string(),
-                    "available": pool.row.available,
-                    "held": pool.row.held,
-                    "consumed": pool.row.consumed,
-                })).collect::<Vec<_>>()),
-            })
+                    .collect::<std::collections::BTreeMap<_, _>>()
+            }));
+            status["pools"] = json!(report.map(|report| {
+                report
+                    .pools
+                    .iter()
+                    .map(|pool| {
+                        json!({
+                            "pool": pool.pool.to_string(),
+                            "available": pool.row.available,
+                            "held": pool.row.held,
+                            "consumed": pool.row.consumed,
+                        })
+                    })
+                    .collect::<Vec<_>>()
+            }));
+            status
         }
         .boxed()
     }

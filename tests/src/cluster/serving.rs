@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 use serde_json::Value;
 
@@ -101,6 +101,19 @@ impl Serving {
             assert!(ended.is_none(), "the node ended: {ended:?}\n{}", self.log());
             ask_admin(&admin, "/readyz").is_some_and(|(code, _)| code == 200)
         });
+    }
+
+    /// Waits until the process has ended.
+    ///
+    /// # Panics
+    /// When it does not in time.
+    pub fn wait_end(&mut self) -> ExitStatus {
+        let mut ended = None;
+        eventually("the process ends", || {
+            ended = self.child.try_wait().expect("a child can be asked");
+            ended.is_some()
+        });
+        ended.expect("it has ended")
     }
 
     /// What its admin HTTP answers on a path.

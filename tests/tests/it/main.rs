@@ -11,3 +11,4 @@ mod readme;
 mod settings;
 mod sim;
 mod stranger;
+mod supervision;

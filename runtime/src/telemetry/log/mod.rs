@@ -8,7 +8,7 @@
 //! The layer stands beside others (traces) in one subscriber; its filter is its own.
 
 mod line;
-mod redact;
+pub(super) mod redact;
 mod repeats;
 
 use std::fmt;

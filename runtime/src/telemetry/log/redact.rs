@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use crate::settings::FieldWord;
 
 /// What stands in the place of a hidden value.
-pub(super) const REDACTED: &str = "[redacted]";
+pub(in crate::telemetry) const REDACTED: &str = "[redacted]";
 
 /// The words that always hide. `docs/settings.md` lists them under `log.redact`.
 const HIDDEN: [&str; 15] = [
@@ -34,17 +34,17 @@ const HIDDEN: [&str; 15] = [
 
 /// The words that hide a field.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Redaction(BTreeSet<String>);
+pub(in crate::telemetry) struct Redaction(BTreeSet<String>);
 
 impl Redaction {
     /// The words that always do, and these.
-    pub(super) fn with(more: &[FieldWord]) -> Self {
+    pub(in crate::telemetry) fn with(more: &[FieldWord]) -> Self {
         let more = more.iter().map(FieldWord::as_str);
         Self(HIDDEN.into_iter().chain(more).map(str::to_owned).collect())
     }
 
     /// Whether the value of a field of this name is hidden. One is not more than many: `keys` is `key`.
-    pub(super) fn hides(&self, name: &str) -> bool {
+    pub(in crate::telemetry) fn hides(&self, name: &str) -> bool {
         name.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| {
             let word = word.to_ascii_lowercase();
             self.0.contains(&word) || word.strip_suffix('s').is_some_and(|one| self.0.contains(one))
