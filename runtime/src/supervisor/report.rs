@@ -105,6 +105,9 @@ fn pools(registry: &mut Registry, report: &EscrowReport) {
         ("rhumb_pool_available", "Units that may be held or granted here", Family::default()),
         ("rhumb_pool_held", "Units held here", Family::default()),
         ("rhumb_pool_sold", "Units sold here, ever", Family::default()),
+        ("rhumb_pool_returned", "Units given back here after their sale, ever", Family::default()),
+        ("rhumb_pool_overdrawn", "Units sold here on debt and not given back", Family::default()),
+        ("rhumb_pool_debt_available", "Debt rights that may be used or granted here", Family::default()),
         ("rhumb_pool_rights_out", "Rights granted to other nodes, ever", Family::default()),
         ("rhumb_pool_rights_in", "Rights accepted from other nodes, ever", Family::default()),
         ("rhumb_pool_stranded_rights", "Rights on this disk that this node may not spend", Family::default()),
@@ -125,8 +128,11 @@ fn pools(registry: &mut Registry, report: &EscrowReport) {
         let row = &pool.row;
         let values = [
             row.available,
-            row.held,
-            row.consumed,
+            row.held + row.debt.held,
+            row.consumed + row.debt.consumed,
+            row.returned + row.debt.returned,
+            row.debt.consumed.saturating_sub(row.debt.returned),
+            row.debt.available,
             row.granted.values().sum(),
             row.accepted.values().sum(),
             pool.stranded.here,
@@ -248,8 +254,10 @@ impl Subject for Report {
                 "pools": report.map(|report| report.pools.iter().map(|pool| json!({
                     "pool": pool.pool.to_string(),
                     "available": pool.row.available,
-                    "held": pool.row.held,
-                    "consumed": pool.row.consumed,
+                    "held": pool.row.held + pool.row.debt.held,
+                    "consumed": pool.row.consumed + pool.row.debt.consumed,
+                    "returned": pool.row.returned + pool.row.debt.returned,
+                    "overdrawn": pool.row.debt.consumed.saturating_sub(pool.row.debt.returned),
                     "reconciled": escrow_metrics::reconciled(pool),
                 })).collect::<Vec<_>>()),
             })
