@@ -313,3 +313,16 @@ fn an_ordered_stop_is_told_stage_by_stage_and_is_over_in_time() {
     let places: Vec<_> = stages.iter().map(|stage| log.find(&format!("stage=\"{stage}\""))).collect();
     assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{places:?}\n{log}");
 }
+
+#[test]
+fn a_second_signal_ends_a_stop_at_once() {
+    let mesh = Mesh::of(2);
+    let mut nodes: Vec<Serving> = (0..2).map(|node| mesh.serve(node, &[])).collect();
+    nodes.iter_mut().for_each(Serving::wait_ready);
+    // A peer that is frozen holds the drain up, until its silence is noticed.
+    nodes[1].signal("STOP");
+    nodes[0].signal("TERM");
+    eventually("the stop has begun", || nodes[0].log().contains("stage=\"refuse new calls\""));
+    nodes[0].signal("TERM");
+    assert_eq!(nodes[0].wait_end().code(), Some(130));
+}
