@@ -76,7 +76,7 @@ fn now_ms() -> u64 {
 
 /// How many customers a second come during the rolling restart, and for how long.
 fn load() -> (&'static str, &'static str) {
-    if std::env::var_os("RHUMB_FULL").is_some() { ("200", "60s") } else { ("40", "12s") }
+    if std::env::var_os("RHUMB_FULL").is_some() { ("600", "60s") } else { ("300", "12s") }
 }
 
 fn start_load(mesh: &Mesh) -> Child {
