@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use rhumb_actors::escrow::messages::{Confirm, Hold, Key};
+use rhumb_actors::escrow::messages::{Confirm, CustomerTag, Hold, Key};
 use rhumb_actors::remote::Remote;
 use rhumb_core::rng::Seed;
 use rhumb_core::{Delivery, Fault, NodeId, PoolName, Region};
@@ -280,7 +280,9 @@ impl<A: Ask> Visit<A> {
     async fn hold(&self, customer: &mut Customer) -> Next {
         let (qty, ttl) = (self.arrival.qty, self.shop.load.plan.ttl);
         let (pool, key) = (self.shop.load.pool.clone(), self.key.clone());
-        let message = Hold { pool, qty, ttl: Some(ttl), key, hops: 0, customer: None };
+        let tag = |user: &str| CustomerTag::of(&pool, user).expect("users of a file are plain text");
+        let tag = self.arrival.user.as_deref().map(tag);
+        let message = Hold { pool, qty, ttl: Some(ttl), key, hops: 0, customer: tag };
         let asked = Instant::now();
         let answer = self.shop.ask.ask(&self.node, &message, Hold::DEADLINE).await;
         let lost = u64::from(is_lost(&answer));
