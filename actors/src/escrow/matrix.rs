@@ -78,9 +78,9 @@ pub fn in_flight(rows: &Rows) -> u128 {
 }
 
 /// Units too many (above zero) or too few, in rows that stood so at one time: what is available, held,
-/// sold by the nodes' own receipts, and on the way, less what there is, of units and debt rights together. I3, but for the counters of sold
-/// and returned units, in which I3 is an identity that no double credit breaks: in their place stand the
-/// receipts, which are counted apart from the ledger.
+/// sold by the nodes' own receipts, and on the way, less what there is, of units and debt rights together.
+/// I3, but for the counters of sold and returned units, in which I3 is an identity that no double credit
+/// breaks: in their place stand the receipts, which are counted apart from the ledger.
 #[must_use]
 pub fn drift(rows: &Rows, minted: u64) -> i128 {
     let placed = |row: &Row| {

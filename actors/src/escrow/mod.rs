@@ -38,7 +38,7 @@ mod actor;
 #[cfg(test)]
 mod tests;
 
-pub use actor::{Answered, EscrowHandle, EscrowRegion, EscrowReport, Outcome, PoolReport, World};
+pub use actor::{Answered, EscrowHandle, EscrowRegion, EscrowReport, Outcome, PoolReport, Sake, World};
 pub use book::{Answer, Book, Effect, Input, Out, Request, Stranded, Token};
 pub use messages::{
     AttestPool, Confirm, CreatePool, CustomerTag, DebtRow, Figures, Held, Hold, HoldId, Key, Level,

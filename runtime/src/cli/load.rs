@@ -91,6 +91,8 @@ struct Met {
     expired: u64,
     broken: u64,
     asked_again: u64,
+    lost_holds: u64,
+    lost_confirms: u64,
     unknown: u64,
     turned_away: u64,
     hold_p50_ms: Option<f64>,
@@ -108,7 +110,7 @@ struct LoadAnswer {
 
 impl Escrow {
     async fn run(self, output: &Output) -> Result<Done, Failure> {
-        let client = Arc::new(self.connect.client().await?);
+        let client = Arc::new(self.connect.client_of_many().await?);
         client.connect_all().await?;
         let load = self.load(client.directory())?;
         let running = load.start(Arc::clone(&client)).map_err(failure)?;
@@ -193,6 +195,8 @@ impl Met {
             expired: tally.expired(),
             broken: tally.broken,
             asked_again: tally.asked_again,
+            lost_holds: tally.lost_holds,
+            lost_confirms: tally.lost_confirms,
             unknown: tally.unknown,
             turned_away: tally.turned_away,
             hold_p50_ms: percentile(50),

@@ -11,6 +11,7 @@ pub mod progress;
 pub mod report;
 pub mod script;
 pub mod table;
+mod traced;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -24,6 +25,8 @@ use rhumb_core::{DataClass, NodeId, PoolName, Region};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+
+pub use traced::TracedSale;
 
 use crate::client::audit::audit;
 use crate::client::directory::Directory;
@@ -121,6 +124,7 @@ fn dev_options(data: &Path) -> anyhow::Result<DevOptions> {
         wan: WanChoice::Published,
         ready_file: None,
         restart: false,
+        traces: traced::settings(data)?,
     })
 }
 
@@ -145,6 +149,14 @@ async fn sell(
             shares.collect::<Vec<_>>().join(", ")
         ),
     );
+    let trace = traced::sell_across(mesh, &directory, &options.data).await?;
+    progress.event(
+        None,
+        &format!(
+            "one unit sold in eu-central with rights from us-east is one trace: {} in {}",
+            trace.trace_id, trace.spans
+        ),
+    );
     let receipts = options.data.join("receipts.jsonl");
     let running = load(options, &pool, &directory, &receipts)?.start(Arc::clone(&client))?;
     let mut stage = Stage::new(options.seats, mesh, progress)?;
@@ -160,7 +172,7 @@ async fn sell(
     let books = at_rest(&*client, &directory, &pool).await?;
     let sums = read_receipts(receipts).await?;
     client.close().await;
-    Ok(DemoReport::new(Evidence {
+    let report = DemoReport::new(Evidence {
         seats: options.seats,
         shares: &created.shares,
         home: &created.home,
@@ -171,7 +183,8 @@ async fn sell(
         kill,
         cut,
         lasted,
-    }))
+    });
+    Ok(DemoReport { trace: Some(trace), ..report })
 }
 
 fn load(

@@ -75,6 +75,8 @@ pub struct Arrival {
     pub region: Region,
     /// How many units it wants.
     pub qty: u64,
+    /// Who it is, where that is given.
+    pub user: Option<Box<str>>,
     /// What for.
     pub intent: Intent,
 }
@@ -115,13 +117,13 @@ impl Schedule {
         Self { plan, listed, gaps, places, intents, progress: 0.0, number: 0 }
     }
 
-    fn drawn(&mut self) -> (Duration, Region, u64) {
+    fn drawn(&mut self) -> Listed {
         self.progress += match self.plan.spacing {
             Spacing::Exponential => self.gaps.exponential(1.0),
             Spacing::Uniform => 1.0,
         };
         let region = self.place();
-        (self.time_of(self.progress), region, self.plan.qty)
+        Listed { at: self.time_of(self.progress), region, user: "".into(), qty: self.plan.qty }
     }
 
     fn time_of(&self, progress: f64) -> Duration {
@@ -167,11 +169,12 @@ impl Iterator for Schedule {
     type Item = Arrival;
 
     fn next(&mut self) -> Option<Arrival> {
-        let (at, region, qty) = match &mut self.listed {
-            Some(listed) => listed.next().map(|request| (request.at, request.region, request.qty))?,
+        let Listed { at, region, qty, user } = match &mut self.listed {
+            Some(listed) => listed.next()?,
             None => self.drawn(),
         };
-        let arrival = Arrival { number: self.number, at, region, qty, intent: self.intent() };
+        let user = Some(user).filter(|user| !user.is_empty());
+        let arrival = Arrival { number: self.number, at, region, qty, user, intent: self.intent() };
         self.number += 1;
         Some(arrival)
     }
@@ -265,9 +268,10 @@ mod tests {
         };
         let requests = vec![listed(0, "eu", 2), listed(0, "us", 1), listed(700, "eu", 9)];
         let all: Vec<Arrival> = Schedule::listed(plan(), requests, &Seed::new(1)).collect();
-        let told = |a: &Arrival| format!("{} {} {} {}", a.number, a.at.as_millis(), a.region, a.qty);
+        let told =
+            |a: &Arrival| format!("{} {} {} {} {:?}", a.number, a.at.as_millis(), a.region, a.qty, a.user);
         let told: Vec<String> = all.iter().map(told).collect();
-        assert_eq!(told, ["0 0 eu 2", "1 0 us 1", "2 700 eu 9"]);
+        assert_eq!(told, ["0 0 eu 2 Some(\"ann\")", "1 0 us 1 Some(\"ann\")", "2 700 eu 9 Some(\"ann\")"]);
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub struct Listed {
     pub at: Duration,
     /// In which region.
     pub region: Region,
-    /// Who asks: a word of the file's own.
+    /// Who asks: the customer, for pools with a limit a customer. Empty in a request that was drawn.
     pub user: Box<str>,
     /// For how many units.
     pub qty: u64,

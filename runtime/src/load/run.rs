@@ -11,10 +11,10 @@ use std::thread;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use rhumb_actors::escrow::messages::{Confirm, Hold, Key};
+use rhumb_actors::escrow::messages::{Confirm, CustomerTag, Hold, Key};
 use rhumb_actors::remote::Remote;
 use rhumb_core::rng::Seed;
-use rhumb_core::{NodeId, PoolName, Region};
+use rhumb_core::{Delivery, Fault, NodeId, PoolName, Region};
 use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -265,6 +265,9 @@ impl<A: Ask> Visit<A> {
                     self.pause(after).await;
                     let message = Confirm { hold };
                     let answer = self.shop.ask.ask(&self.node, &message, Confirm::DEADLINE).await;
+                    if is_lost(&answer) {
+                        self.shop.books.lock().tally.region(&self.arrival.region).lost_confirms += 1;
+                    }
                     customer.confirm_answered(answer)
                 }
             };
@@ -277,11 +280,15 @@ impl<A: Ask> Visit<A> {
     async fn hold(&self, customer: &mut Customer) -> Next {
         let (qty, ttl) = (self.arrival.qty, self.shop.load.plan.ttl);
         let (pool, key) = (self.shop.load.pool.clone(), self.key.clone());
-        let message = Hold { pool, qty, ttl: Some(ttl), key, hops: 0, customer: None };
+        let tag = |user: &str| CustomerTag::of(&pool, user).expect("users of a file are plain text");
+        let tag = self.arrival.user.as_deref().map(tag);
+        let message = Hold { pool, qty, ttl: Some(ttl), key, hops: 0, customer: tag };
         let asked = Instant::now();
         let answer = self.shop.ask.ask(&self.node, &message, Hold::DEADLINE).await;
+        let lost = u64::from(is_lost(&answer));
         let next = customer.hold_answered(answer);
         let mut books = self.shop.books.lock();
+        books.tally.region(&self.arrival.region).lost_holds += lost;
         books.tally.hold_answered(&self.arrival.region, customer.state(), self.due.elapsed());
         if let State::Abandoned(held) | State::Confirming(held) = customer.state() {
             books.tell(&held.hold.owner.region, asked);
@@ -317,6 +324,11 @@ impl Books {
     }
 }
 
+/// Whether nobody told what became of a call.
+fn is_lost<T>(answer: &Result<T, Fault>) -> bool {
+    matches!(answer, Err(fault) if fault.delivery() == Delivery::Unknown)
+}
+
 fn write_receipts(mut ledger: LedgerWriter, mut queue: mpsc::Receiver<Entry>) -> Result<(), LedgerError> {
     let mut waiting = Vec::new();
     while let Some(first) = queue.blocking_recv() {
@@ -343,7 +355,7 @@ mod tests {
 
     use rhumb_actors::escrow::messages::{Held, HoldId, Refusal, Settled};
     use rhumb_core::rng::Rng;
-    use rhumb_core::{Fault, FaultKind, HybridTime, Incarnation};
+    use rhumb_core::{FaultKind, HybridTime, Incarnation};
 
     use super::*;
     use crate::load::Spacing;

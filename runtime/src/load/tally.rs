@@ -38,6 +38,10 @@ pub struct RegionTally {
     pub broken: u64,
     /// Calls asked again because nobody had told what became of them.
     pub asked_again: u64,
+    /// Holds asked for of which a fault said that the outcome is unknown.
+    pub lost_holds: u64,
+    /// Confirmations of the same kind.
+    pub lost_confirms: u64,
     /// Stories given up without an answer.
     pub unknown: u64,
     /// How long holds took that were given.
@@ -152,6 +156,8 @@ impl RegionTally {
         self.lapsed += other.lapsed;
         self.broken += other.broken;
         self.asked_again += other.asked_again;
+        self.lost_holds += other.lost_holds;
+        self.lost_confirms += other.lost_confirms;
         self.unknown += other.unknown;
         for (mine, theirs) in [(&mut self.refused, &other.refused), (&mut self.unserved, &other.unserved)] {
             for (code, count) in theirs {

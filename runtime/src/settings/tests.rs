@@ -447,6 +447,7 @@ fn every_value_at_the_ends_of_its_range_fits_its_field_and_reads_back() {
                 vec![Value::Number(*least), Value::Number(*most)]
             }
             Kind::Span { least, most } => vec![Value::Span(*least), Value::Span(*most)],
+            Kind::Share => vec![Value::Number(0), Value::Number(1_000_000)],
             Kind::Choice(words) => words.iter().map(|word| Value::Text((*word).to_owned())).collect(),
             Kind::Text { example, .. } => vec![Value::Text((*example).to_owned())],
             Kind::Texts { .. } => vec![Value::Texts(Vec::new())],

@@ -96,7 +96,8 @@ fn a_pool_with_terms_is_sold_beyond_its_supply_and_taken_back() {
     assert_eq!((second.code, second.json["overdrawn"].as_u64()), (0, Some(3)), "{}", second.text);
     let id = second.json["hold"].as_str().expect("an id");
     let (guessed, _) = id.rsplit_once('/').expect("a secret");
-    let code = |answer: &rhumb_tests::cluster::Ran| answer.json["refused"]["code"].as_str().map(str::to_owned);
+    let code =
+        |answer: &rhumb_tests::cluster::Ran| answer.json["refused"]["code"].as_str().map(str::to_owned);
     assert_eq!(code(&mesh.rhumb(&["confirm", guessed])).as_deref(), Some("no_such_hold"));
     assert_eq!(code(&mesh.rhumb(&["return", id])).as_deref(), Some("hold_not_confirmed"));
     mesh.ok(&["confirm", id]);

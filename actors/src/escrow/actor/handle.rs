@@ -9,10 +9,11 @@ use rhumb_core::{Fault, FaultKind, NodeId, Region};
 use tokio::sync::oneshot;
 
 use super::report::Tell;
-use super::{Answered, Ask, Configure, EscrowRegion, EscrowReport, FromPeer, faulted};
+use super::{Answered, Ask, Configure, EscrowRegion, EscrowReport, FromPeer, Watched, faulted};
 use crate::escrow::book::{Input, Request};
 use crate::escrow::messages::PeerMessage;
 use crate::escrow::policy::EscrowSettings;
+use crate::span::Span;
 
 /// How long a report may take.
 const REPORT_WITHIN: Duration = Duration::from_secs(1);
@@ -23,7 +24,7 @@ const CONFIGURE_WITHIN: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub struct EscrowHandle {
     address: Arc<Addr<EscrowRegion>>,
-    /// Messages of peers that found no room.
+    /// Words of peers for which the mailbox had no room.
     dropped: Arc<AtomicU64>,
 }
 
@@ -35,15 +36,18 @@ impl EscrowHandle {
     }
 
     /// Asks, for a caller that stands in region `from`. The request is in the mailbox when this
-    /// returns, so that calls keep their order; the future ends within the time given.
+    /// returns, so that calls keep their order; the future ends within the time given. `span` is the
+    /// call's, if its trace is kept.
     pub fn ask(
         &self,
         request: Request,
         from: Region,
         within: Duration,
+        span: Option<Span>,
     ) -> impl Future<Output = Answered> + Send + use<> {
         let (reply, answered) = oneshot::channel();
-        let sent = self.address.try_send(Ask { request, from, within, reply });
+        let watched = span.map(Watched::of);
+        let sent = self.address.try_send(Ask { request, from, within, reply, watched });
         async move {
             match sent {
                 Ok(()) => {}
@@ -75,19 +79,23 @@ impl EscrowHandle {
         matches!(tokio::time::timeout(CONFIGURE_WITHIN, taken).await, Ok(Ok(())))
     }
 
-    /// Hands over what a peer said. When the mailbox is full it is dropped and counted:
-    /// peers say it again.
-    pub fn peer(&self, from: NodeId, message: PeerMessage) {
-        if self.address.try_send(FromPeer(Input::Peer { from, message })).is_err() {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
-        }
+    /// Hands over what a peer said. When the mailbox is full it is dropped: peers say it again.
+    /// `span` is the message's, if its trace is kept.
+    pub fn peer(&self, from: NodeId, message: PeerMessage, span: Option<Span>) {
+        self.hand_over(Input::Peer { from, message }, span);
     }
 
     /// A peer's connection came up or went down.
     pub fn peer_changed(&self, peer: NodeId, up: bool) {
         let input = if up { Input::PeerUp(peer) } else { Input::PeerDown(peer) };
-        if self.address.try_send(FromPeer(input)).is_err() {
+        if !self.hand_over(input, None) {
             tracing::warn!("the escrow mailbox is full: a peer's coming or going was not noticed");
         }
+    }
+
+    fn hand_over(&self, input: Input, span: Option<Span>) -> bool {
+        let taken = self.address.try_send(FromPeer(input, span.map(Watched::of))).is_ok();
+        self.dropped.fetch_add(u64::from(!taken), Ordering::Relaxed);
+        taken
     }
 }

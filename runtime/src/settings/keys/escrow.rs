@@ -69,7 +69,7 @@ pub(super) const ESCROW: Section = Section {
             "escrow.horizon",
             millis(100, HOUR),
             field!(escrow.level.horizon),
-            "A node that asks for rights asks for so much of its own demand.",
+            "A node that asks for rights asks for so much of its own demand; a donor gives so much of the receiver's.",
         )
         .running(),
         Key::new(
@@ -90,7 +90,8 @@ pub(super) const ESCROW: Section = Section {
             "escrow.clearly_more",
             count(1, 1_000, "times"),
             field!(escrow.level.clearly_more),
-            "Before it runs out, a node asks only peers whose units last at least so many times as long as its own.",
+            "Before anybody waits, rights move only from nodes whose units last more than so many times as long as the \
+             receiver's.",
         )
         .running(),
         Key::new(

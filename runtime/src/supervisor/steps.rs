@@ -1,0 +1,48 @@
+//! The steps of a start, each told with its duration; one that fails names itself.
+
+use anyhow::Context;
+use tokio::time::Instant;
+
+use super::notify;
+
+/// A step of the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Whose directory it is, the founding list and the policy last served under.
+    ControlStore,
+    /// The certificate, and that it is this node's.
+    Identity,
+    /// RocksDB's recovery, and the clock of this life.
+    HotStore,
+    /// Storage, escrow, and what the program hosts besides.
+    Actors,
+    /// The UDP socket, and the peers.
+    Transport,
+    /// The admin HTTP and the tasks that keep going.
+    Ready,
+}
+
+impl Step {
+    fn name(self) -> &'static str {
+        match self {
+            Self::ControlStore => "control store",
+            Self::Identity => "identity",
+            Self::HotStore => "hot store",
+            Self::Actors => "actors",
+            Self::Transport => "transport",
+            Self::Ready => "ready",
+        }
+    }
+
+    /// Does the step.
+    ///
+    /// # Errors
+    /// Its own, under its name.
+    pub(super) async fn take<T>(self, work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+        let begun = Instant::now();
+        notify::status(&format!("starting: {}", self.name()));
+        let done = work.await.with_context(|| format!("starting, at the step {:?}", self.name()))?;
+        tracing::info!(step = self.name(), took = ?begun.elapsed(), "started");
+        Ok(done)
+    }
+}
