@@ -321,13 +321,19 @@ mod tests {
         check(
             "us: minted=10 consumed=10 available=0 debt-minted=2 debt-consumed=3 debt-available=0",
             None,
-            expect![""],
+            expect![[r#"
+                NyNN- minted=10 sold=13 oversold=1 beyond=3 overdrawn=3 available=0 held=0 in_flight=0
+                I1: us/n1 has -1 units available, below zero (of debt rights)
+                I3: 2 units were minted, but 3 less 0 returned are available, held, sold or on the way (of debt rights)
+                I4: 13 units were sold of 10 minted and a debt of 2"#]],
         );
     }
 
     #[test]
     fn returns_are_counted_by_receipts_too() {
-        check("us: minted=10 consumed=4 returned=3 available=9", Some("sold=4 returned=2"), expect![""]);
+        check("us: minted=10 consumed=4 returned=3 available=9", Some("sold=4 returned=2"), expect![[r#"
+                yyyyN minted=10 sold=1 oversold=0 available=9 held=0 in_flight=0
+                I5: us/n1 counts 3 units returned; the receipts say 2"#]]);
     }
 
     #[test]

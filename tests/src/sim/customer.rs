@@ -212,7 +212,7 @@ impl World {
         let hold = order.hold.expect("a sale is returned");
         let rng = &mut self.customers[customer].rng;
         let qty = self.oracle.hold(hold).qty;
-        let asked = rng.chance(0.7).then(|| rng.between(1, qty));
+        let asked = rng.chance(0.8).then(|| rng.between(1, qty.div_ceil(3)));
         let oracle = &mut self.oracle;
         *order.part.get_or_insert_with(|| oracle.asks_return(hold, asked))
     }
@@ -310,6 +310,12 @@ impl World {
         if returns && order.hold.is_some_and(|hold| self.oracle.hold(hold).sale == Sale::Certain) {
             (order.fate, order.part, order.tries) = (Fate::Return, None, 0);
             who.order = Some(order);
+            return self.next_act(customer, true);
+        }
+        // The same return once more, or another part of the sale.
+        if matches!(self.calls[call].purpose, Purpose::Return(_)) && who.rng.chance(0.5) {
+            order.part = order.part.filter(|_| who.rng.chance(0.6));
+            (order.tries, who.order) = (0, Some(order));
             return self.next_act(customer, true);
         }
         let settles = held.is_some() && order.fate != Fate::Abandon && !order.echo;
