@@ -131,7 +131,7 @@ impl Pool {
     pub(crate) fn unsold(&self) -> u64 {
         let own = self.ledger.counts().of(Right::Unit);
         let sold = self.lines.values().map(|line| line.consumed.saturating_sub(line.returned)).sum::<u64>()
-            + (own.consumed - own.returned);
+            + own.consumed.saturating_sub(own.returned);
         self.supply().saturating_sub(sold)
     }
 

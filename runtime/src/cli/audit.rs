@@ -189,7 +189,7 @@ mod tests {
             report: audit(&rows, None),
             nodes: rows.into_iter().map(audited).collect(),
         };
-        expect![[r#"{"pool":"concert","exact":true,"readings":2,"minted":10,"sold":4,"oversold":0,"available":6,"held":0,"consumed":4,"returned":0,"in_flight":0,"invariants":{"I1":true,"I2":true,"I3":true,"I4":true},"violations":[],"nodes":[{"node":"us/n1","minted":10,"granted":{},"accepted":{},"consumed":4,"returned":0,"held":0,"available":6,"standing":"proven"}]}"#]]
+        expect![[r#"{"pool":"concert","exact":true,"readings":2,"minted":10,"sold":4,"oversold":0,"debt_ceiling":0,"overdrawn":0,"beyond_supply":0,"available":6,"held":0,"consumed":4,"returned":0,"in_flight":0,"invariants":{"I1":true,"I2":true,"I3":true,"I4":true},"violations":[],"nodes":[{"node":"us/n1","minted":10,"granted":{},"accepted":{},"consumed":4,"returned":0,"held":0,"available":6,"reserved":0,"debt":{"minted":0,"granted":{},"accepted":{},"consumed":0,"returned":0,"held":0,"available":0},"standing":"proven"}]}"#]]
         .assert_eq(&serde_json::to_string(&answer).expect("serialises"));
         expect![[r#"
             pool concert: 10 minted, 4 sold, 0 oversold, 0 held, 6 available, 0 in flight
