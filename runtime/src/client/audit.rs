@@ -331,9 +331,13 @@ mod tests {
 
     #[test]
     fn returns_are_counted_by_receipts_too() {
-        check("us: minted=10 consumed=4 returned=3 available=9", Some("sold=4 returned=2"), expect![[r#"
+        check(
+            "us: minted=10 consumed=4 returned=3 available=9",
+            Some("sold=4 returned=2"),
+            expect![[r#"
                 yyyyN minted=10 sold=1 oversold=0 available=9 held=0 in_flight=0
-                I5: us/n1 counts 3 units returned; the receipts say 2"#]]);
+                I5: us/n1 counts 3 units returned; the receipts say 2"#]],
+        );
     }
 
     #[test]

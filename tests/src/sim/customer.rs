@@ -315,7 +315,8 @@ impl World {
         // The same return once more, or another part of the sale.
         if matches!(self.calls[call].purpose, Purpose::Return(_)) && who.rng.chance(0.5) {
             order.part = order.part.filter(|_| who.rng.chance(0.6));
-            (order.tries, who.order) = (0, Some(order));
+            order.tries = 0;
+            who.order = Some(order);
             return self.next_act(customer, true);
         }
         let settles = held.is_some() && order.fate != Fate::Abandon && !order.echo;
