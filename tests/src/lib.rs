@@ -5,4 +5,5 @@
 
 pub mod cluster;
 pub mod exposition;
+pub mod otlp;
 pub mod sim;

@@ -70,7 +70,7 @@ fn telemetry(said: &str) -> Result<Option<Telemetry>, Failure> {
         Failure::Usage(format!("{ENDPOINT}={said}: {why}"))
     };
     let endpoint = Endpoint::parse(said).map_err(bad)?;
-    let protocol = protocol(said, std::env::var(PROTOCOL).ok().as_deref());
+    let protocol = protocol(said, self::said().as_deref());
     let settings = TelemetrySettings {
         endpoint: Some(endpoint),
         protocol,
@@ -78,6 +78,11 @@ fn telemetry(said: &str) -> Result<Option<Telemetry>, Failure> {
         ..TelemetrySettings::default()
     };
     Ok(Telemetry::start(&settings, "", "rhumb")?)
+}
+
+/// What the environment says that a collector is spoken to in.
+pub(super) fn said() -> Option<String> {
+    std::env::var(PROTOCOL).ok().filter(|said| !said.is_empty())
 }
 
 /// What a collector is spoken to in: as is said, or as its port is known for.

@@ -12,3 +12,4 @@ mod settings;
 mod sim;
 mod stranger;
 mod supervision;
+mod traces;
