@@ -138,7 +138,7 @@ impl Page {
         let mut count = 0;
         for (i, (bound, more)) in steps.buckets.iter().enumerate() {
             count += more;
-            let bound = if bound.is_finite() { format!("{bound:?}") } else { "+Inf".to_owned() };
+            let bound = bound_text(*bound);
             write!(self.text, "{name}_bucket{{{own}le=\"{bound}\"}} {count}").ok();
             if let Some(Exemplar { trace_id, took, at_ms }) = steps.exemplars.get(i).copied().flatten() {
                 let (took, at) = (took.as_secs_f64(), at_ms as f64 / 1e3);
@@ -163,6 +163,15 @@ impl Page {
             writeln!(self.text, "# UNIT {name} {unit}").ok();
         }
     }
+}
+
+/// The upper bound of a bucket, without an exponent and always with a point: it is compared as a text.
+fn bound_text(bound: f64) -> String {
+    if !bound.is_finite() {
+        return "+Inf".to_owned();
+    }
+    let text = bound.to_string();
+    if text.contains('.') { text } else { format!("{text}.0") }
 }
 
 /// The value of a label, as it stands between quotes.
@@ -347,6 +356,13 @@ mod tests {
         let want = "# TYPE c_total counter\n# HELP c_total Says \"so\".\nc_total{a=\"} # {\"} 1 2500\n# TYPE b_info gauge\nb_info{v=\"1\"} 1\n\
                     # TYPE u untyped\nu 1\n";
         assert_eq!(classic(open), want);
+    }
+
+    #[test]
+    fn bounds_are_told_as_they_are_compared() {
+        for (bound, text) in [(6.4e-5, "0.000064"), (1.0, "1.0"), (2.5, "2.5"), (f64::INFINITY, "+Inf")] {
+            assert_eq!(bound_text(bound), text);
+        }
     }
 
     #[test]
