@@ -8,8 +8,10 @@ use rhumb_core::{NodeName, Region};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::output::{Done, Failure, Format, Output};
-use crate::settings::{Live, LogFilter, LogFormat, LogSettings, Source};
+use crate::settings::{Live, Source};
 use crate::supervisor::{Builder, Supervisor, notify};
+use crate::telemetry::log::Log;
+use crate::telemetry::{self, Telemetry};
 
 /// Run one node of a region until SIGTERM or Ctrl-C. SIGHUP reads its settings anew.
 #[derive(Debug, Args)]
@@ -47,10 +49,16 @@ impl Serve {
         let hangups = signal(SignalKind::hangup()).map_err(Failure::local)?;
         let source = Source::new(&self.config, &self.region, self.env.as_deref());
         let settings = Live::load(source, self.node.as_ref())?;
-        let refilter = log_to_stderr(&settings.now().log);
-        tokio::spawn(reload_at(hangups, settings.clone(), refilter));
-        host(Supervisor::builder(settings)).run(asked_to_stop(self.until_stdin_closes)).await?;
-        Ok(Done::Well)
+        let now = settings.now();
+        let traces = Telemetry::start(&now.telemetry, now.me.region.as_str(), &now.me.to_string())?;
+        let log = telemetry::log_to_stderr(&now.log, traces.as_ref());
+        tokio::spawn(log.clone().follow());
+        tokio::spawn(reload_at(hangups, settings.clone(), log.clone()));
+        let builder = Supervisor::builder(settings);
+        let builder = traces.into_iter().fold(builder, Builder::telemetry);
+        let ended = host(builder).run(asked_to_stop(self.until_stdin_closes)).await;
+        log.end();
+        Ok(ended.map(|()| Done::Well)?)
     }
 }
 
@@ -81,40 +89,14 @@ enum OnlyServe {
     Serve(Serve),
 }
 
-/// Puts another filter before the log.
-type Refilter = Box<dyn Fn(&LogFilter) + Send + Sync>;
-
-fn log_to_stderr(log: &LogSettings) -> Refilter {
-    macro_rules! begin {
-        ($builder:expr) => {{
-            let builder = $builder.with_filter_reloading();
-            let handle = builder.reload_handle();
-            // Somebody who embeds this may have set a subscriber before: then theirs stands, and the
-            // handle leads nowhere.
-            builder.try_init().ok();
-            Box::new(move |filter: &LogFilter| {
-                handle.reload(filter.filter()).ok();
-            })
-        }};
-    }
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(log.filter.filter())
-        .with_writer(std::io::stderr)
-        .with_ansi(false);
-    match log.format {
-        LogFormat::Text => begin!(builder),
-        LogFormat::Json => begin!(builder.json()),
-    }
-}
-
 /// Reads the settings anew at each signal, and says what came of it.
-async fn reload_at(mut hangups: Signal, settings: Live, refilter: Refilter) {
+async fn reload_at(mut hangups: Signal, settings: Live, log: Log) {
     while hangups.recv().await.is_some() {
         notify::reloading();
         let reading = settings.clone();
         match tokio::task::spawn_blocking(move || reading.reload()).await {
             Ok(Ok(reloaded)) => {
-                refilter(&settings.now().log.filter);
+                log.configure(&settings.now().log);
                 for change in &reloaded.applied {
                     tracing::info!(%change, "a setting changed");
                 }

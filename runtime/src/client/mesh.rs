@@ -16,12 +16,13 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures::future::try_join_all;
+use opentelemetry::trace::SpanKind;
 use parking_lot::Mutex;
 use rhumb_actors::remote::Remote;
 use rhumb_core::{DataClass, Fault, FaultKind, NodeId, Principal, Region};
 use rhumb_transport::identity::Outcome;
 use rhumb_transport::{
-    Client, ConnectError, Credentials, Expect, Headers, Peer, Reply, Request, TransportSettings,
+    Client, ConnectError, Credentials, Expect, Headers, Peer, Reply, Request, TraceContext, TransportSettings,
 };
 use thiserror::Error;
 use tokio::sync::OnceCell;
@@ -34,6 +35,7 @@ use crate::identity::{self, Found, IdentityFault};
 use crate::mesh::body::{pack, unpack_reply};
 use crate::mesh::{Carrier, Mesh};
 use crate::secrets::Files;
+use crate::telemetry::{self, Tracer, What, current_trace, names};
 
 /// Why there is no client.
 #[derive(Debug, Error)]
@@ -70,6 +72,8 @@ pub struct MeshClient {
     own: Arc<Own>,
     directory: Directory,
     nodes: Arc<BTreeMap<NodeId, OnceCell<Client>>>,
+    tracer: Option<Tracer>,
+    trace: Option<TraceContext>,
 }
 
 /// What the client is certified with, and where that comes from.
@@ -129,7 +133,8 @@ impl MeshClient {
     /// [`ClientError::Credentials`].
     pub fn new(identity: &Path, directory: Directory) -> Result<Self, ClientError> {
         let nodes = directory.nodes().iter().map(|(node, _)| (node.clone(), OnceCell::new())).collect();
-        Ok(Self { own: Arc::new(Own::read(identity)?), directory, nodes: Arc::new(nodes) })
+        let own = Arc::new(Own::read(identity)?);
+        Ok(Self { own, directory, nodes: Arc::new(nodes), tracer: None, trace: None })
     }
 
     /// A client of the nodes at these addresses, whoever they are: their certificates say it.
@@ -143,7 +148,21 @@ impl MeshClient {
         let directory = greeted.iter().map(|(node, address, _)| (node.clone(), *address)).collect();
         let nodes = greeted.into_iter().map(|(node, _, client)| (node, OnceCell::new_with(Some(client))));
         let nodes = Arc::new(nodes.collect());
-        Ok(Self { nodes, directory: Directory::of(directory), own: Arc::new(own) })
+        let directory = Directory::of(directory);
+        Ok(Self { nodes, directory, own: Arc::new(own), tracer: None, trace: None })
+    }
+
+    /// Its questions belong to this trace, where there is one and the thread works for no other; and make
+    /// spans, where there is something to make them. A trace whose span is 0 begins at the nodes.
+    #[must_use]
+    pub fn traced(self, tracer: Option<Tracer>, trace: Option<TraceContext>) -> Self {
+        Self { tracer, trace, ..self }
+    }
+
+    /// Who it is, by its certificate.
+    #[must_use]
+    pub fn principal(&self) -> &Principal {
+        &self.own.principal
     }
 
     /// Connects to every node that is not connected yet.
@@ -162,7 +181,9 @@ impl MeshClient {
     /// The mesh, for calling actors by address: see [`Mesh`](crate::mesh::Mesh).
     #[must_use]
     pub fn mesh(self: &Arc<Self>) -> Mesh {
-        Mesh::of_program(self.region().clone(), self.nodes(), Carrier::Client(Arc::clone(self)))
+        let mesh = Mesh::of_program(self.region().clone(), self.nodes(), Carrier::Client(Arc::clone(self)));
+        self.tracer.iter().for_each(|tracer| mesh.traced(tracer.clone()));
+        mesh
     }
 
     /// The region in which its certificate places it.
@@ -262,10 +283,23 @@ impl Ask for MeshClient {
     ) -> Result<M::Reply, Fault> {
         let until = Instant::now() + deadline;
         let class = message.class().cloned().unwrap_or_else(DataClass::control);
-        let request = Request::ask(M::NAME, class, pack(M::NAME, message)?, Headers::within(deadline));
-        let (client, request) = self.ready(node, request, until).await?;
-        let reply = client.ask(request).await?;
-        unpack_reply(M::NAME, &reply.body)
+        let what = || What::rpc(M::NAME, SpanKind::Client, &class);
+        let parent = current_trace().or(self.trace);
+        let (span, trace) = telemetry::watch(self.tracer.as_ref(), parent, false, what);
+        let asked = telemetry::within(span.as_ref(), async {
+            let body = telemetry::part(names::ENCODE, || pack(M::NAME, message))?;
+            let headers = Headers { trace, ..Headers::within(deadline) };
+            let request = Request::ask(M::NAME, class.clone(), body, headers);
+            let (client, request) = self.ready(node, request, until).await?;
+            let reply = client.ask(request).await?;
+            telemetry::part(names::DECODE, || unpack_reply(M::NAME, &reply.body))
+        });
+        let asked = asked.await;
+        if let Some(span) = span {
+            self.peer(node).iter().for_each(|peer| span.reached(peer));
+            span.went(asked.as_ref().map(|_| ()));
+        }
+        asked
     }
 }
 

@@ -39,12 +39,14 @@ use rhumb_transport::{TransportSettings, TrustDomain};
 use serde::{Deserialize, Serialize};
 
 use crate::supervisor::{CrashSettings, WatchSettings};
+use crate::telemetry::TelemetrySettings;
+
 pub use check::{Checked, check};
 pub use fault::{Fault, Faults, Place};
 pub use key::{Key, key_of};
 pub use layer::{Entry, Shown};
 pub use live::{Difference, Live, Reloaded, differences};
-pub use log::{LogFilter, LogFormat, LogSettings};
+pub use log::{FieldWord, LogFilter, LogFormat, LogSettings};
 pub use reference::reference;
 pub use source::{Read, Source};
 
@@ -89,6 +91,8 @@ pub struct Settings {
     pub hot: HotSettings,
     /// Sizes of the engine below it.
     pub rocks: RocksSettings,
+    /// Where traces go, and which.
+    pub telemetry: TelemetrySettings,
     entries: Entries,
 }
 

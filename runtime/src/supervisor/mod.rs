@@ -19,6 +19,7 @@ mod ceiling;
 mod certificate;
 mod crashes;
 mod escrow;
+mod escrow_metrics;
 mod halt;
 mod hosted;
 mod life;
@@ -35,6 +36,7 @@ mod watchdog;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use rhumb_actors::remote::Hosted;
 use rhumb_storage::{DataDir, HotStore};
@@ -43,6 +45,7 @@ use rhumb_transport::Transport;
 use crate::host::{Host, HostList, Hosts};
 use crate::mesh::Mesh;
 use crate::settings::Live;
+use crate::telemetry::Telemetry;
 pub use crashes::{CrashSettings, LastStop, State};
 pub use halt::Halt;
 pub use life::LAST_STOP_FILE;
@@ -52,10 +55,14 @@ pub use pulse::{TEST_STALL, WatchSettings};
 pub use readiness::RESTORED;
 use start::Start;
 
+/// How long a node that cannot go on waits for its last spans to be taken.
+const TRACES_WITHIN: Duration = Duration::from_secs(1);
+
 /// A node that is about to start.
 pub struct Builder {
     settings: Live,
     hosts: HostList,
+    telemetry: Option<Telemetry>,
 }
 
 impl Builder {
@@ -66,13 +73,21 @@ impl Builder {
         self
     }
 
+    /// Exports its traces through what the program has started already, so that the program's own spans
+    /// go with them ([`layer`](crate::telemetry::layer)). Unless given, the settings say where to.
+    #[must_use]
+    pub fn telemetry(mut self, telemetry: Telemetry) -> Self {
+        self.telemetry = Some(telemetry);
+        self
+    }
+
     /// Starts the node.
     ///
     /// # Errors
     /// Why it cannot; among that an actor type that is hosted twice, or needed and not hosted.
     pub async fn start(self) -> anyhow::Result<Supervisor> {
         let life = Life::on(&self.settings.now().node.data);
-        Supervisor::start(self.settings, self.hosts, life).await
+        Supervisor::start(self.settings, self.hosts, self.telemetry, life).await
     }
 
     /// Starts the node and runs it until `stop` resolves or it cannot go on. It follows its settings
@@ -84,7 +99,7 @@ impl Builder {
         tokio::pin!(stop);
         let life = Life::on(&self.settings.now().node.data);
         let node = tokio::select! {
-            node = Supervisor::start(self.settings, self.hosts, life.clone()) => node?,
+            node = Supervisor::start(self.settings, self.hosts, self.telemetry, life.clone()) => node?,
             () = &mut stop => {
                 tracing::info!("asked to stop before it had started");
                 life.stopped();
@@ -107,6 +122,7 @@ pub struct Supervisor {
     transport: Transport,
     actors: actors::Actors,
     store: HotStore,
+    telemetry: Option<Telemetry>,
     tasks: tasks::Tasks,
     pulse: Option<pulse::Pulse>,
     /// Its lock is held for as long as the hot store is open.
@@ -117,7 +133,7 @@ impl Supervisor {
     /// A node with these settings, which hosts Rhumb's own actors and those that are added.
     #[must_use]
     pub fn builder(settings: Live) -> Builder {
-        Builder { settings, hosts: HostList::default() }
+        Builder { settings, hosts: HostList::default(), telemetry: None }
     }
 
     /// The mesh, as seen from this node.
@@ -138,17 +154,34 @@ impl Supervisor {
             }
             reason = halt.asked() => {
                 self.life.failed(&reason);
+                let telemetry = self.telemetry.clone();
+                if let Some(tracer) = self.mesh.tracer() {
+                    tracer.incident("node halts", Vec::new());
+                }
                 self.abandon();
+                if let Some(telemetry) = telemetry {
+                    telemetry.close(TRACES_WITHIN).await;
+                }
                 anyhow::bail!("{reason}")
             }
         }
     }
 
-    async fn start(settings: Live, hosts: HostList, life: Life) -> anyhow::Result<Self> {
+    async fn start(
+        settings: Live,
+        hosts: HostList,
+        telemetry: Option<Telemetry>,
+        life: Life,
+    ) -> anyhow::Result<Self> {
         let config = settings.now();
+        let (region, node) = (config.me.region.as_str(), config.me.to_string());
+        let telemetry = match telemetry {
+            Some(telemetry) => Some(telemetry),
+            None => Telemetry::start(&config.telemetry, region, &node)?,
+        };
         life.pause(&config.crash).await;
         let (halt, health) = (Halt::default(), pulse::Health::default());
-        Start { settings, config, halt, life, health }.run(hosts).await
+        Start { settings, config, halt, life, health, telemetry }.run(hosts).await
     }
 
     /// Stops at once: nothing more may be sent or written.

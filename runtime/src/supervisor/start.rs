@@ -36,6 +36,7 @@ use crate::mesh::registry::Registry;
 use crate::mesh::{Carrier, Mesh};
 use crate::secrets::FirstOf;
 use crate::settings::{Live, Settings};
+use crate::telemetry::{Telemetry, Watched};
 
 /// How long one message may keep an arbiter before that is reported.
 const BLOCKED_AFTER: Duration = Duration::from_millis(100);
@@ -49,6 +50,7 @@ pub(super) struct Start {
     pub(super) halt: Halt,
     pub(super) life: Life,
     pub(super) health: Health,
+    pub(super) telemetry: Option<Telemetry>,
 }
 
 /// The hot store is open.
@@ -176,8 +178,12 @@ impl Start {
         let Opened { store, clock, book, .. } = opened;
         let Settings { me, founding, .. } = &*self.config;
         let mesh = Mesh::new(me.clone(), founding.clone(), policy.snapshots(), clock.clone());
+        if let Some(telemetry) = &self.telemetry {
+            mesh.traced(telemetry.tracer(Some(clock.clone())));
+        }
         let life = book.life();
-        let world = escrow::EscrowWorld { clock, mesh: mesh.clone(), halt: self.halt.clone() };
+        let (halt, at) = (self.halt.clone(), store.clone());
+        let world = escrow::EscrowWorld { clock, mesh: mesh.clone(), halt, store: at };
         let gate: Arc<dyn Gate> = Arc::new(policy.clone());
         let actors = Actors::start(store, book, me.region.clone(), gate, Arc::new(world)).await?;
         let threads = Arbiters::threads(arbiters(), BLOCKED_AFTER).await?;
@@ -231,7 +237,7 @@ impl Start {
             Regions::of(regions),
             hello,
             config.transport.clone(),
-            Arc::new(policy.clone()),
+            Arc::new(Watched(Arc::new(policy.clone()))),
             Arc::new(registry),
         )
         .with_context(|| format!("QUIC on {}", config.node.listen))?;
@@ -251,8 +257,8 @@ impl Start {
         ready.desk.open(Arc::clone(&report));
         let pulse = self.watch(&acting.actors, &ready.store, &acting.arbiters)?;
         let readiness = report.readiness.clone();
-        let tasks =
-            self.tasks(&ready, own, acting.actors.escrow(), &readiness, http::serve(listener, report));
+        let admin = http::serve(listener, Arc::<Report>::clone(&report));
+        let tasks = self.tasks(&ready, &report, admin);
         tracing::info!(node = %config.me, quic = %config.node.listen, admin = %config.node.admin, "serving");
         Ok(Supervisor {
             settings: self.settings.clone(),
@@ -264,6 +270,7 @@ impl Start {
             transport: ready.transport,
             actors: acting.actors,
             store: ready.store,
+            telemetry: self.telemetry.clone(),
             tasks,
             pulse: Some(pulse),
             _dir: ready.dir,
@@ -295,23 +302,23 @@ impl Start {
         }
     }
 
-    fn tasks(
-        &self,
-        ready: &Ready,
-        own: certificate::Own,
-        escrow: EscrowHandle,
-        readiness: &Readiness,
-        admin: JoinHandle<()>,
-    ) -> Tasks {
+    fn tasks(&self, ready: &Ready, report: &Report, admin: JoinHandle<()>) -> Tasks {
         let Ready { dir, store, clock, policy, transport, changes, .. } = ready;
+        let Report { own, escrow, mesh, readiness, .. } = report;
         let (folder, halt) = (self.config.node.identity.clone(), &self.halt);
         let ceiling = ceiling::keep(clock.clone(), store.clone(), halt.clone());
-        let renewed = certificate::follow(own, folder, transport.clone(), self.settings.subscribe());
+        let renewed = certificate::follow(
+            own.clone(),
+            folder,
+            transport.clone(),
+            self.settings.subscribe(),
+            mesh.clone(),
+        );
         let mut tasks = Tasks::new(halt.clone());
         tasks.keep("raises the clock's ceiling", ceiling);
         tasks.keep("tells of peers", presence(transport.clone(), escrow.clone()));
         tasks.keep("lets exceptions end", observe(policy.clone()));
-        let reloads = reload::follow(changes.clone(), policy.clone(), escrow, Arc::clone(dir));
+        let reloads = reload::follow(changes.clone(), policy.clone(), escrow.clone(), Arc::clone(dir));
         tasks.keep("follows the settings", reloads);
         tasks.keep("follows the certificate", renewed);
         tasks.keep("serves the admin HTTP", admin);

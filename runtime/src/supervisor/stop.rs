@@ -75,6 +75,14 @@ impl Supervisor {
         self.actors.stop();
         self.tasks.end();
         let flushed = self.flushed(stages.share(8).max(stages.within / 8)).await;
+        if let Some(telemetry) = &self.telemetry {
+            let within = stages.share(1).max(stages.within / 8);
+            let closed = async {
+                telemetry.close(within).await;
+                Vec::new()
+            };
+            stages.stage("export traces", within + within / 2, closed).await;
+        }
         if stages.undone.is_empty() && flushed.is_ok() {
             tracing::info!("stopped");
         }

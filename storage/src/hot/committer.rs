@@ -11,7 +11,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -38,6 +38,7 @@ pub(super) struct Inner {
     end: Mutex<End>,
     ended: Condvar,
     tally: Tally,
+    last_sync: Mutex<Option<(Instant, Duration)>>,
     write_turn: Turn,
     sync_turn: Turn,
     on_poison: Mutex<Option<OnPoison>>,
@@ -67,6 +68,7 @@ impl Inner {
             end: Mutex::default(),
             ended: Condvar::new(),
             tally: Tally::default(),
+            last_sync: Mutex::default(),
             write_turn: Turn::default(),
             sync_turn: Turn::default(),
             on_poison: Mutex::new(Some(on_poison)),
@@ -129,6 +131,10 @@ impl Inner {
             waiting_bytes,
             pressure: queue.pressure,
         }
+    }
+
+    pub(super) fn last_sync(&self) -> Option<(Instant, Duration)> {
+        *self.last_sync.lock()
     }
 
     pub(super) fn turns(&self) -> Turns {
@@ -246,7 +252,9 @@ impl Inner {
     fn sync_once(&self) -> Result<(), StorageFault> {
         let started = Instant::now();
         let covered = self.sync_turn.during(|| self.store.sync())?;
-        self.tally.sync_micros.add(started.elapsed().as_micros() as u64);
+        let took = started.elapsed();
+        self.tally.sync_micros.add(took.as_micros() as u64);
+        *self.last_sync.lock() = Some((started, took));
         let covered: Vec<_> = {
             let mut queue = self.queue.lock();
             let count = queue.unsynced.partition_point(|written| written.number <= covered);

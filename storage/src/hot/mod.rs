@@ -173,6 +173,13 @@ impl HotStore {
         self.inner.store.poisoned().cloned()
     }
 
+    /// When the last sync began, and how long it took. In the completion of a durable batch that is the
+    /// sync that made it durable.
+    #[must_use]
+    pub fn last_sync(&self) -> Option<(Instant, Duration)> {
+        self.inner.last_sync()
+    }
+
     /// What the store has done so far.
     #[must_use]
     pub fn stats(&self) -> Stats {

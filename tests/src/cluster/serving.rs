@@ -26,15 +26,24 @@ pub fn free_port() -> u16 {
 /// What an admin HTTP answers on a path: its status code and body; `None` while nobody listens.
 #[must_use]
 pub fn ask_admin(address: &str, path: &str) -> Option<(u16, String)> {
+    let (head, body) = ask_admin_for(address, path, "*/*")?;
+    let code = head.split(' ').nth(1)?.parse().ok()?;
+    Some((code, body))
+}
+
+/// What an admin HTTP answers on a path to who accepts these media types: its head and its body; `None`
+/// while nobody listens.
+#[must_use]
+pub fn ask_admin_for(address: &str, path: &str, accept: &str) -> Option<(String, String)> {
     let mut stream = TcpStream::connect(address).ok()?;
     stream.set_read_timeout(Some(SOON)).ok()?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    let request =
+        format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nAccept: {accept}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     let (head, body) = answer.split_once("\r\n\r\n")?;
-    let code = head.split(' ').nth(1)?.parse().ok()?;
-    Some((code, body.to_owned()))
+    Some((head.to_owned(), body.to_owned()))
 }
 
 /// A process of `rhumb serve`. It is killed with its guard.

@@ -31,6 +31,13 @@ fn the_two_commands_of_the_readme_are_targets() {
 }
 
 #[test]
+fn the_one_block_that_is_not_run_starts_jaeger() {
+    let blocks = blocks(README, "bash");
+    assert!(blocks.len() == 1 && blocks[0].starts_with("docker run "), "{blocks:?}");
+    assert!(file("Makefile").contains("\ntrace-phoenix: "), "who checks it instead");
+}
+
+#[test]
 fn the_commands_of_the_readme_run_as_they_stand() {
     let console = blocks(README, "console").concat();
     let mut commands = console.lines().filter_map(|line| line.strip_prefix("$ rhumb "));

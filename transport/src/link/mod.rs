@@ -37,7 +37,7 @@ use crate::settings::TransportSettings;
 
 pub(crate) use end::End;
 pub(crate) use outside::Outside;
-pub use status::{LinkState, LinkStatus};
+pub use status::{LinkState, LinkStatus, Waiting};
 
 /// What carries the bytes of one link.
 pub(crate) trait Wire: Sized + Send + Sync + 'static {
@@ -226,6 +226,18 @@ impl<W: Wire> Link<W> {
         } else {
             self.node.counters.cancels_dropped.one();
         }
+    }
+
+    /// What waits to be written on all lanes.
+    pub(crate) fn waiting(&self) -> Waiting {
+        self.lanes.iter().fold(Waiting::default(), |waiting, lane| {
+            let queue = lane.queue.lock();
+            Waiting {
+                messages: waiting.messages + queue.len(),
+                bytes: waiting.bytes + queue.bytes(),
+                longest: waiting.longest.max(queue.len()),
+            }
+        })
     }
 
     /// What the control stream has to say now.

@@ -16,7 +16,7 @@ use crate::answer::{Answer, Owed, Returns};
 use crate::control::WireFault;
 use crate::envelope::{Frame, FrameError, FrameKind};
 use crate::lanes::{NotQueued, Weight};
-use crate::message::{Headers, Kind, Reply, Request};
+use crate::message::{Arrival, Headers, Kind, Reply, Request};
 
 impl<W: Wire> Link<W> {
     /// Takes up one frame that came over a lane, or in answer to whom `lane` is used.
@@ -47,8 +47,12 @@ impl<W: Wire> Link<W> {
         } else {
             Answer::to_nobody()
         };
+        let taken_up = frame.trace.is_some_and(|trace| trace.is_sampled()).then(Instant::now);
         match self.may_be_delivered(&frame) {
-            Ok(()) => self.deliver(request(frame), answer),
+            Ok(()) => {
+                let arrival = taken_up.map(|at| Arrival { at, gate: at.elapsed() });
+                self.deliver(Request { arrival, ..request(frame) }, answer);
+            }
             Err(why) => {
                 if !frame.kind.wants_answer() {
                     debug!(peer = %self.peer.principal, message = frame.name, %why, "a tell was turned away");
@@ -239,7 +243,7 @@ fn request(frame: Frame) -> Request {
         chain: frame.chain,
         target: frame.target,
     };
-    Request { name: frame.name, class: frame.class, body: frame.body, headers, kind }
+    Request { name: frame.name, class: frame.class, body: frame.body, headers, kind, arrival: None }
 }
 
 fn fault(body: &[u8]) -> Fault {

@@ -1,6 +1,7 @@
 //! What others hold of `EscrowRegion`: a handle that asks within a time, and never waits for ever.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use actix::prelude::*;
@@ -8,10 +9,11 @@ use rhumb_core::{Fault, FaultKind, NodeId, Region};
 use tokio::sync::oneshot;
 
 use super::report::Tell;
-use super::{Answered, Ask, Configure, EscrowRegion, EscrowReport, FromPeer, faulted};
+use super::{Answered, Ask, Configure, EscrowRegion, EscrowReport, FromPeer, Watched, faulted};
 use crate::escrow::book::{Input, Request};
 use crate::escrow::messages::PeerMessage;
 use crate::escrow::policy::EscrowSettings;
+use crate::span::Span;
 
 /// How long a report may take.
 const REPORT_WITHIN: Duration = Duration::from_secs(1);
@@ -22,25 +24,30 @@ const CONFIGURE_WITHIN: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub struct EscrowHandle {
     address: Arc<Addr<EscrowRegion>>,
+    /// Words of peers for which the mailbox had no room.
+    dropped: Arc<AtomicU64>,
 }
 
 impl EscrowHandle {
     /// A handle on a started actor.
     #[must_use]
     pub fn new(address: Addr<EscrowRegion>) -> Self {
-        Self { address: Arc::new(address) }
+        Self { address: Arc::new(address), dropped: Arc::default() }
     }
 
     /// Asks, for a caller that stands in region `from`. The request is in the mailbox when this
-    /// returns, so that calls keep their order; the future ends within the time given.
+    /// returns, so that calls keep their order; the future ends within the time given. `span` is the
+    /// call's, if its trace is kept.
     pub fn ask(
         &self,
         request: Request,
         from: Region,
         within: Duration,
+        span: Option<Span>,
     ) -> impl Future<Output = Answered> + Send + use<> {
         let (reply, answered) = oneshot::channel();
-        let sent = self.address.try_send(Ask { request, from, within, reply });
+        let watched = span.map(Watched::of);
+        let sent = self.address.try_send(Ask { request, from, within, reply, watched });
         async move {
             match sent {
                 Ok(()) => {}
@@ -61,7 +68,8 @@ impl EscrowHandle {
     pub async fn report(&self) -> Option<EscrowReport> {
         let (reply, report) = oneshot::channel();
         self.address.try_send(Tell(reply)).ok()?;
-        tokio::time::timeout(REPORT_WITHIN, report).await.ok()?.ok()
+        let report = tokio::time::timeout(REPORT_WITHIN, report).await.ok()?.ok()?;
+        Some(EscrowReport { dropped: self.dropped.load(Ordering::Relaxed), ..report })
     }
 
     /// Goes on under other settings. Whether they were taken up: not when the actor is gone, or has no
@@ -72,15 +80,22 @@ impl EscrowHandle {
     }
 
     /// Hands over what a peer said. When the mailbox is full it is dropped: peers say it again.
-    pub fn peer(&self, from: NodeId, message: PeerMessage) {
-        self.address.try_send(FromPeer(Input::Peer { from, message })).ok();
+    /// `span` is the message's, if its trace is kept.
+    pub fn peer(&self, from: NodeId, message: PeerMessage, span: Option<Span>) {
+        self.hand_over(Input::Peer { from, message }, span);
     }
 
     /// A peer's connection came up or went down.
     pub fn peer_changed(&self, peer: NodeId, up: bool) {
         let input = if up { Input::PeerUp(peer) } else { Input::PeerDown(peer) };
-        if self.address.try_send(FromPeer(input)).is_err() {
+        if !self.hand_over(input, None) {
             tracing::warn!("the escrow mailbox is full: a peer's coming or going was not noticed");
         }
+    }
+
+    fn hand_over(&self, input: Input, span: Option<Span>) -> bool {
+        let taken = self.address.try_send(FromPeer(input, span.map(Watched::of))).is_ok();
+        self.dropped.fetch_add(u64::from(!taken), Ordering::Relaxed);
+        taken
     }
 }

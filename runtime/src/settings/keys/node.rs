@@ -124,7 +124,32 @@ pub(super) const LOG: Section = Section {
             Kind::Choice(&["text", "json"]),
             field!(log.format),
             "Lines for people, or one JSON object a line.",
-        ),
+        )
+        .running(),
+        Key::new(
+            "log.burst",
+            count(1, 1_000_000, "lines"),
+            field!(log.burst),
+            "Lines that one place in the code may write within `log.window`. Further ones are counted, and told \
+             as one line when the window ends; of errors the 1st, 2nd, 4th, 8th … further one is written too.",
+        )
+        .running(),
+        Key::new(
+            "log.window",
+            millis(SECOND, HOUR),
+            field!(log.window),
+            "How long lines of one place in the code are counted together.",
+        )
+        .running(),
+        Key::new(
+            "log.redact",
+            Kind::Texts { form: "words in lower case" },
+            field!(log.redact),
+            "Fields with one of these words in their name are shown as `[redacted]`, in lines and in spans, \
+             besides those with `secret`, `password`, `passphrase`, `token`, `key`, `pem`, `credential`, \
+             `authorization`, `cookie`, `subject`, `customer`, `person`, `user`, `email` or `phone`.",
+        )
+        .running(),
     ],
 };
 
