@@ -193,6 +193,24 @@ impl Start {
         Ok(Acting { actors, mesh, hosts, arbiters, life })
     }
 
+    /// Everything that peers, clients and operators may ask this node.
+    fn registry(
+        acting: &Acting,
+        clock: &NodeClock,
+        policy: &ServedPolicy,
+        regions: &[Region],
+        desk: Desk,
+    ) -> anyhow::Result<Registry> {
+        let (mesh, escrow) = (&acting.mesh, acting.actors.escrow());
+        let runtime = tokio::runtime::Handle::current();
+        let mut registry = Registry::new(clock.clone(), runtime, peer_changed(escrow.clone()));
+        registry.hosting(mesh.clone());
+        crate::mesh::serve(&mut registry, mesh)?;
+        escrow::serve(&mut registry, &escrow, policy, regions.to_vec())?;
+        status::serve(&mut registry, desk)?;
+        Ok(registry)
+    }
+
     async fn transport(
         &self,
         acting: &Acting,
@@ -201,14 +219,9 @@ impl Start {
         credentials: &Credentials,
         desk: Desk,
     ) -> anyhow::Result<Transport> {
-        let (config, mesh, escrow) = (&self.config, &acting.mesh, acting.actors.escrow());
-        let runtime = tokio::runtime::Handle::current();
-        let mut registry = Registry::new(clock.clone(), runtime, peer_changed(escrow.clone()));
-        registry.hosting(mesh.clone());
-        crate::mesh::serve(&mut registry, mesh)?;
+        let (config, mesh) = (&self.config, &acting.mesh);
         let regions: Vec<Region> = config.founding.regions().into_iter().cloned().collect();
-        escrow::serve(&mut registry, &escrow, policy, regions.clone())?;
-        status::serve(&mut registry, desk)?;
+        let registry = Self::registry(acting, clock, policy, &regions, desk)?;
         let hello = Identity {
             cluster: config.cluster,
             node: Some(config.me.clone()),
@@ -239,8 +252,33 @@ impl Start {
     async fn ready(&self, acting: Acting, ready: Ready) -> anyhow::Result<Supervisor> {
         let config = &self.config;
         let listener = http::bind(config.node.admin).await?;
-        let Acting { actors, mesh, hosts, arbiters, life } = acting;
-        let (escrow, own) = (actors.escrow(), certificate::Own::of(ready.credentials));
+        let own = certificate::Own::of(ready.credentials.clone());
+        let report = Arc::new(self.report(&acting, &ready, &own));
+        ready.desk.open(Arc::clone(&report));
+        let pulse = self.watch(&acting.actors, &ready.store, &acting.arbiters)?;
+        let readiness = report.readiness.clone();
+        let admin = http::serve(listener, Arc::<Report>::clone(&report));
+        let tasks = self.tasks(&ready, &report, admin);
+        tracing::info!(node = %config.me, quic = %config.node.listen, admin = %config.node.admin, "serving");
+        Ok(Supervisor {
+            settings: self.settings.clone(),
+            mesh: acting.mesh,
+            hosts: acting.hosts,
+            halt: self.halt.clone(),
+            life: self.life.clone(),
+            stopping: readiness.stopping,
+            transport: ready.transport,
+            actors: acting.actors,
+            store: ready.store,
+            telemetry: self.telemetry.clone(),
+            tasks,
+            pulse: Some(pulse),
+            _dir: ready.dir,
+        })
+    }
+
+    fn report(&self, acting: &Acting, ready: &Ready, own: &certificate::Own) -> Report {
+        let escrow = acting.actors.escrow();
         let readiness = Readiness {
             escrow: escrow.clone(),
             store: ready.store.clone(),
@@ -248,54 +286,44 @@ impl Start {
             health: self.health.clone(),
             stopping: Arc::new(AtomicBool::new(false)),
         };
-        let report = Arc::new(Report {
+        Report {
             settings: self.settings.clone(),
             own: own.clone(),
-            escrow: escrow.clone(),
+            escrow,
             store: ready.store.clone(),
             transport: ready.transport.clone(),
-            hosts: Arc::clone(&hosts),
+            hosts: Arc::clone(&acting.hosts),
             clock: ready.clock.clone(),
-            readiness: readiness.clone(),
+            readiness,
             policy: ready.policy.clone(),
-            mesh: mesh.clone(),
-            incarnation: life,
+            mesh: acting.mesh.clone(),
+            incarnation: acting.life,
             begun: tokio::time::Instant::now(),
-        });
-        ready.desk.open(Arc::clone(&report));
-        let pulse = self.watch(&actors, &ready.store, &arbiters)?;
-        let folder = config.node.identity.clone();
-        let (transport, store) = (ready.transport, ready.store);
-        let renewed =
-            certificate::follow(own, folder, transport.clone(), self.settings.subscribe(), mesh.clone());
-        let mut tasks = Tasks::new(self.halt.clone());
-        tasks
-            .keep("raises the clock's ceiling", ceiling::keep(ready.clock, store.clone(), self.halt.clone()));
-        tasks.keep("tells of peers", presence(transport.clone(), escrow.clone()));
-        tasks.keep("lets exceptions end", observe(ready.policy.clone()));
-        tasks.keep(
-            "follows the settings",
-            reload::follow(ready.changes, ready.policy, escrow, Arc::clone(&ready.dir)),
+        }
+    }
+
+    fn tasks(&self, ready: &Ready, report: &Report, admin: JoinHandle<()>) -> Tasks {
+        let Ready { dir, store, clock, policy, transport, changes, .. } = ready;
+        let Report { own, escrow, mesh, readiness, .. } = report;
+        let (folder, halt) = (self.config.node.identity.clone(), &self.halt);
+        let ceiling = ceiling::keep(clock.clone(), store.clone(), halt.clone());
+        let renewed = certificate::follow(
+            own.clone(),
+            folder,
+            transport.clone(),
+            self.settings.subscribe(),
+            mesh.clone(),
         );
+        let mut tasks = Tasks::new(halt.clone());
+        tasks.keep("raises the clock's ceiling", ceiling);
+        tasks.keep("tells of peers", presence(transport.clone(), escrow.clone()));
+        tasks.keep("lets exceptions end", observe(policy.clone()));
+        let reloads = reload::follow(changes.clone(), policy.clone(), escrow.clone(), Arc::clone(dir));
+        tasks.keep("follows the settings", reloads);
         tasks.keep("follows the certificate", renewed);
-        tasks.keep("serves the admin HTTP", http::serve(listener, report));
+        tasks.keep("serves the admin HTTP", admin);
         tasks.keep("tells the service manager", super::announce::keep(readiness.clone()));
-        tracing::info!(node = %config.me, quic = %config.node.listen, admin = %config.node.admin, "serving");
-        Ok(Supervisor {
-            settings: self.settings.clone(),
-            mesh,
-            hosts,
-            halt: self.halt.clone(),
-            life: self.life.clone(),
-            stopping: readiness.stopping,
-            transport,
-            actors,
-            store,
-            telemetry: self.telemetry.clone(),
-            tasks,
-            pulse: Some(pulse),
-            _dir: ready.dir,
-        })
+        tasks
     }
 
     fn watch(

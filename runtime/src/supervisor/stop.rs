@@ -60,8 +60,8 @@ impl Supervisor {
     pub async fn stop(mut self) -> anyhow::Result<()> {
         let mut stages = Stages::new(self.settings.now().stop_within);
         self.refuse();
-        let drained = self.drained(stages.share(4));
-        stages.stage("drain calls", stages.share(5), drained).await;
+        let drained = self.drained(stages.share(3));
+        stages.stage("drain calls", stages.share(4), drained).await;
         let ended = self.hosts.close(stages.share(2));
         stages.stage("end hosted actors", stages.share(3), ended).await;
         let closed = async {
@@ -74,14 +74,15 @@ impl Supervisor {
         self.hosts.stop();
         self.actors.stop();
         self.tasks.end();
-        let flushed = self.flushed(stages.share(8).max(stages.within / 8)).await;
+        let eighth = stages.within / 8;
+        let flushed = self.flushed(stages.share(8).saturating_sub(eighth).max(eighth)).await;
         if let Some(telemetry) = &self.telemetry {
-            let within = stages.share(1).max(stages.within / 8);
+            let within = stages.share(1);
             let closed = async {
                 telemetry.close(within).await;
                 Vec::new()
             };
-            stages.stage("export traces", within + within / 2, closed).await;
+            stages.stage("export traces", eighth, closed).await;
         }
         if stages.undone.is_empty() && flushed.is_ok() {
             tracing::info!("stopped");
