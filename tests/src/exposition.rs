@@ -246,18 +246,20 @@ fn whole(name: &str, family: &Family, form: Form) -> Result<(), String> {
         return Ok(());
     }
     for samples in histograms.values() {
-        let of = |suffix: &'static str| samples.iter().filter(move |sample| sample.name.ends_with(suffix));
-        let bound = |sample: &&&Sample| sample.labels.get("le").and_then(|le| le.parse::<f64>().ok());
-        let bounds: Vec<f64> = of("_bucket").filter_map(|sample| bound(&sample)).collect();
-        let counts: Vec<f64> = of("_bucket").map(|sample| sample.value).collect();
+        let of = |suffix: &str| -> Vec<&Sample> {
+            samples.iter().copied().filter(|sample| sample.name.ends_with(suffix)).collect()
+        };
+        let bound = |sample: &Sample| sample.labels.get("le").and_then(|le| le.parse::<f64>().ok());
+        let bounds: Vec<f64> = of("_bucket").into_iter().filter_map(bound).collect();
+        let counts: Vec<f64> = of("_bucket").iter().map(|sample| sample.value).collect();
         if bounds.len() != counts.len() || bounds.last() != Some(&f64::INFINITY) || !rises(&bounds, true) {
             return wrong("the bounds of its buckets do not rise to +Inf");
         }
         if !rises(&counts, false) {
             return wrong("its buckets are not cumulative");
         }
-        let counted: Vec<f64> = of("_count").map(|sample| sample.value).collect();
-        if counted != counts[counts.len() - 1..] || of("_sum").count() != 1 {
+        let counted: Vec<f64> = of("_count").iter().map(|sample| sample.value).collect();
+        if counted != counts[counts.len() - 1..] || of("_sum").len() != 1 {
             return wrong("its count is not that of its last bucket, or it has no sum");
         }
     }

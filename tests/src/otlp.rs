@@ -189,10 +189,7 @@ fn take(taken: &Mutex<Taken>, request: ExportTraceServiceRequest) -> Result<(), 
     }
 }
 
-fn read(
-    request: ExportTraceServiceRequest,
-    known: &BTreeSet<(String, String)>,
-) -> Result<Vec<Span>, String> {
+fn read(request: ExportTraceServiceRequest, known: &BTreeSet<(String, String)>) -> Result<Vec<Span>, String> {
     let mut spans: Vec<Span> = Vec::new();
     for resource in request.resource_spans {
         let of = resource.resource.ok_or("spans of no resource")?;
@@ -373,7 +370,7 @@ mod tests {
         let first = span(good(), true).expect("allowed");
         let below = Span { id: "b".into(), parent: first.id.clone(), ..first.clone() };
         assert_eq!(whole(&[first.clone(), below.clone()]), Ok(()));
-        assert!(whole(&[below.clone()]).is_err());
+        assert!(whole(std::slice::from_ref(&below)).is_err());
         let orphan = Span { id: "c".into(), parent: "gone".into(), ..below };
         assert!(whole(&[first, orphan]).is_err());
     }

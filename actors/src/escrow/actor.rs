@@ -13,6 +13,7 @@ use actix::prelude::*;
 use futures::future::BoxFuture;
 use futures::stream;
 use rhumb_core::effects::Release;
+use rhumb_core::rng::Seed;
 use rhumb_core::{
     Barrier, DataClass, Direction, Fault, FaultKind, Gate, Mono, NodeId, Now, Passage, PoolName, Region,
     Ticket,
@@ -24,7 +25,7 @@ pub use self::report::{EscrowReport, PoolReport};
 pub use self::trail::Sake;
 use self::trail::{Sent, Trail};
 use super::book::{Answer, Book, Effect, Input, Out, Request, Token};
-use super::messages::{PeerMessage, Refusal, Standing};
+use super::messages::{PeerMessage, ReadRow, Refusal, Standing};
 use super::policy::EscrowSettings;
 use crate::span::Span;
 use crate::storage::{StorageHandle, Window};
@@ -193,6 +194,13 @@ impl EscrowRegion {
             Effect::Reply { token, answer } => self.answer(token, Ok(answer), DataClass::control()),
             Effect::Peer { to, message } => self.world.tell(&to, message, sake),
             Effect::Forward { token, to, request } => self.forward(token, to, request, sake, ctx),
+            Effect::Read { pool, to, number, within } => self.read(pool, to, number, within, ctx),
+            Effect::Alarm { pool, found } => tracing::error!(
+                %pool,
+                drift = found.drift,
+                violations = ?found.violations,
+                "the rows of a pool do not add up to what was minted: see `rhumb pool audit`"
+            ),
         }
     }
 
@@ -212,6 +220,16 @@ impl EscrowRegion {
             let exhausted = matches!(answered.outcome, Ok(Err(Refusal::Exhausted { .. })));
             actor.answer(token, answered.outcome, answered.class);
             actor.step(Input::Forwarded { token, exhausted }, ctx);
+        }));
+    }
+
+    fn read(&mut self, pool: PoolName, to: NodeId, number: u64, within: Duration, ctx: &mut Context<Self>) {
+        let class = self.book.class_of(&pool).cloned().unwrap_or_else(DataClass::control);
+        let request = Request::ReadRow(ReadRow { pool: pool.clone() });
+        let answered = self.world.forward(to.clone(), request, class, within, None).into_actor(self);
+        ctx.spawn(answered.map(move |answered, actor, ctx| {
+            let answer = answered.outcome.ok();
+            actor.step(Input::RowRead { from: to, pool, number, answer }, ctx);
         }));
     }
 
@@ -259,7 +277,7 @@ impl Actor for EscrowRegion {
         });
         ctx.add_stream(changes);
         let now = self.world.now();
-        self.book.start(now, &mut self.out);
+        self.book.start(now, &Seed::from_entropy(), &mut self.out);
         self.settle(now, ctx);
     }
 }

@@ -43,7 +43,21 @@ struct AuditedNode {
     returned: u64,
     held: u64,
     available: u64,
+    reserved: u64,
+    debt: AuditedDebt,
     standing: &'static str,
+}
+
+/// A node's row of debt rights in an audit.
+#[derive(Debug, Serialize)]
+struct AuditedDebt {
+    minted: u64,
+    granted: BTreeMap<String, u64>,
+    accepted: BTreeMap<String, u64>,
+    consumed: u64,
+    returned: u64,
+    held: u64,
+    available: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -93,6 +107,16 @@ fn audited((node, row): (NodeId, Row)) -> AuditedNode {
         returned: row.returned,
         held: row.held,
         available: row.available,
+        reserved: row.reserved,
+        debt: AuditedDebt {
+            minted: row.debt.minted,
+            granted: named(row.debt.granted),
+            accepted: named(row.debt.accepted),
+            consumed: row.debt.consumed,
+            returned: row.debt.returned,
+            held: row.debt.held,
+            available: row.debt.available,
+        },
         standing: standing(&row.standing),
     }
 }
@@ -105,6 +129,13 @@ impl fmt::Display for AuditAnswer {
             "pool {}: {} minted, {} sold, {} oversold, {} held, {} available, {} in flight",
             self.pool, r.minted, r.sold, r.oversold, r.held, r.available, r.in_flight
         )?;
+        if r.debt_ceiling > 0 {
+            writeln!(
+                f,
+                "debt: {} of {} used; {} sold beyond the supply",
+                r.overdrawn, r.debt_ceiling, r.beyond_supply
+            )?;
+        }
         writeln!(f, "{:<24} {:>12} {:>12} {:>12}  standing", "node", "available", "held", "consumed")?;
         for n in &self.nodes {
             writeln!(

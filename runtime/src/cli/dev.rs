@@ -112,8 +112,10 @@ impl Dev {
 }
 
 fn traces(endpoint: Option<Endpoint>) -> TelemetrySettings {
-    let protocol =
-        endpoint.as_ref().map(|to| super::traces::protocol(&to.to_string(), super::traces::said().as_deref())).unwrap_or_default();
+    let protocol = endpoint
+        .as_ref()
+        .map(|to| super::traces::protocol(&to.to_string(), super::traces::said().as_deref()))
+        .unwrap_or_default();
     TelemetrySettings { endpoint, protocol, share: Share::ALL, ..TelemetrySettings::default() }
 }
 

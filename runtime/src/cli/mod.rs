@@ -5,6 +5,7 @@
 //!
 //! `docs/cli.md` lists the field names and exit codes; they are stable.
 
+pub mod advise;
 mod args;
 pub mod audit;
 pub mod ca;
@@ -14,6 +15,7 @@ mod connect;
 pub mod demo;
 pub mod dev;
 pub mod doctor;
+pub mod give_back;
 pub mod hold;
 pub mod load;
 pub mod manual;
@@ -72,6 +74,7 @@ enum Command {
     Hold(hold::Hold),
     Confirm(hold::Confirm),
     Release(hold::Release),
+    Return(give_back::Return),
     #[command(subcommand)]
     Load(load::LoadCommand),
     #[command(subcommand)]
@@ -125,6 +128,7 @@ impl Command {
             Command::Hold(hold) => hold.run(output).await,
             Command::Confirm(confirm) => confirm.run(output).await,
             Command::Release(release) => release.run(output).await,
+            Command::Return(request) => request.run(output).await,
             Command::Load(load) => load.run(output).await,
             Command::Policy(policy) => policy.run(output),
             Command::Doctor(doctor) => doctor.run(output).await,

@@ -211,7 +211,15 @@ fn load(
         ttl: TTL,
     };
     let seed = Seed::new(options.seed).child("customers");
-    Ok(Load { pool: pool.clone(), plan, seed, lasts: None, nodes, receipts: receipts.to_owned() })
+    Ok(Load {
+        pool: pool.clone(),
+        plan,
+        requests: None,
+        seed,
+        lasts: None,
+        nodes,
+        receipts: receipts.to_owned(),
+    })
 }
 
 async fn create(
@@ -223,8 +231,15 @@ async fn create(
     let operator = MeshClient::new(mesh.operator_identity(), directory.clone())?;
     let weights = REGIONS.map(|(name, weight, _)| Region::new(name).map(|region| (region, weight)));
     let weights = weights.into_iter().collect::<Result<_, _>>()?;
-    let message =
-        CreatePool { name: pool.clone(), class: DataClass::new("inventory")?, supply: seats, weights };
+    let message = CreatePool {
+        name: pool.clone(),
+        class: DataClass::new("inventory")?,
+        supply: seats,
+        weights,
+        debt: 0,
+        reserve: None,
+        per_customer: None,
+    };
     let node = &directory.nodes().first().context("a mesh has a node")?.0;
     let created = operator.ask(node, &message, Duration::from_secs(10)).await?;
     operator.close().await;

@@ -340,7 +340,7 @@ pub(super) mod tests {
         let story = |tally: &mut Tally, region: &str, owner: &str, count: u64| {
             let region = Region::new(region).expect("valid");
             let hold: HoldId = format!("concert/{owner}/n1/a/1").parse().expect("a hold id");
-            let held = Held { hold, qty: 1, expires: HybridTime::ZERO };
+            let held = Held { hold, qty: 1, expires: HybridTime::ZERO, overdrawn: 0 };
             for _ in 0..count {
                 tally.came(&region);
                 tally.hold_answered(&region, &State::Confirming(held.clone()), Duration::from_millis(4));

@@ -77,8 +77,15 @@ async fn found(mesh: &DevMesh, directory: &Directory, pool: &PoolName) -> anyhow
     let weights = super::REGIONS
         .map(|(name, _, _)| Region::new(name).map(|region| (region, u64::from(name == HELD_IN))));
     let weights = weights.into_iter().collect::<Result<_, _>>()?;
-    let message =
-        CreatePool { name: pool.clone(), class: DataClass::new("inventory")?, supply: SUPPLY, weights };
+    let message = CreatePool {
+        name: pool.clone(),
+        class: DataClass::new("inventory")?,
+        supply: SUPPLY,
+        weights,
+        debt: 0,
+        reserve: None,
+        per_customer: None,
+    };
     let home = NodeId::new(HELD_IN, "n1")?;
     let created = operator.ask(&home, &message, WITHIN).await?;
     let created = created.map_err(|refusal| anyhow::anyhow!("the pool {pool} is refused: {refusal}"))?;
@@ -91,7 +98,7 @@ async fn found(mesh: &DevMesh, directory: &Directory, pool: &PoolName) -> anyhow
 async fn sell(client: &MeshClient, pool: &PoolName) -> anyhow::Result<()> {
     let node = NodeId::new(SOLD_IN, "n1")?;
     let key = KeyMaker::new(&Seed::from_entropy()).make(node.clone(), now_ms());
-    let hold = Hold { pool: pool.clone(), qty: 1, ttl: None, key, hops: 0 };
+    let hold = Hold { pool: pool.clone(), qty: 1, ttl: None, key, hops: 0, customer: None };
     let until = Instant::now() + REST_WITHIN;
     let held = loop {
         match client.ask(&node, &hold, WITHIN).await? {

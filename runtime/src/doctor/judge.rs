@@ -76,8 +76,7 @@ fn udp(receive: u64, send: u64, wants: &Wants) -> Check {
     let mut raise: Vec<String> = Vec::new();
     raise.extend(too_small.iter().filter(|(_, now)| *now < want).map(|(key, _)| format!("{key}={want}")));
     let advice = format!(
-        "sysctl -w {0}; to keep it: printf '%s\\n' {0} > /etc/sysctl.d/60-rhumb.conf. Or ask for less with \
-         transport.socket_buffer",
+        "printf '%s\\n' {} > /etc/sysctl.d/60-rhumb.conf && sysctl -p /etc/sysctl.d/60-rhumb.conf",
         raise.join(" ")
     );
     let found = format!("net.core.rmem_max={receive} net.core.wmem_max={send}");

@@ -1,6 +1,6 @@
 //! `rhumb doctor`: whether this machine is fit for a node, and what to do where it is not.
 //!
-//! * It decides: of what was found, what is well, what is a warning and what fails ([`judge`]).
+//! * It decides: of what was found, what is well, what is a warning and what fails (`judge`).
 //! * It never does: change anything, but for one file that it writes, measures and removes again.
 //! * Invariant: whatever is not well says what was found, what would be right, and what to do.
 //!

@@ -111,5 +111,7 @@ fn advice_is_a_command_that_can_be_typed() {
     let checks = facts.judge();
     let udp = checks.iter().find(|check| check.name == "udp buffers").expect("judged");
     let advice = udp.advice.as_deref().expect("advised");
-    assert!(advice.starts_with("sysctl -w net.core.rmem_max=8388608 net.core.wmem_max=8388608;"), "{advice}");
+    let want = "printf '%s\\n' net.core.rmem_max=8388608 net.core.wmem_max=8388608 > /etc/sysctl.d/60-rhumb.conf && \
+                sysctl -p /etc/sysctl.d/60-rhumb.conf";
+    assert_eq!(advice, want);
 }

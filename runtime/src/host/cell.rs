@@ -266,7 +266,10 @@ impl<A: Hosted> Cell<A> {
         let panicked = std::future::poll_fn(|task| {
             let Some(running) = life.as_mut().as_pin_mut() else { return Poll::Ready(false) };
             self.fed.store(0, Ordering::Relaxed);
-            match catch_unwind(AssertUnwindSafe(|| running.poll(task))) {
+            self.gauge().begin(self.home.turning);
+            let polled = catch_unwind(AssertUnwindSafe(|| running.poll(task)));
+            self.gauge().end();
+            match polled {
                 Ok(Poll::Pending) => Poll::Pending,
                 Ok(Poll::Ready(())) => Poll::Ready(false),
                 Err(_) => Poll::Ready(true),

@@ -74,6 +74,14 @@ pub struct Receipt {
     /// When the hold expires unless confirmed, milliseconds since the Unix epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_ms: Option<u64>,
+    /// Of a sale: units given back since.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub returned: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_zero(units: &u64) -> bool {
+    *units == 0
 }
 
 impl Receipt {
@@ -91,6 +99,7 @@ impl Receipt {
             asked_ms,
             at_ms,
             expires_ms: None,
+            returned: 0,
         };
         match state {
             State::Asking | State::HoldUnknown => {}
@@ -147,6 +156,14 @@ pub enum LedgerError {
     /// There is a file already.
     #[error("receipts {0}: this file exists; give one that is not there yet, so that no ledger is lost")]
     Exists(PathBuf),
+    /// No sale of the ledger has this hold, or the ledger's last line is cut off.
+    #[error("receipts {path}: {what}")]
+    NoSale {
+        /// Which file.
+        path: PathBuf,
+        /// What is missing.
+        what: String,
+    },
     /// A line.
     #[error("receipts {path}, line {line}: {what}")]
     Line {
@@ -202,6 +219,31 @@ impl LedgerWriter {
         serde_json::to_writer(&mut self.file, value).map_err(|e| io(e.into()))?;
         self.file.write_all(b"\n").map_err(io)
     }
+}
+
+/// Writes down in a ledger that of a sale only so many units are still sold: the sale's receipt once
+/// more, with what was given back. Written twice, it says the same.
+///
+/// # Errors
+/// [`LedgerError`]: the file cannot be read or written, or has no receipt of this sale.
+pub fn book_return(path: &Path, hold: &HoldId, left: u64, at_ms: u64) -> Result<(), LedgerError> {
+    let missing = |what: String| LedgerError::NoSale { path: path.to_owned(), what };
+    let name = hold.to_string();
+    let ledger = Ledger::read(path)?;
+    let sale = ledger
+        .receipts
+        .into_values()
+        .find(|receipt| receipt.state == Standing::Sold && receipt.hold.as_deref() == Some(name.as_str()));
+    let mut receipt = sale.ok_or_else(|| missing(format!("there is no sale of {name} in it")))?;
+    let io = |source| LedgerError::Io { path: path.to_owned(), source };
+    if !std::fs::read(path).map_err(io)?.ends_with(b"\n") {
+        return Err(missing("its last line is cut off; end it, or take it out".to_owned()));
+    }
+    (receipt.returned, receipt.at_ms) = (receipt.qty.saturating_sub(left), at_ms);
+    let file = File::options().append(true).open(path).map_err(io)?;
+    let mut writer = LedgerWriter { file: BufWriter::new(file), path: path.to_owned() };
+    writer.write(&receipt)?;
+    writer.flush()
 }
 
 /// A ledger that was read.
@@ -287,6 +329,8 @@ fn whole_lines(mut text: impl BufRead) -> impl Iterator<Item = std::io::Result<S
 pub struct Sums {
     /// Units sold, by the node that owned the hold.
     pub sold: BTreeMap<NodeId, u64>,
+    /// Units of those given back, by the same node.
+    pub returned: BTreeMap<NodeId, u64>,
     /// Units under a confirmation without an answer, by the node that owns the hold.
     pub unknown: BTreeMap<NodeId, u64>,
     /// Units under holds that have not expired yet, by the node that owns them.
@@ -311,7 +355,10 @@ impl Sums {
         };
         let live = receipt.expires_ms.is_some_and(|expires| expires > now_ms);
         match receipt.state {
-            Standing::Sold => *self.sold.entry(owner()?).or_default() += receipt.qty,
+            Standing::Sold => {
+                *self.sold.entry(owner()?).or_default() += receipt.qty;
+                *self.returned.entry(owner()?).or_default() += receipt.returned;
+            }
             Standing::Confirming => *self.unknown.entry(owner()?).or_default() += receipt.qty,
             Standing::Abandoned if live => *self.held.entry(owner()?).or_default() += receipt.qty,
             Standing::Unknown => self.unanswered += 1,
@@ -338,7 +385,7 @@ mod tests {
 
     fn held(number: u64) -> Held {
         let hold = format!("concert/us-east/n1/a/{number}").parse().expect("a hold id");
-        Held { hold, qty: 1, expires: HybridTime::new(3_000, 0) }
+        Held { hold, qty: 1, expires: HybridTime::new(3_000, 0), overdrawn: 0 }
     }
 
     fn receipt(key: &str, state: &State) -> Receipt {
@@ -389,6 +436,22 @@ mod tests {
         assert!(ledger.sums(3_000).expect("sound").held.is_empty(), "the abandoned hold has expired");
         let again = LedgerWriter::create(&path, &pool, 5);
         assert!(matches!(again, Err(LedgerError::Exists(_))), "an older ledger is not overwritten");
+    }
+
+    #[test]
+    fn a_return_is_written_down_with_its_sale() {
+        let folder = tempfile::tempdir().expect("a directory");
+        let path = folder.path().join("receipts.jsonl");
+        let mut writer = LedgerWriter::create(&path, &"concert".parse().expect("valid"), 5).expect("writes");
+        writer.write(&Receipt { qty: 4, ..receipt("a", &State::Sold(held(1))) }).expect("writes");
+        writer.flush().expect("flushes");
+        for left in [3, 1, 1] {
+            book_return(&path, &held(1).hold, left, 30).expect("writes");
+        }
+        let sums = Ledger::read(&path).expect("reads").sums(0).expect("sound");
+        assert_eq!((sums.total_sold(), sums.returned.values().sum::<u64>()), (4, 3));
+        let unknown = book_return(&path, &held(2).hold, 0, 30).expect_err("no such sale").to_string();
+        assert!(unknown.contains("there is no sale of concert/us-east/n1/a/2"), "{unknown}");
     }
 
     #[test]

@@ -180,7 +180,7 @@ mod tests {
     fn every_story_is_counted_where_it_belongs() {
         let (us, eu) = (Region::new("us").expect("valid"), Region::new("eu").expect("valid"));
         let hold = "concert/eu/n1/a/1".parse().expect("a hold id");
-        let held = Held { hold, qty: 2, expires: HybridTime::ZERO };
+        let held = Held { hold, qty: 2, expires: HybridTime::ZERO, overdrawn: 0 };
         let mut tally = Tally::default();
         let ends = [
             State::Sold(held.clone()),

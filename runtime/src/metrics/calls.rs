@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use rhumb_core::{Delivery, Fault};
+use rhumb_core::{Delivery, Fault, FaultKind};
 use rhumb_transport::identity::IdentityError;
 use rhumb_transport::{Answer, ConnectError, HelloRefusalKind, Kind, Reply, Request, TraceContext};
 use tokio::time::Instant;
@@ -163,11 +163,33 @@ impl Calls {
         trace: Option<TraceContext>,
         ask: impl Future<Output = Result<Reply, Fault>>,
     ) -> Result<Reply, Fault> {
-        let began = Instant::now();
-        let ended = ask.await;
         let method = self.asked.of(&name, || true);
-        method.ended(ended.as_ref().err(), began.elapsed(), trace);
+        let mut under_way = UnderWay { method, began: Instant::now(), trace, ended: false };
+        let ended = ask.await;
+        under_way.end(ended.as_ref().err());
         ended
+    }
+}
+
+/// A call that is under way. Its caller may stop waiting for it at any time: then it was abandoned.
+struct UnderWay {
+    method: Arc<Method>,
+    began: Instant,
+    trace: Option<TraceContext>,
+    ended: bool,
+}
+
+impl UnderWay {
+    fn end(&mut self, fault: Option<&Fault>) {
+        if !std::mem::replace(&mut self.ended, true) {
+            self.method.ended(fault, self.began.elapsed(), self.trace);
+        }
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.end(Some(&Fault::unknown(FaultKind::Abandoned)));
     }
 }
 
@@ -210,7 +232,7 @@ impl Calls {
 
 #[cfg(all(test, feature = "rocks"))]
 mod tests {
-    use rhumb_core::{DataClass, FaultKind};
+    use rhumb_core::DataClass;
     use rhumb_transport::Headers;
 
     use super::super::exposition::Page;
@@ -239,12 +261,15 @@ mod tests {
         let lost = Fault::unknown(FaultKind::Deadline("waiting".into()));
         let asked = calls.asking("shop.Take".into(), None, std::future::ready(Err(lost))).await;
         asked.expect_err("as it was answered");
+        let never = calls.asking("shop.Take".into(), None, std::future::pending());
+        tokio::time::timeout(Duration::from_secs(1), never).await.expect_err("nobody answers");
         assert_eq!(
             series(&calls),
             [
                 "rhumb_rpc_server_call_duration_seconds_count{method=\"shop.Add\",outcome=\"draining\"} 1",
                 "rhumb_rpc_server_call_duration_seconds_count{method=\"shop.Add\",outcome=\"handler\"} 1",
                 "rhumb_rpc_client_call_duration_seconds_count{method=\"shop.Take\",outcome=\"deadline\"} 1",
+                "rhumb_rpc_client_call_duration_seconds_count{method=\"shop.Take\",outcome=\"abandoned\"} 1",
             ]
         );
     }

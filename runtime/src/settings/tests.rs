@@ -550,6 +550,8 @@ fn every_number_of_the_rooms_is_a_key() {
     let EscrowSettings {
         level:
             rhumb_actors::escrow::LevelPolicy {
+                initiative: _,
+                high_water: _,
                 horizon: _,
                 low_water: _,
                 reserve: _,
@@ -558,6 +560,8 @@ fn every_number_of_the_rooms_is_a_key() {
                 ask_spacing: _,
                 plan_spacing: _,
             },
+        forecast: rhumb_actors::escrow::forecast::Forecast { method: _, season: _, slot: _ },
+        reconcile: _,
         resend: _,
         gossip: _,
         tail_gossip: _,
@@ -572,6 +576,7 @@ fn every_number_of_the_rooms_is_a_key() {
         beat: _,
         prove: _,
         max_offset: _,
+        returns: _,
     } = escrow;
     let HotSettings {
         max_waiting: _,
@@ -583,7 +588,7 @@ fn every_number_of_the_rooms_is_a_key() {
     let RocksSettings { block_cache_bytes: _, memtable_bytes: _, log_bytes: _, verify_bytes: _ } = rocks;
     let of =
         |section: &str| SECTIONS.iter().find(|s| s.name == section).map_or(0, |section| section.keys.len());
-    assert_eq!((of("transport"), of("escrow"), of("storage")), (21, 20, 9));
+    assert_eq!((of("transport"), of("escrow"), of("storage")), (21, 26, 9));
 }
 
 #[test]

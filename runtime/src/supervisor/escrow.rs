@@ -8,7 +8,7 @@ use opentelemetry::KeyValue;
 use rhumb_actors::escrow::book::{Answer, Request};
 use rhumb_actors::escrow::messages::{
     AttestPool, Confirm, CreatePool, Held, Hold, PEER_MESSAGE, PeerMessage, PoolAttested, PoolCreated,
-    PoolView, ReadRow, Refusal, Release, Row, Settled, ShowPool, Standing,
+    PoolView, ReadRow, Refusal, Release, Return, Returned, Row, Settled, ShowPool, Standing,
 };
 use rhumb_actors::escrow::{Answered, EscrowHandle, Sake, World};
 use rhumb_actors::remote::Remote;
@@ -109,9 +109,10 @@ impl World for EscrowWorld {
                 Request::Hold(hold) => pass!(hold, Answer::Held),
                 Request::Confirm(confirm) => pass!(confirm, Answer::Settled),
                 Request::Release(release) => pass!(release, Answer::Settled),
+                Request::Return(request) => pass!(request, Answer::Returned),
                 Request::Show(show) => pass!(show, |view| Answer::View(Box::new(view))),
-                Request::ReadRow(read) => pass!(read, Answer::Row),
-                Request::Attest(attest) => pass!(attest, Answer::Attested),
+                Request::ReadRow(read) => pass!(read, |row| Answer::Row(Box::new(row))),
+                Request::Attest(attest) => pass!(attest, |done| Answer::Attested(Box::new(done))),
             }
         };
         async move { telemetry::within(span.as_ref(), forwarded).await }.boxed()
@@ -157,6 +158,14 @@ pub(super) fn serve(
     )?;
     one::<Confirm, Settled>(registry, escrow, |m, _| Request::Confirm(m), settled)?;
     one::<Release, Settled>(registry, escrow, |m, _| Request::Release(m), settled)?;
+    one::<Return, Returned>(
+        registry,
+        escrow,
+        |m, _| Request::Return(m),
+        |a| {
+            if let Answer::Returned(returned) = a { Some(returned) } else { None }
+        },
+    )?;
     one::<ShowPool, PoolView>(
         registry,
         escrow,
@@ -170,7 +179,7 @@ pub(super) fn serve(
         escrow,
         |m, _| Request::ReadRow(m),
         |a| {
-            if let Answer::Row(row) = a { Some(row) } else { None }
+            if let Answer::Row(row) = a { Some(*row) } else { None }
         },
     )?;
     one::<AttestPool, PoolAttested>(
@@ -178,7 +187,7 @@ pub(super) fn serve(
         escrow,
         |m, _| Request::Attest(m),
         |a| {
-            if let Answer::Attested(attested) = a { Some(attested) } else { None }
+            if let Answer::Attested(attested) = a { Some(*attested) } else { None }
         },
     )?;
     let policy = policy.clone();

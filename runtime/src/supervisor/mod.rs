@@ -19,6 +19,7 @@ mod ceiling;
 mod certificate;
 mod crashes;
 mod escrow;
+mod escrow_metrics;
 mod halt;
 mod hosted;
 mod life;

@@ -17,9 +17,9 @@ use rhumb_transport::{LinkState, LinkStatus, Transport};
 use serde_json::json;
 
 use super::certificate::Own;
-use super::hosted;
 use super::policy::ServedPolicy;
 use super::readiness::Readiness;
+use super::{escrow_metrics, hosted};
 use crate::clock::NodeClock;
 use crate::host::Hosts;
 use crate::http::Subject;
@@ -173,9 +173,15 @@ const LINKS_SO_FAR: [(&str, &str, ReadLink); 4] = [
 
 type ReadPool = fn(&PoolReport) -> u64;
 
-const POOLS_NOW: [(&str, &str, ReadPool); 4] = [
+const POOLS_NOW: [(&str, &str, ReadPool); 6] = [
     ("rhumb_pool_available", "Units that may be held or granted here", |pool| pool.row.available),
-    ("rhumb_pool_held", "Units held here", |pool| pool.row.held),
+    ("rhumb_pool_held", "Units held here", |pool| pool.row.held + pool.row.debt.held),
+    ("rhumb_pool_overdrawn", "Units sold here on debt and not given back", |pool| {
+        pool.row.debt.consumed.saturating_sub(pool.row.debt.returned)
+    }),
+    ("rhumb_pool_debt_available", "Debt rights that may be used or granted here", |pool| {
+        pool.row.debt.available
+    }),
     ("rhumb_pool_stranded_rights", "Rights on this disk that this node may not spend", |pool| {
         pool.stranded.here
     }),
@@ -186,8 +192,11 @@ const POOLS_NOW: [(&str, &str, ReadPool); 4] = [
     ),
 ];
 
-const POOLS_SO_FAR: [(&str, &str, ReadPool); 4] = [
-    ("rhumb_pool_sold", "Units sold here", |pool| pool.row.consumed),
+const POOLS_SO_FAR: [(&str, &str, ReadPool); 5] = [
+    ("rhumb_pool_sold", "Units sold here", |pool| pool.row.consumed + pool.row.debt.consumed),
+    ("rhumb_pool_returned", "Units given back here after their sale", |pool| {
+        pool.row.returned + pool.row.debt.returned
+    }),
     ("rhumb_pool_rights_out", "Rights granted to other nodes", |pool| pool.row.granted.values().sum()),
     ("rhumb_pool_rights_in", "Rights accepted from other nodes", |pool| pool.row.accepted.values().sum()),
     ("rhumb_pool_false_refusals", "Holds refused though another node had units to spare", |pool| {
@@ -252,23 +261,10 @@ impl Subject for Report {
             let ready = i64::from(readiness.with(report.as_ref()).is_ok());
             registry.register("rhumb_node_ready", "Whether the node can serve", ConstGauge::new(ready));
             if let Some(report) = &report {
-                for (name, help, count) in [
-                    (
-                        "rhumb_escrow_dropped_words",
-                        "Words of peers that a full mailbox dropped",
-                        escrow.dropped(),
-                    ),
-                    (
-                        "rhumb_escrow_ignored_words",
-                        "Words of peers that were not meant for this life",
-                        report.ignored,
-                    ),
-                ] {
-                    registry.register(name, help, ConstCounter::new(count));
-                }
                 let keys = ConstGauge::new(report.keys as u64);
                 registry.register("rhumb_escrow_keys", "Idempotency keys remembered", keys);
                 pools(&mut registry, report);
+                escrow_metrics::metrics(&mut registry, report);
             }
             if let Err(error) = page.registry(&registry) {
                 tracing::error!(%error, "the page of metrics is not whole");
@@ -306,11 +302,15 @@ impl Subject for Report {
                     .pools
                     .iter()
                     .map(|pool| {
+                        let row = &pool.row;
                         json!({
                             "pool": pool.pool.to_string(),
-                            "available": pool.row.available,
-                            "held": pool.row.held,
-                            "consumed": pool.row.consumed,
+                            "available": row.available,
+                            "held": row.held + row.debt.held,
+                            "consumed": row.consumed + row.debt.consumed,
+                            "returned": row.returned + row.debt.returned,
+                            "overdrawn": row.debt.consumed.saturating_sub(row.debt.returned),
+                            "reconciled": escrow_metrics::reconciled(pool),
                         })
                     })
                     .collect::<Vec<_>>()

@@ -321,13 +321,7 @@ impl Drop for DevMesh {
     }
 }
 
-fn supervise(
-    directory: &Path,
-    regions: &str,
-    wan: &str,
-    nodes_run: Option<&Path>,
-    traces: &Traces,
-) -> Child {
+fn supervise(directory: &Path, regions: &str, wan: &str, nodes_run: Option<&Path>, traces: &Traces) -> Child {
     let log = std::fs::File::create(directory.join("dev.log")).expect("a log");
     Command::new(program())
         .args(["dev", "--regions", regions, "--wan", wan, "--data", "dev", "--ready-file", "ready.json"])

@@ -51,6 +51,14 @@ impl World {
         self.able(node) && (knows || self.able(plan.home))
     }
 
+    /// Whether all debt of a pool is to be drawn in the end: not while a reserve is kept for nodes that
+    /// nobody asks, or while a node can be reached and can not say what it has.
+    fn draws_debt(&self, pool: usize) -> bool {
+        let kept = |node: usize| self.audits[pool].row(node).present.reserved > 0;
+        let mute = |node: usize| self.nodes[node].life.is_some() && !self.able(node);
+        !(0..self.nodes.len()).any(|node| kept(node) || mute(node))
+    }
+
     /// What is still to be sold or done, in words; nothing when the world may end.
     fn left(&self) -> Option<String> {
         for (pool, plan) in self.plan.pools.iter().enumerate() {
@@ -58,10 +66,12 @@ impl World {
                 return Some(format!("creators of pool {pool} have no answer: {:?}", self.created[pool]));
             }
             let able: Vec<usize> = (0..self.nodes.len()).filter(|node| self.able(*node)).collect();
+            let draws = self.draws_debt(pool);
             for &node in &able {
                 let row = self.audits[pool].row(node);
                 let known = row.present != Counters::default();
-                if row.present.available > 0 || row.present.held > 0 || known && !row.present.proven {
+                let open = row.present.is_for_sale(draws) || row.present.is_held();
+                if open || known && !row.present.proven {
                     return Some(format!("node {node} has not sold what it has of pool {pool}: {row:?}"));
                 }
                 let landing =
@@ -71,6 +81,21 @@ impl World {
                 }
             }
         }
-        None
+        self.not_reconciled()
+    }
+
+    /// A pool that rests and whose nodes are all there must be found to add up.
+    fn not_reconciled(&self) -> Option<String> {
+        if !(0..self.nodes.len()).all(|node| self.able(node)) {
+            return None;
+        }
+        self.plan.pools.iter().enumerate().find_map(|(pool, plan)| {
+            let home = &self.nodes[plan.home];
+            let book = &home.life.as_ref()?.book;
+            let name = &plan.bodies[0].name;
+            book.class_of(name)?;
+            let (_, counts) = book.reconciled(name, home.now(self.now()).mono);
+            (counts.exact == 0).then(|| format!("the home of pool {pool} has not reconciled it: {counts:?}"))
+        })
     }
 }

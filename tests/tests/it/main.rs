@@ -11,5 +11,5 @@ mod readme;
 mod settings;
 mod sim;
 mod stranger;
-mod traces;
 mod supervision;
+mod traces;

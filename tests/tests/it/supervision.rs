@@ -76,7 +76,7 @@ fn now_ms() -> u64 {
 
 /// How many customers a second come during the rolling restart, and for how long.
 fn load() -> (&'static str, &'static str) {
-    if std::env::var_os("RHUMB_FULL").is_some() { ("200", "60s") } else { ("40", "12s") }
+    if std::env::var_os("RHUMB_FULL").is_some() { ("600", "60s") } else { ("300", "12s") }
 }
 
 fn start_load(mesh: &Mesh) -> Child {
@@ -312,4 +312,17 @@ fn an_ordered_stop_is_told_stage_by_stage_and_is_over_in_time() {
     let stages = ["refuse new calls", "drain calls", "end hosted actors", "close connections", "flush"];
     let places: Vec<_> = stages.iter().map(|stage| log.find(&format!("stage=\"{stage}\""))).collect();
     assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{places:?}\n{log}");
+}
+
+#[test]
+fn a_second_signal_ends_a_stop_at_once() {
+    let mesh = Mesh::of(2);
+    let mut nodes: Vec<Serving> = (0..2).map(|node| mesh.serve(node, &[])).collect();
+    nodes.iter_mut().for_each(Serving::wait_ready);
+    // A peer that is frozen holds the drain up, until its silence is noticed.
+    nodes[1].signal("STOP");
+    nodes[0].signal("TERM");
+    eventually("the stop has begun", || nodes[0].log().contains("stage=\"refuse new calls\""));
+    nodes[0].signal("TERM");
+    assert_eq!(nodes[0].wait_end().code(), Some(130));
 }

@@ -123,7 +123,12 @@ fn tree(trace: &[Span]) -> String {
 #[test]
 fn over_http_the_same_arrives_and_a_command_without_spans_begins_its_trace_at_the_node() {
     let collector = Collector::http();
-    let mesh = DevMesh::start_traced("us-east", "off", &collector.endpoint, &[("RHUMB__TELEMETRY__PROTOCOL", "http")]);
+    let mesh = DevMesh::start_traced(
+        "us-east",
+        "off",
+        &collector.endpoint,
+        &[("RHUMB__TELEMETRY__PROTOCOL", "http")],
+    );
     mesh.ok(&["pool", "create", "shoes", "--supply", "10"]);
     // No endpoint of its own: what it says is the id under which the node begins.
     let held = mesh.rhumb(&["hold", "shoes", "--region", "us-east", "-v"]);
@@ -135,7 +140,9 @@ fn over_http_the_same_arrives_and_a_command_without_spans_begins_its_trace_at_th
         first.is_some_and(|span| span.kind == "SERVER") && whole(&trace).is_ok() && trace.len() >= 6
     });
     // What a node says of itself is in a trace of its own.
-    eventually("the standing is told", || collector.spans().iter().any(|span| span.name == "standing changed"));
+    eventually("the standing is told", || {
+        collector.spans().iter().any(|span| span.name == "standing changed")
+    });
 }
 
 /// The spans of a node by what became of them.

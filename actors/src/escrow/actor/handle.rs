@@ -68,7 +68,8 @@ impl EscrowHandle {
     pub async fn report(&self) -> Option<EscrowReport> {
         let (reply, report) = oneshot::channel();
         self.address.try_send(Tell(reply)).ok()?;
-        tokio::time::timeout(REPORT_WITHIN, report).await.ok()?.ok()
+        let report = tokio::time::timeout(REPORT_WITHIN, report).await.ok()?.ok()?;
+        Some(EscrowReport { dropped: self.dropped.load(Ordering::Relaxed), ..report })
     }
 
     /// Goes on under other settings. Whether they were taken up: not when the actor is gone, or has no
@@ -90,12 +91,6 @@ impl EscrowHandle {
         if !self.hand_over(input, None) {
             tracing::warn!("the escrow mailbox is full: a peer's coming or going was not noticed");
         }
-    }
-
-    /// How many words of, or about, peers the mailbox had no room for.
-    #[must_use]
-    pub fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
     }
 
     fn hand_over(&self, input: Input, span: Option<Span>) -> bool {

@@ -8,7 +8,9 @@ use tokio::sync::oneshot;
 
 use super::EscrowRegion;
 use crate::escrow::book::Stranded;
-use crate::escrow::messages::{Row, Standing};
+use crate::escrow::levelled::Levelled;
+use crate::escrow::messages::{Reconciled, Row, Standing};
+use crate::escrow::reconcile::Reconciliations;
 
 /// Say what you know of yourself.
 #[derive(Message)]
@@ -19,17 +21,25 @@ impl Handler<Tell> for EscrowRegion {
     type Result = ();
 
     fn handle(&mut self, Tell(reply): Tell, _: &mut Self::Context) {
-        let pools = self.book.pools().map(|pool| PoolReport {
-            pool: pool.clone(),
-            row: self.book.row(pool).unwrap_or_default(),
-            stranded: self.book.stranded(pool),
+        let now = self.world.now().mono;
+        let pools = self.book.pools().map(|pool| {
+            let (reconciled, reconciliations) = self.book.reconciled(pool, now);
+            PoolReport {
+                pool: pool.clone(),
+                row: self.book.row(pool).unwrap_or_default(),
+                supply: self.book.supply(pool),
+                stranded: self.book.stranded(pool),
+                levelled: self.book.levelled(pool),
+                reconciled,
+                reconciliations,
+            }
         });
         let pools = pools.collect();
         let seen = |node: &NodeId| Some((node.clone(), self.book.witnessed(node)?.1));
         let witnessed = self.book.peers().filter_map(seen).collect();
         let (keys, _) = self.book.remembered();
         let (standing, ignored) = (self.book.standing(), self.book.ignored());
-        reply.send(EscrowReport { standing, pools, witnessed, keys, ignored }).ok();
+        reply.send(EscrowReport { standing, pools, witnessed, keys, ignored, dropped: 0 }).ok();
     }
 }
 
@@ -44,8 +54,10 @@ pub struct EscrowReport {
     pub witnessed: BTreeMap<NodeId, u64>,
     /// Idempotency keys that it remembers.
     pub keys: usize,
-    /// Words of peers that it took no notice of: of strangers, of earlier lives, of pools that are not known.
+    /// Messages of peers that were passed over because they contradict what is known here.
     pub ignored: u64,
+    /// Messages of peers for which the mailbox had no room. Peers say them again.
+    pub dropped: u64,
 }
 
 /// One pool on one node.
@@ -55,6 +67,14 @@ pub struct PoolReport {
     pub pool: PoolName,
     /// The node's row.
     pub row: Row,
+    /// Units that were minted, over all nodes.
+    pub supply: u64,
     /// Rights that nobody can spend now.
     pub stranded: Stranded,
+    /// What was counted of the levelling.
+    pub levelled: Levelled,
+    /// What the last reconciliation found: at the pool's home.
+    pub reconciled: Option<Reconciled>,
+    /// How often reconciliations came to what.
+    pub reconciliations: Reconciliations,
 }

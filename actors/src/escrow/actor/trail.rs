@@ -124,7 +124,7 @@ impl Trail {
             Effect::Peer { to, message: PeerMessage::Level(level) } => {
                 self.answers(to, level).or_else(|| self.needs(level))
             }
-            Effect::Peer { .. } => None,
+            Effect::Peer { .. } | Effect::Read { .. } | Effect::Alarm { .. } => None,
         }
     }
 
@@ -137,7 +137,7 @@ impl Trail {
 
     /// Who waits for what is asked for.
     fn needs(&self, level: &Level) -> Option<Sake> {
-        if level.need <= level.accepted {
+        if level.need <= level.accepted && level.debt.need <= level.debt.accepted {
             return None;
         }
         let mut waiting = self.waiting.values().filter(|waiting| waiting.pool == level.spec.name);

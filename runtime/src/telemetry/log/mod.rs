@@ -1,7 +1,7 @@
 //! The log: what the parts of this process say, one line each, on one writer.
 //!
-//! * It decides: nothing itself. Which lines are written is the filter's and [`repeats`]'s affair, what
-//!   of them is hidden [`redact`]'s, what a line looks like [`line`]'s.
+//! * It decides: nothing itself. Which lines are written is the affair of the filter and of `repeats`,
+//!   what of them is hidden that of `redact`, what a line looks like that of `line`.
 //! * It never does: fail, or show a field whose name says that it is secret or personal.
 //! * Invariant: every line that the filter lets pass is written, or counted and told.
 //!
