@@ -43,7 +43,9 @@ fn leads(trace: &[Span], from: &Span, way: &[(&str, &str, &str)]) -> bool {
 fn ways() -> Vec<Vec<(&'static str, &'static str, &'static str)>> {
     const EU: &str = "eu-central/n1";
     const US: &str = "us-east/n1";
-    let asked = vec![("escrow/Hold", "CLIENT", "us-east/client"), ("escrow/Hold", "SERVER", EU)];
+    // `rhumb dev` certifies its people in the first region.
+    const CUSTOMER: &str = "ap-southeast/client";
+    let asked = vec![("escrow/Hold", "CLIENT", CUSTOMER), ("escrow/Hold", "SERVER", EU)];
     let level = [("send escrow.Level", "PRODUCER", EU), ("process escrow.Level", "CONSUMER", US)];
     let told = [asked.clone(), level.to_vec()].concat();
     let back = [("send escrow.Level", "PRODUCER", US), ("process escrow.Level", "CONSUMER", EU)];
@@ -51,7 +53,7 @@ fn ways() -> Vec<Vec<(&'static str, &'static str, &'static str)>> {
         [way, &more.iter().map(|name| (*name, "INTERNAL", node)).collect::<Vec<_>>()].concat()
     };
     vec![
-        with(&asked[..1], &["encode"], "us-east/client"),
+        with(&asked[..1], &["encode"], CUSTOMER),
         with(&asked, &["ingress gate"], EU),
         with(&asked, &["decode"], EU),
         with(&asked, &["queue"], EU),
