@@ -156,7 +156,11 @@ impl TextMapPropagator for W3c {
 
 /// The state, if it is one; none does not make the trace invalid (§3.3.1.1).
 fn tracestate(text: &str) -> TraceState {
-    let fits = !text.is_empty() && text.len() <= TRACESTATE_BYTES;
+    let member = |member: &str| {
+        let (key, value) = member.trim_matches([' ', '\t']).split_once('=').unwrap_or_default();
+        !key.is_empty() && !value.is_empty() && !value.contains('=')
+    };
+    let fits = text.len() <= TRACESTATE_BYTES && text.split(',').all(member);
     fits.then(|| TraceState::from_str(text).ok()).flatten().unwrap_or_default()
 }
 
