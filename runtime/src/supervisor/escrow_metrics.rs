@@ -224,7 +224,8 @@ mod tests {
             rhumb_pool_reconciliations_total{pool="concert",outcome="alarm"} 2
             rhumb_pool_reconciliations_total{pool="concert",outcome="exact"} 7
             rhumb_pool_reconciliations_total{pool="concert",outcome="incomplete"} 0
-            rhumb_pool_reconciliations_total{pool="concert",outcome="torn"} 1"#]].assert_eq(&series.join("\n"));
+            rhumb_pool_reconciliations_total{pool="concert",outcome="torn"} 1"#]]
+        .assert_eq(&series.join("\n"));
     }
 
     #[test]

@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use rhumb_actors::escrow::{Book, Effect, EscrowSettings, Input, Out, Request, Token};
+use rhumb_actors::escrow::{Book, Effect, EscrowSettings, Input, Out, Refusal, Request, Token};
 use rhumb_actors::storage::Window;
 use rhumb_core::canary::{self, Canary};
 use rhumb_core::effects::Release;
@@ -134,6 +134,9 @@ pub struct Stepped {
     pub wrote: bool,
     /// Effects that the barrier let out, in order.
     pub effects: Vec<Effect>,
+    /// The asks to which the machine said in this step that all is sold. They hear it when it may be told,
+    /// which may be after something has come back.
+    pub sold_out: Vec<u64>,
 }
 
 /// What a node must know of the world to live.
@@ -326,9 +329,16 @@ impl Life {
     /// Moves what the machine pushed through the barrier.
     fn settle(&mut self, done: &mut Stepped) {
         let mut batches: VecDeque<(Ticket, Batch)> = VecDeque::new();
-        self.barrier.absorb(&mut self.out, |release: Release<Batch, Effect>| match release {
+        let Stepped { effects, sold_out, .. } = done;
+        let note = |effect: Effect, _| {
+            if let Effect::Reply { token: Token(token), answer: Err(Refusal::SoldOut) } = &effect {
+                sold_out.push(*token);
+            }
+            effect
+        };
+        self.barrier.absorb_as(&mut self.out, note, |release: Release<Batch, Effect>| match release {
             Release::Persist(ticket, batch) => batches.push_back((ticket, batch)),
-            Release::Perform(effect) => done.effects.push(effect),
+            Release::Perform(effect) => effects.push(effect),
         });
         done.persisted = done.persisted.or(batches.front().map(|(ticket, _)| *ticket));
         for (ticket, batch) in batches {

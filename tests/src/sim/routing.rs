@@ -161,7 +161,6 @@ impl World {
         let now = self.now();
         match effect {
             Effect::Reply { token: Token(token), answer } => {
-                self.check_answer(node, token, &answer)?;
                 self.end_ask(node, token, Word::Said(answer));
             }
             Effect::Peer { to, message } => {
@@ -247,12 +246,9 @@ impl World {
         self.step(node, Input::Forwarded { token: Token(token), exhausted })
     }
 
-    fn check_answer(&self, node: usize, token: u64, answer: &Result<Answer, Refusal>) -> Checked {
-        let life = self.nodes[node].life.as_ref();
-        match (answer, life.and_then(|life| life.asks.get(&token))) {
-            (Err(Refusal::SoldOut), Some(ask)) => self.audits[ask.pool].sold_out(node),
-            _ => Ok(()),
-        }
+    pub(super) fn check_sold_out(&self, node: usize, token: u64) -> Checked {
+        let ask = self.nodes[node].life.as_ref().and_then(|life| life.asks.get(&token));
+        ask.map_or(Ok(()), |ask| self.audits[ask.pool].sold_out(node))
     }
 
     // ---- connections -----------------------------------------------------------------------------

@@ -325,6 +325,9 @@ impl World {
                 life.keep_rows(first, rows);
             }
         }
+        for token in done.sold_out.drain(..) {
+            self.check_sold_out(node, token)?;
+        }
         if let Some(life) = self.nodes[node].life.as_mut().filter(|life| done.wrote && !life.syncing) {
             life.syncing = true;
             let (low, high) = self.plan.faults.sync;

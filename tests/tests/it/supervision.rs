@@ -204,7 +204,9 @@ impl Manager {
             }
             self.heard.contains(what)
         });
-        self.heard.clear();
+        // What came after it has yet to be asked about.
+        let end = self.heard.find(what).map_or(0, |at| at + what.len());
+        self.heard.drain(..end);
     }
 }
 
