@@ -202,7 +202,7 @@ fn now() -> (SystemTime, Instant) {
 }
 
 /// A span of a trace that is kept. It ends when the last clone is dropped, or before that by
-/// [`Span::end`].
+/// `end`.
 #[derive(Clone, Debug)]
 pub struct Span(Arc<Inner>);
 
