@@ -68,6 +68,8 @@ canaries! {
     DebtForgotten = "debt-forgotten",
     /// A return that is asked for again is booked again.
     ReturnTwice = "return-twice",
+    /// A sale that an operator's attestation has counted is returned after it.
+    ReturnAfterAttest = "return-after-attest",
     /// The holder of the reserve sells it to its own customers.
     ReserveSells = "reserve-sells",
     /// What a customer has is not looked at.

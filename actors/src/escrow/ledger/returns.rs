@@ -1,7 +1,8 @@
 //! Units come back after their sale (patterns.md §1.2, point 10).
 //!
 //! * It decides: how many units of a sale come back, and what they pay back first: debt.
-//! * It never does: give back what was not sold or came back before, or run one request twice.
+//! * It never does: give back what was not sold or came back before, run one request twice, or take back
+//!   what an operator's attestation may have counted as returned already.
 //! * Invariant: the parts of a sale that came back stand in the hold's own record, each with its
 //!   request's key; their sum is at most what was sold.
 
@@ -48,10 +49,22 @@ impl Ledger {
             let answer = Returned { hold: request.hold.clone(), qty: part.qty, left };
             return if same { Ok((answer, false)) } else { Err(Refusal::KeyReused) };
         }
+        self.check_counted(request.hold)?;
         let part = part_of(request, row, now)?;
         let left = row.qty - row.returned() - part.qty;
         self.take_back_sale(number, part, batch);
         Ok((Returned { hold: request.hold.clone(), qty: part.qty, left }, true))
+    }
+
+    /// A sale from before its node's disk was restored is in the number that the operator attested, less
+    /// what had come back of it on the disk that is lost: what more comes back cannot be told from what
+    /// did.
+    fn check_counted(&self, hold: &HoldId) -> Result<(), Refusal> {
+        let restored = self.counts.cleared.filter(|restored| hold.incarnation < *restored);
+        let Some(restored) = restored.filter(|_| !canary::sings(Canary::ReturnAfterAttest)) else {
+            return Ok(());
+        };
+        Err(Refusal::ReturnClosed { hold: hold.clone(), until_ms: restored.0 })
     }
 
     /// Debt is paid back first.

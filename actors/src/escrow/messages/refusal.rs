@@ -68,7 +68,8 @@ pub enum Refusal {
         /// Units of it that can still be returned.
         left: u64,
     },
-    /// The sale is too long ago to be returned.
+    /// The sale can be returned no more: it is too long ago, or older than the restored disk of its node,
+    /// whose sales an operator has attested.
     #[since(2)]
     ReturnClosed {
         /// Which.
@@ -163,7 +164,11 @@ impl fmt::Display for Refusal {
                 write!(f, "of {hold} {left} can be returned: give {left} at most")
             }
             Self::ReturnClosed { hold, until_ms } => {
-                write!(f, "{hold} was sold too long ago: it could be returned until {until_ms} ms")
+                write!(
+                    f,
+                    "{hold} can be returned no more: it could until {until_ms} ms, when its time was over or its node's \
+                     sales were attested"
+                )
             }
             Self::CustomerLimit { limit, has } => {
                 write!(

@@ -274,3 +274,23 @@ fn a_hold_that_anybody_can_settle_is_noticed() {
         confirm h1 secret=5     -> no_such_hold",
     );
 }
+
+#[test]
+fn a_return_of_what_was_attested_is_noticed() {
+    caught(
+        Canary::ReturnAfterAttest,
+        r"
+        mint concert 10 weights=us:1
+        hold h1 us 4       -> held at us
+        confirm h1         -> sold 4
+        tick 2s
+        copy us
+        return h1 2        -> returned 2, 2 left
+        tick 2s
+        restore us
+        tick 1s
+        attest us sold=2   -> attested, 8 available
+        return h1 2        -> return_closed
+        show us            -> available=8",
+    );
+}

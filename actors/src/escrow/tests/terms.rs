@@ -209,6 +209,28 @@ fn a_sale_can_be_returned_for_a_day_and_is_forgotten_a_day_later() {
 }
 
 #[test]
+fn a_sale_from_before_a_restored_disk_is_not_returned() {
+    check(
+        r"
+        mint concert 10 weights=us:1
+        hold h1 us 4       -> held at us
+        confirm h1         -> sold 4
+        tick 2s
+        copy us
+        return h1 2        -> returned 2, 2 left
+        tick 2s
+        restore us
+        tick 1s
+        attest us sold=2   -> attested, 8 available
+        return h1 2        -> return_closed
+        return h1 1 key=b  -> return_closed
+        hold h2 us 8       -> held at us
+        confirm h2         -> sold 8
+        return h2 1 key=c  -> returned 1, 7 left",
+    );
+}
+
+#[test]
 fn a_sale_comes_back_in_32_parts_at_most() {
     let mut story =
         String::from("mint concert 40 weights=us:1\nhold h1 us 40 -> held at us\nconfirm h1 -> sold 40\n");
