@@ -173,6 +173,16 @@ impl Ledger {
         true
     }
 
+    /// Ends this hold if its time has come. Whether it had.
+    pub(crate) fn expire_if_due(&mut self, id: &HoldId, now: HybridTime, batch: &mut Batch) -> bool {
+        let Ok((number, row)) = self.known(id) else { return false };
+        if row.stage != Stage::Held || row.deadline > now {
+            return false;
+        }
+        self.end(number, Stage::Expired, now, batch);
+        true
+    }
+
     /// Forgets the next hold whose retention is over. Whether there was one.
     pub(crate) fn forget_next(&mut self, now: HybridTime, returns: Duration, batch: &mut Batch) -> bool {
         let Some((number, kept)) = self.holds.forget_next(now, returns) else { return false };

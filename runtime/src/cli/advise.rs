@@ -85,7 +85,7 @@ impl Advice {
         let interval_ms = interval.as_millis() as u64;
         // As long as that many last at the mean rate.
         let low_water_ms = (interval_ms as f64 * (enough as f64 / rate).max(1.0)).ceil() as u64;
-        let settings = Suits { low_water_ms, horizon_ms: 2 * low_water_ms, tail_floor: enough };
+        let settings = Suits { low_water_ms, horizon_ms: 2 * low_water_ms, tail_floor: enough.max(1) };
         Self { rate, interval_ms, risk, enough: of(enough), asked: units.map(of), settings }
     }
 }

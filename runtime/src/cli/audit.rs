@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -79,11 +80,14 @@ impl Audit {
             return Err(Failure::Usage(format!("the receipts are of pool {}, not of {}", pools.0, pools.1)));
         }
         let client = self.connect.client().await?;
+        let begun = now_ms();
         let read = survey(&client, client.directory(), &self.name).await;
         client.close().await;
         let read = read?;
-        let sums: Option<Sums> =
-            receipts.map(|ledger| ledger.sums(now_ms())).transpose().map_err(Failure::local)?;
+        let sums: Option<Sums> = receipts
+            .map(|ledger| ledger.sums(around(begun, now_ms())))
+            .transpose()
+            .map_err(Failure::local)?;
         let answer = AuditAnswer {
             pool: self.name,
             exact: read.exact,
@@ -94,6 +98,12 @@ impl Audit {
         output.answer(&answer, &answer);
         Ok(if answer.exact && answer.report.invariants.hold() { Done::Well } else { Done::False })
     }
+}
+
+/// The time of an audit, as wide as clocks may differ and a node may be late to end a hold.
+fn around(begun_ms: u64, ended_ms: u64) -> RangeInclusive<u64> {
+    const LATE_MS: u64 = 2_000;
+    begun_ms.saturating_sub(LATE_MS)..=ended_ms + LATE_MS
 }
 
 fn audited((node, row): (NodeId, Row)) -> AuditedNode {
@@ -141,7 +151,11 @@ impl fmt::Display for AuditAnswer {
             writeln!(
                 f,
                 "{:<24} {:>12} {:>12} {:>12}  {}",
-                n.node, n.available, n.held, n.consumed, n.standing
+                n.node,
+                n.available,
+                n.held + n.debt.held,
+                n.consumed + n.debt.consumed,
+                n.standing
             )?;
         }
         let i = &r.invariants;

@@ -67,9 +67,10 @@ pub struct Escrow {
     /// How customers are spread over regions; equally unless given.
     #[arg(long, value_name = "REGION=WEIGHT,…", value_delimiter = ',')]
     mix: Vec<RegionWeight>,
-    /// Of a hundred customers with a hold, how many leave it to expire.
-    #[arg(long, value_name = "PERCENT", default_value_t = 60, value_parser = clap::value_parser!(u8).range(0..=100))]
-    abandon: u8,
+    /// Of a hundred customers with a hold, how many leave it to expire: 60 unless given, none of those in
+    /// a file of requests.
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100))]
+    abandon: Option<u8>,
     /// For how long units are held.
     #[arg(long, value_name = "TIME", default_value = "3s", value_parser = duration)]
     ttl: Duration,
@@ -152,7 +153,7 @@ impl Escrow {
             spacing: Spacing::Exponential,
             burst: None,
             mix,
-            abandon_percent: self.abandon,
+            abandon_percent: self.abandon.unwrap_or(if self.requests.is_some() { 0 } else { 60 }),
             think: (Duration::from_millis(100), Duration::from_millis(600)),
             qty: self.qty,
             ttl: self.ttl,

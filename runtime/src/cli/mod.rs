@@ -35,6 +35,7 @@ use output::{Done, Failure, Format, Output};
 use traces::Traces;
 
 use crate::settings::{LogFilter, LogSettings};
+use crate::telemetry::log::Log;
 use crate::telemetry::{self, Telemetry};
 
 /// A runtime for services that live in many regions at once.
@@ -105,10 +106,15 @@ impl Cli {
         if matches!(self.command, Command::Serve(_)) {
             return self.command.run(output).await;
         }
-        let traces = Traces::begin(self.verbose > 0)?;
-        log_to_stderr(self.verbose, traces.telemetry());
+        let (traces, why_none) = Traces::begin(self.verbose > 0);
+        let log = log_to_stderr(self.verbose, traces.telemetry());
+        tokio::spawn(log.clone().follow());
+        if let Some(why) = why_none {
+            tracing::warn!(why, "this command has no spans of its own");
+        }
         let done = self.command.run(output).await;
         traces.end().await;
+        log.end();
         done
     }
 }
@@ -138,14 +144,14 @@ impl Command {
     }
 }
 
-fn log_to_stderr(verbose: u8, traces: Option<&Telemetry>) {
+fn log_to_stderr(verbose: u8, traces: Option<&Telemetry>) -> Log {
     let filter = match verbose {
         0 => "rhumb=warn,error",
         1 => "info",
         _ => "debug",
     };
     let filter = LogFilter::try_from(filter.to_owned()).unwrap_or_default();
-    drop(telemetry::log_to_stderr(&LogSettings { filter, ..LogSettings::default() }, traces));
+    telemetry::log_to_stderr(&LogSettings { filter, ..LogSettings::default() }, traces)
 }
 
 #[cfg(test)]

@@ -11,7 +11,6 @@ use opentelemetry::trace::SpanKind;
 use rhumb_core::DataClass;
 use rhumb_transport::TraceContext;
 
-use super::output::Failure;
 use crate::client::MeshClient;
 use crate::telemetry::sampling::{Begin, Share};
 use crate::telemetry::{Endpoint, Protocol, Span, Telemetry, TelemetrySettings, Tracer, What};
@@ -36,15 +35,17 @@ struct Watch {
 pub(super) struct Traces(());
 
 impl Traces {
-    /// Begins. `wanted` is `-v`.
-    pub(super) fn begin(wanted: bool) -> Result<Self, Failure> {
+    /// Begins. `wanted` is `-v`. Also says why the command has no spans of its own, where it should: the
+    /// variable is often set for all programs of a machine, and none of them should end for it.
+    pub(super) fn begin(wanted: bool) -> (Self, Option<String>) {
         let telemetry = match std::env::var(ENDPOINT) {
-            Err(_) => None,
-            Ok(said) if said.is_empty() => None,
-            Ok(said) => telemetry(&said)?,
+            Err(_) => Ok(None),
+            Ok(said) if said.is_empty() => Ok(None),
+            Ok(said) => telemetry(&said),
         };
+        let (telemetry, why) = telemetry.map_or_else(|why| (None, Some(why)), |telemetry| (telemetry, None));
         CURRENT.get_or_init(|| Watch { telemetry, wanted, trace: OnceLock::new() });
-        Ok(Self(()))
+        (Self(()), why)
     }
 
     /// Where spans go, if they go anywhere.
@@ -64,10 +65,10 @@ impl Traces {
     }
 }
 
-fn telemetry(said: &str) -> Result<Option<Telemetry>, Failure> {
+fn telemetry(said: &str) -> Result<Option<Telemetry>, String> {
     let bad = |why: String| {
         let why = if why.is_empty() { "expected http://HOST:PORT".to_owned() } else { why };
-        Failure::Usage(format!("{ENDPOINT}={said}: {why}"))
+        format!("{ENDPOINT}={said}: {why}")
     };
     let endpoint = Endpoint::parse(said).map_err(bad)?;
     let protocol = protocol(said, self::said().as_deref());
@@ -77,7 +78,7 @@ fn telemetry(said: &str) -> Result<Option<Telemetry>, Failure> {
         share: Share::ALL,
         ..TelemetrySettings::default()
     };
-    Ok(Telemetry::start(&settings, "", "rhumb")?)
+    Telemetry::start(&settings, "", "rhumb").map_err(|error| format!("{ENDPOINT}={said}: {error:#}"))
 }
 
 /// What the environment says that a collector is spoken to in.

@@ -191,7 +191,8 @@ fn against(rows: &BTreeMap<NodeId, Row>, receipts: &Sums) -> Vec<String> {
         if counted != returned {
             found.push(format!("I5: {node} counts {counted} units returned; the receipts say {returned}"));
         }
-        let (counted, held) = (row.held + row.debt.held, of(&receipts.held, node) + unknown);
+        let ending = of(&receipts.expiring, node);
+        let (counted, held) = (row.held + row.debt.held, of(&receipts.held, node) + unknown + ending);
         if counted < of(&receipts.held, node) || receipts.unanswered == 0 && counted > held {
             found.push(format!("I5: {node} counts {counted} units held; the receipts say {held}"));
         }
@@ -261,6 +262,7 @@ mod tests {
                 "returned" => drop(sums.returned.insert(node, units)),
                 "unknown" => drop(sums.unknown.insert(node, units)),
                 "held" => drop(sums.held.insert(node, units)),
+                "expiring" => drop(sums.expiring.insert(node, units)),
                 "unanswered" => sums.unanswered = units,
                 other => panic!("{other}?"),
             }
@@ -405,6 +407,11 @@ mod tests {
                 yyyyN minted=10 sold=3 oversold=0 available=6 held=1 in_flight=0
                 I5: us/n1 counts 1 units held; the receipts say 2"#]],
         );
+        for held in ["held=1 available=6", "held=2 available=5", "held=3 available=4"] {
+            let row = format!("us: minted=10 consumed=3 {held}");
+            let report = audit(&rows(&row), Some(&sums("sold=3 held=1 expiring=2")));
+            assert_eq!(report.invariants.i5, Some(true), "{held}: two holds end about now");
+        }
         check(
             "us: minted=10 held=1 available=9",
             Some("sold@eu=1"),

@@ -281,7 +281,7 @@ async fn at_rest(ask: &impl Ask, directory: &Directory, pool: &PoolName) -> anyh
 
 async fn read_receipts(path: PathBuf) -> anyhow::Result<Sums> {
     let now = now_ms();
-    let read = move || anyhow::Ok(Ledger::read(&path)?.sums(now).map_err(anyhow::Error::msg)?);
+    let read = move || anyhow::Ok(Ledger::read(&path)?.sums(now..=now).map_err(anyhow::Error::msg)?);
     tokio::task::spawn_blocking(read).await?
 }
 

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use rhumb_actors::escrow::messages::HoldId;
@@ -294,11 +295,11 @@ impl Ledger {
     ///
     /// # Errors
     /// The receipt whose hold or owner is not one.
-    pub fn sums(&self, now_ms: u64) -> Result<Sums, String> {
+    pub fn sums(&self, now_ms: RangeInclusive<u64>) -> Result<Sums, String> {
         let mut sums = Sums::default();
         let mut holders: HashMap<&str, &str> = HashMap::new();
         for receipt in self.receipts.values() {
-            sums.add(receipt, now_ms)?;
+            sums.add(receipt, now_ms.clone())?;
             let Some(hold) = receipt.hold.as_deref() else { continue };
             if let Some(other) = holders.insert(hold, &receipt.key) {
                 sums.broken.push(format!("hold {hold} was given to two keys, {other} and {}", receipt.key));
@@ -335,6 +336,8 @@ pub struct Sums {
     pub unknown: BTreeMap<NodeId, u64>,
     /// Units under holds that have not expired yet, by the node that owns them.
     pub held: BTreeMap<NodeId, u64>,
+    /// Units under holds that expire about now, which their nodes may or may not count any more.
+    pub expiring: BTreeMap<NodeId, u64>,
     /// Holds asked for without an answer.
     pub unanswered: u64,
     /// Promises that the service broke.
@@ -348,12 +351,13 @@ impl Sums {
         self.sold.values().map(|units| u128::from(*units)).sum()
     }
 
-    fn add(&mut self, receipt: &Receipt, now_ms: u64) -> Result<(), String> {
+    fn add(&mut self, receipt: &Receipt, now_ms: RangeInclusive<u64>) -> Result<(), String> {
         let owner = || {
             let text = receipt.owner.as_deref().unwrap_or_default();
             text.parse::<NodeId>().map_err(|e| format!("receipt of key {}: owner: {e}", receipt.key))
         };
-        let live = receipt.expires_ms.is_some_and(|expires| expires > now_ms);
+        let live = receipt.expires_ms.is_some_and(|expires| expires > *now_ms.end());
+        let ending = receipt.expires_ms.is_some_and(|expires| now_ms.contains(&expires));
         match receipt.state {
             Standing::Sold => {
                 *self.sold.entry(owner()?).or_default() += receipt.qty;
@@ -361,6 +365,7 @@ impl Sums {
             }
             Standing::Confirming => *self.unknown.entry(owner()?).or_default() += receipt.qty,
             Standing::Abandoned if live => *self.held.entry(owner()?).or_default() += receipt.qty,
+            Standing::Abandoned if ending => *self.expiring.entry(owner()?).or_default() += receipt.qty,
             Standing::Unknown => self.unanswered += 1,
             Standing::Broken => self.broken.push(format!(
                 "hold {}: {}",
@@ -430,10 +435,13 @@ mod tests {
         assert_eq!((ledger.receipts.len(), ledger.started_ms), (4, 5));
         let node: NodeId = "us-east/n1".parse().expect("valid");
         let one = BTreeMap::from([(node, 1)]);
-        let sums = ledger.sums(2_999).expect("sound");
+        let sums = ledger.sums(2_998..=2_999).expect("sound");
         assert_eq!((&sums.sold, &sums.unknown, &sums.held), (&one, &one, &one));
         assert_eq!((sums.unanswered, sums.total_sold()), (1, 1));
-        assert!(ledger.sums(3_000).expect("sound").held.is_empty(), "the abandoned hold has expired");
+        let ending = ledger.sums(2_999..=3_000).expect("sound");
+        assert!(ending.held.is_empty(), "the abandoned hold has expired, or is about to");
+        assert_eq!(ending.expiring.values().sum::<u64>(), 1);
+        assert!(ledger.sums(3_001..=3_002).expect("sound").expiring.is_empty(), "it has expired");
         let again = LedgerWriter::create(&path, &pool, 5);
         assert!(matches!(again, Err(LedgerError::Exists(_))), "an older ledger is not overwritten");
     }
@@ -448,7 +456,7 @@ mod tests {
         for left in [3, 1, 1] {
             book_return(&path, &held(1).hold, left, 30).expect("writes");
         }
-        let sums = Ledger::read(&path).expect("reads").sums(0).expect("sound");
+        let sums = Ledger::read(&path).expect("reads").sums(0..=0).expect("sound");
         assert_eq!((sums.total_sold(), sums.returned.values().sum::<u64>()), (4, 3));
         let unknown = book_return(&path, &held(2).hold, 0, 30).expect_err("no such sale").to_string();
         assert!(unknown.contains("there is no sale of concert/us-east/n1/a/2"), "{unknown}");
@@ -462,7 +470,7 @@ mod tests {
             text += "\n";
         }
         let ledger = Ledger::parse(Path::new("r"), text.as_bytes()).expect("reads");
-        let broken = ledger.sums(0).expect("sound").broken;
+        let broken = ledger.sums(0..=0).expect("sound").broken;
         assert!(broken[0].starts_with("hold concert/us-east/n1/a/1 was given to two keys"), "{broken:?}");
     }
 

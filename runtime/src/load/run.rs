@@ -478,7 +478,7 @@ mod tests {
         assert_eq!(tally.sold, pool.sold.load(Ordering::Relaxed), "each sale was told, and told once");
         let ledger = Ledger::read(&path).expect("reads");
         assert_eq!(ledger.receipts.len() as u64, total.came);
-        let sums = ledger.sums(0).expect("sound");
+        let sums = ledger.sums(0..=0).expect("sound");
         assert_eq!((sums.total_sold(), &sums.sold), (u128::from(tally.sold), &tally.sold_by));
         assert!(sums.broken.is_empty() && sums.unknown.is_empty());
     }
@@ -492,7 +492,7 @@ mod tests {
         let tally = running.settle(Duration::from_secs(5)).await.expect("gives up");
         let total = tally.total();
         assert!(total.came > 300 && total.unknown == total.came, "{total:?}");
-        let sums = Ledger::read(&path).expect("reads").sums(0).expect("sound");
+        let sums = Ledger::read(&path).expect("reads").sums(0..=0).expect("sound");
         assert_eq!(sums.unanswered, total.came);
     }
 

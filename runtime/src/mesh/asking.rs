@@ -44,17 +44,18 @@ where
     let deadline = deadline::<M>(&said, within.as_deref());
     let (mesh, owner) = to.found(deadline).await?;
     let call = outgoing::<A, M>(&mesh, to.id(), &message, said, within.clone(), deadline, Waits::Yes)?;
-    let outcome = if Some(&owner) == mesh.node() {
+    let answered = if Some(&owner) == mesh.node() {
         ask_here::<A, M>(&mesh, message, &call).await
     } else {
         telemetry::within(call.asked.as_ref(), ask_there(&mesh, &owner, message, &call)).await
     };
+    let achieved = call.seen.lock().guarantee;
+    let outcome = answered.and_then(|answer| match achieved.meets(call.required) {
+        true => Ok(answer),
+        false => Err(Fault::ran(FaultKind::Guarantee { required: call.required, achieved })),
+    });
     call.went(outcome.as_ref().map(|_| ()));
     let (reply, class) = outcome.inspect_err(|fault| to.doubt(fault))?;
-    let achieved = call.seen.lock().guarantee;
-    if !achieved.meets(call.required) {
-        return Err(Fault::ran(FaultKind::Guarantee { required: call.required, achieved }));
-    }
     if let Some(caller) = within {
         caller.saw(&class);
         caller.met(achieved);
@@ -74,7 +75,9 @@ where
     let deadline = deadline::<M>(&said, None);
     let call = outgoing::<A, M>(&mesh, to.id(), &message, said, within, deadline, Waits::No)?;
     if Some(&owner) == mesh.node() {
-        return here::<A, M>(&mesh, message, &call, None);
+        let taken = here::<A, M>(&mesh, message, &call, None);
+        call.went(taken.as_ref().map(|_| ()));
+        return taken;
     }
     let posted = telemetry::within(call.asked.as_ref(), async {
         let body = packed(&mesh, &owner, message)?;

@@ -87,7 +87,7 @@ struct Method {
 
 impl Method {
     fn ended(&self, fault: Option<&Fault>, took: Duration, trace: Option<TraceContext>) {
-        let sampled = trace.filter(|trace| trace.flags & 1 == 1);
+        let sampled = trace.filter(TraceContext::is_sampled);
         let sampled = sampled.map(|trace| (trace.trace_id, now_millis()));
         self.outcomes[outcome(fault)].get_or_init(Box::default).record(took, sampled);
     }
@@ -106,6 +106,10 @@ impl Methods {
             return Arc::clone(method);
         }
         let name = if self.known.load().len() < MAX_METHODS && is_known() { name } else { OTHER };
+        // What nobody serves may be asked often: its place is made once.
+        if let Some(method) = self.known.load().get(name) {
+            return Arc::clone(method);
+        }
         self.known.rcu(|known| {
             let mut more = BTreeMap::clone(known);
             more.entry(name.into()).or_default();

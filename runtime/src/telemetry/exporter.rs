@@ -27,8 +27,6 @@ use super::file;
 use super::queue::Spans;
 use super::start::{Endpoint, Protocol, TelemetrySettings};
 
-/// Spans that go to the collector at once.
-const BATCH: usize = 512;
 /// How often a failed export is tried again, within its timeout.
 const RETRIES: usize = 2;
 /// After so many failures in a row it is said once; and again when it works.
@@ -118,7 +116,7 @@ impl Drop for Over {
 
 fn export(way: &Way, spans: &Spans, delay: Duration, timeout: Duration) {
     let mut failures = 0_u32;
-    while let Some(batch) = spans.next(BATCH, delay) {
+    while let Some(batch) = spans.next(delay) {
         let count = batch.len();
         match way.send(batch, timeout) {
             Ok(()) => {

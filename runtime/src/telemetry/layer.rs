@@ -5,6 +5,8 @@
 //! * It never does: take up the spans of the libraries with which spans are exported: that would not end;
 //!   or tell the value of a field that the log hides by its name.
 
+use std::fmt;
+
 use opentelemetry::Context;
 use opentelemetry::trace::{Link, SpanKind, TraceContextExt, TraceId, TraceState, TracerProvider};
 use opentelemetry::{KeyValue, trace::Span as _};
@@ -40,22 +42,39 @@ const BELOW: [&str; 12] = [
     "opentelemetry",
 ];
 
+/// The runtime's own rooms.
+const OWN: [&str; 6] =
+    ["rhumb", "rhumb_actors", "rhumb_core", "rhumb_storage", "rhumb_topology", "rhumb_transport"];
+
 /// A layer for a program's subscriber that hands the program's own spans, of level `info` and above, to
 /// where this tracer's go. The program's log filter does not concern them.
 ///
 /// It must not stand below a reloading layer: then a call's handler cannot be found from it.
+///
+/// Of the runtime's own log it takes nothing: a line may have the text of a fault in it.
 pub fn layer<S>(tracer: &Tracer) -> impl Layer<S> + Send + Sync + use<S>
 where
     S: Subscriber + for<'span> LookupSpan<'span> + Send + Sync,
 {
+    let always = Redaction::with(&[]);
+    layer_hiding(tracer, move |name| always.hides(name))
+}
+
+/// The same, with the fields hidden that somebody else says.
+pub(super) fn layer_hiding<S, F>(tracer: &Tracer, hides: F) -> impl Layer<S> + Send + Sync + use<S, F>
+where
+    F: Fn(&str) -> bool + Send + Sync + 'static,
+    S: Subscriber + for<'span> LookupSpan<'span> + Send + Sync,
+{
     let provider = SdkTracerProvider::builder()
         .with_sampler(AsTheCall(tracer.share()))
-        .with_span_processor(Joined { tracer: tracer.clone(), hidden: Redaction::with(&[]) })
+        .with_span_processor(Joined { tracer: tracer.clone(), hides: Box::new(hides) })
         .with_resource(Resource::builder_empty().build())
         .build();
     let taken = |metadata: &Metadata<'_>| {
         let room = metadata.target().split("::").next().unwrap_or_default();
-        *metadata.level() <= Level::INFO && !BELOW.contains(&room)
+        let own_line = metadata.is_event() && OWN.contains(&room);
+        *metadata.level() <= Level::INFO && !BELOW.contains(&room) && !own_line
     };
     tracing_opentelemetry::layer()
         .with_tracer(provider.tracer("tracing"))
@@ -93,10 +112,15 @@ impl ShouldSample for AsTheCall {
 }
 
 /// Finished spans join those of the runtime.
-#[derive(Debug)]
 struct Joined {
     tracer: Tracer,
-    hidden: Redaction,
+    hides: Box<dyn Fn(&str) -> bool + Send + Sync>,
+}
+
+impl fmt::Debug for Joined {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Joined").field("tracer", &self.tracer).finish_non_exhaustive()
+    }
 }
 
 impl SpanProcessor for Joined {
@@ -111,7 +135,7 @@ impl SpanProcessor for Joined {
     fn on_end(&self, mut span: SpanData) {
         let events = span.events.events.iter_mut().flat_map(|event| &mut event.attributes);
         for attribute in span.attributes.iter_mut().chain(events) {
-            if self.hidden.hides(attribute.key.as_str()) {
+            if (self.hides)(attribute.key.as_str()) {
                 attribute.value = REDACTED.into();
             }
         }
@@ -124,5 +148,32 @@ impl SpanProcessor for Joined {
 
     fn shutdown_with_timeout(&self, _: std::time::Duration) -> OTelSdkResult {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing_subscriber::layer::SubscriberExt;
+
+    use super::super::Spans;
+    use super::*;
+
+    #[test]
+    fn what_the_log_hides_is_hidden_and_the_runtimes_own_lines_stay_out() {
+        let spans = Spans::with_capacity(16);
+        let tracer = Tracer::new("us", "us/n1", None, Share::ALL, spans.clone());
+        let hides = |name: &str| name == "iban";
+        let subscriber = tracing_subscriber::registry().with(layer_hiding(&tracer, hides));
+        tracing::subscriber::with_default(subscriber, || {
+            let span = tracing::info_span!(target: "shop", "pay", iban = "DE00", article = "tea");
+            span.in_scope(|| {
+                tracing::info!(target: "shop", iban = "DE01", "paid");
+                tracing::warn!(target: "rhumb::mesh", "a fault's text");
+            });
+        });
+        let told = format!("{:?}", spans.take());
+        assert!(told.contains("tea") && told.contains("paid") && told.contains(REDACTED), "{told}");
+        assert!(!told.contains("DE00") && !told.contains("DE01"), "{told}");
+        assert!(!told.contains("a fault's text"), "{told}");
     }
 }

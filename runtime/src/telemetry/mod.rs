@@ -114,7 +114,10 @@ pub fn log_to_stderr(settings: &crate::settings::LogSettings, telemetry: Option<
 
     let log = log::Log::to_stderr(settings);
     // Not behind the log's filter: what is logged and what is traced are two questions.
-    let spans = telemetry.map(|telemetry| layer(&telemetry.tracer(None)));
+    let spans = telemetry.map(|telemetry| {
+        let log = log.clone();
+        layer::layer_hiding(&telemetry.tracer(None), move |name| log.hides(name))
+    });
     tracing_subscriber::registry().with(spans).with(log.layer(settings)).try_init().ok();
     log
 }

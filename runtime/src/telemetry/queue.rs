@@ -31,6 +31,9 @@ struct Counters {
     failed: AtomicU64,
 }
 
+/// Spans that go to the collector at once.
+const BATCH: usize = 512;
+
 /// The queue's end at which spans are pushed, and its other end. Clones are one queue.
 #[derive(Clone)]
 pub struct Spans(Arc<Inner>);
@@ -69,14 +72,19 @@ impl Spans {
             return;
         }
         waiting.spans.push_back(span);
-        self.0.changed.notify_one();
+        let count = waiting.spans.len();
+        drop(waiting);
+        // Who waits for a first one, and who waits for a batch: nobody is woken for each.
+        if count == 1 || count.is_multiple_of(BATCH) {
+            self.0.changed.notify_one();
+        }
     }
 
-    /// Waits for spans: gives them when there are `most` of them, when the first has waited for `delay`,
+    /// Waits for spans: gives them when there are [`BATCH`] of them, when the first has waited for `delay`,
     /// or when the queue is closed. `None` when it is closed and empty.
     #[cfg_attr(not(feature = "rocks"), expect(dead_code, reason = "the exporter is a node's"))]
     #[expect(clippy::disallowed_methods, reason = "a shell: a thread that waits in real time")]
-    pub(super) fn next(&self, most: usize, delay: Duration) -> Option<Vec<SpanData>> {
+    pub(super) fn next(&self, delay: Duration) -> Option<Vec<SpanData>> {
         let mut waiting = self.0.waiting.lock();
         while waiting.spans.is_empty() {
             if waiting.closed {
@@ -85,12 +93,12 @@ impl Spans {
             self.0.changed.wait(&mut waiting);
         }
         let until = Instant::now() + delay;
-        while waiting.spans.len() < most && !waiting.closed {
+        while waiting.spans.len() < BATCH && !waiting.closed {
             if self.0.changed.wait_until(&mut waiting, until).timed_out() {
                 break;
             }
         }
-        let count = waiting.spans.len().min(most);
+        let count = waiting.spans.len().min(BATCH);
         Some(waiting.spans.drain(..count).collect())
     }
 

@@ -102,9 +102,7 @@ impl Book {
             Standing::Restored => return Err(Refusal::Restored),
         }
         // A hold whose time has come has ended, whether or not its turn has.
-        while pool.ledger.expire_next(now.hybrid, batch) {
-            pool.tallies.expired += 1;
-        }
+        pool.tallies.expired += u64::from(pool.ledger.expire_if_due(id, now.hybrid, batch));
         Ok(pool)
     }
 

@@ -117,6 +117,11 @@ impl Log {
         }
     }
 
+    /// Whether these settings hide the value of a field of this name.
+    pub(super) fn hides(&self, name: &str) -> bool {
+        self.inner.how.load().redaction.hides(name)
+    }
+
     /// Tells in time, for as long as the process runs, what was held back.
     pub async fn follow(self) {
         let mut every = tokio::time::interval(LOOK_EVERY);
