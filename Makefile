@@ -32,7 +32,7 @@ metrics-prometheus: build ## Lets Debian's Prometheus scrape a mesh of three nod
 	@scripts/metrics-prometheus.sh $(target)/debug/rhumb
 
 trace-phoenix: build ## Has an independent server, arize-phoenix, check the trace of a sale across regions
-	scripts/trace-phoenix.sh
+	@scripts/trace-phoenix.sh $(target)/debug/rhumb
 
 lint: setup ## Clippy with the bans of clippy.toml, and the links of the documentation; warnings are errors
 	$(cargo) clippy --workspace --all-targets -- -D warnings

@@ -1,117 +1,192 @@
 #!/bin/sh
-# Has an independent server check our traces: arize-phoenix from PyPI (a test tool only: Elastic License 2.0)
-# takes what a small mesh and a command export, and is asked over its own REST API for the trace of one
-# sale that fetched rights from another region. Everything it starts it stops. The first run downloads
-# about 850 MB.
+# An independent server takes what a mesh of two nodes and a command export, the nodes over gRPC, the
+# command over HTTP, and is asked over its own REST API for the trace of a hold whose rights came from
+# another region: it must know that trace whole, with every parent.
+#
+#   scripts/trace-phoenix.sh PATH-OF-RHUMB
+#
+# The server is arize-phoenix from PyPI, in a Python environment of its own, which the first run makes
+# (about 850 MB, Python 3.11 to 3.14). Its licence, Elastic 2.0, lets it be a tool of tests; no part of it
+# is ours to pass on. What is started here is stopped here.
 set -eu
 
-target=${CARGO_TARGET_DIR:-target}
-rhumb=${RHUMB_BIN:-$target/debug/rhumb}
-rhumb=$(cd "$(dirname "$rhumb")" && pwd)/$(basename "$rhumb")
-home=$target/phoenix
+rhumb=$(realpath "${1:?the path of the program rhumb}")
 version=20.26.1
-mkdir -p "$home"
-home=$(cd "$home" && pwd)
-[ -x "$home/venv/bin/phoenix" ] || {
-  python3 -m venv "$home/venv"
-  "$home/venv/bin/pip" install --quiet --only-binary :all: "arize-phoenix==$version"
-}
-
+home=${RHUMB_PHOENIX:-$(dirname "$rhumb")/phoenix}
 work=$(mktemp -d)
-phoenix=""
 mesh=""
+phoenix=""
+
+# end PID: asked to stop, it has 20 seconds, so that nothing can hold this up.
+end() {
+  [ -n "$1" ] || return 0
+  kill "$1" 2>/dev/null || true
+  tries=0
+  while kill -0 "$1" 2>/dev/null && [ "$tries" -lt 40 ]; do
+    tries=$((tries + 1))
+    sleep 0.5
+  done
+  kill -9 "$1" 2>/dev/null || true
+  wait "$1" 2>/dev/null || true
+}
 stop() {
-  [ -z "$mesh" ] || { kill "$mesh" 2>/dev/null && wait "$mesh" 2>/dev/null; } || true
-  [ -z "$phoenix" ] || { kill "$phoenix" 2>/dev/null && wait "$phoenix" 2>/dev/null; } || true
+  status=$?
+  trap '' HUP INT TERM
+  # The mesh goes first: its nodes export what they have left to a server that still takes it.
+  end "$mesh"
+  end "$phoenix"
+  [ "$status" = 0 ] || tail -n 5 "$work"/*.log >&2 2>/dev/null || true
   rm -rf "$work"
+  exit "$status"
 }
 trap stop EXIT
-trap 'exit 130' INT TERM
+trap 'exit 130' HUP INT TERM
+
+say() { echo "trace-phoenix: $*"; }
+fail() {
+  say "$*" >&2
+  exit 1
+}
+
+# bounded SECONDS COMMAND…: in the foreground, so that Ctrl-C reaches the command too.
+bounded() { timeout --foreground --kill-after=5 "$@"; }
+
+# eventually SECONDS WHAT COMMAND…: tries for so long; where that is in vain, it tells what the last try said.
+eventually() {
+  last=$(($(date +%s) + $1))
+  what=$2
+  shift 2
+  until bounded 20 "$@" >"$work/try" 2>&1; do
+    for pid in $phoenix $mesh; do
+      kill -0 "$pid" 2>/dev/null || fail "what was started has ended; so there is never: $what"
+    done
+    [ "$(date +%s)" -lt "$last" ] || {
+      cat "$work/try" >&2
+      fail "not in time: $what"
+    }
+    sleep 0.5
+  done
+  say "$what"
+}
+
+[ -x "$rhumb" ] || fail "there is no program $rhumb: make build"
+command -v python3 >/dev/null 2>&1 || fail "python3 is missing: apt-get install -y python3 python3-venv"
+
+# The note is written last: an installation that was broken off is made anew.
+if [ "$(cat "$home/version" 2>/dev/null)" != "$version" ]; then
+  say "installing arize-phoenix $version, about 850 MB"
+  rm -rf "$home/venv"
+  mkdir -p "$home"
+  python3 -m venv "$home/venv" || fail "no Python environment: apt-get install -y python3-venv"
+  bounded 1200 "$home/venv/bin/pip" install --quiet --only-binary :all: "arize-phoenix==$version" ||
+    fail "arize-phoenix $version was not installed within 20 minutes"
+  echo "$version" >"$home/version"
+fi
+
+# Nobody stands between this machine and itself.
+export NO_PROXY=127.0.0.1 no_proxy=127.0.0.1
 
 ports=$(python3 -c '
 import socket
 held = [socket.socket() for _ in range(2)]
 for one in held: one.bind(("127.0.0.1", 0))
 print(*[one.getsockname()[1] for one in held])')
-http=${ports% *}
-grpc=${ports#* }
+http=http://127.0.0.1:${ports% *}
+grpc=http://127.0.0.1:${ports#* }
 
+# An environment of its own: a developer's PHOENIX_SQL_DATABASE_URL, say, must not make this write there.
+# The host is that of HTTP; its gRPC listens on all addresses and cannot be told otherwise.
 mkdir "$work/phoenix"
-PHOENIX_HOST=127.0.0.1 PHOENIX_PORT=$http PHOENIX_GRPC_PORT=$grpc PHOENIX_WORKING_DIR=$work/phoenix \
+env -i PATH="$PATH" HOME="$work/phoenix" PHOENIX_WORKING_DIR="$work/phoenix" \
+  PHOENIX_HOST=127.0.0.1 PHOENIX_PORT="${ports% *}" PHOENIX_GRPC_PORT="${ports#* }" \
   PHOENIX_TELEMETRY_ENABLED=false PHOENIX_ALLOW_EXTERNAL_RESOURCES=false PHOENIX_DISABLE_AGENT_ASSISTANT=true \
   "$home/venv/bin/phoenix" serve >"$work/phoenix.log" 2>&1 &
 phoenix=$!
+eventually 180 "Phoenix answers" python3 -c '
+import sys, urllib.request
+urllib.request.urlopen(sys.argv[1] + "/healthz", timeout=5)' "$http"
 
-# A condition, asked again until it holds or time is over.
-within() {
-  seconds=$1
-  what=$2
-  shift 2
-  until "$@" >"$work/last" 2>&1; do
-    seconds=$((seconds - 1))
-    [ "$seconds" -gt 0 ] || {
-      echo "trace-phoenix: not in time: $what" >&2
-      tail -5 "$work/last" "$work"/*.log >&2
-      exit 1
-    }
-    sleep 1
-  done
-}
-
-within 180 "phoenix answers" python3 -c "import urllib.request; urllib.request.urlopen('http://127.0.0.1:$http/healthz')"
-
-export OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:$http/v1/traces"
-export OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf
+# Two nodes, all rights in one of them, and a hold in the other.
 export RHUMB_DATA="$work/mesh"
-"$rhumb" dev --regions us-east,eu-central --wan off >"$work/dev.log" 2>&1 &
+OTEL_EXPORTER_OTLP_PROTOCOL=grpc "$rhumb" dev --regions us-east,eu-central --wan off --otlp "$grpc" \
+  >"$work/dev.log" 2>&1 &
 mesh=$!
-within 120 "the mesh is ready" test -f "$work/mesh/ready.json"
-"$rhumb" pool create shoes --supply 400 --weights us-east=1,eu-central=0 >/dev/null
-within 60 "eu-central knows the pool" "$rhumb" pool show shoes --region eu-central
-"$rhumb" hold shoes --region eu-central -v >"$work/hold" 2>&1
-trace=$(sed -n 's/^trace_id: //p' "$work/hold")
-[ -n "$trace" ] || {
-  echo "trace-phoenix: the hold said no trace:" >&2
-  cat "$work/hold" >&2
-  exit 1
-}
+eventually 60 "two nodes are ready" test -s "$RHUMB_DATA/ready.json"
+bounded 30 "$rhumb" pool create shoes --supply 400 --weights us-east=1,eu-central=0 >"$work/pool.log" 2>&1 ||
+  fail "the pool was not made"
+eventually 60 "eu-central knows the pool" "$rhumb" pool show shoes --region eu-central
+OTEL_EXPORTER_OTLP_ENDPOINT=$http OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf \
+  bounded 30 "$rhumb" hold shoes --region eu-central -v >"$work/hold.log" 2>&1 || fail "nothing was held"
+trace=$(sed -n 's/^trace_id: //p' "$work/hold.log")
+[ -n "$trace" ] || fail "the hold did not say its trace"
 
 cat >"$work/ask.py" <<'END'
-"""Asks Phoenix for a trace and says whether it is that of a sale with rights from another region."""
+"""Asks Phoenix for a trace: is it whole, and is it that of a hold with rights from another region?"""
 import json
 import sys
 import urllib.request
 
-port, trace = sys.argv[1:]
-url = f"http://127.0.0.1:{port}/v1/projects/default/spans?trace_id={trace}&limit=1000"
-spans = json.load(urllib.request.urlopen(url))["data"]
-by_id = {span["context"]["span_id"]: span for span in spans}
-roots = [span for span in spans if not span["parent_id"]]
-assert len(roots) == 1, f"{len(roots)} spans without a parent of {len(spans)}"
-orphans = [span["name"] for span in spans if span["parent_id"] and span["parent_id"] not in by_id]
+http, trace = sys.argv[1:]
+url = f"{http}/v1/projects/default/spans?trace_id={trace}&limit=1000"
+page = json.load(urllib.request.urlopen(url, timeout=10))
+spans = page["data"]
+assert not page["next_cursor"], "more spans than a page holds"
+
+
+def said(span, key):
+    return span["attributes"].get(key) or ""
+
+
+def below(parent):
+    return sorted((span for span in spans if span["parent_id"] == parent), key=lambda span: span["start_time"])
+
+
+def tree(parent, depth):
+    for span in below(parent):
+        print(f"{'  ' * depth}{span['name']} ({said(span, 'rhumb.node')})")
+        tree(span["context"]["span_id"], depth + 1)
+
+
+def leads(parent, way):
+    (name, node), rest = way[0], way[1:]
+    found = [one for one in below(parent) if one["name"] == name and said(one, "rhumb.node").startswith(node)]
+    return any(not rest or leads(one["context"]["span_id"], rest) for one in found)
+
+
+# Before all else, for whoever must find out what was wrong with it.
+tree(None, 0)
+sys.stdout.flush()
+known = {span["context"]["span_id"] for span in spans}
+assert len(known) == len(spans), "a span is there twice"
+assert all(span["context"]["trace_id"] == trace for span in spans), "spans of another trace"
+roots = [span["name"] for span in spans if not span["parent_id"]]
+assert roots == ["rhumb"], f"of {len(spans)} spans without a parent: {roots}"
+orphans = [span["name"] for span in spans if span["parent_id"] and span["parent_id"] not in known]
 assert not orphans, f"nobody knows the parents of {orphans}"
-for key in ("region", "node", "data", "hybrid_time"):
-    assert all(f"rhumb.{key}" in json.dumps(span["attributes"]) or key in span["attributes"].get("rhumb", {})
-               for span in spans), f"rhumb.{key} is missing"
+for span in spans:
+    for key in ("rhumb.region", "rhumb.node", "rhumb.data.class", "rhumb.hybrid_time"):
+        assert said(span, key), f"{key} is missing: {span}"
+assert "shoes" not in json.dumps(spans), "the name of a pool is in the trace"
 
-
-def leads(span, way):
-    below = [one for one in spans if one["parent_id"] == span["context"]["span_id"] and one["name"] == way[0]]
-    return any(len(way) == 1 or leads(one, way[1:]) for one in below)
-
-
-asked = ["escrow/Hold", "escrow/Hold"]
-needs = asked + ["send escrow.Level", "process escrow.Level"]
+# Phoenix forgets the kinds of spans: who asks and who answers are told apart by their nodes.
+customer, here, there = "eu-central/client/", "eu-central/n1", "us-east/n1"
+held = [("rhumb", customer), ("escrow/Hold", customer), ("escrow/Hold", here)]
+wants = held + [("send escrow.Level", here), ("process escrow.Level", there)]
+given = wants + [("send escrow.Level", there), ("process escrow.Level", here)]
 for way in (
-    asked + ["queue"],
-    asked + ["ingress gate"],
-    asked + ["wait for rights"],
-    asked + ["storage commit", "fsync"],
-    needs + ["storage commit", "fsync"],
-    needs + ["send escrow.Level", "process escrow.Level"],
+    held[:2] + [("encode", customer)],
+    *(held + [(part, here)] for part in ("ingress gate", "decode", "queue", "handler", "wait for rights")),
+    held + [("storage commit", here), ("fsync", here)],
+    *(held + [(part, here)] for part in ("encode", "egress gate")),
+    held + [("send escrow.Level", here), ("egress gate", here)],
+    wants + [("queue", there)],
+    wants + [("storage commit", there), ("fsync", there)],
+    given + [("queue", here)],
 ):
-    assert leads(roots[0], way), f"no {' > '.join(way)}"
-print(f"trace-phoenix: {len(spans)} spans of trace {trace}, one root, every parent known, every way there")
+    assert leads(None, way), f"there is no {' > '.join(f'{name} ({node})' for name, node in way)}"
+
+print(f"trace-phoenix: {len(spans)} spans of trace {trace}, one root, every parent known")
 END
-within 60 "phoenix has the whole trace" python3 "$work/ask.py" "$http" "$trace"
-cat "$work/last"
+eventually 60 "Phoenix has the whole trace" python3 "$work/ask.py" "$http" "$trace"
+cat "$work/try"
+say "all is well"
