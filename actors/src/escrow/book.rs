@@ -262,12 +262,20 @@ impl Book {
             Request::Release(release) => return self.release(now, token, release, out),
             Request::Return(request) => return self.give_back(now, token, request, out),
             Request::Show(show) => self.view(now, show.pool).map(|view| Answer::View(Box::new(view))),
-            Request::ReadRow(read) => self
-                .row(&read.pool)
-                .ok_or(Refusal::NoSuchPool(read.pool))
-                .map(|row| Answer::Row(Box::new(row))),
+            Request::ReadRow(read) => self.read_row(read.pool).map(|row| Answer::Row(Box::new(row))),
         };
         out.send(Effect::Reply { token, answer });
+    }
+
+    /// The row of a pool. A disk that may be old can not say that there is none: the lost one may have
+    /// granted what its peers have accepted, and an empty row beside theirs would be an alarm.
+    pub(crate) fn read_row(&self, name: PoolName) -> Result<Row, Refusal> {
+        match (self.row(&name), self.custody.standing()) {
+            (Some(row), _) => Ok(row),
+            (None, Standing::Proven) => Err(Refusal::NoSuchPool(name)),
+            (None, Standing::Unproven) => Err(Refusal::Unproven),
+            (None, Standing::Restored) => Err(Refusal::Restored),
+        }
     }
 
     fn view(&self, now: Now, name: PoolName) -> Result<PoolView, Refusal> {

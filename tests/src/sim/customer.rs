@@ -5,6 +5,8 @@
 //! * It never does: know anything but answers. What follows from an answer is the oracle's business.
 //! * Invariant: one customer has one call under way; late answers count all the same.
 
+use std::collections::BTreeSet;
+
 use rhumb_actors::escrow::messages::{Confirm, Hold, Release, Return};
 use rhumb_actors::escrow::{HoldId, Key, Refusal, Request};
 use rhumb_core::Delivery;
@@ -103,7 +105,7 @@ pub struct Customer {
     /// Units to ask for when everything must go.
     pub(super) appetite: u64,
     /// Pools that it was told are sold out, since the world has healed.
-    pub(super) sold_out: Vec<usize>,
+    pub(super) sold_out: BTreeSet<usize>,
     pub(super) made: u64,
 }
 
@@ -124,7 +126,7 @@ impl Customer {
             past: Vec::new(),
             waits_for: None,
             appetite: u64::MAX,
-            sold_out: Vec::new(),
+            sold_out: BTreeSet::new(),
             made: 0,
         }
     }
@@ -286,10 +288,8 @@ impl World {
             }
             Word::Said(answer) => {
                 let pool = self.calls[call].pool;
-                let over = || self.audits[pool].sold() >= self.audits[pool].most();
-                // A node may not have heard yet of what was given back before the world healed.
-                if matches!(answer, Err(Refusal::SoldOut)) && self.healed.is_some() && over() {
-                    self.customers[customer].sold_out.push(pool);
+                if matches!(answer, Err(Refusal::SoldOut)) && self.healed.is_some() {
+                    self.customers[customer].sold_out.insert(pool);
                 }
                 self.succeeded(customer, call);
             }

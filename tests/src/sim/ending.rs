@@ -3,6 +3,8 @@
 //! * It decides: when a story is over, and what is left when it should have been.
 //! * It never does: forgive a unit that an able node still has, or a question without an answer.
 
+use rhumb_core::NodeId;
+
 use super::agenda::{MS, Micros, SECOND};
 use super::audit::Counters;
 use super::violation::{Checked, Invariant, demand};
@@ -51,6 +53,17 @@ impl World {
         self.able(node) && (knows || self.able(plan.home))
     }
 
+    /// Whether anybody can buy of a pool: where one customer may have only so much, all holds are decided
+    /// at the homes of customers, which the holder of the reserve is not. When all homes are lost, what
+    /// the others have stays.
+    fn has_customers(&self, pool: usize) -> bool {
+        let plan = &self.plan.pools[pool];
+        let reserve = plan.bodies[0].reserve.as_ref().map(|reserve| &reserve.node);
+        let is_home = |id: &NodeId| plan.has_part(id) && Some(id) != reserve;
+        let able = |node: usize| self.able(node) && is_home(&self.plan.nodes[node]);
+        plan.bodies[0].per_customer.is_none() || (0..self.nodes.len()).any(able)
+    }
+
     /// Whether all debt of a pool is to be drawn in the end: not while a reserve is kept for nodes that
     /// nobody asks, or while a node can be reached and can not say what it has.
     fn draws_debt(&self, pool: usize) -> bool {
@@ -66,11 +79,11 @@ impl World {
                 return Some(format!("creators of pool {pool} have no answer: {:?}", self.created[pool]));
             }
             let able: Vec<usize> = (0..self.nodes.len()).filter(|node| self.able(*node)).collect();
-            let draws = self.draws_debt(pool);
+            let (buys, draws) = (self.has_customers(pool), self.draws_debt(pool));
             for &node in &able {
                 let row = self.audits[pool].row(node);
                 let known = row.present != Counters::default();
-                let open = row.present.is_for_sale(draws) || row.present.is_held();
+                let open = buys && row.present.is_for_sale(draws) || row.present.is_held();
                 if open || known && !row.present.proven {
                     return Some(format!("node {node} has not sold what it has of pool {pool}: {row:?}"));
                 }

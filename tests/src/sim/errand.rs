@@ -9,9 +9,10 @@ use rhumb_actors::escrow::messages::Hold;
 use rhumb_actors::escrow::{CustomerTag, Key, Request};
 use rhumb_core::PoolName;
 
+use super::agenda::SECOND;
 use super::customer::{Fate, Order, Purpose};
 use super::oracle::{KeyFacts, KeyIndex};
-use super::world::World;
+use super::world::{Event, World};
 
 const DAY_MS: u64 = 24 * 3_600_000;
 
@@ -115,10 +116,13 @@ impl World {
     /// that can sell are asked; the key is theirs, for a raw key may belong to a node that is lost.
     pub(super) fn buy_what_is_left(&mut self, customer: usize) {
         let region = self.plan.levelling.closing_region.unwrap_or(self.customers[customer].region);
+        let open = self.open_to(customer);
+        if open.is_empty() {
+            // Units may come back: a return from before the world healed is still on its way.
+            return self.agenda.after(SECOND, Event::Act { customer });
+        }
         let who = &mut self.customers[customer];
-        let open: Vec<usize> =
-            (0..self.plan.pools.len()).filter(|pool| !who.sold_out.contains(pool)).collect();
-        let Some(&pool) = who.rng.pick(&open) else { return };
+        let &pool = who.rng.pick(&open).expect("some pool is open");
         let able: Vec<usize> = (0..self.nodes.len()).filter(|node| self.sells(*node, pool)).collect();
         let near: Vec<usize> =
             able.iter().copied().filter(|node| self.plan.region_of[*node] == region).collect();
@@ -146,6 +150,13 @@ impl World {
         let order = Order { key, request, pool, region, fate, hold: None, tries: 0, part: None, echo: false };
         let (purpose, request) = (Purpose::Hold { key, qty }, Request::Hold(order.request.clone()));
         self.call(customer, order, node, purpose, request);
+    }
+
+    /// The pools that a customer asks for: not those that it was told are sold out, as long as they are.
+    fn open_to(&self, customer: usize) -> Vec<usize> {
+        let told = &self.customers[customer].sold_out;
+        let over = |pool: usize| self.audits[pool].sold() >= self.audits[pool].most();
+        (0..self.plan.pools.len()).filter(|pool| !told.contains(pool) || !over(*pool)).collect()
     }
 
     /// What was asked for before the world healed is forgotten.

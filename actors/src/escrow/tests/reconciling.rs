@@ -94,3 +94,25 @@ fn an_attested_node_adds_up_by_the_operators_word() {
         reconciled us          -> drift=0 alarms=0",
     );
 }
+
+#[test]
+fn an_old_disk_does_not_say_that_there_is_no_such_pool() {
+    // It may have granted what its peers have accepted: an empty row would be an alarm.
+    check(
+        r"
+        tick 2s
+        copy us
+        mint concert 90 allowed=us,eu
+        read us         -> proven row
+        read ap         -> no_such_pool
+        cut us eu
+        cut us ap
+        restore us
+        standing us     -> unproven
+        read us         -> unproven
+        heal us eu
+        standing us     -> restored
+        # Eu has told it of the pool; the row says itself that it is not to be added up.
+        read us         -> restored row",
+    );
+}

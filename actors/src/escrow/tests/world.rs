@@ -264,6 +264,7 @@ impl World {
             "clock" => self.set_clock(args[0], args[1]),
             "standing" => return vec![self.standing(args[0])],
             "show" => return vec![self.show(&args)],
+            "read" => return vec![self.read_row(args[0])],
             "view" => return vec![self.view(&args)],
             "stage" => return vec![self.stage(args[0])],
             "sold" => return vec![self.sold().to_string()],
@@ -491,6 +492,16 @@ impl World {
     fn standing(&mut self, name: &str) -> String {
         let life = self.node(name).life.as_ref().expect("the node runs");
         said(&life.book.standing()).to_owned()
+    }
+
+    /// What a reader of the node's row of the pool is told.
+    fn read_row(&mut self, name: &str) -> String {
+        let pool = self.pools["concert"].clone();
+        let life = self.node(name).life.as_ref().expect("the node runs");
+        match life.book.read_row(pool) {
+            Ok(row) => format!("{} row", said(&row.standing)),
+            Err(refusal) => refusal.code().to_owned(),
+        }
     }
 
     fn show(&mut self, args: &[&str]) -> String {
