@@ -51,7 +51,7 @@ pub use halt::Halt;
 pub use life::LAST_STOP_FILE;
 use life::Life;
 pub(crate) use life::pause_ahead;
-pub use pulse::{TEST_STALL, WatchSettings};
+pub use pulse::WatchSettings;
 pub use readiness::RESTORED;
 use start::Start;
 
@@ -179,6 +179,7 @@ impl Supervisor {
             Some(telemetry) => Some(telemetry),
             None => Telemetry::start(&config.telemetry, region, &node)?,
         };
+        notify::starting();
         life.pause(&config.crash).await;
         let (halt, health) = (Halt::default(), pulse::Health::default());
         Start { settings, config, halt, life, health, telemetry }.run(hosts).await
