@@ -102,6 +102,7 @@ impl Builder {
             node = Supervisor::start(self.settings, self.hosts, self.telemetry, life.clone()) => node?,
             () = &mut stop => {
                 tracing::info!("asked to stop before it had started");
+                start::settled().await;
                 life.stopped();
                 return Ok(());
             }

@@ -14,7 +14,7 @@ use rhumb_core::{Epoch, Gate, Incarnation, NodeId, Region, Role};
 use rhumb_storage::data_dir::Begun;
 use rhumb_storage::{DataDir, DataDirError, Expect, Family, HotStore, RocksEngine, Store};
 use rhumb_transport::{Credentials, Identity, LinkState, Peer, Regions, Transport};
-use tokio::sync::watch;
+use tokio::sync::{RwLock, watch};
 use tokio::task::JoinHandle;
 
 use super::actors::Actors;
@@ -371,7 +371,17 @@ struct Ready {
 async fn off_the_loop<T: Send + 'static>(
     work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
 ) -> anyhow::Result<T> {
-    tokio::task::spawn_blocking(work).await?
+    let busy = BUSY.read().await;
+    // What it made is dropped before the guard, also where nobody waits for it any more.
+    tokio::task::spawn_blocking(move || (work(), busy)).await?.0
+}
+
+/// Held while work is off the loop.
+static BUSY: RwLock<()> = RwLock::const_new(());
+
+/// Waits for what a start that was given up has begun: a process that exits under RocksDB aborts.
+pub(super) async fn settled() {
+    drop(BUSY.write().await);
 }
 
 /// Arbiters for the actors of the user's types: one a core.
