@@ -1,5 +1,6 @@
 //! `rhumb serve`: run one node.
 
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -47,6 +48,7 @@ impl Serve {
     async fn hosting(self, host: impl FnOnce(Builder) -> Builder) -> Result<Done, Failure> {
         // Heard from the first moment on: a signal that nobody hears would end the process.
         let hangups = signal(SignalKind::hangup()).map_err(Failure::local)?;
+        let asked = Stops::heard().map_err(Failure::local)?.asked(self.until_stdin_closes);
         let source = Source::new(&self.config, &self.region, self.env.as_deref());
         let settings = Live::load(source, self.node.as_ref())?;
         let now = settings.now();
@@ -56,7 +58,7 @@ impl Serve {
         tokio::spawn(reload_at(hangups, settings.clone(), log.clone()));
         let builder = Supervisor::builder(settings);
         let builder = traces.into_iter().fold(builder, Builder::telemetry);
-        let ended = host(builder).run(asked_to_stop(self.until_stdin_closes)).await;
+        let ended = host(builder).run(asked).await;
         log.end();
         Ok(ended.map(|()| Done::Well)?)
     }
@@ -121,30 +123,39 @@ async fn reload_at(mut hangups: Signal, settings: Live, log: Log) {
     }
 }
 
-/// Resolves at SIGTERM, SIGINT or, if asked for, the end of standard input. A second signal ends the
-/// process at once.
-async fn asked_to_stop(stdin: bool) {
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        tracing::error!("signals cannot be heard; stopping");
-        return;
-    };
-    let closed = async {
-        if !stdin {
-            return std::future::pending().await;
-        }
-        tokio::task::spawn_blocking(|| std::io::copy(&mut std::io::stdin(), &mut std::io::sink()).ok())
-            .await
-            .ok();
-    };
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
-        () = closed => {}
+/// The signals that ask for a stop.
+struct Stops {
+    term: Signal,
+    int: Signal,
+}
+
+impl Stops {
+    /// Heard from here on.
+    fn heard() -> io::Result<Self> {
+        Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
     }
-    tokio::spawn(async move {
-        tokio::select! { _ = term.recv() => {} _ = int.recv() => {} }
-        tracing::warn!("second signal: stopping at once");
-        std::process::exit(130);
-    });
+
+    async fn any(&mut self) {
+        tokio::select! { _ = self.term.recv() => {} _ = self.int.recv() => {} }
+    }
+
+    /// Resolves at SIGTERM, SIGINT or, if asked for, the end of standard input. A second signal ends the
+    /// process at once.
+    async fn asked(mut self, stdin: bool) {
+        let closed = async {
+            if !stdin {
+                return std::future::pending().await;
+            }
+            tokio::task::spawn_blocking(|| io::copy(&mut io::stdin(), &mut io::sink()).ok()).await.ok();
+        };
+        tokio::select! {
+            () = self.any() => {}
+            () = closed => {}
+        }
+        tokio::spawn(async move {
+            self.any().await;
+            tracing::warn!("second signal: stopping at once");
+            std::process::exit(130);
+        });
+    }
 }

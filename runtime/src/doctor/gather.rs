@@ -6,6 +6,8 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rhumb_core::{NodeName, Principal, Region, Role};
@@ -14,7 +16,7 @@ use rhumb_storage::rocks::RocksSettings;
 use rhumb_transport::TransportSettings;
 use rustix::process::{Resource, getrlimit};
 
-use super::{Certified, DataDirectory, Facts, Port, Syncs, Wants};
+use super::{Certified, DataDirectory, Facts, Port, Syncs, Unmeasured, Wants};
 use crate::clock::{discipline, now_millis};
 use crate::identity;
 use crate::secrets::FirstOf;
@@ -26,6 +28,8 @@ const BLOCK: usize = 4 << 10;
 const APPENDS: usize = 200;
 /// How long is measured at most.
 const MEASURE_WITHIN: Duration = Duration::from_secs(2);
+/// A disk on which that has not ended by then is stuck.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(10);
 
 /// What the doctor is asked about.
 #[derive(Debug, Clone)]
@@ -56,7 +60,7 @@ impl Facts {
             udp: sysctl("net/core/rmem_max").zip(sysctl("net/core/wmem_max")),
             files: Some(files()),
             clock: discipline::read(),
-            disk: Some(syncs(&disk).map_err(|error| format!("{}: {error}", disk.display()))),
+            disk: Some(measured(&disk, GIVE_UP_AFTER, syncs)),
             space: space(&disk),
             memory: memory(&fs::read_to_string("/proc/meminfo").unwrap_or_default()),
             certificate: node.map(certificate),
@@ -92,6 +96,21 @@ fn nearest(path: &Path) -> PathBuf {
     let here = || PathBuf::from(".");
     let found = path.ancestors().find(|above| above.is_dir()).map_or_else(here, Path::to_owned);
     if found.as_os_str().is_empty() { here() } else { found }
+}
+
+/// Measures on a thread of its own, for a disk that is stuck lets go of nobody.
+fn measured(
+    folder: &Path,
+    within: Duration,
+    measure: impl FnOnce(&Path) -> io::Result<Syncs> + Send + 'static,
+) -> Result<Syncs, Unmeasured> {
+    let (tell, told) = mpsc::sync_channel(1);
+    let on = folder.to_owned();
+    let begun = thread::Builder::new().name("rhumb-doctor".into()).spawn(move || tell.send(measure(&on)));
+    let denied = |error: io::Error| Unmeasured::Denied(format!("{}: {error}", folder.display()));
+    begun.map_err(denied)?;
+    let stuck = |_| Unmeasured::Stuck(format!("{}: no end of syncs within {within:?}", folder.display()));
+    told.recv_timeout(within).map_err(stuck)?.map_err(denied)
 }
 
 /// How long it takes to append to a file and have it on the disk. The file is without a name from the
@@ -190,6 +209,17 @@ mod tests {
         assert!(syncs.count >= 1 && syncs.p50 <= syncs.p99);
         assert_eq!(fs::read_dir(folder.path()).expect("readable").count(), 0);
         super::syncs(&folder.path().join("absent")).expect_err("there is no such folder");
+    }
+
+    #[test]
+    fn a_disk_that_does_not_answer_is_given_up() {
+        let (release, held) = mpsc::sync_channel::<()>(0);
+        let stuck = measured(Path::new("/data"), Duration::from_millis(1), move |_| {
+            held.recv().ok();
+            Err(io::Error::other("too late"))
+        });
+        assert!(matches!(stuck, Err(Unmeasured::Stuck(_))), "{stuck:?}");
+        drop(release);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rhumb_transport::identity::Age;
 
-use super::{Certified, Check, DataDirectory, Facts, Port, Syncs, Verdict, Wants};
+use super::{Certified, Check, DataDirectory, Facts, Port, Syncs, Unmeasured, Verdict, Wants};
 use crate::clock::discipline::Discipline;
 use crate::settings::units::{duration_text, size_text};
 
@@ -124,13 +124,20 @@ fn clock(clock: &Discipline, wants: &Wants) -> Check {
     )
 }
 
-fn disk(syncs: Result<&Syncs, &String>) -> Check {
+fn disk(syncs: Result<&Syncs, &Unmeasured>) -> Check {
     let right =
         format!("99 of 100 syncs within {}, and none faster than a disk can be", duration_text(SLOW_SYNC));
     let syncs = match syncs {
         Ok(syncs) => syncs,
         Err(why) => {
-            let advice = "let the user that runs the node own the data directory: chown -R rhumb: DIR";
+            let (why, advice) = match why {
+                Unmeasured::Denied(why) => {
+                    (why, "let the user that runs the node own the data directory: chown -R rhumb: DIR")
+                }
+                Unmeasured::Stuck(why) => {
+                    (why, "look with `dmesg` and `findmnt -T DIR`: the disk does not answer; replace it")
+                }
+            };
             return check("disk", why.clone(), right, [(true, Verdict::Fail, advice), NEVER[1]]);
         }
     };

@@ -33,7 +33,7 @@ pub struct Facts {
     /// The kernel's word on the clock.
     pub clock: Option<Discipline>,
     /// How long syncs of appended blocks took.
-    pub disk: Option<Result<Syncs, String>>,
+    pub disk: Option<Result<Syncs, Unmeasured>>,
     /// Bytes that are free for the data, and bytes that there are.
     pub space: Option<(u64, u64)>,
     /// Bytes of memory that programs can have, and bytes that there are.
@@ -77,6 +77,15 @@ pub struct Syncs {
     pub p50: Duration,
     /// 99 of 100 took at most this long.
     pub p99: Duration,
+}
+
+/// Why syncs were not measured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unmeasured {
+    /// The folder cannot be written to, for this reason.
+    Denied(String),
+    /// They did not end; this says for how long they were waited for.
+    Stuck(String),
 }
 
 /// A node's certificate.

@@ -1,5 +1,6 @@
 //! Tells the service manager how the node stands, for as long as it lives.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -19,9 +20,13 @@ pub(super) fn keep(readiness: Readiness) -> JoinHandle<()> {
         if !notify::is_heard() {
             return std::future::pending().await;
         }
-        let (mut was_ready, mut said) = (false, String::new());
+        let mut was_ready = false;
         loop {
             let now = readiness.now().await;
+            if readiness.stopping.load(Ordering::Acquire) {
+                // From here on the stages of the stop are told.
+                return std::future::pending().await;
+            }
             if now.is_ok() && !was_ready {
                 was_ready = true;
                 notify::ready();
@@ -30,10 +35,7 @@ pub(super) fn keep(readiness: Readiness) -> JoinHandle<()> {
                 notify::extend(STILL_STARTING);
             }
             let text = now.err().map_or_else(|| "serving".to_owned(), |why| format!("not ready: {why}"));
-            if text != said {
-                notify::status(&text);
-                said = text;
-            }
+            notify::status_until_stop(&text);
             tokio::time::sleep(if was_ready { AFTER_THAT } else { UNTIL_READY }).await;
         }
     })

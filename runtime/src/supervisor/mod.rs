@@ -51,7 +51,7 @@ pub use halt::Halt;
 pub use life::LAST_STOP_FILE;
 use life::Life;
 pub(crate) use life::pause_ahead;
-pub use pulse::{TEST_STALL, WatchSettings};
+pub use pulse::WatchSettings;
 pub use readiness::RESTORED;
 use start::Start;
 
@@ -102,6 +102,7 @@ impl Builder {
             node = Supervisor::start(self.settings, self.hosts, self.telemetry, life.clone()) => node?,
             () = &mut stop => {
                 tracing::info!("asked to stop before it had started");
+                start::settled().await;
                 life.stopped();
                 return Ok(());
             }
@@ -179,6 +180,7 @@ impl Supervisor {
             Some(telemetry) => Some(telemetry),
             None => Telemetry::start(&config.telemetry, region, &node)?,
         };
+        notify::starting();
         life.pause(&config.crash).await;
         let (halt, health) = (Halt::default(), pulse::Health::default());
         Start { settings, config, halt, life, health, telemetry }.run(hosts).await

@@ -20,9 +20,9 @@ use super::life::Life;
 use super::notify;
 use super::watchdog::{Notice, Part, Sign, Standstill, Verdict, Watchdog};
 
-/// The environment variable that lets the arbiter of this name stall once it has run for a while. For
-/// tests only.
-pub const TEST_STALL: &str = "RHUMB_TEST_STALL";
+/// The environment variable that lets the arbiter of this name stall once it has run for a while. Builds
+/// for tests hear it, releases do not.
+const TEST_STALL: &str = "RHUMB_TEST_STALL";
 
 /// How often the watchdog looks.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -99,7 +99,7 @@ impl Watch {
         if !arbiter.spawn(beating(beat)) {
             tracing::error!(name, "the arbiter has ended already");
         }
-        if std::env::var(TEST_STALL).is_ok_and(|stalls| stalls == name) {
+        if cfg!(debug_assertions) && std::env::var(TEST_STALL).is_ok_and(|stalls| stalls == name) {
             arbiter.spawn(stall());
         }
     }
@@ -181,8 +181,9 @@ impl Watchman {
         let parts = self.watch.watched.iter().map(|watched| watched.part.clone()).collect();
         let mut watchdog = Watchdog::new(parts, LOOK_EVERY, self.watch.settings.end_after);
         let (begun, mut notices) = (Instant::now(), Vec::new());
-        // The service manager hears twice as often as it must.
-        let alive_every = notify::wants_alive().map(|wanted| wanted / 2);
+        // The service manager hears it four times as often as it must: from the last time on the watch has
+        // three quarters of what it waits, to end the process and say why.
+        let alive_every = notify::wants_alive().map(|wanted| wanted / 4);
         let mut alive: Option<Duration> = None;
         while self.ended.recv_timeout(LOOK_EVERY) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
             let now = begun.elapsed();
@@ -227,14 +228,17 @@ fn teller(told: &Receiver<Tell>, life: &Life) {
             Tell::Notice(Notice::Late(still)) => tracing::warn!(%still, "a part of this node is slow"),
             Tell::Notice(Notice::Stuck(still)) => {
                 tracing::error!(%still, "a part of this node is stuck: it is not ready");
-                notify::status(&format!("stuck: {still}"));
+                notify::status_until_stop(&format!("stuck: {still}"));
             }
             Tell::Notice(Notice::GoesOn(Standstill { part, lasting })) => {
                 tracing::warn!(part, lasted = ?lasting, "a part of this node goes on");
+                // Until the next look at readiness says how the node stands.
+                notify::status_until_stop(&format!("goes on after {lasting:.1?}: {part}"));
             }
             Tell::End(reason, done) => {
-                life.failed(&reason);
                 tracing::error!(%reason, "the process ends at once");
+                // Last, for it writes to the disk that may be what is stuck.
+                life.failed(&reason);
                 // The watchdog may have waited long enough.
                 done.try_send(()).ok();
             }

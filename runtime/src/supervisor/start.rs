@@ -14,7 +14,7 @@ use rhumb_core::{Epoch, Gate, Incarnation, NodeId, Region, Role};
 use rhumb_storage::data_dir::Begun;
 use rhumb_storage::{DataDir, DataDirError, Expect, Family, HotStore, RocksEngine, Store};
 use rhumb_transport::{Credentials, Identity, LinkState, Peer, Regions, Transport};
-use tokio::sync::watch;
+use tokio::sync::{RwLock, watch};
 use tokio::task::JoinHandle;
 
 use super::actors::Actors;
@@ -118,13 +118,17 @@ impl Start {
     }
 
     async fn control_store(&self) -> anyhow::Result<(Begun, ServedPolicy)> {
-        let Settings { me, cluster, node, founding, .. } = &*self.config;
-        let expect = Expect { cluster: *cluster, node: me.clone(), init: None };
-        let begun = DataDir::begin(&node.data, &expect)
-            .with_context(|| format!("data directory {}", node.data.display()))?;
-        remembered::founding(begun.control(), founding)?;
-        let policy = ServedPolicy::begin(&self.config, begun.control())?;
-        Ok((begun, policy))
+        let config = Arc::clone(&self.config);
+        off_the_loop(move || {
+            let Settings { me, cluster, node, founding, .. } = &*config;
+            let expect = Expect { cluster: *cluster, node: me.clone(), init: None };
+            let begun = DataDir::begin(&node.data, &expect)
+                .with_context(|| format!("data directory {}", node.data.display()))?;
+            remembered::founding(begun.control(), founding)?;
+            let policy = ServedPolicy::begin(&config, begun.control())?;
+            Ok((begun, policy))
+        })
+        .await
     }
 
     async fn identity(&self) -> anyhow::Result<Credentials> {
@@ -149,29 +153,35 @@ impl Start {
     }
 
     async fn hot_store(&self, begun: Begun) -> anyhow::Result<Opened> {
-        let config = &self.config;
-        let open = |path: &Path, create| RocksEngine::open(path, &config.rocks, create);
-        let (dir, engine) = begun
-            .with_engine(open)
-            .with_context(|| format!("data directory {}", config.node.data.display()))?;
-        let store = Store::open(engine)?;
-        let opened = store.written();
+        let config = Arc::clone(&self.config);
+        let (dir, store) = off_the_loop(move || {
+            let open = |path: &Path, create| RocksEngine::open(path, &config.rocks, create);
+            let (dir, engine) = begun
+                .with_engine(open)
+                .with_context(|| format!("data directory {}", config.node.data.display()))?;
+            Ok((dir, Store::open(engine)?))
+        })
+        .await?;
+        let config = Arc::clone(&self.config);
         let clock = ceiling::begin(&store, config.max_offset, config.catch_up).await?;
-        let records = escrow_records(&store)?;
         let on_poison = self.halt.clone();
-        let store = HotStore::start(store, config.hot.clone(), move |fault| {
-            on_poison.now(format!("storage: {fault}"));
-        })?;
-        let book = Book::recover(
-            config.me.clone(),
-            config.founding.clone(),
-            dir.identity().store,
-            config.escrow.clone(),
-            records.into_iter(),
-            opened,
-            clock.now(),
-        )?;
-        Ok(Opened { dir: Arc::new(dir), store, clock, book })
+        off_the_loop(move || {
+            let (opened, records) = (store.written(), escrow_records(&store)?);
+            let store = HotStore::start(store, config.hot.clone(), move |fault| {
+                on_poison.now(format!("storage: {fault}"));
+            })?;
+            let book = Book::recover(
+                config.me.clone(),
+                config.founding.clone(),
+                dir.identity().store,
+                config.escrow.clone(),
+                records.into_iter(),
+                opened,
+                clock.now(),
+            )?;
+            Ok(Opened { dir: Arc::new(dir), store, clock, book })
+        })
+        .await
     }
 
     async fn actors(&self, opened: Opened, policy: &ServedPolicy, hosts: HostList) -> anyhow::Result<Acting> {
@@ -355,6 +365,23 @@ struct Ready {
     transport: Transport,
     changes: watch::Receiver<Arc<Settings>>,
     desk: Desk,
+}
+
+/// Does what may take long (a recovery, a scan) on a thread of its own, so that a stop is heard meanwhile.
+async fn off_the_loop<T: Send + 'static>(
+    work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+) -> anyhow::Result<T> {
+    let busy = BUSY.read().await;
+    // What it made is dropped before the guard, also where nobody waits for it any more.
+    tokio::task::spawn_blocking(move || (work(), busy)).await?.0
+}
+
+/// Held while work is off the loop.
+static BUSY: RwLock<()> = RwLock::const_new(());
+
+/// Waits for what a start that was given up has begun: a process that exits under RocksDB aborts.
+pub(super) async fn settled() {
+    drop(BUSY.write().await);
 }
 
 /// Arbiters for the actors of the user's types: one a core.

@@ -60,9 +60,9 @@ impl Supervisor {
     pub async fn stop(mut self) -> anyhow::Result<()> {
         let mut stages = Stages::new(self.settings.now().stop_within);
         self.refuse();
-        let drained = self.drained(stages.share(3));
+        let drained = self.unless_halted(self.drained(stages.share(3)));
         stages.stage("drain calls", stages.share(4), drained).await;
-        let ended = self.hosts.close(stages.share(2));
+        let ended = self.unless_halted(self.hosts.close(stages.share(2)));
         stages.stage("end hosted actors", stages.share(3), ended).await;
         let closed = async {
             self.transport.close().await;
@@ -84,10 +84,15 @@ impl Supervisor {
             };
             stages.stage("export traces", eighth, closed).await;
         }
-        if stages.undone.is_empty() && flushed.is_ok() {
-            tracing::info!("stopped");
+        match &flushed {
+            Ok(()) => {
+                if stages.undone.is_empty() {
+                    tracing::info!("stopped");
+                }
+                self.life.stopped();
+            }
+            Err(error) => self.life.failed(&format!("stopping: {error:#}")),
         }
-        self.life.stopped();
         flushed
     }
 
@@ -97,6 +102,14 @@ impl Supervisor {
         notify::stopping();
         self.transport.refuse();
         tracing::info!(stage = "refuse new calls", "stopping");
+    }
+
+    /// A stage's work, cut short when the node cannot go on: nothing more can be answered then.
+    async fn unless_halted(&self, work: impl Future<Output = Vec<String>>) -> Vec<String> {
+        tokio::select! {
+            undone = work => undone,
+            reason = self.halt.asked() => vec![format!("cut short: {reason}")],
+        }
     }
 
     async fn drained(&self, within: Duration) -> Vec<String> {

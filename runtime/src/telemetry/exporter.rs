@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::fs::File;
 use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -144,7 +145,7 @@ impl Way {
     fn to(settings: &TelemetrySettings, to: &Endpoint, resource: Resource) -> anyhow::Result<Self> {
         let url = match to {
             Endpoint::File(path) => {
-                let file = File::options().create(true).append(true).open(path);
+                let file = File::options().create(true).append(true).mode(0o600).open(path);
                 let file = file.with_context(|| format!("cannot write spans to {}", path.display()))?;
                 return Ok(Self::File(file, resource));
             }

@@ -71,7 +71,7 @@ impl Endpoint {
             return if path.is_absolute() {
                 Ok(Self::File(path))
             } else {
-                Err("a file is named by its absolute path: file:///var/log/spans.jsonl".to_owned())
+                Err("a file is named by its absolute path: file:///var/lib/rhumb/spans.jsonl".to_owned())
             };
         }
         if text.starts_with("https://") {

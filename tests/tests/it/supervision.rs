@@ -196,17 +196,26 @@ impl Manager {
         Self { socket, path, heard: String::new() }
     }
 
-    fn hears(&mut self, what: &str) {
+    fn listens(&mut self) {
+        let mut datagram = [0; 4096];
+        while let Ok(bytes) = self.socket.recv(&mut datagram) {
+            self.heard.push_str(&String::from_utf8_lossy(&datagram[..bytes]));
+        }
+    }
+
+    /// Gives what it heard before. What came after has yet to be asked about.
+    fn hears(&mut self, what: &str) -> String {
         eventually(what, || {
-            let mut datagram = [0; 4096];
-            while let Ok(bytes) = self.socket.recv(&mut datagram) {
-                self.heard.push_str(&String::from_utf8_lossy(&datagram[..bytes]));
-            }
+            self.listens();
             self.heard.contains(what)
         });
-        // What came after it has yet to be asked about.
         let end = self.heard.find(what).map_or(0, |at| at + what.len());
-        self.heard.drain(..end);
+        self.heard.drain(..end).collect()
+    }
+
+    fn forgets(&mut self) {
+        self.listens();
+        self.heard.clear();
     }
 }
 
@@ -234,6 +243,7 @@ fn a_service_manager_is_told_how_the_node_stands_until_it_stops() {
 }
 
 #[test]
+#[cfg_attr(not(debug_assertions), ignore = "a release does not let itself be stalled")]
 fn a_node_whose_event_loop_stands_still_is_not_ready_and_then_aborts_with_its_reason() {
     let mesh = Mesh::of(1);
     let mut node = mesh.serve(
@@ -289,6 +299,38 @@ fn a_node_that_died_too_often_waits_and_says_why_and_a_signal_ends_the_wait() {
     let mut node = mesh.serve(0, &patient);
     node.wait_ready();
     assert!(!node.log().contains("it waits before it starts"), "{}", node.log());
+}
+
+#[test]
+fn a_node_that_is_not_ready_yet_does_not_say_so_because_its_settings_were_read_anew() {
+    let mesh = Mesh::of(3);
+    let mut manager = Manager::new(mesh.directory.path());
+    let path = manager.path.to_str().expect("text").to_owned();
+    let mut node = mesh.serve(0, &[("NOTIFY_SOCKET", &path)]);
+    manager.hears("STATUS=not ready: unproven");
+    node.signal("HUP");
+    eventually("it has read its settings anew", || node.log().contains("settings reloaded"));
+    node.signal("TERM");
+    let before = manager.hears("STOPPING=1");
+    assert!(!before.contains("READY=1") && !before.contains("RELOADING=1"), "{before}");
+    assert!(node.wait_end().success());
+}
+
+#[test]
+fn a_node_that_is_asked_to_stop_while_it_starts_stops_in_order() {
+    let mesh = Mesh::of(1);
+    let mut manager = Manager::new(mesh.directory.path());
+    let path = manager.path.to_str().expect("text").to_owned();
+    for step in ["identity", "hot store", "actors", "transport", "ready"] {
+        let mut node = mesh.serve(0, &[("NOTIFY_SOCKET", &path)]);
+        manager.hears(&format!("STATUS=starting: {step}"));
+        node.signal("TERM");
+        let ended = node.wait_end();
+        assert!(ended.success(), "at the step {step}: {ended}\n{}", node.log());
+        let last = fs::read_to_string(mesh.data(0).join("last-stop.json")).expect("a record");
+        assert!(last.contains("\"stopped\""), "at the step {step}: {last}");
+        manager.forgets();
+    }
 }
 
 #[test]
