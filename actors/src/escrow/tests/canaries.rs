@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use rhumb_core::canary::{self, Canary};
 
 use super::check;
+use super::terms::RETURN_AFTER_ATTESTATION;
 
 fn caught(bug: Canary, story: &str) {
     check(story);
@@ -277,20 +278,5 @@ fn a_hold_that_anybody_can_settle_is_noticed() {
 
 #[test]
 fn a_return_of_what_was_attested_is_noticed() {
-    caught(
-        Canary::ReturnAfterAttest,
-        r"
-        mint concert 10 weights=us:1
-        hold h1 us 4       -> held at us
-        confirm h1         -> sold 4
-        tick 2s
-        copy us
-        return h1 2        -> returned 2, 2 left
-        tick 2s
-        restore us
-        tick 1s
-        attest us sold=2   -> attested, 8 available
-        return h1 2        -> return_closed
-        show us            -> available=8",
-    );
+    caught(Canary::ReturnAfterAttest, RETURN_AFTER_ATTESTATION);
 }

@@ -208,10 +208,8 @@ fn a_sale_can_be_returned_for_a_day_and_is_forgotten_a_day_later() {
     );
 }
 
-#[test]
-fn a_sale_from_before_a_restored_disk_is_not_returned() {
-    check(
-        r"
+/// A return is booked on a disk that is lost, counted by the operator, and asked for again.
+pub(super) const RETURN_AFTER_ATTESTATION: &str = r"
         mint concert 10 weights=us:1
         hold h1 us 4       -> held at us
         confirm h1         -> sold 4
@@ -226,8 +224,11 @@ fn a_sale_from_before_a_restored_disk_is_not_returned() {
         return h1 1 key=b  -> return_closed
         hold h2 us 8       -> held at us
         confirm h2         -> sold 8
-        return h2 1 key=c  -> returned 1, 7 left",
-    );
+        return h2 1 key=c  -> returned 1, 7 left";
+
+#[test]
+fn a_sale_from_before_a_restored_disk_is_not_returned() {
+    check(RETURN_AFTER_ATTESTATION);
 }
 
 #[test]

@@ -4,6 +4,9 @@
 //! A line is a command, and after `->` what it must give. After every line the invariants I1 to I5 are
 //! checked over all nodes, against receipts kept here. Time moves by `tick` alone.
 
+mod audit;
+mod views;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -489,94 +492,6 @@ impl World {
         self.node(name).off_ms = if sign == "-" { -ms } else { ms };
     }
 
-    fn standing(&mut self, name: &str) -> String {
-        let life = self.node(name).life.as_ref().expect("the node runs");
-        said(&life.book.standing()).to_owned()
-    }
-
-    /// What a reader of the node's row of the pool is told.
-    fn read_row(&mut self, name: &str) -> String {
-        let pool = self.pools["concert"].clone();
-        let life = self.node(name).life.as_ref().expect("the node runs");
-        match life.book.read_row(pool) {
-            Ok(row) => format!("{} row", said(&row.standing)),
-            Err(refusal) => refusal.code().to_owned(),
-        }
-    }
-
-    fn show(&mut self, args: &[&str]) -> String {
-        let pool = self.pools[args.get(1).copied().unwrap_or("concert")].clone();
-        let life = self.node(args[0]).life.as_ref().expect("the node runs");
-        let Some(row) = life.book.row(&pool) else { return "unknown".to_owned() };
-        let stranded = life.book.stranded(&pool);
-        let Row { minted, consumed, returned, held, available, reserved, tallies, .. } = row.clone();
-        let DebtRow { available: debt, consumed: drawn, returned: repaid, held: owed, .. } = row.debt;
-        let column = |what: &str, of: &BTreeMap<NodeId, u64>| {
-            of.iter().map(|(node, n)| format!(" {what}-{}={n}", node.region)).collect::<String>()
-        };
-        format!(
-            "available={available} held={held} sold={consumed} minted={minted} returned={returned} \
-             reserved={reserved} debt={debt} drawn={drawn} repaid={repaid} owed={owed} expired={} false={} \
-             forwarded={} stranded={}+{} refused={} {} {} {}",
-            tallies.expired,
-            tallies.false_refusals,
-            tallies.forwarded,
-            stranded.here,
-            stranded.away,
-            tallies.refused.values().sum::<u64>(),
-            said(&row.standing),
-            column("granted", &row.granted),
-            column("accepted", &row.accepted),
-        )
-    }
-
-    /// What the last reconciliation at a node found.
-    fn reconciled(&mut self, name: &str) -> String {
-        let (pool, now) = (self.pools["concert"].clone(), self.now);
-        let life = self.node(name).life.as_ref().expect("the node runs");
-        let (last, counts) = life.book.reconciled(&pool, now);
-        let Some(last) = last else { return "never".to_owned() };
-        let missing: String = last.missing.iter().map(|node| format!(" {}", node.region)).collect();
-        let drift = last.drift.map_or_else(|| "unknown".to_owned(), |drift| drift.to_string());
-        let Reconciliations { exact, torn, incomplete, alarms } = counts;
-        format!(
-            "drift={drift} readings={} missing={missing} exact={exact} torn={torn} incomplete={incomplete} alarms={alarms}",
-            last.readings
-        )
-    }
-
-    /// What a node counted of the levelling.
-    fn moved(&mut self, name: &str) -> String {
-        let pool = self.pools["concert"].clone();
-        let life = self.node(name).life.as_ref().expect("the node runs");
-        let levelled = life.book.levelled(&pool);
-        let moved = levelled.moved.iter().map(|((direction, cause), moved)| {
-            format!("{}-{}={}/{} ", direction.name(), cause.name(), moved.moves, moved.units)
-        });
-        let waits = levelled.waits.sum.as_millis();
-        format!(
-            "{}transit={} waits={}/{waits}ms",
-            moved.collect::<String>(),
-            levelled.in_transit,
-            levelled.waits.number()
-        )
-    }
-
-    fn view(&mut self, args: &[&str]) -> String {
-        let pool = self.pools["concert"].clone();
-        self.ask(args[0], "view", Request::Show(ShowPool { pool }), Duration::from_secs(5));
-        self.settle();
-        self.events.pop().unwrap_or_default()
-    }
-
-    fn stage(&mut self, label: &str) -> String {
-        let hold = self.held[label].clone();
-        let life = self.nodes[&hold.owner].life.as_ref().expect("the owner runs");
-        life.book.stage(&hold).map_or("forgotten".to_owned(), |stage| format!("{stage:?}").to_lowercase())
-    }
-
-    // ---- machinery -----------------------------------------------------------------------------
-
     fn ask(&mut self, at: &str, label: &str, request: Request, within: Duration) {
         let caller = Caller::Label(label.to_owned());
         let until = self.now.plus(within);
@@ -832,97 +747,6 @@ impl World {
             Err(refusal) => refusal.code().to_owned(),
         }
     }
-
-    // ---- invariants ----------------------------------------------------------------------------
-
-    /// I1 to I5 over all nodes that run. After a disk was lost, the matrix of a node that is not
-    /// attested is not true; what was sold still may not exceed what was minted.
-    fn audit(&self) {
-        for (pool, supply) in &self.supplies {
-            let rows: BTreeMap<&NodeId, Row> = self
-                .nodes
-                .iter()
-                .filter_map(|(id, node)| Some((id, node.life.as_ref()?.book.row(pool)?)))
-                .collect();
-            let (supply, debt) = *supply;
-            let of_pool = self.receipts.iter().filter(|(hold, _)| hold.pool == *pool);
-            let sold: u64 = of_pool.map(|(_, units)| units).sum();
-            assert!(sold <= supply + debt, "I4: {sold} sold of {supply} and a debt of {debt}");
-            let whole = rows.values().all(|row| row.standing != Standing::Restored);
-            let minted: u64 = rows.values().map(|row| row.minted).sum();
-            let stalled = self.nodes.values().any(|node| node.stalled);
-            if !whole || stalled || rows.len() < self.nodes.len() || minted == 0 {
-                continue;
-            }
-            audit_matrix(&rows, supply);
-            let debts = rows.iter().map(|(node, row)| (*node, as_row(&row.debt))).collect();
-            audit_matrix(&debts, debt);
-            if !self.lost_disk {
-                let net = |row: &Row| row.consumed - row.returned + row.debt.consumed - row.debt.returned;
-                let counted: u64 = rows.values().map(net).sum();
-                assert_eq!(counted, sold, "I5: counters and receipts differ");
-            }
-        }
-    }
-
-    /// The rows of a pool, for properties.
-    pub(crate) fn rows(&self, label: &str) -> BTreeMap<NodeId, Row> {
-        let pool = &self.pools[label];
-        let row = |(id, node): (&NodeId, &Node)| Some((id.clone(), node.life.as_ref()?.book.row(pool)?));
-        self.nodes.iter().filter_map(row).collect()
-    }
-
-    /// What each node counted of the levelling of a pool.
-    pub(crate) fn levelled(&self, label: &str) -> BTreeMap<NodeId, Levelled> {
-        let pool = &self.pools[label];
-        let of = |(id, node): (&NodeId, &Node)| Some((id.clone(), node.life.as_ref()?.book.levelled(pool)));
-        self.nodes.iter().filter_map(of).collect()
-    }
-
-    /// Runs one line without looking at what it gives.
-    pub(crate) fn run(&mut self, line: &str) -> Vec<String> {
-        self.line(line)
-    }
-
-    /// Whether there is a hold under this label.
-    pub(crate) fn is_held(&self, label: &str) -> bool {
-        self.held.contains_key(label)
-    }
-
-    /// Units confirmed so far.
-    pub(crate) fn sold(&self) -> u64 {
-        self.receipts.values().sum()
-    }
-}
-
-/// Debt rights are under the same rules as units.
-fn as_row(debt: &DebtRow) -> Row {
-    Row {
-        minted: debt.minted,
-        granted: debt.granted.clone(),
-        accepted: debt.accepted.clone(),
-        consumed: debt.consumed,
-        returned: debt.returned,
-        held: debt.held,
-        available: debt.available,
-        ..Row::default()
-    }
-}
-
-fn audit_matrix(rows: &BTreeMap<&NodeId, Row>, supply: u64) {
-    let mut in_flight = 0;
-    for (donor, row) in rows {
-        for (receiver, granted) in &row.granted {
-            let accepted = rows.get(receiver).and_then(|row| row.accepted.get(*donor)).copied().unwrap_or(0);
-            assert!(accepted <= *granted, "I2: {receiver} accepted {accepted} of {granted} from {donor}");
-            in_flight += granted - accepted;
-        }
-    }
-    let spread: u64 =
-        rows.values().map(|row| row.available + row.held + row.consumed - row.returned).sum::<u64>()
-            + in_flight;
-    let minted: u64 = rows.values().map(|row| row.minted).sum();
-    assert_eq!((spread, minted), (supply, supply), "I3: what is spread and what was minted");
 }
 
 fn founding(nodes: &str) -> Founding {
