@@ -4,10 +4,10 @@ cargo := scripts/cargo.sh
 target := $(or $(CARGO_TARGET_DIR),target)
 MINUTES ?= 30
 
-.PHONY: help setup build demo test seeds check-full lint fmt
+.PHONY: help setup build demo test seeds check-full metrics-prometheus trace-phoenix lint fmt
 
 help: ## Shows this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 setup: ## Installs what the build needs, or says what to type
 	@scripts/setup.sh
@@ -27,6 +27,12 @@ seeds: setup ## Simulates fresh seeds for MINUTES (30)
 
 check-full: build ## The same tests with full counts
 	RHUMB_SEEDS=100000 RHUMB_FULL=1 RHUMB_BIN=$(abspath $(target))/debug/rhumb $(cargo) test --workspace
+
+metrics-prometheus: build ## Lets Debian's Prometheus scrape a mesh of three nodes, and promtool judge the page
+	@scripts/metrics-prometheus.sh $(target)/debug/rhumb
+
+trace-phoenix: build ## Has an independent server, arize-phoenix, check the trace of a sale across regions
+	@scripts/trace-phoenix.sh $(target)/debug/rhumb
 
 lint: setup ## Clippy with the bans of clippy.toml, and the links of the documentation; warnings are errors
 	$(cargo) clippy --workspace --all-targets -- -D warnings

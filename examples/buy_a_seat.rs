@@ -19,7 +19,7 @@ async fn main() -> anyhow::Result<()> {
 
     // The key is made once and kept: asking again with it can never hold a second seat.
     let key = KeyMaker::new(&Seed::from_entropy()).make(node.clone(), now_ms());
-    let hold = Hold { pool: "concert".parse()?, qty: 1, ttl: None, key, hops: 0 };
+    let hold = Hold { pool: "concert".parse()?, qty: 1, ttl: None, key, hops: 0, customer: None };
     match mesh.ask(&node, &hold, within).await? {
         Err(refusal) => println!("no seat: {refusal}"),
         Ok(held) => {

@@ -5,6 +5,7 @@
 
 pub mod escrow;
 pub mod remote;
+pub mod span;
 pub mod storage;
 
 /// A type that contains itself has no layout, however far down and whenever added, and does not compile:

@@ -56,8 +56,26 @@ canaries! {
     SoldOutForUnreachable = "sold-out-for-unreachable",
     /// A key older than the retention is run again.
     ExpiredKeyRunsAgain = "expired-key-runs-again",
+    /// A donor that gives rights unasked does not look at what it has.
+    PushWithoutCheck = "push-without-check",
+    /// Rows that were read while they changed are added up as if they had stood so at one time.
+    TornReadIsExact = "torn-read-is-exact",
+    /// A reconciliation does not hear its second reading, and so never comes to a result.
+    ReconcileBlind = "reconcile-blind",
     /// A node on a restored disk spends without asking its peers.
     RestoredDiskSpends = "restored-disk-spends",
+    /// What is sold on debt does not use up the right to.
+    DebtForgotten = "debt-forgotten",
+    /// A return that is asked for again is booked again.
+    ReturnTwice = "return-twice",
+    /// A sale that an operator's attestation has counted is returned after it.
+    ReturnAfterAttest = "return-after-attest",
+    /// The holder of the reserve sells it to its own customers.
+    ReserveSells = "reserve-sells",
+    /// What a customer has is not looked at.
+    CustomerLimitForgotten = "customer-limit-forgotten",
+    /// A hold is settled for whoever can guess its number.
+    SecretNotAsked = "secret-not-asked",
 }
 
 #[cfg(feature = "canaries")]

@@ -117,16 +117,30 @@ impl<E> Default for Barrier<E> {
 
 impl<E> Barrier<E> {
     /// Moves a step's effects in, and gives what is to be done now, in order.
-    pub fn absorb<B>(&mut self, effects: &mut Effects<B, E>, mut release: impl FnMut(Release<B, E>)) {
+    pub fn absorb<B>(&mut self, effects: &mut Effects<B, E>, release: impl FnMut(Release<B, E>)) {
+        self.absorb_as(effects, |effect, _| effect, release);
+    }
+
+    /// As [`Barrier::absorb`], of a machine's effects with something of the shell's added to each:
+    /// `wrap` learns for which ticket an effect must wait, if for one.
+    pub fn absorb_as<B, M>(
+        &mut self,
+        effects: &mut Effects<B, M>,
+        mut wrap: impl FnMut(M, Option<Ticket>) -> E,
+        mut release: impl FnMut(Release<B, E>),
+    ) {
         for item in effects.pushed.drain(..) {
             match item {
                 Pushed::Persist(batch) => {
                     self.issued += 1;
                     release(Release::Persist(Ticket(self.issued), batch));
                 }
-                Pushed::AtOnce(effect) => release(Release::Perform(effect)),
-                Pushed::Send(effect) if self.may_pass() => release(Release::Perform(effect)),
-                Pushed::Send(effect) => self.waiting.push_back((self.issued, effect)),
+                Pushed::AtOnce(effect) => release(Release::Perform(wrap(effect, None))),
+                Pushed::Send(effect) if self.may_pass() => release(Release::Perform(wrap(effect, None))),
+                Pushed::Send(effect) => {
+                    let effect = wrap(effect, Some(Ticket(self.issued)));
+                    self.waiting.push_back((self.issued, effect));
+                }
             }
         }
     }

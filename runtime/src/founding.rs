@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::authority::{AuthorityFolder, Place};
 use crate::secrets::{self, Secret};
+use crate::telemetry::{Protocol, TelemetrySettings};
 
 /// The file that says what a folder was founded as.
 pub const MESH_FILE: &str = "mesh.json";
@@ -111,6 +112,8 @@ pub struct Plan {
     pub config: PathBuf,
     /// The folder for the key that signs the policy.
     pub policy_key: PathBuf,
+    /// Where the nodes' traces go, and which; as the program has it unless given.
+    pub traces: Option<TelemetrySettings>,
 }
 
 /// What founding made.
@@ -200,6 +203,9 @@ impl Plan {
             writeln!(global, "\"{}\" = \"{}\"", seat.id, seat.quic)?;
         }
         write!(global, "\n[policy]\nfile = \"policy.toml\"\nkeys = [\"{policy_key}\"]\n")?;
+        if let Some(traces) = &self.traces {
+            write!(global, "\n[telemetry]\n{}", written(traces))?;
+        }
         fs::write(self.config.join("global.toml"), global)?;
         let mut regions: BTreeMap<&Region, BTreeMap<&str, NodeEntry<'_>>> = BTreeMap::new();
         for seat in &self.seats {
@@ -218,6 +224,17 @@ impl Plan {
         }
         Ok(())
     }
+}
+
+/// Where traces go, as it stands in a file.
+fn written(traces: &TelemetrySettings) -> String {
+    let share = f64::from(traces.share.as_per_million()) / 1e6;
+    let mut text = format!("sample = {share}\n");
+    if let Some(endpoint) = &traces.endpoint {
+        let protocol = if traces.protocol == Protocol::Http { "http" } else { "grpc" };
+        text.push_str(&format!("endpoint = {:?}\nprotocol = \"{protocol}\"\n", endpoint.to_string()));
+    }
+    text
 }
 
 /// A node in its region's file.

@@ -22,8 +22,10 @@ pub mod clock;
 pub mod host;
 pub mod identity;
 pub mod mesh;
+pub mod metrics;
 pub mod prelude;
 pub mod secrets;
+pub mod telemetry;
 pub mod testing;
 
 #[cfg(feature = "rocks")]
@@ -34,6 +36,8 @@ pub mod cli;
 pub mod demo;
 #[cfg(feature = "rocks")]
 pub mod dev;
+#[cfg(feature = "rocks")]
+pub mod doctor;
 #[cfg(feature = "rocks")]
 pub mod founding;
 #[cfg(feature = "rocks")]

@@ -28,6 +28,8 @@ use crate::host::arbiters::Arbiters;
 use crate::host::{Host, HostList, Hosts};
 use crate::mesh::registry::Registry;
 use crate::mesh::{Carrier, Mesh};
+use crate::telemetry::sampling::Share;
+use crate::telemetry::{Spans, Tracer, Watched};
 
 /// The wall clock at the start of every test: 2026-01-01T00:00:00Z.
 const BEGIN_MS: u64 = 1_767_225_600_000;
@@ -64,6 +66,7 @@ pub struct Builder {
     on: BTreeMap<String, Vec<AddHost>>,
     arbiters: usize,
     seed: u64,
+    traced: Option<(Share, Spans)>,
 }
 
 /// A mesh inside a test.
@@ -87,7 +90,15 @@ impl TestMesh {
             if place.contains('/') { place } else { format!("{place}/n1") }
         };
         let nodes = places.into_iter().map(node).collect();
-        Builder { nodes, policy: None, hosts: Vec::new(), on: BTreeMap::new(), arbiters: 2, seed: 1 }
+        Builder {
+            nodes,
+            policy: None,
+            hosts: Vec::new(),
+            on: BTreeMap::new(),
+            arbiters: 2,
+            seed: 1,
+            traced: None,
+        }
     }
 
     /// The mesh as seen from a region's first node, or from a node given as `region/node`.
@@ -231,6 +242,13 @@ impl Builder {
         self
     }
 
+    /// Traces are kept of this share of the calls that begin in the mesh; their spans are put there.
+    #[must_use]
+    pub fn traced(mut self, share: Share, spans: &Spans) -> Self {
+        self.traced = Some((share, spans.clone()));
+        self
+    }
+
     /// The seed of what the network draws.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
@@ -278,6 +296,10 @@ impl Builder {
             Arc::new(ArcSwap::new(Arc::clone(policy))),
             clock.clone(),
         );
+        if let Some((share, spans)) = &self.traced {
+            let (region, name) = (id.region.as_str(), id.to_string());
+            mesh.traced(Tracer::new(region, &name, Some(clock.clone()), *share, spans.clone()));
+        }
         let mut list = HostList::default();
         let here = |place: &&String| ***place == *id.region.as_str() || ***place == id.to_string();
         let only_here = self.on.iter().filter(|(place, _)| here(place)).flat_map(|(_, hosts)| hosts);
@@ -293,7 +315,7 @@ impl Builder {
         registry.hosting(mesh.clone());
         crate::mesh::serve(&mut registry, &mesh)?;
         let member = NodeDescription { manifest: registry.manifest(), ..NodeDescription::new(id.clone()) };
-        let gate: Arc<dyn Gate> = Arc::clone(policy) as Arc<dyn Gate>;
+        let gate: Arc<dyn Gate> = Arc::new(Watched(Arc::clone(policy) as Arc<dyn Gate>));
         let port = network.join(member, gate, Arc::new(registry));
         mesh.bound(Carrier::InProcess(port.clone()));
         Ok(Node { mesh, hosts, clock, port })

@@ -126,6 +126,43 @@ pub struct DataDir {
     _lock: File,
 }
 
+/// A data directory whose control store is open and whose hot store is not yet. It holds the lock.
+#[derive(Debug)]
+pub struct Begun {
+    path: PathBuf,
+    control: Box<dyn ControlStore>,
+    record: ControlRecord,
+    lock: File,
+}
+
+impl Begun {
+    /// The control store.
+    #[must_use]
+    pub fn control(&self) -> &dyn ControlStore {
+        &*self.control
+    }
+
+    /// Opens the hot store with the engine that `open_engine` opens in the directory given to it, and
+    /// may create if told `true`.
+    ///
+    /// # Errors
+    /// [`DataDirError`].
+    pub fn with_engine<E: Engine>(
+        self,
+        open_engine: impl FnOnce(&Path, bool) -> Result<E, EngineOpenError>,
+    ) -> Result<(DataDir, E), DataDirError> {
+        let Self { path, control, record, lock } = self;
+        let creating = record.stage == Stage::Creating;
+        let engine = open_engine(&path.join("hot"), creating)?;
+        agree(&path, &engine, &record)?;
+        let record = ControlRecord { stage: Stage::Ready, ..record };
+        if creating {
+            control.stamp(&record)?;
+        }
+        Ok((DataDir { path, control, record, _lock: lock }, engine))
+    }
+}
+
 impl DataDir {
     /// Opens (or, if allowed, creates) a directory with its hot store on RocksDB.
     ///
@@ -147,6 +184,15 @@ impl DataDir {
         expect: &Expect,
         open_engine: impl FnOnce(&Path, bool) -> Result<E, EngineOpenError>,
     ) -> Result<(Self, E), DataDirError> {
+        Self::begin(path, expect)?.with_engine(open_engine)
+    }
+
+    /// Takes the directory's lock, opens its control store and judges whether it is this node's. The hot
+    /// store is opened after that, by [`Begun::with_engine`]: a node may have to refuse before.
+    ///
+    /// # Errors
+    /// [`DataDirError`].
+    pub fn begin(path: &Path, expect: &Expect) -> Result<Begun, DataDirError> {
         let (control_path, hot_path) = (path.join("control"), path.join("hot"));
         if expect.init.is_none() && !filled(&control_path)? && !filled(&hot_path)? {
             return Err(DataDirError::NotInitialised(path.into()));
@@ -159,17 +205,10 @@ impl DataDir {
         }
         let control = SledControl::open(&control_path)?;
         let record = judge(path, control.record()?, hot_there, expect)?;
-        let creating = record.stage == Stage::Creating;
-        if creating {
+        if record.stage == Stage::Creating {
             control.stamp(&record)?;
         }
-        let engine = open_engine(&hot_path, creating)?;
-        agree(path, &engine, &record)?;
-        let record = ControlRecord { stage: Stage::Ready, ..record };
-        if creating {
-            control.stamp(&record)?;
-        }
-        Ok((Self { path: path.into(), control: Box::new(control), record, _lock: lock }, engine))
+        Ok(Begun { path: path.into(), control: Box::new(control), record, lock })
     }
 
     /// Whose directory this is, without opening its hot store; `None` where none was created yet.

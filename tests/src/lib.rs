@@ -4,4 +4,6 @@
 //! clusters run the real program.
 
 pub mod cluster;
+pub mod exposition;
+pub mod otlp;
 pub mod sim;

@@ -31,6 +31,19 @@ pub(crate) trait Returns: fmt::Debug + Send + Sync {
 pub struct Answer {
     to: Option<To>,
     cancelled: Cancelled,
+    observed: Observed,
+}
+
+/// Is told once how a message ended: with a reply, or with this fault.
+pub type Observer = Box<dyn FnOnce(Result<(), &Fault>) + Send + Sync>;
+
+#[derive(Default)]
+struct Observed(Option<Observer>);
+
+impl fmt::Debug for Observed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "observed" } else { "not observed" })
+    }
 }
 
 #[derive(Debug)]
@@ -53,7 +66,7 @@ impl Answer {
     /// An answer that goes nowhere: a tell's. Never cancelled.
     #[must_use]
     pub fn to_nobody() -> Self {
-        Self { to: None, cancelled: Cancelled::default() }
+        Self { to: None, cancelled: Cancelled::default(), observed: Observed::default() }
     }
 
     /// An answer that stays in this process, and the future of it. For messages between actors of one
@@ -63,13 +76,28 @@ impl Answer {
         let (sender, receiver) = oneshot::channel();
         let cancelled = Cancelled::default();
         let future = AnswerFuture { receiver, cancelled: cancelled.clone() };
-        (Self { to: Some(To::Here(sender)), cancelled }, future)
+        (Self { to: Some(To::Here(sender)), cancelled, observed: Observed::default() }, future)
     }
 
     /// An answer to a peer, and what cancels it.
     pub(crate) fn to_peer(owed: Owed) -> (Self, Cancelled) {
         let cancelled = Cancelled { expires: Some(owed.expires), ..Cancelled::default() };
-        (Self { to: Some(To::Peer(owed)), cancelled: cancelled.clone() }, cancelled)
+        let to = Some(To::Peer(owed));
+        (Self { to, cancelled: cancelled.clone(), observed: Observed::default() }, cancelled)
+    }
+
+    /// Lets somebody know how the message ends: also when the answer is dropped, and the caller learns
+    /// that the handler was lost. Of a tell only a fault is told, if one is given.
+    #[must_use]
+    pub fn observed(mut self, observer: Observer) -> Self {
+        self.observed = Observed(Some(match self.observed.0.take() {
+            None => observer,
+            Some(first) => Box::new(move |end| {
+                first(end);
+                observer(end);
+            }),
+        }));
+        self
     }
 
     /// The handler's answer.
@@ -119,6 +147,9 @@ impl Answer {
     }
 
     fn send(&mut self, answer: Result<Reply, Fault>) {
+        if let Some(observer) = self.observed.0.take() {
+            observer(answer.as_ref().map(|_| ()));
+        }
         match self.to.take() {
             Some(To::Peer(Owed { link, id, lane, expires })) => link.give_back(id, lane, expires, answer),
             // The asker may have gone; then nobody wants to know.
@@ -242,6 +273,21 @@ mod tests {
     async fn what_is_told_is_never_cancelled() {
         let waited = tokio::time::timeout(Duration::from_secs(3600), Answer::to_nobody().cancelled());
         waited.await.expect_err("nobody can give up");
+    }
+
+    #[test]
+    fn whoever_observes_is_told_once_how_it_ended() {
+        let told = Arc::new(parking_lot::Mutex::new(Vec::new()));
+        let observed = |answer: Answer| {
+            let told = Arc::clone(&told);
+            answer.observed(Box::new(move |end| told.lock().push(end.map_err(|fault| fault.delivery()))))
+        };
+        observed(Answer::here().0).fault(Fault::not_sent(FaultKind::Draining));
+        drop(observed(Answer::here().0));
+        drop(observed(Answer::to_nobody()));
+        observed(Answer::to_nobody()).fault(Fault::not_sent(FaultKind::Draining));
+        use rhumb_core::Delivery::{NotSent, Unknown};
+        assert_eq!(*told.lock(), [Err(NotSent), Err(Unknown), Err(NotSent)]);
     }
 
     #[derive(Debug)]

@@ -25,6 +25,9 @@ pub enum ControlMessage {
     Cancel(Vec<u64>),
     /// Everything that came over the lanes, all of which have ended, was taken up.
     LanesDone,
+    /// After GOAWAY: the sender has no call under way to the receiver and makes none. The receiver ends
+    /// its lanes as soon as its own calls are answered, so that no call crosses the end unseen.
+    EndLanes,
 }
 
 /// A fault as it is sent: the body of a frame of kind `Fault`. A kind of version 1 is sent as version

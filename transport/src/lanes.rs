@@ -98,6 +98,18 @@ impl<T> LaneQueue<T> {
         self.closed = true;
     }
 
+    /// How many items wait.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// How many bytes wait.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Whether nothing waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -140,6 +152,7 @@ mod tests {
         let mut out = Vec::new();
         queue.take(250, &mut out);
         assert_eq!(out, [0, 1, 2]);
+        assert_eq!((queue.len(), queue.bytes()), (2, 200));
         queue.take(1000, &mut out);
         assert_eq!(out, [0, 1, 2, 3, 4]);
         assert!(queue.is_empty());

@@ -40,8 +40,8 @@ pub use identity::{
     Certificate, Credentials, CredentialsError, IdentityError, Regions, Trust, TrustDomain, issue,
 };
 pub use inbound::Inbound;
-pub use link::{LinkState, LinkStatus};
-pub use message::{Headers, Identity, Kind, Peer, Reply, Request, TraceContext};
+pub use link::{LinkState, LinkStatus, Waiting};
+pub use message::{Arrival, Headers, Identity, Kind, Peer, Reply, Request, TraceContext};
 pub use quic::{Client, Expect, Transport};
 pub use rhumb_core::codec::{self, Bincode, Codec, CodecError, decode, encode};
 pub use settings::{SettingsError, TransportSettings};

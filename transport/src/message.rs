@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rhumb_core::{ClusterId, DataClass, Epoch, Guarantee, HybridTime, NodeId, Principal};
+use tokio::time::Instant;
 
 use crate::hello::ManifestEntry;
 
@@ -30,15 +31,35 @@ impl Kind {
     }
 }
 
+/// How a message came in. Measured only of one whose trace is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arrival {
+    /// When its frame was taken up.
+    pub at: Instant,
+    /// How long it took until the ingress gate had let it pass.
+    pub gate: Duration,
+}
+
 /// W3C trace context in binary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TraceContext {
     /// The trace (16 bytes).
     pub trace_id: u128,
-    /// The caller's span (8 bytes).
+    /// The caller's span (8 bytes); 0 if it has none that is kept: then the callee's is the first.
     pub span_id: u64,
     /// Trace flags; bit 0 is *sampled*.
     pub flags: u8,
+}
+
+impl TraceContext {
+    /// The flag of a trace that is kept.
+    pub const SAMPLED: u8 = 1;
+
+    /// Whether whoever began the trace keeps it.
+    #[must_use]
+    pub fn is_sampled(&self) -> bool {
+        self.flags & Self::SAMPLED != 0
+    }
 }
 
 /// What every call carries without the caller's doing.
@@ -96,25 +117,27 @@ pub struct Request {
     pub headers: Headers,
     /// Whether an answer is wanted.
     pub kind: Kind,
+    /// How it came in, where that was measured; `None` on its way out.
+    pub arrival: Option<Arrival>,
 }
 
 impl Request {
     /// A question.
     #[must_use]
     pub fn ask(name: impl Into<String>, class: DataClass, body: Bytes, headers: Headers) -> Self {
-        Self { name: name.into(), class, body, headers, kind: Kind::Ask }
+        Self { name: name.into(), class, body, headers, kind: Kind::Ask, arrival: None }
     }
 
     /// A message without an answer.
     #[must_use]
     pub fn tell(name: impl Into<String>, class: DataClass, body: Bytes, headers: Headers) -> Self {
-        Self { name: name.into(), class, body, headers, kind: Kind::Tell }
+        Self { name: name.into(), class, body, headers, kind: Kind::Tell, arrival: None }
     }
 
     /// A message that is answered, emptily, as soon as the receiver's mailbox has taken it.
     #[must_use]
     pub fn post(name: impl Into<String>, class: DataClass, body: Bytes, headers: Headers) -> Self {
-        Self { name: name.into(), class, body, headers, kind: Kind::Post }
+        Self { name: name.into(), class, body, headers, kind: Kind::Post, arrival: None }
     }
 }
 

@@ -1,23 +1,33 @@
 //! The shell of `EscrowRegion`: receives, steps the machine, performs its effects, arms one timer.
 //! It has no protocol decision in it.
 
-use std::collections::{BTreeMap, HashMap};
+mod handle;
+mod report;
+mod trail;
+
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use futures::future::BoxFuture;
 use futures::stream;
 use rhumb_core::effects::Release;
+use rhumb_core::rng::Seed;
 use rhumb_core::{
     Barrier, DataClass, Direction, Fault, FaultKind, Gate, Mono, NodeId, Now, Passage, PoolName, Region,
     Ticket,
 };
 use tokio::sync::{oneshot, watch};
 
-use super::book::{Answer, Book, Effect, Input, Out, Request, Stranded, Token};
-use super::messages::{PeerMessage, Refusal, Row, Standing};
+pub use self::handle::EscrowHandle;
+pub use self::report::{EscrowReport, PoolReport};
+pub use self::trail::Sake;
+use self::trail::{Sent, Trail};
+use super::book::{Answer, Book, Effect, Input, Out, Request, Token};
+use super::messages::{PeerMessage, ReadRow, Refusal, Standing};
 use super::policy::EscrowSettings;
+use crate::span::Span;
 use crate::storage::{StorageHandle, Window};
 
 /// How many asks may wait in the mailbox.
@@ -29,17 +39,12 @@ const OVERLOADED: Duration = Duration::from_millis(100);
 /// How many batches the actor has under way with storage at a time.
 const WINDOW: usize = 64;
 
-/// How long a report may take.
-const REPORT_WITHIN: Duration = Duration::from_secs(1);
-/// How long it may take until other settings are taken up.
-const CONFIGURE_WITHIN: Duration = Duration::from_secs(10);
-
 /// What the shell needs of the world around it.
 pub trait World: Send + Sync + 'static {
     /// The present time.
     fn now(&self) -> Now;
     /// Tells a peer something. It may be lost: all that peers tell each other is sent again.
-    fn tell(&self, to: &NodeId, message: PeerMessage);
+    fn tell(&self, to: &NodeId, message: PeerMessage, sake: Option<&Sake>);
     /// Asks another node in the caller's stead.
     fn forward(
         &self,
@@ -47,7 +52,12 @@ pub trait World: Send + Sync + 'static {
         request: Request,
         class: DataClass,
         within: Duration,
+        sake: Option<&Sake>,
     ) -> BoxFuture<'static, Answered>;
+    /// In a completion of a batch: when the sync began that made it durable, and how long it took.
+    fn last_sync(&self) -> Option<(Instant, Duration)>;
+    /// Whether this node may spend has changed.
+    fn standing(&self, standing: Standing);
     /// The machine or the store below it can not go on: stop the process.
     fn halt(&self, reason: String);
 }
@@ -68,7 +78,10 @@ pub struct Answered {
 pub struct EscrowRegion {
     book: Book,
     out: Out,
-    barrier: Barrier<Effect>,
+    barrier: Barrier<Sent>,
+    trail: Trail,
+    /// As it was last told.
+    standing: Standing,
     window: Window,
     storage: StorageHandle,
     world: Arc<dyn World>,
@@ -85,6 +98,8 @@ struct Asked {
     pool: PoolName,
     until: Mono,
     reply: oneshot::Sender<Answered>,
+    /// Its span, if its trace is kept.
+    span: Option<Span>,
 }
 
 /// How far this actor's batches are durable.
@@ -104,11 +119,14 @@ impl EscrowRegion {
         gate: Arc<dyn Gate>,
         world: Arc<dyn World>,
     ) -> Self {
+        let standing = book.standing();
         let (committed, _) = watch::channel(Committed::UpTo(Ticket(0), rhumb_storage::CommitNumber(0)));
         Self {
             book,
             out: Out::default(),
             barrier: Barrier::default(),
+            trail: Trail::default(),
+            standing,
             window: Window::new(WINDOW),
             storage,
             world,
@@ -130,23 +148,34 @@ impl EscrowRegion {
     /// Moves what the machine pushed through the barrier, and arms the timer anew.
     fn settle(&mut self, now: Now, ctx: &mut Context<Self>) {
         let mut released = Vec::new();
-        self.barrier.absorb(&mut self.out, |release| released.push(release));
+        let (trail, asks) = (&mut self.trail, &self.asks);
+        let note = |effect, waits| trail.note(effect, waits, asks);
+        self.barrier.absorb_as(&mut self.out, note, |release| released.push(release));
         for release in released {
             match release {
                 Release::Persist(ticket, batch) => {
                     let ready = self.window.offer(ticket, batch);
                     self.hand_over(ready);
                 }
-                Release::Perform(effect) => self.perform(effect, ctx),
+                Release::Perform(sent) => self.perform(sent, ctx),
             }
+        }
+        let standing = self.book.standing();
+        if standing != self.standing {
+            self.standing = standing;
+            self.world.standing(standing);
         }
         self.arm(now, ctx);
     }
 
     fn hand_over(&mut self, ready: Option<(Ticket, rhumb_storage::Batch)>) {
         let Some((ticket, batch)) = ready else { return };
-        let committed = self.committed.clone();
+        let (committed, world, syncs) =
+            (self.committed.clone(), Arc::clone(&self.world), self.trail.syncs.clone());
         let done = move |result: Result<rhumb_storage::CommitNumber, rhumb_storage::CommitError>| {
+            if let Some(sync) = world.last_sync() {
+                syncs.covered(ticket, sync);
+            }
             committed.send_modify(|state| match (&result, &state) {
                 (_, Committed::Failed(_)) => {}
                 (Ok(number), _) => *state = Committed::UpTo(ticket, *number),
@@ -158,23 +187,49 @@ impl EscrowRegion {
         }
     }
 
-    fn perform(&mut self, effect: Effect, ctx: &mut Context<Self>) {
+    fn perform(&mut self, sent: Sent, ctx: &mut Context<Self>) {
+        let (effect, sake) = self.trail.performs(sent);
+        let sake = sake.as_ref();
         match effect {
             Effect::Reply { token, answer } => self.answer(token, Ok(answer), DataClass::control()),
-            Effect::Peer { to, message } => self.world.tell(&to, message),
-            Effect::Forward { token, to, request } => self.forward(token, to, request, ctx),
+            Effect::Peer { to, message } => self.world.tell(&to, message, sake),
+            Effect::Forward { token, to, request } => self.forward(token, to, request, sake, ctx),
+            Effect::Read { pool, to, number, within } => self.read(pool, to, number, within, ctx),
+            Effect::Alarm { pool, found } => tracing::error!(
+                %pool,
+                drift = found.drift,
+                violations = ?found.violations,
+                "the rows of a pool do not add up to what was minted: see `rhumb pool audit`"
+            ),
         }
     }
 
-    fn forward(&mut self, token: Token, to: NodeId, request: Request, ctx: &mut Context<Self>) {
+    fn forward(
+        &mut self,
+        token: Token,
+        to: NodeId,
+        request: Request,
+        sake: Option<&Sake>,
+        ctx: &mut Context<Self>,
+    ) {
         let until = self.asks.get(&token).map_or(Mono::default(), |asked| asked.until);
         let within = until.since(self.world.now().mono);
         let class = self.book.class_of(request.pool()).cloned().unwrap_or_else(|| class_of(&request));
-        let answered = self.world.forward(to, request, class, within).into_actor(self);
+        let answered = self.world.forward(to, request, class, within, sake).into_actor(self);
         ctx.spawn(answered.map(move |answered, actor, ctx| {
             let exhausted = matches!(answered.outcome, Ok(Err(Refusal::Exhausted { .. })));
             actor.answer(token, answered.outcome, answered.class);
             actor.step(Input::Forwarded { token, exhausted }, ctx);
+        }));
+    }
+
+    fn read(&mut self, pool: PoolName, to: NodeId, number: u64, within: Duration, ctx: &mut Context<Self>) {
+        let class = self.book.class_of(&pool).cloned().unwrap_or_else(DataClass::control);
+        let request = Request::ReadRow(ReadRow { pool: pool.clone() });
+        let answered = self.world.forward(to.clone(), request, class, within, None).into_actor(self);
+        ctx.spawn(answered.map(move |answered, actor, ctx| {
+            let answer = answered.outcome.ok();
+            actor.step(Input::RowRead { from: to, pool, number, answer }, ctx);
         }));
     }
 
@@ -222,7 +277,7 @@ impl Actor for EscrowRegion {
         });
         ctx.add_stream(changes);
         let now = self.world.now();
-        self.book.start(now, &mut self.out);
+        self.book.start(now, &Seed::from_entropy(), &mut self.out);
         self.settle(now, ctx);
     }
 }
@@ -234,9 +289,9 @@ impl StreamHandler<Committed> for EscrowRegion {
             Committed::UpTo(ticket, number) => {
                 self.book.durable(number);
                 let mut performed = Vec::new();
-                self.barrier.durable(ticket, |effect| performed.push(effect));
-                for effect in performed {
-                    self.perform(effect, ctx);
+                self.barrier.durable(ticket, |sent| performed.push(sent));
+                for sent in performed {
+                    self.perform(sent, ctx);
                 }
                 let ready = self.window.durable(ticket);
                 self.hand_over(ready);
@@ -253,6 +308,26 @@ struct Ask {
     from: Region,
     within: Duration,
     reply: oneshot::Sender<Answered>,
+    watched: Option<Watched>,
+}
+
+/// A message in the mailbox whose trace is kept: its span, and that of its waiting there.
+struct Watched {
+    span: Span,
+    queued: Span,
+}
+
+impl Watched {
+    fn of(span: Span) -> Self {
+        Self { queued: span.part("queue"), span }
+    }
+
+    /// Its turn has come: its span, and that of what is done now.
+    fn turn(self) -> (Span, Span) {
+        drop(self.queued);
+        let handled = self.span.part("handler");
+        (self.span, handled)
+    }
 }
 
 impl Handler<Ask> for EscrowRegion {
@@ -276,67 +351,31 @@ impl Handler<Ask> for EscrowRegion {
         self.last_token += 1;
         let token = Token(self.last_token);
         let until = self.world.now().mono.plus(ask.within);
-        self.asks.insert(token, Asked { pool, until, reply: ask.reply });
+        let (span, _handled) = ask.watched.map(Watched::turn).unzip();
+        if let (Some(span), Request::Hold(_)) = (&span, &ask.request) {
+            self.trail.asks(token, &pool, span);
+        }
+        self.asks.insert(token, Asked { pool, until, reply: ask.reply, span });
         self.step(Input::Ask { token, request: ask.request, until }, ctx);
+        self.trail.asked(token);
     }
-}
-
-/// Say what you know of yourself.
-#[derive(Message)]
-#[rtype(result = "()")]
-struct Tell(oneshot::Sender<EscrowReport>);
-
-impl Handler<Tell> for EscrowRegion {
-    type Result = ();
-
-    fn handle(&mut self, Tell(reply): Tell, _: &mut Self::Context) {
-        let pools = self.book.pools().map(|pool| PoolReport {
-            pool: pool.clone(),
-            row: self.book.row(pool).unwrap_or_default(),
-            stranded: self.book.stranded(pool),
-        });
-        let pools = pools.collect();
-        let seen = |node: &NodeId| Some((node.clone(), self.book.witnessed(node)?.1));
-        let witnessed = self.book.peers().filter_map(seen).collect();
-        let (keys, _) = self.book.remembered();
-        reply.send(EscrowReport { standing: self.book.standing(), pools, witnessed, keys }).ok();
-    }
-}
-
-/// What a node's escrow knows of itself.
-#[derive(Debug, Clone)]
-pub struct EscrowReport {
-    /// Whether the node may spend.
-    pub standing: Standing,
-    /// Its pools.
-    pub pools: Vec<PoolReport>,
-    /// The highest commit of each peer's disk that this node has durably seen.
-    pub witnessed: BTreeMap<NodeId, u64>,
-    /// Idempotency keys that it remembers.
-    pub keys: usize,
-}
-
-/// One pool on one node.
-#[derive(Debug, Clone)]
-pub struct PoolReport {
-    /// Which.
-    pub pool: PoolName,
-    /// The node's row.
-    pub row: Row,
-    /// Rights that nobody can spend now.
-    pub stranded: Stranded,
 }
 
 /// Something from or about a peer.
 #[derive(Message)]
 #[rtype(result = "()")]
-struct FromPeer(Input);
+struct FromPeer(Input, Option<Watched>);
 
 impl Handler<FromPeer> for EscrowRegion {
     type Result = ();
 
-    fn handle(&mut self, FromPeer(input): FromPeer, ctx: &mut Self::Context) {
+    fn handle(&mut self, FromPeer(input, watched): FromPeer, ctx: &mut Self::Context) {
+        let (span, _handled) = watched.map(Watched::turn).unzip();
+        if let (Some(span), Input::Peer { from, message }) = (&span, &input) {
+            self.trail.hears(from, message, span);
+        }
         self.step(input, ctx);
+        self.trail.heard();
     }
 }
 
@@ -366,71 +405,4 @@ fn class_of(request: &Request) -> DataClass {
 
 fn faulted(fault: Fault) -> Answered {
     Answered { outcome: Err(fault), class: DataClass::control() }
-}
-
-/// `EscrowRegion`, as others see it.
-#[derive(Clone)]
-pub struct EscrowHandle {
-    address: Arc<Addr<EscrowRegion>>,
-}
-
-impl EscrowHandle {
-    /// A handle on a started actor.
-    #[must_use]
-    pub fn new(address: Addr<EscrowRegion>) -> Self {
-        Self { address: Arc::new(address) }
-    }
-
-    /// Asks, for a caller that stands in region `from`. The request is in the mailbox when this
-    /// returns, so that calls keep their order; the future ends within the time given.
-    pub fn ask(
-        &self,
-        request: Request,
-        from: Region,
-        within: Duration,
-    ) -> impl Future<Output = Answered> + Send + use<> {
-        let (reply, answered) = oneshot::channel();
-        let sent = self.address.try_send(Ask { request, from, within, reply });
-        async move {
-            match sent {
-                Ok(()) => {}
-                Err(SendError::Full(_)) => {
-                    return faulted(Fault::not_sent(FaultKind::Full("the escrow mailbox".into())));
-                }
-                Err(SendError::Closed(_)) => return faulted(Fault::not_sent(FaultKind::Draining)),
-            }
-            match tokio::time::timeout(within, answered).await {
-                Ok(Ok(answered)) => answered,
-                Ok(Err(_)) => faulted(Fault::unknown(FaultKind::Handler("the escrow actor stopped".into()))),
-                Err(_) => faulted(Fault::unknown(FaultKind::Deadline("waiting for the escrow actor".into()))),
-            }
-        }
-    }
-
-    /// What the node's escrow knows of itself; `None` if it does not say within a second.
-    pub async fn report(&self) -> Option<EscrowReport> {
-        let (reply, report) = oneshot::channel();
-        self.address.try_send(Tell(reply)).ok()?;
-        tokio::time::timeout(REPORT_WITHIN, report).await.ok()?.ok()
-    }
-
-    /// Goes on under other settings. Whether they were taken up: not when the actor is gone, or has no
-    /// room in its mailbox for long.
-    pub async fn configure(&self, settings: EscrowSettings) -> bool {
-        let taken = self.address.send(Configure(settings));
-        matches!(tokio::time::timeout(CONFIGURE_WITHIN, taken).await, Ok(Ok(())))
-    }
-
-    /// Hands over what a peer said. When the mailbox is full it is dropped: peers say it again.
-    pub fn peer(&self, from: NodeId, message: PeerMessage) {
-        self.address.try_send(FromPeer(Input::Peer { from, message })).ok();
-    }
-
-    /// A peer's connection came up or went down.
-    pub fn peer_changed(&self, peer: NodeId, up: bool) {
-        let input = if up { Input::PeerUp(peer) } else { Input::PeerDown(peer) };
-        if self.address.try_send(FromPeer(input)).is_err() {
-            tracing::warn!("the escrow mailbox is full: a peer's coming or going was not noticed");
-        }
-    }
 }

@@ -10,11 +10,13 @@ mod attesting;
 mod creating;
 mod holding;
 mod levelling;
+mod reconciling;
 mod settling;
 mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use rhumb_core::rng::{Rng, Seed};
 use rhumb_core::{DataClass, Effects, HybridTime, Incarnation, Mono, NodeId, Now, PoolName, StoreId};
 use rhumb_storage::{Batch, CommitNumber};
 use rhumb_topology::{Founding, pool_home};
@@ -24,10 +26,12 @@ pub use self::words::{Answer, Effect, Input, Request, Stranded, Token};
 use super::custody::Custody;
 use super::keys::Keys;
 use super::ledger::Ledger;
-use super::messages::{PeerMessage, PoolView, Refusal, Row, Standing};
+use super::levelled::Levelled;
+use super::messages::{PeerMessage, PoolView, Reconciled, Refusal, Row, Standing};
 use super::policy::EscrowSettings;
 use super::pool::{Pool, mono_of};
-use super::records::{Image, PoolRow, Records, RecoverError};
+use super::reconcile::Reconciliations;
+use super::records::{Image, PoolRow, Records, RecoverError, Right};
 
 /// Out-buffer of the machine.
 pub type Out = Effects<Batch, Effect>;
@@ -57,6 +61,8 @@ pub struct Book {
     waiting: BTreeMap<Token, PoolName>,
     /// The number of the next hold of this life.
     next_hold: u64,
+    /// What holds' secrets are drawn from, from the beginning of the life.
+    secrets: Option<Rng>,
     timers: BTreeSet<(Mono, PoolName)>,
     ignored: u64,
 }
@@ -88,7 +94,7 @@ impl Book {
             let row = records.pool.as_ref().ok_or_else(|| RecoverError::NoPool(name.clone()))?;
             let (home, others) = (site.home(&name), site.others(row));
             let ledger = Ledger::recovered(name.clone(), records, others.clone(), custody.life())?;
-            pools.insert(name, Pool::new(home, ledger, others));
+            pools.insert(name, Pool::new(home, ledger, others, &site.settings));
         }
         Ok(Self {
             site,
@@ -98,13 +104,16 @@ impl Book {
             rounds: BTreeMap::new(),
             waiting: BTreeMap::new(),
             next_hold: 1,
+            secrets: None,
             timers: BTreeSet::new(),
             ignored: 0,
         })
     }
 
-    /// Begins the life: its number is durable before anything of it is served.
-    pub fn start(&mut self, now: Now, out: &mut Out) {
+    /// Begins the life: its number is durable before anything of it is served. The secrets of its holds
+    /// come from a seed that nobody else knows.
+    pub fn start(&mut self, now: Now, seed: &Seed, out: &mut Out) {
+        self.secrets = Some(seed.child("hold secrets").rng());
         let mut batch = Batch::new();
         self.custody.start(&mut batch);
         out.persist(batch);
@@ -118,6 +127,9 @@ impl Book {
             Input::Ask { token, request, until } => self.ask(now, token, request, until, out),
             Input::Abandoned(token) => self.abandoned(token),
             Input::Forwarded { token, exhausted } => self.forwarded(now, token, exhausted, out),
+            Input::RowRead { from, pool, number, answer } => {
+                self.row_read(now, &from, &pool, number, answer, out);
+            }
             Input::Peer { from, message } => self.peer(now, &from, message, out),
             Input::PeerUp(node) => self.reachable(now, &node, true, out),
             Input::PeerDown(node) => self.reachable(now, &node, false, out),
@@ -128,7 +140,9 @@ impl Book {
     /// Goes on under other settings. None of them bears on what is durable; how far clocks may differ
     /// stays as it was when the life began.
     pub fn configure(&mut self, settings: EscrowSettings) {
+        let before = self.site.settings.forecast;
         self.site.settings = EscrowSettings { max_offset: self.site.settings.max_offset, ..settings };
+        self.pools.values_mut().for_each(|pool| pool.configure(&before, &self.site.settings));
     }
 
     /// Everything up to this commit is durable.
@@ -160,7 +174,7 @@ impl Book {
     /// This node's exact row of a pool.
     #[must_use]
     pub fn row(&self, pool: &PoolName) -> Option<Row> {
-        self.pools.get(pool).map(Pool::row)
+        self.pools.get(pool).map(|pool| pool.row(&self.site.settings))
     }
 
     /// Whether this node may create pools and sell what is not in need of attestation.
@@ -201,13 +215,33 @@ impl Book {
         let Some(pool) = self.pools.get(pool) else { return Stranded::default() };
         let mut stranded = Stranded::default();
         if !pool.may_spend() {
-            stranded.here = pool.ledger.available() + pool.ledger.holds().held();
+            stranded.here = pool.ledger.available(Right::Unit) + pool.ledger.holds().held(Right::Unit);
         }
         for (node, line) in pool.lines.iter().filter(|(_, line)| line.down) {
-            let on_the_way = pool.ledger.link(node).granted.saturating_sub(line.acknowledged);
+            let on_the_way = pool.ledger.link(node).units.granted.saturating_sub(line.acknowledged);
             stranded.away += line.heard.map_or(0, |(_, figures)| figures.available) + on_the_way;
         }
         stranded
+    }
+
+    /// Units of a pool, over all nodes; 0 if it is not known here.
+    #[must_use]
+    pub fn supply(&self, pool: &PoolName) -> u64 {
+        self.pools.get(pool).map_or(0, Pool::supply)
+    }
+
+    /// What was counted of the levelling of a pool.
+    #[must_use]
+    pub fn levelled(&self, pool: &PoolName) -> Levelled {
+        self.pools.get(pool).map(Pool::levelled).unwrap_or_default()
+    }
+
+    /// What came of the last reconciliation of a pool here, and how often what did: its home alone
+    /// reconciles a pool.
+    #[must_use]
+    pub fn reconciled(&self, pool: &PoolName, now: Mono) -> (Option<Reconciled>, Reconciliations) {
+        let of = |pool: &Pool| (pool.reconciliation.last(now), pool.reconciliation.counts());
+        self.pools.get(pool).map(of).unwrap_or_default()
     }
 
     /// How far a hold of this node has come.
@@ -226,17 +260,27 @@ impl Book {
             Request::Attest(attest) => return self.attest(now, token, attest, until, out),
             Request::Confirm(confirm) => return self.confirm(now, token, confirm, out),
             Request::Release(release) => return self.release(now, token, release, out),
+            Request::Return(request) => return self.give_back(now, token, request, out),
             Request::Show(show) => self.view(now, show.pool).map(|view| Answer::View(Box::new(view))),
-            Request::ReadRow(read) => {
-                self.row(&read.pool).ok_or(Refusal::NoSuchPool(read.pool)).map(Answer::Row)
-            }
+            Request::ReadRow(read) => self.read_row(read.pool).map(|row| Answer::Row(Box::new(row))),
         };
         out.send(Effect::Reply { token, answer });
     }
 
+    /// The row of a pool. A disk that may be old can not say that there is none: the lost one may have
+    /// granted what its peers have accepted, and an empty row beside theirs would be an alarm.
+    pub(crate) fn read_row(&self, name: PoolName) -> Result<Row, Refusal> {
+        match (self.row(&name), self.custody.standing()) {
+            (Some(row), _) => Ok(row),
+            (None, Standing::Proven) => Err(Refusal::NoSuchPool(name)),
+            (None, Standing::Unproven) => Err(Refusal::Unproven),
+            (None, Standing::Restored) => Err(Refusal::Restored),
+        }
+    }
+
     fn view(&self, now: Now, name: PoolName) -> Result<PoolView, Refusal> {
         let Some(pool) = self.pools.get(&name) else { return Err(Refusal::NoSuchPool(name)) };
-        Ok(pool.view(&self.site.me, now.mono, pool.is_tail(&self.site.settings)))
+        Ok(pool.view(&self.site.me, now.mono, &self.site.settings))
     }
 
     fn abandoned(&mut self, token: Token) {
@@ -346,6 +390,7 @@ impl Book {
         let more = self.expire(now, name, out);
         self.serve(now, name, out);
         self.level(now, name, out);
+        self.reconcile(now, name, out);
         self.rearm(now, name);
         more
     }

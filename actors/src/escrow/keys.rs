@@ -95,7 +95,11 @@ pub(crate) fn check_age(key: &Key, now: HybridTime, max_offset: Duration) -> Res
 /// The body of a hold request: what must be the same for the same key.
 pub(crate) fn body(hold: &Hold) -> [u8; 16] {
     let ttl = hold.ttl.unwrap_or(DEFAULT_TTL).as_millis();
-    let hash = Sha256::digest(format!("rhumb-hold-v1\n{}\n{}\n{ttl}\n", hold.pool, hold.qty));
+    let mut text = format!("rhumb-hold-v1\n{}\n{}\n{ttl}\n", hold.pool, hold.qty);
+    if let Some(customer) = hold.customer {
+        text += &format!("{customer}\n");
+    }
+    let hash = Sha256::digest(text);
     hash[..16].try_into().expect("16 of 32 bytes")
 }
 
@@ -106,4 +110,10 @@ pub(crate) fn abroad(key: &Key, me: &NodeId, seen: HybridTime) -> Key {
     let hash = Sha256::digest(format!("rhumb-raw-key-v1\n{}\n{text}", me.region));
     let nonce = hash[..16].iter().map(|byte| format!("{byte:02x}")).collect();
     Key::Made { home: me.clone(), created_ms: seen.millis(), nonce }
+}
+
+/// A return's key, as the sale that it was used for remembers it.
+pub(crate) fn return_key(key: &Key) -> [u8; 16] {
+    let hash = Sha256::digest(format!("rhumb-return-v1\n{key}"));
+    hash[..16].try_into().expect("16 of 32 bytes")
 }

@@ -1,22 +1,42 @@
-//! One pool on one node: its own row of the matrix of rights, and its holds (patterns.md §1.2).
+//! One pool on one node: its own rows of the matrix of rights, and its holds (patterns.md §1.2). There are
+//! two resources in it, units and debt rights, under the same rules.
 //!
 //! * It decides: whether units are there to hold or to grant, and merges what peers granted.
 //! * It never does: take back a grant, write another node's row, or look at time other than to compare
 //!   it with a deadline.
-//! * Invariant I1: minted + Σ accepted − Σ granted − consumed + returned − held is never below zero.
-//!   Every counter is cumulative and only rises; a change goes into the caller's batch at once.
+//! * Invariant I1, for either resource: minted + Σ accepted − Σ granted − consumed + returned − held is
+//!   never below zero. Every counter is cumulative and only rises; a change goes into the caller's
+//!   batch at once.
+
+pub(crate) mod attest;
+pub(crate) mod returns;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use rhumb_core::canary::{self, Canary};
 use rhumb_core::{HybridTime, Incarnation, NodeId, PoolName};
 use rhumb_storage::Batch;
 
 use super::holds::Holds;
-use super::messages::{Disowned, HoldId, PoolSpec, Refusal, Row, Settled};
+use super::messages::{CustomerTag, DebtRow, HoldId, PoolSpec, Refusal, Reserve, Row, Settled};
 use super::records::{
-    CountsRow, HoldNumber, HoldRow, LinkRow, PoolImage, PoolRow, Records, RecoverError, Stage,
+    CountsRow, HoldMore, HoldNumber, HoldRow, LinkRow, PoolImage, PoolRow, Records, RecoverError, Right,
+    Stage, Sums,
 };
+
+/// What a hold takes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Order {
+    pub(crate) qty: u64,
+    pub(crate) deadline: HybridTime,
+    pub(crate) secret: u64,
+    pub(crate) customer: Option<CustomerTag>,
+    /// Units here that are not for it: the reserve.
+    pub(crate) reserved: u64,
+    /// Whether debt rights may stand in for units that are not here.
+    pub(crate) overdraw: bool,
+}
 
 /// One node's row of one pool.
 #[derive(Debug)]
@@ -47,18 +67,20 @@ impl Ledger {
         let mut ledger = Self::new(name, pool, others, life);
         ledger.counts = image.counts;
         ledger.links.extend(image.links);
-        ledger.holds = Holds::recovered(image.holds);
-        if ledger.balance() < 0 {
+        ledger.holds = Holds::recovered(image.holds, image.customers);
+        if ledger.balance(Right::Unit).min(ledger.balance(Right::Debt)) < 0 {
             return Err(RecoverError::Negative(ledger.name));
         }
         Ok(ledger)
     }
 
-    /// Mints all units here and grants each other node its share: one record each, in one batch.
+    /// Mints all units and debt rights here, and grants each other node its share of units: one record
+    /// each, in one batch. Debt rights stay until somebody needs them.
     pub(crate) fn mint(&mut self, shares: &BTreeMap<NodeId, u64>, batch: &mut Batch) {
-        self.counts.minted = add(self.counts.minted, self.pool.supply);
+        self.counts.units.minted = add(self.counts.units.minted, self.pool.supply);
+        self.counts.more.debt.minted = add(self.counts.more.debt.minted, self.pool.debt_ceiling);
         for (node, link) in &mut self.links {
-            link.granted = add(link.granted, shares.get(node).copied().unwrap_or(0));
+            link.units.granted = add(link.units.granted, shares.get(node).copied().unwrap_or(0));
         }
         self.changed();
         self.write(batch);
@@ -66,7 +88,7 @@ impl Ledger {
 
     /// The bug of a home that mints again.
     pub(crate) fn mint_again(&mut self, batch: &mut Batch) {
-        self.counts.minted = add(self.counts.minted, self.pool.supply);
+        self.counts.units.minted = add(self.counts.units.minted, self.pool.supply);
         self.changed();
         batch.put_counts(&self.name, &self.counts);
     }
@@ -80,21 +102,18 @@ impl Ledger {
         }
     }
 
-    /// Holds units, if they are there.
-    pub(crate) fn hold(
-        &mut self,
-        number: HoldNumber,
-        qty: u64,
-        deadline: HybridTime,
-        batch: &mut Batch,
-    ) -> bool {
-        if self.available() < qty {
-            return false;
+    /// Holds units, if they are there; those that are missing stand on debt, where that is allowed.
+    pub(crate) fn hold(&mut self, number: HoldNumber, order: Order, batch: &mut Batch) -> Option<&HoldRow> {
+        let here = self.available(Right::Unit).saturating_sub(order.reserved);
+        let debt = order.qty.saturating_sub(here);
+        if debt > 0 && (!order.overdraw || debt > self.available(Right::Debt)) {
+            return None;
         }
-        let row = self.holds.insert(number, qty, deadline);
-        batch.put_hold(&self.name, number, row);
         self.changed();
-        true
+        let more = HoldMore { secret: order.secret, debt, customer: order.customer, ..HoldMore::default() };
+        let row = self.holds.insert(number, order.qty, order.deadline, more);
+        batch.put_hold(&self.name, number, row);
+        Some(row)
     }
 
     /// Makes a hold a sale. Again: the same answer.
@@ -108,8 +127,12 @@ impl Ledger {
         let settled = Settled { hold: id.clone(), qty: row.qty };
         match row.stage {
             Stage::Held => {
+                let parts = [Right::Unit, Right::Debt].map(|right| (right, row.part(right)));
                 self.end(number, Stage::Committed, now, batch);
-                self.counts.consumed = add(self.counts.consumed, settled.qty);
+                for (right, units) in parts {
+                    let sums = self.counts.of_mut(right);
+                    sums.consumed = add(sums.consumed, units);
+                }
                 batch.put_counts(&self.name, &self.counts);
                 Ok((settled, true))
             }
@@ -144,35 +167,47 @@ impl Ledger {
         let Some(number) = self.holds.due(now) else { return false };
         let qty = self.end(number, Stage::Expired, now, batch);
         if canary::sings(Canary::DoubleCreditOnExpiry) {
-            self.counts.returned = add(self.counts.returned, qty);
+            self.counts.units.returned = add(self.counts.units.returned, qty);
             batch.put_counts(&self.name, &self.counts);
         }
         true
     }
 
-    /// Forgets the next hold whose retention is over. Whether there was one.
-    pub(crate) fn forget_next(&mut self, now: HybridTime, batch: &mut Batch) -> bool {
-        let forgotten = self.holds.forget_next(now);
-        if let Some(number) = forgotten {
-            batch.forget_hold(&self.name, number);
+    /// Ends this hold if its time has come. Whether it had.
+    pub(crate) fn expire_if_due(&mut self, id: &HoldId, now: HybridTime, batch: &mut Batch) -> bool {
+        let Ok((number, row)) = self.known(id) else { return false };
+        if row.stage != Stage::Held || row.deadline > now {
+            return false;
         }
-        forgotten.is_some()
+        self.end(number, Stage::Expired, now, batch);
+        true
+    }
+
+    /// Forgets the next hold whose retention is over. Whether there was one.
+    pub(crate) fn forget_next(&mut self, now: HybridTime, returns: Duration, batch: &mut Batch) -> bool {
+        let Some((number, kept)) = self.holds.forget_next(now, returns) else { return false };
+        batch.forget_hold(&self.name, number);
+        if let Some((customer, row)) = kept {
+            batch.put_customer(&self.name, &customer, &row);
+        }
+        true
     }
 
     /// Takes up what a peer says it has granted, ever. Whether that was news.
-    pub(crate) fn accept(&mut self, from: &NodeId, granted: u64, batch: &mut Batch) -> bool {
+    pub(crate) fn accept(&mut self, right: Right, from: &NodeId, granted: u64, batch: &mut Batch) -> bool {
         let Some(link) = self.links.get_mut(from) else { return false };
+        let flow = link.of_mut(right);
         let accepted = if canary::sings(Canary::ReceiverAdds) {
-            add(link.accepted, granted)
+            add(flow.accepted, granted)
         } else if canary::sings(Canary::ReceiverOverwrites) {
             granted
         } else {
-            link.accepted.max(granted)
+            flow.accepted.max(granted)
         };
-        if accepted == link.accepted {
+        if accepted == flow.accepted {
             return false;
         }
-        link.accepted = accepted;
+        flow.accepted = accepted;
         batch.put_link(&self.name, from, link);
         self.changed();
         true
@@ -180,71 +215,59 @@ impl Ledger {
 
     /// Grants a peer rights until it has been granted `target`, ever, as far as they are there beyond
     /// `floor`. How many it was.
-    pub(crate) fn grant(&mut self, to: &NodeId, target: u64, floor: u64, batch: &mut Batch) -> u64 {
-        let spare = self.available().saturating_sub(floor);
+    pub(crate) fn grant(
+        &mut self,
+        right: Right,
+        to: &NodeId,
+        target: u64,
+        floor: u64,
+        batch: &mut Batch,
+    ) -> u64 {
+        let spare = self.available(right).saturating_sub(floor);
         let Some(link) = self.links.get_mut(to) else { return 0 };
-        let mut units = target.saturating_sub(link.granted);
+        let flow = link.of_mut(right);
+        let mut units = target.saturating_sub(flow.granted);
         if !canary::sings(Canary::GrantWithoutCheck) {
             units = units.min(spare);
         }
         if units > 0 {
-            link.granted = add(link.granted, units);
+            flow.granted = add(flow.granted, units);
             batch.put_link(&self.name, to, link);
             self.changed();
         }
         units
     }
 
-    /// The bug of a donor that takes back what was not acknowledged.
-    pub(crate) fn take_back(&mut self, to: &NodeId, acknowledged: u64, batch: &mut Batch) {
+    /// Notes that units which were granted came out of the reserve, as far as there is one left.
+    pub(crate) fn drew_on_reserve(&mut self, units: u64, batch: &mut Batch) {
+        let drawn = units.min(self.reserve_left());
+        if drawn > 0 {
+            self.counts.more.from_reserve = add(self.counts.more.from_reserve, drawn);
+            batch.put_counts(&self.name, &self.counts);
+        }
+    }
+
+    /// Units of the pool's reserve that were not granted yet, if this node holds it.
+    pub(crate) fn reserve_left(&self) -> u64 {
+        let here = |reserve: &&Reserve| !self.links.contains_key(&reserve.node);
+        let reserve = self.pool.more.reserve.as_ref().filter(here);
+        reserve.map_or(0, |reserve| reserve.units.saturating_sub(self.counts.more.from_reserve))
+    }
+
+    /// The bug of a donor that gives what it has not.
+    pub(crate) fn grant_beyond(&mut self, to: &NodeId, units: u64, batch: &mut Batch) {
         let Some(link) = self.links.get_mut(to) else { return };
-        link.granted = acknowledged;
+        link.units.granted = add(link.units.granted, units);
         batch.put_link(&self.name, to, link);
         self.changed();
     }
 
-    /// Takes the operator's word and the peers' counts in place of what the disk says. Peers have
-    /// refused this node's earlier lives before they counted, so no older grant can still arrive.
-    pub(crate) fn attest(
-        &mut self,
-        sold: u64,
-        floor: Option<Incarnation>,
-        is_home: bool,
-        peers: &BTreeMap<NodeId, Disowned>,
-        now: HybridTime,
-        batch: &mut Batch,
-    ) -> Result<(), Refusal> {
-        let heard = peers.values().map(|said| said.consumed).max().unwrap_or(0);
-        let least = self.counts.consumed.max(heard);
-        if sold < least {
-            return Err(Refusal::Invalid(format!(
-                "{sold} sold is too few: {least} are known to be sold there"
-            )));
-        }
-        let minted = if is_home { self.pool.supply } else { self.counts.minted };
-        let mut links = self.links.clone();
-        for (node, said) in peers {
-            if let Some(link) = links.get_mut(node) {
-                link.granted = link.granted.max(said.accepted);
-                link.accepted = link.accepted.max(said.granted);
-            }
-        }
-        let counts =
-            CountsRow { minted, consumed: sold, cleared: floor, attested: Some(sold), ..self.counts.clone() };
-        let left = balance(&counts, &links);
-        if left < 0 {
-            return Err(Refusal::Invalid(format!(
-                "{sold} sold is too many: the node had rights to sell {}",
-                left + i128::from(sold)
-            )));
-        }
-        for number in self.holds.open() {
-            self.end(number, Stage::Voided, now, batch);
-        }
-        (self.counts, self.links) = (counts, links);
+    /// The bug of a donor that takes back what was not acknowledged.
+    pub(crate) fn take_back(&mut self, to: &NodeId, acknowledged: u64, batch: &mut Batch) {
+        let Some(link) = self.links.get_mut(to) else { return };
+        link.units.granted = acknowledged;
+        batch.put_link(&self.name, to, link);
         self.changed();
-        self.write(batch);
-        Ok(())
     }
 
     pub(crate) fn pool(&self) -> &PoolRow {
@@ -258,6 +281,9 @@ impl Ledger {
             supply: self.pool.supply,
             weights: self.pool.weights.clone(),
             created: self.pool.created,
+            debt: self.pool.debt_ceiling,
+            reserve: self.pool.more.reserve.clone(),
+            per_customer: self.pool.more.per_customer,
         }
     }
 
@@ -279,40 +305,62 @@ impl Ledger {
         &self.holds
     }
 
-    /// Units that may be held or granted now.
-    pub(crate) fn available(&self) -> u64 {
-        u64::try_from(self.balance()).unwrap_or(0)
+    /// Rights of one kind that may be used or granted now.
+    pub(crate) fn available(&self, right: Right) -> u64 {
+        u64::try_from(self.balance(right)).unwrap_or(0)
     }
 
-    /// The exact row. The caller adds what is not the ledger's: tallies and standing.
+    /// The exact row. The caller adds what is not the ledger's: tallies, standing, and what is reserved.
     pub(crate) fn row(&self) -> Row {
         let column = |of: fn(&LinkRow) -> u64| self.links.iter().map(|(n, l)| (n.clone(), of(l))).collect();
+        let (units, debt) = (self.counts.of(Right::Unit), self.counts.of(Right::Debt));
         Row {
             version: self.version,
-            minted: self.counts.minted,
-            granted: column(|link| link.granted),
-            accepted: column(|link| link.accepted),
-            consumed: self.counts.consumed,
-            returned: self.counts.returned,
-            held: self.holds.held(),
-            available: self.available(),
+            minted: units.minted,
+            granted: column(|link| link.units.granted),
+            accepted: column(|link| link.units.accepted),
+            consumed: units.consumed,
+            returned: units.returned,
+            held: self.holds.held(Right::Unit),
+            available: self.available(Right::Unit),
+            debt: DebtRow {
+                minted: debt.minted,
+                granted: column(|link| link.more.granted),
+                accepted: column(|link| link.more.accepted),
+                consumed: debt.consumed,
+                returned: debt.returned,
+                held: self.holds.held(Right::Debt),
+                available: self.available(Right::Debt),
+            },
             ..Row::default()
         }
     }
 
     /// I1, asserted after every step that may have changed the row.
     pub(crate) fn assert_whole(&self) {
-        assert!(self.balance() >= 0, "I1: the rights of pool {} sum to {}", self.name, self.balance());
+        for right in [Right::Unit, Right::Debt] {
+            let balance = self.balance(right);
+            assert!(balance >= 0, "I1: the rights ({right:?}) of pool {} sum to {balance}", self.name);
+        }
     }
 
-    fn balance(&self) -> i128 {
-        let held = if canary::sings(Canary::HoldsNotSubtracted) { 0 } else { self.holds.held() };
-        balance(&self.counts, &self.links) - i128::from(held)
+    fn balance(&self, right: Right) -> i128 {
+        let forgotten = right == Right::Debt && canary::sings(Canary::DebtForgotten);
+        let spent = if forgotten {
+            Sums { minted: self.counts.of(right).minted, ..Sums::default() }
+        } else {
+            *self.counts.of(right)
+        };
+        let held =
+            if forgotten || canary::sings(Canary::HoldsNotSubtracted) { 0 } else { self.holds.held(right) };
+        rights(&spent, &self.links, right) - i128::from(spent.consumed) + i128::from(spent.returned)
+            - i128::from(held)
     }
 
     fn known(&self, id: &HoldId) -> Result<(HoldNumber, &HoldRow), Refusal> {
         let number = (id.incarnation, id.number);
-        let row = self.holds.find(number).ok_or_else(|| Refusal::NoSuchHold(id.clone()))?;
+        let told = |row: &&HoldRow| row.more.secret == id.secret || canary::sings(Canary::SecretNotAsked);
+        let row = self.holds.find(number).filter(told).ok_or_else(|| Refusal::NoSuchHold(id.clone()))?;
         Ok((number, row))
     }
 
@@ -329,13 +377,12 @@ impl Ledger {
     }
 }
 
-/// What the counters leave before holds. 128 bits, so that no sum of 64 nodes' counters overflows.
-fn balance(counts: &CountsRow, links: &BTreeMap<NodeId, LinkRow>) -> i128 {
-    let sum = |of: fn(&LinkRow) -> u64| links.values().map(|link| i128::from(of(link))).sum::<i128>();
-    i128::from(counts.minted) + sum(|link| link.accepted)
-        - sum(|link| link.granted)
-        - i128::from(counts.consumed)
-        + i128::from(counts.returned)
+/// All rights of one kind that a node was ever minted or granted, less those it granted on. 128 bits, so
+/// that no sum of 64 nodes' counters overflows.
+fn rights(sums: &Sums, links: &BTreeMap<NodeId, LinkRow>, right: Right) -> i128 {
+    let flows = links.values().map(|link| link.of(right));
+    i128::from(sums.minted)
+        + flows.map(|flow| i128::from(flow.accepted) - i128::from(flow.granted)).sum::<i128>()
 }
 
 /// Counters are at most a few times the supply, which is far below 64 bits.

@@ -4,17 +4,18 @@
 //! at its end, and there is an enum per choice, to which variants are only appended. One of them,
 //! [`Key`], stands in records on disk too: it never changes at all.
 
+mod ids;
+mod refusal;
+
 use std::collections::BTreeMap;
-use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
-use rhumb_core::limits::MAX_KEY_BYTES;
 use rhumb_core::{DataClass, HybridTime, Incarnation, NodeId, PoolName, Region, StoreId};
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 
-use crate::{Wire, remote};
+pub use self::ids::{CustomerTag, HoldId, Key, ParseIdError};
+pub use self::refusal::Refusal;
+use crate::{Wire, grows, remote};
 
 /// How long a hold lasts that does not say.
 pub const DEFAULT_TTL: Duration = Duration::from_secs(300);
@@ -23,118 +24,9 @@ pub const MAX_TTL: Duration = Duration::from_secs(24 * 3600);
 /// How long the answer to an idempotency key is remembered. An older key is refused, never run again.
 pub const KEY_RETENTION: Duration = Duration::from_secs(24 * 3600);
 
-/// Names one hold for ever: the pool, the node that owns it, that node's life, and a number in it.
-/// As text: `concert/us-east/n1/19a3f0c2b41/17` (the life in hexadecimal).
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Wire)]
-#[wire(crate = crate)]
-pub struct HoldId {
-    /// The pool whose units are held.
-    pub pool: PoolName,
-    /// The only node that may confirm, release or expire it.
-    pub owner: NodeId,
-    /// The life of that node in which it was made.
-    pub incarnation: Incarnation,
-    /// Its number within that life, from 1.
-    pub number: u64,
-}
-
-impl fmt::Display for HoldId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}/{:x}/{}", self.pool, self.owner, self.incarnation.0, self.number)
-    }
-}
-
-/// Text that is not a hold id, or not an idempotency key.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("{given:?} is not a {kind}; expected {expected}")]
-pub struct ParseIdError {
-    /// What was given.
-    pub given: String,
-    /// What it was to be.
-    pub kind: &'static str,
-    /// How one looks.
-    pub expected: &'static str,
-}
-
-impl FromStr for HoldId {
-    type Err = ParseIdError;
-
-    fn from_str(s: &str) -> Result<Self, ParseIdError> {
-        let bad = || ParseIdError {
-            given: s.chars().take(120).collect(),
-            kind: "hold id",
-            expected: "POOL/REGION/NODE/LIFE/NUMBER as printed by `rhumb hold`",
-        };
-        let parts: Vec<&str> = s.split('/').collect();
-        let [pool, region, node, life, number] = parts[..] else { return Err(bad()) };
-        Ok(Self {
-            pool: pool.parse().map_err(|_| bad())?,
-            owner: NodeId::new(region, node).map_err(|_| bad())?,
-            incarnation: Incarnation(u64::from_str_radix(life, 16).map_err(|_| bad())?),
-            number: number.parse().map_err(|_| bad())?,
-        })
-    }
-}
-
-/// An idempotency key: the same key never holds twice.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Wire)]
-#[wire(crate = crate)]
-pub enum Key {
-    /// Made by a client library: says which node remembers it and since when, so that a retry that
-    /// lands anywhere finds its way home, and one that comes too late is known for it.
-    /// As text: `k1:us-east/n1:1763689205123:4f2a…`.
-    Made {
-        /// The node that remembers it.
-        home: NodeId,
-        /// When it was made, milliseconds since the Unix epoch.
-        created_ms: u64,
-        /// Random letters and digits.
-        nonce: String,
-    },
-    /// Given by hand. It is scoped to the region that is asked: the same text in another region is
-    /// another key.
-    Raw(String),
-}
-
-impl fmt::Display for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Made { home, created_ms, nonce } => write!(f, "k1:{home}:{created_ms}:{nonce}"),
-            Self::Raw(text) => f.write_str(text),
-        }
-    }
-}
-
-impl FromStr for Key {
-    type Err = ParseIdError;
-
-    fn from_str(s: &str) -> Result<Self, ParseIdError> {
-        let bad = |expected| ParseIdError {
-            given: s.chars().take(120).collect(),
-            kind: "idempotency key",
-            expected,
-        };
-        if s.is_empty() || s.len() > MAX_KEY_BYTES || s.chars().any(char::is_control) {
-            return Err(bad("1 to 200 bytes of printable text"));
-        }
-        let Some(made) = s.strip_prefix("k1:") else { return Ok(Self::Raw(s.to_owned())) };
-        let shape = "k1:REGION/NODE:MILLISECONDS:NONCE (or any text that does not begin with k1:)";
-        let parts: Vec<&str> = made.split(':').collect();
-        let [home, created, nonce] = parts[..] else { return Err(bad(shape)) };
-        if nonce.is_empty() || !nonce.chars().all(|c| c.is_ascii_alphanumeric()) {
-            return Err(bad(shape));
-        }
-        Ok(Self::Made {
-            home: home.parse().map_err(|_| bad(shape))?,
-            created_ms: created.parse().map_err(|_| bad(shape))?,
-            nonce: nonce.to_owned(),
-        })
-    }
-}
-
 /// What a pool is. Fixed when it is created; every node that holds rights in it has a copy.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Wire)]
-#[wire(crate = crate)]
+#[grows(crate = crate)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PoolSpec {
     /// Its name, unique in the mesh.
     pub name: PoolName,
@@ -146,6 +38,15 @@ pub struct PoolSpec {
     pub weights: BTreeMap<Region, u64>,
     /// When its home minted it.
     pub created: HybridTime,
+    /// Rights to sell beyond the supply, minted with it.
+    #[since(2)]
+    pub debt: u64,
+    /// The node that holds a part of the supply for the others, if one does.
+    #[since(2)]
+    pub reserve: Option<Reserve>,
+    /// The most that one customer may hold and have bought; `None`: as much as there is.
+    #[since(2)]
+    pub per_customer: Option<u64>,
 }
 
 // ---- customers and operators ------------------------------------------------------------------
@@ -165,6 +66,28 @@ pub struct CreatePool {
     /// Weight of each region in the first split; empty for equal weights over all regions that
     /// policy allows to hold the class.
     pub weights: BTreeMap<Region, u64>,
+    /// Rights to sell beyond the supply, used only where no unit is left or to be had: up to 2⁴⁸.
+    #[since(2)]
+    pub debt: u64,
+    /// A part of the supply that one node holds for all others. It is granted before any node with
+    /// demand of its own is asked, and is not sold to that node's own customers.
+    #[since(2)]
+    pub reserve: Option<Reserve>,
+    /// The most that one customer may hold and have bought, over the whole mesh. Holds must then say
+    /// for whom they are.
+    #[since(2)]
+    pub per_customer: Option<u64>,
+}
+
+/// A part of a pool's supply that one node holds for the others. It stands in records on disk too: it
+/// never changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Wire)]
+#[wire(crate = crate)]
+pub struct Reserve {
+    /// Who holds it.
+    pub node: NodeId,
+    /// How many units, from 1 and fewer than the supply.
+    pub units: u64,
 }
 
 /// A pool exists, and its units are minted.
@@ -192,14 +115,17 @@ pub struct Hold {
     pub ttl: Option<Duration>,
     /// The same key never holds twice.
     pub key: Key,
-    /// Set by a node that passes the request on, so that it is passed on at most twice: to the home
-    /// of its key, and from there to the owner of the pool's tail.
+    /// Set by a node that passes the request on, so that it is passed on three times at most: to the
+    /// home of its key, from there to the home of the pool, and to the home of its customer.
     pub hops: u8,
+    /// For whom; needed where the pool limits what one customer may have.
+    #[since(2)]
+    pub customer: Option<CustomerTag>,
 }
 
 /// Units are held, durably.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Wire)]
-#[wire(crate = crate)]
+#[grows(crate = crate)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Held {
     /// Confirm or release it by this.
     pub hold: HoldId,
@@ -207,6 +133,9 @@ pub struct Held {
     pub qty: u64,
     /// When its owner gives the units back unless it is confirmed.
     pub expires: HybridTime,
+    /// Of these units, how many stand on debt: they are beyond the supply.
+    #[since(2)]
+    pub overdrawn: u64,
 }
 
 /// Make a hold a sale.
@@ -237,6 +166,32 @@ pub struct Settled {
     pub qty: u64,
 }
 
+/// Give back units after their sale: of a sale, by whoever has its hold's name. They can be sold again
+/// at once; those that stood on debt pay it back first.
+#[remote(crate = crate, name = "escrow.Return", class = looked_up, key = key, idempotent,
+         reply = Result<Returned, Refusal>)]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Return {
+    /// Of which sale.
+    pub hold: HoldId,
+    /// How many units; `None` for all that were not returned before.
+    pub qty: Option<u64>,
+    /// The same key never returns twice.
+    pub key: Key,
+}
+
+/// Units of a sale were given back, durably.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Wire)]
+#[wire(crate = crate)]
+pub struct Returned {
+    /// Of which sale.
+    pub hold: HoldId,
+    /// Units given back under this key.
+    pub qty: u64,
+    /// Units of the sale that are sold still.
+    pub left: u64,
+}
+
 /// One node's view of a pool: its own rows exactly, the others as it last heard.
 #[remote(crate = crate, name = "escrow.ShowPool", class = looked_up, idempotent,
          reply = Result<PoolView, Refusal>)]
@@ -262,6 +217,34 @@ pub struct PoolView {
     pub others: BTreeMap<NodeId, (Figures, Duration)>,
     /// Whether the node forwards holds to the home because little is left.
     pub tail: bool,
+    /// What came of the last reconciliation: known to the home alone.
+    pub reconciled: Option<Reconciled>,
+}
+
+/// What a pool's home found when it last added up all nodes' rows.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, Wire)]
+#[wire(crate = crate)]
+pub struct Reconciled {
+    /// Whether all rows stood so at one time. If not, nothing is known of the drift.
+    pub exact: bool,
+    /// Units too many (above zero) or too few. None unless exact.
+    pub drift: Option<i64>,
+    /// What is wrong whatever moved while the rows were read, in words that name the nodes.
+    pub violations: Vec<String>,
+    /// Nodes whose row is missing: silent, unproven or restored.
+    pub missing: Vec<NodeId>,
+    /// How often all rows were read.
+    pub readings: u32,
+    /// How long ago that was.
+    pub age: Duration,
+}
+
+impl Reconciled {
+    /// Whether somebody must look into it.
+    #[must_use]
+    pub fn is_alarm(&self) -> bool {
+        self.drift.is_some_and(|drift| drift != 0) || !self.violations.is_empty()
+    }
 }
 
 /// One node's row of a pool, exact and durable: for the audit.
@@ -274,8 +257,8 @@ pub struct ReadRow {
 }
 
 /// A node's rows in the matrix of a pool (all cumulative, all monotone but `held` and `available`).
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, Wire)]
-#[wire(crate = crate)]
+#[grows(crate = crate)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Row {
     /// Rises with every change of the row. Two equal readings frame an interval without change.
     pub version: u64,
@@ -285,11 +268,11 @@ pub struct Row {
     pub granted: BTreeMap<NodeId, u64>,
     /// Rights accepted from each other node, ever.
     pub accepted: BTreeMap<NodeId, u64>,
-    /// Units sold here, ever.
+    /// Units sold here, ever, without those sold on debt.
     pub consumed: u64,
     /// Units given back after sale, ever.
     pub returned: u64,
-    /// Units held now.
+    /// Units held now, without those held on debt.
     pub held: u64,
     /// Units that may be held or granted now.
     pub available: u64,
@@ -297,11 +280,50 @@ pub struct Row {
     pub tallies: Tallies,
     /// Whether the node may spend.
     pub standing: Standing,
+    /// What the node's answers add up to, counted apart from the other numbers.
+    pub receipts: Receipts,
+    /// The part of `available` that the node keeps for the others, as the pool's reserve.
+    #[since(2)]
+    pub reserved: u64,
+    /// The same matrix of debt rights: units that may be sold beyond the supply.
+    #[since(2)]
+    pub debt: DebtRow,
+}
+
+/// Units by the answers that a node gave, counted apart from its ledger: what the ledger said when the
+/// node started, and each answer since.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, Wire)]
+#[wire(crate = crate)]
+pub struct Receipts {
+    /// Units told to be sold, ever.
+    pub sold: u64,
+    /// Units told to be given back after sale, ever.
+    pub returned: u64,
+}
+
+/// A node's rows in the matrix of a pool's debt rights. What they are made of is what [`Row`] is made of.
+#[grows(crate = crate)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DebtRow {
+    /// Debt rights minted here.
+    pub minted: u64,
+    /// Granted to each other node, ever.
+    pub granted: BTreeMap<NodeId, u64>,
+    /// Accepted from each other node, ever.
+    pub accepted: BTreeMap<NodeId, u64>,
+    /// Units sold on debt here, ever.
+    pub consumed: u64,
+    /// Units given back after such a sale, ever.
+    pub returned: u64,
+    /// Units held on debt now.
+    pub held: u64,
+    /// Debt rights that may be used or granted now.
+    pub available: u64,
 }
 
 /// What a node counted since it started. For people; no invariant rests on it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, Wire)]
-#[wire(crate = crate)]
+#[grows(crate = crate)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tallies {
     /// Holds granted.
     pub held: u64,
@@ -315,8 +337,11 @@ pub struct Tallies {
     pub refused: BTreeMap<String, u64>,
     /// Holds refused although another node was known to have units to spare.
     pub false_refusals: u64,
-    /// Holds passed on to the owner of the tail, or to the home of their key.
+    /// Holds passed on: to the owner of the tail, to the home of their key or of their customer.
     pub forwarded: u64,
+    /// Returns of sold units.
+    #[since(2)]
+    pub returned: u64,
 }
 
 /// Whether a node may spend the rights on its disk.
@@ -332,7 +357,7 @@ pub enum Standing {
     Restored,
 }
 
-/// Say, as an operator, what a restored node had sold of a pool. Its rights are then what it was
+/// Say, as an operator, what a restored node had sold of a pool, less what was given back. Its rights are then what it was
 /// minted and granted, less what its peers have accepted from it, less this.
 #[remote(crate = crate, name = "escrow.AttestPool", class = looked_up, audience = "operators", idempotent,
          reply = Result<PoolAttested, Refusal>)]
@@ -342,7 +367,7 @@ pub struct AttestPool {
     pub pool: PoolName,
     /// The restored node.
     pub node: NodeId,
-    /// Units that node had sold, by receipts.
+    /// Units that node had sold and not got back, by receipts.
     pub sold: u64,
 }
 
@@ -356,129 +381,11 @@ pub struct PoolAttested {
     pub row: Row,
 }
 
-/// Why something was not done. A normal answer: nothing was changed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Wire)]
-#[wire(crate = crate)]
-pub enum Refusal {
-    /// No pool of this name.
-    NoSuchPool(PoolName),
-    /// Every unit is sold: proven by the nodes' own counts.
-    SoldOut,
-    /// Nothing to hold here now; held units may come back, or rights arrive.
-    Exhausted {
-        /// When it may make sense to ask again.
-        retry_after: Duration,
-    },
-    /// A pool of this name exists with another body.
-    PoolExists(Box<PoolSpec>),
-    /// This key was used for a request with another body.
-    KeyReused,
-    /// This key is older than [`KEY_RETENTION`]: its answer is forgotten, and it is not run again.
-    KeyExpired,
-    /// No such hold here (never was, or its retention is over).
-    NoSuchHold(HoldId),
-    /// The hold has expired; its units went back.
-    HoldExpired(HoldId),
-    /// The hold was released; its units went back.
-    HoldReleased(HoldId),
-    /// The hold was confirmed; the units are sold.
-    HoldConfirmed(HoldId),
-    /// The node has just started and its peers have not yet said that its disk is the latest.
-    Unproven,
-    /// The node runs on a restored disk: `rhumb pool attest` first.
-    Restored,
-    /// Policy does not let the class be held in this region.
-    NotAllowed {
-        /// The class.
-        class: DataClass,
-        /// Where it may not be held.
-        region: Region,
-        /// The rule.
-        reason: String,
-    },
-    /// The request makes no sense: says what was wrong and what would be right.
-    Invalid(String),
-    /// Too much waits here already.
-    Overloaded {
-        /// When it may make sense to ask again.
-        retry_after: Duration,
-    },
-}
-
-impl Refusal {
-    /// A short stable code, for metrics, JSON and receipts.
-    #[must_use]
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::NoSuchPool(_) => "no_such_pool",
-            Self::SoldOut => "sold_out",
-            Self::Exhausted { .. } => "exhausted",
-            Self::PoolExists(_) => "pool_exists",
-            Self::KeyReused => "key_reused",
-            Self::KeyExpired => "key_expired",
-            Self::NoSuchHold(_) => "no_such_hold",
-            Self::HoldExpired(_) => "hold_expired",
-            Self::HoldReleased(_) => "hold_released",
-            Self::HoldConfirmed(_) => "hold_confirmed",
-            Self::Unproven => "unproven",
-            Self::Restored => "restored",
-            Self::NotAllowed { .. } => "not_allowed",
-            Self::Invalid(_) => "invalid",
-            Self::Overloaded { .. } => "overloaded",
-        }
-    }
-
-    /// When it may make sense to ask again, where anyone knows.
-    #[must_use]
-    pub fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Self::Exhausted { retry_after } | Self::Overloaded { retry_after } => Some(*retry_after),
-            _ => None,
-        }
-    }
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoSuchPool(name) => write!(f, "there is no pool {name}"),
-            Self::SoldOut => f.write_str("sold out"),
-            Self::Exhausted { retry_after } => {
-                write!(f, "nothing to hold here now; ask again in {} ms", retry_after.as_millis())
-            }
-            Self::PoolExists(spec) => write!(
-                f,
-                "pool {} exists with another body: supply {}, class {}",
-                spec.name, spec.supply, spec.class
-            ),
-            Self::KeyReused => f.write_str("this key was used for another request; use a new key"),
-            Self::KeyExpired => {
-                f.write_str("this key is older than 24 h and is not run again; use a new key")
-            }
-            Self::NoSuchHold(hold) => write!(f, "there is no hold {hold}"),
-            Self::HoldExpired(hold) => write!(f, "hold {hold} has expired"),
-            Self::HoldReleased(hold) => write!(f, "hold {hold} was released"),
-            Self::HoldConfirmed(hold) => write!(f, "hold {hold} was confirmed"),
-            Self::Unproven => {
-                f.write_str("the node has not yet heard from a peer that its disk is the latest")
-            }
-            Self::Restored => f.write_str("the node runs on a restored disk; `rhumb pool attest` it first"),
-            Self::NotAllowed { class, region, reason } => {
-                write!(f, "class {class} may not be held in {region}: {reason}")
-            }
-            Self::Invalid(what) => f.write_str(what),
-            Self::Overloaded { retry_after } => {
-                write!(f, "too much waits here; ask again in {} ms", retry_after.as_millis())
-            }
-        }
-    }
-}
-
 // ---- between nodes -----------------------------------------------------------------------------
 
 /// What a node says of itself so that others can level rights and know when all is sold.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, Wire)]
-#[wire(crate = crate)]
+#[grows(crate = crate)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Figures {
     /// Units sold there, ever. Monotone: an old message can only under-state it.
     pub consumed: u64,
@@ -488,13 +395,22 @@ pub struct Figures {
     pub held: u64,
     /// Units asked for there, per second, smoothed.
     pub demand: u64,
+    /// Units given back there after their sale, ever.
+    #[since(2)]
+    pub returned: u64,
+    /// The part of `available` that is the pool's reserve.
+    #[since(2)]
+    pub reserved: u64,
+    /// Debt rights.
+    #[since(2)]
+    pub debt: DebtFigures,
 }
 
 /// All that one node has to say to another about one pool. One level-triggered message: every number
 /// in it is cumulative or the latest, so loss, duplication, reordering and late arrival are harmless,
 /// and it is sent again until the other's own message shows that it arrived.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Wire)]
-#[wire(crate = crate)]
+#[grows(crate = crate)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Level {
     /// What the pool is, so that a node that does not know it yet learns it.
     pub spec: PoolSpec,
@@ -508,6 +424,49 @@ pub struct Level {
     pub need: u64,
     /// What the sender says of itself.
     pub figures: Figures,
+    /// Debt rights, in the same way.
+    #[since(2)]
+    pub debt: DebtLevel,
+}
+
+/// What a node says of its debt rights.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, Wire)]
+#[wire(crate = crate)]
+pub struct DebtFigures {
+    /// Units sold there on debt, ever.
+    pub consumed: u64,
+    /// Units given back there after such a sale, ever.
+    pub returned: u64,
+    /// Debt rights that may be used or granted there now.
+    pub available: u64,
+    /// Units held there on debt now.
+    pub held: u64,
+}
+
+/// Debt rights between two nodes, said as [`Level`] says it of rights.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, Wire)]
+#[wire(crate = crate)]
+pub struct DebtLevel {
+    /// Granted to the receiver, ever: durable before it was sent.
+    pub granted: u64,
+    /// Accepted from the receiver, ever: durable before it was sent.
+    pub accepted: u64,
+    /// The sender would like to have been granted this many, ever.
+    pub need: u64,
+}
+
+/// What a peer knows of a restored node's debt rights.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, Wire)]
+#[wire(crate = crate)]
+pub struct DebtWord {
+    /// Accepted from the restored node, ever.
+    pub accepted: u64,
+    /// Granted to it, ever.
+    pub granted: u64,
+    /// The most that it is known to have sold on debt.
+    pub consumed: u64,
+    /// The most of that which it is known to have got back.
+    pub returned: u64,
 }
 
 /// Each second a node tells its peers how far its disk has come; they remember the highest, durably.
@@ -550,8 +509,8 @@ pub struct Disown {
 }
 
 /// What a peer knows of a restored node's pool, after refusing its earlier lives durably.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Wire)]
-#[wire(crate = crate)]
+#[grows(crate = crate)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Disowned {
     /// The life that asked.
     pub before: Incarnation,
@@ -569,6 +528,12 @@ pub struct Disowned {
     pub life: Incarnation,
     /// Every pool in which this peer knows the restored node to have a part: each must be attested.
     pub pools: Vec<PoolName>,
+    /// The most that this peer has heard the restored node had got back after its sale.
+    #[since(2)]
+    pub returned: u64,
+    /// What it knows of debt rights.
+    #[since(2)]
+    pub debt: DebtWord,
 }
 
 /// What nodes tell each other. Each is idempotent and sent again until it is no longer needed.

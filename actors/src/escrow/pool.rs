@@ -7,16 +7,27 @@
 //! * Invariant: what is said is cumulative or the latest, so every message may be lost, doubled or
 //!   late.
 
+mod customer;
+mod debt;
+mod reserve;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use rhumb_core::canary::{self, Canary};
 use rhumb_core::{HybridTime, Incarnation, Mono, NodeId, Now};
+use rhumb_storage::Batch;
 
 use super::book::Token;
-use super::demand::Demand;
+use super::forecast::{Forecast, Forecaster, per_second};
 use super::ledger::Ledger;
-use super::messages::{Figures, Hold, Level, PoolSpec, PoolView, Refusal, Row, Standing, Tallies};
-use super::policy::{Ask, EscrowSettings, Known, Peer, View};
+use super::levelled::{Cause, Direction, Levelled};
+use super::messages::{
+    DebtFigures, DebtLevel, Figures, Hold, Level, PoolSpec, PoolView, Refusal, Row, Standing, Tallies,
+};
+use super::policy::{EscrowSettings, Known, Move, Peer, View};
+use super::reconcile::Reconciliation;
+use super::records::{LinkRow, Right};
 
 /// A hold that waits for units.
 #[derive(Debug)]
@@ -42,12 +53,28 @@ pub(crate) struct Line {
     need: u64,
     /// The most it is known to have sold.
     pub(crate) consumed: u64,
+    /// The most it is known to have got back after its sale.
+    pub(crate) returned: u64,
+    pub(crate) debt: DebtLine,
     pub(crate) heard: Option<(Mono, Figures)>,
     /// It can not be reached.
     pub(crate) down: bool,
     said: Option<Said>,
     /// Something is new to it.
     news: bool,
+    /// Since when it has been told that something is needed.
+    needed: Option<Mono>,
+    /// What it last asked for in vain, units and debt rights, and when it was answered.
+    in_vain: Option<((u64, u64), Mono)>,
+}
+
+/// The same of debt rights.
+#[derive(Debug, Default)]
+pub(crate) struct DebtLine {
+    pub(crate) acknowledged: u64,
+    need: u64,
+    pub(crate) consumed: u64,
+    pub(crate) returned: u64,
 }
 
 /// One pool on one node.
@@ -56,7 +83,8 @@ pub(crate) struct Pool {
     pub(crate) home: NodeId,
     pub(crate) ledger: Ledger,
     pub(crate) lines: BTreeMap<NodeId, Line>,
-    pub(crate) demand: Demand,
+    demand: Box<dyn Forecaster>,
+    ahead: Duration,
     pub(crate) parked: VecDeque<Parked>,
     /// Holds on their way to the pool's home, and until when.
     pub(crate) forwards: BTreeMap<Token, Mono>,
@@ -64,6 +92,8 @@ pub(crate) struct Pool {
     pub(crate) home_empty_until: Mono,
     pub(crate) tallies: Tallies,
     pub(crate) standing: Standing,
+    pub(crate) levelled: Levelled,
+    pub(crate) reconciliation: Reconciliation,
     planned: Option<Mono>,
     asked: Option<Mono>,
     /// When it is to be looked at again: its entry in the book's timers.
@@ -71,17 +101,21 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    pub(crate) fn new(home: NodeId, ledger: Ledger, others: Vec<NodeId>) -> Self {
+    pub(crate) fn new(home: NodeId, ledger: Ledger, others: Vec<NodeId>, settings: &EscrowSettings) -> Self {
+        let reconciliation = Reconciliation::new(&ledger);
         Self {
             home,
             ledger,
             lines: others.into_iter().map(|node| (node, Line::default())).collect(),
-            demand: Demand::default(),
+            demand: settings.forecast.begin(),
+            ahead: settings.level.horizon,
             parked: VecDeque::new(),
             forwards: BTreeMap::new(),
             home_empty_until: Mono::default(),
             tallies: Tallies::default(),
             standing: Standing::Unproven,
+            levelled: Levelled::default(),
+            reconciliation,
             planned: None,
             asked: None,
             wake: None,
@@ -92,15 +126,21 @@ impl Pool {
         self.ledger.pool().supply
     }
 
-    /// Units not known to be sold, by all nodes' own counts.
+    /// Units not known to be sold, by all nodes' own counts. It falls as units are sold, and rises only
+    /// when some are returned.
     pub(crate) fn unsold(&self) -> u64 {
-        let sold = self.lines.values().map(|line| line.consumed).sum::<u64>() + self.ledger.counts().consumed;
+        let own = self.ledger.counts().of(Right::Unit);
+        let sold = self.lines.values().map(|line| line.consumed.saturating_sub(line.returned)).sum::<u64>()
+            + own.consumed.saturating_sub(own.returned);
         self.supply().saturating_sub(sold)
     }
 
-    /// Whether the home owns what is left. Counts of sold units only rise, so this stays.
+    /// Whether the home owns what is left. Never in a pool that limits what one customer may have: there
+    /// holds are decided at their customers' homes, and units go to them.
     pub(crate) fn is_tail(&self, settings: &EscrowSettings) -> bool {
-        !self.lines.is_empty() && settings.level.is_tail(self.unsold(), self.lines.len() + 1)
+        self.ledger.pool().more.per_customer.is_none()
+            && !self.lines.is_empty()
+            && settings.level.is_tail(self.unsold(), self.lines.len() + 1)
     }
 
     pub(crate) fn may_spend(&self) -> bool {
@@ -109,20 +149,54 @@ impl Pool {
 
     /// What this node says of itself.
     pub(crate) fn figures(&mut self, now: Mono) -> Figures {
-        let spendable = self.may_spend();
+        let if_proven = |units| if self.may_spend() { units } else { 0 };
+        let available = if_proven(self.ledger.available(Right::Unit));
+        let (units, debt) = (self.ledger.counts().of(Right::Unit), self.ledger.counts().of(Right::Debt));
         Figures {
-            consumed: self.ledger.counts().consumed,
-            available: if spendable { self.ledger.available() } else { 0 },
-            held: self.ledger.holds().held(),
-            demand: self.demand.per_second(now),
+            consumed: units.consumed,
+            available,
+            held: self.ledger.holds().held(Right::Unit),
+            returned: units.returned,
+            reserved: self.ledger.reserve_left().min(available),
+            debt: DebtFigures {
+                consumed: debt.consumed,
+                returned: debt.returned,
+                available: if_proven(self.ledger.available(Right::Debt)),
+                held: self.ledger.holds().held(Right::Debt),
+            },
+            demand: self.demand(now),
         }
     }
 
-    pub(crate) fn row(&self) -> Row {
-        Row { tallies: self.tallies.clone(), standing: self.standing, ..self.ledger.row() }
+    /// So many units are asked for now.
+    pub(crate) fn asked_for(&mut self, now: Mono, units: u64) {
+        self.demand.observe(now, units);
     }
 
-    pub(crate) fn view(&self, me: &NodeId, now: Mono, tail: bool) -> PoolView {
+    /// Units a second that will be asked for within the horizon.
+    pub(crate) fn demand(&mut self, now: Mono) -> u64 {
+        per_second(self.demand.as_mut(), now, self.ahead)
+    }
+
+    /// Goes on under other settings. Another forecaster begins without what the last one saw.
+    pub(crate) fn configure(&mut self, before: &Forecast, settings: &EscrowSettings) {
+        self.ahead = settings.level.horizon;
+        if settings.forecast != *before {
+            self.demand = settings.forecast.begin();
+        }
+    }
+
+    pub(crate) fn row(&self, settings: &EscrowSettings) -> Row {
+        Row {
+            tallies: self.tallies.clone(),
+            standing: self.standing,
+            receipts: self.reconciliation.receipts(),
+            reserved: self.reserved(settings),
+            ..self.ledger.row()
+        }
+    }
+
+    pub(crate) fn view(&self, me: &NodeId, now: Mono, settings: &EscrowSettings) -> PoolView {
         let heard = |(node, line): (&NodeId, &Line)| {
             line.heard.map(|(at, figures)| (node.clone(), (figures, now.since(at))))
         };
@@ -130,9 +204,10 @@ impl Pool {
             spec: self.ledger.spec(),
             home: self.home.clone(),
             node: me.clone(),
-            row: self.row(),
+            row: self.row(settings),
             others: self.lines.iter().filter_map(heard).collect(),
-            tail,
+            tail: self.is_tail(settings),
+            reconciled: self.reconciliation.last(now),
         }
     }
 
@@ -156,8 +231,18 @@ impl Pool {
         }
     }
 
-    /// Plans whom to ask for rights, if it is time to.
-    pub(crate) fn plan(&mut self, now: Mono, me: &NodeId, settings: &EscrowSettings) {
+    /// A peer asked for what there is not to give: it waits for a word, and is told once. Two nodes that
+    /// both want what neither has would answer each other for ever.
+    pub(crate) fn tell_in_vain(&mut self, peer: &NodeId, asked: (u64, u64), now: Mono, again: Duration) {
+        let Some(line) = self.lines.get_mut(peer) else { return };
+        if line.in_vain.is_none_or(|(before, at)| before != asked || now >= at.plus(again)) {
+            line.in_vain = Some((asked, now));
+            line.news = true;
+        }
+    }
+
+    /// Plans whom to ask for rights and whom to give some, if it is time to, and gives.
+    pub(crate) fn plan(&mut self, now: Mono, me: &NodeId, settings: &EscrowSettings, batch: &mut Batch) {
         let (last, spacing) = match self.parked.is_empty() {
             true => (self.planned, settings.level.plan_spacing),
             false => (self.asked, settings.level.ask_spacing),
@@ -166,16 +251,28 @@ impl Pool {
             return;
         }
         self.planned = Some(now);
-        let asks = if !self.may_spend() {
+        let moves = if !self.may_spend() {
             Vec::new()
         } else if self.is_tail(settings) {
-            self.gather(me)
+            self.gather(now, me, settings)
         } else {
             self.level(now, settings)
         };
+        let debts = self.ask_for_debt(now, settings);
+        self.ask(now, &moves, &debts);
+        for a_move in moves {
+            if let Move::Give { node, units } = a_move {
+                self.give(now, &node, units, settings, batch);
+            }
+        }
+    }
+
+    /// Takes note of what peers are to be asked for. One who is not in the plan is asked for nothing.
+    fn ask(&mut self, now: Mono, moves: &[Move], debts: &[Move]) {
         for (node, line) in &mut self.lines {
-            let accepted = self.ledger.link(node).accepted;
-            let want = asks.iter().find(|ask| ask.node == *node).map_or(0, |ask| ask.want);
+            let link = self.ledger.link(node);
+            let accepted = link.units.accepted;
+            let want = asked_of(moves, node);
             let need = accepted.saturating_add(want);
             // An ask that only shrinks need not be said: the peer's grant may be on its way.
             if want > 0 && (need > line.need || line.has_answered()) {
@@ -183,47 +280,134 @@ impl Pool {
                 self.asked = Some(now);
             }
             line.need = need;
+            line.needed = line.needed.filter(|_| want > 0);
+            let want = asked_of(debts, node);
+            let need = link.more.accepted.saturating_add(want);
+            if want > 0 && (need > line.debt.need || line.has_answered()) {
+                line.news = true;
+                self.asked = Some(now);
+            }
+            line.debt.need = need;
         }
+    }
+
+    /// Grants a peer rights that it has not asked for, as far as they are there to give.
+    fn give(&mut self, now: Mono, to: &NodeId, units: u64, settings: &EscrowSettings, batch: &mut Batch) {
+        if canary::sings(Canary::PushWithoutCheck) {
+            self.ledger.grant_beyond(to, self.supply(), batch);
+        }
+        let demand = self.demand(now);
+        // The reserve is for those who ask.
+        let floor = settings.level.floor(self.sellable(settings), demand) + self.ledger.reserve_left();
+        let target = self.ledger.link(to).units.granted.saturating_add(units);
+        let given = self.ledger.grant(Right::Unit, to, target, floor, batch);
+        self.granted(to, Cause::Push, given);
+    }
+
+    /// Rights were granted: their receiver is told, if there were any.
+    pub(crate) fn granted(&mut self, to: &NodeId, cause: Cause, units: u64) {
+        if units > 0 {
+            self.tell(to);
+            self.levelled.count(Direction::Out, cause, units);
+        }
+    }
+
+    /// Takes up what a peer says it has granted, ever.
+    pub(crate) fn accept(
+        &mut self,
+        now: Mono,
+        from: &NodeId,
+        granted: u64,
+        settings: &EscrowSettings,
+        batch: &mut Batch,
+    ) {
+        let before = self.ledger.link(from).units.accepted;
+        if !self.ledger.accept(Right::Unit, from, granted, batch) {
+            return;
+        }
+        self.tell(from);
+        let units = self.ledger.link(from).units.accepted.saturating_sub(before);
+        let tail = self.is_tail(settings);
+        let Some(line) = self.lines.get_mut(from) else { return };
+        let asked = units.min(line.need.saturating_sub(before));
+        if let Some(told) = line.needed.take() {
+            self.levelled.waits.count(now.since(told));
+        }
+        let unasked = if before == 0 { Cause::Split } else { Cause::Push };
+        let causes = if tail {
+            [(Cause::Tail, units), (unasked, 0)]
+        } else {
+            [(Cause::Pull, asked), (unasked, units - asked)]
+        };
+        for (cause, units) in causes.into_iter().filter(|(_, units)| *units > 0) {
+            self.levelled.count(Direction::In, cause, units);
+        }
+    }
+
+    /// What was counted of the levelling.
+    pub(crate) fn levelled(&self) -> Levelled {
+        let on_the_way =
+            |(node, line): (&NodeId, &Line)| line.in_transit(self.ledger.link(node).units.granted);
+        Levelled { in_transit: self.lines.iter().map(on_the_way).sum(), ..self.levelled.clone() }
     }
 
     /// The home of a tail asks all others for all they have.
-    fn gather(&self, me: &NodeId) -> Vec<Ask> {
-        if self.home != *me || self.unsold() == 0 {
+    fn gather(&self, now: Mono, me: &NodeId, settings: &EscrowSettings) -> Vec<Move> {
+        if self.home != *me || self.is_sold_out() {
             return Vec::new();
         }
-        let may_have = |line: &Line| line.heard.is_none_or(|(_, figures)| figures.available > 0);
+        // Before anybody's hold stands on debt, all others must have said that they have nothing.
+        let may_draw = self.ledger.pool().debt_ceiling > 0 && !self.parked.is_empty();
+        let may_have = |line: &Line| {
+            line.heard.is_none_or(|(_, figures)| figures.available > 0)
+                || may_draw && line.fresh(now, settings.fresh).is_none()
+        };
         let donors = self.lines.iter().filter(|(_, line)| may_have(line));
-        donors.map(|(node, _)| Ask { node: node.clone(), want: self.supply() }).collect()
+        donors.map(|(node, _)| Move::Ask { node: node.clone(), units: self.supply() }).collect()
     }
 
-    fn level(&mut self, now: Mono, settings: &EscrowSettings) -> Vec<Ask> {
+    fn level(&mut self, now: Mono, settings: &EscrowSettings) -> Vec<Move> {
         let peers: Vec<Peer> = self
             .lines
             .iter()
-            .map(|(node, line)| Peer { node: node.clone(), known: line.known(now, settings.fresh) })
+            .map(|(node, line)| Peer {
+                node: node.clone(),
+                known: line.known(now, settings.fresh),
+                in_transit: line.in_transit(self.ledger.link(node).units.granted),
+            })
             .collect();
         let view = View {
-            available: self.ledger.available(),
-            parked: self.parked.iter().map(|parked| parked.hold.qty).fold(0, u64::saturating_add),
-            demand: self.demand.per_second(now),
+            available: self.sellable(settings),
+            parked: self.wanted(),
+            demand: self.demand(now),
             peers: &peers,
         };
-        settings.level.plan(view)
+        self.reserve_first(view, now, settings)
+    }
+
+    /// Units that those who wait want.
+    fn wanted(&self) -> u64 {
+        self.parked.iter().map(|parked| parked.hold.qty).fold(0, u64::saturating_add)
     }
 
     /// Whether any of those who wait may be answered now: a look that is cheaper than asking for each.
     pub(crate) fn may_serve(&self, now: Mono, settings: &EscrowSettings) -> bool {
-        let available = self.ledger.available();
-        let ripe = |parked: &Parked| parked.hold.qty <= available || parked.until <= now;
+        let here = self.sellable(settings).saturating_add(self.ledger.available(Right::Debt));
+        let ripe = |parked: &Parked| parked.hold.qty <= here || parked.until <= now;
         self.parked.iter().any(ripe)
             || (!self.parked.is_empty()
-                && (!self.may_spend() || self.unsold() == 0 || self.is_tail(settings)))
+                && (!self.may_spend() || self.is_sold_out() || self.is_tail(settings)))
     }
 
-    /// Whether nothing can come from any other node now: each has just said so, or cannot be reached.
-    pub(crate) fn is_hopeless(&self, now: Mono, settings: &EscrowSettings) -> bool {
+    /// Whether no unit can come from any other node now: each has just said so, or cannot be reached.
+    pub(crate) fn is_dry(&self, now: Mono, settings: &EscrowSettings) -> bool {
         let dry = |known: Known| settings.level.spare(known) == 0;
         self.lines.values().all(|line| line.down || line.known(now, settings.fresh).is_some_and(dry))
+    }
+
+    /// Whether nothing at all can come from any other node now, on debt neither.
+    pub(crate) fn is_hopeless(&self, now: Mono, settings: &EscrowSettings) -> bool {
+        self.is_dry(now, settings) && self.no_debt_can_come(now, settings)
     }
 
     /// The messages that are due to other nodes of the pool.
@@ -243,17 +427,25 @@ impl Pool {
         let mut levels = Vec::new();
         for (node, line) in &mut self.lines {
             let row = self.ledger.link(node);
-            if line.due(row.granted, row.accepted, figures, gossip, settings) > now {
+            if line.due(&row, figures, gossip, settings) > now {
                 continue;
             }
             (line.said, line.news) = (Some(Said { at: now, figures }), false);
+            if line.need > row.units.accepted {
+                line.needed.get_or_insert(now);
+            }
             let level = Level {
                 spec: spec.get_or_insert_with(|| self.ledger.spec()).clone(),
                 incarnation: life,
-                granted: row.granted,
-                accepted: row.accepted,
-                need: line.need.max(row.accepted),
+                granted: row.units.granted,
+                accepted: row.units.accepted,
+                need: line.need.max(row.units.accepted),
                 figures,
+                debt: DebtLevel {
+                    granted: row.more.granted,
+                    accepted: row.more.accepted,
+                    need: line.debt.need.max(row.more.accepted),
+                },
             };
             levels.push((node.clone(), level));
         }
@@ -268,8 +460,11 @@ impl Pool {
     pub(crate) fn next_wake(&mut self, now: Now, settings: &EscrowSettings) -> Option<Mono> {
         let at = |time: HybridTime| mono_of(now, time);
         let parked = self.parked.iter().map(|parked| parked.until).min();
-        let forgotten =
-            self.ledger.holds().next_forgotten().map(|time| at(time).plus(Duration::from_millis(1)));
+        let forgotten = self
+            .ledger
+            .holds()
+            .next_forgotten(settings.returns)
+            .map(|time| at(time).plus(Duration::from_millis(1)));
         let figures = self.figures(now.mono);
         let planning = !self.parked.is_empty() || figures.demand > 0;
         let spacing =
@@ -278,14 +473,15 @@ impl Pool {
         let expiry = self.ledger.holds().next_deadline().filter(|_| self.may_spend()).map(at);
         // What may not be said yet is not due: a pool that is due and says nothing would be due for ever.
         let told = self.may_spend().then(|| self.next_level(figures, settings)).flatten();
-        [parked, forgotten, plan, expiry, told].into_iter().flatten().min()
+        let reconcile = self.reconciliation.next_deadline();
+        [parked, forgotten, plan, expiry, told, reconcile].into_iter().flatten().min()
     }
 
     fn next_level(&self, figures: Figures, settings: &EscrowSettings) -> Option<Mono> {
         let gossip = self.gossip(settings);
         let due = |(node, line): (&NodeId, &Line)| {
             let row = self.ledger.link(node);
-            line.due(row.granted, row.accepted, figures, gossip, settings)
+            line.due(&row, figures, gossip, settings)
         };
         self.lines.iter().map(due).min()
     }
@@ -297,6 +493,11 @@ impl Line {
         self.said.is_some() && !self.news
     }
 
+    /// Rights granted to the peer that it has not acknowledged.
+    fn in_transit(&self, granted: u64) -> u64 {
+        granted.saturating_sub(self.acknowledged)
+    }
+
     /// Whether the peer has spoken since it was last told something.
     fn has_answered(&self) -> bool {
         let heard = self.heard.map(|(at, _)| at);
@@ -305,21 +506,21 @@ impl Line {
 
     /// What is known of the peer now: nothing, if it has been silent.
     fn known(&self, now: Mono, fresh: Duration) -> Option<Known> {
+        let figures = self.fresh(now, fresh)?;
+        Some(Known { available: figures.available, demand: figures.demand })
+    }
+
+    fn fresh(&self, now: Mono, fresh: Duration) -> Option<Figures> {
         let (at, figures) = self.heard.filter(|_| !self.down)?;
-        (now.since(at) < fresh).then_some(Known { available: figures.available, demand: figures.demand })
+        (now.since(at) < fresh).then_some(figures)
     }
 
     /// When the peer is to be told again. Said often while it matters, and seldom when nothing changes.
-    fn due(
-        &self,
-        granted: u64,
-        accepted: u64,
-        figures: Figures,
-        gossip: Duration,
-        settings: &EscrowSettings,
-    ) -> Mono {
+    fn due(&self, row: &LinkRow, figures: Figures, gossip: Duration, settings: &EscrowSettings) -> Mono {
         let Some(said) = self.said.filter(|_| !self.news) else { return Mono::default() };
-        if granted > self.acknowledged || self.need > accepted {
+        let open = row.units.granted > self.acknowledged || self.need > row.units.accepted;
+        let owed = row.more.granted > self.debt.acknowledged || self.debt.need > row.more.accepted;
+        if open || owed {
             said.at.plus(settings.resend)
         } else if said.figures != figures || figures.demand > 0 {
             said.at.plus(gossip)
@@ -327,6 +528,15 @@ impl Line {
             said.at.plus(settings.idle_gossip)
         }
     }
+}
+
+/// What a plan asks of a peer.
+fn asked_of(moves: &[Move], peer: &NodeId) -> u64 {
+    let asked = |a_move: &Move| match a_move {
+        Move::Ask { node, units } if node == peer => Some(*units),
+        _ => None,
+    };
+    moves.iter().find_map(asked).unwrap_or(0)
 }
 
 /// When a hybrid time will be reached, if clocks run alike.

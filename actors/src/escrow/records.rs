@@ -1,5 +1,5 @@
 //! What the escrow machine keeps on disk, all in one family: one record a node, a peer, a pool, a
-//! pair of nodes in a pool, a hold and a key.
+//! pair of nodes in a pool, a hold, a customer of a limited pool and a key.
 //!
 //! * It decides: the bytes. Every value is an enum of versions, to which versions are only appended;
 //!   every key begins with a letter that says its kind.
@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::messages::Key;
+use super::messages::{CustomerTag, Key, Reserve};
 
 /// Why a node's records cannot be taken up.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -40,11 +40,64 @@ pub enum RecoverError {
     NotAFounder(NodeId),
 }
 
-/// A record's value: the version of its layout, then the layout. A later layout is a further variant
-/// (of an enum of the same shape for that record alone); the bytes of the first stay readable.
+/// A record's value: the version of its layout, then the layout. A second layout is the first one and
+/// what came later; the bytes of the first stay readable, and are written where nothing came later.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-enum Versioned<T> {
+enum Versioned<T, L> {
     V1(T),
+    V2(T, L),
+}
+
+/// What a kind of record has of later layouts.
+pub(crate) trait Record: Serialize + DeserializeOwned {
+    /// What its second layout added.
+    type Later: Serialize + DeserializeOwned;
+    /// Its later part, where there is something in it.
+    fn later(&self) -> Option<&Self::Later>;
+    /// The record with a later part.
+    fn with(self, later: Self::Later) -> Self;
+}
+
+/// The later part of a record that has one layout only.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Never {}
+
+macro_rules! one_layout {
+    ($($row:ident),*) => {
+        $(impl Record for $row {
+            type Later = Never;
+            fn later(&self) -> Option<&Never> {
+                None
+            }
+            fn with(self, later: Never) -> Self {
+                match later {}
+            }
+        })*
+    };
+}
+
+macro_rules! two_layouts {
+    ($($row:ident + $more:ident),*) => {
+        $(impl Record for $row {
+            type Later = $more;
+            fn later(&self) -> Option<&$more> {
+                (self.more != $more::default()).then_some(&self.more)
+            }
+            fn with(self, more: $more) -> Self {
+                Self { more, ..self }
+            }
+        })*
+    };
+}
+
+one_layout!(NodeRow, WitnessRow, KeyRow, CustomerRow);
+two_layouts!(PoolRow + PoolMore, CountsRow + CountsMore, LinkRow + Flow, HoldRow + HoldMore);
+
+/// The two resources of a pool: the units that exist, and the debt rights to sell beyond them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Right {
+    Unit,
+    Debt,
 }
 
 /// How far this node's disk is believed.
@@ -102,28 +155,94 @@ pub(crate) struct PoolRow {
     pub(crate) body: Option<[u8; 32]>,
     pub(crate) durability: Durability,
     pub(crate) debt_ceiling: u64,
+    #[serde(skip)]
+    pub(crate) more: PoolMore,
+}
+
+/// What the second layout of a pool's record added.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PoolMore {
+    pub(crate) reserve: Option<Reserve>,
+    pub(crate) per_customer: Option<u64>,
+}
+
+/// A node's own counters of one resource.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Sums {
+    pub(crate) minted: u64,
+    pub(crate) consumed: u64,
+    pub(crate) returned: u64,
 }
 
 /// A node's own counters in a pool.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct CountsRow {
-    pub(crate) minted: u64,
-    pub(crate) consumed: u64,
-    pub(crate) returned: u64,
+    pub(crate) units: Sums,
     /// The restoration since which this row is known to be whole: it was attested after it, or the
     /// node first heard of the pool when all others had been.
     pub(crate) cleared: Option<Incarnation>,
     /// What an operator last said was sold.
     pub(crate) attested: Option<u64>,
+    #[serde(skip)]
+    pub(crate) more: CountsMore,
+}
+
+/// What the second layout of a pool's counters added.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CountsMore {
+    pub(crate) debt: Sums,
+    /// Units granted to others out of the reserve that this node holds, ever.
+    pub(crate) from_reserve: u64,
+}
+
+impl CountsRow {
+    pub(crate) fn of(&self, right: Right) -> &Sums {
+        match right {
+            Right::Unit => &self.units,
+            Right::Debt => &self.more.debt,
+        }
+    }
+
+    pub(crate) fn of_mut(&mut self, right: Right) -> &mut Sums {
+        match right {
+            Right::Unit => &mut self.units,
+            Right::Debt => &mut self.more.debt,
+        }
+    }
+}
+
+/// One resource between a node and one other.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Flow {
+    /// Rights granted to it, ever.
+    pub(crate) granted: u64,
+    /// Rights accepted from it, ever.
+    pub(crate) accepted: u64,
 }
 
 /// A node's counters toward one other node in a pool.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LinkRow {
-    /// Rights granted to it, ever.
-    pub(crate) granted: u64,
-    /// Rights accepted from it, ever.
-    pub(crate) accepted: u64,
+    pub(crate) units: Flow,
+    /// The same of debt rights: what the second layout added.
+    #[serde(skip)]
+    pub(crate) more: Flow,
+}
+
+impl LinkRow {
+    pub(crate) fn of(&self, right: Right) -> &Flow {
+        match right {
+            Right::Unit => &self.units,
+            Right::Debt => &self.more,
+        }
+    }
+
+    pub(crate) fn of_mut(&mut self, right: Right) -> &mut Flow {
+        match right {
+            Right::Unit => &mut self.units,
+            Right::Debt => &mut self.more,
+        }
+    }
 }
 
 /// How far a hold has come. Steps go one way: `Held` to any of the others.
@@ -145,6 +264,52 @@ pub(crate) struct HoldRow {
     pub(crate) stage: Stage,
     /// When it left `Held`.
     pub(crate) ended: Option<HybridTime>,
+    #[serde(skip)]
+    pub(crate) more: HoldMore,
+}
+
+/// What the second layout of a hold's record added.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct HoldMore {
+    /// Who settles it must name it; 0 of holds from before there were secrets.
+    pub(crate) secret: u64,
+    /// Of its units, how many stand on debt.
+    pub(crate) debt: u64,
+    /// For whom it is, where the pool limits what one customer may have.
+    pub(crate) customer: Option<CustomerTag>,
+    /// What was given back after the sale, in the order of asking.
+    pub(crate) returns: Vec<ReturnRow>,
+}
+
+/// A part of a sale that was given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ReturnRow {
+    /// A hash of the request's key.
+    pub(crate) key: [u8; 16],
+    /// How many units the request named; none: the rest.
+    pub(crate) asked: Option<u64>,
+    pub(crate) qty: u64,
+}
+
+impl HoldRow {
+    /// Its units of one resource.
+    pub(crate) fn part(&self, right: Right) -> u64 {
+        match right {
+            Right::Unit => self.qty - self.more.debt,
+            Right::Debt => self.more.debt,
+        }
+    }
+
+    /// Units given back after the sale.
+    pub(crate) fn returned(&self) -> u64 {
+        self.more.returns.iter().map(|part| part.qty).sum()
+    }
+}
+
+/// What a customer has of a limited pool in sales that are forgotten otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CustomerRow {
+    pub(crate) units: u64,
 }
 
 /// A hold among those of its pool and owner.
@@ -176,6 +341,7 @@ pub(crate) struct PoolImage {
     pub(crate) counts: CountsRow,
     pub(crate) links: BTreeMap<NodeId, LinkRow>,
     pub(crate) holds: BTreeMap<HoldNumber, HoldRow>,
+    pub(crate) customers: BTreeMap<CustomerTag, CustomerRow>,
 }
 
 /// All records of a node.
@@ -224,6 +390,12 @@ impl Image {
                 let hold = (Incarnation(word(1)?), word(9)?);
                 self.pool(text(pool)?)?.holds.insert(hold, open(value)?);
             }
+            b'u' => {
+                let (pool, tag) = rest.split_last_chunk::<17>().ok_or("it is short")?;
+                let tag = tag.strip_prefix(b"/").ok_or("it names no customer")?;
+                let tag = CustomerTag::from_bytes(tag.try_into().map_err(said)?);
+                self.pool(text(pool)?)?.customers.insert(tag, open(value)?);
+            }
             b'k' => {
                 self.keys.insert(decode(rest)?, open(value)?);
             }
@@ -255,9 +427,11 @@ fn encode<T: Serialize>(value: &T) -> Vec<u8> {
         .expect("records are plain data, which always encodes to memory")
 }
 
-fn open<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
-    let Versioned::V1(value) = decode(bytes)?;
-    Ok(value)
+fn open<T: Record>(bytes: &[u8]) -> Result<T, String> {
+    Ok(match decode::<Versioned<T, T::Later>>(bytes)? {
+        Versioned::V1(row) => row,
+        Versioned::V2(row, later) => row.with(later),
+    })
 }
 
 fn hold_key(pool: &PoolName, hold: HoldNumber) -> Vec<u8> {
@@ -282,12 +456,17 @@ pub(crate) trait Records {
     fn put_link(&mut self, pool: &PoolName, peer: &NodeId, row: &LinkRow);
     fn put_hold(&mut self, pool: &PoolName, hold: HoldNumber, row: &HoldRow);
     fn forget_hold(&mut self, pool: &PoolName, hold: HoldNumber);
+    fn put_customer(&mut self, pool: &PoolName, customer: &CustomerTag, row: &CustomerRow);
     fn put_key(&mut self, key: &Key, row: &KeyRow);
     fn forget_key(&mut self, key: &Key);
 }
 
-fn put<T: Serialize>(batch: &mut Batch, key: impl Into<Vec<u8>>, row: &T) {
-    batch.put(Family::Escrow, key, encode(&Versioned::V1(row)));
+fn put<T: Record>(batch: &mut Batch, key: impl Into<Vec<u8>>, row: &T) {
+    let versioned = match row.later() {
+        None => Versioned::V1(row),
+        Some(later) => Versioned::V2(row, later),
+    };
+    batch.put(Family::Escrow, key, encode(&versioned));
 }
 
 impl Records for Batch {
@@ -311,6 +490,11 @@ impl Records for Batch {
     }
     fn forget_hold(&mut self, pool: &PoolName, hold: HoldNumber) {
         self.delete(Family::Escrow, hold_key(pool, hold));
+    }
+    fn put_customer(&mut self, pool: &PoolName, customer: &CustomerTag, row: &CustomerRow) {
+        let mut key = format!("u{pool}/").into_bytes();
+        key.extend(customer.bytes());
+        put(self, key, row);
     }
     fn put_key(&mut self, key: &Key, row: &KeyRow) {
         put(self, key_key(key), row);

@@ -2,12 +2,15 @@
 
 #[cfg(feature = "canaries")]
 mod canaries;
+mod comparison;
 mod conservation;
 mod disks;
 mod golden;
-
+mod levelling;
+mod reconciling;
 mod sale;
 mod stories;
+mod terms;
 mod world;
 
 use world::check;

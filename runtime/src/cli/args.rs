@@ -3,7 +3,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use rhumb_core::Region;
+use rhumb_core::{NodeId, Region};
 
 use crate::settings::units;
 
@@ -25,6 +25,54 @@ impl FromStr for RegionWeight {
         let bad = || format!("{text:?} is not REGION=WEIGHT, such as us-east=50");
         let (region, weight) = text.split_once('=').ok_or_else(bad)?;
         Ok(Self(Region::new(region).map_err(|e| e.to_string())?, weight.parse().map_err(|_| bad())?))
+    }
+}
+
+/// A node, or the only one of a region, and a part of a supply: `us-east=2000`, `us-east/n1=20%`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ReservePart {
+    pub(super) region: Region,
+    pub(super) node: Option<NodeId>,
+    pub(super) part: Part,
+}
+
+/// A part of a supply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    Units(u64),
+    Percent(u64),
+}
+
+impl Part {
+    /// In units, rounded down.
+    pub(super) fn of(self, supply: u64) -> u64 {
+        match self {
+            Self::Units(units) => units,
+            // A percentage is at most 100, and a supply 2^48.
+            Self::Percent(percent) => supply * percent / 100,
+        }
+    }
+}
+
+impl FromStr for ReservePart {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let bad = || {
+            format!("{text:?} is not REGION[/NODE]=UNITS or =SHARE%, such as us-east=2000 or us-east/n1=20%")
+        };
+        let (place, part) = text.split_once('=').ok_or_else(bad)?;
+        let part = match part.strip_suffix('%') {
+            Some(percent) => {
+                Part::Percent(percent.parse().ok().filter(|percent| *percent <= 100).ok_or_else(bad)?)
+            }
+            None => Part::Units(part.parse().map_err(|_| bad())?),
+        };
+        if !place.contains('/') {
+            return Ok(Self { region: Region::new(place).map_err(|e| e.to_string())?, node: None, part });
+        }
+        let node: NodeId = place.parse().map_err(|_| bad())?;
+        Ok(Self { region: node.region.clone(), node: Some(node), part })
     }
 }
 
@@ -50,6 +98,20 @@ mod tests {
         assert_eq!(weight, RegionWeight(Region::new("us-east").expect("valid"), 50));
         for bad in ["us-east", "us-east=", "US=1", "us-east=-1", "=1"] {
             assert!(bad.parse::<RegionWeight>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_reserve_is_a_place_and_a_part() {
+        let reserve: ReservePart = "us-east/n1=20%".parse().expect("valid");
+        assert_eq!(
+            (reserve.node.map(|node| node.to_string()), reserve.part.of(999)),
+            (Some("us-east/n1".into()), 199)
+        );
+        let reserve: ReservePart = "us-east=2000".parse().expect("valid");
+        assert_eq!((reserve.node, reserve.part.of(10)), (None, 2_000));
+        for bad in ["us-east", "us-east=", "us-east=101%", "us-east=-1", "us-east/=3", "=3", "us-east=1.5%"] {
+            assert!(bad.parse::<ReservePart>().is_err(), "{bad}");
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -43,7 +44,21 @@ struct AuditedNode {
     returned: u64,
     held: u64,
     available: u64,
+    reserved: u64,
+    debt: AuditedDebt,
     standing: &'static str,
+}
+
+/// A node's row of debt rights in an audit.
+#[derive(Debug, Serialize)]
+struct AuditedDebt {
+    minted: u64,
+    granted: BTreeMap<String, u64>,
+    accepted: BTreeMap<String, u64>,
+    consumed: u64,
+    returned: u64,
+    held: u64,
+    available: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -65,11 +80,14 @@ impl Audit {
             return Err(Failure::Usage(format!("the receipts are of pool {}, not of {}", pools.0, pools.1)));
         }
         let client = self.connect.client().await?;
+        let begun = now_ms();
         let read = survey(&client, client.directory(), &self.name).await;
         client.close().await;
         let read = read?;
-        let sums: Option<Sums> =
-            receipts.map(|ledger| ledger.sums(now_ms())).transpose().map_err(Failure::local)?;
+        let sums: Option<Sums> = receipts
+            .map(|ledger| ledger.sums(around(begun, now_ms())))
+            .transpose()
+            .map_err(Failure::local)?;
         let answer = AuditAnswer {
             pool: self.name,
             exact: read.exact,
@@ -80,6 +98,12 @@ impl Audit {
         output.answer(&answer, &answer);
         Ok(if answer.exact && answer.report.invariants.hold() { Done::Well } else { Done::False })
     }
+}
+
+/// The time of an audit, as wide as clocks may differ and a node may be late to end a hold.
+fn around(begun_ms: u64, ended_ms: u64) -> RangeInclusive<u64> {
+    const LATE_MS: u64 = 2_000;
+    begun_ms.saturating_sub(LATE_MS)..=ended_ms + LATE_MS
 }
 
 fn audited((node, row): (NodeId, Row)) -> AuditedNode {
@@ -93,6 +117,16 @@ fn audited((node, row): (NodeId, Row)) -> AuditedNode {
         returned: row.returned,
         held: row.held,
         available: row.available,
+        reserved: row.reserved,
+        debt: AuditedDebt {
+            minted: row.debt.minted,
+            granted: named(row.debt.granted),
+            accepted: named(row.debt.accepted),
+            consumed: row.debt.consumed,
+            returned: row.debt.returned,
+            held: row.debt.held,
+            available: row.debt.available,
+        },
         standing: standing(&row.standing),
     }
 }
@@ -105,12 +139,23 @@ impl fmt::Display for AuditAnswer {
             "pool {}: {} minted, {} sold, {} oversold, {} held, {} available, {} in flight",
             self.pool, r.minted, r.sold, r.oversold, r.held, r.available, r.in_flight
         )?;
+        if r.debt_ceiling > 0 {
+            writeln!(
+                f,
+                "debt: {} of {} used; {} sold beyond the supply",
+                r.overdrawn, r.debt_ceiling, r.beyond_supply
+            )?;
+        }
         writeln!(f, "{:<24} {:>12} {:>12} {:>12}  standing", "node", "available", "held", "consumed")?;
         for n in &self.nodes {
             writeln!(
                 f,
                 "{:<24} {:>12} {:>12} {:>12}  {}",
-                n.node, n.available, n.held, n.consumed, n.standing
+                n.node,
+                n.available,
+                n.held + n.debt.held,
+                n.consumed + n.debt.consumed,
+                n.standing
             )?;
         }
         let i = &r.invariants;
@@ -158,7 +203,7 @@ mod tests {
             report: audit(&rows, None),
             nodes: rows.into_iter().map(audited).collect(),
         };
-        expect![[r#"{"pool":"concert","exact":true,"readings":2,"minted":10,"sold":4,"oversold":0,"available":6,"held":0,"consumed":4,"returned":0,"in_flight":0,"invariants":{"I1":true,"I2":true,"I3":true,"I4":true},"violations":[],"nodes":[{"node":"us/n1","minted":10,"granted":{},"accepted":{},"consumed":4,"returned":0,"held":0,"available":6,"standing":"proven"}]}"#]]
+        expect![[r#"{"pool":"concert","exact":true,"readings":2,"minted":10,"sold":4,"oversold":0,"debt_ceiling":0,"overdrawn":0,"beyond_supply":0,"available":6,"held":0,"consumed":4,"returned":0,"in_flight":0,"invariants":{"I1":true,"I2":true,"I3":true,"I4":true},"violations":[],"nodes":[{"node":"us/n1","minted":10,"granted":{},"accepted":{},"consumed":4,"returned":0,"held":0,"available":6,"reserved":0,"debt":{"minted":0,"granted":{},"accepted":{},"consumed":0,"returned":0,"held":0,"available":0},"standing":"proven"}]}"#]]
         .assert_eq(&serde_json::to_string(&answer).expect("serialises"));
         expect![[r#"
             pool concert: 10 minted, 4 sold, 0 oversold, 0 held, 6 available, 0 in flight

@@ -8,6 +8,7 @@ use rhumb_actors::remote::Remote;
 use rhumb_core::{Delivery, Fault, NodeId};
 
 use super::output::Failure;
+use super::traces;
 use crate::client::directory::Directory;
 use crate::client::{MeshClient, ask_until_known};
 
@@ -40,7 +41,29 @@ impl Connect {
         self.with_identity("operator").await
     }
 
+    /// A client that may call, and does so many times.
+    pub(super) async fn client_of_many(&self) -> Result<MeshClient, Failure> {
+        Ok(traces::watched_each(self.dial("client").await?))
+    }
+
+    /// A client of the first of these nodes that can be connected: to ask about a mesh of which a part
+    /// may be down.
+    pub(super) async fn first_reachable(&self) -> Result<MeshClient, Failure> {
+        let Some((last, first)) = self.endpoint.split_last() else { return self.client().await };
+        let identity = self.identity.clone().unwrap_or_else(|| self.data.join("client"));
+        for endpoint in first {
+            if let Ok(client) = MeshClient::connect(&identity, std::slice::from_ref(endpoint)).await {
+                return Ok(traces::watched(client));
+            }
+        }
+        Ok(traces::watched(MeshClient::connect(&identity, std::slice::from_ref(last)).await?))
+    }
+
     async fn with_identity(&self, role: &str) -> Result<MeshClient, Failure> {
+        Ok(traces::watched(self.dial(role).await?))
+    }
+
+    async fn dial(&self, role: &str) -> Result<MeshClient, Failure> {
         let identity = self.identity.clone().unwrap_or_else(|| self.data.join(role));
         if self.endpoint.is_empty() {
             Ok(MeshClient::new(&identity, Directory::read(&self.data)?)?)

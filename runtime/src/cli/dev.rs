@@ -8,11 +8,13 @@ use rhumb_core::Region;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::dev::{DevMesh, DevOptions, READY_FILE, WanChoice};
+use crate::telemetry::sampling::Share;
+use crate::telemetry::{Endpoint, TelemetrySettings};
 
 /// Run a whole mesh on this machine, one process a node, until Ctrl-C.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  rhumb dev\n  rhumb dev --regions us-east:2,eu-central,ap-southeast --wan off"
+    after_help = "Examples:\n  rhumb dev\n  rhumb dev --regions us-east:2,eu-central,ap-southeast --wan off\n  rhumb dev --otlp http://127.0.0.1:4317"
 )]
 pub struct Dev {
     /// The regions, each with its number of nodes (1 unless given).
@@ -33,6 +35,10 @@ pub struct Dev {
     /// The program that runs as each node: one of your own that hosts your actors. Unless given, this one.
     #[arg(long, value_name = "FILE")]
     pub program: Option<PathBuf>,
+    /// Where all nodes send their traces, of which every one is kept: a collector's http://HOST:PORT, or a
+    /// file as file:///PATH.
+    #[arg(long, value_name = "URL", env = super::traces::ENDPOINT, value_parser = Endpoint::parse)]
+    pub otlp: Option<Endpoint>,
     /// Also write the ready file here.
     #[arg(long, value_name = "FILE")]
     pub ready_file: Option<PathBuf>,
@@ -83,6 +89,7 @@ impl Dev {
             wan: self.wan.0,
             ready_file: self.ready_file,
             restart: true,
+            traces: traces(self.otlp),
         };
         let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let program = self.program.map_or_else(std::env::current_exe, Ok)?;
@@ -102,6 +109,14 @@ impl Dev {
         mesh.stop().await;
         Ok(())
     }
+}
+
+fn traces(endpoint: Option<Endpoint>) -> TelemetrySettings {
+    let protocol = endpoint
+        .as_ref()
+        .map(|to| super::traces::protocol(&to.to_string(), super::traces::said().as_deref()))
+        .unwrap_or_default();
+    TelemetrySettings { endpoint, protocol, share: Share::ALL, ..TelemetrySettings::default() }
 }
 
 #[expect(clippy::print_stdout, reason = "the command line speaks on standard output")]

@@ -3,15 +3,16 @@
 use std::time::Duration;
 
 use clap::Args;
-use rhumb_actors::escrow::messages::{self, HoldId, Key, Settled};
+use rhumb_actors::escrow::messages::{self, CustomerTag, HoldId, Key, Settled};
 use rhumb_actors::remote::Remote;
 use rhumb_core::rng::Seed;
-use rhumb_core::{Delivery, PoolName, Region};
+use rhumb_core::{Delivery, NodeId, PoolName, Region};
 use serde::Serialize;
 
 use super::args::duration;
 use super::connect::{Connect, ask, nodes_from};
 use super::output::{Done, Failure, Output};
+use crate::client::directory::Directory;
 use crate::client::key::KeyMaker;
 use crate::client::now_ms;
 
@@ -35,6 +36,9 @@ pub struct Hold {
     /// The same key never holds twice. Made anew unless given.
     #[arg(long)]
     key: Option<Key>,
+    /// For whom: whatever tells customers apart. It is hashed here and goes no further.
+    #[arg(long, value_name = "TEXT")]
+    customer: Option<String>,
     #[command(flatten)]
     connect: Connect,
 }
@@ -46,12 +50,16 @@ struct HoldAnswer {
     region: Region,
     node: String,
     qty: u64,
+    overdrawn: u64,
     expires_ms: u64,
     key: String,
 }
 
 impl Hold {
     pub(super) async fn run(self, output: &Output) -> Result<Done, Failure> {
+        let tag = |who: &String| CustomerTag::of(&self.pool, who);
+        let customer = self.customer.as_ref().map(tag).transpose();
+        let customer = customer.map_err(|error| Failure::Usage(error.to_string()))?;
         let client = self.connect.client().await?;
         let nodes = client.directory().nodes_in(self.region.as_ref())?;
         let (mut keys, made_at) = (KeyMaker::new(&Seed::from_entropy()), now_ms());
@@ -65,6 +73,7 @@ impl Hold {
             ttl: self.ttl,
             key: key_at(node),
             hops: 0,
+            customer,
         };
         let asked = ask(&client, &nodes, message).await;
         client.close().await;
@@ -80,12 +89,17 @@ impl Hold {
             region: owner.region.clone(),
             node: owner.to_string(),
             qty: held.qty,
+            overdrawn: held.overdrawn,
             expires_ms: held.expires.millis(),
             key: key.to_string(),
         };
         let left = held.expires.millis().saturating_sub(now_ms()) / 1_000;
+        let debt = match held.overdrawn {
+            0 => String::new(),
+            units => format!(" ({units} beyond the supply, on debt)"),
+        };
         let text = format!(
-            "{}\nheld {} of {} for {left} s; confirm or release it by then",
+            "{}\nheld {} of {}{debt} for {left} s; confirm or release it by then",
             answer.hold, held.qty, self.pool
         );
         output.answer(&answer, text);
@@ -95,7 +109,7 @@ impl Hold {
 
 /// Make a hold a sale.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  rhumb confirm concert/us-east/n1/19a3f0c2b41/17")]
+#[command(after_help = "Example:\n  rhumb confirm concert/us-east/n1/19a3f0c2b41/17/9c3e04d1a2b85f67")]
 pub struct Confirm {
     /// The hold, as `rhumb hold` printed it.
     hold: HoldId,
@@ -105,7 +119,7 @@ pub struct Confirm {
 
 /// Give a hold's units back.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  rhumb release concert/us-east/n1/19a3f0c2b41/17")]
+#[command(after_help = "Example:\n  rhumb release concert/us-east/n1/19a3f0c2b41/17/9c3e04d1a2b85f67")]
 pub struct Release {
     /// The hold, as `rhumb hold` printed it.
     hold: HoldId,
@@ -145,13 +159,18 @@ where
     M: Remote<Reply = Result<Settled, messages::Refusal>> + Clone + Sync,
 {
     let client = connect.client().await?;
-    // The owner itself where its address is known; any other node passes the question on.
-    let mut nodes = nodes_from(client.directory(), |node| *node == hold.owner);
-    nodes.truncate(if client.directory().knows(&hold.owner) { 1 } else { nodes.len() });
+    let nodes = near_the_owner(client.directory(), hold);
     let asked = ask(&client, &nodes, |_| message.clone()).await;
     client.close().await;
     let settled = asked.answer??;
     let answer = SettledAnswer { hold: settled.hold.to_string(), state, qty: settled.qty };
     output.answer(&answer, format!("{state} {} ({} units)", settled.hold, settled.qty));
     Ok(Done::Well)
+}
+
+/// The owner itself where its address is known; any other node passes the question on.
+pub(super) fn near_the_owner(directory: &Directory, hold: &HoldId) -> Vec<NodeId> {
+    let mut nodes = nodes_from(directory, |node| *node == hold.owner);
+    nodes.truncate(if directory.knows(&hold.owner) { 1 } else { nodes.len() });
+    nodes
 }

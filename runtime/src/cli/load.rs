@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +18,7 @@ use super::connect::Connect;
 use super::output::{Done, Failure, Output};
 use crate::client::directory::Directory;
 use crate::load::receipts::LedgerError;
+use crate::load::requests::{self, Listed};
 use crate::load::{Load, LoadError, Plan, RegionTally, Spacing, Tally};
 
 /// How long calls of unknown outcome are asked again at the end.
@@ -41,17 +44,20 @@ impl LoadCommand {
 /// Load a pool.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  rhumb load escrow concert --rate 100 --for 30s --seed 7 --receipts receipts.jsonl\n  rhumb pool audit concert --receipts receipts.jsonl\n\nCtrl-C lets no more customers come; those under way go on to their end."
+    after_help = "Example:\n  rhumb load escrow concert --rate 100 --for 30s --seed 7 --receipts receipts.jsonl\n  rhumb pool audit concert --receipts receipts.jsonl\n  rhumb load escrow concert --requests requests.csv --receipts receipts.jsonl\n\nA file of requests has the header at_ms,region,user,qty and a request a line, by rising time.\n\nCtrl-C lets no more customers come; those under way go on to their end."
 )]
 pub struct Escrow {
     /// The pool.
     pool: PoolName,
     /// Customers a second, over all regions.
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    rate: u32,
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100_000), required_unless_present = "requests")]
+    rate: Option<u32>,
     /// For how long they come.
-    #[arg(long = "for", value_name = "TIME", value_parser = duration)]
-    lasts: Duration,
+    #[arg(long = "for", value_name = "TIME", value_parser = duration, required_unless_present = "requests")]
+    lasts: Option<Duration>,
+    /// Requests to make, from a CSV file, in place of a rate: `at_ms,region,user,qty`.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["rate", "lasts", "mix", "qty"])]
+    requests: Option<PathBuf>,
     /// The same seed makes the same customers come at the same times.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -61,9 +67,10 @@ pub struct Escrow {
     /// How customers are spread over regions; equally unless given.
     #[arg(long, value_name = "REGION=WEIGHT,…", value_delimiter = ',')]
     mix: Vec<RegionWeight>,
-    /// Of a hundred customers with a hold, how many leave it to expire.
-    #[arg(long, value_name = "PERCENT", default_value_t = 60, value_parser = clap::value_parser!(u8).range(0..=100))]
-    abandon: u8,
+    /// Of a hundred customers with a hold, how many leave it to expire: 60 unless given, none of those in
+    /// a file of requests.
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100))]
+    abandon: Option<u8>,
     /// For how long units are held.
     #[arg(long, value_name = "TIME", default_value = "3s", value_parser = duration)]
     ttl: Duration,
@@ -85,6 +92,8 @@ struct Met {
     expired: u64,
     broken: u64,
     asked_again: u64,
+    lost_holds: u64,
+    lost_confirms: u64,
     unknown: u64,
     turned_away: u64,
     hold_p50_ms: Option<f64>,
@@ -102,7 +111,7 @@ struct LoadAnswer {
 
 impl Escrow {
     async fn run(self, output: &Output) -> Result<Done, Failure> {
-        let client = Arc::new(self.connect.client().await?);
+        let client = Arc::new(self.connect.client_of_many().await?);
         client.connect_all().await?;
         let load = self.load(client.directory())?;
         let running = load.start(Arc::clone(&client)).map_err(failure)?;
@@ -140,18 +149,28 @@ impl Escrow {
             nodes.insert(region.clone(), directory.nodes_in(Some(region))?);
         }
         let plan = Plan {
-            rate: self.rate,
+            rate: self.rate.unwrap_or(0),
             spacing: Spacing::Exponential,
             burst: None,
             mix,
-            abandon_percent: self.abandon,
+            abandon_percent: self.abandon.unwrap_or(if self.requests.is_some() { 0 } else { 60 }),
             think: (Duration::from_millis(100), Duration::from_millis(600)),
             qty: self.qty,
             ttl: self.ttl,
         };
         let (pool, seed) = (self.pool.clone(), Seed::new(self.seed).child("customers"));
-        Ok(Load { pool, plan, seed, lasts: Some(self.lasts), nodes, receipts: self.receipts.clone() })
+        let requests = self.requests.as_ref().map(|file| requests(file, directory)).transpose()?;
+        let receipts = self.receipts.clone();
+        Ok(Load { pool, plan, requests, seed, lasts: self.lasts, nodes, receipts })
     }
+}
+
+/// The requests of a file.
+fn requests(file: &Path, directory: &Directory) -> Result<Vec<Listed>, Failure> {
+    let regions: Vec<Region> = directory.regions().into_iter().collect();
+    let told = |error: &dyn fmt::Display| Failure::Usage(format!("{}: {error}", file.display()));
+    let open = File::open(file).map_err(|error| told(&error))?;
+    requests::read(BufReader::new(open), &regions).map_err(|error| told(&error))
 }
 
 fn failure(error: LoadError) -> Failure {
@@ -177,6 +196,8 @@ impl Met {
             expired: tally.expired(),
             broken: tally.broken,
             asked_again: tally.asked_again,
+            lost_holds: tally.lost_holds,
+            lost_confirms: tally.lost_confirms,
             unknown: tally.unknown,
             turned_away: tally.turned_away,
             hold_p50_ms: percentile(50),

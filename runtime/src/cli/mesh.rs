@@ -164,6 +164,7 @@ impl Init {
             valid: Validity::for_the_next(self.valid),
             config: self.dir.join("config"),
             policy_key: self.dir.join("policy"),
+            traces: None,
         })
     }
 

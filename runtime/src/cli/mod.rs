@@ -5,6 +5,7 @@
 //!
 //! `docs/cli.md` lists the field names and exit codes; they are stable.
 
+pub mod advise;
 mod args;
 pub mod audit;
 pub mod ca;
@@ -13,19 +14,29 @@ pub mod config;
 mod connect;
 pub mod demo;
 pub mod dev;
+pub mod doctor;
+pub mod give_back;
 pub mod hold;
 pub mod load;
+pub mod manual;
 pub mod mesh;
 pub mod output;
 pub mod policy;
 pub mod pool;
 pub mod serve;
+pub mod status;
+mod traces;
 
 use std::process::ExitCode;
 
 use clap::{ArgAction, Parser, Subcommand};
 
 use output::{Done, Failure, Format, Output};
+use traces::Traces;
+
+use crate::settings::{LogFilter, LogSettings};
+use crate::telemetry::log::Log;
+use crate::telemetry::{self, Telemetry};
 
 /// A runtime for services that live in many regions at once.
 #[derive(Debug, Parser)]
@@ -50,6 +61,7 @@ enum Command {
     Demo(demo::Demo),
     Dev(dev::Dev),
     Serve(serve::Serve),
+    Status(status::Status),
     #[command(subcommand)]
     Mesh(mesh::MeshCommand),
     #[command(subcommand)]
@@ -63,10 +75,15 @@ enum Command {
     Hold(hold::Hold),
     Confirm(hold::Confirm),
     Release(hold::Release),
+    Return(give_back::Return),
     #[command(subcommand)]
     Load(load::LoadCommand),
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
+    Doctor(doctor::Doctor),
+    Completions(manual::Completions),
+    #[command(name = "man")]
+    Manual(manual::Manual),
 }
 
 /// Runs the command line of this process.
@@ -86,13 +103,29 @@ pub fn main() -> ExitCode {
 
 impl Cli {
     async fn run(self, output: &Output) -> Result<Done, Failure> {
-        if !matches!(self.command, Command::Serve(_)) {
-            log_to_stderr(self.verbose);
+        if matches!(self.command, Command::Serve(_)) {
+            return self.command.run(output).await;
         }
-        match self.command {
+        let (traces, why_none) = Traces::begin(self.verbose > 0);
+        let log = log_to_stderr(self.verbose, traces.telemetry());
+        tokio::spawn(log.clone().follow());
+        if let Some(why) = why_none {
+            tracing::warn!(why, "this command has no spans of its own");
+        }
+        let done = self.command.run(output).await;
+        traces.end().await;
+        log.end();
+        done
+    }
+}
+
+impl Command {
+    async fn run(self, output: &Output) -> Result<Done, Failure> {
+        match self {
             Command::Demo(demo) => demo.run(output).await,
             Command::Dev(dev) => dev.run().await.map(|()| Done::Well).map_err(Failure::from),
             Command::Serve(serve) => serve.run().await,
+            Command::Status(status) => status.run(output).await,
             Command::Mesh(mesh) => mesh.run(output),
             Command::Ca(ca) => ca.run(output),
             Command::Cert(cert) => cert.run(output),
@@ -101,21 +134,24 @@ impl Cli {
             Command::Hold(hold) => hold.run(output).await,
             Command::Confirm(confirm) => confirm.run(output).await,
             Command::Release(release) => release.run(output).await,
+            Command::Return(request) => request.run(output).await,
             Command::Load(load) => load.run(output).await,
             Command::Policy(policy) => policy.run(output),
+            Command::Doctor(doctor) => doctor.run(output).await,
+            Command::Completions(completions) => completions.run(output),
+            Command::Manual(manual) => manual.run(output),
         }
     }
 }
 
-fn log_to_stderr(verbose: u8) {
+fn log_to_stderr(verbose: u8, traces: Option<&Telemetry>) -> Log {
     let filter = match verbose {
         0 => "rhumb=warn,error",
         1 => "info",
         _ => "debug",
     };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    // Somebody who embeds this may have set a subscriber before: then theirs stands.
-    builder.try_init().ok();
+    let filter = LogFilter::try_from(filter.to_owned()).unwrap_or_default();
+    telemetry::log_to_stderr(&LogSettings { filter, ..LogSettings::default() }, traces)
 }
 
 #[cfg(test)]
@@ -163,6 +199,14 @@ mod tests {
             ("rhumb cert issue --ca ca --node us-east/n1 --out out --valid 3000d", false),
             ("rhumb cert status", false),
             ("rhumb cert revoke --ca ca 4f:0a", true),
+            ("rhumb doctor --config /etc/rhumb --region us-east", true),
+            ("rhumb doctor --config /etc/rhumb", false),
+            ("rhumb doctor --data . --config /etc/rhumb --region us-east", false),
+            ("rhumb completions bash", true),
+            ("rhumb completions cmd", false),
+            ("rhumb man", false),
+            ("rhumb status --node us-east/n1 --check --within 500ms", true),
+            ("rhumb status --node us-east", false),
             ("rhumb", false),
         ] {
             let parsed = Cli::try_parse_from(line.split(' '));

@@ -4,15 +4,19 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use clap::{Args, Subcommand};
-use rhumb_actors::escrow::messages::{AttestPool, CreatePool, Figures, PoolView, ShowPool, Standing};
+use rhumb_actors::escrow::messages::{
+    AttestPool, CreatePool, DebtFigures, Figures, PoolView, Reconciled, Reserve, ShowPool, Standing,
+};
 use rhumb_core::limits::MAX_SUPPLY;
 use rhumb_core::{DataClass, NodeId, PoolName, Region};
 use serde::Serialize;
 
-use super::args::RegionWeight;
+use super::advise::Advise;
+use super::args::{RegionWeight, ReservePart};
 use super::audit::Audit;
 use super::connect::{Connect, ask, nodes_from};
 use super::output::{Done, Failure, Output};
+use crate::client::directory::Directory;
 
 /// Pools of units for sale.
 #[derive(Debug, Subcommand)]
@@ -25,6 +29,8 @@ pub enum Pool {
     Audit(Audit),
     /// Say what a node on a restored disk had sold, so that it may sell again.
     Attest(Attest),
+    /// Say how many units a node should have, by a rate of requests and a risk. It needs no mesh.
+    Advise(Advise),
 }
 
 impl Pool {
@@ -34,6 +40,7 @@ impl Pool {
             Self::Show(show) => show.run(output).await,
             Self::Audit(audit) => audit.run(output).await,
             Self::Attest(attest) => attest.run(output).await,
+            Self::Advise(advise) => advise.run(output).await,
         }
     }
 }
@@ -41,7 +48,7 @@ impl Pool {
 /// Create a pool.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  rhumb pool create concert --supply 10000 --weights us-east=50,eu-central=30,ap-southeast=20\n\nThe same pool again is the same answer; another under the same name is refused."
+    after_help = "Example:\n  rhumb pool create concert --supply 10000 --weights us-east=50,eu-central=30,ap-southeast=20\n  rhumb pool create fair --supply 500 --debt 10 --reserve us-east=20% --per-customer 4\n\nThe same pool again is the same answer; another under the same name is refused."
 )]
 pub struct Create {
     /// Its name.
@@ -55,6 +62,15 @@ pub struct Create {
     /// The class of its data, which the policy must name.
     #[arg(long, default_value = "inventory")]
     class: DataClass,
+    /// Units that may be sold beyond the supply, where none is left or to be had.
+    #[arg(long, value_name = "UNITS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=MAX_SUPPLY))]
+    debt: u64,
+    /// A part of the supply that one node keeps for the others and does not sell itself.
+    #[arg(long, value_name = "REGION[/NODE]=UNITS|SHARE%")]
+    reserve: Option<ReservePart>,
+    /// The most that one customer may hold and have bought; holds must then say for whom they are.
+    #[arg(long, value_name = "UNITS", value_parser = clap::value_parser!(u64).range(1..=MAX_SUPPLY))]
+    per_customer: Option<u64>,
     #[command(flatten)]
     connect: Connect,
 }
@@ -64,8 +80,38 @@ struct CreateAnswer {
     pool: PoolName,
     class: DataClass,
     supply: u64,
+    debt: u64,
+    reserve: Option<ReserveAnswer>,
+    per_customer: Option<u64>,
     home: String,
     shares: BTreeMap<String, u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct ReserveAnswer {
+    node: String,
+    units: u64,
+}
+
+fn reserve_answer(reserve: Option<&Reserve>) -> Option<ReserveAnswer> {
+    reserve.map(|reserve| ReserveAnswer { node: reserve.node.to_string(), units: reserve.units })
+}
+
+/// The node that is to hold the reserve. A region with several must say which.
+fn reserve_of(part: &ReservePart, supply: u64, directory: &Directory) -> Result<Reserve, Failure> {
+    let units = part.part.of(supply);
+    if let Some(node) = &part.node {
+        return Ok(Reserve { node: node.clone(), units });
+    }
+    match &directory.nodes_in(Some(&part.region))?[..] {
+        [node] => Ok(Reserve { node: node.clone(), units }),
+        nodes => {
+            let nodes: Vec<String> = nodes.iter().map(ToString::to_string).collect();
+            let message =
+                format!("region {} has several nodes; say which: {}", part.region, nodes.join(", "));
+            Err(Failure::Usage(message))
+        }
+    }
 }
 
 impl Create {
@@ -78,7 +124,16 @@ impl Create {
         }
         let client = self.connect.operator().await?;
         let nodes = nodes_from(client.directory(), |_| true);
-        let message = CreatePool { name: self.name, class: self.class, supply: self.supply, weights };
+        let reserve = self.reserve.as_ref().map(|part| reserve_of(part, self.supply, client.directory()));
+        let message = CreatePool {
+            name: self.name,
+            class: self.class,
+            supply: self.supply,
+            weights,
+            debt: self.debt,
+            reserve: reserve.transpose()?,
+            per_customer: self.per_customer,
+        };
         let asked = ask(&client, &nodes, |_| message.clone()).await;
         client.close().await;
         let created = asked.answer??;
@@ -86,6 +141,9 @@ impl Create {
             pool: created.spec.name.clone(),
             class: created.spec.class,
             supply: created.spec.supply,
+            debt: created.spec.debt,
+            reserve: reserve_answer(created.spec.reserve.as_ref()),
+            per_customer: created.spec.per_customer,
             home: created.home.to_string(),
             shares: created.shares.iter().map(|(node, units)| (node.to_string(), *units)).collect(),
         };
@@ -126,6 +184,9 @@ struct NodeFigures {
     available: u64,
     held: u64,
     consumed: u64,
+    returned: u64,
+    overdrawn: u64,
+    debt_available: u64,
     /// 0 for the node's own figures.
     age_ms: u64,
 }
@@ -139,11 +200,31 @@ struct ShowAnswer {
     node: String,
     standing: &'static str,
     tail: bool,
+    debt: u64,
+    reserve: Option<ReserveAnswer>,
+    per_customer: Option<u64>,
+    /// On debt too.
     sold: u64,
+    /// Of those, on debt.
+    overdrawn: u64,
     available: u64,
     held: u64,
     consumed: u64,
+    returned: u64,
+    /// What the home found when it last added up all rows; none in another node's view.
+    reconciled: Option<ReconciledFigures>,
     nodes: Vec<NodeFigures>,
+}
+
+/// What a reconciliation found.
+#[derive(Debug, Serialize)]
+struct ReconciledFigures {
+    exact: bool,
+    drift: Option<i64>,
+    violations: Vec<String>,
+    missing: Vec<String>,
+    readings: u32,
+    age_ms: u64,
 }
 
 impl Show {
@@ -163,17 +244,29 @@ impl Show {
 
 impl ShowAnswer {
     fn new(view: PoolView) -> Self {
+        let row = &view.row;
         let own = Figures {
-            consumed: view.row.consumed,
-            available: view.row.available,
-            held: view.row.held,
+            consumed: row.consumed,
+            available: row.available,
+            held: row.held,
             demand: 0,
+            returned: row.returned,
+            reserved: row.reserved,
+            debt: DebtFigures {
+                consumed: row.debt.consumed,
+                returned: row.debt.returned,
+                available: row.debt.available,
+                held: row.debt.held,
+            },
         };
         let figures = |(node, figures, age_ms): (NodeId, Figures, u64)| NodeFigures {
             node: node.to_string(),
             available: figures.available,
-            held: figures.held,
-            consumed: figures.consumed,
+            held: figures.held + figures.debt.held,
+            consumed: figures.consumed + figures.debt.consumed,
+            returned: figures.returned + figures.debt.returned,
+            overdrawn: figures.debt.consumed.saturating_sub(figures.debt.returned),
+            debt_available: figures.debt.available,
             age_ms,
         };
         let others =
@@ -181,7 +274,7 @@ impl ShowAnswer {
         let nodes: Vec<NodeFigures> =
             std::iter::once((view.node.clone(), own, 0)).chain(others).map(figures).collect();
         let sum = |of: fn(&NodeFigures) -> u64| nodes.iter().map(of).sum();
-        let consumed: u64 = sum(|n| n.consumed);
+        let (consumed, returned): (u64, u64) = (sum(|n| n.consumed), sum(|n| n.returned));
         Self {
             pool: view.spec.name,
             class: view.spec.class,
@@ -190,18 +283,53 @@ impl ShowAnswer {
             node: view.node.to_string(),
             standing: standing(&view.row.standing),
             tail: view.tail,
-            sold: consumed.saturating_sub(view.row.returned),
+            debt: view.spec.debt,
+            reserve: reserve_answer(view.spec.reserve.as_ref()),
+            per_customer: view.spec.per_customer,
+            sold: consumed.saturating_sub(returned),
+            overdrawn: sum(|n| n.overdrawn),
+            returned,
             available: sum(|n| n.available),
             held: sum(|n| n.held),
             consumed,
+            reconciled: view.reconciled.map(ReconciledFigures::new),
             nodes,
         }
+    }
+}
+
+impl ReconciledFigures {
+    fn new(found: Reconciled) -> Self {
+        Self {
+            exact: found.exact,
+            drift: found.drift,
+            violations: found.violations,
+            missing: found.missing.iter().map(ToString::to_string).collect(),
+            readings: found.readings,
+            age_ms: found.age.as_millis() as u64,
+        }
+    }
+}
+
+impl fmt::Display for ReconciledFigures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "reconciled {} ms ago: ", self.age_ms)?;
+        match self.drift {
+            Some(0) => f.write_str("all rows add up to what was minted")?,
+            Some(drift) => write!(f, "ALARM, a drift of {drift} units")?,
+            None if !self.missing.is_empty() => {
+                write!(f, "not exact, no row of {}", self.missing.join(", "))?
+            }
+            None => write!(f, "not exact, the pool did not rest in {} readings", self.readings)?,
+        }
+        self.violations.iter().try_for_each(|violation| write!(f, "\nALARM: {violation}"))
     }
 }
 
 impl fmt::Display for ShowAnswer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "pool {}: {} units of class {}, home {}", self.pool, self.supply, self.class, self.home)?;
+        self.terms(f)?;
         writeln!(
             f,
             "seen by {} ({}{}): {} sold, {} held, {} available",
@@ -221,7 +349,26 @@ impl fmt::Display for ShowAnswer {
                 node.node, node.available, node.held, node.consumed
             )?;
         }
-        Ok(())
+        match &self.reconciled {
+            Some(found) => write!(f, "\n{found}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl ShowAnswer {
+    /// Debt, reserve and limit, where the pool has them.
+    fn terms(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.debt > 0 {
+            writeln!(f, "debt: {} of {} sold beyond the supply", self.overdrawn, self.debt)?;
+        }
+        if let Some(reserve) = &self.reserve {
+            writeln!(f, "reserve: {} units at {}, for the other nodes", reserve.units, reserve.node)?;
+        }
+        match self.per_customer {
+            Some(limit) => writeln!(f, "limit: {limit} units a customer"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -236,7 +383,7 @@ pub(super) fn standing(standing: &Standing) -> &'static str {
 /// Attest a pool on a restored node.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  rhumb pool attest concert --node us-east/n1 --sold 1234\n\nCount what the node had sold from receipts, never from its restored disk: what you leave out may be sold twice."
+    after_help = "Example:\n  rhumb pool attest concert --node us-east/n1 --sold 1234\n\nCount what the node had sold and not got back from receipts, never from its restored disk: what you leave out may be sold twice."
 )]
 pub struct Attest {
     /// Which.
@@ -244,7 +391,7 @@ pub struct Attest {
     /// The restored node.
     #[arg(long, value_name = "REGION/NODE")]
     node: NodeId,
-    /// Units it had sold of this pool, by receipts.
+    /// Units it had sold of this pool and not got back, by receipts.
     #[arg(long)]
     sold: u64,
     #[command(flatten)]
@@ -307,7 +454,7 @@ mod tests {
 
     #[test]
     fn a_view_says_whose_it_is_and_how_old_its_parts_are() {
-        let figures = Figures { consumed: 3, available: 40, held: 7, demand: 9 };
+        let figures = Figures { consumed: 3, available: 40, held: 7, demand: 9, ..Figures::default() };
         let answer = ShowAnswer::new(PoolView {
             spec: PoolSpec {
                 name: PoolName::new("concert").expect("valid"),
@@ -315,21 +462,34 @@ mod tests {
                 supply: 100,
                 weights: BTreeMap::new(),
                 created: HybridTime::ZERO,
+                debt: 10,
+                reserve: Some(Reserve { node: node("us"), units: 20 }),
+                per_customer: Some(4),
             },
             home: node("us"),
             node: node("eu"),
             row: Row { consumed: 2, available: 45, held: 3, standing: Standing::Proven, ..Row::default() },
             others: BTreeMap::from([(node("us"), (figures, Duration::from_millis(120)))]),
             tail: false,
+            reconciled: Some(Reconciled {
+                exact: true,
+                drift: Some(-2),
+                readings: 2,
+                ..Reconciled::default()
+            }),
         });
         expect![[r#"
             pool concert: 100 units of class inventory, home us/n1
+            debt: 0 of 10 sold beyond the supply
+            reserve: 20 units at us/n1, for the other nodes
+            limit: 4 units a customer
             seen by eu/n1 (proven): 5 sold, 10 held, 85 available
             node                        available         held     consumed        age
             eu/n1                              45            3            2      exact
-            us/n1                              40            7            3     120 ms"#]]
+            us/n1                              40            7            3     120 ms
+            reconciled 0 ms ago: ALARM, a drift of -2 units"#]]
         .assert_eq(&answer.to_string());
-        expect![[r#"{"pool":"concert","class":"inventory","supply":100,"home":"us/n1","node":"eu/n1","standing":"proven","tail":false,"sold":5,"available":85,"held":10,"consumed":5,"nodes":[{"node":"eu/n1","available":45,"held":3,"consumed":2,"age_ms":0},{"node":"us/n1","available":40,"held":7,"consumed":3,"age_ms":120}]}"#]]
+        expect![[r#"{"pool":"concert","class":"inventory","supply":100,"home":"us/n1","node":"eu/n1","standing":"proven","tail":false,"debt":10,"reserve":{"node":"us/n1","units":20},"per_customer":4,"sold":5,"overdrawn":0,"available":85,"held":10,"consumed":5,"returned":0,"reconciled":{"exact":true,"drift":-2,"violations":[],"missing":[],"readings":2,"age_ms":0},"nodes":[{"node":"eu/n1","available":45,"held":3,"consumed":2,"returned":0,"overdrawn":0,"debt_available":0,"age_ms":0},{"node":"us/n1","available":40,"held":7,"consumed":3,"returned":0,"overdrawn":0,"debt_available":0,"age_ms":120}]}"#]]
         .assert_eq(&serde_json::to_string(&answer).expect("serialises"));
     }
 }

@@ -1,5 +1,6 @@
 //! `rhumb serve`: run one node.
 
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -8,8 +9,10 @@ use rhumb_core::{NodeName, Region};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::output::{Done, Failure, Format, Output};
-use crate::settings::{Live, LogFilter, LogFormat, LogSettings, Source};
-use crate::supervisor::{Builder, Supervisor};
+use crate::settings::{Live, Source};
+use crate::supervisor::{Builder, Supervisor, notify};
+use crate::telemetry::log::Log;
+use crate::telemetry::{self, Telemetry};
 
 /// Run one node of a region until SIGTERM or Ctrl-C. SIGHUP reads its settings anew.
 #[derive(Debug, Args)]
@@ -45,12 +48,19 @@ impl Serve {
     async fn hosting(self, host: impl FnOnce(Builder) -> Builder) -> Result<Done, Failure> {
         // Heard from the first moment on: a signal that nobody hears would end the process.
         let hangups = signal(SignalKind::hangup()).map_err(Failure::local)?;
+        let asked = Stops::heard().map_err(Failure::local)?.asked(self.until_stdin_closes);
         let source = Source::new(&self.config, &self.region, self.env.as_deref());
         let settings = Live::load(source, self.node.as_ref())?;
-        let refilter = log_to_stderr(&settings.now().log);
-        tokio::spawn(reload_at(hangups, settings.clone(), refilter));
-        host(Supervisor::builder(settings)).run(asked_to_stop(self.until_stdin_closes)).await?;
-        Ok(Done::Well)
+        let now = settings.now();
+        let traces = Telemetry::start(&now.telemetry, now.me.region.as_str(), &now.me.to_string())?;
+        let log = telemetry::log_to_stderr(&now.log, traces.as_ref());
+        tokio::spawn(log.clone().follow());
+        tokio::spawn(reload_at(hangups, settings.clone(), log.clone()));
+        let builder = Supervisor::builder(settings);
+        let builder = traces.into_iter().fold(builder, Builder::telemetry);
+        let ended = host(builder).run(asked).await;
+        log.end();
+        Ok(ended.map(|()| Done::Well)?)
     }
 }
 
@@ -81,39 +91,14 @@ enum OnlyServe {
     Serve(Serve),
 }
 
-/// Puts another filter before the log.
-type Refilter = Box<dyn Fn(&LogFilter) + Send + Sync>;
-
-fn log_to_stderr(log: &LogSettings) -> Refilter {
-    macro_rules! begin {
-        ($builder:expr) => {{
-            let builder = $builder.with_filter_reloading();
-            let handle = builder.reload_handle();
-            // Somebody who embeds this may have set a subscriber before: then theirs stands, and the
-            // handle leads nowhere.
-            builder.try_init().ok();
-            Box::new(move |filter: &LogFilter| {
-                handle.reload(filter.filter()).ok();
-            })
-        }};
-    }
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(log.filter.filter())
-        .with_writer(std::io::stderr)
-        .with_ansi(false);
-    match log.format {
-        LogFormat::Text => begin!(builder),
-        LogFormat::Json => begin!(builder.json()),
-    }
-}
-
 /// Reads the settings anew at each signal, and says what came of it.
-async fn reload_at(mut hangups: Signal, settings: Live, refilter: Refilter) {
+async fn reload_at(mut hangups: Signal, settings: Live, log: Log) {
     while hangups.recv().await.is_some() {
+        notify::reloading();
         let reading = settings.clone();
         match tokio::task::spawn_blocking(move || reading.reload()).await {
             Ok(Ok(reloaded)) => {
-                refilter(&settings.now().log.filter);
+                log.configure(&settings.now().log);
                 for change in &reloaded.applied {
                     tracing::info!(%change, "a setting changed");
                 }
@@ -134,33 +119,43 @@ async fn reload_at(mut hangups: Signal, settings: Live, refilter: Refilter) {
             }
             Err(error) => tracing::error!(%error, "settings not reloaded: nothing was changed"),
         }
+        notify::reloaded();
     }
 }
 
-/// Resolves at SIGTERM, SIGINT or, if asked for, the end of standard input. A second signal ends the
-/// process at once.
-async fn asked_to_stop(stdin: bool) {
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        tracing::error!("signals cannot be heard; stopping");
-        return;
-    };
-    let closed = async {
-        if !stdin {
-            return std::future::pending().await;
-        }
-        tokio::task::spawn_blocking(|| std::io::copy(&mut std::io::stdin(), &mut std::io::sink()).ok())
-            .await
-            .ok();
-    };
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
-        () = closed => {}
+/// The signals that ask for a stop.
+struct Stops {
+    term: Signal,
+    int: Signal,
+}
+
+impl Stops {
+    /// Heard from here on.
+    fn heard() -> io::Result<Self> {
+        Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
     }
-    tokio::spawn(async move {
-        tokio::select! { _ = term.recv() => {} _ = int.recv() => {} }
-        tracing::warn!("second signal: stopping at once");
-        std::process::exit(130);
-    });
+
+    async fn any(&mut self) {
+        tokio::select! { _ = self.term.recv() => {} _ = self.int.recv() => {} }
+    }
+
+    /// Resolves at SIGTERM, SIGINT or, if asked for, the end of standard input. A second signal ends the
+    /// process at once.
+    async fn asked(mut self, stdin: bool) {
+        let closed = async {
+            if !stdin {
+                return std::future::pending().await;
+            }
+            tokio::task::spawn_blocking(|| io::copy(&mut io::stdin(), &mut io::sink()).ok()).await.ok();
+        };
+        tokio::select! {
+            () = self.any() => {}
+            () = closed => {}
+        }
+        tokio::spawn(async move {
+            self.any().await;
+            tracing::warn!("second signal: stopping at once");
+            std::process::exit(130);
+        });
+    }
 }

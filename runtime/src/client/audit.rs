@@ -8,12 +8,14 @@
 //!
 //! I1: no node's available units are below zero, and each node says of them what its own row adds up
 //! to. I2: nobody accepted more rights than were granted. I3: what was minted is available, held,
-//! sold or on the way. I4: no more was sold than minted. I5: the nodes' counts are those of an
-//! independent ledger of receipts. I3 alone cannot see a unit that was credited twice; I5 can.
+//! sold or on the way. I4: no more was sold than minted, and beyond it than the debt ceiling. I5: the
+//! nodes' counts are those of an independent ledger of receipts. I3 alone cannot see a unit that was
+//! credited twice; I5 can. I1 to I3 hold of units and of debt rights, each by itself.
 
 use std::collections::BTreeMap;
 
-use rhumb_actors::escrow::messages::{Row, Standing};
+use rhumb_actors::escrow::matrix::{acceptance, availability, debts, in_flight, of_debt};
+use rhumb_actors::escrow::messages::Row;
 use rhumb_core::NodeId;
 use serde::Serialize;
 
@@ -31,7 +33,7 @@ pub struct Invariants {
     /// What was minted is available, held, sold or on the way.
     #[serde(rename = "I3")]
     pub i3: bool,
-    /// No more was sold than minted.
+    /// No more was sold than minted, and beyond it than the debt ceiling.
     #[serde(rename = "I4")]
     pub i4: bool,
     /// The nodes' counts are those of the receipts. Absent when there are no receipts to compare.
@@ -52,15 +54,21 @@ impl Invariants {
 pub struct AuditReport {
     /// Units minted.
     pub minted: u128,
-    /// Units sold and not given back.
+    /// Units sold and not given back, on debt too.
     pub sold: u128,
-    /// Units sold beyond what was minted.
+    /// Units sold beyond what was minted and beyond the debt ceiling.
     pub oversold: u128,
+    /// Debt rights minted: the most that may be sold beyond the units.
+    pub debt_ceiling: u128,
+    /// Units that are sold on debt.
+    pub overdrawn: u128,
+    /// Units sold beyond what was minted, within the debt ceiling or not.
+    pub beyond_supply: u128,
     /// Units that may be held or granted.
     pub available: u128,
-    /// Units held.
+    /// Units held, on debt too.
     pub held: u128,
-    /// Units ever sold.
+    /// Units ever sold, on debt too.
     pub consumed: u128,
     /// Units given back after their sale.
     pub returned: u128,
@@ -76,109 +84,90 @@ pub struct AuditReport {
 /// against them.
 #[must_use]
 pub fn audit(rows: &BTreeMap<NodeId, Row>, receipts: Option<&Sums>) -> AuditReport {
-    let sum = |of: fn(&Row) -> u64| rows.values().map(|row| u128::from(of(row))).sum::<u128>();
-    let (minted, consumed, returned) = (sum(|r| r.minted), sum(|r| r.consumed), sum(|r| r.returned));
-    let (available, held) = (sum(|r| r.available), sum(|r| r.held));
-    let in_flight = in_flight(rows);
-    let sold = consumed.saturating_sub(returned);
+    let debt_rows = debts(rows);
+    let (units, debt) = (Sum::of(rows), Sum::of(&debt_rows));
     let mut violations = Vec::new();
-    let mut check = |found: Vec<String>| {
-        let holds = found.is_empty();
+    let mut check = |found: Vec<String>, of_debts: Vec<String>| {
+        let before = violations.len();
         violations.extend(found);
-        holds
+        violations.extend(of_debt(of_debts));
+        violations.len() == before
     };
     let invariants = Invariants {
-        i1: check(availability(rows)),
-        i2: check(acceptance(rows)),
-        i3: check(conservation(minted, available + held + consumed, returned, in_flight)),
-        i4: check(overselling(minted, consumed, returned)),
-        i5: receipts.map(|sums| check(against(rows, sums))),
+        i1: check(availability(rows), availability(&debt_rows)),
+        i2: check(acceptance(rows, rows), acceptance(&debt_rows, &debt_rows)),
+        i3: check(units.conservation(), debt.conservation()),
+        i4: check(overselling(&units, &debt), Vec::new()),
+        i5: receipts.map(|sums| check(against(rows, sums), Vec::new())),
     };
-    let oversold = sold.saturating_sub(minted);
+    let sold = units.sold() + debt.sold();
     AuditReport {
-        minted,
+        minted: units.minted,
         sold,
-        oversold,
-        available,
-        held,
-        consumed,
-        returned,
-        in_flight,
+        oversold: sold.saturating_sub(units.minted + debt.minted),
+        debt_ceiling: debt.minted,
+        overdrawn: debt.sold(),
+        beyond_supply: sold.saturating_sub(units.minted),
+        available: units.available,
+        held: units.held + debt.held,
+        consumed: units.consumed + debt.consumed,
+        returned: units.returned + debt.returned,
+        in_flight: units.in_flight,
         invariants,
         violations,
     }
 }
 
-/// What a row's parts add up to; may be below zero in a row that is wrong.
-fn adds_up_to(row: &Row) -> i128 {
-    let sum = |of: &BTreeMap<NodeId, u64>| of.values().map(|n| i128::from(*n)).sum::<i128>();
-    i128::from(row.minted) + sum(&row.accepted) - sum(&row.granted) - i128::from(row.consumed)
-        + i128::from(row.returned)
-        - i128::from(row.held)
+/// The sums of one resource over all rows.
+struct Sum {
+    minted: u128,
+    available: u128,
+    held: u128,
+    consumed: u128,
+    returned: u128,
+    in_flight: u128,
 }
 
-fn availability(rows: &BTreeMap<NodeId, Row>) -> Vec<String> {
-    let wrong = |(node, row): (&NodeId, &Row)| {
-        let derived = adds_up_to(row);
-        // A restored copy spends nothing, whatever its row would allow.
-        let says_zero = row.standing == Standing::Restored && row.available == 0;
-        if derived < 0 {
-            Some(format!("I1: {node} has {derived} units available, below zero"))
-        } else if derived != i128::from(row.available) && !says_zero {
-            Some(format!(
-                "I1: {node} says {} units are available; its row adds up to {derived}",
-                row.available
-            ))
-        } else {
-            None
+impl Sum {
+    fn of(rows: &BTreeMap<NodeId, Row>) -> Self {
+        let sum = |of: fn(&Row) -> u64| rows.values().map(|row| u128::from(of(row))).sum::<u128>();
+        Self {
+            minted: sum(|row| row.minted),
+            available: sum(|row| row.available),
+            held: sum(|row| row.held),
+            consumed: sum(|row| row.consumed),
+            returned: sum(|row| row.returned),
+            in_flight: in_flight(rows),
         }
-    };
-    rows.iter().filter_map(wrong).collect()
+    }
+
+    fn sold(&self) -> u128 {
+        self.consumed.saturating_sub(self.returned)
+    }
+
+    fn conservation(&self) -> Vec<String> {
+        let found = self.available + self.held + self.consumed + self.in_flight;
+        let (minted, returned) = (self.minted, self.returned);
+        if minted + returned == found {
+            return Vec::new();
+        }
+        vec![format!(
+            "I3: {minted} units were minted, but {found} less {returned} returned are available, held, sold or on the way"
+        )]
+    }
 }
 
-fn acceptance(rows: &BTreeMap<NodeId, Row>) -> Vec<String> {
+fn overselling(units: &Sum, debt: &Sum) -> Vec<String> {
     let mut found = Vec::new();
-    for (to, row) in rows {
-        for (from, accepted) in &row.accepted {
-            let granted = granted(rows, from, to);
-            if *accepted > granted {
-                found.push(format!("I2: {to} accepted {accepted} from {from}, which granted it {granted}"));
-            }
+    let (sold, minted) = (units.sold() + debt.sold(), units.minted);
+    match debt.minted {
+        0 if sold > minted => found.push(format!("I4: {sold} units were sold of {minted} minted")),
+        ceiling if sold > minted + ceiling => {
+            found.push(format!("I4: {sold} units were sold of {minted} minted and a debt of {ceiling}"));
         }
+        _ => {}
     }
-    found
-}
-
-fn granted(rows: &BTreeMap<NodeId, Row>, from: &NodeId, to: &NodeId) -> u64 {
-    rows.get(from).and_then(|row| row.granted.get(to)).copied().unwrap_or(0)
-}
-
-fn in_flight(rows: &BTreeMap<NodeId, Row>) -> u128 {
-    let accepted = |from: &NodeId, to| rows.get(to).and_then(|row: &Row| row.accepted.get(from)).copied();
-    let mut sum = 0;
-    for (from, row) in rows {
-        for (to, granted) in &row.granted {
-            sum += u128::from(granted.saturating_sub(accepted(from, to).unwrap_or(0)));
-        }
-    }
-    sum
-}
-
-fn conservation(minted: u128, placed: u128, returned: u128, in_flight: u128) -> Vec<String> {
-    let found = placed + in_flight;
-    if minted + returned == found {
-        return Vec::new();
-    }
-    vec![format!(
-        "I3: {minted} units were minted, but {found} less {returned} returned are available, held, sold or on the way"
-    )]
-}
-
-fn overselling(minted: u128, consumed: u128, returned: u128) -> Vec<String> {
-    let mut found = Vec::new();
-    if consumed > minted + returned {
-        found.push(format!("I4: {} units were sold of {minted} minted", consumed - returned));
-    }
+    let (consumed, returned) = (units.consumed + debt.consumed, units.returned + debt.returned);
     if returned > consumed {
         found.push(format!("I4: {returned} units were given back, but only {consumed} were ever sold"));
     }
@@ -190,16 +179,22 @@ fn against(rows: &BTreeMap<NodeId, Row>, receipts: &Sums) -> Vec<String> {
     let of = |sums: &BTreeMap<NodeId, u64>, node| sums.get(node).copied().unwrap_or(0);
     for (node, row) in rows {
         let (sold, unknown) = (of(&receipts.sold, node), of(&receipts.unknown, node));
+        let consumed = row.consumed + row.debt.consumed;
         if unknown > 0 {
             found.push(format!(
                 "I5: of {unknown} units of {node} the receipts do not know whether they are sold"
             ));
-        } else if row.consumed != sold {
-            found.push(format!("I5: {node} counts {} units sold; the receipts say {sold}", row.consumed));
+        } else if consumed != sold {
+            found.push(format!("I5: {node} counts {consumed} units sold; the receipts say {sold}"));
         }
-        let held = of(&receipts.held, node) + unknown;
-        if row.held < of(&receipts.held, node) || receipts.unanswered == 0 && row.held > held {
-            found.push(format!("I5: {node} counts {} units held; the receipts say {held}", row.held));
+        let (counted, returned) = (row.returned + row.debt.returned, of(&receipts.returned, node));
+        if counted != returned {
+            found.push(format!("I5: {node} counts {counted} units returned; the receipts say {returned}"));
+        }
+        let ending = of(&receipts.expiring, node);
+        let (counted, held) = (row.held + row.debt.held, of(&receipts.held, node) + unknown + ending);
+        if counted < of(&receipts.held, node) || receipts.unanswered == 0 && counted > held {
+            found.push(format!("I5: {node} counts {counted} units held; the receipts say {held}"));
         }
     }
     let strangers = receipts.sold.keys().filter(|node| !rows.contains_key(node));
@@ -212,6 +207,7 @@ fn against(rows: &BTreeMap<NodeId, Row>, receipts: &Sums) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use expect_test::{Expect, expect};
+    use rhumb_actors::escrow::messages::Standing;
 
     use super::*;
 
@@ -239,6 +235,13 @@ mod tests {
                     "returned" => row.returned = number(),
                     "held" => row.held = number(),
                     "available" => row.available = number(),
+                    "debt-minted" => row.debt.minted = number(),
+                    "debt-granted" => row.debt.granted = pairs(),
+                    "debt-accepted" => row.debt.accepted = pairs(),
+                    "debt-consumed" => row.debt.consumed = number(),
+                    "debt-returned" => row.debt.returned = number(),
+                    "debt-held" => row.debt.held = number(),
+                    "debt-available" => row.debt.available = number(),
                     other => panic!("{other}?"),
                 }
             }
@@ -256,8 +259,10 @@ mod tests {
             let node = NodeId::new(region, "n1").expect("valid");
             match kind {
                 "sold" => drop(sums.sold.insert(node, units)),
+                "returned" => drop(sums.returned.insert(node, units)),
                 "unknown" => drop(sums.unknown.insert(node, units)),
                 "held" => drop(sums.held.insert(node, units)),
+                "expiring" => drop(sums.expiring.insert(node, units)),
                 "unanswered" => sums.unanswered = units,
                 other => panic!("{other}?"),
             }
@@ -278,9 +283,16 @@ mod tests {
                 None => '-',
             })
             .collect();
-        let AuditReport { minted, sold, oversold, available, held, in_flight, .. } = report;
+        let AuditReport {
+            minted, sold, oversold, beyond_supply, overdrawn, available, held, in_flight, ..
+        } = report;
+        let debt = if overdrawn > 0 {
+            format!(" beyond={beyond_supply} overdrawn={overdrawn}")
+        } else {
+            String::new()
+        };
         let head = format!(
-            "{marks} minted={minted} sold={sold} oversold={oversold} available={available} held={held} in_flight={in_flight}"
+            "{marks} minted={minted} sold={sold} oversold={oversold}{debt} available={available} held={held} in_flight={in_flight}"
         );
         let all: Vec<String> = std::iter::once(head).chain(report.violations).collect();
         want.assert_eq(&all.join("\n"));
@@ -295,8 +307,38 @@ mod tests {
         check(SOUND, None, expect!["yyyy- minted=100 sold=15 oversold=0 available=70 held=5 in_flight=10"]);
         check(
             SOUND,
-            Some("sold=10 sold@eu=7 held=5"),
+            Some("sold=10 sold@eu=7 returned@eu=2 held=5"),
             expect!["yyyyy minted=100 sold=15 oversold=0 available=70 held=5 in_flight=10"],
+        );
+    }
+
+    #[test]
+    fn what_is_sold_on_debt_is_told_and_bounded_by_the_ceiling() {
+        check(
+            "us: minted=10 consumed=10 available=0 debt-minted=5 debt-granted=eu:2 debt-consumed=3 debt-available=0
+             eu: debt-accepted=us:2 debt-held=1 debt-available=1",
+            Some("sold=13 held@eu=1"),
+            expect!["yyyyy minted=10 sold=13 oversold=0 beyond=3 overdrawn=3 available=0 held=1 in_flight=0"],
+        );
+        check(
+            "us: minted=10 consumed=10 available=0 debt-minted=2 debt-consumed=3 debt-available=0",
+            None,
+            expect![[r#"
+                NyNN- minted=10 sold=13 oversold=1 beyond=3 overdrawn=3 available=0 held=0 in_flight=0
+                I1: us/n1 has -1 units available, below zero (of debt rights)
+                I3: 2 units were minted, but 3 less 0 returned are available, held, sold or on the way (of debt rights)
+                I4: 13 units were sold of 10 minted and a debt of 2"#]],
+        );
+    }
+
+    #[test]
+    fn returns_are_counted_by_receipts_too() {
+        check(
+            "us: minted=10 consumed=4 returned=3 available=9",
+            Some("sold=4 returned=2"),
+            expect![[r#"
+                yyyyN minted=10 sold=1 oversold=0 available=9 held=0 in_flight=0
+                I5: us/n1 counts 3 units returned; the receipts say 2"#]],
         );
     }
 
@@ -365,6 +407,11 @@ mod tests {
                 yyyyN minted=10 sold=3 oversold=0 available=6 held=1 in_flight=0
                 I5: us/n1 counts 1 units held; the receipts say 2"#]],
         );
+        for held in ["held=1 available=6", "held=2 available=5", "held=3 available=4"] {
+            let row = format!("us: minted=10 consumed=3 {held}");
+            let report = audit(&rows(&row), Some(&sums("sold=3 held=1 expiring=2")));
+            assert_eq!(report.invariants.i5, Some(true), "{held}: two holds end about now");
+        }
         check(
             "us: minted=10 held=1 available=9",
             Some("sold@eu=1"),

@@ -2,6 +2,8 @@
 //!
 //! * It decides: nothing but which connection a question takes.
 //! * It never does: ask again. Who asks knows whether that is safe.
+//! * It follows the folder of its certificate, as a node does: a renewed certificate, other authorities
+//!   and revocations count from the next handshake on.
 //! * Invariant: a question ends at its deadline at the latest, the time to connect included. While a
 //!   lost connection is dialled again (the transport does that, with backoff), questions fail at once
 //!   as not sent.
@@ -12,11 +14,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use futures::future::try_join_all;
+use opentelemetry::trace::SpanKind;
+use parking_lot::Mutex;
 use rhumb_actors::remote::Remote;
-use rhumb_core::{DataClass, Fault, FaultKind, NodeId, Region};
+use rhumb_core::{DataClass, Fault, FaultKind, NodeId, Principal, Region};
+use rhumb_transport::identity::Outcome;
 use rhumb_transport::{
-    Client, ConnectError, Credentials, Expect, Headers, Peer, Reply, Request, TransportSettings,
+    Client, ConnectError, Credentials, Expect, Headers, Peer, Reply, Request, TraceContext, TransportSettings,
 };
 use thiserror::Error;
 use tokio::sync::OnceCell;
@@ -24,9 +30,12 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Ask;
 use super::directory::Directory;
-use crate::identity::{self, IdentityFault};
+use crate::clock::now_millis;
+use crate::identity::{self, Found, IdentityFault};
 use crate::mesh::body::{pack, unpack_reply};
 use crate::mesh::{Carrier, Mesh};
+use crate::secrets::Files;
+use crate::telemetry::{self, Tracer, What, current_trace, names};
 
 /// Why there is no client.
 #[derive(Debug, Error)]
@@ -60,9 +69,60 @@ pub enum ClientError {
 /// A client of a mesh.
 #[derive(Debug)]
 pub struct MeshClient {
-    credentials: Credentials,
+    own: Arc<Own>,
     directory: Directory,
-    nodes: BTreeMap<NodeId, OnceCell<Client>>,
+    nodes: Arc<BTreeMap<NodeId, OnceCell<Client>>>,
+    tracer: Option<Tracer>,
+    trace: Option<TraceContext>,
+}
+
+/// What the client is certified with, and where that comes from.
+#[derive(Debug)]
+struct Own {
+    folder: PathBuf,
+    principal: Principal,
+    credentials: ArcSwap<Credentials>,
+    looked: Mutex<Instant>,
+}
+
+/// How often the folder is looked at, at the most: only while questions are asked.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+
+impl Own {
+    fn read(folder: &Path) -> Result<Self, ClientError> {
+        let credentials = identity::load(folder)
+            .map_err(|source| ClientError::Credentials { path: folder.to_owned(), source })?;
+        Ok(Self {
+            folder: folder.to_owned(),
+            principal: credentials.principal().clone(),
+            credentials: ArcSwap::from_pointee(credentials),
+            looked: Mutex::new(Instant::now()),
+        })
+    }
+
+    /// Whether it is time to look; then it is not again for a while.
+    fn is_due(&self) -> bool {
+        let (mut looked, now) = (self.looked.lock(), Instant::now());
+        let due = now.duration_since(*looked) >= LOOK_EVERY;
+        if due {
+            *looked = now;
+        }
+        due
+    }
+
+    /// What the folder holds now, if that is other than what is in force and may follow it.
+    fn renewed(&self) -> Option<Credentials> {
+        let found = Found::read(&Files::of(&self.folder), &self.folder);
+        let before = self.credentials.load_full();
+        let renewal = before.renewed(&found.reading(), Duration::from_millis(now_millis()));
+        for outcome in [&renewal.identity, &renewal.trust] {
+            if let Outcome::Refused(reason) = outcome {
+                tracing::warn!(folder = %self.folder.display(), reason, "what was found is refused; the old stays");
+            }
+        }
+        let taken = renewal.identity == Outcome::Taken || renewal.trust == Outcome::Taken;
+        taken.then_some(renewal.credentials)
+    }
 }
 
 impl MeshClient {
@@ -73,7 +133,8 @@ impl MeshClient {
     /// [`ClientError::Credentials`].
     pub fn new(identity: &Path, directory: Directory) -> Result<Self, ClientError> {
         let nodes = directory.nodes().iter().map(|(node, _)| (node.clone(), OnceCell::new())).collect();
-        Ok(Self { credentials: credentials(identity)?, directory, nodes })
+        let own = Arc::new(Own::read(identity)?);
+        Ok(Self { own, directory, nodes: Arc::new(nodes), tracer: None, trace: None })
     }
 
     /// A client of the nodes at these addresses, whoever they are: their certificates say it.
@@ -81,11 +142,27 @@ impl MeshClient {
     /// # Errors
     /// [`ClientError`].
     pub async fn connect(identity: &Path, addresses: &[String]) -> Result<Self, ClientError> {
-        let credentials = credentials(identity)?;
+        let own = Own::read(identity)?;
+        let credentials = own.credentials.load_full();
         let greeted = try_join_all(addresses.iter().map(|address| greet(&credentials, address))).await?;
         let directory = greeted.iter().map(|(node, address, _)| (node.clone(), *address)).collect();
         let nodes = greeted.into_iter().map(|(node, _, client)| (node, OnceCell::new_with(Some(client))));
-        Ok(Self { nodes: nodes.collect(), directory: Directory::of(directory), credentials })
+        let nodes = Arc::new(nodes.collect());
+        let directory = Directory::of(directory);
+        Ok(Self { nodes, directory, own: Arc::new(own), tracer: None, trace: None })
+    }
+
+    /// Its questions belong to this trace, where there is one and the thread works for no other; and make
+    /// spans, where there is something to make them. A trace whose span is 0 begins at the nodes.
+    #[must_use]
+    pub fn traced(self, tracer: Option<Tracer>, trace: Option<TraceContext>) -> Self {
+        Self { tracer, trace, ..self }
+    }
+
+    /// Who it is, by its certificate.
+    #[must_use]
+    pub fn principal(&self) -> &Principal {
+        &self.own.principal
     }
 
     /// Connects to every node that is not connected yet.
@@ -104,13 +181,15 @@ impl MeshClient {
     /// The mesh, for calling actors by address: see [`Mesh`](crate::mesh::Mesh).
     #[must_use]
     pub fn mesh(self: &Arc<Self>) -> Mesh {
-        Mesh::of_program(self.region().clone(), self.nodes(), Carrier::Client(Arc::clone(self)))
+        let mesh = Mesh::of_program(self.region().clone(), self.nodes(), Carrier::Client(Arc::clone(self)));
+        self.tracer.iter().for_each(|tracer| mesh.traced(tracer.clone()));
+        mesh
     }
 
     /// The region in which its certificate places it.
     #[must_use]
     pub fn region(&self) -> &Region {
-        &self.credentials.principal().region
+        &self.own.principal.region
     }
 
     /// The nodes, by name.
@@ -144,10 +223,25 @@ impl MeshClient {
         futures::future::join_all(open.map(Client::close)).await;
     }
 
+    /// Looks at the folder in the background, and takes up what is new there.
+    fn look(&self) {
+        let (own, nodes) = (Arc::clone(&self.own), Arc::clone(&self.nodes));
+        tokio::task::spawn_blocking(move || {
+            let Some(credentials) = own.renewed() else { return };
+            for client in nodes.values().filter_map(OnceCell::get) {
+                if let Err(error) = client.renew(&credentials) {
+                    tracing::warn!(%error, "a renewed certificate could not be used");
+                }
+            }
+            own.credentials.store(Arc::new(credentials));
+        });
+    }
+
     async fn client(&self, node: &NodeId, address: SocketAddr) -> Result<&Client, ConnectError> {
         let cell = &self.nodes[node];
         let expect = Expect::Node(node.clone());
-        let dial = || Client::connect(address, expect, &self.credentials, None, TransportSettings::default());
+        let credentials = self.own.credentials.load_full();
+        let dial = || Client::connect(address, expect, &credentials, None, TransportSettings::default());
         cell.get_or_try_init(dial).await
     }
 
@@ -158,6 +252,9 @@ impl MeshClient {
         request: Request,
         until: Instant,
     ) -> Result<(&Client, Request), Fault> {
+        if self.own.is_due() {
+            self.look();
+        }
         let unreachable = |why: String| Fault::not_sent(FaultKind::Unreachable(format!("{node}: {why}")));
         let address =
             self.directory.address(node).ok_or_else(|| unreachable("its address is not known".into()))?;
@@ -186,15 +283,24 @@ impl Ask for MeshClient {
     ) -> Result<M::Reply, Fault> {
         let until = Instant::now() + deadline;
         let class = message.class().cloned().unwrap_or_else(DataClass::control);
-        let request = Request::ask(M::NAME, class, pack(M::NAME, message)?, Headers::within(deadline));
-        let (client, request) = self.ready(node, request, until).await?;
-        let reply = client.ask(request).await?;
-        unpack_reply(M::NAME, &reply.body)
+        let what = || What::rpc(M::NAME, SpanKind::Client, &class);
+        let parent = current_trace().or(self.trace);
+        let (span, trace) = telemetry::watch(self.tracer.as_ref(), parent, false, what);
+        let asked = telemetry::within(span.as_ref(), async {
+            let body = telemetry::part(names::ENCODE, || pack(M::NAME, message))?;
+            let headers = Headers { trace, ..Headers::within(deadline) };
+            let request = Request::ask(M::NAME, class.clone(), body, headers);
+            let (client, request) = self.ready(node, request, until).await?;
+            let reply = client.ask(request).await?;
+            telemetry::part(names::DECODE, || unpack_reply(M::NAME, &reply.body))
+        });
+        let asked = asked.await;
+        if let Some(span) = span {
+            self.peer(node).iter().for_each(|peer| span.reached(peer));
+            span.went(asked.as_ref().map(|_| ()));
+        }
+        asked
     }
-}
-
-fn credentials(identity: &Path) -> Result<Credentials, ClientError> {
-    identity::load(identity).map_err(|source| ClientError::Credentials { path: identity.to_owned(), source })
 }
 
 async fn greet(credentials: &Credentials, text: &str) -> Result<(NodeId, SocketAddr, Client), ClientError> {
@@ -208,4 +314,44 @@ async fn greet(credentials: &Credentials, text: &str) -> Result<(NodeId, SocketA
     let peer = client.peer().and_then(|peer| peer.node.clone());
     let node = peer.ok_or_else(|| failed(ConnectError::Lost("the connection ended at once".into())))?;
     Ok((node, address, client))
+}
+
+#[cfg(test)]
+mod tests {
+    use rhumb_core::Role;
+    use rhumb_transport::TrustDomain;
+    use rhumb_transport::issue::{Authority, Validity};
+
+    use super::*;
+    use crate::identity::{CA_FILE, IDENTITY_FILE};
+
+    /// Puts a new certificate of this client into a folder; gives its serial number.
+    fn certify(authority: &Authority, name: &str, folder: &Path) -> String {
+        use std::os::unix::fs::PermissionsExt;
+        let who =
+            Principal { role: Role::Client, region: "us".parse().expect("a region"), name: name.into() };
+        let hour = Validity::for_the_next(Duration::from_secs(3_600));
+        let issued = authority.issue(&who, hour).expect("issued");
+        let identity = folder.join(IDENTITY_FILE);
+        std::fs::write(&identity, &issued.identity_pem).expect("writes");
+        std::fs::set_permissions(&identity, std::fs::Permissions::from_mode(0o600)).expect("its owner's");
+        std::fs::write(folder.join(CA_FILE), authority.certificate_pem()).expect("writes");
+        issued.certificate.serial.to_string()
+    }
+
+    #[tokio::test]
+    async fn a_client_takes_up_a_renewed_certificate_of_its_own_and_no_other() {
+        let domain: TrustDomain = "mesh.example".parse().expect("a name");
+        let valid = Validity::for_the_next(Duration::from_secs(7_200));
+        let authority = Authority::create(domain, valid).expect("an authority");
+        let folder = tempfile::tempdir().expect("a directory");
+        certify(&authority, "app", folder.path());
+        let own = Own::read(folder.path()).expect("an identity");
+        assert!(own.renewed().is_none(), "nothing is new");
+        let serial = certify(&authority, "app", folder.path());
+        let renewed = own.renewed().expect("a renewed certificate");
+        assert_eq!(renewed.certificate().serial.to_string(), serial);
+        certify(&authority, "somebody", folder.path());
+        assert!(own.renewed().is_none(), "somebody else's");
+    }
 }

@@ -185,12 +185,16 @@ mod tests {
                     supply: 1,
                     weights: BTreeMap::new(),
                     created: HybridTime::ZERO,
+                    debt: 0,
+                    reserve: None,
+                    per_customer: None,
                 },
                 home: node.clone(),
                 node: node.clone(),
                 row,
                 others: others.map(|other| (other.clone(), (Figures::default(), Duration::ZERO))).collect(),
                 tail: false,
+                reconciled: None,
             }
         }
     }

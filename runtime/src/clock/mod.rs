@@ -4,8 +4,11 @@
 //! * Invariant: no hybrid time is handed out at or past the ceiling that storage has made durable, and
 //!   a new life begins only when the wall clock has passed the last one's ceiling.
 
+#[cfg(feature = "rocks")]
+pub mod discipline;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rhumb_core::time::ClockRefusal;
@@ -25,6 +28,7 @@ struct Inner {
     hybrid: HybridClock,
     source: Source,
     offset_ms: AtomicI64,
+    refused: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -44,6 +48,7 @@ impl NodeClock {
             hybrid: HybridClock::new(ceiling, max_offset),
             source: Source::System(Instant::now()),
             offset_ms: offset().into(),
+            refused: AtomicU64::new(0),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -56,6 +61,7 @@ impl NodeClock {
             hybrid: HybridClock::new(HybridTime::new((1 << 48) - 1, 0), max_offset),
             source: Source::Tokio { started: tokio::time::Instant::now(), wall_ms },
             offset_ms: AtomicI64::new(0),
+            refused: AtomicU64::new(0),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -79,9 +85,18 @@ impl NodeClock {
     /// [`ClockRefusal::TooFarAhead`] when the peer's clock is further ahead than clocks may differ.
     pub fn merge(&self, remote: HybridTime) -> Result<(), ClockRefusal> {
         match self.inner.hybrid.merge(self.wall_millis(), remote) {
-            Err(refusal @ ClockRefusal::TooFarAhead { .. }) => Err(refusal),
+            Err(refusal @ ClockRefusal::TooFarAhead { .. }) => {
+                self.inner.refused.fetch_add(1, Ordering::Relaxed);
+                Err(refusal)
+            }
             Ok(_) | Err(ClockRefusal::CeilingReached) => Ok(()),
         }
+    }
+
+    /// How many times of peers were refused as too far ahead.
+    #[must_use]
+    pub fn merges_refused(&self) -> u64 {
+        self.inner.refused.load(Ordering::Relaxed)
     }
 
     /// The ceiling to make durable next, if it is time.
@@ -153,5 +168,6 @@ mod tests {
         assert!(a.hybrid < b.hybrid && a.mono <= b.mono);
         assert!(clock.merge(b.hybrid.plus(Duration::from_secs(60))).is_err());
         assert!(clock.merge(b.hybrid).is_ok());
+        assert_eq!(clock.merges_refused(), 1);
     }
 }

@@ -11,6 +11,7 @@ pub mod progress;
 pub mod report;
 pub mod script;
 pub mod table;
+mod traced;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -24,6 +25,8 @@ use rhumb_core::{DataClass, NodeId, PoolName, Region};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+
+pub use traced::TracedSale;
 
 use crate::client::audit::audit;
 use crate::client::directory::Directory;
@@ -121,6 +124,7 @@ fn dev_options(data: &Path) -> anyhow::Result<DevOptions> {
         wan: WanChoice::Published,
         ready_file: None,
         restart: false,
+        traces: traced::settings(data)?,
     })
 }
 
@@ -145,6 +149,14 @@ async fn sell(
             shares.collect::<Vec<_>>().join(", ")
         ),
     );
+    let trace = traced::sell_across(mesh, &directory, &options.data).await?;
+    progress.event(
+        None,
+        &format!(
+            "one unit sold in eu-central with rights from us-east is one trace: {} in {}",
+            trace.trace_id, trace.spans
+        ),
+    );
     let receipts = options.data.join("receipts.jsonl");
     let running = load(options, &pool, &directory, &receipts)?.start(Arc::clone(&client))?;
     let mut stage = Stage::new(options.seats, mesh, progress)?;
@@ -160,7 +172,7 @@ async fn sell(
     let books = at_rest(&*client, &directory, &pool).await?;
     let sums = read_receipts(receipts).await?;
     client.close().await;
-    Ok(DemoReport::new(Evidence {
+    let report = DemoReport::new(Evidence {
         seats: options.seats,
         shares: &created.shares,
         home: &created.home,
@@ -171,7 +183,8 @@ async fn sell(
         kill,
         cut,
         lasted,
-    }))
+    });
+    Ok(DemoReport { trace: Some(trace), ..report })
 }
 
 fn load(
@@ -198,7 +211,15 @@ fn load(
         ttl: TTL,
     };
     let seed = Seed::new(options.seed).child("customers");
-    Ok(Load { pool: pool.clone(), plan, seed, lasts: None, nodes, receipts: receipts.to_owned() })
+    Ok(Load {
+        pool: pool.clone(),
+        plan,
+        requests: None,
+        seed,
+        lasts: None,
+        nodes,
+        receipts: receipts.to_owned(),
+    })
 }
 
 async fn create(
@@ -210,8 +231,15 @@ async fn create(
     let operator = MeshClient::new(mesh.operator_identity(), directory.clone())?;
     let weights = REGIONS.map(|(name, weight, _)| Region::new(name).map(|region| (region, weight)));
     let weights = weights.into_iter().collect::<Result<_, _>>()?;
-    let message =
-        CreatePool { name: pool.clone(), class: DataClass::new("inventory")?, supply: seats, weights };
+    let message = CreatePool {
+        name: pool.clone(),
+        class: DataClass::new("inventory")?,
+        supply: seats,
+        weights,
+        debt: 0,
+        reserve: None,
+        per_customer: None,
+    };
     let node = &directory.nodes().first().context("a mesh has a node")?.0;
     let created = operator.ask(node, &message, Duration::from_secs(10)).await?;
     operator.close().await;
@@ -253,7 +281,7 @@ async fn at_rest(ask: &impl Ask, directory: &Directory, pool: &PoolName) -> anyh
 
 async fn read_receipts(path: PathBuf) -> anyhow::Result<Sums> {
     let now = now_ms();
-    let read = move || anyhow::Ok(Ledger::read(&path)?.sums(now).map_err(anyhow::Error::msg)?);
+    let read = move || anyhow::Ok(Ledger::read(&path)?.sums(now..=now).map_err(anyhow::Error::msg)?);
     tokio::task::spawn_blocking(read).await?
 }
 

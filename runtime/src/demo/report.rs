@@ -11,6 +11,7 @@ use rhumb_actors::escrow::messages::Row;
 use rhumb_core::{NodeId, Region};
 use serde::Serialize;
 
+use super::TracedSale;
 use crate::client::audit::{AuditReport, Invariants};
 use crate::load::{RegionTally, Tally};
 
@@ -150,6 +151,9 @@ pub struct DemoReport {
     pub turned_away: u64,
     /// From the first customer to the end of the last story.
     pub lasted_ms: u64,
+    /// One sale across regions, followed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace: Option<TracedSale>,
 }
 
 impl DemoReport {
@@ -184,6 +188,7 @@ impl DemoReport {
             unknown: all.unknown,
             turned_away: all.turned_away,
             lasted_ms: ms(lasted),
+            trace: None,
         }
     }
 }
@@ -335,7 +340,7 @@ pub(super) mod tests {
         let story = |tally: &mut Tally, region: &str, owner: &str, count: u64| {
             let region = Region::new(region).expect("valid");
             let hold: HoldId = format!("concert/{owner}/n1/a/1").parse().expect("a hold id");
-            let held = Held { hold, qty: 1, expires: HybridTime::ZERO };
+            let held = Held { hold, qty: 1, expires: HybridTime::ZERO, overdrawn: 0 };
             for _ in 0..count {
                 tally.came(&region);
                 tally.hold_answered(&region, &State::Confirming(held.clone()), Duration::from_millis(4));

@@ -135,6 +135,7 @@ fn whole(options: &DevOptions, cluster: ClusterId, plan: &[NodePlan]) -> anyhow:
         valid: Validity::for_the_next(VALID_FOR),
         policy_key: config.clone(),
         config,
+        traces: Some(options.traces.clone()),
     })
 }
 

@@ -27,6 +27,7 @@ use crate::client::directory::ReadyFile;
 pub use crate::client::directory::{READY_FILE, ReadyEntry as ReadyNode};
 use crate::http::probe;
 use crate::supervisor::RESTORED;
+use crate::telemetry::TelemetrySettings;
 
 /// How long a node may take to become ready, RocksDB's recovery included.
 const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -46,6 +47,8 @@ pub struct DevOptions {
     pub ready_file: Option<PathBuf>,
     /// Whether a node that dies is started again.
     pub restart: bool,
+    /// Where the nodes' traces go, and which.
+    pub traces: TelemetrySettings,
 }
 
 /// A running mesh.
@@ -191,7 +194,7 @@ impl DevMesh {
             if !self.options.restart {
                 return;
             }
-            let wait = backoff.after(node.lived());
+            let wait = backoff.after(node.lived(), node.own_pause());
             tracing::warn!(node = %node.id(), ?wait, log = %node.log().display(), "a node died and is started again");
             tokio::time::sleep(wait).await;
             let again = async {

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use super::ReadyNode;
 use super::founding::NodePlan;
+use crate::supervisor::{CrashSettings, pause_ahead};
 
 /// Lines of a node's log that are shown when it could not start.
 const LAST_LINES: usize = 12;
@@ -142,6 +143,11 @@ impl NodeProcess {
         self.child.lock().as_ref().map_or(Duration::ZERO, |running| running.started.elapsed())
     }
 
+    /// How long it waits by itself when it is started again, at the most.
+    pub(super) fn own_pause(&self) -> Duration {
+        pause_ahead(&self.plan.data, &CrashSettings::default())
+    }
+
     /// The end of its log.
     pub(super) fn last_words(&self) -> String {
         let text = std::fs::read_to_string(&self.plan.log).unwrap_or_default();
@@ -183,9 +189,26 @@ pub(super) struct Backoff {
 impl Backoff {
     const LONG_LIFE: Duration = Duration::from_secs(30);
 
-    /// The wait after a life of this length: 200 ms to 12.8 s.
-    pub(super) fn after(&mut self, lived: Duration) -> Duration {
+    /// The wait after a life of this length, of a node that waits so long by itself when it is started:
+    /// both together are 200 ms to 12.8 s, or what the node waits if that is more.
+    pub(super) fn after(&mut self, lived: Duration, by_itself: Duration) -> Duration {
         self.soon = if lived >= Self::LONG_LIFE { 0 } else { (self.soon + 1).min(6) };
-        Duration::from_millis(200) * 2u32.pow(self.soon)
+        (Duration::from_millis(200) * 2u32.pow(self.soon)).saturating_sub(by_itself)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_waits_by_itself_does_not_wait_twice() {
+        let mut backoff = Backoff::default();
+        let mut waits = |node_waits: &[u64]| -> Vec<u128> {
+            let mut after = |ms: &u64| backoff.after(Duration::from_secs(1), Duration::from_millis(*ms));
+            node_waits.iter().map(|ms| after(ms).as_millis()).collect()
+        };
+        assert_eq!(waits(&[0, 0, 1_000, 2_000, 4_000, 60_000]), [400, 800, 600, 1_200, 2_400, 0]);
+        assert_eq!(backoff.after(Backoff::LONG_LIFE, Duration::ZERO).as_millis(), 200);
     }
 }

@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -71,23 +71,42 @@ impl fmt::Display for Work {
     }
 }
 
-/// What an arbiter does now. Written by the arbiter, read by whoever watches: two stores a message.
+/// Work within work that is told apart: an actor's turn, a message in it, its answer in that.
+const DEEPEST: usize = 4;
+
+/// What an arbiter does now. Written by the arbiter, read by whoever watches: a few stores a message.
 #[derive(Debug)]
 pub(crate) struct Gauge {
     name: String,
-    /// Odd while a handler runs; rises by one when it begins and when it ends.
+    /// Odd while there is work; rises whenever some begins or ends, also within other work.
     turn: AtomicU64,
-    work: AtomicU64,
+    depth: AtomicUsize,
+    works: [AtomicU64; DEEPEST],
 }
 
 impl Gauge {
+    fn new(name: String) -> Self {
+        let (turn, depth) = (AtomicU64::new(0), AtomicUsize::new(0));
+        Self { name, turn, depth, works: [const { AtomicU64::new(0) }; DEEPEST] }
+    }
+
     pub(crate) fn begin(&self, work: Listed) {
-        self.work.store(work.number, Ordering::Relaxed);
-        self.turn.fetch_add(1, Ordering::Release);
+        let depth = self.depth.load(Ordering::Relaxed);
+        self.works[depth.min(DEEPEST - 1)].store(work.number, Ordering::Relaxed);
+        self.depth.store(depth + 1, Ordering::Relaxed);
+        self.turn.fetch_add(if depth == 0 { 1 } else { 2 }, Ordering::Release);
     }
 
     pub(crate) fn end(&self) {
-        self.turn.fetch_add(1, Ordering::Release);
+        let depth = self.depth.load(Ordering::Relaxed).saturating_sub(1);
+        self.depth.store(depth, Ordering::Relaxed);
+        self.turn.fetch_add(if depth == 0 { 1 } else { 2 }, Ordering::Release);
+    }
+
+    /// The innermost work that is under way, or the last.
+    fn work(&self) -> u64 {
+        let depth = self.depth.load(Ordering::Relaxed);
+        self.works[depth.saturating_sub(1).min(DEEPEST - 1)].load(Ordering::Relaxed)
     }
 }
 
@@ -145,14 +164,8 @@ impl Arbiters {
     }
 
     fn of(handles: Vec<ArbiterHandle>, system: Option<System>, blocked_after: Duration) -> Self {
-        let named = |(number, handle)| Worker {
-            handle,
-            gauge: Arc::new(Gauge {
-                name: format!("arbiter-{number}"),
-                turn: AtomicU64::new(0),
-                work: AtomicU64::new(0),
-            }),
-        };
+        let named =
+            |(number, handle)| Worker { handle, gauge: Arc::new(Gauge::new(format!("arbiter-{number}"))) };
         let workers: Vec<_> = handles.into_iter().enumerate().map(named).collect();
         let arbiters = Self {
             workers,
@@ -168,6 +181,12 @@ impl Arbiters {
     /// The arbiter of a key.
     pub(crate) fn of_key(&self, hash: u64) -> &Worker {
         &self.workers[(hash % self.workers.len() as u64) as usize]
+    }
+
+    /// All threads, by name.
+    #[cfg(feature = "rocks")]
+    pub(crate) fn handles(&self) -> Vec<(String, ArbiterHandle)> {
+        self.workers.iter().map(|worker| (worker.gauge.name.clone(), worker.handle.clone())).collect()
     }
 
     /// Arbiters that work on one message for too long, now.
@@ -240,7 +259,7 @@ impl Look {
         if lasting < after {
             return None;
         }
-        let work = Work::listed(gauge.work.load(Ordering::Relaxed));
+        let work = Work::listed(gauge.work());
         if !self.reported {
             self.reported = true;
             times.fetch_add(1, Ordering::Relaxed);

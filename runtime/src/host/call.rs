@@ -23,6 +23,7 @@ use tokio::time::Instant;
 use super::arbiters::{Gauge, Listed};
 use super::id::ActorId;
 use crate::mesh::Mesh;
+use crate::telemetry::{Served, Span, Tracer, Within};
 
 /// How many actors may stand in one chain of calls.
 pub const MAX_CHAIN: usize = 32;
@@ -37,7 +38,12 @@ pub(crate) struct CallState {
     pub(crate) from: Option<Arc<Peer>>,
     pub(crate) deadline: Instant,
     pub(crate) hybrid: HybridTime,
+    /// As it was sent.
     pub(crate) trace: Option<TraceContext>,
+    /// The span of whoever sends, where that is here and its trace is kept.
+    pub(crate) asked: Option<Span>,
+    /// How it is watched while it is served here.
+    pub(crate) served: OnceLock<Served>,
     pub(crate) class: DataClass,
     pub(crate) answers: Answers,
     pub(crate) required: Guarantee,
@@ -142,17 +148,21 @@ pub(crate) fn current() -> Option<Current> {
 }
 
 /// Makes a call the current one until dropped.
-pub(crate) struct Scope(Option<Current>);
+pub(crate) struct Scope {
+    before: Option<Current>,
+    _within: Option<Within>,
+}
 
 impl Scope {
     pub(crate) fn enter(current: Current) -> Self {
-        Self(CURRENT.replace(Some(current)))
+        let within = current.call.served.get().map(Served::enter);
+        Self { before: CURRENT.replace(Some(current)), _within: within }
     }
 }
 
 impl Drop for Scope {
     fn drop(&mut self) {
-        CURRENT.set(self.0.take());
+        CURRENT.set(self.before.take());
     }
 }
 
@@ -212,7 +222,7 @@ impl Call {
     /// The caller's trace, if it is traced.
     #[must_use]
     pub fn trace(&self) -> Option<TraceContext> {
-        self.0.call.trace
+        self.0.call.trace()
     }
 
     /// The class of the message.
@@ -272,6 +282,38 @@ impl Call {
 }
 
 impl CallState {
+    /// What goes on from here: the span under which it is served, or what came with it.
+    pub(crate) fn trace(&self) -> Option<TraceContext> {
+        self.served.get().map(Served::trace).or(self.trace)
+    }
+
+    /// It is served here, for the sake of this span if its trace is kept.
+    pub(crate) fn is_served(&self, span: Option<Span>) {
+        let served = match (span, self.mesh.tracer()) {
+            (Some(span), _) => Served::kept(span),
+            (None, Some(_)) => Served::not(self.trace.unwrap_or_else(Tracer::not_kept)),
+            (None, None) => return,
+        };
+        // It is served once.
+        self.served.set(served).ok();
+    }
+
+    /// It has been answered, or will not be: its span ends.
+    pub(crate) fn was_served(&self, outcome: Result<(), &Fault>) {
+        if let Some(span) = self.served.get().and_then(Served::span) {
+            span.went(outcome);
+            span.end();
+        }
+    }
+
+    /// Whoever asked knows how it went.
+    pub(crate) fn went(&self, outcome: Result<(), &Fault>) {
+        if let Some(span) = &self.asked {
+            span.went(outcome);
+            span.end();
+        }
+    }
+
     /// Whether this actor is called within its own chain of calls.
     pub(crate) fn cycles(&self) -> bool {
         self.before.holds(&self.to)
@@ -313,6 +355,9 @@ impl CallState {
 
     /// The handler is about to run. False when it must not: nobody waits.
     pub(crate) fn begins(&self) -> bool {
+        if let Some(served) = self.served.get() {
+            served.begins();
+        }
         self.turns(Stage::Handling)
     }
 

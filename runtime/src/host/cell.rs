@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context as TaskContext, Poll, Waker};
 
 use actix::prelude::*;
+use opentelemetry::KeyValue;
 use parking_lot::{Mutex, MutexGuard};
 use rhumb_actors::remote::Hosted;
 use rhumb_core::{Fault, FaultKind};
@@ -26,6 +27,7 @@ use super::mailbox::{Mailbox, Pushed};
 use super::packed::Deliver;
 use super::pump::{Feed, InstanceLoad, Pump};
 use super::watch::Ended;
+use crate::telemetry::names;
 
 struct State<A: Actor> {
     mailbox: Mailbox<Box<dyn Deliver<A>>>,
@@ -264,7 +266,10 @@ impl<A: Hosted> Cell<A> {
         let panicked = std::future::poll_fn(|task| {
             let Some(running) = life.as_mut().as_pin_mut() else { return Poll::Ready(false) };
             self.fed.store(0, Ordering::Relaxed);
-            match catch_unwind(AssertUnwindSafe(|| running.poll(task))) {
+            self.gauge().begin(self.home.turning);
+            let polled = catch_unwind(AssertUnwindSafe(|| running.poll(task)));
+            self.gauge().end();
+            match polled {
                 Ok(Poll::Pending) => Poll::Pending,
                 Ok(Poll::Ready(())) => Poll::Ready(false),
                 Err(_) => Poll::Ready(true),
@@ -339,6 +344,7 @@ impl<A: Hosted> Alive<A> {
             Next::Wake | Next::Sleep => cell.went(end),
             Next::Pause(after) => {
                 tracing::warn!(actor = %cell.id.shown(), ?after, "an actor panicked; it is made anew");
+                cell.tell("actor restart");
                 cell.home.counts.panicked();
                 cell.home.begins_anew(&cell.id);
                 tokio::time::sleep(after).await;
@@ -381,8 +387,16 @@ impl<A: Hosted> Cell<A> {
         }
     }
 
+    /// Says in a trace of its own what happened to an actor of this type.
+    fn tell(&self, what: &'static str) {
+        if let Some(tracer) = self.home.mesh.tracer() {
+            tracer.incident(what, vec![KeyValue::new(names::ACTOR_TYPE, A::TYPE)]);
+        }
+    }
+
     fn give_up(&self, until: Instant, now: Instant) {
         tracing::error!(actor = %self.id.shown(), "an actor panicked too often; it rests");
+        self.tell("actor gave up");
         let waiting = self.state.lock().mailbox.drain();
         self.home.counts.gave_up();
         self.refuse_all(waiting, &self.failed(until, now));

@@ -120,6 +120,8 @@ pub(crate) struct Home<A: Hosted> {
     pub(crate) counts: Counts,
     /// How the making of an instance shows when it blocks its arbiter.
     pub(crate) making: Listed,
+    /// How an instance's turn shows, besides its messages.
+    pub(crate) turning: Listed,
     host: Host<A>,
     hosts: Weak<Hosts>,
     arbiters: Arc<Arbiters>,
@@ -143,6 +145,8 @@ impl<A: Hosted> Home<A> {
             mesh,
             counts: Counts::default(),
             making: Work { actor: A::TYPE, message: "its factory" }.list(),
+            turning: Work { actor: A::TYPE, message: "a hook (started, stopping, stopped) or a future" }
+                .list(),
             host,
             hosts,
             arbiters,

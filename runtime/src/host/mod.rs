@@ -232,8 +232,8 @@ impl Hosts {
     }
 
     /// Takes in nothing more, and waits (not longer than this) until every instance has gone: what they
-    /// do as they stop is done.
-    pub async fn close(&self, within: Duration) {
+    /// do as they stop is done. Gives the types of which some have not.
+    pub async fn close(&self, within: Duration) -> Vec<String> {
         self.homes.values().for_each(|home| home.close());
         let gone = async {
             while self.homes.values().any(|home| home.report().live > 0) {
@@ -243,6 +243,11 @@ impl Hosts {
         if tokio::time::timeout(within, gone).await.is_err() {
             tracing::warn!("actors are still busy; the node stops without them");
         }
+        let busy = |home: &Arc<dyn AnyHome>| {
+            let report = home.report();
+            (report.live > 0).then(|| format!("{} of actor {} are still busy", report.live, report.kind))
+        };
+        self.homes.values().filter_map(busy).collect()
     }
 
     /// Takes in nothing more.

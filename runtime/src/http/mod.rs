@@ -3,7 +3,7 @@
 //!
 //! * `GET /livez`: 200 while the process runs.
 //! * `GET /readyz`: 200 when the node can serve, else 503 with the reason.
-//! * `GET /metrics`: OpenMetrics text.
+//! * `GET /metrics`: OpenMetrics with exemplars to who asks for it, else Prometheus's classic text.
 //! * `GET /status`: what the node knows of itself, as JSON.
 //! * `GET /settings`: the settings that it runs with, as JSON; a secret is a hash.
 
@@ -12,12 +12,14 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use futures::future::BoxFuture;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+
+use crate::metrics::exposition::Form;
 
 pub mod probe;
 
@@ -67,9 +69,11 @@ async fn readyz(State(subject): State<Arc<dyn Subject>>) -> impl IntoResponse {
     }
 }
 
-async fn metrics(State(subject): State<Arc<dyn Subject>>) -> impl IntoResponse {
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], subject.metrics().await)
+async fn metrics(State(subject): State<Arc<dyn Subject>>, headers: HeaderMap) -> impl IntoResponse {
+    let accept = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let form = Form::asked(&accept.collect::<Vec<_>>().join(","));
+    let kind = [(header::CONTENT_TYPE, form.media_type()), (header::VARY, "Accept")];
+    (kind, form.of(subject.metrics().await))
 }
 
 async fn settings(State(subject): State<Arc<dyn Subject>>) -> impl IntoResponse {

@@ -175,7 +175,7 @@ mod tests {
 
     /// Plays answers to one customer and tells the story: what it did next after each, and its state.
     fn check(intent: Intent, answers: &str, want: &str) {
-        let held = Held { hold: hold(), qty: 1, expires: HybridTime::new(9, 0) };
+        let held = Held { hold: hold(), qty: 1, expires: HybridTime::new(9, 0), overdrawn: 0 };
         let settled = Settled { hold: hold(), qty: 1 };
         let mut customer = Customer::new(intent);
         let mut story = Vec::new();
@@ -258,7 +258,7 @@ mod tests {
 
     #[test]
     fn thinking_is_not_unknown_but_a_lost_answer_is() {
-        let held = Held { hold: hold(), qty: 1, expires: HybridTime::new(9, 0) };
+        let held = Held { hold: hold(), qty: 1, expires: HybridTime::new(9, 0), overdrawn: 0 };
         let mut customer = Customer::new(BUY);
         assert!(!customer.is_unknown());
         customer.hold_answered(Err(Fault::unknown(FaultKind::Draining)));

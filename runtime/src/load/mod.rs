@@ -1,6 +1,6 @@
 //! An open-loop load generator for pools, with customers who keep their own receipts.
 //!
-//! * It decides: when customers come and what they do (`plan`, `customer`: pure), and what they write
+//! * It decides: when customers come and what they do (`plan`, `requests`, `customer`: pure), and what they write
 //!   down (`receipts`, `tally`).
 //! * It never does: wait for the service before the next customer comes, or count from anything but
 //!   the answers that customers got.
@@ -10,6 +10,7 @@ pub mod customer;
 pub mod histogram;
 pub mod plan;
 pub mod receipts;
+pub mod requests;
 pub mod run;
 pub mod tally;
 

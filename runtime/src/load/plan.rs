@@ -6,9 +6,12 @@
 //! * Invariant: equal plans and seeds give equal schedules; arrival times never fall.
 
 use std::time::Duration;
+use std::vec;
 
 use rhumb_core::Region;
 use rhumb_core::rng::{Rng, Seed};
+
+use super::requests::Listed;
 
 /// How arrivals are spaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +73,10 @@ pub struct Arrival {
     pub at: Duration,
     /// In which region.
     pub region: Region,
+    /// How many units it wants.
+    pub qty: u64,
+    /// Who it is, where that is given.
+    pub user: Option<Box<str>>,
     /// What for.
     pub intent: Intent,
 }
@@ -78,6 +85,8 @@ pub struct Arrival {
 #[derive(Debug)]
 pub struct Schedule {
     plan: Plan,
+    /// Requests that are given, instead of drawn ones.
+    listed: Option<vec::IntoIter<Listed>>,
     gaps: Rng,
     places: Rng,
     intents: Rng,
@@ -92,9 +101,29 @@ impl Schedule {
     #[must_use]
     pub fn new(plan: Plan, seed: &Seed) -> Self {
         debug_assert!(plan.rate > 0 && plan.mix.iter().any(|(_, weight)| *weight > 0));
+        Self::of(plan, None, seed)
+    }
+
+    /// The schedule of requests that are given: their times, regions and units. What customers do with
+    /// what they get is drawn, as ever.
+    #[must_use]
+    pub fn listed(plan: Plan, requests: Vec<Listed>, seed: &Seed) -> Self {
+        Self::of(plan, Some(requests.into_iter()), seed)
+    }
+
+    fn of(plan: Plan, listed: Option<vec::IntoIter<Listed>>, seed: &Seed) -> Self {
         let rng = |label| seed.child(label).rng();
         let (gaps, places, intents) = (rng("gaps"), rng("places"), rng("intents"));
-        Self { plan, gaps, places, intents, progress: 0.0, number: 0 }
+        Self { plan, listed, gaps, places, intents, progress: 0.0, number: 0 }
+    }
+
+    fn drawn(&mut self) -> Listed {
+        self.progress += match self.plan.spacing {
+            Spacing::Exponential => self.gaps.exponential(1.0),
+            Spacing::Uniform => 1.0,
+        };
+        let region = self.place();
+        Listed { at: self.time_of(self.progress), region, user: "".into(), qty: self.plan.qty }
     }
 
     fn time_of(&self, progress: f64) -> Duration {
@@ -140,12 +169,12 @@ impl Iterator for Schedule {
     type Item = Arrival;
 
     fn next(&mut self) -> Option<Arrival> {
-        self.progress += match self.plan.spacing {
-            Spacing::Exponential => self.gaps.exponential(1.0),
-            Spacing::Uniform => 1.0,
+        let Listed { at, region, qty, user } = match &mut self.listed {
+            Some(listed) => listed.next()?,
+            None => self.drawn(),
         };
-        let (region, intent) = (self.place(), self.intent());
-        let arrival = Arrival { number: self.number, at: self.time_of(self.progress), region, intent };
+        let user = Some(user).filter(|user| !user.is_empty());
+        let arrival = Arrival { number: self.number, at, region, qty, user, intent: self.intent() };
         self.number += 1;
         Some(arrival)
     }
@@ -227,6 +256,22 @@ mod tests {
         };
         expect!["250 500 750 1000 1250 1500 1750 2000 2250 2500 2750 3000"].assert_eq(&times(plan));
         expect!["125 250 375 500 625 750 875 1000 1250 1500 1750 2000"].assert_eq(&times(burst));
+    }
+
+    #[test]
+    fn requests_that_are_given_come_as_they_are() {
+        let listed = |at, name: &str, qty| Listed {
+            at: Duration::from_millis(at),
+            region: region(name),
+            user: "ann".into(),
+            qty,
+        };
+        let requests = vec![listed(0, "eu", 2), listed(0, "us", 1), listed(700, "eu", 9)];
+        let all: Vec<Arrival> = Schedule::listed(plan(), requests, &Seed::new(1)).collect();
+        let told =
+            |a: &Arrival| format!("{} {} {} {} {:?}", a.number, a.at.as_millis(), a.region, a.qty, a.user);
+        let told: Vec<String> = all.iter().map(told).collect();
+        assert_eq!(told, ["0 0 eu 2 Some(\"ann\")", "1 0 us 1 Some(\"ann\")", "2 700 eu 9 Some(\"ann\")"]);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use rhumb_actors::escrow::messages::HoldId;
@@ -74,6 +75,14 @@ pub struct Receipt {
     /// When the hold expires unless confirmed, milliseconds since the Unix epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_ms: Option<u64>,
+    /// Of a sale: units given back since.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub returned: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_zero(units: &u64) -> bool {
+    *units == 0
 }
 
 impl Receipt {
@@ -91,6 +100,7 @@ impl Receipt {
             asked_ms,
             at_ms,
             expires_ms: None,
+            returned: 0,
         };
         match state {
             State::Asking | State::HoldUnknown => {}
@@ -147,6 +157,14 @@ pub enum LedgerError {
     /// There is a file already.
     #[error("receipts {0}: this file exists; give one that is not there yet, so that no ledger is lost")]
     Exists(PathBuf),
+    /// No sale of the ledger has this hold, or the ledger's last line is cut off.
+    #[error("receipts {path}: {what}")]
+    NoSale {
+        /// Which file.
+        path: PathBuf,
+        /// What is missing.
+        what: String,
+    },
     /// A line.
     #[error("receipts {path}, line {line}: {what}")]
     Line {
@@ -204,6 +222,31 @@ impl LedgerWriter {
     }
 }
 
+/// Writes down in a ledger that of a sale only so many units are still sold: the sale's receipt once
+/// more, with what was given back. Written twice, it says the same.
+///
+/// # Errors
+/// [`LedgerError`]: the file cannot be read or written, or has no receipt of this sale.
+pub fn book_return(path: &Path, hold: &HoldId, left: u64, at_ms: u64) -> Result<(), LedgerError> {
+    let missing = |what: String| LedgerError::NoSale { path: path.to_owned(), what };
+    let name = hold.to_string();
+    let ledger = Ledger::read(path)?;
+    let sale = ledger
+        .receipts
+        .into_values()
+        .find(|receipt| receipt.state == Standing::Sold && receipt.hold.as_deref() == Some(name.as_str()));
+    let mut receipt = sale.ok_or_else(|| missing(format!("there is no sale of {name} in it")))?;
+    let io = |source| LedgerError::Io { path: path.to_owned(), source };
+    if !std::fs::read(path).map_err(io)?.ends_with(b"\n") {
+        return Err(missing("its last line is cut off; end it, or take it out".to_owned()));
+    }
+    (receipt.returned, receipt.at_ms) = (receipt.qty.saturating_sub(left), at_ms);
+    let file = File::options().append(true).open(path).map_err(io)?;
+    let mut writer = LedgerWriter { file: BufWriter::new(file), path: path.to_owned() };
+    writer.write(&receipt)?;
+    writer.flush()
+}
+
 /// A ledger that was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ledger {
@@ -252,11 +295,11 @@ impl Ledger {
     ///
     /// # Errors
     /// The receipt whose hold or owner is not one.
-    pub fn sums(&self, now_ms: u64) -> Result<Sums, String> {
+    pub fn sums(&self, now_ms: RangeInclusive<u64>) -> Result<Sums, String> {
         let mut sums = Sums::default();
         let mut holders: HashMap<&str, &str> = HashMap::new();
         for receipt in self.receipts.values() {
-            sums.add(receipt, now_ms)?;
+            sums.add(receipt, now_ms.clone())?;
             let Some(hold) = receipt.hold.as_deref() else { continue };
             if let Some(other) = holders.insert(hold, &receipt.key) {
                 sums.broken.push(format!("hold {hold} was given to two keys, {other} and {}", receipt.key));
@@ -287,10 +330,14 @@ fn whole_lines(mut text: impl BufRead) -> impl Iterator<Item = std::io::Result<S
 pub struct Sums {
     /// Units sold, by the node that owned the hold.
     pub sold: BTreeMap<NodeId, u64>,
+    /// Units of those given back, by the same node.
+    pub returned: BTreeMap<NodeId, u64>,
     /// Units under a confirmation without an answer, by the node that owns the hold.
     pub unknown: BTreeMap<NodeId, u64>,
     /// Units under holds that have not expired yet, by the node that owns them.
     pub held: BTreeMap<NodeId, u64>,
+    /// Units under holds that expire about now, which their nodes may or may not count any more.
+    pub expiring: BTreeMap<NodeId, u64>,
     /// Holds asked for without an answer.
     pub unanswered: u64,
     /// Promises that the service broke.
@@ -304,16 +351,21 @@ impl Sums {
         self.sold.values().map(|units| u128::from(*units)).sum()
     }
 
-    fn add(&mut self, receipt: &Receipt, now_ms: u64) -> Result<(), String> {
+    fn add(&mut self, receipt: &Receipt, now_ms: RangeInclusive<u64>) -> Result<(), String> {
         let owner = || {
             let text = receipt.owner.as_deref().unwrap_or_default();
             text.parse::<NodeId>().map_err(|e| format!("receipt of key {}: owner: {e}", receipt.key))
         };
-        let live = receipt.expires_ms.is_some_and(|expires| expires > now_ms);
+        let live = receipt.expires_ms.is_some_and(|expires| expires > *now_ms.end());
+        let ending = receipt.expires_ms.is_some_and(|expires| now_ms.contains(&expires));
         match receipt.state {
-            Standing::Sold => *self.sold.entry(owner()?).or_default() += receipt.qty,
+            Standing::Sold => {
+                *self.sold.entry(owner()?).or_default() += receipt.qty;
+                *self.returned.entry(owner()?).or_default() += receipt.returned;
+            }
             Standing::Confirming => *self.unknown.entry(owner()?).or_default() += receipt.qty,
             Standing::Abandoned if live => *self.held.entry(owner()?).or_default() += receipt.qty,
+            Standing::Abandoned if ending => *self.expiring.entry(owner()?).or_default() += receipt.qty,
             Standing::Unknown => self.unanswered += 1,
             Standing::Broken => self.broken.push(format!(
                 "hold {}: {}",
@@ -338,7 +390,7 @@ mod tests {
 
     fn held(number: u64) -> Held {
         let hold = format!("concert/us-east/n1/a/{number}").parse().expect("a hold id");
-        Held { hold, qty: 1, expires: HybridTime::new(3_000, 0) }
+        Held { hold, qty: 1, expires: HybridTime::new(3_000, 0), overdrawn: 0 }
     }
 
     fn receipt(key: &str, state: &State) -> Receipt {
@@ -383,12 +435,31 @@ mod tests {
         assert_eq!((ledger.receipts.len(), ledger.started_ms), (4, 5));
         let node: NodeId = "us-east/n1".parse().expect("valid");
         let one = BTreeMap::from([(node, 1)]);
-        let sums = ledger.sums(2_999).expect("sound");
+        let sums = ledger.sums(2_998..=2_999).expect("sound");
         assert_eq!((&sums.sold, &sums.unknown, &sums.held), (&one, &one, &one));
         assert_eq!((sums.unanswered, sums.total_sold()), (1, 1));
-        assert!(ledger.sums(3_000).expect("sound").held.is_empty(), "the abandoned hold has expired");
+        let ending = ledger.sums(2_999..=3_000).expect("sound");
+        assert!(ending.held.is_empty(), "the abandoned hold has expired, or is about to");
+        assert_eq!(ending.expiring.values().sum::<u64>(), 1);
+        assert!(ledger.sums(3_001..=3_002).expect("sound").expiring.is_empty(), "it has expired");
         let again = LedgerWriter::create(&path, &pool, 5);
         assert!(matches!(again, Err(LedgerError::Exists(_))), "an older ledger is not overwritten");
+    }
+
+    #[test]
+    fn a_return_is_written_down_with_its_sale() {
+        let folder = tempfile::tempdir().expect("a directory");
+        let path = folder.path().join("receipts.jsonl");
+        let mut writer = LedgerWriter::create(&path, &"concert".parse().expect("valid"), 5).expect("writes");
+        writer.write(&Receipt { qty: 4, ..receipt("a", &State::Sold(held(1))) }).expect("writes");
+        writer.flush().expect("flushes");
+        for left in [3, 1, 1] {
+            book_return(&path, &held(1).hold, left, 30).expect("writes");
+        }
+        let sums = Ledger::read(&path).expect("reads").sums(0..=0).expect("sound");
+        assert_eq!((sums.total_sold(), sums.returned.values().sum::<u64>()), (4, 3));
+        let unknown = book_return(&path, &held(2).hold, 0, 30).expect_err("no such sale").to_string();
+        assert!(unknown.contains("there is no sale of concert/us-east/n1/a/2"), "{unknown}");
     }
 
     #[test]
@@ -399,7 +470,7 @@ mod tests {
             text += "\n";
         }
         let ledger = Ledger::parse(Path::new("r"), text.as_bytes()).expect("reads");
-        let broken = ledger.sums(0).expect("sound").broken;
+        let broken = ledger.sums(0..=0).expect("sound").broken;
         assert!(broken[0].starts_with("hold concert/us-east/n1/a/1 was given to two keys"), "{broken:?}");
     }
 

@@ -11,10 +11,10 @@ use std::thread;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use rhumb_actors::escrow::messages::{Confirm, Hold, Key};
+use rhumb_actors::escrow::messages::{Confirm, CustomerTag, Hold, Key};
 use rhumb_actors::remote::Remote;
 use rhumb_core::rng::Seed;
-use rhumb_core::{NodeId, PoolName, Region};
+use rhumb_core::{Delivery, Fault, NodeId, PoolName, Region};
 use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use super::customer::{Customer, Next, State};
 use super::plan::{Arrival, Plan, Schedule};
 use super::receipts::{LedgerError, LedgerWriter, Receipt};
+use super::requests::Listed;
 use super::tally::Tally;
 use crate::client::key::KeyMaker;
 use crate::client::{Ask, now_ms};
@@ -55,6 +56,8 @@ pub struct Load {
     pub pool: PoolName,
     /// Who comes when.
     pub plan: Plan,
+    /// Requests to make, in place of those that the plan would draw.
+    pub requests: Option<Vec<Listed>>,
     /// Drawn from this seed.
     pub seed: Seed,
     /// For how long customers come; without end (until stopped) if `None`.
@@ -95,8 +98,9 @@ impl Load {
     ///
     /// # Errors
     /// [`LoadError`], before any customer came.
-    pub fn start<A: Ask>(self, ask: Arc<A>) -> Result<Running, LoadError> {
-        if self.plan.rate == 0 || self.plan.mix.iter().all(|(_, weight)| *weight == 0) {
+    pub fn start<A: Ask>(mut self, ask: Arc<A>) -> Result<Running, LoadError> {
+        let drawn = self.requests.is_none();
+        if drawn && self.plan.rate == 0 || self.plan.mix.iter().all(|(_, weight)| *weight == 0) {
             return Err(LoadError::NoLoad);
         }
         for (region, weight) in &self.plan.mix {
@@ -114,8 +118,12 @@ impl Load {
         let (give_up, given_up) = watch::channel(false);
         let books = Arc::new(Mutex::new(Books::default()));
         let customers = Arc::new(Semaphore::new(UNDER_WAY));
+        let schedule = match self.requests.take() {
+            Some(requests) => Schedule::listed(self.plan.clone(), requests, &self.seed),
+            None => Schedule::new(self.plan.clone(), &self.seed),
+        };
         let shop = Shop { ask, load: self, books: Arc::clone(&books), receipts, given_up };
-        let arrivals = tokio::spawn(arrivals(Arc::new(shop), Arc::clone(&customers), stopped));
+        let arrivals = tokio::spawn(arrivals(Arc::new(shop), schedule, Arc::clone(&customers), stopped));
         Ok(Running { books, stop, give_up, customers, arrivals, writer })
     }
 }
@@ -184,10 +192,15 @@ struct Shop<A> {
     given_up: watch::Receiver<bool>,
 }
 
-async fn arrivals<A: Ask>(shop: Arc<Shop<A>>, room: Arc<Semaphore>, mut stopped: watch::Receiver<bool>) {
+async fn arrivals<A: Ask>(
+    shop: Arc<Shop<A>>,
+    schedule: Schedule,
+    room: Arc<Semaphore>,
+    mut stopped: watch::Receiver<bool>,
+) {
     let start = Instant::now();
     let mut keys = KeyMaker::new(&shop.load.seed);
-    for arrival in Schedule::new(shop.load.plan.clone(), &shop.load.seed) {
+    for arrival in schedule {
         if shop.load.lasts.is_some_and(|lasts| arrival.at > lasts) {
             return;
         }
@@ -229,7 +242,7 @@ impl<A: Ask> Visit<A> {
             _ = given_up.wait_for(|up| *up) => {}
             () = self.play(&mut customer, asked_ms) => {}
         }
-        let qty = self.shop.load.plan.qty;
+        let qty = self.arrival.qty;
         self.shop.books.lock().tally.ended(&self.arrival.region, qty, customer.state());
         self.write(customer.state(), asked_ms).await;
         drop(permit);
@@ -252,6 +265,9 @@ impl<A: Ask> Visit<A> {
                     self.pause(after).await;
                     let message = Confirm { hold };
                     let answer = self.shop.ask.ask(&self.node, &message, Confirm::DEADLINE).await;
+                    if is_lost(&answer) {
+                        self.shop.books.lock().tally.region(&self.arrival.region).lost_confirms += 1;
+                    }
                     customer.confirm_answered(answer)
                 }
             };
@@ -262,13 +278,17 @@ impl<A: Ask> Visit<A> {
     }
 
     async fn hold(&self, customer: &mut Customer) -> Next {
-        let Plan { qty, ttl, .. } = self.shop.load.plan;
+        let (qty, ttl) = (self.arrival.qty, self.shop.load.plan.ttl);
         let (pool, key) = (self.shop.load.pool.clone(), self.key.clone());
-        let message = Hold { pool, qty, ttl: Some(ttl), key, hops: 0 };
+        let tag = |user: &str| CustomerTag::of(&pool, user).expect("users of a file are plain text");
+        let tag = self.arrival.user.as_deref().map(tag);
+        let message = Hold { pool, qty, ttl: Some(ttl), key, hops: 0, customer: tag };
         let asked = Instant::now();
         let answer = self.shop.ask.ask(&self.node, &message, Hold::DEADLINE).await;
+        let lost = u64::from(is_lost(&answer));
         let next = customer.hold_answered(answer);
         let mut books = self.shop.books.lock();
+        books.tally.region(&self.arrival.region).lost_holds += lost;
         books.tally.hold_answered(&self.arrival.region, customer.state(), self.due.elapsed());
         if let State::Abandoned(held) | State::Confirming(held) = customer.state() {
             books.tell(&held.hold.owner.region, asked);
@@ -285,7 +305,7 @@ impl<A: Ask> Visit<A> {
     /// Writes the story down, and waits until the operating system has it.
     async fn write(&self, state: &State, asked_ms: u64) {
         let (key, region) = (self.key.to_string(), self.arrival.region.clone());
-        let receipt = Receipt::of(key, region, self.shop.load.plan.qty, asked_ms, now_ms(), state);
+        let receipt = Receipt::of(key, region, self.arrival.qty, asked_ms, now_ms(), state);
         let (written, done) = oneshot::channel();
         if self.shop.receipts.send(Entry { receipt, written }).await.is_ok() {
             // It fails only when the writer has; `settle` tells why.
@@ -302,6 +322,11 @@ impl Books {
             let _ = waiter.tell.send(now);
         }
     }
+}
+
+/// Whether nobody told what became of a call.
+fn is_lost<T>(answer: &Result<T, Fault>) -> bool {
+    matches!(answer, Err(fault) if fault.delivery() == Delivery::Unknown)
 }
 
 fn write_receipts(mut ledger: LedgerWriter, mut queue: mpsc::Receiver<Entry>) -> Result<(), LedgerError> {
@@ -330,7 +355,7 @@ mod tests {
 
     use rhumb_actors::escrow::messages::{Held, HoldId, Refusal, Settled};
     use rhumb_core::rng::Rng;
-    use rhumb_core::{Fault, FaultKind, HybridTime, Incarnation};
+    use rhumb_core::{FaultKind, HybridTime, Incarnation};
 
     use super::*;
     use crate::load::Spacing;
@@ -369,11 +394,11 @@ mod tests {
                     let mut left = self.left.lock();
                     *left = left.checked_sub(1).ok_or(Refusal::SoldOut)?;
                     let (pool, owner) = (message.pool.clone(), node.clone());
-                    HoldId { pool, owner, incarnation: Incarnation(1), number }
+                    HoldId { pool, owner, incarnation: Incarnation(1), number, secret: 7 }
                 }
             };
             holds.insert(message.key.clone(), hold.clone());
-            Ok(Held { hold, qty: 1, expires: HybridTime::new(1, 0) })
+            Ok(Held { hold, qty: 1, expires: HybridTime::new(1, 0), overdrawn: 0 })
         }
 
         fn confirm(&self, message: &Confirm) -> Result<Settled, Refusal> {
@@ -425,6 +450,7 @@ mod tests {
                 qty: 1,
                 ttl: Duration::from_secs(3),
             },
+            requests: None,
             seed: Seed::new(9),
             lasts: Some(Duration::from_secs(2)),
             nodes: BTreeMap::from([(region, vec![node])]),
@@ -452,7 +478,7 @@ mod tests {
         assert_eq!(tally.sold, pool.sold.load(Ordering::Relaxed), "each sale was told, and told once");
         let ledger = Ledger::read(&path).expect("reads");
         assert_eq!(ledger.receipts.len() as u64, total.came);
-        let sums = ledger.sums(0).expect("sound");
+        let sums = ledger.sums(0..=0).expect("sound");
         assert_eq!((sums.total_sold(), &sums.sold), (u128::from(tally.sold), &tally.sold_by));
         assert!(sums.broken.is_empty() && sums.unknown.is_empty());
     }
@@ -466,7 +492,7 @@ mod tests {
         let tally = running.settle(Duration::from_secs(5)).await.expect("gives up");
         let total = tally.total();
         assert!(total.came > 300 && total.unknown == total.came, "{total:?}");
-        let sums = Ledger::read(&path).expect("reads").sums(0).expect("sound");
+        let sums = Ledger::read(&path).expect("reads").sums(0..=0).expect("sound");
         assert_eq!(sums.unanswered, total.came);
     }
 

@@ -38,6 +38,10 @@ pub struct RegionTally {
     pub broken: u64,
     /// Calls asked again because nobody had told what became of them.
     pub asked_again: u64,
+    /// Holds asked for of which a fault said that the outcome is unknown.
+    pub lost_holds: u64,
+    /// Confirmations of the same kind.
+    pub lost_confirms: u64,
     /// Stories given up without an answer.
     pub unknown: u64,
     /// How long holds took that were given.
@@ -152,6 +156,8 @@ impl RegionTally {
         self.lapsed += other.lapsed;
         self.broken += other.broken;
         self.asked_again += other.asked_again;
+        self.lost_holds += other.lost_holds;
+        self.lost_confirms += other.lost_confirms;
         self.unknown += other.unknown;
         for (mine, theirs) in [(&mut self.refused, &other.refused), (&mut self.unserved, &other.unserved)] {
             for (code, count) in theirs {
@@ -174,7 +180,7 @@ mod tests {
     fn every_story_is_counted_where_it_belongs() {
         let (us, eu) = (Region::new("us").expect("valid"), Region::new("eu").expect("valid"));
         let hold = "concert/eu/n1/a/1".parse().expect("a hold id");
-        let held = Held { hold, qty: 2, expires: HybridTime::ZERO };
+        let held = Held { hold, qty: 2, expires: HybridTime::ZERO, overdrawn: 0 };
         let mut tally = Tally::default();
         let ends = [
             State::Sold(held.clone()),

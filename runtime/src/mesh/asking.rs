@@ -11,6 +11,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use opentelemetry::trace::SpanKind;
 use parking_lot::Mutex;
 use rhumb_actors::remote::{Addressed, Remote};
 use rhumb_core::{DataClass, Fault, FaultKind, Guarantee, NodeId};
@@ -24,6 +25,7 @@ use super::{Mesh, dispatch, registry};
 use crate::host::call::{self, Answers, Before, CallState, MAX_CHAIN, Stage};
 use crate::host::id::ActorId;
 use crate::host::packed::Packed;
+use crate::telemetry::{self, What, names};
 
 /// The longest that anybody waits for an answer.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
@@ -42,18 +44,18 @@ where
     let deadline = deadline::<M>(&said, within.as_deref());
     let (mesh, owner) = to.found(deadline).await?;
     let call = outgoing::<A, M>(&mesh, to.id(), &message, said, within.clone(), deadline, Waits::Yes)?;
-    let outcome = if Some(&owner) == mesh.node() {
+    let answered = if Some(&owner) == mesh.node() {
         ask_here::<A, M>(&mesh, message, &call).await
     } else {
-        let body = packed(&mesh, &owner, &message);
-        drop(message);
-        ask_there::<M>(&mesh, &owner, body?, &call).await
+        telemetry::within(call.asked.as_ref(), ask_there(&mesh, &owner, message, &call)).await
     };
-    let (reply, class) = outcome.inspect_err(|fault| to.doubt(fault))?;
     let achieved = call.seen.lock().guarantee;
-    if !achieved.meets(call.required) {
-        return Err(Fault::ran(FaultKind::Guarantee { required: call.required, achieved }));
-    }
+    let outcome = answered.and_then(|answer| match achieved.meets(call.required) {
+        true => Ok(answer),
+        false => Err(Fault::ran(FaultKind::Guarantee { required: call.required, achieved })),
+    });
+    call.went(outcome.as_ref().map(|_| ()));
+    let (reply, class) = outcome.inspect_err(|fault| to.doubt(fault))?;
     if let Some(caller) = within {
         caller.saw(&class);
         caller.met(achieved);
@@ -73,12 +75,17 @@ where
     let deadline = deadline::<M>(&said, None);
     let call = outgoing::<A, M>(&mesh, to.id(), &message, said, within, deadline, Waits::No)?;
     if Some(&owner) == mesh.node() {
-        return here::<A, M>(&mesh, message, &call, None);
+        let taken = here::<A, M>(&mesh, message, &call, None);
+        call.went(taken.as_ref().map(|_| ()));
+        return taken;
     }
-    let body = packed(&mesh, &owner, &message);
-    drop(message);
-    let request = Request::post(M::NAME, call.class.clone(), body?, headers(&call));
-    let posted = mesh.carrier(&owner)?.ask(&owner, pair(&call.to), request).await;
+    let posted = telemetry::within(call.asked.as_ref(), async {
+        let body = packed(&mesh, &owner, message)?;
+        let request = Request::post(M::NAME, call.class.clone(), body, headers(&call));
+        mesh.carry(&owner, pair(&call.to), request).await
+    });
+    let posted = posted.await;
+    call.went(posted.as_ref().map(|_| ()));
     let reply = posted.inspect_err(|fault| to.doubt(fault))?;
     mesh.received(&reply);
     Ok(())
@@ -114,10 +121,13 @@ pub(super) fn outgoing<A: Addressed, M: Remote>(
     if let Some(caller) = &caller {
         caller.may_send(&class)?;
     }
-    let (mut required, mut trace) = (said.required.unwrap_or_default(), said.trace);
+    let mut required = said.required.unwrap_or_default();
     let mut before = Before::Nobody;
+    let (asked, trace) = mesh.watch(said.trace, || match waits {
+        Waits::Yes => What::rpc(M::NAME, SpanKind::Client, &class),
+        Waits::No => What::sent(M::NAME, &class),
+    });
     if let Some(caller) = caller {
-        trace = trace.or(caller.trace);
         // Who tells does not wait: neither the deadline nor the chain of those who do goes on.
         if waits == Waits::Yes {
             required = required.max(caller.required);
@@ -131,6 +141,8 @@ pub(super) fn outgoing<A: Addressed, M: Remote>(
         deadline,
         hybrid: mesh.hybrid(),
         trace,
+        asked,
+        served: OnceLock::new(),
         class,
         answers: Answers::to(message, &state),
         required,
@@ -159,6 +171,12 @@ fn here<A: Addressed, M: Remote>(
     let home = home.ok_or_else(|| not_hosted(mesh, call.to.kind))?;
     same_class(A::TYPE, home.class(), A::CLASS)?;
     dispatch::epoch_matches(mesh, call.epoch)?;
+    call.is_served(call.asked.as_ref().map(|asked| {
+        asked.below(match &answer {
+            Some(_) => What::rpc(M::NAME, SpanKind::Server, &call.class),
+            None => What::processed(M::NAME, &call.class),
+        })
+    }));
     let packed = Packed { message, call: Arc::clone(call), answer, work: None };
     home.local(&call.to, M::NAME, Box::new(packed), Instant::now())
 }
@@ -171,15 +189,16 @@ async fn ask_here<A: Addressed, M: Remote>(
     let (answer, answered) = oneshot::channel();
     here::<A, M>(mesh, message, call, Some(answer))?;
     let abandon = Abandon(call);
-    let outcome = timeout_at(call.deadline, answered).await;
-    match outcome {
+    let outcome = match timeout_at(call.deadline, answered).await {
         Ok(Ok(reply)) => {
             std::mem::forget(abandon);
-            Ok((reply, call.answer_class()?))
+            call.answer_class().map(|class| (reply, class))
         }
         Ok(Err(_)) => Err(call.why(M::NAME)),
         Err(_) => Err(call.deadline_passed(M::NAME)),
-    }
+    };
+    call.was_served(outcome.as_ref().map(|_| ()));
+    outcome
 }
 
 /// Nobody waits any more, when dropped: what has not begun need not.
@@ -194,21 +213,26 @@ impl Drop for Abandon<'_> {
 async fn ask_there<M: Remote>(
     mesh: &Mesh,
     owner: &NodeId,
-    body: Bytes,
+    message: M,
     call: &Arc<CallState>,
 ) -> Result<(M::Reply, DataClass), Fault> {
+    let body = packed(mesh, owner, message)?;
     let request = Request::ask(M::NAME, call.class.clone(), body, headers(call));
-    let reply = mesh.carrier(owner)?.ask(owner, pair(&call.to), request).await?;
+    let reply = mesh.carry(owner, pair(&call.to), request).await;
+    if let Some(span) = &call.asked {
+        mesh.reached(owner, span);
+    }
+    let reply = reply?;
     call.met(reply.guarantee);
     let body = mesh.received(&reply);
-    let decoded = mesh.decoding(|| unpack_reply(M::NAME, body))?;
+    let decoded = telemetry::part(names::DECODE, || mesh.decoding(|| unpack_reply(M::NAME, body)))?;
     Ok((decoded, reply.class))
 }
 
 /// The bytes of a message, if the peer knows it and lays it out alike.
-fn packed<M: Remote>(mesh: &Mesh, owner: &NodeId, message: &M) -> Result<Bytes, Fault> {
+fn packed<M: Remote>(mesh: &Mesh, owner: &NodeId, message: M) -> Result<Bytes, Fault> {
     understood::<M>(mesh, owner)?;
-    pack(M::NAME, message)
+    telemetry::part(names::ENCODE, || pack(M::NAME, &message))
 }
 
 /// Whether the peer knows a message and lays it out alike, by what it said in its HELLO. A peer that is

@@ -57,7 +57,7 @@ impl Mesh {
             return dispatch::broadcast_here(self, request).await;
         }
         understood::<M>(self, node)?;
-        let reply = self.carrier(node)?.ask(node, pair(&call.to), request).await?;
+        let reply = self.carry(node, pair(&call.to), request).await?;
         unpack_reply(M::NAME, self.received(&reply))
     }
 }

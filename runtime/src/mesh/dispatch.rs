@@ -25,6 +25,7 @@ use crate::host::call::{Answers, Before, CallState, MAX_CHAIN, Seen, Stage};
 use crate::host::home::Home;
 use crate::host::id::{ActorId, Target, Whom};
 use crate::host::packed::Packed;
+use crate::telemetry::{self, Served, Span, What, names};
 
 /// Bytes that the name of a caller may have.
 const MAX_CALLER: usize = 256;
@@ -146,17 +147,28 @@ async fn answer_later<M: Remote>(
         Ok(Err(_)) => Err(call.why(M::NAME)),
         Err(_) => Err(call.deadline_passed(M::NAME)),
     };
-    match replied {
-        Ok(reply) => answer.reply(reply),
-        Err(fault) => answer.fault(fault),
-    }
+    let within = call.served.get().and_then(Served::span).map(|span| span.context().attach());
+    let outcome = match replied {
+        Ok(reply) => {
+            answer.reply(reply);
+            Ok(())
+        }
+        Err(fault) => {
+            answer.fault(fault.clone());
+            Err(fault)
+        }
+    };
+    drop(within);
+    call.was_served(outcome.as_ref().map(|_| ()));
 }
 
 fn replied<M: Remote>(call: &CallState, reply: &M::Reply) -> Result<Reply, Fault> {
     let class = call.answer_class()?;
+    let encode = call.served.get().and_then(Served::span).map(|span| span.child(names::ENCODE));
     let body = pack(M::NAME, reply).map_err(|fault| Fault::ran(fault.kind))?;
+    drop(encode);
     let (hybrid, guarantee) = (call.mesh.hybrid(), call.seen.lock().guarantee);
-    Ok(Reply { class, body, hybrid, guarantee, trace: call.trace })
+    Ok(Reply { class, body, hybrid, guarantee, trace: call.trace() })
 }
 
 /// Puts a message of the network into the mailboxes of all actors of type `A` that are awake.
@@ -198,7 +210,11 @@ fn of_one_actor(fault: &Fault) -> bool {
 pub(super) async fn broadcast_here(mesh: &Mesh, request: Request) -> Result<(u64, u64), Fault> {
     let (answer, answered) = Answer::here();
     let name = request.name.clone();
-    deliver(mesh, Incoming { from: None, request, answer });
+    let span = Span::current().map(|span| span.below(What::processed(&name, &request.class)));
+    {
+        let _within = span.as_ref().map(|span| span.context().attach());
+        deliver(mesh, Incoming { from: None, request, answer });
+    }
     unpack_reply(&name, &answered.await?.body)
 }
 
@@ -237,7 +253,8 @@ fn open<A: Hosted, M: Remote>(
     request: Request,
 ) -> Result<(M, Arc<CallState>), Fault> {
     let Request { name, class, body, headers, .. } = request;
-    let message: M = mesh.decoding(|| unpack(&name, &body)).map_err(Fault::not_sent)?;
+    let decode = || mesh.decoding(|| unpack(&name, &body));
+    let message: M = telemetry::part(names::DECODE, decode).map_err(Fault::not_sent)?;
     // The gates judged the envelope: what is in it must be of that class.
     let state = class_of::<A>()?;
     let own = message.class().unwrap_or(&state);
@@ -254,6 +271,8 @@ fn open<A: Hosted, M: Remote>(
         deadline: Instant::now() + headers.deadline,
         hybrid: headers.hybrid,
         trace: headers.trace,
+        asked: None,
+        served: OnceLock::new(),
         class,
         answers: Answers::to(&message, &state),
         required: headers.required,
@@ -267,6 +286,8 @@ fn open<A: Hosted, M: Remote>(
     if call.cycles() {
         return Err(Fault::not_sent(FaultKind::Cycle(call.to.shown().to_string())));
     }
+    // Whoever delivers works for the span of the message.
+    call.is_served(Span::current());
     Ok((message, Arc::new(call)))
 }
 

@@ -15,6 +15,7 @@ mod place;
 pub mod recipient;
 pub mod registry;
 mod service;
+pub mod status;
 pub mod watch;
 
 use std::cell::RefCell;
@@ -22,6 +23,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use opentelemetry::trace::SpanKind;
 use rhumb_actors::remote::{Addressed, Remote};
 #[cfg(feature = "rocks")]
 use rhumb_core::wire::Wire;
@@ -29,7 +31,7 @@ use rhumb_core::{DataClass, Epoch, Fault, FaultKind, HybridTime, NodeId, Region}
 use rhumb_topology::Founding;
 use rhumb_topology::policy::PolicySnapshot;
 use rhumb_transport::in_process::{ClientPort, Port};
-use rhumb_transport::{Answer, Headers, Peer, Reply, Request, Transport};
+use rhumb_transport::{Answer, Headers, Peer, Reply, Request, TraceContext, Transport};
 #[cfg(feature = "rocks")]
 use serde::Serialize;
 
@@ -39,6 +41,8 @@ use crate::client::MeshClient;
 use crate::clock::NodeClock;
 use crate::host::id::ActorId;
 use crate::host::{Call, Hosts};
+use crate::metrics::calls::Calls;
+use crate::telemetry::{self, Span, Tracer, What, current_trace, names};
 
 pub use address::{Ask, MeshAddr, Tell};
 pub use broadcast::Broadcast;
@@ -114,6 +118,8 @@ struct Inner {
     hosts: OnceLock<Weak<Hosts>>,
     epoch: OnceLock<Epoch>,
     watches: service::Watches,
+    calls: Arc<Calls>,
+    tracer: OnceLock<Tracer>,
 }
 
 thread_local! {
@@ -152,6 +158,8 @@ impl Mesh {
             hosts: OnceLock::new(),
             epoch: OnceLock::new(),
             watches: service::Watches::default(),
+            calls: Arc::default(),
+            tracer: OnceLock::new(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -159,6 +167,29 @@ impl Mesh {
     /// The carrier is bound.
     pub fn bound(&self, carrier: Carrier) {
         assert!(self.inner.carrier.set(carrier).is_ok(), "a mesh is bound once");
+    }
+
+    /// Makes spans of the calls that pass by here and whose traces are kept.
+    ///
+    /// # Panics
+    /// When it does so already.
+    pub fn traced(&self, tracer: Tracer) {
+        assert!(self.inner.tracer.set(tracer).is_ok(), "a mesh is traced once");
+    }
+
+    /// What makes its spans, if something does.
+    pub(crate) fn tracer(&self) -> Option<&Tracer> {
+        self.inner.tracer.get()
+    }
+
+    /// The span of a call that begins here, and what goes with it: it goes on what is said, or what this
+    /// thread works for; else it begins a trace.
+    fn watch<'a>(
+        &self,
+        said: Option<TraceContext>,
+        what: impl FnOnce() -> What<'a>,
+    ) -> (Option<Span>, Option<TraceContext>) {
+        telemetry::watch(self.tracer(), said.or_else(current_trace), said.is_some(), what)
     }
 
     /// The actor types that this node hosts, and the epoch of their instances.
@@ -252,14 +283,35 @@ impl Mesh {
         class: DataClass,
         within: Duration,
     ) -> Result<(M::Reply, DataClass), Fault> {
-        let body = pack(M::NAME, message)?;
-        let request = Request::ask(M::NAME, class, body, self.headers(within));
-        let reply = self.carrier(to)?.ask(to, registry::fnv(M::NAME.bytes()), request).await?;
-        let replied = unpack_reply(M::NAME, self.received(&reply))?;
-        Ok((replied, reply.class))
+        let what = || What::rpc(M::NAME, SpanKind::Client, &class);
+        let (span, trace) = self.watch(None, what);
+        let headers = Headers { trace, ..self.headers(within) };
+        let asked = telemetry::within(span.as_ref(), async {
+            let body = telemetry::part(names::ENCODE, || pack(M::NAME, message))?;
+            let request = Request::ask(M::NAME, class.clone(), body, headers);
+            let reply = self.carry(to, registry::fnv(M::NAME.bytes()), request).await?;
+            let body = self.received(&reply);
+            let replied = telemetry::part(names::DECODE, || unpack_reply(M::NAME, body))?;
+            Ok((replied, reply.class))
+        });
+        let asked = asked.await;
+        if let Some(span) = span {
+            self.reached(to, &span);
+            span.went(asked.as_ref().map(|_| ()));
+        }
+        asked
     }
 
-    /// Tells the service of another node that serves `name`; nobody waits.
+    /// Says on a span where another node was reached.
+    fn reached(&self, node: &NodeId, span: &Span) {
+        if let Some(peer) = self.inner.carrier.get().and_then(|carrier| carrier.peer(node)) {
+            span.reached(&peer);
+        }
+    }
+
+    /// Tells the service of another node that serves `name`; nobody waits. It goes on the trace of the
+    /// span that this thread works for, and begins none: what nodes tell each other of themselves is not
+    /// watched.
     ///
     /// # Errors
     /// A typed fault: it was not sent.
@@ -271,8 +323,10 @@ impl Mesh {
         message: &M,
         class: DataClass,
     ) -> Result<(), Fault> {
-        let headers = self.headers(Duration::from_secs(5));
-        let request = Request::tell(name, class, pack(name, message)?, headers);
+        let trace = Span::current().map(|span| span.trace());
+        let headers = Headers { trace, ..self.headers(Duration::from_secs(5)) };
+        let body = telemetry::part(names::ENCODE, || pack(name, message))?;
+        let request = Request::tell(name, class, body, headers);
         self.carrier(to)?.tell(to, registry::fnv(name.bytes()), request)
     }
 
@@ -318,6 +372,18 @@ impl Mesh {
         let unbound =
             || Fault::not_sent(FaultKind::Unreachable(format!("{to}: this node is still starting")));
         self.inner.carrier.get().ok_or_else(unbound)
+    }
+
+    /// Carries a question to another node, and counts it.
+    async fn carry(&self, to: &NodeId, pair: u64, request: Request) -> Result<Reply, Fault> {
+        let carrier = self.carrier(to)?;
+        let (name, trace) = (request.name.clone(), request.headers.trace);
+        self.inner.calls.asking(name, trace, carrier.ask(to, pair, request)).await
+    }
+
+    /// What this side counts of its calls.
+    pub(crate) fn calls(&self) -> &Arc<Calls> {
+        &self.inner.calls
     }
 
     fn received<'a>(&self, reply: &'a Reply) -> &'a [u8] {

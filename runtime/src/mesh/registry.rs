@@ -6,14 +6,17 @@
 //! * Invariant: a name is served once; a second registration is refused when the node starts.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use opentelemetry::KeyValue;
+use opentelemetry::trace::SpanKind;
 use rhumb_actors::remote::{Audience, Remote};
 use rhumb_core::wire::Wire;
-use rhumb_core::{DataClass, Fault, FaultKind, Guarantee, Region};
-use rhumb_transport::{Answer, Inbound, Kind, ManifestEntry, Peer, Reply, Request};
+use rhumb_core::{DataClass, Delivery, Fault, FaultKind, Guarantee, Region};
+use rhumb_transport::{Answer, ConnectError, Inbound, Kind, ManifestEntry, Peer, Reply, Request};
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::runtime::Handle;
@@ -21,6 +24,8 @@ use tokio::runtime::Handle;
 use super::body::{fingerprint, pack, unpack};
 use super::{Mesh, dispatch};
 use crate::clock::NodeClock;
+use crate::telemetry::sampling::Begin;
+use crate::telemetry::{self, Span, What, names};
 
 /// A message on its way into an actor.
 pub struct Call<M> {
@@ -102,13 +107,14 @@ impl Registry {
             let clock = clock.clone();
             Box::pin(async move {
                 let (reply, class) = answer.await?;
-                let body = pack(M::NAME, &reply).map_err(|fault| Fault::ran(fault.kind))?;
+                let body = telemetry::part(names::ENCODE, || pack(M::NAME, &reply));
+                let body = body.map_err(|fault| Fault::ran(fault.kind))?;
                 Ok(Reply {
                     class,
                     body,
                     hybrid: clock.now().hybrid,
                     guarantee: Guarantee::STRONGEST,
-                    trace: None,
+                    trace: Span::current().map(|span| span.trace()),
                 })
             })
         });
@@ -161,6 +167,43 @@ impl Registry {
         all.into_values().map(entry).collect()
     }
 
+    /// Whether messages of this name are for this node, or for actors that it hosts.
+    fn serves(&self, name: &str) -> bool {
+        let hosts = || self.mesh.as_ref().and_then(Mesh::hosted);
+        self.entries.contains_key(name)
+            || hosts().is_some_and(|hosts| hosts.all().any(|home| home.audience(name).is_some()))
+    }
+
+    /// The span of a message that has come, if its trace is kept. A program's call that comes without a
+    /// trace begins one here; of a node's message without one, its node did not keep any.
+    fn watch(&self, from: &Peer, request: &mut Request) -> Option<Span> {
+        let tracer = self.mesh.as_ref()?.tracer()?;
+        let (kind, class) = (request.kind, request.class.clone());
+        // A name that is served nowhere here is whatever somebody chose to send.
+        let what = || {
+            let name = if self.serves(&request.name) { request.name.as_str() } else { "_OTHER" };
+            match kind {
+                Kind::Ask => What::rpc(name, SpanKind::Server, &class),
+                Kind::Post | Kind::Tell => What::processed(name, &class),
+            }
+        };
+        let (span, trace) = match request.headers.trace {
+            Some(trace) if trace.is_sampled() => (tracer.under(trace, true, what()), Some(trace)),
+            None if from.node.is_none() => {
+                let (span, trace) = tracer.begin(Begin::Call, what);
+                (span, Some(trace))
+            }
+            not_kept => (None, not_kept),
+        };
+        request.headers.trace = trace;
+        let span = span?;
+        span.set(KeyValue::new(names::PEER_REGION, from.principal.region.to_string()));
+        if let Some(arrival) = request.arrival {
+            span.passed(names::INGRESS_GATE, arrival.at, arrival.gate);
+        }
+        Some(span)
+    }
+
     fn insert(&mut self, name: &'static str, entry: Entry) -> Result<(), ServedTwice> {
         if self.entries.contains_key(name) {
             return Err(ServedTwice(name));
@@ -178,9 +221,19 @@ impl Registry {
 }
 
 impl Inbound for Registry {
-    fn deliver(&self, from: &Arc<Peer>, request: Request, answer: Answer) {
+    fn deliver(&self, from: &Arc<Peer>, mut request: Request, answer: Answer) {
         // A clock too far ahead is refused by the merge; what its node says is judged without it.
         self.clock.merge(request.headers.hybrid).ok();
+        let span = self.watch(from, &mut request);
+        let _within = span.as_ref().map(|span| span.context().attach());
+        let answer = match span.clone() {
+            Some(span) => answer.observed(Box::new(move |outcome| span.went(outcome))),
+            None => answer,
+        };
+        let answer = match &self.mesh {
+            Some(mesh) => mesh.calls().arrived(&request, answer, || self.serves(&request.name)),
+            None => answer,
+        };
         if let (Some(_), Some(mesh)) = (&request.headers.target, &self.mesh) {
             return mesh.deliver(from, request, answer);
         }
@@ -191,9 +244,11 @@ impl Inbound for Registry {
             Ok(entry) => (entry.handler)(Arc::clone(from), request),
             Err(fault) => return answer.fault(fault),
         };
-        self.runtime.spawn(async move {
+        let ended = async move {
             let outcome = tokio::time::timeout(within, ran).await;
             match (kind, outcome) {
+                // Nobody waits; that it was not taken up is counted.
+                (Kind::Tell, Ok(Err(fault))) if fault.delivery() == Delivery::NotSent => answer.fault(fault),
                 (Kind::Tell, _) => drop(answer),
                 (Kind::Ask | Kind::Post, Ok(Ok(reply))) => answer.reply(reply),
                 (Kind::Ask | Kind::Post, Ok(Err(fault))) => answer.fault(fault),
@@ -201,7 +256,8 @@ impl Inbound for Registry {
                     answer.fault(Fault::unknown(FaultKind::Deadline(format!("waiting for {name}"))));
                 }
             }
-        });
+        };
+        self.runtime.spawn(async move { telemetry::within(span.as_ref(), ended).await });
     }
 
     fn connected(&self, peer: &Arc<Peer>) {
@@ -211,6 +267,12 @@ impl Inbound for Registry {
     fn disconnected(&self, peer: &Arc<Peer>) {
         (self.peer_changed)(peer, false);
     }
+
+    fn refused(&self, _: SocketAddr, why: &ConnectError) {
+        if let Some(mesh) = &self.mesh {
+            mesh.calls().turned_away(why);
+        }
+    }
 }
 
 /// FNV-1a over 64 bits.
@@ -219,6 +281,7 @@ pub(super) fn fnv(bytes: impl Iterator<Item = u8>) -> u64 {
 }
 
 fn call<M: Wire + DeserializeOwned>(name: &str, from: Arc<Peer>, request: Request) -> Result<Call<M>, Fault> {
-    let message = unpack(name, &request.body).map_err(Fault::not_sent)?;
+    let decode = || unpack(name, &request.body);
+    let message = telemetry::part(names::DECODE, decode).map_err(Fault::not_sent)?;
     Ok(Call { from, message, within: request.headers.deadline, class: request.class })
 }

@@ -19,6 +19,9 @@ use rhumb_transport::{TransportSettings, TrustDomain};
 
 use super::kind::Value;
 use super::{LogSettings, NodeSettings, Settings};
+use crate::supervisor::{CrashSettings, WatchSettings};
+use crate::telemetry::sampling::Share;
+use crate::telemetry::{Endpoint, Header, Protocol, TelemetrySettings};
 
 /// What settings may say, before it is known that nothing is missing.
 pub(super) struct Draft {
@@ -37,10 +40,13 @@ pub(super) struct Draft {
     pub(super) log: LogSettings,
     pub(super) catch_up: Duration,
     pub(super) stop_within: Duration,
+    pub(super) watch: WatchSettings,
+    pub(super) crash: CrashSettings,
     pub(super) transport: TransportSettings,
     pub(super) escrow: EscrowSettings,
     pub(super) hot: HotSettings,
     pub(super) rocks: RocksSettings,
+    pub(super) telemetry: TelemetrySettings,
 }
 
 impl Default for Draft {
@@ -61,10 +67,13 @@ impl Default for Draft {
             log: LogSettings::default(),
             catch_up: Duration::from_secs(60),
             stop_within: Duration::from_secs(10),
+            watch: WatchSettings::default(),
+            crash: CrashSettings::default(),
             transport: TransportSettings::default(),
             escrow: EscrowSettings::default(),
             hot: HotSettings::default(),
             rocks: RocksSettings::default(),
+            telemetry: TelemetrySettings::default(),
         }
     }
 }
@@ -98,10 +107,13 @@ impl Draft {
             log: self.log,
             catch_up: self.catch_up,
             stop_within: self.stop_within,
+            watch: self.watch,
+            crash: self.crash,
             transport: self.transport,
             escrow: EscrowSettings { max_offset: self.max_offset, ..self.escrow },
             hot: self.hot,
             rocks: self.rocks,
+            telemetry: self.telemetry,
             entries: BTreeMap::new(),
         })
     }
@@ -137,6 +149,72 @@ macro_rules! held_number {
     )+};
 }
 held_number!(u16, u32, u64, usize);
+
+impl Held for Share {
+    fn get(&self) -> Option<Value> {
+        Some(Value::Number(self.as_per_million().into()))
+    }
+
+    fn set(&mut self, value: Value) -> Result<(), String> {
+        let Value::Number(millionths) = value else { return Err(OTHER_KIND.to_owned()) };
+        let share = u32::try_from(millionths).ok().and_then(Self::per_million);
+        *self = share.ok_or_else(|| "it is more than all".to_owned())?;
+        Ok(())
+    }
+}
+
+impl Text for Endpoint {
+    fn parse(text: &str) -> Result<Self, String> {
+        Self::parse(text)
+    }
+
+    fn text(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Text for Protocol {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "grpc" => Ok(Self::Grpc),
+            "http" => Ok(Self::Http),
+            _ => Err(String::new()),
+        }
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::Grpc => "grpc".to_owned(),
+            Self::Http => "http".to_owned(),
+        }
+    }
+}
+
+impl Text for Header {
+    fn parse(text: &str) -> Result<Self, String> {
+        let (name, value) = text.split_once('=').ok_or_else(String::new)?;
+        let token = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        let printed = |byte: u8| byte.is_ascii_graphic() || byte == b' ';
+        if name.is_empty() || !name.bytes().all(token) || !value.bytes().all(printed) {
+            return Err(String::new());
+        }
+        Ok(Self { name: name.to_ascii_lowercase(), value: value.to_owned() })
+    }
+
+    fn text(&self) -> String {
+        format!("{}={}", self.name, self.value)
+    }
+}
+
+impl Text for String {
+    fn parse(text: &str) -> Result<Self, String> {
+        Ok(text.to_owned())
+    }
+
+    fn text(&self) -> String {
+        self.clone()
+    }
+}
 
 impl Held for Duration {
     fn get(&self) -> Option<Value> {

@@ -63,7 +63,6 @@ impl Key {
     }
 
     /// Its value is never shown.
-    #[cfg(test)]
     pub(super) const fn secret(self) -> Self {
         Self { secret: true, ..self }
     }

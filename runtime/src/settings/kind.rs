@@ -18,6 +18,8 @@ pub(super) enum Kind {
     Span { least: Duration, most: Duration },
     /// Bytes, written with their unit.
     Size { least: u64, most: u64 },
+    /// A share of a whole: a fraction from 0 to 1, to the millionth.
+    Share,
     /// One of these words.
     Choice(&'static [&'static str]),
     /// A text of this form, such as the example.
@@ -70,6 +72,7 @@ impl Kind {
                 let size = size(written.text()?)?;
                 (least..=most).contains(&&size).then_some(Value::Number(size))
             }
+            Self::Share => written.share().map(Value::Number),
             Self::Choice(words) => {
                 let text = written.text()?;
                 words.contains(&text).then(|| Value::Text(text.to_owned()))
@@ -92,6 +95,7 @@ impl Kind {
             Self::Size { least, most } => {
                 format!("a size from \"{}\" to \"{}\"", size_text(*least), size_text(*most))
             }
+            Self::Share => "a share from 0 to 1, such as 0.01".to_owned(),
             Self::Choice(words) => {
                 let words: Vec<String> = words.iter().map(|word| format!("\"{word}\"")).collect();
                 words.join(" or ")
@@ -105,6 +109,7 @@ impl Kind {
     pub(super) fn show(&self, value: &Value) -> String {
         match (self, value) {
             (Self::Size { .. }, Value::Number(bytes)) => format!("\"{}\"", size_text(*bytes)),
+            (Self::Share, Value::Number(millionths)) => share_text(*millionths),
             (_, Value::Number(number)) => number.to_string(),
             (_, Value::Span(span)) => format!("\"{}\"", duration_text(*span)),
             (_, Value::Text(text)) => quoted(text),
@@ -123,6 +128,24 @@ impl Written<'_> {
             Self::Toml(_) => None,
             Self::Variable(text) => text.parse().ok(),
         }
+    }
+
+    /// A fraction in millionths. Digits, and no exponent: what is written is what is meant.
+    fn share(&self) -> Option<u64> {
+        let text = match self {
+            Self::Toml(DeValue::Float(number)) => number.as_str(),
+            Self::Toml(DeValue::Integer(number)) => number.as_str(),
+            Self::Toml(_) => return None,
+            Self::Variable(text) => text,
+        };
+        let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
+        let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        if !digits(whole) || !digits(part) || part.len() > 6 {
+            return None;
+        }
+        let millionths =
+            whole.parse::<u64>().ok()?.checked_mul(1_000_000)? + format!("{part:0<6}").parse::<u64>().ok()?;
+        (millionths <= 1_000_000).then_some(millionths)
     }
 
     fn text(&self) -> Option<&str> {
@@ -161,6 +184,13 @@ impl Written<'_> {
     }
 }
 
+/// Millionths as a fraction, with no more digits than it needs.
+fn share_text(millionths: u64) -> String {
+    let digits = format!("{:06}", millionths % 1_000_000);
+    let part = digits.trim_end_matches('0');
+    format!("{}.{}", millionths / 1_000_000, if part.is_empty() { "0" } else { part })
+}
+
 fn quoted(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
 }
@@ -172,4 +202,28 @@ fn shortened(text: &str) -> String {
         short.push('…');
     }
     format!("{short:?}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_is_a_fraction_of_at_most_six_digits_and_is_shown_as_it_reads() {
+        for (text, shown) in [
+            ("0.01", "0.01"),
+            ("1", "1.0"),
+            ("1.0", "1.0"),
+            ("0", "0.0"),
+            ("0.000001", "0.000001"),
+            ("0.50", "0.5"),
+        ] {
+            let value = Kind::Share.read(&Written::Variable(text)).expect(text);
+            assert_eq!(Kind::Share.show(&value), shown);
+            assert!(Kind::Share.read(&Written::Variable(shown)).is_some_and(|again| again == value));
+        }
+        for bad in ["", "1.1", "2", "-0.1", "1e-2", ".5", "0.", "0.0000001", "1%", "nan"] {
+            assert!(Kind::Share.read(&Written::Variable(bad)).is_none(), "{bad}");
+        }
+    }
 }

@@ -1,18 +1,71 @@
-//! What is logged, and how.
+//! What is logged, how, how often, and what of it is not shown.
 
 use std::fmt;
+use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 
 use super::draft::Text;
 
 /// What is logged.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogSettings {
     /// Which events.
     pub filter: LogFilter,
     /// In which form.
     pub format: LogFormat,
+    /// How many lines of one place in the code are written within the window. The others are counted.
+    pub burst: u32,
+    /// How long lines of one place are counted together.
+    pub window: Duration,
+    /// Words in the names of fields whose values are not shown, besides those that are built in.
+    pub redact: Vec<FieldWord>,
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        Self {
+            filter: LogFilter::default(),
+            format: LogFormat::default(),
+            burst: 50,
+            window: Duration::from_secs(10),
+            redact: Vec::new(),
+        }
+    }
+}
+
+/// A word in the name of a field: lower-case letters and digits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldWord(String);
+
+impl FieldWord {
+    /// The word.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for FieldWord {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+        if text.is_empty() || !text.chars().all(is_word) {
+            return Err(format!("{text:?} is no word: use lower-case letters and digits"));
+        }
+        Ok(Self(text))
+    }
+}
+
+impl Text for FieldWord {
+    fn parse(text: &str) -> Result<Self, String> {
+        Self::try_from(text.to_owned())
+    }
+
+    fn text(&self) -> String {
+        self.0.clone()
+    }
 }
 
 /// A `tracing` filter that is known to parse, such as `info` or `rhumb=debug,warn`.
@@ -39,9 +92,17 @@ impl fmt::Display for LogFilter {
     }
 }
 
+impl TryFrom<String> for LogFilter {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        EnvFilter::try_new(&text).map(|_| Self(text)).map_err(|error| error.to_string())
+    }
+}
+
 impl Text for LogFilter {
     fn parse(text: &str) -> Result<Self, String> {
-        EnvFilter::try_new(text).map(|_| Self(text.to_owned())).map_err(|error| error.to_string())
+        Self::try_from(text.to_owned())
     }
 
     fn text(&self) -> String {

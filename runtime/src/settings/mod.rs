@@ -38,12 +38,15 @@ use rhumb_topology::policy::SignedPolicy;
 use rhumb_transport::{TransportSettings, TrustDomain};
 use serde::{Deserialize, Serialize};
 
+use crate::supervisor::{CrashSettings, WatchSettings};
+use crate::telemetry::TelemetrySettings;
+
 pub use check::{Checked, check};
 pub use fault::{Fault, Faults, Place};
 pub use key::{Key, key_of};
 pub use layer::{Entry, Shown};
 pub use live::{Difference, Live, Reloaded, differences};
-pub use log::{LogFilter, LogFormat, LogSettings};
+pub use log::{FieldWord, LogFilter, LogFormat, LogSettings};
 pub use reference::reference;
 pub use source::{Read, Source};
 
@@ -76,6 +79,10 @@ pub struct Settings {
     pub catch_up: Duration,
     /// How long an ordered stop may take.
     pub stop_within: Duration,
+    /// Bounds of the watchdog.
+    pub watch: WatchSettings,
+    /// When a node that has died too often waits before it starts.
+    pub crash: CrashSettings,
     /// Numbers of the transport.
     pub transport: TransportSettings,
     /// Numbers of the escrow machine.
@@ -84,6 +91,8 @@ pub struct Settings {
     pub hot: HotSettings,
     /// Sizes of the engine below it.
     pub rocks: RocksSettings,
+    /// Where traces go, and which.
+    pub telemetry: TelemetrySettings,
     entries: Entries,
 }
 

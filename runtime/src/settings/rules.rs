@@ -80,6 +80,8 @@ pub(super) static RULES: &[Rule] = &[
     less("transport.silence_limit", "transport.idle_timeout", "calls fail before the connection goes"),
     at_most("transport.connect_backoff_min", "transport.connect_backoff_max", ""),
     at_most("escrow.low_water", "escrow.horizon", "who has just got rights does not ask again"),
+    at_most("escrow.low_water", "escrow.high_water", "who gives is not in need"),
+    at_most("escrow.season_slot", "escrow.season", ""),
     at_most("escrow.ask_spacing", "escrow.plan_spacing", "who waits is not looked at less often"),
     less("escrow.gossip", "escrow.fresh", "figures that are told in time are believed"),
     at_most("escrow.tail_gossip", "escrow.gossip", ""),

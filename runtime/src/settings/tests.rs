@@ -447,6 +447,7 @@ fn every_value_at_the_ends_of_its_range_fits_its_field_and_reads_back() {
                 vec![Value::Number(*least), Value::Number(*most)]
             }
             Kind::Span { least, most } => vec![Value::Span(*least), Value::Span(*most)],
+            Kind::Share => vec![Value::Number(0), Value::Number(1_000_000)],
             Kind::Choice(words) => words.iter().map(|word| Value::Text((*word).to_owned())).collect(),
             Kind::Text { example, .. } => vec![Value::Text((*example).to_owned())],
             Kind::Texts { .. } => vec![Value::Texts(Vec::new())],
@@ -549,6 +550,8 @@ fn every_number_of_the_rooms_is_a_key() {
     let EscrowSettings {
         level:
             rhumb_actors::escrow::LevelPolicy {
+                initiative: _,
+                high_water: _,
                 horizon: _,
                 low_water: _,
                 reserve: _,
@@ -557,6 +560,8 @@ fn every_number_of_the_rooms_is_a_key() {
                 ask_spacing: _,
                 plan_spacing: _,
             },
+        forecast: rhumb_actors::escrow::forecast::Forecast { method: _, season: _, slot: _ },
+        reconcile: _,
         resend: _,
         gossip: _,
         tail_gossip: _,
@@ -571,6 +576,7 @@ fn every_number_of_the_rooms_is_a_key() {
         beat: _,
         prove: _,
         max_offset: _,
+        returns: _,
     } = escrow;
     let HotSettings {
         max_waiting: _,
@@ -582,7 +588,7 @@ fn every_number_of_the_rooms_is_a_key() {
     let RocksSettings { block_cache_bytes: _, memtable_bytes: _, log_bytes: _, verify_bytes: _ } = rocks;
     let of =
         |section: &str| SECTIONS.iter().find(|s| s.name == section).map_or(0, |section| section.keys.len());
-    assert_eq!((of("transport"), of("escrow"), of("storage")), (21, 20, 9));
+    assert_eq!((of("transport"), of("escrow"), of("storage")), (21, 27, 9));
 }
 
 #[test]

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 /// A node's actors, running.
 pub(super) struct Actors {
     escrow: EscrowHandle,
+    arbiters: [(&'static str, ArbiterHandle); 2],
     system: System,
 }
 
@@ -29,13 +30,17 @@ impl Actors {
         std::thread::Builder::new().name("rhumb-actors".into()).spawn(move || {
             let runner = System::new();
             runner.block_on(async {
-                let storage =
-                    StorageActor::start_in_arbiter(&Arbiter::new().handle(), |_| StorageActor::new(store));
+                let (at_storage, at_escrow) = (Arbiter::new().handle(), Arbiter::new().handle());
+                let storage = StorageActor::start_in_arbiter(&at_storage, |_| StorageActor::new(store));
                 let storage = StorageHandle::new(storage);
-                let escrow = EscrowRegion::start_in_arbiter(&Arbiter::new().handle(), move |_| {
+                let escrow = EscrowRegion::start_in_arbiter(&at_escrow, move |_| {
                     EscrowRegion::new(book, region, storage, gate, world)
                 });
-                let actors = Self { escrow: EscrowHandle::new(escrow), system: System::current() };
+                let actors = Self {
+                    escrow: EscrowHandle::new(escrow),
+                    arbiters: [("the storage arbiter", at_storage), ("the escrow arbiter", at_escrow)],
+                    system: System::current(),
+                };
                 started.send(actors).ok();
             });
             if let Err(error) = runner.run() {
@@ -48,6 +53,11 @@ impl Actors {
     /// The node's escrow.
     pub(super) fn escrow(&self) -> EscrowHandle {
         self.escrow.clone()
+    }
+
+    /// Their threads.
+    pub(super) fn arbiters(&self) -> &[(&'static str, ArbiterHandle)] {
+        &self.arbiters
     }
 
     /// Stops the system and all actors in it.

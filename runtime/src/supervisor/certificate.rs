@@ -18,6 +18,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::clock::now_millis;
 use crate::identity::Found;
+use crate::mesh::Mesh;
 use crate::secrets::FirstOf;
 use crate::settings::Settings;
 
@@ -54,9 +55,10 @@ pub(super) fn follow(
     folder: PathBuf,
     transport: Transport,
     mut reloads: watch::Receiver<Arc<Settings>>,
+    mesh: Mesh,
 ) -> JoinHandle<()> {
     let secrets = Arc::new(FirstOf::environment_and(&folder));
-    let mut watch = Watch { own, transport, said: (String::new(), String::new()), looks: 0 };
+    let mut watch = Watch { own, transport, mesh, said: (String::new(), String::new()), looks: 0 };
     tokio::spawn(async move {
         let mut every = tokio::time::interval(LOOK_EVERY);
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -77,6 +79,7 @@ pub(super) fn follow(
 struct Watch {
     own: Own,
     transport: Transport,
+    mesh: Mesh,
     /// Why certificate and trust were refused when they were last looked at.
     said: (String, String),
     looks: u32,
@@ -114,6 +117,9 @@ impl Watch {
             closed,
             "new handshakes go by what the certificate's folder holds now"
         );
+        if let Some(tracer) = self.mesh.tracer() {
+            tracer.incident("certificate taken up", Vec::new());
+        }
         self.own.0.store(Arc::new(renewal.credentials));
     }
 

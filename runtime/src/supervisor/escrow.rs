@@ -1,17 +1,20 @@
 //! Where `EscrowRegion` meets the mesh: its messages served here, and its calls carried to others.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use opentelemetry::KeyValue;
 use rhumb_actors::escrow::book::{Answer, Request};
 use rhumb_actors::escrow::messages::{
     AttestPool, Confirm, CreatePool, Held, Hold, PEER_MESSAGE, PeerMessage, PoolAttested, PoolCreated,
-    PoolView, ReadRow, Refusal, Release, Row, Settled, ShowPool,
+    PoolView, ReadRow, Refusal, Release, Return, Returned, Row, Settled, ShowPool, Standing,
 };
-use rhumb_actors::escrow::{Answered, EscrowHandle, World};
+use rhumb_actors::escrow::{Answered, EscrowHandle, Sake, World};
 use rhumb_actors::remote::Remote;
+use rhumb_actors::span::{Span as Theirs, Under};
 use rhumb_core::{DataClass, Fault, FaultKind, NodeId, Now, Region, Role};
+use rhumb_storage::HotStore;
 use rhumb_topology::policy::Use;
 
 use super::halt::Halt;
@@ -19,12 +22,48 @@ use super::policy::ServedPolicy;
 use crate::clock::NodeClock;
 use crate::mesh::Mesh;
 use crate::mesh::registry::{Call, Registry, ServedTwice};
+use crate::telemetry::{self, Span, What, names};
 
 /// The world around the escrow of this node.
 pub(super) struct EscrowWorld {
     pub(super) clock: NodeClock,
     pub(super) mesh: Mesh,
     pub(super) halt: Halt,
+    pub(super) store: HotStore,
+}
+
+/// A span, as the escrow's shell passes it on.
+#[derive(Debug)]
+struct Passed(Span);
+
+impl Under for Passed {
+    fn part(&self, name: &'static str) -> Theirs {
+        Theirs::of(Self(self.0.child(name)))
+    }
+
+    fn passed(&self, name: &'static str, began: Instant, took: Duration) {
+        self.0.passed(name, began.into(), took);
+    }
+}
+
+/// The span of the call that this thread works for, for the escrow's shell.
+fn current() -> Option<Theirs> {
+    Span::current().map(|span| Theirs::of(Passed(span)))
+}
+
+fn ours(span: &Theirs) -> Option<&Span> {
+    span.is::<Passed>().map(|passed| &passed.0)
+}
+
+/// What a peer's message is called in a trace.
+fn called(message: &PeerMessage) -> &'static str {
+    match message {
+        PeerMessage::Level(_) => "escrow.Level",
+        PeerMessage::Beat(_) => "escrow.Beat",
+        PeerMessage::Witnessed(_) => "escrow.Witnessed",
+        PeerMessage::Disown(_) => "escrow.Disown",
+        PeerMessage::Disowned(_) => "escrow.Disowned",
+    }
 }
 
 impl World for EscrowWorld {
@@ -32,8 +71,15 @@ impl World for EscrowWorld {
         self.clock.now()
     }
 
-    fn tell(&self, to: &NodeId, message: PeerMessage) {
+    fn tell(&self, to: &NodeId, message: PeerMessage, sake: Option<&Sake>) {
         let class = message.class();
+        let span = sake.and_then(|sake| ours(&sake.span));
+        let span = span.map(|span| span.below(What::sent(called(&message), &class)));
+        if let (Some(span), Some(sake)) = (&span, sake) {
+            sake.others.iter().filter_map(ours).for_each(|other| span.link(other.trace()));
+            span.set(KeyValue::new(names::PEER_REGION, to.region.to_string()));
+        }
+        let _within = span.as_ref().map(|span| span.context().attach());
         if let Err(fault) = self.mesh.tell_node(to, PEER_MESSAGE, &message, class) {
             tracing::trace!(%to, %fault, "not told; it is said again");
         }
@@ -45,9 +91,11 @@ impl World for EscrowWorld {
         request: Request,
         class: DataClass,
         within: Duration,
+        sake: Option<&Sake>,
     ) -> BoxFuture<'static, Answered> {
         let mesh = self.mesh.clone();
-        async move {
+        let span = sake.and_then(|sake| ours(&sake.span)).cloned();
+        let forwarded = async move {
             macro_rules! pass {
                 ($message:expr, $wrap:expr) => {
                     match mesh.ask_node(&to, &$message, class, within).await {
@@ -61,12 +109,28 @@ impl World for EscrowWorld {
                 Request::Hold(hold) => pass!(hold, Answer::Held),
                 Request::Confirm(confirm) => pass!(confirm, Answer::Settled),
                 Request::Release(release) => pass!(release, Answer::Settled),
+                Request::Return(request) => pass!(request, Answer::Returned),
                 Request::Show(show) => pass!(show, |view| Answer::View(Box::new(view))),
-                Request::ReadRow(read) => pass!(read, Answer::Row),
-                Request::Attest(attest) => pass!(attest, Answer::Attested),
+                Request::ReadRow(read) => pass!(read, |row| Answer::Row(Box::new(row))),
+                Request::Attest(attest) => pass!(attest, |done| Answer::Attested(Box::new(done))),
             }
+        };
+        async move { telemetry::within(span.as_ref(), forwarded).await }.boxed()
+    }
+
+    fn last_sync(&self) -> Option<(Instant, Duration)> {
+        self.store.last_sync()
+    }
+
+    fn standing(&self, standing: Standing) {
+        if let Some(tracer) = self.mesh.tracer() {
+            let standing = match standing {
+                Standing::Proven => "proven",
+                Standing::Unproven => "unproven",
+                Standing::Restored => "restored",
+            };
+            tracer.incident("standing changed", vec![KeyValue::new(names::STANDING, standing)]);
         }
-        .boxed()
     }
 
     fn halt(&self, reason: String) {
@@ -94,6 +158,14 @@ pub(super) fn serve(
     )?;
     one::<Confirm, Settled>(registry, escrow, |m, _| Request::Confirm(m), settled)?;
     one::<Release, Settled>(registry, escrow, |m, _| Request::Release(m), settled)?;
+    one::<Return, Returned>(
+        registry,
+        escrow,
+        |m, _| Request::Return(m),
+        |a| {
+            if let Answer::Returned(returned) = a { Some(returned) } else { None }
+        },
+    )?;
     one::<ShowPool, PoolView>(
         registry,
         escrow,
@@ -107,7 +179,7 @@ pub(super) fn serve(
         escrow,
         |m, _| Request::ReadRow(m),
         |a| {
-            if let Answer::Row(row) = a { Some(row) } else { None }
+            if let Answer::Row(row) = a { Some(*row) } else { None }
         },
     )?;
     one::<AttestPool, PoolAttested>(
@@ -115,7 +187,7 @@ pub(super) fn serve(
         escrow,
         |m, _| Request::Attest(m),
         |a| {
-            if let Answer::Attested(attested) = a { Some(attested) } else { None }
+            if let Answer::Attested(attested) = a { Some(*attested) } else { None }
         },
     )?;
     let policy = policy.clone();
@@ -134,7 +206,10 @@ pub(super) fn serve(
             return tracing::warn!(from = %call.from.principal, "a peer's message came under another class; dropped");
         }
         if let Some(node) = &call.from.node {
-            escrow.peer(node.clone(), call.message);
+            if let Some(span) = Span::current() {
+                span.is_of(called(&call.message));
+            }
+            escrow.peer(node.clone(), call.message, current());
         }
     })
 }
@@ -157,7 +232,7 @@ where
     registry.serve(move |call: Call<M>| {
         let region = call.region().clone();
         let role = call.from.principal.role;
-        let answered = escrow.ask(request(call.message, role), region, call.within);
+        let answered = escrow.ask(request(call.message, role), region, call.within, current());
         async move {
             let answered = answered.await;
             let reply = match answered.outcome? {

@@ -6,7 +6,6 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 use rhumb_transport::Transport;
-use serde_json::{Value, json};
 
 use crate::host::{Hosts, TypeReport};
 
@@ -58,33 +57,6 @@ pub(super) fn metrics(registry: &mut Registry, hosts: &Hosts) {
     registry.register_with_unit("rhumb_actors_footprint", help, Unit::Bytes, bytes);
     let blocked = ConstCounter::new(hosts.times_blocked());
     registry.register("rhumb_arbiter_blocks", "Times that one message kept an arbiter for too long", blocked);
-}
-
-/// The hosted types, as `/status` shows them.
-pub(super) fn status(hosts: &Hosts) -> Value {
-    let types: Vec<_> = hosts
-        .report()
-        .iter()
-        .map(|report| {
-            json!({
-                "type": report.kind,
-                "live": report.live,
-                "waiting": report.waiting,
-                "panics": report.panics,
-                "gave_up": report.gave_up,
-                "overflows": report.overflows,
-            })
-        })
-        .collect();
-    let blocked: Vec<_> = hosts
-        .blocked()
-        .iter()
-        .map(|blocked| {
-            let lasting_ms = blocked.lasting.as_millis() as u64;
-            json!({ "arbiter": blocked.arbiter, "work": blocked.work, "lasting_ms": lasting_ms })
-        })
-        .collect();
-    json!({ "types": types, "blocked": blocked })
 }
 
 /// What the transport dropped: each is something that nobody else will ever tell.

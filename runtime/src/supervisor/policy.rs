@@ -35,6 +35,11 @@ impl ServedPolicy {
         Arc::clone(&self.now)
     }
 
+    /// Its version; none without a policy.
+    pub(super) fn version(&self) -> Option<u64> {
+        self.now.load().version()
+    }
+
     /// Goes on under the settings' policy, if it is another one.
     pub(super) fn follow(&self, settings: &Settings, control: &dyn ControlStore) -> anyhow::Result<()> {
         let before = self.now.load();

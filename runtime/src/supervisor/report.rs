@@ -1,40 +1,47 @@
 //! What a node tells of itself: readiness, status and metrics, gathered when somebody asks.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::encoding::text::encode;
-use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::{Registry, Unit};
-use rhumb_actors::escrow::{EscrowHandle, EscrowReport, Standing};
+use rhumb_actors::escrow::{EscrowHandle, EscrowReport, PoolReport};
+use rhumb_core::Incarnation;
 use rhumb_storage::HotStore;
-use rhumb_transport::{LinkState, Transport};
+use rhumb_transport::{LinkState, LinkStatus, Transport};
 use serde_json::json;
 
 use super::certificate::Own;
-use super::hosted;
+use super::policy::ServedPolicy;
+use super::readiness::Readiness;
+use super::{escrow_metrics, hosted};
 use crate::clock::NodeClock;
 use crate::host::Hosts;
 use crate::http::Subject;
+use crate::mesh::Mesh;
+use crate::metrics::exposition::Page;
+use crate::metrics::{Steps, process};
 use crate::settings::{Live, Running};
-
-/// How the reason begins for which a node on a restored disk is not ready.
-pub const RESTORED: &str = "restored";
 
 /// Gathers what the parts of a node know.
 pub(super) struct Report {
-    settings: Live,
-    own: Own,
-    escrow: EscrowHandle,
-    store: HotStore,
-    transport: Transport,
-    hosts: Arc<Hosts>,
-    clock: NodeClock,
+    pub(super) settings: Live,
+    pub(super) own: Own,
+    pub(super) escrow: EscrowHandle,
+    pub(super) store: HotStore,
+    pub(super) transport: Transport,
+    pub(super) hosts: Arc<Hosts>,
+    pub(super) clock: NodeClock,
+    pub(super) readiness: Readiness,
+    pub(super) policy: ServedPolicy,
+    pub(super) mesh: Mesh,
+    pub(super) incarnation: Incarnation,
+    pub(super) begun: tokio::time::Instant,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -54,117 +61,179 @@ struct OfPeer {
 }
 
 impl Report {
-    pub(super) fn new(
-        settings: Live,
-        own: Own,
-        escrow: EscrowHandle,
-        store: HotStore,
-        transport: Transport,
-        hosts: Arc<Hosts>,
-        clock: NodeClock,
-    ) -> Self {
-        Self { settings, own, escrow, store, transport, hosts, clock }
-    }
-
     fn links(&self, registry: &mut Registry) {
-        let up = Family::<OfPeer, Gauge>::default();
-        let rtt = Family::<OfPeer, Gauge<f64, std::sync::atomic::AtomicU64>>::default();
-        for link in self.transport.links() {
-            let label = OfPeer { peer: link.peer.to_string() };
-            up.get_or_create(&label).set(i64::from(link.state == LinkState::Connected));
-            if let Some(measured) = link.rtt {
-                rtt.get_or_create(&label).set(measured.as_secs_f64());
+        let links = self.transport.links();
+        for (name, help, read) in LINKS_NOW {
+            let family = Family::<OfPeer, Gauge>::default();
+            for link in &links {
+                let label = OfPeer { peer: link.peer.to_string() };
+                family.get_or_create(&label).set(i64::try_from(read(link)).unwrap_or(i64::MAX));
             }
+            registry.register(name, help, family);
         }
-        registry.register("rhumb_link_up", "Whether the connection to a peer is up", up);
+        for (name, help, read) in LINKS_SO_FAR {
+            let family = Family::<OfPeer, Counter>::default();
+            for link in &links {
+                family.get_or_create(&OfPeer { peer: link.peer.to_string() }).inc_by(read(link));
+            }
+            registry.register(name, help, family);
+        }
+        let rtt = Family::<OfPeer, Gauge<f64, AtomicU64>>::default();
+        for (link, measured) in links.iter().filter_map(|link| Some((link, link.rtt?))) {
+            rtt.get_or_create(&OfPeer { peer: link.peer.to_string() }).set(measured.as_secs_f64());
+        }
         registry.register_with_unit("rhumb_link_rtt", "Round trip to a peer, smoothed", Unit::Seconds, rtt);
     }
 
     fn certificate(&self, registry: &mut Registry) {
-        let left = ConstGauge::new(self.own.certificate().1);
-        let help = "Time until this node's certificate ends; negative once it has";
-        registry.register_with_unit("rhumb_certificate_expires", help, Unit::Seconds, left);
+        let (certificate, _) = self.own.certificate();
+        let help = "When this node's certificate ends, since the Unix epoch";
+        let ends = ConstGauge::new(certificate.not_after);
+        registry.register_with_unit("rhumb_certificate_expiry_timestamp", help, Unit::Seconds, ends);
     }
 
     fn storage(&self, registry: &mut Registry) {
         let stats = self.store.stats();
-        registry.register("rhumb_store_batches", "Batches committed", ConstCounter::new(stats.batches));
-        let writes = ConstCounter::new(stats.group_sizes.count());
-        registry.register("rhumb_store_writes", "Writes, each of all batches that waited", writes);
-        let syncs = ConstCounter::new(stats.sync_micros.count());
-        registry.register("rhumb_store_syncs", "Syncs of the write-ahead log", syncs);
-        let p99 = ConstGauge::new(stats.sync_micros.quantile(0.99));
-        registry.register("rhumb_store_sync_p99_microseconds", "99 of 100 syncs took at most this long", p99);
-        let durable = ConstGauge::new(self.store.durable().0);
-        registry.register("rhumb_store_durable_commit", "The highest durable commit number", durable);
+        for (name, help, count) in [
+            ("rhumb_store_batches", "Batches committed", stats.batches),
+            ("rhumb_store_fenced_batches", "Batches that a fence held back", stats.fenced),
+            ("rhumb_store_refused_batches", "Batches refused before they were taken", stats.refused),
+            ("rhumb_store_writes", "Writes, each of all batches that waited", stats.group_sizes.count()),
+            ("rhumb_store_committed_bytes", "Keys and values committed", stats.bytes),
+        ] {
+            registry.register(name, help, ConstCounter::new(count));
+        }
+        for (name, help, value) in [
+            (
+                "rhumb_store_waiting_batches",
+                "Batches that wait to be written or synced",
+                stats.waiting as u64,
+            ),
+            ("rhumb_store_waiting_bytes", "Keys and values of those", stats.waiting_bytes as u64),
+            (
+                "rhumb_store_pressure_level",
+                "How hard the engine is pressed: 0 not at all, 3 it takes nothing",
+                stats.pressure as u64,
+            ),
+            ("rhumb_store_durable_commit", "The highest durable commit number", self.store.durable().0),
+        ] {
+            registry.register(name, help, ConstGauge::new(value));
+        }
+    }
+
+    /// How long syncs took. A bucket of the store holds whole microseconds below a power of two.
+    fn syncs(&self, page: &mut Page) {
+        let counted = self.store.stats().sync_micros;
+        let mut steps: Vec<(f64, u64)> = Vec::new();
+        let mut below = 0;
+        for (power, count) in (0_i32..).zip(counted.buckets) {
+            match power {
+                ..6 => below += count,
+                6..=24 => {
+                    steps.push((f64::from(power).exp2() / 1e6, count + below));
+                    below = 0;
+                }
+                _ => below += count,
+            }
+        }
+        steps.push((f64::INFINITY, below));
+        page.histogram(SYNCS, "Syncs of the write-ahead log");
+        page.steps(SYNCS, &[], &Steps::new(steps, counted.sum as f64 / 1e6));
     }
 }
 
+/// The name of the histogram of syncs.
+const SYNCS: &str = "rhumb_store_sync_duration_seconds";
+
+type ReadLink = fn(&LinkStatus) -> u64;
+
+const LINKS_NOW: [(&str, &str, ReadLink); 4] = [
+    ("rhumb_link_up", "Whether the connection to a peer is up", |link| {
+        u64::from(link.state == LinkState::Connected)
+    }),
+    ("rhumb_link_waiting_messages", "Calls and answers that wait on all lanes to a peer", |link| {
+        link.waiting.messages as u64
+    }),
+    ("rhumb_link_waiting_bytes", "Bytes of those", |link| link.waiting.bytes as u64),
+    ("rhumb_link_longest_lane_messages", "Calls and answers on the fullest lane to a peer", |link| {
+        link.waiting.longest as u64
+    }),
+];
+
+const LINKS_SO_FAR: [(&str, &str, ReadLink); 4] = [
+    ("rhumb_link_connections", "Connections with a peer, one after the other", |link| link.generation),
+    ("rhumb_link_sent_packets", "Packets sent on the present connection", |link| link.sent_packets),
+    ("rhumb_link_lost_packets", "Packets lost on the present connection", |link| link.lost_packets),
+    (
+        "rhumb_link_blocked",
+        "Times that a window or the number of streams held back the present connection",
+        |link| link.blocked,
+    ),
+];
+
+type ReadPool = fn(&PoolReport) -> u64;
+
+const POOLS_NOW: [(&str, &str, ReadPool); 6] = [
+    ("rhumb_pool_available", "Units that may be held or granted here", |pool| pool.row.available),
+    ("rhumb_pool_held", "Units held here", |pool| pool.row.held + pool.row.debt.held),
+    ("rhumb_pool_overdrawn", "Units sold here on debt and not given back", |pool| {
+        pool.row.debt.consumed.saturating_sub(pool.row.debt.returned)
+    }),
+    ("rhumb_pool_debt_available", "Debt rights that may be used or granted here", |pool| {
+        pool.row.debt.available
+    }),
+    ("rhumb_pool_stranded_rights", "Rights on this disk that this node may not spend", |pool| {
+        pool.stranded.here
+    }),
+    (
+        "rhumb_pool_unreachable_rights",
+        "Rights at nodes that were silent lately, by their last word",
+        |pool| pool.stranded.away,
+    ),
+];
+
+const POOLS_SO_FAR: [(&str, &str, ReadPool); 5] = [
+    ("rhumb_pool_sold", "Units sold here", |pool| pool.row.consumed + pool.row.debt.consumed),
+    ("rhumb_pool_returned", "Units given back here after their sale", |pool| {
+        pool.row.returned + pool.row.debt.returned
+    }),
+    ("rhumb_pool_rights_out", "Rights granted to other nodes", |pool| pool.row.granted.values().sum()),
+    ("rhumb_pool_rights_in", "Rights accepted from other nodes", |pool| pool.row.accepted.values().sum()),
+    ("rhumb_pool_false_refusals", "Holds refused though another node had units to spare", |pool| {
+        pool.row.tallies.false_refusals
+    }),
+];
+
 fn pools(registry: &mut Registry, report: &EscrowReport) {
-    let mut gauges: Vec<(&str, &str, Family<OfPool, Gauge>)> = vec![
-        ("rhumb_pool_available", "Units that may be held or granted here", Family::default()),
-        ("rhumb_pool_held", "Units held here", Family::default()),
-        ("rhumb_pool_sold", "Units sold here, ever", Family::default()),
-        ("rhumb_pool_rights_out", "Rights granted to other nodes, ever", Family::default()),
-        ("rhumb_pool_rights_in", "Rights accepted from other nodes, ever", Family::default()),
-        ("rhumb_pool_stranded_rights", "Rights on this disk that this node may not spend", Family::default()),
-        (
-            "rhumb_pool_unreachable_rights",
-            "Rights at nodes that were silent lately, by their last word",
-            Family::default(),
-        ),
-        (
-            "rhumb_pool_false_refusals",
-            "Holds refused though another node had units to spare",
-            Family::default(),
-        ),
-    ];
-    let refused = Family::<Refused, Gauge>::default();
-    for pool in &report.pools {
-        let label = OfPool { pool: pool.pool.to_string() };
-        let row = &pool.row;
-        let values = [
-            row.available,
-            row.held,
-            row.consumed,
-            row.granted.values().sum(),
-            row.accepted.values().sum(),
-            pool.stranded.here,
-            pool.stranded.away,
-            row.tallies.false_refusals,
-        ];
-        for ((_, _, gauge), value) in gauges.iter().zip(values) {
-            gauge.get_or_create(&label).set(i64::try_from(value).unwrap_or(i64::MAX));
+    for (name, help, read) in POOLS_NOW {
+        let family = Family::<OfPool, Gauge>::default();
+        for pool in &report.pools {
+            let label = OfPool { pool: pool.pool.to_string() };
+            family.get_or_create(&label).set(i64::try_from(read(pool)).unwrap_or(i64::MAX));
         }
-        for (code, count) in &row.tallies.refused {
-            let label = Refused { pool: label.pool.clone(), code: code.clone() };
-            refused.get_or_create(&label).set(i64::try_from(*count).unwrap_or(i64::MAX));
-        }
+        registry.register(name, help, family);
     }
-    for (name, help, gauge) in gauges.drain(..) {
-        registry.register(name, help, gauge);
+    for (name, help, read) in POOLS_SO_FAR {
+        let family = Family::<OfPool, Counter>::default();
+        for pool in &report.pools {
+            family.get_or_create(&OfPool { pool: pool.pool.to_string() }).inc_by(read(pool));
+        }
+        registry.register(name, help, family);
+    }
+    let refused = Family::<Refused, Counter>::default();
+    for pool in &report.pools {
+        for (code, count) in &pool.row.tallies.refused {
+            let label = Refused { pool: pool.pool.to_string(), code: code.clone() };
+            refused.get_or_create(&label).inc_by(*count);
+        }
     }
     registry.register("rhumb_pool_refusals", "Holds refused since the node started, by code", refused);
 }
 
-fn readiness(report: Option<&EscrowReport>) -> Result<(), String> {
-    match report.map(|report| report.standing) {
-        Some(Standing::Proven) => Ok(()),
-        Some(Standing::Unproven) => {
-            Err("unproven: no peer, or not every reachable one, has yet said that this disk is the latest"
-                .into())
-        }
-        Some(Standing::Restored) => {
-            Err(format!("{RESTORED}: this disk is older than a peer has seen; `rhumb pool attest` it"))
-        }
-        None => Err("the escrow actor does not answer".into()),
-    }
-}
-
 impl Subject for Report {
     fn ready(&self) -> BoxFuture<'static, Result<(), String>> {
-        let escrow = self.escrow.clone();
-        async move { readiness(escrow.report().await.as_ref()) }.boxed()
+        let readiness = self.readiness.clone();
+        async move { readiness.now().await }.boxed()
     }
 
     fn metrics(&self) -> BoxFuture<'static, String> {
@@ -174,21 +243,33 @@ impl Subject for Report {
         self.certificate(&mut registry);
         hosted::metrics(&mut registry, &self.hosts);
         hosted::dropped(&mut registry, &self.transport);
-        let escrow = self.escrow.clone();
+        let refused = ConstCounter::new(self.clock.merges_refused());
+        registry.register("rhumb_clock_merges_refused", "Times of peers that were too far ahead", refused);
+        let mut page = Page::default();
+        self.syncs(&mut page);
+        self.mesh.calls().write(&mut page);
+        process::write(&mut page);
+        if let Some(tracer) = self.mesh.tracer() {
+            let spans = tracer.spans().counts();
+            let counts = [("exported", spans.exported), ("dropped", spans.dropped), ("failed", spans.failed)];
+            let help = "Finished spans: taken by the collector, dropped for want of room, or not taken";
+            page.counters("rhumb_trace_spans", help, "outcome", &counts);
+        }
+        let (escrow, readiness) = (self.escrow.clone(), self.readiness.clone());
         async move {
             let report = escrow.report().await;
-            let ready = i64::from(readiness(report.as_ref()).is_ok());
+            let ready = i64::from(readiness.with(report.as_ref()).is_ok());
             registry.register("rhumb_node_ready", "Whether the node can serve", ConstGauge::new(ready));
             if let Some(report) = &report {
                 let keys = ConstGauge::new(report.keys as u64);
                 registry.register("rhumb_escrow_keys", "Idempotency keys remembered", keys);
                 pools(&mut registry, report);
+                escrow_metrics::metrics(&mut registry, report);
             }
-            let mut text = String::new();
-            if let Err(error) = encode(&mut text, &registry) {
-                writeln!(text, "# {error}").ok();
+            if let Err(error) = page.registry(&registry) {
+                tracing::error!(%error, "the page of metrics is not whole");
             }
-            text
+            page.finish()
         }
         .boxed()
     }
@@ -204,53 +285,37 @@ impl Subject for Report {
     }
 
     fn status(&self) -> BoxFuture<'static, serde_json::Value> {
-        let links: Vec<_> = self
-            .transport
-            .links()
-            .iter()
-            .map(|link| {
-                json!({
-                    "node": link.peer.to_string(),
-                    "up": link.state == LinkState::Connected,
-                    "rtt_ms": link.rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
-                })
-            })
-            .collect();
-        let (me, durable, hybrid) =
-            (self.settings.now().me.to_string(), self.store.durable().0, self.clock.last().to_string());
-        let (certificate, left) = self.own.certificate();
-        let certificate = json!({
-            "serial": certificate.serial.to_string(),
-            "fingerprint": certificate.fingerprint(),
-            "issuer": certificate.issuer,
-            "not_after": certificate.not_after,
-            "expires_s": left,
-        });
-        let escrow = self.escrow.clone();
-        let actors = hosted::status(&self.hosts);
+        let (status, readiness, escrow) = (self.of_itself(), self.readiness.clone(), self.escrow.clone());
         async move {
             let report = escrow.report().await;
-            let ready = readiness(report.as_ref());
-            json!({
-                "actors": actors,
-                "certificate": certificate,
-                "node": me,
-                "build": env!("CARGO_PKG_VERSION"),
-                "ready": ready.is_ok(),
-                "reason": ready.err(),
-                "durable_commit": durable,
-                "hybrid_time": hybrid,
-                "links": links,
-                "witnessed": report.as_ref().map(|report| report.witnessed.iter()
+            let mut status = json!(status.with(readiness.with(report.as_ref())));
+            let report = report.as_ref();
+            status["witnessed"] = json!(report.map(|report| {
+                report
+                    .witnessed
+                    .iter()
                     .map(|(node, number)| (node.to_string(), *number))
-                    .collect::<std::collections::BTreeMap<_, _>>()),
-                "pools": report.map(|report| report.pools.iter().map(|pool| json!({
-                    "pool": pool.pool.to_string(),
-                    "available": pool.row.available,
-                    "held": pool.row.held,
-                    "consumed": pool.row.consumed,
-                })).collect::<Vec<_>>()),
-            })
+                    .collect::<std::collections::BTreeMap<_, _>>()
+            }));
+            status["pools"] = json!(report.map(|report| {
+                report
+                    .pools
+                    .iter()
+                    .map(|pool| {
+                        let row = &pool.row;
+                        json!({
+                            "pool": pool.pool.to_string(),
+                            "available": row.available,
+                            "held": row.held + row.debt.held,
+                            "consumed": row.consumed + row.debt.consumed,
+                            "returned": row.returned + row.debt.returned,
+                            "overdrawn": row.debt.consumed.saturating_sub(row.debt.returned),
+                            "reconciled": escrow_metrics::reconciled(pool),
+                        })
+                    })
+                    .collect::<Vec<_>>()
+            }));
+            status
         }
         .boxed()
     }

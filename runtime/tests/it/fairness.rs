@@ -99,6 +99,45 @@ async fn an_arbiter_that_is_blocked_is_reported_by_name() {
     assert_eq!(hosts.times_blocked(), 1);
 }
 
+/// Blocks its arbiter as it starts.
+struct SlowStarter;
+
+#[remote_actor(name = "test.slow-starter", class = "control", accepts(Log))]
+impl Actor for SlowStarter {
+    type Context = Context<Self>;
+
+    #[expect(clippy::disallowed_methods, reason = "to block the arbiter is what is tested")]
+    fn started(&mut self, _: &mut Context<Self>) {
+        std::thread::sleep(Duration::from_millis(1_000));
+    }
+}
+
+impl Handler<Log> for SlowStarter {
+    type Result = ();
+
+    fn handle(&mut self, _: Log, _: &mut Context<Self>) {}
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_arbiter_that_a_hook_blocks_is_reported_by_name() {
+    let starters = Host::new(|_: &Activation| SlowStarter);
+    let mesh = TestMesh::of(["us"]).host(starters).start().await.expect("starts");
+    let at = mesh.at("us").clone();
+    let hosts = at.hosted().expect("it hosts");
+    let starts = tokio::spawn(async move { at.actor::<SlowStarter>("a").ask(Log).await });
+    let named = async {
+        loop {
+            if let Some(blocked) = hosts.blocked().pop() {
+                return blocked;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let blocked = tokio::time::timeout(Duration::from_secs(30), named).await.expect("it is seen");
+    assert_eq!(blocked.work, "a hook (started, stopping, stopped) or a future in actor test.slow-starter");
+    starts.await.expect("no panic").expect("answered");
+}
+
 #[remote(name = "test.Spawn", class = "control", reply = ())]
 struct Spawn;
 

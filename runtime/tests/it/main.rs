@@ -9,5 +9,6 @@ mod guide;
 mod mailboxes;
 mod restarts;
 mod sleep;
+mod spans;
 mod versions;
 mod watching;

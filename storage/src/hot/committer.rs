@@ -11,13 +11,14 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
 use super::queue::{Done, Queue, Waiting, Written};
 use super::stats::Tally;
-use super::{CommitError, Durability, HotSettings, Refusal, Stats};
+use super::turns::Turn;
+use super::{CommitError, Durability, HotSettings, Refusal, Stats, Turns};
 use crate::batch::Batch;
 use crate::commit::CommitNumber;
 use crate::engine::Engine;
@@ -37,6 +38,9 @@ pub(super) struct Inner {
     end: Mutex<End>,
     ended: Condvar,
     tally: Tally,
+    last_sync: Mutex<Option<(Instant, Duration)>>,
+    write_turn: Turn,
+    sync_turn: Turn,
     on_poison: Mutex<Option<OnPoison>>,
 }
 
@@ -64,6 +68,9 @@ impl Inner {
             end: Mutex::default(),
             ended: Condvar::new(),
             tally: Tally::default(),
+            last_sync: Mutex::default(),
+            write_turn: Turn::default(),
+            sync_turn: Turn::default(),
             on_poison: Mutex::new(Some(on_poison)),
         });
         inner.spawn("rhumb-write", Self::write_loop, |end| end.writer = true)?;
@@ -126,6 +133,14 @@ impl Inner {
         }
     }
 
+    pub(super) fn last_sync(&self) -> Option<(Instant, Duration)> {
+        *self.last_sync.lock()
+    }
+
+    pub(super) fn turns(&self) -> Turns {
+        Turns { write: self.write_turn.read(), sync: self.sync_turn.read() }
+    }
+
     /// Runs one of the loops on a thread of its own. Whatever ends it, even a panic of a completion,
     /// no caller is left waiting.
     fn spawn(
@@ -184,7 +199,8 @@ impl Inner {
     }
 
     fn write(&self, group: Vec<Waiting>) -> Result<(), StorageFault> {
-        let wrote = match self.store.write_group(group.iter().map(|waiting| &waiting.batch)) {
+        let wrote = self.write_turn.during(|| self.store.write_group(group.iter().map(|w| &w.batch)));
+        let wrote = match wrote {
             Ok(wrote) => wrote,
             Err(fault) => {
                 self.complete(
@@ -235,8 +251,10 @@ impl Inner {
     /// One sync, for everything written before it.
     fn sync_once(&self) -> Result<(), StorageFault> {
         let started = Instant::now();
-        let covered = self.store.sync()?;
-        self.tally.sync_micros.add(started.elapsed().as_micros() as u64);
+        let covered = self.sync_turn.during(|| self.store.sync())?;
+        let took = started.elapsed();
+        self.tally.sync_micros.add(took.as_micros() as u64);
+        *self.last_sync.lock() = Some((started, took));
         let covered: Vec<_> = {
             let mut queue = self.queue.lock();
             let count = queue.unsynced.partition_point(|written| written.number <= covered);

@@ -14,6 +14,7 @@ mod committer;
 mod queue;
 mod settings;
 mod stats;
+mod turns;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -31,6 +32,7 @@ use crate::store::{Fenced, Store};
 use committer::Inner;
 pub use settings::HotSettings;
 pub use stats::{Histogram, Stats};
+pub use turns::Turns;
 
 /// How safe a batch must be before its caller hears of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -171,10 +173,23 @@ impl HotStore {
         self.inner.store.poisoned().cloned()
     }
 
+    /// When the last sync began, and how long it took. In the completion of a durable batch that is the
+    /// sync that made it durable.
+    #[must_use]
+    pub fn last_sync(&self) -> Option<(Instant, Duration)> {
+        self.inner.last_sync()
+    }
+
     /// What the store has done so far.
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.inner.stats()
+    }
+
+    /// What its threads are about. Two atomic reads: it never waits, not even for a disk that does.
+    #[must_use]
+    pub fn turns(&self) -> Turns {
+        self.inner.turns()
     }
 
     /// Takes nothing more, commits what was taken, records that all of it is durable, and ends the

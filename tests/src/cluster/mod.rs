@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
-pub use serving::{Serving, ask_admin, free_port};
+pub use serving::{Serving, ask_admin, ask_admin_for, free_port};
 
 /// How long a mesh may take to become ready.
 const READY_WITHIN: Duration = Duration::from_secs(90);
@@ -76,8 +76,18 @@ impl From<Output> for Ran {
 /// Runs the program with these arguments in an empty environment of its own.
 #[must_use]
 pub fn run(directory: &Path, arguments: &[&str]) -> Ran {
+    run_with(&[], directory, arguments)
+}
+
+/// Runs the program with these environment variables.
+///
+/// # Panics
+/// When it does not start.
+#[must_use]
+pub fn run_with(variables: &[(&str, &str)], directory: &Path, arguments: &[&str]) -> Ran {
     let output = Command::new(program())
         .args(arguments)
+        .envs(variables.iter().copied())
         .current_dir(directory)
         .stdin(Stdio::null())
         .output()
@@ -102,11 +112,19 @@ pub fn spawn(directory: &Path, arguments: &[&str]) -> Child {
         .expect("the program starts")
 }
 
+/// Where a mesh's traces go, and the environment of its nodes.
+#[derive(Debug, Default)]
+struct Traces {
+    to: Option<String>,
+    variables: Vec<(String, String)>,
+}
+
 /// A mesh run by `rhumb dev`.
 pub struct DevMesh {
     supervisor: Child,
     directory: TempDir,
     nodes_run: Option<PathBuf>,
+    traces: Traces,
     _alone: MutexGuard<'static, ()>,
 }
 
@@ -117,7 +135,18 @@ impl DevMesh {
     /// When it does not become ready.
     #[must_use]
     pub fn start(regions: &str, wan: &str) -> Self {
-        Self::begin(regions, wan, None)
+        Self::begin(regions, wan, None, Traces::default())
+    }
+
+    /// Starts a mesh whose nodes send their traces to a collector, with these environment variables.
+    ///
+    /// # Panics
+    /// When it does not become ready.
+    #[must_use]
+    pub fn start_traced(regions: &str, wan: &str, to: &str, variables: &[(&str, &str)]) -> Self {
+        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let traces = Traces { to: Some(to.to_owned()), variables: variables.collect() };
+        Self::begin(regions, wan, None, traces)
     }
 
     /// Starts a mesh whose nodes run this program instead of `rhumb`.
@@ -126,14 +155,14 @@ impl DevMesh {
     /// When it does not become ready.
     #[must_use]
     pub fn start_with(program: PathBuf, regions: &str, wan: &str) -> Self {
-        Self::begin(regions, wan, Some(program))
+        Self::begin(regions, wan, Some(program), Traces::default())
     }
 
-    fn begin(regions: &str, wan: &str, nodes_run: Option<PathBuf>) -> Self {
+    fn begin(regions: &str, wan: &str, nodes_run: Option<PathBuf>, traces: Traces) -> Self {
         let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let supervisor = supervise(directory.path(), regions, wan, nodes_run.as_deref());
-        let mut mesh = Self { supervisor, directory, nodes_run, _alone: alone };
+        let supervisor = supervise(directory.path(), regions, wan, nodes_run.as_deref(), &traces);
+        let mut mesh = Self { supervisor, directory, nodes_run, traces, _alone: alone };
         mesh.wait_ready();
         mesh
     }
@@ -148,7 +177,8 @@ impl DevMesh {
         self.end();
         meanwhile(&self.data());
         std::fs::remove_file(self.ready_file()).ok();
-        self.supervisor = supervise(self.directory.path(), regions, wan, self.nodes_run.as_deref());
+        self.supervisor =
+            supervise(self.directory.path(), regions, wan, self.nodes_run.as_deref(), &self.traces);
         self.wait_ready();
     }
 
@@ -291,10 +321,12 @@ impl Drop for DevMesh {
     }
 }
 
-fn supervise(directory: &Path, regions: &str, wan: &str, nodes_run: Option<&Path>) -> Child {
+fn supervise(directory: &Path, regions: &str, wan: &str, nodes_run: Option<&Path>, traces: &Traces) -> Child {
     let log = std::fs::File::create(directory.join("dev.log")).expect("a log");
     Command::new(program())
         .args(["dev", "--regions", regions, "--wan", wan, "--data", "dev", "--ready-file", "ready.json"])
+        .args(traces.to.iter().flat_map(|to| ["--otlp", to]))
+        .envs(traces.variables.iter().map(|(name, value)| (name, value)))
         .args(nodes_run.iter().flat_map(|program| [Path::new("--program"), program]))
         .current_dir(directory)
         .stdin(Stdio::null())

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 use serde_json::Value;
 
@@ -26,15 +26,24 @@ pub fn free_port() -> u16 {
 /// What an admin HTTP answers on a path: its status code and body; `None` while nobody listens.
 #[must_use]
 pub fn ask_admin(address: &str, path: &str) -> Option<(u16, String)> {
+    let (head, body) = ask_admin_for(address, path, "*/*")?;
+    let code = head.split(' ').nth(1)?.parse().ok()?;
+    Some((code, body))
+}
+
+/// What an admin HTTP answers on a path to who accepts these media types: its head and its body; `None`
+/// while nobody listens.
+#[must_use]
+pub fn ask_admin_for(address: &str, path: &str, accept: &str) -> Option<(String, String)> {
     let mut stream = TcpStream::connect(address).ok()?;
     stream.set_read_timeout(Some(SOON)).ok()?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    let request =
+        format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nAccept: {accept}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     let (head, body) = answer.split_once("\r\n\r\n")?;
-    let code = head.split(' ').nth(1)?.parse().ok()?;
-    Some((code, body.to_owned()))
+    Some((head.to_owned(), body.to_owned()))
 }
 
 /// A process of `rhumb serve`. It is killed with its guard.
@@ -92,6 +101,19 @@ impl Serving {
             assert!(ended.is_none(), "the node ended: {ended:?}\n{}", self.log());
             ask_admin(&admin, "/readyz").is_some_and(|(code, _)| code == 200)
         });
+    }
+
+    /// Waits until the process has ended.
+    ///
+    /// # Panics
+    /// When it does not in time.
+    pub fn wait_end(&mut self) -> ExitStatus {
+        let mut ended = None;
+        eventually("the process ends", || {
+            ended = self.child.try_wait().expect("a child can be asked");
+            ended.is_some()
+        });
+        ended.expect("it has ended")
     }
 
     /// What its admin HTTP answers on a path.

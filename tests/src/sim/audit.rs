@@ -5,16 +5,18 @@
 //! * Invariant: a row on disk is one that was reported durable, so every check against it holds at any
 //!   crash.
 
+use std::collections::BTreeMap;
+
 use rhumb_actors::escrow::{Row, Standing};
 use rhumb_core::NodeId;
 
 use super::plan::MAX_NODES;
 use super::violation::{Checked, Invariant, demand};
 
-/// One node's row of one pool, in numbers.
+/// One resource in one node's row of one pool, in numbers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Units minted there.
+pub struct Column {
+    /// Minted there.
     pub minted: u64,
     /// Rights granted to each node.
     pub granted: [u64; MAX_NODES],
@@ -28,30 +30,9 @@ pub struct Counters {
     pub held: u64,
     /// Units that the node says may be held or granted.
     pub available: u64,
-    /// Whether the node says that it may spend.
-    pub proven: bool,
 }
 
-impl Counters {
-    /// The numbers of a row, with nodes by their place in the founding list.
-    #[must_use]
-    pub fn of(row: &Row, nodes: &[NodeId]) -> Self {
-        let mut counters = Self {
-            minted: row.minted,
-            consumed: row.consumed,
-            returned: row.returned,
-            held: row.held,
-            available: row.available,
-            proven: row.standing == Standing::Proven,
-            ..Self::default()
-        };
-        for (i, node) in nodes.iter().enumerate() {
-            counters.granted[i] = row.granted.get(node).copied().unwrap_or(0);
-            counters.accepted[i] = row.accepted.get(node).copied().unwrap_or(0);
-        }
-        counters
-    }
-
+impl Column {
     /// What the formula of patterns.md §1.2 says is available.
     fn formula(&self) -> i128 {
         let sum = |all: &[u64]| all.iter().map(|n| i128::from(*n)).sum::<i128>();
@@ -73,9 +54,105 @@ impl Counters {
     /// Whether anything was spent since.
     fn spent_since(&self, before: &Self) -> bool {
         self.consumed > before.consumed
-            || self.held > before.held
+            || self.returned > before.returned
             || self.minted > before.minted
+            || self.held > before.held
             || self.granted.iter().zip(&before.granted).any(|(now, was)| now > was)
+    }
+
+    /// Units sold and not given back.
+    fn sold(&self) -> u64 {
+        self.consumed.saturating_sub(self.returned)
+    }
+}
+
+/// One node's row of one pool, in numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Units.
+    pub units: Column,
+    /// Debt rights.
+    pub debt: Column,
+    /// Units that are not for the node's own customers.
+    pub reserved: u64,
+    /// Whether the node says that it may spend.
+    pub proven: bool,
+}
+
+impl Counters {
+    /// The numbers of a row, with nodes by their place in the founding list.
+    #[must_use]
+    pub fn of(row: &Row, nodes: &[NodeId]) -> Self {
+        let column = |of: &BTreeMap<NodeId, u64>| {
+            let mut numbers = [0; MAX_NODES];
+            for (number, node) in numbers.iter_mut().zip(nodes) {
+                *number = of.get(node).copied().unwrap_or(0);
+            }
+            numbers
+        };
+        Self {
+            units: Column {
+                minted: row.minted,
+                granted: column(&row.granted),
+                accepted: column(&row.accepted),
+                consumed: row.consumed,
+                returned: row.returned,
+                held: row.held,
+                available: row.available,
+            },
+            debt: Column {
+                minted: row.debt.minted,
+                granted: column(&row.debt.granted),
+                accepted: column(&row.debt.accepted),
+                consumed: row.debt.consumed,
+                returned: row.debt.returned,
+                held: row.debt.held,
+                available: row.debt.available,
+            },
+            reserved: row.reserved,
+            proven: row.standing == Standing::Proven,
+        }
+    }
+
+    /// Units sold and not given back, on debt or not.
+    #[must_use]
+    pub fn sold(&self) -> u64 {
+        self.units.sold() + self.debt.sold()
+    }
+
+    /// Units ever sold.
+    fn ever_sold(&self) -> u64 {
+        self.units.consumed + self.debt.consumed
+    }
+
+    /// Units held, on debt or not.
+    #[must_use]
+    pub fn held(&self) -> u64 {
+        self.units.held + self.debt.held
+    }
+
+    /// Whether anything is held.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.held() > 0
+    }
+
+    /// Whether the node's own customers can have something, on debt where that is to be drawn.
+    #[must_use]
+    pub fn is_for_sale(&self, draws_debt: bool) -> bool {
+        self.units.available > self.reserved || draws_debt && self.debt.available > 0
+    }
+
+    fn columns(&self) -> [&Column; 2] {
+        [&self.units, &self.debt]
+    }
+
+    fn at_least(&self, before: &Self) -> bool {
+        self.units.at_least(&before.units) && self.debt.at_least(&before.debt)
+    }
+
+    fn spent_since(&self, before: &Self) -> bool {
+        self.units.spent_since(&before.units) || self.debt.spent_since(&before.debt)
     }
 }
 
@@ -88,8 +165,11 @@ pub struct Seen {
     pub durable: Counters,
     /// What is perhaps on its disk: the same, or the row after the step of which a part is durable.
     pub perhaps: Counters,
-    /// Units sold there by the disk that was lost when an old copy was put in its place.
+    /// Units sold there and not given back, by the disk that was lost when an old copy was put in its
+    /// place; nothing once an operator has spoken.
     pub sold_before: u64,
+    /// Units ever sold there, by the same disk.
+    pub ever_before: u64,
     /// The disk is an old copy and no operator has attested it yet.
     pub suspended: bool,
     /// An operator has been asked to attest it: from now on its numbers may jump.
@@ -101,17 +181,17 @@ pub struct Seen {
 pub struct Audit {
     nodes: usize,
     rows: [Seen; MAX_NODES],
-    /// Units that exist, once somebody has minted them.
-    supply: Option<u64>,
-    /// Supplies of the bodies that creators ask for.
-    supplies: Vec<u64>,
+    /// Units and debt rights that exist, once somebody has minted them.
+    minted: Option<(u64, u64)>,
+    /// Those of the bodies that creators ask for.
+    bodies: Vec<(u64, u64)>,
 }
 
 impl Audit {
     /// The books of a pool that nobody has minted, in a mesh of so many nodes.
     #[must_use]
-    pub fn new(nodes: usize, supplies: Vec<u64>) -> Self {
-        Self { nodes, rows: [Seen::default(); MAX_NODES], supply: None, supplies }
+    pub fn new(nodes: usize, bodies: Vec<(u64, u64)>) -> Self {
+        Self { nodes, rows: [Seen::default(); MAX_NODES], minted: None, bodies }
     }
 
     /// What is known of a node's row.
@@ -120,22 +200,31 @@ impl Audit {
         &self.rows[node]
     }
 
-    /// Units that exist.
+    /// Units and debt rights that exist.
     #[must_use]
-    pub fn supply(&self) -> Option<u64> {
-        self.supply
+    pub fn minted(&self) -> Option<(u64, u64)> {
+        self.minted
     }
 
-    /// Units sold, by the present rows; of a node with an old disk, what its lost one knew.
+    /// All that may be sold, on debt too.
+    #[must_use]
+    pub fn most(&self) -> u64 {
+        self.minted.map_or(0, |(supply, debt)| supply + debt)
+    }
+
+    /// Units sold and not given back, by the present rows; of a node with an old disk, what its lost one
+    /// knew.
     #[must_use]
     pub fn sold(&self) -> u64 {
-        self.live().map(|row| row.present.consumed.max(row.sold_before)).sum()
+        self.live().map(|row| row.present.sold().max(row.sold_before)).sum()
     }
 
-    /// Rights that one node has granted another and the other has not accepted.
+    /// Rights of either kind that one node has granted another and the other has not accepted.
     #[must_use]
     pub fn in_flight(&self, from: usize, to: usize) -> i128 {
-        i128::from(self.rows[from].present.granted[to]) - i128::from(self.rows[to].present.accepted[from])
+        let [from_row, to_row] = [self.rows[from].present, self.rows[to].present];
+        let columns = from_row.columns().into_iter().zip(to_row.columns());
+        columns.map(|(from_row, to_row)| on_the_way(from_row, to_row, from, to)).sum()
     }
 
     /// A node's row changed in memory.
@@ -160,7 +249,7 @@ impl Audit {
         self.rows[node].present = self.rows[node].durable;
         if self.live().all(|row| row.present == Counters::default() && !row.suspended) {
             // It was minted and nobody was told.
-            self.supply = None;
+            self.minted = None;
         }
     }
 
@@ -183,7 +272,8 @@ impl Audit {
     pub fn restored(&mut self, node: usize) {
         let row = &mut self.rows[node];
         (row.suspended, row.attesting) = (true, false);
-        row.sold_before = row.sold_before.max(row.durable.consumed);
+        row.sold_before = row.sold_before.max(row.durable.sold());
+        row.ever_before = row.ever_before.max(row.durable.ever_sold());
     }
 
     /// An operator begins to attest a restored node.
@@ -194,6 +284,7 @@ impl Audit {
     /// A restored node was attested.
     pub fn attested(&mut self, node: usize) {
         (self.rows[node].suspended, self.rows[node].attesting) = (false, false);
+        self.rows[node].sold_before = 0;
     }
 
     /// A node is about to say that everything is sold.
@@ -201,9 +292,16 @@ impl Audit {
     /// # Errors
     /// [`Invariant::SoldOutIsTrue`] when it is not.
     pub fn sold_out(&self, node: usize) -> Checked {
-        let sold = self.sold();
-        demand(self.supply.is_some_and(|supply| sold >= supply), Invariant::SoldOutIsTrue, || {
-            format!("node {node} says sold out when {sold} of {:?} are sold", self.supply)
+        // What the node has got back itself it knows; of others it may not have heard yet.
+        let ever: u64 = self.live().map(|row| row.present.ever_sold().max(row.ever_before)).sum();
+        let own = self.rows[node].present;
+        let returned = own.units.returned + own.debt.returned;
+        let all = self.minted.is_some_and(|(supply, debt)| ever >= supply + debt + returned);
+        demand(all, Invariant::SoldOutIsTrue, || {
+            format!(
+                "node {node} says sold out when {ever} of {:?} were ever sold and {returned} returned to it",
+                self.minted
+            )
         })
     }
 
@@ -213,18 +311,18 @@ impl Audit {
 
     fn check_row(&self, node: usize, was: &Seen, now: &Counters) -> Checked {
         let before = &was.present;
-        demand(now.formula() == i128::from(now.available), Invariant::Available, || {
-            format!(
-                "node {node} says {} available, its counters say {}: {now:?}",
-                now.available,
-                now.formula()
-            )
-        })?;
-        demand(now.returned == 0, Invariant::Receipts, || {
-            format!(
-                "node {node} counts {} units given back after sale, and nobody gave any back",
-                now.returned
-            )
+        for (column, kind) in now.columns().into_iter().zip(["units", "debt rights"]) {
+            demand(column.formula() == i128::from(column.available), Invariant::Available, || {
+                format!(
+                    "node {node} says {} {kind} are available, its counters say {}: {now:?}",
+                    column.available,
+                    column.formula()
+                )
+            })?;
+        }
+        let holds = now.units.held > before.units.held;
+        demand(!holds || now.units.available >= now.reserved, Invariant::Reserve, || {
+            format!("node {node} holds units of its reserve of {}: {now:?}", now.reserved)
         })?;
         let idle = was.suspended && !was.attesting || !now.proven && !was.suspended;
         demand(!idle || !now.spent_since(before), Invariant::Standing, || {
@@ -240,47 +338,68 @@ impl Audit {
 
     fn check_pairs(&self, node: usize, now: &Counters) -> Checked {
         for (peer, seen) in self.rows[..self.nodes].iter().enumerate().filter(|(peer, _)| *peer != node) {
-            let granted = seen.perhaps.granted[node];
-            demand(seen.suspended || now.accepted[peer] <= granted, Invariant::AcceptedIsGranted, || {
-                format!(
-                    "node {node} accepted {} from {peer}, which has durably granted {granted}",
-                    now.accepted[peer]
-                )
-            })?;
-            let (granted, accepted) = (now.granted[peer], seen.present.accepted[node]);
-            let own = self.rows[node].suspended;
-            demand(own || accepted <= granted, Invariant::AcceptedIsGranted, || {
-                format!("node {peer} accepted {accepted} from {node}, which has granted {granted}")
-            })?;
+            for (at, column) in now.columns().into_iter().enumerate() {
+                let granted = seen.perhaps.columns()[at].granted[node];
+                demand(
+                    seen.suspended || column.accepted[peer] <= granted,
+                    Invariant::AcceptedIsGranted,
+                    || {
+                        format!(
+                            "node {node} accepted {} from {peer}, which has durably granted {granted}",
+                            column.accepted[peer]
+                        )
+                    },
+                )?;
+                let (granted, accepted) = (column.granted[peer], seen.present.columns()[at].accepted[node]);
+                let own = self.rows[node].suspended;
+                demand(own || accepted <= granted, Invariant::AcceptedIsGranted, || {
+                    format!("node {peer} accepted {accepted} from {node}, which has granted {granted}")
+                })?;
+            }
         }
         Ok(())
     }
 
     fn check_sums(&mut self) -> Checked {
-        let minted: u64 = self.live().map(|row| row.present.minted).sum();
-        if self.supply.is_none() && minted > 0 {
-            self.supply = Some(minted);
+        let sum = |of: fn(&Counters) -> u64| self.live().map(|row| of(&row.present)).sum::<u64>();
+        let minted = (sum(|row| row.units.minted), sum(|row| row.debt.minted));
+        if self.minted.is_none() && minted.0 > 0 {
+            self.minted = Some(minted);
         }
-        let (supply, rows) = (self.supply.unwrap_or(0), &self.rows[..self.nodes]);
-        let asked_for = minted == 0 || self.supplies.contains(&minted);
-        let kept = minted == supply || rows.iter().any(|row| row.suspended);
+        let rows = &self.rows[..self.nodes];
+        let asked_for = minted == (0, 0) || self.bodies.contains(&minted);
+        let kept = minted == self.minted.unwrap_or_default() || rows.iter().any(|row| row.suspended);
         demand(asked_for && kept, Invariant::MintedOnce, || {
-            format!("{minted} units are minted, {supply} were, and {:?} were asked for", self.supplies)
+            format!("{minted:?} are minted, {:?} were, and {:?} were asked for", self.minted, self.bodies)
         })?;
-        let sold = self.sold();
-        demand(sold <= supply, Invariant::NeverOversold, || format!("{sold} of {supply} are sold"))?;
-        let mut units = 0;
-        for (from, row) in rows.iter().enumerate() {
-            let row = row.present;
-            units += i128::from(row.available) + i128::from(row.held) + i128::from(row.consumed);
-            units -= i128::from(row.returned);
-            units +=
-                (0..self.nodes).filter(|to| *to != from).map(|to| self.in_flight(from, to)).sum::<i128>();
+        let (sold, most) = (self.sold(), self.most());
+        demand(sold <= most, Invariant::NeverOversold, || format!("{sold} of {most} are sold"))?;
+        for (at, (minted, kind)) in [(minted.0, "units"), (minted.1, "debt rights")].into_iter().enumerate() {
+            let found = self.placed(at);
+            demand(found == i128::from(minted), Invariant::Conservation, || {
+                format!("{found} {kind} are available, held, sold or in flight of {minted} minted")
+            })?;
         }
-        demand(units == i128::from(minted), Invariant::Conservation, || {
-            format!("{units} units are available, held, sold or in flight of {minted} minted")
-        })
+        Ok(())
     }
+
+    /// What is available, held, sold or in flight, of one resource.
+    fn placed(&self, at: usize) -> i128 {
+        let mut placed = 0;
+        for (from, row) in self.rows[..self.nodes].iter().enumerate() {
+            let column = row.present.columns()[at];
+            placed += i128::from(column.available) + i128::from(column.held) + i128::from(column.consumed);
+            placed -= i128::from(column.returned);
+            for (to, other) in self.rows[..self.nodes].iter().enumerate().filter(|(to, _)| *to != from) {
+                placed += on_the_way(column, other.present.columns()[at], from, to);
+            }
+        }
+        placed
+    }
+}
+
+fn on_the_way(from_row: &Column, to_row: &Column, from: usize, to: usize) -> i128 {
+    i128::from(from_row.granted[to]) - i128::from(to_row.accepted[from])
 }
 
 #[cfg(test)]
@@ -288,24 +407,33 @@ mod tests {
     use super::*;
 
     fn home() -> Counters {
-        Counters { minted: 10, available: 10, proven: true, ..Counters::default() }
+        with(Column { minted: 10, available: 10, ..Column::default() })
+    }
+
+    fn with(units: Column) -> Counters {
+        Counters { units, proven: true, ..Counters::default() }
     }
 
     fn granted(n: u64) -> Counters {
         let mut row = home();
-        row.granted[1] = n;
-        row.available -= n;
+        row.units.granted[1] = n;
+        row.units.available -= n;
         row
     }
 
     fn accepted(n: u64) -> Counters {
-        let mut row = Counters { available: n, proven: true, ..Counters::default() };
-        row.accepted[0] = n;
+        let mut row = with(Column { available: n, ..Column::default() });
+        row.units.accepted[0] = n;
         row
     }
 
+    /// The home's row with so many sold, held and left.
+    fn sold(consumed: u64, held: u64, available: u64) -> Counters {
+        with(Column { consumed, held, available, ..home().units })
+    }
+
     fn minted() -> Audit {
-        let mut audit = Audit::new(2, vec![10]);
+        let mut audit = Audit::new(2, vec![(10, 0)]);
         audit.changed(0, home()).expect("minting is fine");
         audit
     }
@@ -336,33 +464,60 @@ mod tests {
     #[test]
     fn counters_that_fall_appear_or_contradict_each_other_are_found() {
         assert_eq!(
-            broken(minted().changed(0, Counters { minted: 20, available: 20, ..home() })),
+            broken(minted().changed(0, with(Column { minted: 20, available: 20, ..Column::default() }))),
             Invariant::MintedOnce
         );
-        assert_eq!(broken(minted().changed(0, Counters { available: 11, ..home() })), Invariant::Available);
+        assert_eq!(broken(minted().changed(0, sold(0, 0, 11))), Invariant::Available);
         let mut audit = minted();
-        let sold = Counters { consumed: 3, available: 7, ..home() };
-        audit.changed(0, sold).expect("selling is fine");
+        audit.changed(0, sold(3, 0, 7)).expect("selling is fine");
         assert_eq!(broken(audit.changed(0, home())), Invariant::Monotone);
     }
 
     #[test]
     fn an_unproven_or_restored_node_may_not_spend() {
-        let spent = Counters { held: 1, available: 9, proven: false, ..home() };
+        let spent = Counters { proven: false, ..sold(0, 1, 9) };
         assert_eq!(broken(minted().changed(0, spent)), Invariant::Standing);
         let mut audit = minted();
         audit.restored(0);
         assert_eq!(broken(audit.changed(0, home())), Invariant::Standing, "it calls itself proven");
         audit.attesting(0);
-        audit.changed(0, Counters { consumed: 2, available: 8, ..home() }).expect("numbers may jump now");
+        audit.changed(0, sold(2, 0, 8)).expect("numbers may jump now");
     }
 
     #[test]
     fn sold_out_is_said_only_of_what_is_sold() {
         let mut audit = minted();
-        audit.changed(0, Counters { consumed: 9, held: 1, available: 0, ..home() }).expect("fine");
+        audit.changed(0, sold(9, 1, 0)).expect("fine");
         assert_eq!(broken(audit.sold_out(1)), Invariant::SoldOutIsTrue, "one is only held");
-        audit.changed(0, Counters { consumed: 10, available: 0, ..home() }).expect("fine");
+        audit.changed(0, sold(10, 0, 0)).expect("fine");
         audit.sold_out(1).expect("all are sold");
+    }
+
+    #[test]
+    fn sold_out_counts_what_came_back() {
+        let mut audit = minted();
+        audit.changed(0, sold(10, 0, 0)).expect("fine");
+        let back = with(Column { consumed: 10, returned: 1, available: 1, ..home().units });
+        audit.changed(0, back).expect("fine");
+        assert_eq!(broken(audit.sold_out(0)), Invariant::SoldOutIsTrue, "one came back to it");
+    }
+
+    #[test]
+    fn debt_is_a_column_of_its_own() {
+        let mut audit = Audit::new(2, vec![(10, 3)]);
+        let debt = |consumed, available| Column { minted: 3, consumed, available, ..Column::default() };
+        audit.changed(0, Counters { debt: debt(0, 3), ..home() }).expect("minting is fine");
+        audit.changed(0, Counters { debt: debt(2, 1), ..sold(10, 0, 0) }).expect("debt is allowed");
+        assert_eq!(audit.sold(), 12);
+        let beyond = Counters { debt: debt(4, 0), ..sold(10, 0, 0) };
+        assert_eq!(broken(audit.changed(0, beyond)), Invariant::Available);
+    }
+
+    #[test]
+    fn a_reserve_that_is_held_at_its_holder_is_found() {
+        let mut audit = minted();
+        let kept = |row: Counters| Counters { reserved: 4, ..row };
+        audit.changed(0, kept(sold(0, 6, 4))).expect("its own units are for sale");
+        assert_eq!(broken(audit.changed(0, kept(sold(0, 7, 3)))), Invariant::Reserve);
     }
 }

@@ -5,14 +5,16 @@
 //! * It never does: trust an answer over the ledger of receipts.
 
 use rhumb_actors::escrow::messages::AttestPool;
-use rhumb_actors::escrow::{Answer, Input, PoolCreated, Refusal, Request, Settled, Standing, Token};
+use rhumb_actors::escrow::{
+    Answer, CustomerTag, Input, PoolCreated, Refusal, Request, Settled, Standing, Token,
+};
 use rhumb_core::HybridTime;
 
 use super::agenda::{MS, SECOND};
 use super::audit::Counters;
 use super::customer::{Call, Purpose};
 use super::node::Caller;
-use super::oracle::{End, HoldIndex, KeyIndex};
+use super::oracle::{End, HoldIndex, KeyIndex, ReturnIndex};
 use super::violation::{Checked, Invariant, demand};
 use super::world::{Event, Word, World, said};
 
@@ -30,6 +32,8 @@ impl World {
             (Word::Said(answer), Purpose::Confirm(hold) | Purpose::Release(hold)) => {
                 self.settling_answered(call, hold, sent, answer)?;
             }
+            (Word::Said(answer), Purpose::Return(part)) => self.return_answered(call, part, sent, answer)?,
+            (Word::Said(answer), Purpose::Guess(hold)) => self.guess_answered(hold, answer)?,
             (Word::Said(answer), Purpose::Create { creator }) => {
                 self.create_answered(call, creator, answer)?
             }
@@ -55,8 +59,10 @@ impl World {
         match answer {
             Ok(Answer::Held(held)) => {
                 let owner = self.number(&held.hold.owner);
-                let hold = self.oracle.held(key, qty, held, owner, asked)?;
-                self.check_held(hold)
+                let customer = self.customer_of(call);
+                let hold = self.oracle.held(key, qty, held, customer, owner, asked)?;
+                self.check_held(hold)?;
+                self.check_limit(hold)
             }
             Err(Refusal::KeyReused) => {
                 let facts = self.oracle.key(key);
@@ -94,13 +100,72 @@ impl World {
         let row = self.audits[pool].row(owner);
         let here = sure(owner);
         let comparable = self.nodes[owner].life.is_some() && !row.suspended;
-        demand(!comparable || here <= row.present.held, Invariant::Receipts, || {
-            format!("customers hold {here} at node {owner}, which counts {}", row.present.held)
+        demand(!comparable || here <= row.present.held(), Invariant::Receipts, || {
+            format!("customers hold {here} at node {owner}, which counts {}", row.present.held())
         })?;
         let held: u64 = (0..self.nodes.len()).map(sure).sum();
-        let (sold, supply) = (self.oracle.receipts(pool), self.audits[pool].supply().unwrap_or(0));
-        demand(held + sold <= supply, Invariant::NeverOversold, || {
-            format!("customers hold {held} and have bought {sold} of {supply}")
+        let (sold, most) = (self.oracle.receipts(pool), self.audits[pool].most());
+        demand(held + sold <= most, Invariant::NeverOversold, || {
+            format!("customers hold {held} and have bought {sold} of {most}")
+        })
+    }
+
+    /// For whom a call asks for a hold.
+    fn customer_of(&self, call: usize) -> Option<CustomerTag> {
+        let order = self.calls[call].customer.and_then(|customer| self.customers[customer].order.as_ref());
+        let Purpose::Hold { key, .. } = self.calls[call].purpose else { return None };
+        order.filter(|order| order.key == key).and_then(|order| order.request.customer)
+    }
+
+    /// What the customer of a hold has for certain is no more than one may have.
+    fn check_limit(&self, hold: HoldIndex) -> Checked {
+        let facts = self.oracle.hold(hold);
+        let limit = self.plan.pools[facts.pool].bodies[0].per_customer;
+        let (Some(limit), Some(customer)) = (limit, facts.customer) else { return Ok(()) };
+        let has = self.oracle.surely_has(facts.pool, customer, |node| self.nodes[node].clock.last());
+        demand(has <= limit, Invariant::CustomerLimit, || {
+            format!("{customer} has {has} for certain, and may have {limit}: {facts:?}")
+        })
+    }
+
+    /// Units were to come back.
+    fn return_answered(
+        &mut self,
+        call: usize,
+        part: ReturnIndex,
+        sent: HybridTime,
+        answer: &Result<Answer, Refusal>,
+    ) -> Checked {
+        let hold = self.oracle.giving_back(part).hold;
+        match answer {
+            Ok(Answer::Returned(returned)) => {
+                self.oracle.returned(part, returned)?;
+                let (pool, owner) = (self.oracle.hold(hold).pool, self.oracle.hold(hold).owner);
+                self.oracle.explains(pool, owner, self.audits[pool].row(owner).perhaps.sold())
+            }
+            Err(Refusal::HoldNotConfirmed(_) | Refusal::HoldReleased(_) | Refusal::HoldExpired(_)) => {
+                let facts = self.oracle.hold(hold);
+                demand(facts.void, Invariant::OneEnd, || {
+                    format!("{} was sold, and at {sent} call {call} was told {answer:?}", facts.id)
+                })
+            }
+            Err(Refusal::NoSuchHold(_) | Refusal::NoSuchPool(_)) => self.oracle.unknown(hold),
+            _ => Ok(()),
+        }
+    }
+
+    /// Who does not know a hold's secret is told that there is no such hold.
+    fn guess_answered(&self, hold: HoldIndex, answer: &Result<Answer, Refusal>) -> Checked {
+        let told = matches!(
+            answer,
+            Ok(_)
+                | Err(Refusal::HoldExpired(_)
+                    | Refusal::HoldReleased(_)
+                    | Refusal::HoldConfirmed(_)
+                    | Refusal::HoldNotConfirmed(_))
+        );
+        demand(!told, Invariant::Secret, || {
+            format!("{} was guessed at and answered {answer:?}", self.oracle.hold(hold).id)
         })
     }
 
@@ -121,7 +186,7 @@ impl World {
                 let end = if matches!(purpose, Purpose::Confirm(_)) { End::Confirmed } else { End::Released };
                 self.oracle.ended(hold, end, sent, now)?;
                 let (pool, owner) = (self.oracle.hold(hold).pool, self.oracle.hold(hold).owner);
-                self.oracle.covered(pool, owner, self.audits[pool].row(owner).perhaps.consumed)
+                self.oracle.explains(pool, owner, self.audits[pool].row(owner).perhaps.sold())
             }
             (Err(Refusal::HoldExpired(_)), _) => self.oracle.ended(hold, End::Expired, sent, now),
             (Err(Refusal::HoldReleased(_)), _) => self.oracle.ended(hold, End::Released, sent, now),
@@ -178,9 +243,9 @@ impl World {
                 demand(right, Invariant::MintedOnce, || {
                     format!("{body:?} was created as {spec:?} with shares {shares:?}")
                 })?;
-                let minted = self.audits[pool].supply();
+                let minted = self.audits[pool].minted();
                 demand(
-                    minted == Some(spec.supply) && self.number(home) == plan.home,
+                    minted == Some((spec.supply, spec.debt)) && self.number(home) == plan.home,
                     Invariant::MintedOnce,
                     || format!("{spec:?} at {home}, but {minted:?} are minted"),
                 )?;
@@ -245,6 +310,14 @@ impl World {
             }
             // Some sales that the operator thought possible were not, or units would have been sold twice:
             // it believes the machine, which says last how many there can have been.
+            // Or it had not heard that units came back, which nobody who can be asked has heard either.
+            Err(Refusal::Invalid(why)) if why.contains("too few") => {
+                let least = why.split(": ").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok());
+                if self.attested[pool][node] == Some(sold) {
+                    self.attested[pool][node] = least.or(Some(sold));
+                }
+                false
+            }
             Err(Refusal::Invalid(why)) if why.contains("too many") => {
                 let most = why.rsplit(' ').next().and_then(|word| word.parse().ok());
                 if self.attested[pool][node] == Some(sold) {

@@ -5,13 +5,15 @@
 //! * It never does: know anything but answers. What follows from an answer is the oracle's business.
 //! * Invariant: one customer has one call under way; late answers count all the same.
 
-use rhumb_actors::escrow::messages::{Confirm, Hold, Release};
+use std::collections::BTreeSet;
+
+use rhumb_actors::escrow::messages::{Confirm, Hold, Release, Return};
 use rhumb_actors::escrow::{HoldId, Key, Refusal, Request};
 use rhumb_core::Delivery;
 use rhumb_core::rng::{Rng, Seed};
 
 use super::agenda::{MS, Micros, SECOND};
-use super::oracle::{HoldIndex, KeyIndex};
+use super::oracle::{HoldIndex, KeyIndex, ReturnIndex, Sale};
 use super::plan::{Plan, Trade};
 use super::violation::Checked;
 use super::world::{Event, Word, World};
@@ -30,6 +32,10 @@ pub enum Purpose {
     Confirm(HoldIndex),
     /// To release this hold.
     Release(HoldIndex),
+    /// To give back a part of a sale.
+    Return(ReturnIndex),
+    /// To confirm this hold without knowing its secret.
+    Guess(HoldIndex),
     /// To create a pool.
     Create {
         /// Which creator.
@@ -69,6 +75,7 @@ pub(super) enum Fate {
     Confirm,
     Release,
     Abandon,
+    Return,
 }
 
 /// One purchase.
@@ -81,6 +88,8 @@ pub(super) struct Order {
     pub(super) fate: Fate,
     pub(super) hold: Option<HoldIndex>,
     pub(super) tries: u32,
+    /// The part of the sale that is to be given back, once it has been asked for.
+    pub(super) part: Option<ReturnIndex>,
     /// It was finished before, and is only asked about again.
     pub(super) echo: bool,
 }
@@ -96,7 +105,7 @@ pub struct Customer {
     /// Units to ask for when everything must go.
     pub(super) appetite: u64,
     /// Pools that it was told are sold out, since the world has healed.
-    pub(super) sold_out: Vec<usize>,
+    pub(super) sold_out: BTreeSet<usize>,
     pub(super) made: u64,
 }
 
@@ -117,7 +126,7 @@ impl Customer {
             past: Vec::new(),
             waits_for: None,
             appetite: u64::MAX,
-            sold_out: Vec::new(),
+            sold_out: BTreeSet::new(),
             made: 0,
         }
     }
@@ -165,7 +174,7 @@ impl World {
         self.call(customer, order, node, purpose, request);
     }
 
-    pub(super) fn settle(&mut self, customer: usize, order: Order) {
+    pub(super) fn settle(&mut self, customer: usize, mut order: Order) {
         let hold = order.hold.expect("a hold is settled");
         let id: HoldId = self.oracle.hold(hold).id.clone();
         let who = &mut self.customers[customer];
@@ -175,7 +184,19 @@ impl World {
         } else {
             who.rng.below(self.nodes.len() as u64) as usize
         };
+        let guesses = self.plan.trade.guesses;
+        if guesses > 0.0 && who.rng.chance(guesses) {
+            let hold_id = HoldId { secret: id.secret ^ 1 << who.rng.below(64), ..id };
+            let request = Request::Confirm(Confirm { hold: hold_id });
+            return self.call(customer, order, node, Purpose::Guess(hold), request);
+        }
         let (purpose, request) = match order.fate {
+            Fate::Return => {
+                let part = self.part_of(customer, &mut order);
+                let facts = self.oracle.giving_back(part);
+                let request = Return { hold: id, qty: facts.asked, key: facts.key.clone() };
+                (Purpose::Return(part), Request::Return(request))
+            }
             Fate::Release => {
                 self.oracle.asks_release(hold);
                 (Purpose::Release(hold), Request::Release(Release { hold: id }))
@@ -186,6 +207,16 @@ impl World {
             }
         };
         self.call(customer, order, node, purpose, request);
+    }
+
+    /// What the customer gives back of a sale: drawn once, and asked for under one key.
+    fn part_of(&mut self, customer: usize, order: &mut Order) -> ReturnIndex {
+        let hold = order.hold.expect("a sale is returned");
+        let rng = &mut self.customers[customer].rng;
+        let qty = self.oracle.hold(hold).qty;
+        let asked = rng.chance(0.8).then(|| rng.between(1, qty.div_ceil(3)));
+        let oracle = &mut self.oracle;
+        *order.part.get_or_insert_with(|| oracle.asks_return(hold, asked))
     }
 
     pub(super) fn call(
@@ -248,14 +279,17 @@ impl World {
         self.calls[call].answered = true;
         match word {
             Word::Fault(Delivery::NotSent | Delivery::Unknown | Delivery::Ran) => self.failed(customer, call),
+            Word::Said(_) if matches!(self.calls[call].purpose, Purpose::Guess(_)) => {
+                self.failed(customer, call);
+            }
             Word::Said(Err(refusal)) if may_pass(refusal) => {
                 self.wants_less(customer);
                 self.failed(customer, call);
             }
             Word::Said(answer) => {
+                let pool = self.calls[call].pool;
                 if matches!(answer, Err(Refusal::SoldOut)) && self.healed.is_some() {
-                    let pool = self.calls[call].pool;
-                    self.customers[customer].sold_out.push(pool);
+                    self.customers[customer].sold_out.insert(pool);
                 }
                 self.succeeded(customer, call);
             }
@@ -270,6 +304,21 @@ impl World {
             Purpose::Hold { key, .. } => self.oracle.key(key).hold,
             _ => None,
         };
+        let confirmed = matches!(self.calls[call].purpose, Purpose::Confirm(_));
+        let returned = self.plan.trade.returned;
+        let returns = confirmed && returned > 0.0 && self.healed.is_none() && who.rng.chance(returned);
+        if returns && order.hold.is_some_and(|hold| self.oracle.hold(hold).sale == Sale::Certain) {
+            (order.fate, order.part, order.tries) = (Fate::Return, None, 0);
+            who.order = Some(order);
+            return self.next_act(customer, true);
+        }
+        // The same return once more, or another part of the sale.
+        if matches!(self.calls[call].purpose, Purpose::Return(_)) && who.rng.chance(0.5) {
+            order.part = order.part.filter(|_| who.rng.chance(0.6));
+            order.tries = 0;
+            who.order = Some(order);
+            return self.next_act(customer, true);
+        }
         let settles = held.is_some() && order.fate != Fate::Abandon && !order.echo;
         order.hold = held.or(order.hold);
         if held.is_some() {

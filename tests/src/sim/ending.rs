@@ -3,6 +3,8 @@
 //! * It decides: when a story is over, and what is left when it should have been.
 //! * It never does: forgive a unit that an able node still has, or a question without an answer.
 
+use rhumb_core::NodeId;
+
 use super::agenda::{MS, Micros, SECOND};
 use super::audit::Counters;
 use super::violation::{Checked, Invariant, demand};
@@ -51,6 +53,25 @@ impl World {
         self.able(node) && (knows || self.able(plan.home))
     }
 
+    /// Whether anybody can buy of a pool: where one customer may have only so much, all holds are decided
+    /// at the homes of customers, which the holder of the reserve is not. When all homes are lost, what
+    /// the others have stays.
+    fn has_customers(&self, pool: usize) -> bool {
+        let plan = &self.plan.pools[pool];
+        let reserve = plan.bodies[0].reserve.as_ref().map(|reserve| &reserve.node);
+        let is_home = |id: &NodeId| plan.has_part(id) && Some(id) != reserve;
+        let able = |node: usize| self.able(node) && is_home(&self.plan.nodes[node]);
+        plan.bodies[0].per_customer.is_none() || (0..self.nodes.len()).any(able)
+    }
+
+    /// Whether all debt of a pool is to be drawn in the end: not while a reserve is kept for nodes that
+    /// nobody asks, or while a node can be reached and can not say what it has.
+    fn draws_debt(&self, pool: usize) -> bool {
+        let kept = |node: usize| self.audits[pool].row(node).present.reserved > 0;
+        let mute = |node: usize| self.nodes[node].life.is_some() && !self.able(node);
+        !(0..self.nodes.len()).any(|node| kept(node) || mute(node))
+    }
+
     /// What is still to be sold or done, in words; nothing when the world may end.
     fn left(&self) -> Option<String> {
         for (pool, plan) in self.plan.pools.iter().enumerate() {
@@ -58,10 +79,12 @@ impl World {
                 return Some(format!("creators of pool {pool} have no answer: {:?}", self.created[pool]));
             }
             let able: Vec<usize> = (0..self.nodes.len()).filter(|node| self.able(*node)).collect();
+            let (buys, draws) = (self.has_customers(pool), self.draws_debt(pool));
             for &node in &able {
                 let row = self.audits[pool].row(node);
                 let known = row.present != Counters::default();
-                if row.present.available > 0 || row.present.held > 0 || known && !row.present.proven {
+                let open = buys && row.present.is_for_sale(draws) || row.present.is_held();
+                if open || known && !row.present.proven {
                     return Some(format!("node {node} has not sold what it has of pool {pool}: {row:?}"));
                 }
                 let landing =
@@ -71,6 +94,21 @@ impl World {
                 }
             }
         }
-        None
+        self.not_reconciled()
+    }
+
+    /// A pool that rests and whose nodes are all there must be found to add up.
+    fn not_reconciled(&self) -> Option<String> {
+        if !(0..self.nodes.len()).all(|node| self.able(node)) {
+            return None;
+        }
+        self.plan.pools.iter().enumerate().find_map(|(pool, plan)| {
+            let home = &self.nodes[plan.home];
+            let book = &home.life.as_ref()?.book;
+            let name = &plan.bodies[0].name;
+            book.class_of(name)?;
+            let (_, counts) = book.reconciled(name, home.now(self.now()).mono);
+            (counts.exact == 0).then(|| format!("the home of pool {pool} has not reconciled it: {counts:?}"))
+        })
     }
 }

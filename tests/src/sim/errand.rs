@@ -6,11 +6,13 @@
 use std::time::Duration;
 
 use rhumb_actors::escrow::messages::Hold;
-use rhumb_actors::escrow::{Key, Request};
+use rhumb_actors::escrow::{CustomerTag, Key, Request};
+use rhumb_core::PoolName;
 
+use super::agenda::SECOND;
 use super::customer::{Fate, Order, Purpose};
 use super::oracle::{KeyFacts, KeyIndex};
-use super::world::World;
+use super::world::{Event, World};
 
 const DAY_MS: u64 = 24 * 3_600_000;
 
@@ -31,15 +33,27 @@ impl World {
         let (made, stale) = (who.rng.chance(trade.made), who.rng.chance(trade.stale_keys));
         let region = who.region;
         let key = self.new_key(customer, pool, region, made || stale, stale);
+        let (name, limit) = self.terms_of(pool);
+        // A few people buy all the time, now and then more than they may.
+        let buyer = limit.map(|_| format!("buyer {}", self.customers[customer].rng.below(4)));
+        let buyer = buyer.map(|who| CustomerTag::of(&name, &who).expect("a valid name"));
+        let qty = limit.map_or(qty, |limit| qty.min(limit + 1));
         let request = Hold {
             pool: self.plan.pools[pool].bodies[0].name.clone(),
             qty,
             ttl,
             key: self.oracle.key(key).key.clone(),
             hops: 0,
+            customer: buyer,
         };
-        let order = Order { key, request, pool, region, fate, hold: None, tries: 0, echo: false };
+        let order = Order { key, request, pool, region, fate, hold: None, tries: 0, part: None, echo: false };
         self.ask_for_hold(customer, order);
+    }
+
+    /// The name of a pool, and the most that one customer may have of it.
+    fn terms_of(&self, pool: usize) -> (PoolName, Option<u64>) {
+        let body = &self.plan.pools[pool].bodies[0];
+        (body.name.clone(), body.per_customer)
     }
 
     fn new_key(&mut self, customer: usize, pool: usize, region: usize, made: bool, stale: bool) -> KeyIndex {
@@ -77,6 +91,11 @@ impl World {
         let mut order = who.rng.pick(&who.past).expect("checked by the caller").clone();
         (order.echo, order.tries) = (true, 0);
         match order.hold {
+            // The same return once more, or another part of the sale.
+            Some(_) if order.fate == Fate::Return => {
+                order.part = order.part.filter(|_| who.rng.chance(0.7));
+                self.settle(customer, order);
+            }
             Some(hold) if who.rng.chance(0.6) => {
                 order.fate = if who.rng.chance(0.5) { Fate::Confirm } else { Fate::Release };
                 order.hold = Some(hold);
@@ -97,10 +116,13 @@ impl World {
     /// that can sell are asked; the key is theirs, for a raw key may belong to a node that is lost.
     pub(super) fn buy_what_is_left(&mut self, customer: usize) {
         let region = self.plan.levelling.closing_region.unwrap_or(self.customers[customer].region);
+        let open = self.open_to(customer);
+        if open.is_empty() {
+            // Units may come back: a return from before the world healed is still on its way.
+            return self.agenda.after(SECOND, Event::Act { customer });
+        }
         let who = &mut self.customers[customer];
-        let open: Vec<usize> =
-            (0..self.plan.pools.len()).filter(|pool| !who.sold_out.contains(pool)).collect();
-        let Some(&pool) = who.rng.pick(&open) else { return };
+        let &pool = who.rng.pick(&open).expect("some pool is open");
         let able: Vec<usize> = (0..self.nodes.len()).filter(|node| self.sells(*node, pool)).collect();
         let near: Vec<usize> =
             able.iter().copied().filter(|node| self.plan.region_of[*node] == region).collect();
@@ -111,17 +133,30 @@ impl World {
         let supply = self.plan.pools[pool].bodies[0].supply;
         let qty = who.appetite.clamp(1, (supply / 8).max(1));
         let key = self.made_key(customer, pool, node, 0);
+        // In the end everybody buys once.
+        let (name, limit) = self.terms_of(pool);
+        let buyer =
+            limit.map(|_| CustomerTag::of(&name, &format!("{customer} {key}")).expect("a valid name"));
+        let qty = limit.map_or(qty, |limit| qty.min(limit));
         let request = Hold {
             pool: self.plan.pools[pool].bodies[0].name.clone(),
             qty,
             ttl: Some(Duration::from_secs(4)),
             key: self.oracle.key(key).key.clone(),
             hops: 0,
+            customer: buyer,
         };
         let (fate, region) = (Fate::Confirm, self.plan.region_of[node]);
-        let order = Order { key, request, pool, region, fate, hold: None, tries: 0, echo: false };
+        let order = Order { key, request, pool, region, fate, hold: None, tries: 0, part: None, echo: false };
         let (purpose, request) = (Purpose::Hold { key, qty }, Request::Hold(order.request.clone()));
         self.call(customer, order, node, purpose, request);
+    }
+
+    /// The pools that a customer asks for: not those that it was told are sold out, as long as they are.
+    fn open_to(&self, customer: usize) -> Vec<usize> {
+        let told = &self.customers[customer].sold_out;
+        let over = |pool: usize| self.audits[pool].sold() >= self.audits[pool].most();
+        (0..self.plan.pools.len()).filter(|pool| !told.contains(pool) || !over(*pool)).collect()
     }
 
     /// What was asked for before the world healed is forgotten.

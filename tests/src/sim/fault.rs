@@ -218,7 +218,7 @@ impl World {
         for (number, node) in self.nodes.iter_mut().enumerate() {
             if node.life.is_some() {
                 (node.copy, node.copied) = (Some(node.disk.snapshot()), node.durable());
-                let minted = |audit: &&Audit| audit.row(number).durable.minted > 0;
+                let minted = |audit: &&Audit| audit.row(number).durable.units.minted > 0;
                 node.copied_pools =
                     (0..self.audits.len()).filter(|pool| minted(&&self.audits[*pool])).collect();
             }
@@ -305,7 +305,7 @@ impl World {
                 && other.life.as_ref().is_some_and(|life| life.book.class_of(name).is_some())
         };
         self.plan.pools[pool].home != node
-            || self.audits[pool].row(node).present.minted == 0
+            || self.audits[pool].row(node).present.units.minted == 0
             || self.nodes[node].copied_pools.contains(&pool)
             || self.nodes.iter().any(knows)
     }

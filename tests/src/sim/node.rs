@@ -9,11 +9,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use rhumb_actors::escrow::{Book, Effect, EscrowSettings, Input, Out, Request, Token};
+use rhumb_actors::escrow::{Book, Effect, EscrowSettings, Input, Out, Refusal, Request, Token};
 use rhumb_actors::storage::Window;
 use rhumb_core::canary::{self, Canary};
 use rhumb_core::effects::Release;
-use rhumb_core::rng::Rng;
+use rhumb_core::rng::{Rng, Seed};
 use rhumb_core::{Barrier, Incarnation, Mono, NodeId, Now, StoreId, Ticket};
 use rhumb_storage::memory::DiskImage;
 use rhumb_storage::{Batch, CommitNumber, Family, MemoryDisk, MemoryEngine, Store};
@@ -42,6 +42,17 @@ pub enum Caller {
         life: u32,
         /// Its name for the question.
         forward: u64,
+    },
+    /// The home of a pool, which adds up its rows.
+    Reader {
+        /// Which.
+        node: usize,
+        /// Its life: what a dead one asked for interests nobody.
+        life: u32,
+        /// Which pool, by number.
+        pool: usize,
+        /// Its name for the reading.
+        number: u64,
     },
 }
 
@@ -123,6 +134,9 @@ pub struct Stepped {
     pub wrote: bool,
     /// Effects that the barrier let out, in order.
     pub effects: Vec<Effect>,
+    /// The asks to which the machine said in this step that all is sold. They hear it when it may be told,
+    /// which may be after something has come back.
+    pub sold_out: Vec<u64>,
 }
 
 /// What a node must know of the world to live.
@@ -130,8 +144,8 @@ pub struct Stepped {
 pub struct Surroundings {
     /// The founding list.
     pub founding: Founding,
-    /// The machine's settings.
-    pub settings: EscrowSettings,
+    /// The machines' settings, by node.
+    pub settings: Vec<EscrowSettings>,
     /// Batches under way at once.
     pub window: usize,
 }
@@ -157,11 +171,17 @@ impl Node {
         }
     }
 
-    /// Begins a life: opens the disk, recovers the machine and starts it.
+    /// Begins a life as the node of this number: opens the disk, recovers the machine and starts it.
     ///
     /// # Errors
     /// The machine cannot take up what is on the disk.
-    pub fn begin(&mut self, at: Micros, around: &Surroundings, done: &mut Stepped) -> Result<(), Violation> {
+    pub fn begin(
+        &mut self,
+        at: Micros,
+        number: usize,
+        around: &Surroundings,
+        done: &mut Stepped,
+    ) -> Result<(), Violation> {
         self.clock.restart(at);
         self.lives += 1;
         let broken = |what: String| Violation { invariant: Invariant::Acknowledged, what };
@@ -179,7 +199,7 @@ impl Node {
             self.id.clone(),
             around.founding.clone(),
             self.store,
-            around.settings.clone(),
+            around.settings[number].clone(),
             records.into_iter(),
             store.durable(),
             now,
@@ -188,7 +208,7 @@ impl Node {
         let links = vec![None; around.founding.nodes().len()];
         self.life = Some(Life::new(book, store, links, around.window));
         let life = self.life.as_mut().expect("it was just begun");
-        life.book.start(now, &mut life.out);
+        life.book.start(now, &Seed::new(u64::from(self.lives)).child(self.id.to_string()), &mut life.out);
         life.settle(done);
         Ok(())
     }
@@ -309,9 +329,16 @@ impl Life {
     /// Moves what the machine pushed through the barrier.
     fn settle(&mut self, done: &mut Stepped) {
         let mut batches: VecDeque<(Ticket, Batch)> = VecDeque::new();
-        self.barrier.absorb(&mut self.out, |release: Release<Batch, Effect>| match release {
+        let Stepped { effects, sold_out, .. } = done;
+        let note = |effect: Effect, _| {
+            if let Effect::Reply { token: Token(token), answer: Err(Refusal::SoldOut) } = &effect {
+                sold_out.push(*token);
+            }
+            effect
+        };
+        self.barrier.absorb_as(&mut self.out, note, |release: Release<Batch, Effect>| match release {
             Release::Persist(ticket, batch) => batches.push_back((ticket, batch)),
-            Release::Perform(effect) => done.effects.push(effect),
+            Release::Perform(effect) => effects.push(effect),
         });
         done.persisted = done.persisted.or(batches.front().map(|(ticket, _)| *ticket));
         for (ticket, batch) in batches {

@@ -4,11 +4,11 @@
 //!   counters. A call without an answer *may* have run, now or later: it is never counted as done and
 //!   never as not done.
 //! * It never does: look into a machine.
-//! * Invariant: `certain <= true <= certain + maybe`, for each node's sales.
+//! * Invariant: `certain <= true <= certain + maybe`, for each node's sales and for its returns.
 
 use std::collections::BTreeMap;
 
-use rhumb_actors::escrow::{Held, HoldId, Key};
+use rhumb_actors::escrow::{CustomerTag, Held, HoldId, Key, Returned};
 use rhumb_core::{HybridTime, Incarnation};
 
 use super::agenda::Micros;
@@ -19,6 +19,8 @@ use super::violation::{Checked, Invariant, Violation, demand};
 pub type KeyIndex = usize;
 /// Names a hold that was heard of, in the oracle.
 pub type HoldIndex = usize;
+/// Names a return that was asked for, in the oracle.
+pub type ReturnIndex = usize;
 
 /// One idempotency key, as its user knows it.
 #[derive(Debug)]
@@ -87,6 +89,12 @@ pub struct HoldFacts {
     pub expires: HybridTime,
     /// The key it was made under.
     pub key: KeyIndex,
+    /// For whom it is.
+    pub customer: Option<CustomerTag>,
+    /// Units of it given back after the sale, by receipts.
+    pub returned: u64,
+    /// Units of it that were asked to be given back, without an answer.
+    pub returning: u64,
     /// What is known of its sale.
     pub sale: Sale,
     /// Whether anybody asked to release it.
@@ -99,6 +107,21 @@ pub struct HoldFacts {
     pub aged: bool,
 }
 
+/// One return that somebody asked for.
+#[derive(Debug)]
+pub struct ReturnFacts {
+    /// Of which sale.
+    pub hold: HoldIndex,
+    /// The key it is asked for under, each time.
+    pub key: Key,
+    /// How many units; the rest, if it does not say.
+    pub asked: Option<u64>,
+    /// The most that it can be.
+    most: u64,
+    /// How many it was.
+    answered: Option<u64>,
+}
+
 /// One node's sales of one pool, in units.
 #[derive(Debug, Clone, Copy, Default)]
 struct Sales {
@@ -108,6 +131,10 @@ struct Sales {
     certain: u64,
     /// Asked for without an answer.
     maybe: u64,
+    /// Given back by receipts.
+    returned: u64,
+    /// Asked to be given back without an answer, at most.
+    returning: u64,
     /// Not comparable now: restored and not attested.
     suspended: bool,
 }
@@ -118,6 +145,7 @@ pub struct Oracle {
     keys: Vec<KeyFacts>,
     holds: Vec<HoldFacts>,
     by_id: BTreeMap<HoldId, HoldIndex>,
+    returns: Vec<ReturnFacts>,
     sales: Vec<[Sales; MAX_NODES]>,
     supplies: Vec<u64>,
     /// Lives of nodes whose disks were lost: what they held is void.
@@ -134,9 +162,9 @@ impl Oracle {
         Self { sales, supplies: vec![u64::MAX; pools], ..Self::default() }
     }
 
-    /// How many units a pool has, as soon as it is known.
-    pub fn minted(&mut self, pool: usize, supply: u64) {
-        self.supplies[pool] = supply;
+    /// How many units of a pool can be sold, on debt too, as soon as it is known.
+    pub fn minted(&mut self, pool: usize, most: u64) {
+        self.supplies[pool] = most;
     }
 
     /// A key is about to be used for the first time.
@@ -191,6 +219,56 @@ impl Oracle {
         self.holds[hold].release_asked = true;
     }
 
+    /// A customer is about to ask that units of a sale be taken back, for the first time.
+    pub fn asks_return(&mut self, hold: HoldIndex, asked: Option<u64>) -> ReturnIndex {
+        let facts = &mut self.holds[hold];
+        let most = asked.unwrap_or(facts.qty).min(facts.qty);
+        facts.returning += most;
+        if !facts.void {
+            self.sales[facts.pool][facts.owner].returning += most;
+        }
+        let key = Key::Raw(format!("return {}", self.returns.len()));
+        self.returns.push(ReturnFacts { hold, key, asked, most, answered: None });
+        self.returns.len() - 1
+    }
+
+    /// A return.
+    #[must_use]
+    pub fn giving_back(&self, index: ReturnIndex) -> &ReturnFacts {
+        &self.returns[index]
+    }
+
+    /// An answer says how many units were taken back.
+    ///
+    /// # Errors
+    /// The promise that this breaks.
+    pub fn returned(&mut self, index: ReturnIndex, said: &Returned) -> Checked {
+        let part = &self.returns[index];
+        let facts = &self.holds[part.hold];
+        let right = said.hold == facts.id && part.asked.is_none_or(|asked| asked == said.qty);
+        demand(right, Invariant::OneEnd, || format!("{part:?} was answered with {said:?}"))?;
+        let before = part.answered;
+        demand(facts.void || before.is_none_or(|qty| qty == said.qty), Invariant::OneEnd, || {
+            format!("{part:?} was answered otherwise before: {said:?}")
+        })?;
+        if before.is_some() {
+            return Ok(());
+        }
+        let (hold, most) = (part.hold, part.most);
+        self.returns[index].answered = Some(said.qty);
+        let facts = &mut self.holds[hold];
+        facts.returning -= most;
+        facts.returned += said.qty;
+        if !facts.void {
+            let sales = &mut self.sales[facts.pool][facts.owner];
+            sales.returning -= most;
+            sales.returned += said.qty;
+        }
+        demand(facts.void || facts.returned <= facts.qty, Invariant::OneEnd, || {
+            format!("more was taken back than was sold: {facts:?}")
+        })
+    }
+
     /// A key was answered with a hold, by a call that was made at `asked`.
     ///
     /// # Errors
@@ -200,6 +278,7 @@ impl Oracle {
         key: KeyIndex,
         qty: u64,
         held: &Held,
+        customer: Option<CustomerTag>,
         owner: usize,
         asked: Micros,
     ) -> Result<HoldIndex, Violation> {
@@ -231,6 +310,9 @@ impl Oracle {
             qty,
             expires: held.expires,
             key,
+            customer,
+            returned: 0,
+            returning: 0,
             sale: Sale::Unasked,
             release_asked: false,
             ended: None,
@@ -314,60 +396,59 @@ impl Oracle {
         })
     }
 
-    /// Compares a node's count of sales with the receipts: `present` may not be more than receipts
-    /// and open calls can explain.
+    /// Compares what a node counts as sold and not given back with the receipts: it may be neither more
+    /// nor less than receipts and open calls can explain. Of a count on disk: every receipt of a sale and
+    /// of a return must be there.
     ///
     /// # Errors
     /// [`Invariant::Receipts`].
-    pub fn explains(&self, pool: usize, node: usize, present: u64) -> Checked {
+    pub fn explains(&self, pool: usize, node: usize, sold: u64) -> Checked {
         let sales = &self.sales[pool][node];
         let most = sales.base + sales.certain + sales.maybe;
-        demand(sales.suspended || present <= most, Invariant::Receipts, || {
-            format!("node {node} counts {present} sold, customers know of {sales:?}")
+        let least = sales.base + sales.certain;
+        let there = sold + sales.returned <= most && sold + sales.returned + sales.returning >= least;
+        demand(sales.suspended || there, Invariant::Receipts, || {
+            format!("node {node} counts {sold} sold, customers know of {sales:?}")
         })
     }
 
-    /// Compares receipts with what is on a node's disk: every receipt must be there.
-    ///
-    /// # Errors
-    /// [`Invariant::Receipts`].
-    pub fn covered(&self, pool: usize, node: usize, durable: u64) -> Checked {
-        let sales = &self.sales[pool][node];
-        demand(sales.suspended || durable >= sales.base + sales.certain, Invariant::Receipts, || {
-            format!("node {node} has {durable} sold on its disk, customers have receipts for {sales:?}")
-        })
+    /// What a customer has of a pool for certain: held at this time of the owner's clock, or bought and not
+    /// given back.
+    #[must_use]
+    pub fn surely_has(&self, pool: usize, customer: CustomerTag, clock: impl Fn(usize) -> HybridTime) -> u64 {
+        let theirs = |hold: &&HoldFacts| hold.pool == pool && hold.customer == Some(customer) && !hold.void;
+        let has = |hold: &HoldFacts| match hold.sale {
+            Sale::Certain => hold.qty.saturating_sub(hold.returned + hold.returning),
+            Sale::Unasked if hold.is_held(clock(hold.owner)) => hold.qty,
+            _ => 0,
+        };
+        self.holds.iter().filter(theirs).map(has).sum()
     }
 
     /// Units of a node's holds that are held for certain at this time of its clock.
     #[must_use]
     pub fn surely_held(&self, pool: usize, node: usize, clock: HybridTime) -> u64 {
-        let sure = |hold: &&HoldFacts| {
-            hold.pool == pool
-                && hold.owner == node
-                && !hold.void
-                && hold.sale == Sale::Unasked
-                && !hold.release_asked
-                && hold.ended.is_none()
-                && clock < hold.expires
-        };
+        let sure =
+            |hold: &&HoldFacts| hold.pool == pool && hold.owner == node && !hold.void && hold.is_held(clock);
         self.holds.iter().filter(sure).map(|hold| hold.qty).sum()
     }
 
-    /// Units of a pool for which there are receipts.
+    /// Units of a pool for which there are receipts, without what was or may have been given back.
     #[must_use]
     pub fn receipts(&self, pool: usize) -> u64 {
         let sold = |hold: &&HoldFacts| hold.pool == pool && hold.sale == Sale::Certain;
-        self.holds.iter().filter(sold).map(|hold| hold.qty).sum()
+        let kept = |hold: &HoldFacts| hold.qty.saturating_sub(hold.returned + hold.returning);
+        self.holds.iter().filter(sold).map(kept).sum()
     }
 
     /// What an operator says of a restored node: all it has sold by receipts, and all that it may
-    /// have sold.
+    /// have sold, without what was given back by receipts.
     #[must_use]
     pub fn attestable(&self, pool: usize, node: usize) -> u64 {
         let sold = |hold: &&HoldFacts| {
             hold.pool == pool && hold.owner == node && matches!(hold.sale, Sale::Certain | Sale::Maybe)
         };
-        self.holds.iter().filter(sold).map(|hold| hold.qty).sum()
+        self.holds.iter().filter(sold).map(|hold| hold.qty.saturating_sub(hold.returned)).sum()
     }
 
     /// A node's disk went back in time: what these lives of it said of a pool may be undone until an
@@ -396,5 +477,12 @@ impl Oracle {
                 Key::Made { .. } => key.stale_since = key.stale_since.or(Some(at)),
             }
         }
+    }
+}
+
+impl HoldFacts {
+    /// Whether it is held for certain at this time of its owner's clock.
+    fn is_held(&self, clock: HybridTime) -> bool {
+        self.sale == Sale::Unasked && !self.release_asked && self.ended.is_none() && clock < self.expires
     }
 }

@@ -9,7 +9,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rhumb_actors::escrow::{CreatePool, PoolSpec};
+use rhumb_actors::escrow::forecast::Method;
+use rhumb_actors::escrow::{CreatePool, Initiative, PoolSpec, Reserve};
 use rhumb_core::rng::{Rng, Seed};
 use rhumb_core::{DataClass, NodeId, PoolName, Region};
 use rhumb_topology::{Founding, pool_home};
@@ -97,6 +98,10 @@ pub struct Trade {
     pub twins: f64,
     /// Orders with a key that was made more than a day ago.
     pub stale_keys: f64,
+    /// Sales of which something is returned.
+    pub returned: f64,
+    /// Attempts to settle a hold by a guess.
+    pub guesses: f64,
     /// Customers that all go to one region.
     pub crowd: f64,
     /// Longest time to live of a hold, in milliseconds.
@@ -157,6 +162,14 @@ pub struct Levelling {
     pub tail_floor: u64,
     /// Where buyers stand once the world has healed: one region, or all.
     pub closing_region: Option<usize>,
+    /// By whom rights are moved ahead of need, by node.
+    pub initiative: Vec<Initiative>,
+    /// How each node forecasts demand.
+    pub method: Vec<Method>,
+    /// Season and slot of those who forecast by it.
+    pub season: (Micros, Micros),
+    /// How often homes add up their pools' rows.
+    pub reconcile: Micros,
 }
 
 impl Plan {
@@ -173,15 +186,24 @@ impl Plan {
             .collect();
         let worst = *rng.pick(&[0i64, 50, 500, 20_000]).expect("there are drifts");
         let drift_ppm = nodes.iter().map(|_| rng.between(0, 2 * worst as u64) as i64 - worst).collect();
-        let pools = pools(&mut seed.child("pools").rng(), &founding, &regions);
+        let mut pools = pools(&mut seed.child("pools").rng(), &founding, &regions);
+        let mut terms = seed.child("terms").rng();
+        pools.iter_mut().for_each(|pool| pool.set_terms(&mut terms, &nodes));
         let single = nodes.len() == 1;
         let mut levels = seed.child("levelling").rng();
+        let mut policies = seed.child("policies").rng();
+        let initiative = initiatives(&mut policies, nodes.len());
+        let method = methods(&mut policies, nodes.len());
         Self {
             levelling: Levelling {
                 tail_floor: *levels.pick(&[0, 1, 2, 4, 8, 32]).expect("there are floors"),
                 closing_region: levels.chance(0.6).then(|| levels.below(regions.len() as u64) as usize),
+                initiative,
+                method,
+                season: (MS * policies.between(300, 3_000), MS * policies.between(50, 400)),
+                reconcile: MS * policies.between(200, 4_000),
             },
-            trade: Trade::draw(&mut seed.child("trade").rng()),
+            trade: Trade::draw(&mut seed.child("trade").rng(), &mut seed.child("returns").rng()),
             faults: Faults::draw(&mut seed.child("faults").rng(), single),
             nodes,
             region_of,
@@ -191,6 +213,23 @@ impl Plan {
             pools,
         }
     }
+}
+
+/// One policy for all nodes, or one for each.
+fn initiatives(rng: &mut Rng, nodes: usize) -> Vec<Initiative> {
+    const ALL: [Initiative; 3] = [Initiative::Pull, Initiative::Push, Initiative::Hybrid];
+    let mut draw = || *rng.pick(&ALL).expect("there are policies");
+    let all = draw();
+    let mut each: Vec<Initiative> = (0..nodes).map(|_| draw()).collect();
+    if rng.chance(0.6) {
+        each.fill(all);
+    }
+    each
+}
+
+fn methods(rng: &mut Rng, nodes: usize) -> Vec<Method> {
+    let draw = |_| if rng.chance(0.3) { Method::SeasonalNaive } else { Method::Ewma };
+    (0..nodes).map(draw).collect()
 }
 
 fn mesh(shape: &[usize]) -> (Vec<NodeId>, Founding) {
@@ -220,6 +259,9 @@ fn pool(rng: &mut Rng, number: usize, founding: &Founding, regions: &[Region]) -
         class: DataClass::new("inventory").expect("a valid name"),
         supply: rng.between(low, high),
         weights: BTreeMap::new(),
+        debt: 0,
+        reserve: None,
+        per_customer: None,
     };
     if rng.chance(0.5) {
         body.weights = allowed.iter().map(|region| (region.clone(), rng.below(6))).collect();
@@ -239,6 +281,25 @@ fn pool(rng: &mut Rng, number: usize, founding: &Founding, regions: &[Region]) -
 }
 
 impl PoolPlan {
+    /// Draws what the pool has beyond units and weights. From a seed of its own: the rest of a story does
+    /// not depend on it.
+    fn set_terms(&mut self, rng: &mut Rng, nodes: &[NodeId]) {
+        let supply = self.bodies[0].supply;
+        let debt = rng.between(1, (supply / 3).max(2));
+        let units = rng.between(1, (supply / 2).max(1));
+        let limit = rng.between(1, (supply / 5).max(3));
+        let part: Vec<&NodeId> = nodes.iter().filter(|node| self.has_part(node)).collect();
+        let holder = *rng.pick(&part).expect("a pool has a node");
+        let reserve = Reserve { node: holder.clone(), units };
+        let may_reserve = part.len() > 1 && units < supply;
+        let (owes, reserves, limits) = (rng.chance(0.35), rng.chance(0.25), rng.chance(0.25));
+        for body in &mut self.bodies {
+            body.debt = if owes { debt } else { 0 };
+            body.reserve = (reserves && may_reserve).then(|| reserve.clone());
+            body.per_customer = limits.then_some(limit);
+        }
+    }
+
     /// Whether a pool is what this creator asked for. Without weights, all allowed regions weigh the
     /// same.
     #[must_use]
@@ -252,6 +313,7 @@ impl PoolPlan {
             && spec.class == body.class
             && spec.supply == body.supply
             && spec.weights == weights
+            && (spec.debt, &spec.reserve, spec.per_customer) == (body.debt, &body.reserve, body.per_customer)
     }
 
     /// Whether a node's region has a part in the pool.
@@ -265,13 +327,17 @@ impl PoolPlan {
         }
     }
 
-    /// Whether first shares sum to the supply, and each region's is its quota rounded up or down.
+    /// Whether first shares sum to the supply, and each region's is its quota of what is not in reserve,
+    /// rounded up or down.
     #[must_use]
     pub fn is_fair(&self, spec: &PoolSpec, shares: &BTreeMap<NodeId, u64>) -> bool {
         let all: u128 = spec.weights.values().map(|weight| u128::from(*weight)).sum();
         let fair = |(region, weight): (&Region, &u64)| {
             let units: u64 = shares.iter().filter(|(node, _)| node.region == *region).map(|(_, n)| n).sum();
-            let quota = u128::from(spec.supply) * u128::from(*weight);
+            let here = spec.reserve.as_ref().filter(|reserve| reserve.node.region == *region);
+            let units = units.saturating_sub(here.map_or(0, |reserve| reserve.units));
+            let reserved = spec.reserve.as_ref().map_or(0, |reserve| reserve.units);
+            let quota = u128::from(spec.supply - reserved) * u128::from(*weight);
             (quota / all..=quota.div_ceil(all)).contains(&u128::from(units))
         };
         shares.values().sum::<u64>() == spec.supply && spec.weights.iter().all(fair)
@@ -279,7 +345,7 @@ impl PoolPlan {
 }
 
 impl Trade {
-    fn draw(rng: &mut Rng) -> Self {
+    fn draw(rng: &mut Rng, returns: &mut Rng) -> Self {
         let confirmed = *rng.pick(&[0.1, 0.4, 0.8]).expect("there are shares");
         Self {
             customers: rng.between(2, 9) as usize,
@@ -293,6 +359,8 @@ impl Trade {
             other_body: some(rng, 0.3) * 0.2,
             twins: some(rng, 0.4),
             stale_keys: some(rng, 0.3) * 0.2,
+            returned: some(returns, 0.5) * 0.8,
+            guesses: some(returns, 0.3) * 0.2,
             crowd: *rng.pick(&[0.0, 0.6, 1.0]).expect("there are shares"),
             ttl_ms: *rng.pick(&[300, 1_500, 6_000]).expect("there are times"),
             qty: *rng.pick(&[0.0, 0.03, 0.2]).expect("there are sizes"),
@@ -379,6 +447,14 @@ mod tests {
         both("lost node", &|p| p.faults.loss.is_some());
         both("old disk", &|p| p.faults.restore.is_some());
         both("a night", &|p| p.faults.night);
+        both("all push", &|p| p.levelling.initiative.iter().all(|i| *i == Initiative::Push));
+        both("policies differ", &|p| p.levelling.initiative.iter().any(|i| *i != p.levelling.initiative[0]));
+        both("a seasonal forecast", &|p| p.levelling.method.contains(&Method::SeasonalNaive));
+        both("debt", &|p| p.pools[0].bodies[0].debt > 0);
+        both("a reserve", &|p| p.pools[0].bodies[0].reserve.is_some());
+        both("a limit a customer", &|p| p.pools[0].bodies[0].per_customer.is_some());
+        both("returns", &|p| p.trade.returned > 0.0);
+        both("guesses", &|p| p.trade.guesses > 0.0);
         both("loss of packets", &|p| p.faults.weather.loss > 0.0);
     }
 }

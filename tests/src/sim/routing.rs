@@ -6,13 +6,14 @@
 use std::time::Duration;
 
 use rhumb_actors::escrow::messages::PeerMessage;
-use rhumb_actors::escrow::{Answer, Effect, Input, Refusal, Request, Token};
+use rhumb_actors::escrow::{Answer, Effect, Input, ReadRow, Refusal, Request, Token};
 use rhumb_core::{Delivery, HybridTime, PoolName};
 
 use super::agenda::Micros;
 use super::net::Arrivals;
 use super::node::{Asked, Caller};
-use super::violation::Checked;
+use super::plan::PoolPlan;
+use super::violation::{Checked, Invariant, demand};
 use super::world::{Event, Word, World, said};
 
 impl World {
@@ -64,10 +65,8 @@ impl World {
             .note(now, kind, &[to as u64, number], || format!("{caller:?} asks {}: {request:?}", node.id));
         let until = node.clock.mono(now).plus(Duration::from_micros(within));
         let pools = &self.plan.pools;
-        let pool = pools
-            .iter()
-            .position(|pool| pool.bodies[0].name == *pool_of(&request))
-            .expect("one of the plan's");
+        let pool =
+            pools.iter().position(|pool| pool.bodies[0].name == *request.pool()).expect("one of the plan's");
         let life = node.life.as_mut().expect("it lives");
         let input = life.asked(Asked { caller, pool, until: now + within }, request, until);
         self.step(to, input)
@@ -91,7 +90,14 @@ impl World {
                 }
                 Ok(())
             }
-            Caller::Node { .. } => Ok(()),
+            Caller::Reader { node, life, pool, number } if self.lives(node, life) => {
+                let (now, Word::Said(answer)) = (self.now(), word) else { return Ok(()) };
+                if self.nodes[node].clock.hear(now, sent).is_err() {
+                    return Ok(());
+                }
+                self.row_read(node, from, pool, number, Some(answer))
+            }
+            Caller::Node { .. } | Caller::Reader { .. } => Ok(()),
         }
     }
 
@@ -117,7 +123,9 @@ impl World {
         let now = self.now();
         let arrivals = match caller {
             Caller::Outside { region, .. } => self.net.with_customer(now, region, from),
-            Caller::Node { node, .. } => self.net.between_nodes(now, from, node),
+            Caller::Node { node, .. } | Caller::Reader { node, .. } => {
+                self.net.between_nodes(now, from, node)
+            }
         };
         self.deliver(arrivals, |word| Event::Answer { caller, from, sent, word }, word);
     }
@@ -153,7 +161,6 @@ impl World {
         let now = self.now();
         match effect {
             Effect::Reply { token: Token(token), answer } => {
-                self.check_answer(node, token, &answer)?;
                 self.end_ask(node, token, Word::Said(answer));
             }
             Effect::Peer { to, message } => {
@@ -164,12 +171,53 @@ impl World {
                     self.deliver(arrivals, |message| Event::Peer { from: node, to, sent, message }, message);
                 }
             }
+            Effect::Read { pool, to, number, within } => {
+                let to = self.number(&to);
+                self.read(node, to, pool, number, within)?;
+            }
+            Effect::Alarm { pool, found } => {
+                return demand(false, Invariant::Reconciled, || {
+                    format!("node {node} reconciled {pool} and found {found:?}")
+                });
+            }
             Effect::Forward { token: Token(token), to, request, .. } => {
                 let to = self.number(&to);
                 self.forward(node, token, to, request)?;
             }
         }
         Ok(())
+    }
+
+    /// A home asks a node for its row of a pool.
+    fn read(&mut self, node: usize, to: usize, name: PoolName, number: u64, within: Duration) -> Checked {
+        let of_plan = |pool: &PoolPlan| pool.bodies[0].name == name;
+        let pool = self.plan.pools.iter().position(of_plan).expect("one of the plan's");
+        if !self.connected(node, to) {
+            return self.row_read(node, to, pool, number, None);
+        }
+        let now = self.now();
+        let life = self.nodes[node].lives;
+        let sent = Some(self.nodes[node].now(now).hybrid);
+        let within = within.as_micros() as Micros;
+        let caller = Caller::Reader { node, life, pool, number };
+        self.agenda.after(within, Event::ReadOver { node, life, from: to, pool, number });
+        let arrivals = self.net.between_nodes(now, node, to);
+        let request = Request::ReadRow(ReadRow { pool: name });
+        self.deliver(arrivals, |request| Event::Ask { to, caller, sent, within, request }, request);
+        Ok(())
+    }
+
+    /// What came of a reading.
+    pub(super) fn row_read(
+        &mut self,
+        node: usize,
+        from: usize,
+        pool: usize,
+        number: u64,
+        answer: Option<Result<Answer, Refusal>>,
+    ) -> Checked {
+        let (from, pool) = (self.nodes[from].id.clone(), self.plan.pools[pool].bodies[0].name.clone());
+        self.step(node, Input::RowRead { from, pool, number, answer })
     }
 
     fn forward(&mut self, node: usize, token: u64, to: usize, request: Request) -> Checked {
@@ -198,12 +246,9 @@ impl World {
         self.step(node, Input::Forwarded { token: Token(token), exhausted })
     }
 
-    fn check_answer(&self, node: usize, token: u64, answer: &Result<Answer, Refusal>) -> Checked {
-        let life = self.nodes[node].life.as_ref();
-        match (answer, life.and_then(|life| life.asks.get(&token))) {
-            (Err(Refusal::SoldOut), Some(ask)) => self.audits[ask.pool].sold_out(node),
-            _ => Ok(()),
-        }
+    pub(super) fn check_sold_out(&self, node: usize, token: u64) -> Checked {
+        let ask = self.nodes[node].life.as_ref().and_then(|life| life.asks.get(&token));
+        ask.map_or(Ok(()), |ask| self.audits[ask.pool].sold_out(node))
     }
 
     // ---- connections -----------------------------------------------------------------------------
@@ -256,7 +301,9 @@ impl World {
 fn digest(message: &PeerMessage) -> (&'static str, [u64; 4]) {
     match message {
         PeerMessage::Level(l) => {
-            ("level", [l.granted, l.accepted, l.need, l.figures.consumed ^ l.figures.available << 20])
+            let debt = l.debt.granted << 40 ^ l.debt.accepted << 20 ^ l.debt.need;
+            let figures = l.figures.consumed ^ l.figures.available << 20 ^ l.figures.returned << 40;
+            ("level", [l.granted, l.accepted, l.need ^ debt, figures])
         }
         PeerMessage::Beat(b) => ("beat", [b.incarnation.0, b.durable, u64::from(b.prove), 0]),
         PeerMessage::Witnessed(w) => ("witness", [w.incarnation.0, w.highest, 0, 0]),
@@ -268,8 +315,8 @@ fn digest(message: &PeerMessage) -> (&'static str, [u64; 4]) {
 fn brief(message: &PeerMessage) -> String {
     match message {
         PeerMessage::Level(l) => format!(
-            "{} granted={} accepted={} need={} life={:x} {:?}",
-            l.spec.name, l.granted, l.accepted, l.need, l.incarnation.0, l.figures
+            "{} granted={} accepted={} need={} life={:x} {:?} {:?}",
+            l.spec.name, l.granted, l.accepted, l.need, l.incarnation.0, l.figures, l.debt
         ),
         other => format!("{other:?}"),
     }
@@ -283,18 +330,7 @@ fn asked(request: &Request) -> (&'static str, u64) {
         Request::Hold(hold) => ("hold", hold.qty << 8 | u64::from(hold.hops)),
         Request::Confirm(confirm) => ("confirm", confirm.hold.number),
         Request::Release(release) => ("release", release.hold.number),
+        Request::Return(request) => ("return", request.hold.number << 8 | request.qty.unwrap_or(0)),
         Request::Attest(attest) => ("attest", attest.sold),
-    }
-}
-
-fn pool_of(request: &Request) -> &PoolName {
-    match request {
-        Request::Create { request, .. } => &request.name,
-        Request::Show(show) => &show.pool,
-        Request::ReadRow(read) => &read.pool,
-        Request::Hold(hold) => &hold.pool,
-        Request::Confirm(confirm) => &confirm.hold.pool,
-        Request::Release(release) => &release.hold.pool,
-        Request::Attest(attest) => &attest.pool,
     }
 }

@@ -11,7 +11,7 @@ pub enum Invariant {
     AcceptedIsGranted,
     /// Minted = available + held + sold + in flight.
     Conservation,
-    /// Sold and held never exceed what was minted.
+    /// Sold and held never exceed what was minted and the debt ceiling.
     NeverOversold,
     /// The counters are what customers' receipts say.
     Receipts,
@@ -25,6 +25,12 @@ pub enum Invariant {
     OneEnd,
     /// What was acknowledged survives crashes.
     Acknowledged,
+    /// One customer has no more than the pool lets one have.
+    CustomerLimit,
+    /// The holder of a reserve does not sell it to its own customers.
+    Reserve,
+    /// A hold is settled by who was told of it, and by nobody who guesses.
+    Secret,
     /// A hold does not expire before its time.
     NotBeforeItsTime,
     /// Sold out means that every unit is sold.
@@ -39,6 +45,8 @@ pub enum Invariant {
     Answered,
     /// Once the world has healed, all that can be sold is sold.
     Progress,
+    /// A reconciliation that calls itself exact finds no drift where there is none.
+    Reconciled,
     /// The machine found itself at fault.
     Assertion,
 }
@@ -58,6 +66,9 @@ impl Invariant {
             Self::OneKeyOneHold => "one key is one hold",
             Self::OneEnd => "a hold ends once",
             Self::Acknowledged => "what was acknowledged survives",
+            Self::CustomerLimit => "one customer has no more than the limit",
+            Self::Reserve => "the reserve is for the other nodes",
+            Self::Secret => "who only guesses settles nothing",
             Self::NotBeforeItsTime => "a hold does not expire early",
             Self::SoldOutIsTrue => "sold out is true",
             Self::Retention => "an old key is refused",
@@ -65,6 +76,7 @@ impl Invariant {
             Self::NoHalt => "a healthy machine does not halt",
             Self::Answered => "what was asked is answered",
             Self::Progress => "after healing everything sells",
+            Self::Reconciled => "no reconciliation raises an alarm",
             Self::Assertion => "the machine's own assertion",
         }
     }

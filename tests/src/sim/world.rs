@@ -5,6 +5,9 @@
 //!   the same, event by event.
 //! * Invariant: a node sees the world only through packets, its clocks, its disk and its connections.
 
+use std::time::Duration;
+
+use rhumb_actors::escrow::forecast::Forecast;
 use rhumb_actors::escrow::messages::PeerMessage;
 use rhumb_actors::escrow::{Answer, EscrowSettings, Input, LevelPolicy, Refusal, Request};
 use rhumb_core::rng::{Rng, Seed};
@@ -17,7 +20,7 @@ use super::fault::{Mischief, Trouble};
 use super::net::Net;
 use super::node::{Caller, Node, Stepped, Surroundings};
 use super::oracle::Oracle;
-use super::plan::Plan;
+use super::plan::{Levelling, Plan};
 use super::trace::{Keep, Trace};
 use super::violation::Checked;
 
@@ -47,6 +50,8 @@ pub(super) enum Event {
     Wake { node: usize },
     /// The time of a question that was passed on is over.
     ForwardOver { node: usize, life: u32, forward: u64 },
+    /// The time of a node for its row is over.
+    ReadOver { node: usize, life: u32, from: usize, pool: usize, number: u64 },
     /// A node notices that a connection came or went.
     Link { node: usize, peer: usize },
     /// A node begins to live.
@@ -115,11 +120,13 @@ impl World {
             .map(|(id, drift)| Node::new(id.clone(), *drift, &mut stores));
         let around = Surroundings {
             founding: plan.founding.clone(),
-            settings: settings(&plan),
+            settings: (0..count).map(|node| settings(&plan, node)).collect(),
             window: plan.faults.window,
         };
-        let audits =
-            plan.pools.iter().map(|pool| Audit::new(count, pool.bodies.iter().map(|b| b.supply).collect()));
+        let audits = plan
+            .pools
+            .iter()
+            .map(|pool| Audit::new(count, pool.bodies.iter().map(|b| (b.supply, b.debt)).collect()));
         let customers =
             (0..plan.trade.customers).map(|i| Customer::draw(&seed.child(format!("customer {i}")), &plan));
         let mut net = Net::new(&seed.child("net"), &plan.region_of);
@@ -207,7 +214,13 @@ impl World {
             Event::ForwardOver { node, life, forward } if self.lives(node, life) => {
                 self.forward_over(node, forward)
             }
-            Event::Synced { .. } | Event::Alarm { .. } | Event::ForwardOver { .. } => Ok(()),
+            Event::ReadOver { node, life, from, pool, number } if self.lives(node, life) => {
+                self.row_read(node, from, pool, number, None)
+            }
+            Event::Synced { .. }
+            | Event::Alarm { .. }
+            | Event::ForwardOver { .. }
+            | Event::ReadOver { .. } => Ok(()),
             Event::Link { node, peer } => self.link(node, peer),
             Event::Begin { node } => self.begin(node),
             Event::Wake { node } => self.step(node, Input::Tick),
@@ -227,9 +240,10 @@ impl World {
     fn stopped(&self, event: &Event) -> Option<Micros> {
         let node = match event {
             Event::Peer { to, .. } | Event::Ask { to, .. } => *to,
-            Event::Answer { caller: Caller::Node { node, .. }, .. } => *node,
+            Event::Answer { caller: Caller::Node { node, .. } | Caller::Reader { node, .. }, .. } => *node,
             Event::Alarm { node, .. }
             | Event::ForwardOver { node, .. }
+            | Event::ReadOver { node, .. }
             | Event::Link { node, .. }
             | Event::Wake { node }
             | Event::Abandoned { node, .. } => *node,
@@ -251,7 +265,7 @@ impl World {
         let now = self.now();
         self.trace.note(now, "begin", &[node as u64], || format!("{}", self.nodes[node].id));
         let mut done = Stepped::default();
-        self.nodes[node].begin(now, &self.around, &mut done)?;
+        self.nodes[node].begin(now, node, &self.around, &mut done)?;
         self.nodes[node].life.as_mut().expect("it has just begun").alarm = None;
         let rows = self.rows(node);
         for (pool, row) in rows.iter().enumerate() {
@@ -302,14 +316,17 @@ impl World {
             let rows = self.rows(node);
             for (pool, row) in rows.iter().enumerate() {
                 self.audits[pool].changed(node, *row)?;
-                self.oracle.explains(pool, node, row.consumed)?;
-                if let Some(supply) = self.audits[pool].supply() {
-                    self.oracle.minted(pool, supply);
+                self.oracle.explains(pool, node, row.sold())?;
+                if let Some((supply, debt)) = self.audits[pool].minted() {
+                    self.oracle.minted(pool, supply + debt);
                 }
             }
             if let Some(life) = &mut self.nodes[node].life {
                 life.keep_rows(first, rows);
             }
+        }
+        for token in done.sold_out.drain(..) {
+            self.check_sold_out(node, token)?;
         }
         if let Some(life) = self.nodes[node].life.as_mut().filter(|life| done.wrote && !life.syncing) {
             life.syncing = true;
@@ -365,9 +382,19 @@ impl World {
     }
 }
 
-fn settings(plan: &Plan) -> EscrowSettings {
-    let level = LevelPolicy { tail_floor: plan.levelling.tail_floor, ..LevelPolicy::default() };
-    EscrowSettings { level, ..EscrowSettings::default() }
+fn settings(plan: &Plan, node: usize) -> EscrowSettings {
+    let Levelling { tail_floor, initiative, method, season, reconcile, .. } = &plan.levelling;
+    let (season, slot) = (Duration::from_micros(season.0), Duration::from_micros(season.1));
+    EscrowSettings {
+        level: LevelPolicy {
+            tail_floor: *tail_floor,
+            initiative: initiative[node],
+            ..LevelPolicy::default()
+        },
+        forecast: Forecast { method: method[node], season, slot },
+        reconcile: Duration::from_micros(*reconcile),
+        ..EscrowSettings::default()
+    }
 }
 
 /// What a word says, as a number for the hash.
@@ -376,6 +403,7 @@ pub(super) fn said(word: &Word) -> u64 {
         Word::Fault(delivery) => *delivery as u64,
         Word::Said(Ok(Answer::Held(held))) => 100 + held.hold.number,
         Word::Said(Ok(Answer::Settled(settled))) => 200 + settled.hold.number,
+        Word::Said(Ok(Answer::Returned(returned))) => 1_000 + (returned.hold.number << 8 | returned.left),
         Word::Said(Ok(_)) => 300,
         Word::Said(Err(refusal)) => {
             400 + u64::from(refusal.code().as_bytes()[0]) + refusal.code().len() as u64 * 256

@@ -42,6 +42,86 @@ fn a_seat_is_held_confirmed_and_counted_from_another_region() {
 }
 
 #[test]
+fn a_load_makes_the_requests_of_a_file_and_refuses_one_with_faults() {
+    let mesh = DevMesh::start(THREE, "off");
+    mesh.ok(&["pool", "create", "concert", "--supply", "90"]);
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/requests.csv");
+    let load = |requests: &str, receipts: &str| {
+        mesh.rhumb(&[
+            "load",
+            "escrow",
+            "concert",
+            "--requests",
+            requests,
+            "--receipts",
+            receipts,
+            "--abandon",
+            "0",
+            "--ttl",
+            "60s",
+        ])
+    };
+    let made = load(example, "receipts.jsonl");
+    assert_eq!(made.code, 0, "{}", made.text);
+    let of = |region: &str| made.json["regions"][region]["came"].as_u64();
+    assert_eq!((made.json["came"].as_u64(), of("ap-southeast")), (Some(10), Some(4)), "{}", made.json);
+    let audit = mesh.ok(&["pool", "audit", "concert", "--receipts", "receipts.jsonl"]);
+    assert_eq!((audit["sold"].as_u64(), &audit["invariants"]["I5"]), (Some(18), &true.into()), "{audit}");
+    std::fs::write(
+        mesh.directory().join("bad.csv"),
+        "at_ms,region,user,qty\n5,moon,ann,1\n1,us-east,ann,0\n",
+    )
+    .expect("a file");
+    let refused = load("bad.csv", "none.jsonl");
+    let told = refused.json["usage"]["message"].as_str().unwrap_or_default();
+    assert_eq!(refused.code, 2, "{}", refused.text);
+    for fault in ["line 2: region \"moon\"", "line 3: at_ms 1 comes after 5", "line 3: qty \"0\""] {
+        assert!(told.contains(fault), "{fault} is not in {told}");
+    }
+}
+
+#[test]
+fn a_pool_with_terms_is_sold_beyond_its_supply_and_taken_back() {
+    let mesh = DevMesh::start(THREE, "off");
+    let create = ["pool", "create", "concert", "--supply", "10", "--debt", "3", "--per-customer", "8"];
+    mesh.ok(&create);
+    let hold = |qty: &str, who: &str| {
+        mesh.rhumb(&["hold", "concert", "--qty", qty, "--region", "eu-central", "--customer", who])
+    };
+    let first = hold("8", "ann");
+    assert_eq!((first.code, first.json["overdrawn"].as_u64()), (0, Some(0)), "{}", first.text);
+    let refused = hold("1", "ann");
+    assert_eq!((refused.code, refused.json["refused"]["code"].as_str()), (1, Some("customer_limit")));
+    let second = hold("5", "bob");
+    assert_eq!((second.code, second.json["overdrawn"].as_u64()), (0, Some(3)), "{}", second.text);
+    let id = second.json["hold"].as_str().expect("an id");
+    let (guessed, _) = id.rsplit_once('/').expect("a secret");
+    let code =
+        |answer: &rhumb_tests::cluster::Ran| answer.json["refused"]["code"].as_str().map(str::to_owned);
+    assert_eq!(code(&mesh.rhumb(&["confirm", guessed])).as_deref(), Some("no_such_hold"));
+    assert_eq!(code(&mesh.rhumb(&["return", id])).as_deref(), Some("hold_not_confirmed"));
+    mesh.ok(&["confirm", id]);
+    let audit = mesh.ok(&["pool", "audit", "concert"]);
+    assert_eq!((audit["overdrawn"].as_u64(), audit["oversold"].as_u64()), (Some(3), Some(0)), "{audit}");
+    let back = ["return", id, "--qty", "4", "--key", "refund"];
+    assert_eq!(mesh.ok(&back)["left"], 1);
+    assert_eq!(mesh.ok(&back)["left"], 1, "the same key returns once");
+    assert_eq!(code(&mesh.rhumb(&["return", id, "--qty", "2"])).as_deref(), Some("return_too_much"));
+    let audit = mesh.ok(&["pool", "audit", "concert"]);
+    let sums = ["sold", "overdrawn", "returned", "held", "available"].map(|sum| audit[sum].as_u64());
+    assert_eq!(sums, [Some(1), Some(0), Some(4), Some(8), Some(1)], "{audit}");
+}
+
+#[test]
+fn advice_needs_no_mesh() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let advice = run(folder.path(), &["-o", "json", "pool", "advise", "--rate", "95", "--units", "100"]);
+    assert_eq!((advice.code, advice.json["enough"]["units"].as_u64()), (5, Some(118)), "{}", advice.text);
+    let enough = run(folder.path(), &["-o", "json", "pool", "advise", "--rate", "95", "--units", "118"]);
+    assert_eq!(enough.code, 0, "{}", enough.text);
+}
+
+#[test]
 fn rights_move_to_where_they_are_asked_for() {
     let mesh = DevMesh::start(THREE, "published");
     mesh.ok(&["pool", "create", "shoes", "--supply", "30", "--weights", "us-east=1"]);

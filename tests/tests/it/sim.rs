@@ -30,14 +30,18 @@ fn no_seed_breaks_a_promise() {
     println!("{} seeds, {} events", tally.seeds, tally.events);
 }
 
-/// Seeds within which each known bug must be caught.
+/// Seeds within which each known bug must be caught, besides those that are kept: what breaks only when
+/// several rare things meet is caught by the seed that once found it.
 const BUDGET: u64 = 400;
 
 #[test]
 fn every_known_bug_is_caught() {
-    let mut missed = Vec::new();
+    let (mut missed, kept) = (Vec::new(), kept());
     for &canary in Canary::ALL {
-        let next = |drawn: u64| Some(drawn).filter(|seed| *seed < BUDGET);
+        let next = |drawn: u64| match drawn.checked_sub(BUDGET) {
+            None => Some(drawn),
+            Some(more) => kept.get(more as usize).copied(),
+        };
         let tally = sweep(threads(), Some(canary), next, |tally| !tally.failed.is_empty());
         match tally.failed.first().and_then(|outcome| Some((outcome, outcome.violation.as_ref()?))) {
             Some((outcome, violation)) => {

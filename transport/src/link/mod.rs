@@ -37,7 +37,7 @@ use crate::settings::TransportSettings;
 
 pub(crate) use end::End;
 pub(crate) use outside::Outside;
-pub use status::{LinkState, LinkStatus};
+pub use status::{LinkState, LinkStatus, Waiting};
 
 /// What carries the bytes of one link.
 pub(crate) trait Wire: Sized + Send + Sync + 'static {
@@ -81,6 +81,10 @@ impl Node {
     }
 }
 
+/// How long a draining side waits for the end of its peer's lanes: a build that does not know of it never
+/// ends them.
+const LANES_END_WITHIN: Duration = Duration::from_secs(1);
+
 /// When a call with so much time expires.
 pub(crate) fn expiry(deadline: Duration) -> Instant {
     Instant::now() + deadline.min(MAX_DEADLINE)
@@ -106,6 +110,7 @@ pub(crate) struct Lane {
 pub(crate) struct ToSay {
     pub(crate) go_away: bool,
     pub(crate) lanes_done: bool,
+    pub(crate) end_lanes: bool,
     pub(crate) cancels: Vec<u64>,
 }
 
@@ -129,6 +134,8 @@ pub(crate) struct Link<W> {
     pub(crate) open: RwLock<bool>,
     /// The peer has said GOAWAY.
     pub(crate) going_away: AtomicBool,
+    /// The peer asks that this side's lanes end.
+    pub(crate) to_end_lanes: AtomicBool,
     /// Lanes of the peer that have ended in order.
     pub(crate) lanes_ended: AtomicU64,
     /// Something that a drain waits for may have happened.
@@ -165,6 +172,7 @@ impl<W: Wire> Link<W> {
             next_call: AtomicU64::new(1),
             open: RwLock::new(true),
             going_away: AtomicBool::new(false),
+            to_end_lanes: AtomicBool::new(false),
             lanes_ended: AtomicU64::new(0),
             quieter: Notify::new(),
             taken_up: Notify::new(),
@@ -220,6 +228,18 @@ impl<W: Wire> Link<W> {
         }
     }
 
+    /// What waits to be written on all lanes.
+    pub(crate) fn waiting(&self) -> Waiting {
+        self.lanes.iter().fold(Waiting::default(), |waiting, lane| {
+            let queue = lane.queue.lock();
+            Waiting {
+                messages: waiting.messages + queue.len(),
+                bytes: waiting.bytes + queue.bytes(),
+                longest: waiting.longest.max(queue.len()),
+            }
+        })
+    }
+
     /// What the control stream has to say now.
     pub(crate) fn what_to_say(&self) -> Vec<ControlMessage> {
         let to_say = std::mem::take(&mut *self.to_say.lock());
@@ -233,6 +253,9 @@ impl<W: Wire> Link<W> {
         if to_say.lanes_done {
             messages.push(ControlMessage::LanesDone);
         }
+        if to_say.end_lanes {
+            messages.push(ControlMessage::EndLanes);
+        }
         messages
     }
 
@@ -245,6 +268,31 @@ impl<W: Wire> Link<W> {
             }
             ControlMessage::Cancel(ids) => self.cancelled(&ids),
             ControlMessage::LanesDone => self.taken_up.notify_one(),
+            ControlMessage::EndLanes => {
+                self.going_away.store(true, Ordering::Release);
+                self.to_end_lanes.store(true, Ordering::Release);
+                self.end_lanes_if_answered();
+            }
+        }
+    }
+
+    /// One call fewer is under way, or an answer fewer is owed.
+    pub(crate) fn quieter(&self) {
+        self.end_lanes_if_answered();
+        self.quieter.notify_one();
+    }
+
+    /// Ends this side's lanes where the peer asked for it and every call of this side has its end.
+    fn end_lanes_if_answered(&self) {
+        if self.to_end_lanes.load(Ordering::Acquire) && self.calls.lock().is_empty() {
+            self.end_lanes();
+        }
+    }
+
+    fn end_lanes(&self) {
+        for lane in &self.lanes {
+            lane.queue.lock().close();
+            lane.wake.notify_one();
         }
     }
 
@@ -254,6 +302,7 @@ impl<W: Wire> Link<W> {
         if ended == self.lanes.len() as u64 {
             self.to_say.lock().lanes_done = true;
             self.say.notify_one();
+            self.quieter.notify_one();
         }
     }
 
@@ -287,7 +336,7 @@ impl<W: Wire> Link<W> {
         if delivery == Some(Delivery::Unknown) {
             self.cancel(id);
         }
-        self.quieter.notify_one();
+        self.quieter();
         delivery
     }
 
@@ -297,11 +346,17 @@ impl<W: Wire> Link<W> {
         sending == 0 && self.calls.lock().is_empty() && self.owed.lock().is_empty()
     }
 
-    /// Ends the link in order: says GOAWAY, lets what is under way end, ends the lanes, waits until
-    /// the peer has taken everything up, closes. What is not done at the deadline fails.
-    pub(crate) async fn drain(&self, deadline: Instant) {
+    /// Tells the peer to make no more calls. Saying it again does no harm.
+    pub(crate) fn go_away(&self) {
         self.to_say.lock().go_away = true;
         self.say.notify_one();
+    }
+
+    /// Ends the link in order: says GOAWAY, lets what is under way end, has the peer end its lanes and
+    /// ends its own, waits until the peer has taken everything up, closes. What is not done at the
+    /// deadline fails. Whether all of it was done.
+    pub(crate) async fn drain(&self, deadline: Instant) -> bool {
+        self.go_away();
         let drained = tokio::time::timeout_at(deadline, async {
             // A connection that ends meanwhile has nothing left to drain.
             tokio::select! {
@@ -309,23 +364,36 @@ impl<W: Wire> Link<W> {
                 () = self.wire.closed() => {}
             }
         });
-        if drained.await.is_err() {
+        let drained = drained.await.is_ok();
+        if !drained {
             tracing::warn!(peer = %self.peer.principal, "drain was cut short by its deadline");
         }
         self.close(&End::Lost("closed by this side".to_owned()));
+        drained
     }
 
     async fn come_to_rest(&self) {
-        // What the peer sent before it read GOAWAY is still on its way.
-        tokio::time::sleep(self.wire.rtt() * 2).await;
+        self.until_quiet().await;
+        // A call that the peer sent before it read GOAWAY may still be on its way: it is answered too.
+        self.to_say.lock().end_lanes = true;
+        self.say.notify_one();
+        let ended = tokio::time::timeout(LANES_END_WITHIN, async {
+            while self.lanes_ended.load(Ordering::Acquire) < self.lanes.len() as u64 {
+                self.quieter.notified().await;
+            }
+        });
+        if ended.await.is_err() {
+            debug!(peer = %self.peer.principal, "the peer did not end its lanes");
+        }
+        self.until_quiet().await;
+        self.end_lanes();
+        self.taken_up.notified().await;
+    }
+
+    async fn until_quiet(&self) {
         while !self.is_quiet() {
             self.quieter.notified().await;
         }
-        for lane in &self.lanes {
-            lane.queue.lock().close();
-            lane.wake.notify_one();
-        }
-        self.taken_up.notified().await;
     }
 
     pub(crate) fn next_call(&self) -> u64 {

@@ -16,7 +16,7 @@ use crate::answer::{Answer, Owed, Returns};
 use crate::control::WireFault;
 use crate::envelope::{Frame, FrameError, FrameKind};
 use crate::lanes::{NotQueued, Weight};
-use crate::message::{Headers, Kind, Reply, Request};
+use crate::message::{Arrival, Headers, Kind, Reply, Request};
 
 impl<W: Wire> Link<W> {
     /// Takes up one frame that came over a lane, or in answer to whom `lane` is used.
@@ -47,8 +47,12 @@ impl<W: Wire> Link<W> {
         } else {
             Answer::to_nobody()
         };
+        let taken_up = frame.trace.is_some_and(|trace| trace.is_sampled()).then(Instant::now);
         match self.may_be_delivered(&frame) {
-            Ok(()) => self.deliver(request(frame), answer),
+            Ok(()) => {
+                let arrival = taken_up.map(|at| Arrival { at, gate: at.elapsed() });
+                self.deliver(Request { arrival, ..request(frame) }, answer);
+            }
             Err(why) => {
                 if !frame.kind.wants_answer() {
                     debug!(peer = %self.peer.principal, message = frame.name, %why, "a tell was turned away");
@@ -129,7 +133,7 @@ impl<W: Wire> Link<W> {
             // The waiter has gone in this moment.
             self.node.counters.answers_unwanted.one();
         }
-        self.quieter.notify_one();
+        self.quieter();
     }
 
     fn not_understood(
@@ -149,7 +153,7 @@ impl<W: Wire> Link<W> {
                 if waiter.is_none_or(|waiter| waiter.send(Err(Fault::unknown(what))).is_err()) {
                     self.node.counters.answers_unwanted.one();
                 }
-                self.quieter.notify_one();
+                self.quieter();
             }
             Some(FrameKind::Tell) | None => self.node.counters.not_understood.one(),
         }
@@ -218,7 +222,7 @@ impl<W: Wire> Returns for Link<W> {
             // Cancelled, or the connection has ended and the caller has been told by its own side.
             _ => self.node.counters.answers_too_late.one(),
         }
-        self.quieter.notify_one();
+        self.quieter();
     }
 }
 
@@ -239,7 +243,7 @@ fn request(frame: Frame) -> Request {
         chain: frame.chain,
         target: frame.target,
     };
-    Request { name: frame.name, class: frame.class, body: frame.body, headers, kind }
+    Request { name: frame.name, class: frame.class, body: frame.body, headers, kind, arrival: None }
 }
 
 fn fault(body: &[u8]) -> Fault {

@@ -21,6 +21,17 @@ pub enum LinkState {
     Down(String),
 }
 
+/// What waits to be written on the lanes of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Waiting {
+    /// Calls and answers, on all lanes.
+    pub messages: usize,
+    /// Their bytes.
+    pub bytes: usize,
+    /// Calls and answers on the lane that has the most.
+    pub longest: usize,
+}
+
 /// A peer's connection, to be shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinkStatus {
@@ -34,8 +45,15 @@ pub struct LinkStatus {
     pub dialed: Option<Dialed>,
     /// The smoothed round-trip time.
     pub rtt: Option<Duration>,
+    /// Packets sent on this connection.
+    pub sent_packets: u64,
     /// Packets lost on this connection.
     pub lost_packets: u64,
+    /// Times that this side told the peer that it had more to send than a window, or the number of
+    /// streams, allowed.
+    pub blocked: u64,
+    /// What waits to be written on its lanes.
+    pub waiting: Waiting,
     /// Counts the connections, from 1; 0 before the first.
     pub generation: u64,
     /// How long it has been in this state.

@@ -23,7 +23,7 @@ use super::{Link, socket};
 use crate::backoff::Backoff;
 use crate::error::ConnectError;
 use crate::hello::{Hello, VERSIONS};
-use crate::identity::{Credentials, Regions, TrustDomain};
+use crate::identity::{Credentials, CredentialsError, Regions, TrustDomain};
 use crate::link::{End, Node, Outside};
 use crate::message::{Peer, Reply, Request};
 use crate::settings::TransportSettings;
@@ -143,6 +143,15 @@ impl Client {
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.inner.link.lock().is_ok()
+    }
+
+    /// Swaps what this client is certified with and believes, for every later handshake. The connection
+    /// that there is stays.
+    ///
+    /// # Errors
+    /// [`CredentialsError`]: they are somebody else's, or cannot be used; nothing has changed.
+    pub fn renew(&self, credentials: &Credentials) -> Result<(), CredentialsError> {
+        self.inner.tls.renew(credentials)
     }
 
     /// Closes the connection and waits a moment for the node to know it.

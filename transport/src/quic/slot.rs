@@ -149,7 +149,15 @@ impl Slot {
 
     pub(crate) fn status(&self) -> LinkStatus {
         let place = self.place.lock();
-        let stats = place.link.as_ref().map(|(link, _)| link.wire.stats().path);
+        let link = place.link.as_ref().map(|(link, _)| link);
+        let stats = link.map(|link| link.wire.stats());
+        let blocked = stats.map_or(0, |stats| {
+            let sent = stats.frame_tx;
+            sent.data_blocked
+                + sent.stream_data_blocked
+                + sent.streams_blocked_bidi
+                + sent.streams_blocked_uni
+        });
         let going_away = |link: &Arc<Link>| link.going_away.load(std::sync::atomic::Ordering::Acquire);
         let state = match (&place.link, &place.last_error, &place.last_end) {
             (Some((link, _)), ..) if going_away(link) => LinkState::Draining,
@@ -163,8 +171,11 @@ impl Slot {
             address: place.address,
             state,
             dialed: place.link.as_ref().map(|(_, current)| current.dialed),
-            rtt: stats.map(|path| path.rtt),
-            lost_packets: stats.map_or(0, |path| path.lost_packets),
+            rtt: stats.map(|stats| stats.path.rtt),
+            sent_packets: stats.map_or(0, |stats| stats.path.sent_packets),
+            lost_packets: stats.map_or(0, |stats| stats.path.lost_packets),
+            blocked,
+            waiting: link.map(|link| link.waiting()).unwrap_or_default(),
             generation: place.generation,
             since: place.since.elapsed(),
             last_error: place.last_error.clone(),

@@ -13,7 +13,7 @@ use rhumb_core::rng::Seed;
 use rhumb_core::{Fault, FaultKind, Gate, NodeId, Principal, Role};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout};
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::Link;
 use super::close::GRACEFUL;
@@ -30,8 +30,9 @@ use crate::link::{End, LinkStatus, Node};
 use crate::message::{Identity, Kind, Peer, Reply, Request};
 use crate::settings::TransportSettings;
 
-/// How long a closed endpoint waits for its peers to know it.
-const CLOSE_WAIT: Duration = Duration::from_secs(3);
+/// How long a closed endpoint says so to peers whose packets are still on their way. Nobody acknowledges
+/// the end of a connection (RFC 9000 §10.2); a peer that missed it finds the silence.
+const CLOSE_WAIT: Duration = Duration::from_millis(500);
 
 /// A node's transport. A handle: clones are the same transport. It runs until [`Transport::close`].
 #[derive(Clone)]
@@ -194,21 +195,33 @@ impl Transport {
         Ok(links.iter().filter(|link| self.inner.close_if_revoked(link)).count())
     }
 
-    /// Prepares to stop: tells peers to send no more, answers what is under way, closes connections
-    /// in order. What is not done within `limit` fails.
-    pub async fn drain(&self, limit: Duration) {
+    /// Takes no more calls and no more connections, and tells all peers so: the first half of
+    /// [`Transport::drain`], which needs no time.
+    pub fn refuse(&self) {
         self.inner.node.draining.store(true, Ordering::Release);
         self.inner.stopping.send_replace(true);
+        for link in self.inner.all_links() {
+            link.go_away();
+        }
+    }
+
+    /// Prepares to stop: tells peers to send no more, answers what is under way, closes connections
+    /// in order. What is not done within `limit` fails; the peers with whom that was so are given.
+    pub async fn drain(&self, limit: Duration) -> Vec<Principal> {
+        self.refuse();
         let deadline = Instant::now() + limit;
         let mut drains = tokio::task::JoinSet::new();
         for link in self.inner.all_links() {
-            drains.spawn(async move { link.drain(deadline).await });
+            drains.spawn(async move { (!link.drain(deadline).await).then(|| link.peer.principal.clone()) });
         }
+        let mut cut_short = Vec::new();
         while let Some(drained) = drains.join_next().await {
-            if let Err(panic) = drained {
-                warn!(%panic, "a connection was not drained");
+            match drained {
+                Ok(peer) => cut_short.extend(peer),
+                Err(panic) => warn!(%panic, "a connection was not drained"),
             }
         }
+        cut_short
     }
 
     /// Closes every connection and the socket. Calls under way fail; to avoid that, drain first.
@@ -220,7 +233,7 @@ impl Transport {
         }
         self.inner.endpoint.close(GRACEFUL, b"closed");
         if timeout(CLOSE_WAIT, self.inner.endpoint.wait_idle()).await.is_err() {
-            warn!("closed without the last acknowledgements");
+            debug!("closed while packets of peers may still be on their way");
         }
     }
 

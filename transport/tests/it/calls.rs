@@ -43,6 +43,7 @@ async fn everything_a_call_carries_arrives() {
     assert_eq!(from.principal.region, a.id.region);
     assert!(received.headers.deadline <= SOON && !received.headers.deadline.is_zero());
     received.headers.deadline = sent.headers.deadline;
+    received.arrival = sent.arrival;
     assert_eq!(received, sent);
 }
 

@@ -207,6 +207,39 @@ async fn a_draining_node_answers_what_is_under_way_and_takes_no_more() {
     until_links(&a, "the end", |link| matches!(link.state, LinkState::Down(_))).await;
 }
 
+/// Asks again and again until a call is turned away; every call ends with its answer or as not sent.
+async fn ask_until_turned_away(client: rhumb_transport::Client) -> Result<u32, Fault> {
+    let mut answered = 0;
+    loop {
+        match client.ask(request("echo", b"")).await {
+            Ok(_) => answered += 1,
+            Err(fault) if fault.delivery() == Delivery::NotSent => return Ok(answered),
+            Err(fault) => return Err(fault),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_call_crosses_the_end_of_a_drained_connection_unseen() {
+    let authority = authority();
+    let node = Member::start(&authority, "us-east/n1");
+    let mut asking = tokio::task::JoinSet::new();
+    for number in 0..4 {
+        let client = client(&authority, &format!("us-east/c{number}"), &node).await.expect("connected");
+        for _ in 0..16 {
+            asking.spawn(ask_until_turned_away(client.clone()));
+        }
+    }
+    node.handlers.until("calls", |seen| seen.requests.len() > 500).await;
+    let cut_short = node.transport.drain(SOON).await;
+    assert!(cut_short.is_empty(), "{cut_short:?}");
+    let mut answered = 0;
+    while let Some(asked) = asking.join_next().await {
+        answered += asked.expect("no panic").expect("no outcome is unknown");
+    }
+    assert!(answered > 400, "{answered}");
+}
+
 #[tokio::test]
 async fn what_was_told_before_a_drain_arrives_before_the_connection_ends() {
     let (a, b) = pair().await;

@@ -121,6 +121,27 @@ async fn a_node_dials_with_its_new_certificate() {
 }
 
 #[tokio::test]
+async fn a_client_dials_again_with_its_new_certificate() {
+    let ca = authority();
+    let (b, c) = (node("eu-central/n1"), node("us-east/app"));
+    let (old, new) = (issue(&ca, Role::Client, &c), issue(&ca, Role::Client, &c));
+    let own = issue(&ca, Role::Node, &b);
+    let member = certified(&b, &own);
+    let credentials = old.credentials().expect("usable");
+    let client = Client::connect(member.addr(), Expect::AnyNode, &credentials, Some(CLUSTER), settings());
+    let client = client.await.expect("connected");
+    client.renew(&new.credentials().expect("usable")).expect("the same client");
+    let closed = member.transport.renew(&revoking(&ca, &own, &[&old])).expect("the same node");
+    assert_eq!(closed, 1, "the certificate of the first connection is revoked");
+    let answered = tokio::time::timeout(SOON, async {
+        while client.ask(request("echo", b"again")).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    answered.await.expect("the new certificate is not revoked");
+}
+
+#[tokio::test]
 async fn a_certificate_of_somebody_else_is_refused_and_nothing_changes() {
     let ca = authority();
     let b = node("eu-central/n1");

@@ -9,7 +9,10 @@ use rhumb_core::{Incarnation, Mono, NodeId, Now, PoolName};
 use rhumb_storage::Batch;
 
 use super::{Answer, Book, Effect, Out, Request, Token, persist};
-use crate::escrow::messages::{AttestPool, Disown, Disowned, PeerMessage, PoolAttested, Refusal, Standing};
+use crate::escrow::ledger::attest::Word;
+use crate::escrow::messages::{
+    AttestPool, DebtWord, Disown, Disowned, PeerMessage, PoolAttested, Refusal, Standing,
+};
 
 /// A peer that has not answered is asked again after this.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -45,7 +48,7 @@ impl Book {
         }
         let name = attest.pool.clone();
         match self.may_attest(attest) {
-            Ok(Some(row)) => out.send(Effect::Reply { token, answer: Ok(Answer::Attested(row)) }),
+            Ok(Some(row)) => out.send(Effect::Reply { token, answer: Ok(Answer::Attested(Box::new(row))) }),
             Ok(None) => {
                 let round = self.rounds.get_mut(&name).expect("a round was opened for it");
                 round.waiters.push((token, until));
@@ -90,7 +93,9 @@ impl Book {
     fn attested_before(&self, name: PoolName, sold: u64) -> Result<PoolAttested, Refusal> {
         let Some(pool) = self.pools.get(&name) else { return Err(Refusal::NoSuchPool(name)) };
         match pool.ledger.counts().attested {
-            Some(attested) if attested == sold => Ok(PoolAttested { pool: name, row: pool.row() }),
+            Some(attested) if attested == sold => {
+                Ok(PoolAttested { pool: name, row: pool.row(&self.site.settings) })
+            }
             _ => Err(Refusal::Invalid(format!(
                 "{} does not run on a restored disk: there is nothing to attest",
                 self.site.me
@@ -143,14 +148,22 @@ impl Book {
         persist(batch, out);
         let pool = self.pools.get(&disown.pool);
         let link = pool.map(|pool| pool.ledger.link(from)).unwrap_or_default();
+        let line = pool.and_then(|pool| pool.lines.get(from));
         let message = PeerMessage::Disowned(Disowned {
             before: disown.before,
             pool: disown.pool.clone(),
             spec: pool.map(|pool| pool.ledger.spec()),
-            accepted: link.accepted,
-            granted: link.granted,
+            accepted: link.units.accepted,
+            granted: link.units.granted,
             life: self.custody.witnessed(from).map_or(Incarnation(0), |(life, _)| life),
-            consumed: pool.and_then(|pool| pool.lines.get(from)).map_or(0, |line| line.consumed),
+            consumed: line.map_or(0, |line| line.consumed),
+            returned: line.map_or(0, |line| line.returned),
+            debt: DebtWord {
+                accepted: link.more.accepted,
+                granted: link.more.granted,
+                consumed: line.map_or(0, |line| line.debt.consumed),
+                returned: line.map_or(0, |line| line.debt.returned),
+            },
             pools: self
                 .pools
                 .iter()
@@ -198,7 +211,7 @@ impl Book {
     fn answer_waiters(&mut self, round: &Round, answer: &Result<PoolAttested, Refusal>, out: &mut Out) {
         for (token, _) in &round.waiters {
             self.waiting.remove(token);
-            let answer = answer.clone().map(Answer::Attested);
+            let answer = answer.clone().map(|done| Answer::Attested(Box::new(done)));
             out.send(Effect::Reply { token: *token, answer });
         }
     }
@@ -222,14 +235,16 @@ impl Book {
         self.touch(now, name, out);
         done?;
         let Some(pool) = self.pools.get(name) else { return Err(Refusal::NoSuchPool(name.clone())) };
-        Ok(PoolAttested { pool: name.clone(), row: pool.row() })
+        Ok(PoolAttested { pool: name.clone(), row: pool.row(&self.site.settings) })
     }
 
     fn take_word(&mut self, now: Now, name: &PoolName, round: &Round, out: &mut Out) -> Result<(), Refusal> {
         let Some(pool) = self.pools.get_mut(name) else { return Err(Refusal::NoSuchPool(name.clone())) };
         let (is_home, floor) = (pool.home == self.site.me, self.custody.floor());
         let mut batch = Batch::new();
-        pool.ledger.attest(round.sold, floor, is_home, &round.answers, now.hybrid, &mut batch)?;
+        let word = Word { sold: round.sold, floor, is_home, peers: &round.answers };
+        pool.ledger.attest(&word, now.hybrid, &mut batch)?;
+        pool.reconciliation.attested(&pool.ledger);
         self.custody.attested_one(now, &mut batch);
         persist(batch, out);
         Ok(())

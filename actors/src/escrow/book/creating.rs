@@ -11,9 +11,9 @@ use sha2::{Digest, Sha256};
 
 use super::{Answer, Book, Effect, Out, Request, Site, Token};
 use crate::escrow::ledger::Ledger;
-use crate::escrow::messages::{CreatePool, PoolCreated, PoolSpec, Refusal, Standing};
+use crate::escrow::messages::{CreatePool, PoolCreated, PoolSpec, Refusal, Reserve, Standing};
 use crate::escrow::pool::Pool;
-use crate::escrow::records::{Durability, PoolRow};
+use crate::escrow::records::{Durability, PoolMore, PoolRow, Right};
 
 impl Book {
     pub(super) fn create(
@@ -55,7 +55,7 @@ impl Book {
             pool.ledger.mint_again(&mut batch);
             out.persist(batch);
         }
-        if pool.ledger.counts().minted == 0 {
+        if pool.ledger.counts().of(Right::Unit).minted == 0 {
             return Err(Refusal::Restored);
         }
         let spec = pool.ledger.spec();
@@ -85,8 +85,10 @@ impl Book {
             created: now.hybrid,
             body: Some(body_of(&request)),
             durability: Durability::Local,
-            debt_ceiling: 0,
+            debt_ceiling: request.debt,
+            more: PoolMore { reserve: request.reserve.clone(), per_customer: request.per_customer },
         };
+        self.site.check_terms(&row)?;
         let others = self.site.others(&row);
         let ledger = Ledger::new(request.name.clone(), row, others.clone(), self.custody.life());
         let mut ledger = ledger.cleared(self.custody.clears_new());
@@ -94,7 +96,8 @@ impl Book {
         let mut batch = Batch::new();
         ledger.mint(&created.shares, &mut batch);
         out.persist(batch);
-        self.pools.insert(request.name, Pool::new(self.site.me.clone(), ledger, others));
+        let pool = Pool::new(self.site.me.clone(), ledger, others, &self.site.settings);
+        self.pools.insert(request.name, pool);
         Ok(created)
     }
 }
@@ -140,15 +143,56 @@ impl Site {
     /// The answer to a creation: a pure function of what the pool is.
     fn created(&self, spec: PoolSpec) -> PoolCreated {
         let weights: Vec<(Region, u64)> = spec.weights.iter().map(|(r, w)| (r.clone(), *w)).collect();
-        let shares = split_over_nodes(spec.supply, &weights, &self.founding)
+        let reserved = spec.reserve.as_ref().map_or(0, |reserve| reserve.units);
+        let shares = split_over_nodes(spec.supply - reserved, &weights, &self.founding)
             .expect("the weights were checked when the pool was created");
         let part = |(node, _): &(NodeId, u64)| spec.weights.contains_key(&node.region);
-        PoolCreated { home: self.home(&spec.name), shares: shares.into_iter().filter(part).collect(), spec }
+        let mut shares: BTreeMap<NodeId, u64> = shares.into_iter().filter(part).collect();
+        if let Some(Reserve { node, units }) = &spec.reserve {
+            *shares.entry(node.clone()).or_default() += units;
+        }
+        PoolCreated { home: self.home(&spec.name), shares, spec }
+    }
+
+    /// Debt, reserve and limit of a pool that is to be created.
+    fn check_terms(&self, row: &PoolRow) -> Result<(), Refusal> {
+        let invalid = |what: String| Err(Refusal::Invalid(what));
+        if row.debt_ceiling > MAX_SUPPLY {
+            return invalid(format!("a debt of {}: give 0 to {MAX_SUPPLY} units", row.debt_ceiling));
+        }
+        if row.more.per_customer == Some(0) {
+            return invalid("0 units a customer: give at least 1, or no limit".to_owned());
+        }
+        let Some(Reserve { node, units }) = &row.more.reserve else { return Ok(()) };
+        let nodes: Vec<&NodeId> =
+            self.founding.nodes().iter().filter(|node| row.weights.contains_key(&node.region)).collect();
+        if !nodes.contains(&node) {
+            let nodes: Vec<String> = nodes.iter().map(ToString::to_string).collect();
+            return invalid(format!(
+                "{node} can not hold the reserve: the pool's nodes are {}",
+                nodes.join(", ")
+            ));
+        }
+        if nodes.len() == 1 {
+            return invalid(format!("{node} is the pool's only node: a reserve is for other nodes"));
+        }
+        if !(1..row.supply).contains(units) {
+            return invalid(format!(
+                "a reserve of {units}: give 1 to {} of the {} units",
+                row.supply - 1,
+                row.supply
+            ));
+        }
+        Ok(())
     }
 }
 
-/// Whether a request's weights are those of a pool, zeros left out.
+/// Whether a request's weights and terms are those of a pool, zeros left out.
 fn covers(row: &PoolRow, request: &CreatePool) -> bool {
+    let terms = (row.debt_ceiling, &row.more.reserve, row.more.per_customer);
+    if terms != (request.debt, &request.reserve, request.per_customer) {
+        return false;
+    }
     let equal = row.weights.values().all(|weight| *weight == 1);
     match request.weights.is_empty() {
         true => equal,
@@ -161,6 +205,15 @@ fn body_of(request: &CreatePool) -> [u8; 32] {
     hash.update(format!("rhumb-pool-v1\n{}\n{}\n{}\n", request.name, request.class, request.supply));
     for (region, weight) in &request.weights {
         hash.update(format!("{region}={weight}\n"));
+    }
+    if request.debt > 0 {
+        hash.update(format!("debt {}\n", request.debt));
+    }
+    if let Some(Reserve { node, units }) = &request.reserve {
+        hash.update(format!("reserve {node} {units}\n"));
+    }
+    if let Some(limit) = request.per_customer {
+        hash.update(format!("per customer {limit}\n"));
     }
     hash.finalize().into()
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rhumb_core::canary::{self, Canary};
 use rhumb_core::limits::MAX_SUPPLY;
+use rhumb_core::rng::Rng;
 use rhumb_core::{Mono, NodeId, Now, PoolName};
 use rhumb_storage::Batch;
 use rhumb_topology::owner_among;
@@ -12,6 +13,7 @@ use rhumb_topology::owner_among;
 use super::{Answer, Book, Effect, Out, Request, Site, Token, persist};
 use crate::escrow::custody::Custody;
 use crate::escrow::keys::{Keys, abroad, body, check_age};
+use crate::escrow::ledger::Order;
 use crate::escrow::messages::{DEFAULT_TTL, Held, Hold, HoldId, Key, MAX_TTL, Refusal, Standing};
 use crate::escrow::pool::{Parked, Pool, mono_of};
 use crate::escrow::records::{HoldNumber, KeyRow, Outcome, Records, Stage};
@@ -26,7 +28,7 @@ enum Verdict {
     Answer(Result<Held, Refusal>),
     /// To the node that remembers the key.
     Forward(NodeId, Hold),
-    /// To the home of the pool, for good.
+    /// To the home of the pool or of the customer, for good.
     Delegate(NodeId, Hold),
     /// Units may arrive.
     Wait,
@@ -38,6 +40,7 @@ struct Desk<'a> {
     custody: &'a Custody,
     keys: &'a mut Keys,
     next_hold: &'a mut u64,
+    secrets: &'a mut Rng,
     pool: Option<&'a mut Pool>,
     batch: Batch,
 }
@@ -45,9 +48,10 @@ struct Desk<'a> {
 impl Book {
     pub(super) fn hold(&mut self, now: Now, token: Token, hold: Hold, until: Mono, out: &mut Out) {
         let name = hold.pool.clone();
-        if let Some(pool) = self.pools.get_mut(&name) {
+        let me = &self.site.me;
+        if let Some(pool) = self.pools.get_mut(&name).filter(|pool| pool.is_sold_here(&hold, me)) {
             let units = hold.qty.min(pool.supply());
-            pool.demand.ask(now.mono, units);
+            pool.asked_for(now.mono, units);
         }
         let (verdict, batch) = self.desk(&name, |desk| desk.decide(now, &hold));
         persist(batch, out);
@@ -64,6 +68,7 @@ impl Book {
             custody: &self.custody,
             keys: &mut self.keys,
             next_hold: &mut self.next_hold,
+            secrets: self.secrets.as_mut().expect("a life begins with a seed"),
             pool: self.pools.get_mut(name),
             batch: Batch::new(),
         };
@@ -192,34 +197,60 @@ impl Desk<'_> {
             if home == *me {
                 return Err(Refusal::NoSuchPool(hold.pool.clone()));
             }
+            if hold.hops >= 2 {
+                // The pool is new, and this node has not heard of it yet.
+                return Err(Refusal::Exhausted { retry_after: RETRY.0 });
+            }
             return Ok(self.delegate(now, hold, body, home));
         };
-        if hold.qty > pool.supply() {
-            return Err(Refusal::Invalid(format!("{} units of a pool of {}", hold.qty, pool.supply())));
+        let most = pool.supply() + pool.ledger.pool().debt_ceiling;
+        if hold.qty > most {
+            return Err(Refusal::Invalid(format!("{} units of a pool of {most}", hold.qty)));
+        }
+        if let Some(home) = pool.customer_home(hold, me)? {
+            if hold.hops >= 3 {
+                return Err(Refusal::Invalid(format!(
+                    "this customer's home in pool {} is not {me}: nodes disagree on who they are",
+                    hold.pool
+                )));
+            }
+            pool.make_room(now.mono, &self.site.settings)?;
+            return Ok(self.delegate(now, hold, body, home));
         }
         if pool.home != *me && pool.is_tail(&self.site.settings) {
             self.check_tail(now)?;
             let home = self.site.home(&hold.pool);
             return Ok(self.delegate(now, hold, body, home));
         }
+        pool.check_customer(hold)?;
         Ok(self.take(now, hold, body, ttl))
     }
 
     /// Units are here, or all are sold, or some may come.
     fn take(&mut self, now: Now, hold: &Hold, body: [u8; 16], ttl: Duration) -> Verdict {
         let pool = self.pool.as_deref_mut().expect("the caller has seen the pool");
+        let settings = &self.site.settings;
         let number: HoldNumber = (self.custody.life(), *self.next_hold);
         let deadline = now.hybrid.plus(ttl);
-        if !pool.ledger.hold(number, hold.qty, deadline, &mut self.batch) {
-            let sold_out = pool.unsold() == 0;
+        let order = Order {
+            qty: hold.qty,
+            deadline,
+            secret: self.secrets.between(1, u64::MAX - 1),
+            customer: hold.customer.filter(|_| pool.is_limited()),
+            reserved: if canary::sings(Canary::ReserveSells) { 0 } else { pool.reserved(settings) },
+            overdraw: pool.may_overdraw(now.mono, settings),
+        };
+        let sold_out = pool.is_sold_out();
+        let Some(row) = pool.ledger.hold(number, order, &mut self.batch) else {
             return if sold_out { Verdict::Answer(Err(Refusal::SoldOut)) } else { Verdict::Wait };
-        }
+        };
+        let overdrawn = row.more.debt;
         *self.next_hold += 1;
         pool.tallies.held += 1;
         let outcome = Outcome::Held { pool: hold.pool.clone(), hold: number };
         self.remember(&hold.key, KeyRow { body, seen: now.hybrid, outcome });
-        let id = self.site.id(&hold.pool, number);
-        Verdict::Answer(Ok(Held { hold: id, qty: hold.qty, expires: deadline }))
+        let id = self.site.id(&hold.pool, number, order.secret);
+        Verdict::Answer(Ok(Held { hold: id, qty: hold.qty, expires: deadline, overdrawn }))
     }
 
     /// The key is known: never a second hold.
@@ -227,15 +258,16 @@ impl Desk<'_> {
         match row.outcome {
             Outcome::Forwarded { to } => {
                 let key = abroad(&hold.key, &self.site.me, row.seen);
-                Ok(Verdict::Delegate(to, Hold { key, hops: 2, ..hold.clone() }))
+                Ok(Verdict::Delegate(to, passed_on(hold, key)))
             }
             Outcome::Held { pool, hold: number } => {
-                let id = self.site.id(&pool, number);
                 let row = self.pool.as_deref().and_then(|pool| pool.ledger.holds().find(number));
                 let row = row.ok_or(Refusal::KeyExpired)?;
+                let id = self.site.id(&pool, number, row.more.secret);
                 match row.stage {
                     Stage::Held | Stage::Committed => {
-                        Ok(Verdict::Answer(Ok(Held { hold: id, qty: row.qty, expires: row.deadline })))
+                        let (qty, expires, overdrawn) = (row.qty, row.deadline, row.more.debt);
+                        Ok(Verdict::Answer(Ok(Held { hold: id, qty, expires, overdrawn })))
                     }
                     Stage::Released => Err(Refusal::HoldReleased(id)),
                     Stage::Expired | Stage::Voided => Err(Refusal::HoldExpired(id)),
@@ -266,30 +298,29 @@ impl Desk<'_> {
         if canary::sings(Canary::SoldOutForUnreachable) && self.custody.is_down(&pool.home) {
             return Err(Refusal::SoldOut);
         }
-        if pool.unsold() == 0 {
+        if pool.is_sold_out() {
             return Err(Refusal::SoldOut);
         }
         let word = self.site.settings.tail_word;
         let heard = pool.lines.get(&pool.home).and_then(|line| line.heard);
-        let dry = heard.is_some_and(|(at, said)| said.available == 0 && now.mono.since(at) < word);
+        let dry = heard.is_some_and(|(at, said)| {
+            said.available == 0 && said.debt.available == 0 && now.mono.since(at) < word
+        });
         if dry || now.mono < pool.home_empty_until {
             return Err(Refusal::Exhausted { retry_after: word });
         }
-        pool.forwards.retain(|_, until| now.mono < *until);
-        if pool.forwards.len() >= self.site.settings.max_forwards {
-            return Err(Refusal::Overloaded { retry_after: RETRY.0 });
-        }
-        Ok(())
+        pool.make_room(now.mono, &self.site.settings)
     }
 
-    /// Passes a hold on to the pool's home, having written down that its key lives there now.
+    /// Passes a hold on to the home of the pool or of the customer, having written down that its key
+    /// lives there now.
     fn delegate(&mut self, now: Now, hold: &Hold, body: [u8; 16], to: NodeId) -> Verdict {
         let key = abroad(&hold.key, &self.site.me, now.hybrid);
         self.remember(
             &hold.key,
             KeyRow { body, seen: now.hybrid, outcome: Outcome::Forwarded { to: to.clone() } },
         );
-        Verdict::Delegate(to, Hold { key, hops: 2, ..hold.clone() })
+        Verdict::Delegate(to, passed_on(hold, key))
     }
 
     fn remember(&mut self, key: &Key, row: KeyRow) {
@@ -318,6 +349,8 @@ impl Site {
             0 | 1 if *keeper == self.me => Ok(None),
             0 => Ok(Some(Verdict::Forward(keeper.clone(), Hold { hops: 1, ..hold.clone() }))),
             2 if made && self.home(&hold.pool) == self.me => Ok(None),
+            // Whether this node is the customer's home is looked at with the pool in hand.
+            2 | 3 if made && hold.customer.is_some() => Ok(None),
             hops => Err(Refusal::Invalid(format!(
                 "passed on {hops} times, this hold should not have come to {}: nodes disagree on who they are",
                 self.me
@@ -325,9 +358,14 @@ impl Site {
         }
     }
 
-    fn id(&self, pool: &PoolName, (incarnation, number): HoldNumber) -> HoldId {
-        HoldId { pool: pool.clone(), owner: self.me.clone(), incarnation, number }
+    fn id(&self, pool: &PoolName, (incarnation, number): HoldNumber, secret: u64) -> HoldId {
+        HoldId { pool: pool.clone(), owner: self.me.clone(), incarnation, number, secret }
     }
+}
+
+/// The hold under the key that it has abroad, with one more node behind it.
+fn passed_on(hold: &Hold, key: Key) -> Hold {
+    Hold { key, hops: (hold.hops + 1).max(2), ..hold.clone() }
 }
 
 fn check_shape(hold: &Hold) -> Result<Duration, Refusal> {

@@ -7,9 +7,10 @@ use rhumb_storage::Batch;
 
 use super::{Book, Effect, Out, persist};
 use crate::escrow::ledger::Ledger;
-use crate::escrow::messages::{Level, PeerMessage, PoolSpec, Standing};
+use crate::escrow::levelled::Cause;
+use crate::escrow::messages::{Level, PeerMessage, PoolSpec, Reserve, Standing};
 use crate::escrow::pool::Pool;
-use crate::escrow::records::{Durability, PoolRow};
+use crate::escrow::records::{Durability, PoolMore, PoolRow, Right};
 
 impl Book {
     pub(super) fn peer(&mut self, now: Now, from: &NodeId, message: PeerMessage, out: &mut Out) {
@@ -53,14 +54,21 @@ impl Book {
         line.heard = Some((now.mono, level.figures));
         line.consumed = line.consumed.max(level.figures.consumed);
         line.acknowledged = line.acknowledged.max(level.accepted);
+        line.returned = line.returned.max(level.figures.returned);
+        line.debt.consumed = line.debt.consumed.max(level.figures.debt.consumed);
+        line.debt.returned = line.debt.returned.max(level.figures.debt.returned);
+        line.debt.acknowledged = line.debt.acknowledged.max(level.debt.accepted);
         if pool.standing == Standing::Restored {
             return;
         }
-        if level.accepted > pool.ledger.link(from).granted && !canary::sings(Canary::RestoredDiskSpends) {
+        let granted = pool.ledger.link(from);
+        let forgot = level.accepted > granted.units.granted || level.debt.accepted > granted.more.granted;
+        if forgot && !canary::sings(Canary::RestoredDiskSpends) {
             return self.found_restored(now, out);
         }
         let mut batch = Batch::new();
-        if pool.ledger.accept(from, level.granted, &mut batch) {
+        pool.accept(now.mono, from, level.granted, &self.site.settings, &mut batch);
+        if pool.ledger.accept(Right::Debt, from, level.debt.granted, &mut batch) {
             pool.tell(from);
         }
         persist(batch, out);
@@ -74,7 +82,12 @@ impl Book {
             return pool.ledger.spec() == *spec && pool.lines.contains_key(from);
         }
         let part = |node: &NodeId| spec.weights.contains_key(&node.region);
-        let sound = (1..=MAX_SUPPLY).contains(&spec.supply) && part(from) && part(&self.site.me);
+        let held = |reserve: &Reserve| part(&reserve.node) && reserve.units < spec.supply;
+        let sound = (1..=MAX_SUPPLY).contains(&spec.supply)
+            && spec.debt <= MAX_SUPPLY
+            && spec.reserve.as_ref().is_none_or(held)
+            && part(from)
+            && part(&self.site.me);
         if !sound || self.pools.len() >= self.site.settings.max_pools {
             return false;
         }
@@ -99,7 +112,8 @@ impl Book {
             created: spec.created,
             body: None,
             durability: Durability::Local,
-            debt_ceiling: 0,
+            debt_ceiling: spec.debt,
+            more: PoolMore { reserve: spec.reserve.clone(), per_customer: spec.per_customer },
         };
         let others = self.site.others(&row);
         let ledger = Ledger::new(spec.name.clone(), row, others.clone(), self.custody.life());
@@ -107,7 +121,7 @@ impl Book {
         let mut batch = Batch::new();
         ledger.write(&mut batch);
         out.persist(batch);
-        let mut pool = Pool::new(self.site.home(&spec.name), ledger, others);
+        let mut pool = Pool::new(self.site.home(&spec.name), ledger, others, &self.site.settings);
         pool.standing = self.custody.standing_in(pool.ledger.counts().cleared);
         self.pools.insert(spec.name.clone(), pool);
     }
@@ -116,19 +130,25 @@ impl Book {
     fn give(&mut self, now: Now, from: &NodeId, level: &Level, out: &mut Out) {
         let settings = &self.site.settings;
         let Some(pool) = self.pools.get_mut(&level.spec.name) else { return };
-        if level.need <= pool.ledger.link(from).granted {
+        let link = pool.ledger.link(from);
+        let (units, debt) = (level.need > link.units.granted, level.debt.need > link.more.granted);
+        if !units && !debt {
             return;
         }
-        // The peer waits for a word, be it only that there is nothing.
-        pool.tell(from);
+        pool.tell_in_vain(from, (level.need, level.debt.need), now.mono, settings.level.ask_spacing);
         let owns_tail = pool.home == self.site.me && pool.is_tail(settings);
         if !pool.may_spend() || owns_tail {
             return;
         }
-        let demand = pool.demand.per_second(now.mono);
-        let floor = settings.level.floor(pool.ledger.available(), demand);
+        let demand = pool.demand(now.mono);
+        let floor = settings.level.floor(pool.sellable(settings), demand);
         let mut batch = Batch::new();
-        pool.ledger.grant(from, level.need, floor, &mut batch);
+        let units = pool.ledger.grant(Right::Unit, from, level.need, floor, &mut batch);
+        pool.ledger.drew_on_reserve(units, &mut batch);
+        pool.granted(from, Cause::Pull, units);
+        if pool.ledger.grant(Right::Debt, from, level.debt.need, 0, &mut batch) > 0 {
+            pool.tell(from);
+        }
         persist(batch, out);
     }
 
@@ -139,15 +159,18 @@ impl Book {
         let mut batch = Batch::new();
         if pool.may_spend() && pool.home != *me && pool.is_tail(settings) {
             let home = pool.home.clone();
-            if pool.ledger.grant(&home, u64::MAX, 0, &mut batch) > 0 {
+            let units = pool.ledger.grant(Right::Unit, &home, u64::MAX, 0, &mut batch);
+            pool.ledger.drew_on_reserve(units, &mut batch);
+            pool.granted(&home, Cause::Tail, units);
+            if pool.ledger.grant(Right::Debt, &home, u64::MAX, 0, &mut batch) > 0 {
                 pool.tell(&home);
             }
         }
         if canary::sings(Canary::DonorTakesBack) {
             take_back(pool, &mut batch);
         }
+        pool.plan(now.mono, me, settings, &mut batch);
         persist(batch, out);
-        pool.plan(now.mono, me, settings);
         for (to, level) in pool.levels(now.mono, self.custody.life(), settings) {
             out.send(Effect::Peer { to, message: PeerMessage::Level(level) });
         }
@@ -167,7 +190,7 @@ fn take_back(pool: &mut Pool, batch: &mut Batch) {
     let peers: Vec<(NodeId, u64)> =
         pool.lines.iter().filter(|(_, line)| line.told()).map(|(n, l)| (n.clone(), l.acknowledged)).collect();
     for (node, acknowledged) in peers {
-        if pool.ledger.link(&node).granted > acknowledged {
+        if pool.ledger.link(&node).units.granted > acknowledged {
             pool.ledger.take_back(&node, acknowledged, batch);
         }
     }

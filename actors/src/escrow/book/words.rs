@@ -1,10 +1,12 @@
 //! What the machine is told, and what it wants done.
 
+use std::time::Duration;
+
 use rhumb_core::{Mono, NodeId, PoolName, Region};
 
 use crate::escrow::messages::{
     AttestPool, Confirm, CreatePool, Held, Hold, PeerMessage, PoolAttested, PoolCreated, PoolView, ReadRow,
-    Refusal, Release, Row, Settled, ShowPool,
+    Reconciled, Refusal, Release, Return, Returned, Row, Settled, ShowPool,
 };
 
 /// Names one request of a caller, chosen by the shell, never used twice in a life.
@@ -31,6 +33,8 @@ pub enum Request {
     Confirm(Confirm),
     /// Give a hold back.
     Release(Release),
+    /// Give back units of a sale.
+    Return(Return),
     /// Say what a restored node had sold.
     Attest(AttestPool),
 }
@@ -46,6 +50,7 @@ impl Request {
             Self::Hold(hold) => &hold.pool,
             Self::Confirm(confirm) => &confirm.hold.pool,
             Self::Release(release) => &release.hold.pool,
+            Self::Return(request) => &request.hold.pool,
             Self::Attest(attest) => &attest.pool,
         }
     }
@@ -59,13 +64,15 @@ pub enum Answer {
     /// To [`Request::Show`].
     View(Box<PoolView>),
     /// To [`Request::ReadRow`].
-    Row(Row),
+    Row(Box<Row>),
     /// To [`Request::Hold`].
     Held(Held),
     /// To [`Request::Confirm`] and [`Request::Release`].
     Settled(Settled),
+    /// To [`Request::Return`].
+    Returned(Returned),
     /// To [`Request::Attest`].
-    Attested(PoolAttested),
+    Attested(Box<PoolAttested>),
 }
 
 /// What the machine is told.
@@ -88,6 +95,17 @@ pub enum Input {
         token: Token,
         /// Whether the answer was [`Refusal::Exhausted`].
         exhausted: bool,
+    },
+    /// What came of [`Effect::Read`].
+    RowRead {
+        /// Which node was asked.
+        from: NodeId,
+        /// Of which pool.
+        pool: PoolName,
+        /// Which reading.
+        number: u64,
+        /// What it said; none if it did not.
+        answer: Option<Result<Answer, Refusal>>,
     },
     /// A node says something.
     Peer {
@@ -123,6 +141,25 @@ pub enum Effect {
         to: NodeId,
         /// What to ask it.
         request: Request,
+    },
+    /// Ask a node for its exact row of a pool ([`Request::ReadRow`]), then say [`Input::RowRead`]: also
+    /// when nobody answers within the time.
+    Read {
+        /// Of which pool.
+        pool: PoolName,
+        /// Whom to ask.
+        to: NodeId,
+        /// Names the reading.
+        number: u64,
+        /// How long to wait for the answer.
+        within: Duration,
+    },
+    /// A reconciliation found that units have appeared or vanished, or that rows contradict each other.
+    Alarm {
+        /// Of which pool.
+        pool: PoolName,
+        /// What it found.
+        found: Reconciled,
     },
     /// Tell a node something. It may be lost.
     Peer {

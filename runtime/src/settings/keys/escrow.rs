@@ -1,14 +1,63 @@
 //! How rights are levelled, and how much a node keeps in memory. None of it bears on safety.
 
 use super::{HOUR, MINUTE, SECOND, Section, field};
-use crate::settings::draft::Held;
+use rhumb_actors::escrow::Initiative;
+use rhumb_actors::escrow::forecast::Method;
+
+use crate::settings::draft::{Held, Text};
 use crate::settings::key::{Field, Key};
-use crate::settings::kind::{count, millis};
+use crate::settings::kind::{Kind, count, millis};
 
 pub(super) const ESCROW: Section = Section {
     name: "escrow",
     what: "Pools, their rights, and how rights are levelled between nodes.",
     keys: &[
+        Key::new(
+            "escrow.level_policy",
+            Kind::Choice(&["pull", "push", "hybrid"]),
+            field!(escrow.level.initiative),
+            "Who moves rights ahead of need: `pull`: a node in need asks; `push`: a donor gives, unasked, towards the \
+             demand that is forecast elsewhere; `hybrid`: both. A node with a buyer waiting asks in any case.",
+        )
+        .running(),
+        Key::new(
+            "escrow.high_water",
+            millis(0, 24 * HOUR),
+            field!(escrow.level.high_water),
+            "Under `hybrid` a donor gives unasked only what covers more than this of its own demand.",
+        )
+        .running(),
+        Key::new(
+            "escrow.forecaster",
+            Kind::Choice(&["ewma", "seasonal-naive"]),
+            field!(escrow.forecast.method),
+            "How demand is forecast: `ewma`: it goes on as it has been lately; `seasonal-naive`: as it went a season \
+             ago, once a whole season was seen (in this life of the node). A change begins with nothing seen.",
+        )
+        .running(),
+        Key::new(
+            "escrow.season",
+            millis(MINUTE, 31 * 24 * HOUR),
+            field!(escrow.forecast.season),
+            "After so long demand repeats itself, for `seasonal-naive`.",
+        )
+        .running(),
+        Key::new(
+            "escrow.season_slot",
+            millis(SECOND, 24 * HOUR),
+            field!(escrow.forecast.slot),
+            "A season is remembered in slots of this length, at most 1,008 of them: slots are longer where there would \
+             be more.",
+        )
+        .running(),
+        Key::new(
+            "escrow.reconcile",
+            millis(SECOND, 24 * HOUR),
+            field!(escrow.reconcile),
+            "How often the home of a pool reads all nodes' rows, and raises an alarm when units have appeared or \
+             vanished.",
+        )
+        .running(),
         Key::new(
             "escrow.tail_floor",
             count(0, 1_000_000, "units"),
@@ -20,7 +69,7 @@ pub(super) const ESCROW: Section = Section {
             "escrow.horizon",
             millis(100, HOUR),
             field!(escrow.level.horizon),
-            "A node that asks for rights asks for so much of its own demand.",
+            "A node that asks for rights asks for so much of its own demand; a donor gives so much of the receiver's.",
         )
         .running(),
         Key::new(
@@ -41,7 +90,8 @@ pub(super) const ESCROW: Section = Section {
             "escrow.clearly_more",
             count(1, 1_000, "times"),
             field!(escrow.level.clearly_more),
-            "Before it runs out, a node asks only peers whose units last at least so many times as long as its own.",
+            "Before anybody waits, rights move only from nodes whose units last more than so many times as long as the \
+             receiver's.",
         )
         .running(),
         Key::new(
@@ -151,5 +201,35 @@ pub(super) const ESCROW: Section = Section {
             "How often a node that is not proven yet asks its peers for their word.",
         )
         .running(),
+        Key::new(
+            "escrow.returns",
+            millis(0, 366 * 24 * HOUR),
+            field!(escrow.returns),
+            "How long after its sale a unit may be returned. A sale is remembered for 24 hours more, in memory.",
+        )
+        .running(),
     ],
 };
+
+impl Text for Initiative {
+    fn parse(text: &str) -> Result<Self, String> {
+        [Self::Pull, Self::Push, Self::Hybrid]
+            .into_iter()
+            .find(|one| one.name() == text)
+            .ok_or_else(String::new)
+    }
+
+    fn text(&self) -> String {
+        self.name().to_owned()
+    }
+}
+
+impl Text for Method {
+    fn parse(text: &str) -> Result<Self, String> {
+        [Self::Ewma, Self::SeasonalNaive].into_iter().find(|one| one.name() == text).ok_or_else(String::new)
+    }
+
+    fn text(&self) -> String {
+        self.name().to_owned()
+    }
+}

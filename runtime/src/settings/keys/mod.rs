@@ -4,6 +4,7 @@
 mod escrow;
 mod node;
 mod storage;
+mod telemetry;
 mod transport;
 
 use super::key::Key;
@@ -28,6 +29,7 @@ pub(super) static SECTIONS: &[Section] = &[
     transport::TRANSPORT,
     escrow::ESCROW,
     storage::STORAGE,
+    telemetry::TELEMETRY,
 ];
 
 /// The keys of these sections.

@@ -3,7 +3,7 @@
 use super::{ADDRESS, HOUR, MINUTE, SECOND, Section, field};
 use crate::settings::draft::{Held, put_address};
 use crate::settings::key::{Field, Key};
-use crate::settings::kind::{Kind, millis};
+use crate::settings::kind::{Kind, count, millis};
 
 pub(super) const MESH: Section = Section {
     name: "mesh",
@@ -124,7 +124,32 @@ pub(super) const LOG: Section = Section {
             Kind::Choice(&["text", "json"]),
             field!(log.format),
             "Lines for people, or one JSON object a line.",
-        ),
+        )
+        .running(),
+        Key::new(
+            "log.burst",
+            count(1, 1_000_000, "lines"),
+            field!(log.burst),
+            "Lines that one place in the code may write within `log.window`. Further ones are counted, and told \
+             as one line when the window ends; of errors the 1st, 2nd, 4th, 8th … further one is written too.",
+        )
+        .running(),
+        Key::new(
+            "log.window",
+            millis(SECOND, HOUR),
+            field!(log.window),
+            "How long lines of one place in the code are counted together.",
+        )
+        .running(),
+        Key::new(
+            "log.redact",
+            Kind::Texts { form: "words in lower case" },
+            field!(log.redact),
+            "Fields with one of these words in their name are shown as `[redacted]`, in lines and in spans, \
+             besides those with `secret`, `password`, `passphrase`, `token`, `key`, `pem`, `credential`, \
+             `authorization`, `cookie`, `subject`, `customer`, `person`, `user`, `email` or `phone`.",
+        )
+        .running(),
     ],
 };
 
@@ -143,11 +168,56 @@ pub(super) const CLOCK: Section = Section {
 pub(super) const SUPERVISOR: Section = Section {
     name: "supervisor",
     what: "The node's process.",
-    keys: &[Key::new(
-        "supervisor.stop_within",
-        millis(SECOND, 10 * MINUTE),
-        field!(stop_within),
-        "How long an ordered stop may take. `rhumb dev` kills its nodes after 12s.",
-    )
-    .running()],
+    keys: &[
+        Key::new(
+            "supervisor.stop_within",
+            millis(SECOND, 10 * MINUTE),
+            field!(stop_within),
+            "How long an ordered stop may take. `rhumb dev` kills its nodes after 12s.",
+        )
+        .running(),
+        Key::new(
+            "supervisor.slow_sync",
+            millis(10, MINUTE),
+            field!(watch.slow_sync),
+            "A write or sync of the hot store that lasts so long is told in the log.",
+        ),
+        Key::new(
+            "supervisor.stuck_sync",
+            millis(SECOND, 10 * MINUTE),
+            field!(watch.stuck_sync),
+            "One that lasts so long is stuck: the node is not ready.",
+        ),
+        Key::new(
+            "supervisor.stuck_loop",
+            millis(2 * SECOND, 10 * MINUTE),
+            field!(watch.stuck_loop),
+            "An event loop (the runtime's, an arbiter's) that gives no sign for so long is stuck: the node is not \
+             ready. Half of it is told in the log.",
+        ),
+        Key::new(
+            "supervisor.watchdog",
+            millis(SECOND, HOUR),
+            field!(watch.end_after),
+            "When something has been stuck for so long, the process aborts (SIGABRT), to be started again.",
+        ),
+        Key::new(
+            "supervisor.crashes",
+            count(1, 64, "ends"),
+            field!(crash.crashes),
+            "So many abnormal ends within `supervisor.crash_window` are too many: the node waits before it starts.",
+        ),
+        Key::new(
+            "supervisor.crash_window",
+            millis(SECOND, 24 * HOUR),
+            field!(crash.window),
+            "Abnormal ends that lie further back are forgotten. A stop that was asked for forgets them all.",
+        ),
+        Key::new(
+            "supervisor.crash_wait",
+            millis(SECOND, HOUR),
+            field!(crash.longest),
+            "The longest wait before a start. It begins at 1s and doubles with each further end.",
+        ),
+    ],
 };

@@ -1,0 +1,101 @@
+//! What others hold of `EscrowRegion`: a handle that asks within a time, and never waits for ever.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use actix::prelude::*;
+use rhumb_core::{Fault, FaultKind, NodeId, Region};
+use tokio::sync::oneshot;
+
+use super::report::Tell;
+use super::{Answered, Ask, Configure, EscrowRegion, EscrowReport, FromPeer, Watched, faulted};
+use crate::escrow::book::{Input, Request};
+use crate::escrow::messages::PeerMessage;
+use crate::escrow::policy::EscrowSettings;
+use crate::span::Span;
+
+/// How long a report may take.
+const REPORT_WITHIN: Duration = Duration::from_secs(1);
+/// How long it may take until other settings are taken up.
+const CONFIGURE_WITHIN: Duration = Duration::from_secs(10);
+
+/// `EscrowRegion`, as others see it.
+#[derive(Clone)]
+pub struct EscrowHandle {
+    address: Arc<Addr<EscrowRegion>>,
+    /// Words of peers for which the mailbox had no room.
+    dropped: Arc<AtomicU64>,
+}
+
+impl EscrowHandle {
+    /// A handle on a started actor.
+    #[must_use]
+    pub fn new(address: Addr<EscrowRegion>) -> Self {
+        Self { address: Arc::new(address), dropped: Arc::default() }
+    }
+
+    /// Asks, for a caller that stands in region `from`. The request is in the mailbox when this
+    /// returns, so that calls keep their order; the future ends within the time given. `span` is the
+    /// call's, if its trace is kept.
+    pub fn ask(
+        &self,
+        request: Request,
+        from: Region,
+        within: Duration,
+        span: Option<Span>,
+    ) -> impl Future<Output = Answered> + Send + use<> {
+        let (reply, answered) = oneshot::channel();
+        let watched = span.map(Watched::of);
+        let sent = self.address.try_send(Ask { request, from, within, reply, watched });
+        async move {
+            match sent {
+                Ok(()) => {}
+                Err(SendError::Full(_)) => {
+                    return faulted(Fault::not_sent(FaultKind::Full("the escrow mailbox".into())));
+                }
+                Err(SendError::Closed(_)) => return faulted(Fault::not_sent(FaultKind::Draining)),
+            }
+            match tokio::time::timeout(within, answered).await {
+                Ok(Ok(answered)) => answered,
+                Ok(Err(_)) => faulted(Fault::unknown(FaultKind::Handler("the escrow actor stopped".into()))),
+                Err(_) => faulted(Fault::unknown(FaultKind::Deadline("waiting for the escrow actor".into()))),
+            }
+        }
+    }
+
+    /// What the node's escrow knows of itself; `None` if it does not say within a second.
+    pub async fn report(&self) -> Option<EscrowReport> {
+        let (reply, report) = oneshot::channel();
+        self.address.try_send(Tell(reply)).ok()?;
+        let report = tokio::time::timeout(REPORT_WITHIN, report).await.ok()?.ok()?;
+        Some(EscrowReport { dropped: self.dropped.load(Ordering::Relaxed), ..report })
+    }
+
+    /// Goes on under other settings. Whether they were taken up: not when the actor is gone, or has no
+    /// room in its mailbox for long.
+    pub async fn configure(&self, settings: EscrowSettings) -> bool {
+        let taken = self.address.send(Configure(settings));
+        matches!(tokio::time::timeout(CONFIGURE_WITHIN, taken).await, Ok(Ok(())))
+    }
+
+    /// Hands over what a peer said. When the mailbox is full it is dropped: peers say it again.
+    /// `span` is the message's, if its trace is kept.
+    pub fn peer(&self, from: NodeId, message: PeerMessage, span: Option<Span>) {
+        self.hand_over(Input::Peer { from, message }, span);
+    }
+
+    /// A peer's connection came up or went down.
+    pub fn peer_changed(&self, peer: NodeId, up: bool) {
+        let input = if up { Input::PeerUp(peer) } else { Input::PeerDown(peer) };
+        if !self.hand_over(input, None) {
+            tracing::warn!("the escrow mailbox is full: a peer's coming or going was not noticed");
+        }
+    }
+
+    fn hand_over(&self, input: Input, span: Option<Span>) -> bool {
+        let taken = self.address.try_send(FromPeer(input, span.map(Watched::of))).is_ok();
+        self.dropped.fetch_add(u64::from(!taken), Ordering::Relaxed);
+        taken
+    }
+}

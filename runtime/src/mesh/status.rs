@@ -1,0 +1,206 @@
+//! What nodes tell of themselves when they are asked.
+//!
+//! The answer is JSON, whose fields only ever grow, and every field that is missing has a default: the
+//! mesh is looked at most while two builds of it run, and then a status that only one of them can read
+//! is none.
+
+use rhumb_actors::remote;
+use serde::{Deserialize, Serialize};
+
+/// How do you stand? Answered with a [`NodeStatus`], or with a [`MeshStatus`], as JSON.
+#[remote(name = "mesh.Status", class = "control", reply = String, idempotent, deadline = "5s", crate = rhumb_actors)]
+pub struct AskStatus {
+    /// Also ask all other nodes.
+    pub mesh: bool,
+    /// How long to wait for each of these.
+    pub within_ms: u64,
+}
+
+/// The mesh, as one node could gather it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MeshStatus {
+    /// The node that was asked.
+    pub asked: String,
+    /// Those that answered, it first.
+    pub nodes: Vec<NodeStatus>,
+    /// Those that did not.
+    pub silent: Vec<Silent>,
+}
+
+/// A node that did not answer.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Silent {
+    /// Which.
+    pub node: String,
+    /// Why there is no answer.
+    pub why: String,
+    /// How long the asked node has had no connection to it; none where it has one.
+    pub for_ms: Option<u64>,
+}
+
+/// One node.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NodeStatus {
+    /// Which.
+    pub node: String,
+    /// The mesh it belongs to.
+    pub cluster: String,
+    /// Whether it can serve.
+    pub ready: bool,
+    /// Why it cannot.
+    pub reason: Option<String>,
+    /// The version of its program.
+    pub build: String,
+    /// Its process.
+    pub pid: u32,
+    /// How long it has run.
+    pub uptime_ms: u64,
+    /// Which life of the node on its disk.
+    pub incarnation: u64,
+    /// The highest durable commit of its disk.
+    pub durable_commit: u64,
+    /// The last hybrid time that it handed out.
+    pub hybrid_time: String,
+    /// The policy it serves under; none without one.
+    pub policy_version: Option<u64>,
+    /// The same on nodes that run with the same settings, `nodes.*` left out.
+    pub settings_digest: String,
+    /// Its connections to the other nodes.
+    pub links: Vec<Link>,
+    /// What it hosts.
+    pub actors: Actors,
+    /// Its disk.
+    pub store: StoreStatus,
+    /// Its clock.
+    pub clock: ClockStatus,
+    /// How far its wall clock is ahead of the asked node's, in milliseconds.
+    pub offset_ms: Option<i64>,
+    /// The most by which that may be wrong.
+    pub offset_error_ms: Option<u64>,
+    /// Its certificate.
+    pub certificate: CertificateStatus,
+}
+
+impl NodeStatus {
+    /// The same, ready or not.
+    #[must_use]
+    pub fn with(self, readiness: Result<(), String>) -> Self {
+        Self { ready: readiness.is_ok(), reason: readiness.err(), ..self }
+    }
+}
+
+/// A node's connection to another.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Link {
+    /// The other.
+    pub node: String,
+    /// Whether it is up and takes calls.
+    pub up: bool,
+    /// `connecting`, `connected`, `draining`, `down`.
+    pub state: String,
+    /// Why it is down.
+    pub why: Option<String>,
+    /// The round trip, smoothed.
+    pub rtt_ms: Option<f64>,
+    /// Packets lost on this connection, by this side.
+    pub lost_packets: u64,
+    /// Connections so far.
+    pub connections: u64,
+    /// How long it has been up, or down.
+    pub since_ms: u64,
+}
+
+/// The actors that a program hosts on a node.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Actors {
+    /// By type.
+    pub types: Vec<HostedType>,
+    /// Threads that work on one message for too long.
+    pub blocked: Vec<Blocked>,
+}
+
+/// One actor type. Counts are since the node's start.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HostedType {
+    /// Its name.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Actors that are awake.
+    pub live: u64,
+    /// Messages that wait in their mailboxes.
+    pub waiting: usize,
+    /// Instances made: first ones, woken ones and restarted ones.
+    pub activations: u64,
+    /// Panics; each but those that gave up is a restart.
+    pub panics: u64,
+    /// Actors that panicked too often.
+    pub gave_up: u64,
+    /// Messages that a full mailbox refused or dropped.
+    pub overflows: u64,
+}
+
+/// A thread that works on one message for too long.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Blocked {
+    /// Which.
+    pub arbiter: String,
+    /// On what.
+    pub work: String,
+    /// For how long at least.
+    pub lasting_ms: u64,
+}
+
+/// A node's hot store.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StoreStatus {
+    /// The highest durable commit.
+    pub durable_commit: u64,
+    /// Syncs since the start.
+    pub syncs: u64,
+    /// 99 of 100 syncs took at most so many microseconds (a power of two).
+    pub sync_p99_us: u64,
+    /// Batches that wait for the disk.
+    pub waiting: usize,
+    /// Batches refused under pressure since the start.
+    pub refused: u64,
+    /// `green`, `yellow`, `orange`, `red`: how hard the engine is pressed.
+    pub pressure: String,
+}
+
+/// A node's clock.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ClockStatus {
+    /// The wall clock, milliseconds since the Unix epoch.
+    pub wall_ms: u64,
+    /// How far two nodes' clocks may differ.
+    pub max_offset_ms: u64,
+}
+
+/// A node's certificate. Seconds since the Unix epoch.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CertificateStatus {
+    /// Its serial number.
+    pub serial: String,
+    /// SHA-256.
+    pub fingerprint: String,
+    /// Who issued it.
+    pub issuer: String,
+    /// From when on it is valid.
+    pub not_before: i64,
+    /// Until when.
+    pub not_after: i64,
+    /// Seconds until then; negative after it.
+    pub expires_s: i64,
+    /// Seconds since its validity began.
+    pub age_s: i64,
+}

@@ -1,0 +1,433 @@
+//! The steps of a node's start, in their order. Each takes what the ones before have made.
+//!
+//! The actors start before the transport: a peer may call from its first HELLO on, and must find them.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use anyhow::Context;
+use rhumb_actors::escrow::EscrowHandle;
+use rhumb_actors::escrow::book::Book;
+use rhumb_core::{Epoch, Gate, Incarnation, NodeId, Region, Role};
+use rhumb_storage::data_dir::Begun;
+use rhumb_storage::{DataDir, DataDirError, Expect, Family, HotStore, RocksEngine, Store};
+use rhumb_transport::{Credentials, Identity, LinkState, Peer, Regions, Transport};
+use tokio::sync::{RwLock, watch};
+use tokio::task::JoinHandle;
+
+use super::actors::Actors;
+use super::halt::Halt;
+use super::life::Life;
+use super::policy::ServedPolicy;
+use super::pulse::{Health, Watch};
+use super::readiness::Readiness;
+use super::report::Report;
+use super::status::Desk;
+use super::steps::Step;
+use super::tasks::Tasks;
+use super::{Supervisor, ceiling, certificate, escrow, reload, remembered, status};
+use crate::clock::{NodeClock, now_millis};
+use crate::host::arbiters::Arbiters;
+use crate::host::{HostList, Hosts};
+use crate::http;
+use crate::mesh::registry::Registry;
+use crate::mesh::{Carrier, Mesh};
+use crate::secrets::FirstOf;
+use crate::settings::{Live, Settings};
+use crate::telemetry::{Telemetry, Watched};
+
+/// How long one message may keep an arbiter before that is reported.
+const BLOCKED_AFTER: Duration = Duration::from_millis(100);
+/// How often peers' presence is told anew, so that a notice that was lost does no harm.
+const PRESENCE_EVERY: Duration = Duration::from_secs(1);
+
+/// What every step may need.
+pub(super) struct Start {
+    pub(super) settings: Live,
+    pub(super) config: Arc<Settings>,
+    pub(super) halt: Halt,
+    pub(super) life: Life,
+    pub(super) health: Health,
+    pub(super) telemetry: Option<Telemetry>,
+}
+
+/// The hot store is open.
+struct Opened {
+    dir: Arc<DataDir>,
+    store: HotStore,
+    clock: NodeClock,
+    book: Book,
+}
+
+/// The actors run.
+struct Acting {
+    actors: Actors,
+    mesh: Mesh,
+    hosts: Arc<Hosts>,
+    arbiters: Vec<(String, actix::ArbiterHandle)>,
+    life: Incarnation,
+}
+
+impl Start {
+    /// Takes all steps.
+    pub(super) async fn run(self, hosts: HostList) -> anyhow::Result<Supervisor> {
+        let mut changes = self.settings.subscribe();
+        let config = Arc::clone(&changes.borrow_and_update());
+        let this = Self { config, ..self };
+        let begun = Step::ControlStore.take(this.control_store()).await;
+        let (begun, policy) = begun.inspect_err(|error| this.failed_at_home(error))?;
+        this.life.begun();
+        let started = this.after_control_store(begun, policy, hosts, changes).await;
+        started.inspect_err(|error| this.life.failed(&format!("{error:#}")))
+    }
+
+    async fn after_control_store(
+        &self,
+        begun: Begun,
+        policy: ServedPolicy,
+        hosts: HostList,
+        changes: watch::Receiver<Arc<Settings>>,
+    ) -> anyhow::Result<Supervisor> {
+        let credentials = Step::Identity.take(self.identity()).await?;
+        let opened = Step::HotStore.take(self.hot_store(begun)).await?;
+        let (dir, store, clock) = (Arc::clone(&opened.dir), opened.store.clone(), opened.clock.clone());
+        let acting = Step::Actors.take(self.actors(opened, &policy, hosts)).await?;
+        let desk = Desk::default();
+        let bound = self.transport(&acting, &clock, &policy, &credentials, desk.clone());
+        let transport = Step::Transport.take(bound).await?;
+        let ready = Ready { dir, store, clock, policy, credentials, transport, changes, desk };
+        Step::Ready.take(self.ready(acting, ready)).await
+    }
+
+    /// A start that fails counts, unless the directory is somebody else's.
+    fn failed_at_home(&self, error: &anyhow::Error) {
+        let not_ours = matches!(
+            error.downcast_ref::<DataDirError>(),
+            Some(
+                DataDirError::NotInitialised(_)
+                    | DataDirError::InUse(_)
+                    | DataDirError::OtherCluster { .. }
+                    | DataDirError::OtherNode { .. }
+            )
+        );
+        if !not_ours {
+            self.life.failed_at_home(&format!("{error:#}"));
+        }
+    }
+
+    async fn control_store(&self) -> anyhow::Result<(Begun, ServedPolicy)> {
+        let config = Arc::clone(&self.config);
+        off_the_loop(move || {
+            let Settings { me, cluster, node, founding, .. } = &*config;
+            let expect = Expect { cluster: *cluster, node: me.clone(), init: None };
+            let begun = DataDir::begin(&node.data, &expect)
+                .with_context(|| format!("data directory {}", node.data.display()))?;
+            remembered::founding(begun.control(), founding)?;
+            let policy = ServedPolicy::begin(&config, begun.control())?;
+            Ok((begun, policy))
+        })
+        .await
+    }
+
+    async fn identity(&self) -> anyhow::Result<Credentials> {
+        let config = &self.config;
+        let folder = &config.node.identity;
+        let credentials = crate::identity::load_with(&FirstOf::environment_and(folder), folder)?;
+        let (principal, me) = (credentials.principal(), &config.me);
+        let mine = principal.role == Role::Node
+            && principal.region == me.region
+            && principal.name == me.name.as_str();
+        anyhow::ensure!(
+            mine && *credentials.trust_domain() == config.trust_domain,
+            "the certificate in {} is that of {principal} of {}, but this is node {me} of {}",
+            folder.display(),
+            credentials.trust_domain(),
+            config.trust_domain
+        );
+        credentials
+            .verify(Duration::from_millis(now_millis()))
+            .with_context(|| format!("the certificate in {}", folder.display()))?;
+        Ok(credentials)
+    }
+
+    async fn hot_store(&self, begun: Begun) -> anyhow::Result<Opened> {
+        let config = Arc::clone(&self.config);
+        let (dir, store) = off_the_loop(move || {
+            let open = |path: &Path, create| RocksEngine::open(path, &config.rocks, create);
+            let (dir, engine) = begun
+                .with_engine(open)
+                .with_context(|| format!("data directory {}", config.node.data.display()))?;
+            Ok((dir, Store::open(engine)?))
+        })
+        .await?;
+        let config = Arc::clone(&self.config);
+        let clock = ceiling::begin(&store, config.max_offset, config.catch_up).await?;
+        let on_poison = self.halt.clone();
+        off_the_loop(move || {
+            let (opened, records) = (store.written(), escrow_records(&store)?);
+            let store = HotStore::start(store, config.hot.clone(), move |fault| {
+                on_poison.now(format!("storage: {fault}"));
+            })?;
+            let book = Book::recover(
+                config.me.clone(),
+                config.founding.clone(),
+                dir.identity().store,
+                config.escrow.clone(),
+                records.into_iter(),
+                opened,
+                clock.now(),
+            )?;
+            Ok(Opened { dir: Arc::new(dir), store, clock, book })
+        })
+        .await
+    }
+
+    async fn actors(&self, opened: Opened, policy: &ServedPolicy, hosts: HostList) -> anyhow::Result<Acting> {
+        let Opened { store, clock, book, .. } = opened;
+        let Settings { me, founding, .. } = &*self.config;
+        let mesh = Mesh::new(me.clone(), founding.clone(), policy.snapshots(), clock.clone());
+        if let Some(telemetry) = &self.telemetry {
+            mesh.traced(telemetry.tracer(Some(clock.clone())));
+        }
+        let life = book.life();
+        let (halt, at) = (self.halt.clone(), store.clone());
+        let world = escrow::EscrowWorld { clock, mesh: mesh.clone(), halt, store: at };
+        let gate: Arc<dyn Gate> = Arc::new(policy.clone());
+        let actors = Actors::start(store, book, me.region.clone(), gate, Arc::new(world)).await?;
+        let threads = Arbiters::threads(arbiters(), BLOCKED_AFTER).await?;
+        let arbiters = threads.handles();
+        let hosts = Hosts::start(hosts, &mesh, threads)?;
+        mesh.hosts(&hosts, Epoch(life.0));
+        Ok(Acting { actors, mesh, hosts, arbiters, life })
+    }
+
+    /// Everything that peers, clients and operators may ask this node.
+    fn registry(
+        acting: &Acting,
+        clock: &NodeClock,
+        policy: &ServedPolicy,
+        regions: &[Region],
+        desk: Desk,
+    ) -> anyhow::Result<Registry> {
+        let (mesh, escrow) = (&acting.mesh, acting.actors.escrow());
+        let runtime = tokio::runtime::Handle::current();
+        let mut registry = Registry::new(clock.clone(), runtime, peer_changed(escrow.clone()));
+        registry.hosting(mesh.clone());
+        crate::mesh::serve(&mut registry, mesh)?;
+        escrow::serve(&mut registry, &escrow, policy, regions.to_vec())?;
+        status::serve(&mut registry, desk)?;
+        Ok(registry)
+    }
+
+    async fn transport(
+        &self,
+        acting: &Acting,
+        clock: &NodeClock,
+        policy: &ServedPolicy,
+        credentials: &Credentials,
+        desk: Desk,
+    ) -> anyhow::Result<Transport> {
+        let (config, mesh) = (&self.config, &acting.mesh);
+        let regions: Vec<Region> = config.founding.regions().into_iter().cloned().collect();
+        let registry = Self::registry(acting, clock, policy, &regions, desk)?;
+        let hello = Identity {
+            cluster: config.cluster,
+            node: Some(config.me.clone()),
+            founding_hash: config.founding.hash(),
+            manifest: registry.manifest(),
+            public_key: Vec::new(),
+            incarnation: acting.life.0,
+            build: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let transport = Transport::bind(
+            config.node.listen,
+            credentials,
+            Regions::of(regions),
+            hello,
+            config.transport.clone(),
+            Arc::new(Watched(Arc::new(policy.clone()))),
+            Arc::new(registry),
+        )
+        .with_context(|| format!("QUIC on {}", config.node.listen))?;
+        mesh.bound(Carrier::Quic(transport.clone()));
+        for (peer, address) in &config.peers {
+            transport.add_peer(peer.clone(), *address);
+        }
+        Ok(transport)
+    }
+
+    /// Admin HTTP, the tasks that keep going, and the watch over all of it.
+    async fn ready(&self, acting: Acting, ready: Ready) -> anyhow::Result<Supervisor> {
+        let config = &self.config;
+        let listener = http::bind(config.node.admin).await?;
+        let own = certificate::Own::of(ready.credentials.clone());
+        let report = Arc::new(self.report(&acting, &ready, &own));
+        ready.desk.open(Arc::clone(&report));
+        let pulse = self.watch(&acting.actors, &ready.store, &acting.arbiters)?;
+        let readiness = report.readiness.clone();
+        let admin = http::serve(listener, Arc::<Report>::clone(&report));
+        let tasks = self.tasks(&ready, &report, admin);
+        tracing::info!(node = %config.me, quic = %config.node.listen, admin = %config.node.admin, "serving");
+        Ok(Supervisor {
+            settings: self.settings.clone(),
+            mesh: acting.mesh,
+            hosts: acting.hosts,
+            halt: self.halt.clone(),
+            life: self.life.clone(),
+            stopping: readiness.stopping,
+            transport: ready.transport,
+            actors: acting.actors,
+            store: ready.store,
+            telemetry: self.telemetry.clone(),
+            tasks,
+            pulse: Some(pulse),
+            _dir: ready.dir,
+        })
+    }
+
+    fn report(&self, acting: &Acting, ready: &Ready, own: &certificate::Own) -> Report {
+        let escrow = acting.actors.escrow();
+        let readiness = Readiness {
+            escrow: escrow.clone(),
+            store: ready.store.clone(),
+            own: own.clone(),
+            health: self.health.clone(),
+            stopping: Arc::new(AtomicBool::new(false)),
+        };
+        Report {
+            settings: self.settings.clone(),
+            own: own.clone(),
+            escrow,
+            store: ready.store.clone(),
+            transport: ready.transport.clone(),
+            hosts: Arc::clone(&acting.hosts),
+            clock: ready.clock.clone(),
+            readiness,
+            policy: ready.policy.clone(),
+            mesh: acting.mesh.clone(),
+            incarnation: acting.life,
+            begun: tokio::time::Instant::now(),
+        }
+    }
+
+    fn tasks(&self, ready: &Ready, report: &Report, admin: JoinHandle<()>) -> Tasks {
+        let Ready { dir, store, clock, policy, transport, changes, .. } = ready;
+        let Report { own, escrow, mesh, readiness, .. } = report;
+        let (folder, halt) = (self.config.node.identity.clone(), &self.halt);
+        let ceiling = ceiling::keep(clock.clone(), store.clone(), halt.clone());
+        let renewed = certificate::follow(
+            own.clone(),
+            folder,
+            transport.clone(),
+            self.settings.subscribe(),
+            mesh.clone(),
+        );
+        let mut tasks = Tasks::new(halt.clone());
+        tasks.keep("raises the clock's ceiling", ceiling);
+        tasks.keep("tells of peers", presence(transport.clone(), escrow.clone()));
+        tasks.keep("lets exceptions end", observe(policy.clone()));
+        let reloads = reload::follow(changes.clone(), policy.clone(), escrow.clone(), Arc::clone(dir));
+        tasks.keep("follows the settings", reloads);
+        tasks.keep("follows the certificate", renewed);
+        tasks.keep("serves the admin HTTP", admin);
+        tasks.keep("tells the service manager", super::announce::keep(readiness.clone()));
+        tasks
+    }
+
+    fn watch(
+        &self,
+        actors: &Actors,
+        store: &HotStore,
+        hosting: &[(String, actix::ArbiterHandle)],
+    ) -> anyhow::Result<super::pulse::Pulse> {
+        let mut watch = Watch::new(self.config.watch.clone());
+        watch.runtime();
+        watch.store(store);
+        for (name, arbiter) in actors.arbiters() {
+            watch.arbiter(name, arbiter);
+        }
+        for (name, arbiter) in hosting {
+            watch.arbiter(name, arbiter);
+        }
+        watch.begin(self.health.clone(), self.life.clone())
+    }
+}
+
+/// What the last step takes.
+struct Ready {
+    dir: Arc<DataDir>,
+    store: HotStore,
+    clock: NodeClock,
+    policy: ServedPolicy,
+    credentials: Credentials,
+    transport: Transport,
+    changes: watch::Receiver<Arc<Settings>>,
+    desk: Desk,
+}
+
+/// Does what may take long (a recovery, a scan) on a thread of its own, so that a stop is heard meanwhile.
+async fn off_the_loop<T: Send + 'static>(
+    work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+) -> anyhow::Result<T> {
+    let busy = BUSY.read().await;
+    // What it made is dropped before the guard, also where nobody waits for it any more.
+    tokio::task::spawn_blocking(move || (work(), busy)).await?.0
+}
+
+/// Held while work is off the loop.
+static BUSY: RwLock<()> = RwLock::const_new(());
+
+/// Waits for what a start that was given up has begun: a process that exits under RocksDB aborts.
+pub(super) async fn settled() {
+    drop(BUSY.write().await);
+}
+
+/// Arbiters for the actors of the user's types: one a core.
+fn arbiters() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn peer_changed(escrow: EscrowHandle) -> crate::mesh::registry::PeerChanged {
+    Box::new(move |peer: &Peer, up| {
+        let node: Option<NodeId> = peer.node.clone();
+        if let Some(node) = node {
+            escrow.peer_changed(node, up);
+        }
+    })
+}
+
+fn escrow_records<E: rhumb_storage::Engine>(store: &Store<E>) -> anyhow::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    let mut records = Vec::new();
+    store.scan(Family::Escrow, b"", |key: &[u8], value: &[u8]| {
+        records.push((key.to_vec(), value.to_vec()));
+        true
+    })?;
+    Ok(records)
+}
+
+/// Tells the escrow again and again which peers are connected.
+fn presence(transport: Transport, escrow: EscrowHandle) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        let mut every = tokio::time::interval(PRESENCE_EVERY);
+        loop {
+            every.tick().await;
+            // A first dial that is still under way says nothing about its peer yet.
+            for link in transport.links().into_iter().filter(|link| link.state != LinkState::Connecting) {
+                escrow.peer_changed(link.peer.clone(), link.state == LinkState::Connected);
+            }
+        }
+    })
+}
+
+/// Lets the policy's exceptions end.
+fn observe(policy: ServedPolicy) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        let mut every = tokio::time::interval(Duration::from_secs(1));
+        loop {
+            every.tick().await;
+            policy.observe();
+        }
+    })
+}

@@ -1,0 +1,229 @@
+//! What a node tells of itself and of the mesh, to whoever asks over QUIC (`rhumb status`) or its admin
+//! HTTP.
+//!
+//! * It decides: what is gathered, and that a node which does not answer in time is told as such.
+//! * It never does: tell of a pool over QUIC. Its figures are of the pool's class, and this is `control`.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use futures::future::join_all;
+use rhumb_core::{DataClass, Fault, FaultKind, NodeId};
+use rhumb_storage::Pressure;
+use rhumb_transport::{LinkState, LinkStatus};
+use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
+
+use super::report::Report;
+use crate::clock::now_millis;
+use crate::mesh::registry::{Call, Registry, ServedTwice};
+use crate::mesh::status::{
+    AskStatus, Blocked, CertificateStatus, ClockStatus, HostedType, Link, MeshStatus, NodeStatus, Silent,
+    StoreStatus,
+};
+
+/// Questions about the whole mesh that are gathered for at once.
+const AT_ONCE: usize = 8;
+/// What is kept of the asked time for the way back.
+const WAY_BACK: Duration = Duration::from_millis(200);
+
+/// Where questions find the report, once the node has one. Cloneable; all clones are one.
+#[derive(Clone)]
+pub(super) struct Desk {
+    report: Arc<OnceLock<Arc<Report>>>,
+    room: Arc<Semaphore>,
+}
+
+impl Default for Desk {
+    fn default() -> Self {
+        Self { report: Arc::default(), room: Arc::new(Semaphore::new(AT_ONCE)) }
+    }
+}
+
+impl Desk {
+    /// From now on questions are answered.
+    pub(super) fn open(&self, report: Arc<Report>) {
+        self.report.set(report).ok();
+    }
+
+    async fn answer(&self, question: &AskStatus, within: Duration) -> Result<String, Fault> {
+        let starting = || Fault::not_sent(FaultKind::Handler("the node is still starting".into()));
+        let report = self.report.get().ok_or_else(starting)?;
+        if !question.mesh {
+            return text(&report.own_status().await);
+        }
+        let full = |_| Fault::not_sent(FaultKind::Full("questions about the mesh".into()));
+        let _room = self.room.try_acquire().map_err(full)?;
+        let asked = Duration::from_millis(question.within_ms);
+        text(&report.mesh_status(asked.min(within.saturating_sub(WAY_BACK))).await)
+    }
+}
+
+/// Serves [`AskStatus`].
+pub(super) fn serve(registry: &mut Registry, desk: Desk) -> Result<(), ServedTwice> {
+    registry.serve(move |call: Call<AskStatus>| {
+        let desk = desk.clone();
+        async move { Ok((desk.answer(&call.message, call.within).await?, DataClass::control())) }
+    })
+}
+
+fn text(status: &impl serde::Serialize) -> Result<String, Fault> {
+    serde_json::to_string(status).map_err(|error| Fault::ran(FaultKind::Handler(error.to_string())))
+}
+
+impl Report {
+    /// What is known without asking anybody; whether it is ready is put in by [`NodeStatus::with`].
+    pub(super) fn of_itself(&self) -> NodeStatus {
+        let settings = self.settings.now();
+        NodeStatus {
+            node: settings.me.to_string(),
+            cluster: settings.cluster.to_string(),
+            build: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime_ms: millis(self.begun.elapsed()),
+            incarnation: self.incarnation.0,
+            durable_commit: self.store.durable().0,
+            hybrid_time: self.clock.last().to_string(),
+            policy_version: self.policy.version(),
+            settings_digest: digest(&settings),
+            links: self.transport.links().iter().map(link).collect(),
+            actors: hosted(self),
+            store: self.store_status(),
+            clock: ClockStatus { wall_ms: now_millis(), max_offset_ms: millis(settings.max_offset) },
+            certificate: self.certificate_status(),
+            ..NodeStatus::default()
+        }
+    }
+
+    async fn own_status(&self) -> NodeStatus {
+        let readiness = self.readiness.now().await;
+        self.of_itself().with(readiness)
+    }
+
+    /// Asks all other nodes at once. None is waited for longer than `within`.
+    async fn mesh_status(&self, within: Duration) -> MeshStatus {
+        let settings = self.settings.now();
+        let others = settings.founding.nodes().iter().filter(|node| **node != settings.me);
+        let (own, others) =
+            futures::join!(self.own_status(), join_all(others.map(|node| self.other_status(node, within))));
+        let mut status = MeshStatus { asked: own.node.clone(), nodes: vec![own], silent: Vec::new() };
+        for other in others {
+            match other {
+                Ok(node) => status.nodes.push(*node),
+                Err(silent) => status.silent.push(silent),
+            }
+        }
+        status
+    }
+
+    async fn other_status(&self, node: &NodeId, within: Duration) -> Result<Box<NodeStatus>, Silent> {
+        let question = AskStatus { mesh: false, within_ms: millis(within) };
+        let before = now_millis();
+        let answer = self.mesh.ask_node(node, &question, DataClass::control(), within).await;
+        let after = now_millis();
+        let silent =
+            |why: String| Silent { node: node.to_string(), why, for_ms: self.silent_for(node).map(millis) };
+        let (text, _) = answer.map_err(|fault| silent(fault.to_string()))?;
+        let mut status: NodeStatus =
+            serde_json::from_str(&text).map_err(|error| silent(format!("its answer is not one: {error}")))?;
+        // Cristian's algorithm: the peer read its clock somewhere between the two readings here.
+        let middle = before.midpoint(after);
+        status.offset_ms = Some(status.clock.wall_ms as i64 - middle as i64);
+        status.offset_error_ms = Some(after.saturating_sub(before).div_ceil(2));
+        Ok(Box::new(status))
+    }
+
+    /// How long there has been no connection to a peer.
+    fn silent_for(&self, node: &NodeId) -> Option<Duration> {
+        let links = self.transport.links();
+        let link = links.iter().find(|link| link.peer == *node)?;
+        matches!(link.state, LinkState::Down(_) | LinkState::Connecting).then_some(link.since)
+    }
+
+    fn store_status(&self) -> StoreStatus {
+        let stats = self.store.stats();
+        StoreStatus {
+            durable_commit: self.store.durable().0,
+            syncs: stats.sync_micros.count(),
+            sync_p99_us: stats.sync_micros.quantile(0.99),
+            waiting: stats.waiting,
+            refused: stats.refused,
+            pressure: pressure(stats.pressure).to_owned(),
+        }
+    }
+
+    fn certificate_status(&self) -> CertificateStatus {
+        let (certificate, left) = self.own.certificate();
+        CertificateStatus {
+            serial: certificate.serial.to_string(),
+            fingerprint: certificate.fingerprint(),
+            issuer: certificate.issuer,
+            not_before: certificate.not_before,
+            not_after: certificate.not_after,
+            expires_s: left,
+            age_s: (now_millis() / 1_000) as i64 - certificate.not_before,
+        }
+    }
+}
+
+fn hosted(report: &Report) -> crate::mesh::status::Actors {
+    let hosts = &report.hosts;
+    let types = hosts.report().into_iter().map(|of| HostedType {
+        kind: of.kind.to_owned(),
+        live: of.live,
+        waiting: of.waiting,
+        activations: of.activations,
+        panics: of.panics,
+        gave_up: of.gave_up,
+        overflows: of.overflows,
+    });
+    let blocked = hosts.blocked().into_iter().map(|of| Blocked {
+        arbiter: of.arbiter,
+        work: of.work,
+        lasting_ms: millis(of.lasting),
+    });
+    crate::mesh::status::Actors { types: types.collect(), blocked: blocked.collect() }
+}
+
+fn link(link: &LinkStatus) -> Link {
+    let (state, why) = match &link.state {
+        LinkState::Connecting => ("connecting", None),
+        LinkState::Connected => ("connected", None),
+        LinkState::Draining => ("draining", None),
+        LinkState::Down(why) => ("down", Some(why.clone())),
+    };
+    Link {
+        node: link.peer.to_string(),
+        up: link.state == LinkState::Connected,
+        state: state.to_owned(),
+        why,
+        rtt_ms: link.rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
+        lost_packets: link.lost_packets,
+        connections: link.generation,
+        since_ms: millis(link.since),
+    }
+}
+
+fn pressure(level: Pressure) -> &'static str {
+    match level {
+        Pressure::Green => "green",
+        Pressure::Yellow => "yellow",
+        Pressure::Orange => "orange",
+        Pressure::Red => "red",
+    }
+}
+
+/// The first 8 bytes of a hash over every key and its value, secrets as their hashes: nodes that run with
+/// the same settings tell the same, but for what is each node's own.
+fn digest(settings: &crate::settings::Settings) -> String {
+    let mut hash = Sha256::new();
+    let of_the_mesh = settings.entries().iter().filter(|(name, _)| !name.starts_with("nodes."));
+    for (name, entry) in of_the_mesh {
+        hash.update(format!("{name}={}\n", entry.to_shown().value));
+    }
+    hash.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
