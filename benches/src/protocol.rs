@@ -1,12 +1,13 @@
 //! What Rhumb's actor of this bench can be asked.
 
+use bytes::Bytes;
 use rhumb::prelude::*;
 
 /// Answered with the same bytes.
-#[remote(name = "bench.Echo", class = "control", reply = Vec<u8>)]
+#[remote(name = "bench.Echo", class = "control", reply = Bytes)]
 pub struct Echo {
     /// The bytes.
-    pub body: Vec<u8>,
+    pub body: Bytes,
 }
 
 protocol! {

@@ -14,7 +14,7 @@ impl Actor for Echoer {
 }
 
 impl Handler<Echo> for Echoer {
-    type Result = Reply<Vec<u8>>;
+    type Result = Reply<bytes::Bytes>;
 
     fn handle(&mut self, echo: Echo, _: &mut Context<Self>) -> Self::Result {
         Reply::ready(echo.body)

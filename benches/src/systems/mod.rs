@@ -66,7 +66,7 @@ impl System {
     /// It cannot.
     pub fn drive(self, dir: &Path, address: &str) -> anyhow::Result<()> {
         match self {
-            Self::Rhumb => many_threads()?.block_on(rhumb::drive(dir)),
+            Self::Rhumb => current_thread()?.block_on(rhumb::drive(dir)),
             Self::QuinnFramed => current_thread()?.block_on(floor::drive_framed(dir, address)),
             Self::QuinnStreams => current_thread()?.block_on(floor::drive_streams(dir, address)),
             Self::Tonic => many_threads()?.block_on(tonic::drive(dir, address)),

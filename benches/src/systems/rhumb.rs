@@ -16,7 +16,7 @@ struct Client(MeshAddr<Echoes>);
 
 impl Caller for Client {
     async fn ask(&self, payload: usize) -> anyhow::Result<()> {
-        let answer = self.0.ask(Echo { body: vec![7_u8; payload] }).await?;
+        let answer = self.0.ask(Echo { body: vec![7_u8; payload].into() }).await?;
         anyhow::ensure!(answer.len() == payload, "an answer of {} bytes", answer.len());
         Ok(())
     }

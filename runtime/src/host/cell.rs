@@ -49,6 +49,8 @@ pub(crate) struct Cell<A: Hosted> {
     pub(super) fed: AtomicUsize,
     used_ms: AtomicU64,
     footprint: AtomicU64,
+    /// Under which policy this node was found to own the actor: see [`Cell::is_owned_under`].
+    owned_under: AtomicU64,
     /// It goes because its parent begins anew: then its own children do too.
     anew: AtomicBool,
 }
@@ -73,8 +75,19 @@ impl<A: Hosted> Cell<A> {
             fed: AtomicUsize::new(0),
             used_ms: AtomicU64::new(0),
             footprint: AtomicU64::new(0),
+            owned_under: AtomicU64::new(0),
             anew: AtomicBool::new(false),
         }
+    }
+
+    /// Whether this node was found to own the actor under this policy (zero: none was). The founding list
+    /// never changes, so nothing else can change the answer.
+    pub(crate) fn is_owned_under(&self, policy: u64) -> bool {
+        policy != 0 && self.owned_under.load(Ordering::Relaxed) == policy
+    }
+
+    pub(crate) fn owned_under(&self, policy: u64) {
+        self.owned_under.store(policy, Ordering::Relaxed);
     }
 
     /// Lets a message in, and wakes the actor for it.

@@ -12,12 +12,12 @@ mod outside;
 mod receive;
 mod status;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
 use rhumb_core::{Delivery, Fault, FaultKind, Gate, Region};
 use tokio::sync::{Notify, Semaphore, oneshot};
@@ -318,7 +318,7 @@ impl<W: Wire> Link<W> {
                     if frame.kind == FrameKind::Tell {
                         self.node.counters.tells_expired.one();
                     }
-                    debug!(message = frame.name, "its deadline passed while it waited to be sent");
+                    debug!(message = &*frame.name, "its deadline passed while it waited to be sent");
                     continue;
                 }
                 frame.deadline = expires - now;

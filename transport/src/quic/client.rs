@@ -20,6 +20,7 @@ use super::greeting::{Greeted, Greeter};
 use super::thread::LinkThread;
 use super::transport::peer_of;
 use super::{Link, socket};
+use crate::asked::Asked;
 use crate::backoff::Backoff;
 use crate::error::ConnectError;
 use crate::hello::{Hello, VERSIONS};
@@ -123,14 +124,23 @@ impl Client {
     ///
     /// # Errors
     /// As for [`Client::ask`].
-    pub async fn ask_in_order(&self, pair: u64, mut request: Request) -> Result<Reply, Fault> {
+    pub async fn ask_in_order(&self, pair: u64, request: Request) -> Result<Reply, Fault> {
+        self.begin(pair, request)?.await
+    }
+
+    /// As [`Client::ask_in_order`]; what is given is waited for. When this returns, the message has its
+    /// place in the order.
+    ///
+    /// # Errors
+    /// A [`Fault`]: it was not sent.
+    pub fn begin(&self, pair: u64, mut request: Request) -> Result<Asked, Fault> {
         request.kind = request.kind.answered();
         let link = self.inner.link.lock().clone();
         let link = link.map_err(|why| {
             let why = format!("{}: {why}", self.inner.addr);
             Fault::not_sent(FaultKind::Unreachable(why))
         })?;
-        link.ask(pair, request).await
+        link.ask(pair, request)
     }
 
     /// The node, as its certificate and HELLO describe it; `None` while there is no connection.

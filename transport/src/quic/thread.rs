@@ -11,7 +11,7 @@ use std::io;
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
-use tokio::runtime::{Builder, Handle};
+use tokio::runtime::{Builder, Handle, RuntimeFlavor};
 use tokio::sync::oneshot;
 
 /// A handle on a link thread. The thread ends when the last one is dropped, and with it whatever runs
@@ -41,11 +41,18 @@ impl LinkThread {
         Ok(Self { handle, ends: Arc::new(ends) })
     }
 
-    /// The thread that all clients of this process share.
+    /// Where a client lives: in a program whose runtime is one thread, there, so that no message is handed
+    /// from thread to thread; else on a thread that all such clients of this process share.
     ///
     /// # Errors
     /// As for [`LinkThread::start`].
     pub(crate) fn of_clients() -> io::Result<Self> {
+        if let Ok(here) = Handle::try_current()
+            && here.runtime_flavor() == RuntimeFlavor::CurrentThread
+        {
+            let (ends, _) = oneshot::channel();
+            return Ok(Self { handle: here, ends: Arc::new(ends) });
+        }
         let mut shared = OF_CLIENTS.lock();
         if let Some((handle, ends)) = &*shared
             && let Some(ends) = ends.upgrade()

@@ -21,6 +21,7 @@ use super::config::Tls;
 use super::slot::Slot;
 use super::socket;
 use super::thread::LinkThread;
+use crate::asked::Asked;
 use crate::counts::TransportCounts;
 use crate::error::BindError;
 use crate::hello::{Agreement, Hello, VERSIONS};
@@ -141,9 +142,18 @@ impl Transport {
     ///
     /// # Errors
     /// A [`Fault`]; its delivery says whether the handler may have run.
-    pub async fn ask(&self, to: &NodeId, pair: u64, mut request: Request) -> Result<Reply, Fault> {
+    pub async fn ask(&self, to: &NodeId, pair: u64, request: Request) -> Result<Reply, Fault> {
+        self.begin(to, pair, request)?.await
+    }
+
+    /// As [`Transport::ask`]; what is given is waited for. When this returns, the message has its place
+    /// in the order.
+    ///
+    /// # Errors
+    /// A [`Fault`]: it was not sent.
+    pub fn begin(&self, to: &NodeId, pair: u64, mut request: Request) -> Result<Asked, Fault> {
         request.kind = request.kind.answered();
-        self.link_to(to)?.ask(pair, request).await
+        self.link_to(to)?.ask(pair, request)
     }
 
     /// Tells a peer, without waiting: `Ok` means queued. Order as for [`Transport::ask`].

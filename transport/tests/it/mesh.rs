@@ -129,13 +129,13 @@ impl Inbound for Handlers {
         let (name, class, body) = (request.name.clone(), request.class.clone(), request.body.clone());
         let hybrid = request.headers.hybrid;
         self.note(|seen| seen.requests.push((Arc::clone(from), request)));
-        match name.as_str() {
+        match &*name {
             "echo" => answer.reply(reply(class, body, hybrid)),
             "tattle" => answer.reply(reply(DataClass::new("personal").expect("a class"), body, hybrid)),
             "hold" => self.note(|seen| seen.held.push(answer)),
             "drop" => drop(answer),
             "panic" => panic!("a handler's bug"),
-            _ => answer.fault(Fault::not_sent(FaultKind::UnknownMessage(name))),
+            _ => answer.fault(Fault::not_sent(FaultKind::UnknownMessage(name.to_string()))),
         }
     }
 
