@@ -173,6 +173,12 @@ impl Answer {
         self.to.is_some() && !self.is_cancelled()
     }
 
+    /// When the message came that had so much time, as far as that is known here.
+    #[must_use]
+    pub fn came(&self, with: Duration) -> Option<Instant> {
+        self.cancelled.expires.and_then(|expires| expires.checked_sub(with))
+    }
+
     /// How long somebody still waits; `None` when that is not known here.
     #[must_use]
     pub fn time_left(&self) -> Option<Duration> {

@@ -264,7 +264,7 @@ pub(super) fn headers(call: &CallState) -> Headers {
         idempotency_key: call.key.clone(),
         epoch: call.epoch,
         chain: call.before.names(),
-        target: Some(call.to.to_string().into()),
+        target: Some(call.to.target().into()),
         ..Headers::within(call.deadline.saturating_duration_since(Instant::now()))
     }
 }

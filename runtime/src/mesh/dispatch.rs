@@ -109,7 +109,9 @@ where
 {
     let Incoming { from, request, answer } = incoming;
     let (kind, cell) = (request.kind, home.found(&id));
-    let opened = owned(home, &id, cell.as_deref()).and_then(|()| open::<A, M>(&home.mesh, id, from, request));
+    let came = answer.came(request.headers.deadline).unwrap_or_else(Instant::now);
+    let opened =
+        owned(home, &id, cell.as_deref()).and_then(|()| open::<A, M>(&home.mesh, id, from, request, came));
     let (message, call) = match opened {
         Ok(opened) => opened,
         Err(fault) => return answer.fault(fault),
@@ -117,10 +119,10 @@ where
     if kind == Kind::Ask {
         let owed = Owed::new(Arc::clone(&call), answer);
         // Where it is not taken, the call says why as the answer is dropped.
-        home.put(cell, message, &call, Asker::There(owed), work).ok();
+        home.put(cell, message, &call, Asker::There(owed), work, came).ok();
         return;
     }
-    match home.put(cell, message, &call, Asker::Nobody, work) {
+    match home.put(cell, message, &call, Asker::Nobody, work, came) {
         Ok(()) => answer.reply(empty_reply(&home.mesh)),
         Err(fault) => answer.fault(fault),
     }
@@ -134,10 +136,11 @@ where
 {
     let Incoming { from, request, answer } = incoming;
     let (mut taken, mut refused, mut why) = (0_u64, 0_u64, None);
+    let came = Instant::now();
     for cell in home.awake() {
         // Each gets a message of its own out of the same bytes.
-        let outcome = open::<A, M>(&home.mesh, cell.id.clone(), from.clone(), request.clone())
-            .and_then(|(message, call)| home.put(Some(cell), message, &call, Asker::Nobody, work));
+        let outcome = open::<A, M>(&home.mesh, cell.id.clone(), from.clone(), request.clone(), came)
+            .and_then(|(message, call)| home.put(Some(cell), message, &call, Asker::Nobody, work, came));
         match outcome {
             Ok(()) => taken += 1,
             Err(fault) => {
@@ -181,12 +184,13 @@ impl<A: Hosted> Home<A> {
         call: &Arc<CallState>,
         asker: Asker<M>,
         work: Listed,
+        came: Instant,
     ) -> Result<(), Fault>
     where
         A: Handler<M>,
     {
         let packed = Packed { message, call: Arc::clone(call), asker, work: Some(work) };
-        self.push(&call.to, cell, Box::new(packed), Instant::now())
+        self.push(&call.to, cell, Box::new(packed), came)
     }
 }
 
@@ -216,6 +220,7 @@ fn open<A: Hosted, M: Remote>(
     to: ActorId,
     from: Option<Arc<Peer>>,
     request: Request,
+    came: Instant,
 ) -> Result<(M, Arc<CallState>), Fault> {
     let Request { name, class, body, headers, .. } = request;
     let decode = || mesh.decoding(|| unpack(&name, &body));
@@ -233,7 +238,7 @@ fn open<A: Hosted, M: Remote>(
         mesh: mesh.clone(),
         to,
         from,
-        deadline: Instant::now() + headers.deadline,
+        deadline: came + headers.deadline,
         hybrid: headers.hybrid,
         trace: headers.trace,
         asked: None,

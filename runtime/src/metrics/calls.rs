@@ -150,7 +150,8 @@ impl Calls {
             return answer.observed(Box::new(move |outcome| calls.told(outcome)));
         }
         let method = self.served.of(&request.name, is_known);
-        answer.timed(method, Instant::now(), request.headers.trace)
+        let since = answer.came(request.headers.deadline).unwrap_or_else(Instant::now);
+        answer.timed(method, since, request.headers.trace)
     }
 
     /// Counts a connection that was turned away.

@@ -14,7 +14,7 @@ use super::Link;
 use super::stream::{LANE, LARGE, Outgoing, read_message, write_message};
 use crate::codec::{decode, encode};
 use crate::control::{ControlMessage, MAX_CONTROL_BYTES};
-use crate::envelope::Deframer;
+use crate::envelope::{Deframer, Frame};
 use crate::link::{End, Queued};
 use crate::liveness::Silence;
 
@@ -91,7 +91,9 @@ impl Link {
 
     /// Encodes a batch. From here on a call counts as possibly sent.
     fn seal(&self, batch: &mut Vec<Queued>) -> Vec<Bytes> {
-        let (mut chunks, mut joined) = (Vec::new(), BytesMut::new());
+        let copied = |frame: &Frame| frame.head_len() + frame.body.len().min(COPY_BYTES);
+        let bytes = batch.iter().map(|queued| copied(&queued.frame)).sum();
+        let (mut chunks, mut joined) = (Vec::new(), BytesMut::with_capacity(bytes));
         self.leaving(batch, |frame| {
             frame.encode_head(&mut joined);
             if frame.body.len() <= COPY_BYTES {
