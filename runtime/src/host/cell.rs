@@ -14,7 +14,7 @@ use actix::prelude::*;
 use opentelemetry::KeyValue;
 use parking_lot::{Mutex, MutexGuard};
 use rhumb_actors::remote::Hosted;
-use rhumb_core::{Fault, FaultKind};
+use rhumb_core::{Fault, FaultKind, wakes};
 use tokio::time::Instant;
 
 use super::arbiters::Gauge;
@@ -198,7 +198,7 @@ impl<A: Hosted> Cell<A> {
         let pump = state.pump.take();
         drop(state);
         if let Some(pump) = pump {
-            pump.wake();
+            wakes::wake(pump);
         }
     }
 

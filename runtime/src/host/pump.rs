@@ -8,10 +8,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context as TaskContext, Poll};
+use std::time::Duration;
 
 use actix::fut::ActorFuture;
 use actix::prelude::*;
 use rhumb_actors::remote::Hosted;
+use rhumb_core::wakes::Wakes;
 use tokio::time::Instant;
 
 use super::arbiters::Gauge;
@@ -22,6 +24,9 @@ use super::packed::Deliver;
 
 /// How many messages of one actor run before the other actors of its arbiter have a turn.
 pub const BUDGET: usize = 64;
+
+/// How long answers of one turn wait for each other.
+const TOGETHER: Duration = Duration::from_micros(50);
 
 /// What the cell has for the pump.
 pub(super) enum Feed<A: Actor> {
@@ -90,7 +95,9 @@ impl<A: Hosted> ActorFuture<A> for Pump<A> {
         context: &mut A::Context,
         task: &mut TaskContext<'_>,
     ) -> Poll<()> {
-        let now = Instant::now();
+        let mut now = Instant::now();
+        // The answers of one turn leave together, unless that makes the first of them wait.
+        let wakes = Wakes::hold();
         loop {
             // A handler that stopped the actor or lets it wait for a future has the last word.
             if context.state() != ActorState::Running || context.waiting() {
@@ -105,6 +112,10 @@ impl<A: Hosted> ActorFuture<A> for Pump<A> {
                 Feed::One(message) => {
                     self.cell.fed.fetch_add(1, Ordering::Relaxed);
                     self.feed(message, actor, context, now);
+                    if wakes.are_waiting() && now.elapsed() > TOGETHER {
+                        wakes.now();
+                        now = Instant::now();
+                    }
                 }
                 Feed::Nothing => return Poll::Pending,
                 Feed::Leave if self.asked => {

@@ -119,12 +119,8 @@ impl<W: Wire> Link<W> {
         let lane = lane_of(pair, self.agreement.lanes);
         let bytes = frame.len();
         let queued = Queued { frame, expires: Some(expires) };
-        let pushed = self.lanes[lane].queue.lock().push(queued, bytes, Weight::Call);
-        match pushed {
-            Ok(()) => {
-                self.lanes[lane].wake.notify_one();
-                Ok(())
-            }
+        match self.lanes[lane].push(queued, bytes, Weight::Call) {
+            Ok(()) => Ok(()),
             Err(NotQueued::Full(_)) => {
                 let what = format!("lane {lane} to {}", self.peer.principal);
                 Err(Fault::not_sent(FaultKind::Full(what)))

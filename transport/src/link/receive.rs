@@ -199,10 +199,8 @@ impl<W: Wire> Link<W> {
     fn push(self: &Arc<Self>, lane: usize, frame: Frame, weight: Weight) {
         let (id, bytes) = (frame.id, frame.len());
         let lane_index = lane % self.lanes.len();
-        let lane = &self.lanes[lane_index];
-        let pushed = lane.queue.lock().push(Queued { frame, expires: None }, bytes, weight);
-        match pushed {
-            Ok(()) => lane.wake.notify_one(),
+        match self.lanes[lane_index].push(Queued { frame, expires: None }, bytes, weight) {
+            Ok(()) => {}
             Err(NotQueued::Full(_)) => {
                 let what = format!("lane {lane_index} for answers of {}", self.node.region);
                 self.send_fault(id, lane_index, &Fault::ran(FaultKind::Full(what)));
