@@ -25,6 +25,7 @@ mod hosted;
 mod life;
 pub(crate) mod notify;
 mod policy;
+mod pools;
 mod pulse;
 mod readiness;
 mod reload;
