@@ -318,16 +318,16 @@ struct Ask {
     from: Region,
     within: Duration,
     reply: oneshot::Sender<Answered>,
-    watched: Option<Watched>,
+    watched: Option<Traced>,
 }
 
 /// A message in the mailbox whose trace is kept: its span, and that of its waiting there.
-struct Watched {
+struct Traced {
     span: Span,
     queued: Span,
 }
 
-impl Watched {
+impl Traced {
     fn of(span: Span) -> Self {
         Self { queued: span.part("queue"), span }
     }
@@ -362,7 +362,7 @@ impl Handler<Ask> for EscrowRegion {
         self.last_token += 1;
         let token = Token(self.last_token);
         let until = self.world.now().mono.plus(ask.within);
-        let (span, _handled) = ask.watched.map(Watched::turn).unzip();
+        let (span, _handled) = ask.watched.map(Traced::turn).unzip();
         if let (Some(span), Request::Hold(_)) = (&span, &ask.request) {
             self.trail.asks(token, &pool, span);
         }
@@ -375,14 +375,14 @@ impl Handler<Ask> for EscrowRegion {
 /// Something from or about a peer.
 #[derive(Message)]
 #[rtype(result = "()")]
-struct FromPeer(Input, Option<Watched>);
+struct FromPeer(Input, Option<Traced>);
 
 impl Handler<FromPeer> for EscrowRegion {
     type Result = ();
 
     fn handle(&mut self, FromPeer(input, watched): FromPeer, ctx: &mut Self::Context) {
         self.backlog.taken();
-        let (span, _handled) = watched.map(Watched::turn).unzip();
+        let (span, _handled) = watched.map(Traced::turn).unzip();
         if let (Some(span), Input::Peer { from, message }) = (&span, &input) {
             self.trail.hears(from, message, span);
         }

@@ -20,6 +20,7 @@ mod certificate;
 mod crashes;
 mod escrow;
 mod escrow_metrics;
+mod footing;
 mod halt;
 mod hosted;
 mod life;

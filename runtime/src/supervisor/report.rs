@@ -256,6 +256,9 @@ impl Subject for Report {
             let counts = [("exported", spans.exported), ("dropped", spans.dropped), ("failed", spans.failed)];
             let help = "Finished spans: taken by the collector, dropped for want of room, or not taken";
             page.counters("rhumb_trace_spans", help, "outcome", &counts);
+            let held_back = ConstCounter::new(tracer.held_back());
+            let help = "Traces that programs outside wanted kept, beyond telemetry.forced";
+            registry.register("rhumb_traces_held_back", help, held_back);
         }
         let (escrow, readiness) = (self.escrow.clone(), self.readiness.clone());
         async move {

@@ -21,13 +21,13 @@ use super::actors::Actors;
 use super::halt::Halt;
 use super::life::Life;
 use super::policy::ServedPolicy;
-use super::pulse::{Health, Watch};
+use super::pulse::{Health, Rounds};
 use super::readiness::Readiness;
 use super::report::Report;
 use super::status::Desk;
 use super::steps::Step;
 use super::tasks::Tasks;
-use super::{Supervisor, ceiling, certificate, escrow, pools, reload, remembered, status};
+use super::{Supervisor, ceiling, certificate, escrow, footing, pools, reload, remembered, status};
 use crate::clock::{NodeClock, now_millis};
 use crate::host::arbiters::Arbiters;
 use crate::host::{HostList, Hosts};
@@ -36,7 +36,7 @@ use crate::mesh::registry::Registry;
 use crate::mesh::{Carrier, Mesh};
 use crate::secrets::FirstOf;
 use crate::settings::{Live, Settings};
-use crate::telemetry::{Telemetry, Watched};
+use crate::telemetry::{Telemetry, TracedGate};
 
 /// How long one message may keep an arbiter before that is reported.
 const BLOCKED_AFTER: Duration = Duration::from_millis(100);
@@ -253,7 +253,7 @@ impl Start {
             Regions::of(regions),
             hello,
             config.transport.clone(),
-            Arc::new(Watched(Arc::new(policy.clone()))),
+            Arc::new(TracedGate(Arc::new(policy.clone()))),
             Arc::new(registry),
         )
         .with_context(|| format!("QUIC on {}", config.node.listen))?;
@@ -339,6 +339,7 @@ impl Start {
         let reloads = reload::follow(changes.clone(), policy.clone(), escrow.clone(), Arc::clone(dir));
         tasks.keep("follows the settings", reloads);
         tasks.keep("follows the certificate", renewed);
+        tasks.keep("watches the data directory", footing::watch(dir.footing(), store.clone()));
         tasks.keep("serves the admin HTTP", admin);
         tasks.keep("tells the service manager", super::announce::keep(readiness.clone()));
         tasks
@@ -350,7 +351,7 @@ impl Start {
         store: &HotStore,
         hosting: &[(String, actix::ArbiterHandle)],
     ) -> anyhow::Result<super::pulse::Pulse> {
-        let mut watch = Watch::new(self.config.watch.clone());
+        let mut watch = Rounds::new(self.config.watch.clone());
         watch.runtime();
         watch.store(store);
         for (name, arbiter) in actors.arbiters() {

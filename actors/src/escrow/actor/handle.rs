@@ -9,7 +9,7 @@ use rhumb_core::{Fault, FaultKind, NodeId, Region};
 use tokio::sync::oneshot;
 
 use super::report::Tell;
-use super::{Answered, Ask, Configure, EscrowRegion, EscrowReport, FromPeer, Watched, faulted};
+use super::{Answered, Ask, Configure, EscrowRegion, EscrowReport, FromPeer, Traced, faulted};
 use crate::backlog::{Backlog, Waiting};
 use crate::escrow::book::{Input, Request};
 use crate::escrow::messages::PeerMessage;
@@ -54,7 +54,7 @@ impl EscrowHandle {
         span: Option<Span>,
     ) -> impl Future<Output = Answered> + Send + use<> {
         let (reply, answered) = oneshot::channel();
-        let watched = span.map(Watched::of);
+        let watched = span.map(Traced::of);
         let sent = self.address.try_send(Ask { request, from, within, reply, watched });
         if sent.is_ok() {
             self.backlog.came();
@@ -105,7 +105,7 @@ impl EscrowHandle {
     }
 
     fn hand_over(&self, input: Input, span: Option<Span>) -> bool {
-        let taken = self.address.try_send(FromPeer(input, span.map(Watched::of))).is_ok();
+        let taken = self.address.try_send(FromPeer(input, span.map(Traced::of))).is_ok();
         if taken {
             self.backlog.came();
         } else {
