@@ -292,7 +292,7 @@ fn a_broadcast_says_how_many_took_it_and_what_went_wrong() {
         let (mesh, spans) = shops(Share::ALL).await;
         shop(&mesh, "us", "eu").ask(buy(None)).await.expect("awake now");
         tokio::time::sleep(Duration::from_secs(1)).await;
-        spans.take();
+        drop(spans.take());
         let regions = ["us", "eu"].map(|region| region.parse().expect("a region"));
         let broadcast = async || {
             mesh.at("us").broadcast::<Shop, Note>(&regions, Note).await;
