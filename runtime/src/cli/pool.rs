@@ -521,13 +521,13 @@ mod tests {
             debt: 0 of 10 sold beyond the supply
             reserve: 20 units at us/n1, for the other nodes
             limit: 4 units a customer
-            seen by eu/n1 (proven): 5 sold, 10 held, 85 available
-            node                        available         held     consumed        age
-            eu/n1                              45            3            2      exact
-            us/n1                              40            7            3     120 ms
+            seen by eu/n1 (proven): 4 sold, 10 held, 85 available, 1 returned
+            node                        available         held     consumed     returned        age
+            eu/n1                              45            3            2            1      exact
+            us/n1                              40            7            3            0     120 ms
             reconciled 0 ms ago: ALARM, a drift of -2 units"#]]
         .assert_eq(&answer.to_string());
-        expect![[r#"{"pool":"concert","class":"inventory","supply":100,"home":"us/n1","node":"eu/n1","standing":"proven","tail":false,"debt":10,"reserve":{"node":"us/n1","units":20},"per_customer":4,"sold":5,"overdrawn":0,"available":85,"held":10,"consumed":5,"returned":0,"reconciled":{"exact":true,"drift":-2,"violations":[],"missing":[],"readings":2,"age_ms":0},"nodes":[{"node":"eu/n1","available":45,"held":3,"consumed":2,"returned":0,"overdrawn":0,"debt_available":0,"age_ms":0},{"node":"us/n1","available":40,"held":7,"consumed":3,"returned":0,"overdrawn":0,"debt_available":0,"age_ms":120}]}"#]]
+        expect![[r#"{"pool":"concert","class":"inventory","supply":100,"home":"us/n1","node":"eu/n1","standing":"proven","tail":false,"debt":10,"reserve":{"node":"us/n1","units":20},"per_customer":4,"sold":4,"overdrawn":0,"available":85,"held":10,"consumed":5,"returned":1,"reconciled":{"exact":true,"drift":-2,"violations":[],"missing":[],"readings":2,"age_ms":0},"nodes":[{"node":"eu/n1","available":45,"held":3,"consumed":2,"returned":1,"overdrawn":0,"debt_available":0,"age_ms":0},{"node":"us/n1","available":40,"held":7,"consumed":3,"returned":0,"overdrawn":0,"debt_available":0,"age_ms":120}]}"#]]
         .assert_eq(&serde_json::to_string(&answer).expect("serialises"));
     }
     #[test]

@@ -101,7 +101,8 @@ impl Listed {
 
 impl fmt::Display for ListAnswer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} pools, as {} knows them; the figures are its own", self.pools.len(), self.node)?;
+        let pools = if self.pools.len() == 1 { "pool" } else { "pools" };
+        write!(f, "{} knows {} {pools}; the figures are its own", self.node, self.pools.len())?;
         if !self.pools.is_empty() {
             write!(
                 f,
@@ -149,7 +150,13 @@ mod tests {
         };
         let pools = vec![Listed::new(listed, class("inventory"))];
         let answer = ListAnswer { node: "eu/n1".into(), pools, withheld: vec![class("patient")] };
-        expect![].assert_eq(&answer.to_string());
-        expect![].assert_eq(&serde_json::to_string(&answer).expect("serialises"));
+        expect![[r#"
+            eu/n1 knows 1 pool; the figures are its own
+            pool                     class                supply    available         held     consumed     returned  home
+            concert                  inventory               100           30            2            5            1  us/n1
+            not listed, for the policy keeps them from you: pools of class patient"#]]
+        .assert_eq(&answer.to_string());
+        expect![[r#"{"node":"eu/n1","pools":[{"pool":"concert","class":"inventory","supply":100,"home":"us/n1","available":30,"held":2,"consumed":5,"returned":1}],"withheld":["patient"]}"#]]
+        .assert_eq(&serde_json::to_string(&answer).expect("serialises"));
     }
 }

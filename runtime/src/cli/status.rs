@@ -276,6 +276,9 @@ mod tests {
             link                state      rtt      lost  for
             us-east/n1 → eu/n1  connected  91.3 ms  3     1m 1s
             us-east/n1 → ap/n1  down       -        3     1m 1s
+
+            node        actors        live  waiting  fullest  room  oldest  made  panics  gave up
+            us-east/n1  EscrowRegion  1     12       12       8192  40 ms   1     0       0
         "#]]
         .assert_eq(&text(&status));
     }
