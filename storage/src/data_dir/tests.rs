@@ -263,7 +263,8 @@ fn a_part_that_is_removed_or_replaced_under_an_open_directory_is_named() {
         let footing = super::Footing::of(&path);
         fs::remove_file(path.join("hot/000004.log")).expect("the engine removes its own files");
         assert_eq!(footing.check(), Ok(()));
-        let (lost, away) = (path.join(part), place.path().join("away"));
+        let lost = if part.is_empty() { path.clone() } else { path.join(part) };
+        let away = place.path().join("away");
         fs::rename(&lost, &away).expect("renames");
         let gone = footing.check().expect_err("it is gone").to_string();
         assert!(gone.contains(&format!("{} is not what", lost.display())), "{gone}");

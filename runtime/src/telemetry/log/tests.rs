@@ -89,11 +89,11 @@ fn each_setting_that_changed_is_named_however_many_did() {
     let few = LogSettings { burst: 2, ..settings("info") };
     let lines = logged(&few, |log| {
         for key in 0..30 {
-            tracing::info!(target: EACH, key, "a setting changed");
+            tracing::info!(target: EACH, number = key, "a setting changed");
         }
         log.end();
     });
-    let want = |key| format!("INFO rhumb::settings: a setting changed key={key}");
+    let want = |key| format!("INFO rhumb::settings: a setting changed number={key}");
     assert_eq!(lines, (0..30).map(want).collect::<Vec<_>>());
 }
 
