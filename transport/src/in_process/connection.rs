@@ -83,6 +83,8 @@ async fn write_lane(link: Arc<Link>, index: usize) -> Result<(), End> {
     let lane = &link.lanes[index];
     let mut batch = Vec::new();
     loop {
+        lane.ready().await;
+        // Asked last: a node that froze while it had nothing to send sends nothing.
         link.wire.until_may_send(index).await;
         if !lane.next(BATCH_BYTES, &mut batch).await {
             link.wire.send(Some(index), 0, Parcel::LaneEnds);

@@ -16,7 +16,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use hashbrown::HashMap;
@@ -111,6 +111,17 @@ struct Outward {
     writer: Option<Waker>,
 }
 
+impl Outward {
+    /// Nothing waits: ready only where nothing will.
+    fn waits(&mut self, writer: &Context<'_>) -> Poll<()> {
+        if self.queue.is_closed() {
+            return Poll::Ready(());
+        }
+        self.writer = Some(writer.waker().clone());
+        Poll::Pending
+    }
+}
+
 impl Lane {
     fn new(capacity: usize, capacity_bytes: usize) -> Self {
         Self(Mutex::new(Outward { queue: LaneQueue::new(capacity, capacity_bytes), writer: None }))
@@ -151,13 +162,18 @@ impl Lane {
         poll_fn(|task| {
             let mut outward = self.0.lock();
             outward.queue.take(max_bytes, batch);
-            if !batch.is_empty() || outward.queue.is_closed() {
-                return Poll::Ready(!batch.is_empty());
-            }
-            outward.writer = Some(task.waker().clone());
-            Poll::Pending
+            if batch.is_empty() { outward.waits(task).map(|()| false) } else { Poll::Ready(true) }
         })
         .await
+    }
+
+    /// Waits until [`Lane::next`] need not.
+    pub(crate) async fn ready(&self) {
+        poll_fn(|task| {
+            let mut outward = self.0.lock();
+            if outward.queue.is_empty() { outward.waits(task) } else { Poll::Ready(()) }
+        })
+        .await;
     }
 
     /// Messages and bytes that wait.
