@@ -18,11 +18,16 @@ const WARM: Duration = Duration::from_millis(100);
 
 /// Keeps `load.concurrency` asks in flight for `load.millis`.
 pub async fn closed_loop<C: Caller>(caller: Arc<C>, load: Load) -> Sample {
+    closed_loop_over(vec![caller], load).await
+}
+
+/// The same, over several callers: each has its share of the asks.
+pub async fn closed_loop_over<C: Caller>(callers: Vec<Arc<C>>, load: Load) -> Sample {
     let begin = Instant::now() + WARM;
     let end = begin + Duration::from_millis(load.millis);
     let tasks: Vec<_> = (0..load.concurrency)
-        .map(|_| {
-            let caller = Arc::clone(&caller);
+        .map(|number| {
+            let caller = Arc::clone(&callers[number % callers.len()]);
             tokio::spawn(async move { one(&*caller, load.payload, begin, end).await })
         })
         .collect();

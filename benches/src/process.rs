@@ -53,7 +53,15 @@ impl Side {
     /// # Errors
     /// It has ended, said something else, or says nothing.
     pub async fn said<T: DeserializeOwned>(&mut self) -> anyhow::Result<T> {
-        let line = timeout(PATIENCE, self.lines.next_line()).await.context("it says nothing")??;
+        self.said_within(PATIENCE).await
+    }
+
+    /// The next line that it says, if it says one in time.
+    ///
+    /// # Errors
+    /// As [`Side::said`].
+    pub async fn said_within<T: DeserializeOwned>(&mut self, patience: Duration) -> anyhow::Result<T> {
+        let line = timeout(patience, self.lines.next_line()).await.context("it says nothing")??;
         let line = line.context("it has ended")?;
         serde_json::from_str(&line).with_context(|| format!("it said {line:?}"))
     }

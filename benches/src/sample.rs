@@ -69,6 +69,11 @@ impl Latencies {
         self.0.saturating_record(nanos);
     }
 
+    /// So many answers took so many nanoseconds each.
+    pub fn record_many(&mut self, nanos: u64, answers: u64) {
+        self.0.saturating_record_n(nanos.max(1), answers);
+    }
+
     /// Takes up those of another task.
     pub fn add(&mut self, other: &Self) {
         self.0.add(&other.0).expect("histograms of the same bounds");
@@ -132,7 +137,7 @@ impl Outcome {
     }
 }
 
-fn median(values: &[f64]) -> f64 {
+pub(crate) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     match sorted.len() {

@@ -1,9 +1,10 @@
-//! A node that hosts the actor of this bench: `bench-node serve --config DIR --region R`, as
+//! A node that hosts the actors of this bench: `bench-node serve --config DIR --region R`, as
 //! `rhumb serve` is used.
 
 use std::process::ExitCode;
 
 use rhumb::prelude::*;
+use rhumb_benches::inside;
 use rhumb_benches::protocol::{Echo, Echoes};
 
 struct Echoer;
@@ -24,5 +25,5 @@ impl Handler<Echo> for Echoer {
 fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     let echoes = Host::new(|_: &Activation| Echoer);
-    runtime.block_on(rhumb::cli::serve::node_program(|node| node.host(echoes)))
+    runtime.block_on(rhumb::cli::serve::node_program(|node| inside::rhumb::hosted(node.host(echoes))))
 }

@@ -52,7 +52,7 @@ async fn client(dir: &Path, address: &str) -> anyhow::Result<(Endpoint, Connecti
 }
 
 /// Serves one connection after the other with `each`, until standard input closes.
-async fn serve<F>(dir: &Path, each: impl Fn(Connection) -> F) -> anyhow::Result<()>
+pub(crate) async fn serve<F>(dir: &Path, each: impl Fn(Connection) -> F) -> anyhow::Result<()>
 where
     F: Future<Output = ()> + Send + 'static,
 {
@@ -97,7 +97,7 @@ async fn echo_frames(mut send: SendStream, mut recv: RecvStream) -> anyhow::Resu
 }
 
 /// Takes a whole frame from the front.
-fn frame(come: &mut BytesMut) -> Option<(u64, BytesMut)> {
+pub(crate) fn frame(come: &mut BytesMut) -> Option<(u64, BytesMut)> {
     let length = u32::from_be_bytes(come.get(..4)?.try_into().ok()?) as usize;
     if come.len() < HEAD + length {
         return None;
@@ -107,7 +107,7 @@ fn frame(come: &mut BytesMut) -> Option<(u64, BytesMut)> {
     Some((number, come.split_to(length)))
 }
 
-fn put(out: &mut BytesMut, number: u64, body: &[u8]) {
+pub(crate) fn put(out: &mut BytesMut, number: u64, body: &[u8]) {
     out.put_u32(u32::try_from(body.len()).expect("a body of this bench"));
     out.put_u64(number);
     out.put_slice(body);

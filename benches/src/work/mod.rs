@@ -11,7 +11,11 @@ use crate::sample::{Load, Outcome, Sample};
 use crate::systems::System;
 use crate::tls::Tls;
 
+pub mod durable_hold;
+pub mod idle_node;
+pub mod inside;
 pub mod remote_ask;
+pub mod tracing;
 
 /// How much is measured.
 #[derive(Debug, Clone, Copy)]
@@ -20,6 +24,14 @@ pub struct Effort {
     pub rounds: usize,
     /// How long a round is, in milliseconds.
     pub millis: u64,
+}
+
+impl Effort {
+    /// Whether this is only to see that it runs.
+    #[must_use]
+    pub fn is_quick(self) -> bool {
+        self.millis < 500
+    }
 }
 
 /// A system with both its sides running.

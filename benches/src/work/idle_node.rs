@@ -1,0 +1,146 @@
+//! A node that nobody asks anything: its memory, its time on the processors; and how soon it is ready with
+//! a gigabyte on its disk, after it was stopped in order.
+//!
+//! The gigabyte stands in the family of ranges' versions, which a start opens, checks and does not read
+//! into memory. What a start does read, record by record, are holds and keys: that is another row.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use rhumb::dev::DevMesh;
+use rhumb_core::NodeId;
+use rhumb_storage::rocks::RocksSettings;
+use rhumb_storage::{Batch, Family, RocksEngine, Store};
+
+use super::Effort;
+use crate::figures::Row;
+use crate::inside::Measured;
+use crate::proc::{Cpu, resident};
+use crate::sample::{Latencies, Load, Verb};
+
+/// Its name.
+pub const NAME: &str = "idle-node";
+/// How long an idle node is looked at.
+const LOOK: Duration = Duration::from_secs(10);
+/// Bytes of a value on the disk; half of them cannot be compressed.
+const VALUE: usize = 4_096;
+
+fn node(mesh: &DevMesh) -> anyhow::Result<(NodeId, u32, PathBuf)> {
+    let nodes = mesh.nodes();
+    let node = nodes.first().context("a node")?;
+    Ok((node.id(), node.pid, node.data.clone()))
+}
+
+/// What one look came to. It has no rate: `ops` is one.
+fn looked(took: Duration) -> Measured {
+    let mut latencies = Latencies::default();
+    latencies.record_many(took.as_nanos() as u64, 1);
+    Measured::of(latencies.sample(0, took.as_secs_f64()))
+}
+
+/// A node that has been up for a moment, for so long.
+async fn idle(dir: &Path, long: Duration) -> anyhow::Result<Measured> {
+    let mesh = crate::mesh::start(dir).await?;
+    let (_, pid, _) = node(&mesh)?;
+    tokio::time::sleep(Duration::from_secs(1).min(long)).await;
+    let (before, begin) = (Cpu::of(pid)?, Instant::now());
+    tokio::time::sleep(long).await;
+    let (ran, took) = (Cpu::of(pid)?.since(&before) as f64, begin.elapsed());
+    let bytes = resident(pid)? as f64;
+    mesh.stop().await;
+    let percent = 100.0 * ran / 1e9 / took.as_secs_f64();
+    Ok(looked(took).with("rss_mib", bytes / f64::from(1 << 20)).with("cpu_percent", percent))
+}
+
+/// Puts so many bytes into the store of a node that has been stopped.
+fn fill(data: &Path, bytes: u64) -> anyhow::Result<()> {
+    let path = hot_store(data)?;
+    let engine = RocksEngine::open(&path, &RocksSettings::default(), false)?;
+    let store = Store::open(engine)?;
+    let mut serial = 0_u64;
+    for _ in 0..bytes.div_ceil(1 << 20) {
+        let mut batch = Batch::new();
+        for _ in 0..(1 << 20) / VALUE {
+            serial += 1;
+            batch.put(Family::Mvcc, serial.to_be_bytes(), value(serial));
+        }
+        store.write(&batch)?;
+    }
+    store.sync()?;
+    Ok(())
+}
+
+/// A value that a compressor takes half of away.
+fn value(serial: u64) -> Vec<u8> {
+    let mut word = serial;
+    let mut next = || {
+        word = word.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (word >> 33) as u8
+    };
+    (0..VALUE).map(|at| if at < VALUE / 2 { next() } else { 7 }).collect()
+}
+
+/// The directory of the hot store within a node's: the one that RocksDB has.
+fn hot_store(data: &Path) -> anyhow::Result<PathBuf> {
+    let mut folders = vec![data.to_owned()];
+    while let Some(folder) = folders.pop() {
+        if folder.join("CURRENT").exists() {
+            return Ok(folder);
+        }
+        for entry in std::fs::read_dir(&folder)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                folders.push(path);
+            }
+        }
+    }
+    anyhow::bail!("no RocksDB in {}", data.display())
+}
+
+/// Starts of a mesh whose node has been filled and stopped in order: from the spawn of its process to
+/// its readiness.
+async fn starts(dir: &Path, rounds: usize, bytes: u64) -> anyhow::Result<Vec<Measured>> {
+    let first = crate::mesh::start(dir).await?;
+    let (_, _, data) = node(&first)?;
+    first.stop().await;
+    tokio::task::spawn_blocking(move || fill(&data, bytes)).await??;
+    // A start and an ordered stop after the filling, which was not the node's own.
+    crate::mesh::start(dir).await?.stop().await;
+    let mut measured = Vec::new();
+    for _ in 0..rounds {
+        let begin = Instant::now();
+        let mesh = crate::mesh::start(dir).await?;
+        let ready = begin.elapsed();
+        let (_, pid, _) = node(&mesh)?;
+        let rss = resident(pid)? as f64 / f64::from(1 << 20);
+        mesh.stop().await;
+        measured.push(looked(ready).with("ready_ms", ready.as_secs_f64() * 1e3).with("rss_mib", rss));
+    }
+    Ok(measured)
+}
+
+/// Measures it.
+///
+/// # Errors
+/// A node fails.
+pub async fn run(effort: Effort) -> anyhow::Result<Vec<Row>> {
+    let (long, bytes) =
+        if effort.is_quick() { (Duration::from_millis(effort.millis), 16 << 20) } else { (LOOK, 1 << 30) };
+    let dir = tempfile::tempdir()?;
+    let mut idled = Vec::new();
+    for round in 0..effort.rounds {
+        idled.push(idle(&dir.path().join(format!("idle-{round}")), long).await?);
+        eprintln!("{NAME}: round {} of {}", round + 1, effort.rounds);
+    }
+    let empty = starts(&dir.path().join("empty"), effort.rounds, 0).await?;
+    let full = starts(&dir.path().join("full"), effort.rounds, bytes).await?;
+    let load = Load { verb: Verb::Ask, concurrency: 0, payload: 0, millis: 0 };
+    let node = "bench-node: what `rhumb serve` is, and four actor types of which none is awake";
+    let note = format!("{node}; {} MiB of versions on the disk", bytes >> 20);
+    Ok(vec![
+        Row::of(NAME, "rhumb", load, &idled, node),
+        Row::of("start-empty", "rhumb", load, &empty, node),
+        Row::of("start-full", "rhumb", load, &full, &note),
+    ])
+}
