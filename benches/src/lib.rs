@@ -1,6 +1,7 @@
 //! Rhumb beside its peers, measured in one run: interleaved rounds, two processes a system.
 
 pub mod caller;
+pub mod conditions;
 pub mod mesh;
 pub mod process;
 pub mod protocol;

@@ -18,6 +18,7 @@ pub async fn start(dir: &Path) -> anyhow::Result<DevMesh> {
         wan: WanChoice::Off,
         ready_file: None,
         restart: false,
+        traces: rhumb::telemetry::TelemetrySettings::default(),
     };
     DevMesh::start(options, &program).await.context("a mesh of one node")
 }

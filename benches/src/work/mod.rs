@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use anyhow::Context;
+use futures::future::LocalBoxFuture;
 use rhumb::dev::DevMesh;
 
 use crate::process::Side;
@@ -12,6 +13,37 @@ use crate::systems::System;
 use crate::tls::Tls;
 
 pub mod remote_ask;
+
+/// All works, in the order of the report.
+pub const ALL: &[Work] = &[remote_ask::WORK];
+
+/// A work.
+#[derive(Clone, Copy)]
+pub struct Work {
+    /// Its name, in commands and results.
+    pub name: &'static str,
+    /// What it is, for people.
+    pub title: &'static str,
+    /// Measures it.
+    pub run: fn(Scope) -> LocalBoxFuture<'static, anyhow::Result<Vec<Outcome>>>,
+}
+
+/// What is to be measured.
+#[derive(Debug, Clone)]
+pub struct Scope {
+    /// How much.
+    pub effort: Effort,
+    /// Only these of the systems; all, if there are none.
+    pub only: Vec<System>,
+}
+
+impl Scope {
+    /// Those of the systems that are to be measured.
+    #[must_use]
+    pub fn of(&self, systems: &[System]) -> Vec<System> {
+        systems.iter().copied().filter(|s| self.only.is_empty() || self.only.contains(s)).collect()
+    }
+}
 
 /// How much is measured.
 #[derive(Debug, Clone, Copy)]
@@ -42,14 +74,16 @@ impl Standing {
         }
         Tls::make(&dir)?;
         let mut server = Side::start(&[system.name(), "serve", &folder, ""])?;
-        let address: String = server.said().await.with_context(|| format!("the server of {}", system.name()))?;
+        let address: String =
+            server.said().await.with_context(|| format!("the server of {}", system.name()))?;
         let driver = Self::driver(system, &folder, &address).await?;
         Ok(Self { system, server: Some(server), driver, mesh: None })
     }
 
     async fn driver(system: System, dir: &str, address: &str) -> anyhow::Result<Side> {
         let mut driver = Side::start(&[system.name(), "drive", dir, address])?;
-        let ready: String = driver.said().await.with_context(|| format!("the driver of {}", system.name()))?;
+        let ready: String =
+            driver.said().await.with_context(|| format!("the driver of {}", system.name()))?;
         anyhow::ensure!(ready == "ready", "the driver of {} said {ready:?}", system.name());
         Ok(driver)
     }
@@ -97,6 +131,11 @@ async fn interleaved(
     for each in standing {
         each.stop().await;
     }
-    let outcome = |s: usize, l: usize| Outcome::of(work, systems[s].name(), loads[l], &samples[s][l]);
-    Ok((0..loads.len()).flat_map(|l| (0..systems.len()).map(move |s| (s, l))).map(|(s, l)| outcome(s, l)).collect())
+    let outcome = |s: usize, l: usize| {
+        Outcome::of(work, systems[s].name(), loads[l], &samples[s][l]).noted(systems[s].note())
+    };
+    Ok((0..loads.len())
+        .flat_map(|l| (0..systems.len()).map(move |s| (s, l)))
+        .map(|(s, l)| outcome(s, l))
+        .collect())
 }
