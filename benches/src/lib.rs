@@ -3,6 +3,7 @@
 pub mod caller;
 pub mod conditions;
 pub mod mesh;
+pub mod octets;
 pub mod process;
 pub mod protocol;
 pub mod report;

@@ -81,6 +81,18 @@ impl Latencies {
         self.0.add(&other.0).expect("histograms of the same bounds");
     }
 
+    /// How many.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// What a round of this length comes to.
     #[must_use]
     pub fn sample(&self, failed: u64, seconds: f64) -> Sample {

@@ -12,10 +12,13 @@ use crate::sample::{Load, Outcome, Sample};
 use crate::systems::System;
 use crate::tls::Tls;
 
+pub mod frozen_peer;
+pub mod large;
 pub mod remote_ask;
+pub mod remote_tell;
 
 /// All works, in the order of the report.
-pub const ALL: &[Work] = &[remote_ask::WORK];
+pub const ALL: &[Work] = &[remote_ask::WORK, remote_tell::WORK, frozen_peer::WORK, large::WORK];
 
 /// A work.
 #[derive(Clone, Copy)]
@@ -91,6 +94,16 @@ impl Standing {
     async fn round(&mut self, load: Load) -> anyhow::Result<Sample> {
         self.driver.tell(&load).await?;
         self.driver.said().await.with_context(|| format!("a round of {}", self.system.name()))
+    }
+
+    /// The process that serves.
+    fn serving(&self) -> anyhow::Result<u32> {
+        let pid = match (&self.server, &self.mesh) {
+            (Some(server), _) => server.pid(),
+            (_, Some(mesh)) => mesh.nodes().first().map(|node| node.pid),
+            _ => None,
+        };
+        pid.filter(|pid| *pid > 1).with_context(|| format!("{} has no process", self.system.name()))
     }
 
     async fn stop(self) {

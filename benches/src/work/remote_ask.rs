@@ -10,7 +10,16 @@ use crate::systems::System;
 pub const WORK: Work =
     Work { name: "remote-ask", title: "Remote ask, two processes", run: |scope| run(scope).boxed_local() };
 
-const SYSTEMS: [System; 4] = [System::Rhumb, System::QuinnFramed, System::QuinnStreams, System::Tonic];
+const SYSTEMS: [System; 8] = [
+    System::Rhumb,
+    System::QuinnFramed,
+    System::QuinnStreams,
+    System::Tonic,
+    System::Ractor,
+    System::Kameo,
+    System::Telepathy,
+    System::Coerce,
+];
 
 async fn run(scope: Scope) -> anyhow::Result<Vec<Outcome>> {
     let load = |concurrency| Load { verb: Verb::Ask, concurrency, payload: 64, millis: scope.effort.millis };
