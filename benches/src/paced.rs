@@ -86,7 +86,11 @@ async fn keep(echo: MeshAddr<Echoes>, pace: Pace) -> Sample {
                 let answered = echo.ask(Echo { body: vec![7; pace.payload] }).await.is_ok();
                 let took = at.elapsed().as_nanos() as u64;
                 let mut tally = tally.lock();
-                if answered { tally.latencies.record_many(took, 1) } else { tally.failed += 1 }
+                if answered {
+                    tally.latencies.record_many(took, 1)
+                } else {
+                    tally.failed += 1
+                }
                 drop(place);
             });
         }

@@ -128,3 +128,29 @@ pub fn say(what: &impl serde::Serialize) -> anyhow::Result<()> {
     out.write_all(b"\n")?;
     Ok(out.flush()?)
 }
+
+/// What is done to a process that serves, and undone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Freezing {
+    /// It stands still.
+    Stop,
+    /// It goes on.
+    Continue,
+}
+
+/// Stops a process of this bench, or lets it go on.
+///
+/// # Errors
+/// There is no such process.
+pub fn signal(pid: u32, what: Freezing) -> anyhow::Result<()> {
+    let number = match what {
+        Freezing::Stop => libc::SIGSTOP,
+        Freezing::Continue => libc::SIGCONT,
+    };
+    let pid = libc::pid_t::try_from(pid)?;
+    anyhow::ensure!(pid > 1, "{pid} is no process of this bench");
+    // SAFETY: kill takes two numbers, and touches no memory of this process.
+    let done = unsafe { libc::kill(pid, number) };
+    anyhow::ensure!(done == 0, "{pid}: {}", std::io::Error::last_os_error());
+    Ok(())
+}

@@ -181,6 +181,7 @@ async fn measure(arbiters: Arc<Vec<ArbiterHandle>>, order: Order) -> anyhow::Res
 /// An order that cannot be obeyed.
 pub fn probe() -> anyhow::Result<()> {
     let system = System::new();
-    let arbiters = system.block_on(async { Arc::new(vec![Arbiter::new().handle(), Arbiter::new().handle()]) });
+    let arbiters =
+        system.block_on(async { Arc::new(vec![Arbiter::new().handle(), Arbiter::new().handle()]) });
     obey(|order| system.block_on(measure(Arc::clone(&arbiters), order)))
 }

@@ -10,7 +10,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 
 use super::{Local, Measured};
 use crate::inside::gate::Gate;
-use crate::sample::{Latencies, Sample, Verb};
+use crate::sample::{Latencies, Sample};
 
 /// Messages between two looks at the clock.
 pub const RUN: usize = 64;
@@ -31,10 +31,10 @@ pub async fn local(other: &impl Other, order: Local) -> Sample {
     let end = begin + Duration::from_millis(order.millis);
     let (mut all, mut failed) = (Latencies::default(), 0);
     if order.concurrency == 1 {
-        (all, failed) = one(other, order.verb, begin, end).await;
+        (all, failed) = one(other, order.tells, begin, end).await;
     } else {
         let mut each: FuturesUnordered<_> =
-            (0..order.concurrency).map(|_| one(other, order.verb, begin, end)).collect();
+            (0..order.concurrency).map(|_| one(other, order.tells, begin, end)).collect();
         while let Some((latencies, wrong)) = each.next().await {
             all.add(&latencies);
             failed += wrong;
@@ -43,14 +43,11 @@ pub async fn local(other: &impl Other, order: Local) -> Sample {
     all.sample(failed, (Instant::now() - begin).as_secs_f64())
 }
 
-async fn one(other: &impl Other, verb: Verb, begin: Instant, end: Instant) -> (Latencies, u64) {
+async fn one(other: &impl Other, told: bool, begin: Instant, end: Instant) -> (Latencies, u64) {
     let (mut latencies, mut failed) = (Latencies::default(), 0);
     let mut at = Instant::now();
     while at < end {
-        let wrong = match verb {
-            Verb::Ask => asks(other).await,
-            Verb::Tell => tells(other).await,
-        };
+        let wrong = if told { tells(other).await } else { asks(other).await };
         let now = Instant::now();
         if at >= begin {
             let right = (RUN as u64).saturating_sub(wrong);
@@ -149,5 +146,6 @@ pub async fn idle(sleepers: &mut impl Sleepers, actors: u64, probes: u64) -> any
     }
     let mut sample = latencies.sample(0, 1.0);
     (sample.ops, sample.seconds) = (actors, made.as_secs_f64());
-    Ok(Measured::of(sample).with("bytes_each", (after.saturating_sub(before)) as f64 / actors as f64))
+    let bytes = after.saturating_sub(before) as f64 / actors as f64;
+    Ok(Measured::of(sample).with("bytes_each", bytes).with("activation_us", sample.p50_us))
 }

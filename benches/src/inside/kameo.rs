@@ -31,8 +31,9 @@ impl Message<Ask> for Counter {
 impl Message<Tell> for Counter {
     type Reply = ();
 
-    async fn handle(&mut self, Tell(_): Tell, _: &mut Context<Self, ()>) {
+    async fn handle(&mut self, Tell(number): Tell, _: &mut Context<Self, ()>) {
         self.handled += 1;
+        std::hint::black_box(number);
     }
 }
 

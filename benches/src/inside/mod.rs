@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::process::{Orders, say};
-use crate::sample::{Sample, Verb};
+use crate::sample::Sample;
 
 /// What to measure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,8 +50,8 @@ pub enum Order {
 /// Asks or tells between two actors of one process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Local {
-    /// What is done.
-    pub verb: Verb,
+    /// Tells rather than asks.
+    pub tells: bool,
     /// The two are on two threads.
     pub across: bool,
     /// Asks in flight; bursts in flight where it is told.

@@ -33,8 +33,9 @@ impl Actor for Counter {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             Message::Ask(number, reply) => Ok(reply.send(number + 1)?),
-            Message::Tell(_) => {
+            Message::Tell(number) => {
                 *handled += 1;
+                std::hint::black_box(number);
                 Ok(())
             }
         }

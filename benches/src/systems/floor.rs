@@ -3,7 +3,7 @@
 //!
 //! * `framed`: one stream, frames of `length u32, number u64, body`. One loop on one thread reads all
 //!   that has come, answers all of it with one write, and so does the other side. No task, no channel,
-//!   no wake-up a request.
+//!   no wake-up a request. Tells are frames that are counted and not answered, written in batches.
 //! * `streams`: a bidirectional stream a request, a task a stream.
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -14,16 +14,24 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use bytes::{Buf, BufMut, BytesMut};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{ClientConfig, Connection, Endpoint, RecvStream, SendStream, ServerConfig, TransportConfig, VarInt};
+use quinn::{
+    ClientConfig, Connection, Endpoint, RecvStream, SendStream, ServerConfig, TransportConfig, VarInt,
+};
 
 use super::obey;
-use crate::caller::Caller;
+use crate::caller::{Caller, Pace};
 use crate::process::{Orders, say};
-use crate::sample::{Latencies, Load, Sample};
+use crate::sample::{Latencies, Load, Sample, Verb};
 use crate::tls::{NAME, Tls};
 
 const ALPN: &str = "bench-floor";
 const HEAD: usize = 12;
+/// The number of a frame that is told.
+const NOTE: u64 = u64::MAX;
+/// The number of a frame that is answered with how many have been told.
+const ARRIVED: u64 = u64::MAX - 1;
+/// Bytes that are written at once.
+const BATCH: usize = 64 << 10;
 /// As Rhumb's own windows, so that neither side waits for flow control.
 const WINDOW: u32 = 8 << 20;
 
@@ -85,13 +93,19 @@ pub async fn serve_framed(dir: &Path) -> anyhow::Result<()> {
 }
 
 async fn echo_frames(mut send: SendStream, mut recv: RecvStream) -> anyhow::Result<()> {
-    let (mut come, mut out) = (BytesMut::new(), BytesMut::new());
+    let (mut come, mut out, mut arrived) = (BytesMut::new(), BytesMut::new(), 0_u64);
     while let Some(chunk) = recv.read_chunk(usize::MAX, true).await? {
         come.extend_from_slice(&chunk.bytes);
         while let Some((number, body)) = frame(&mut come) {
-            put(&mut out, number, &body);
+            match number {
+                NOTE => arrived += 1,
+                ARRIVED => put(&mut out, ARRIVED, &arrived.to_be_bytes()),
+                _ => put(&mut out, number, &body),
+            }
         }
-        send.write_chunk(out.split().freeze()).await?;
+        if !out.is_empty() {
+            send.write_chunk(out.split().freeze()).await?;
+        }
     }
     Ok(())
 }
@@ -121,11 +135,69 @@ pub async fn drive_framed(dir: &Path, address: &str) -> anyhow::Result<()> {
     let (_endpoint, connection) = client(dir, address).await?;
     let (mut send, mut recv) = connection.open_bi().await?;
     say(&"ready")?;
-    let mut orders = Orders::default();
+    let (mut orders, mut pace) = (Orders::default(), Pace::default());
     while let Some(load) = orders.next::<Load>().await? {
-        say(&window(&mut send, &mut recv, load).await?)?;
+        match load.verb {
+            Verb::Ask => say(&window(&mut send, &mut recv, load).await?)?,
+            Verb::Tell => say(&notes(&mut send, &mut recv, load, &mut pace).await?)?,
+            Verb::Freeze { .. } => anyhow::bail!("a floor has no fault of its own"),
+        }
     }
     Ok(())
+}
+
+/// Tells for about as long as the load says.
+async fn notes(
+    send: &mut SendStream,
+    recv: &mut RecvStream,
+    load: Load,
+    pace: &mut Pace,
+) -> anyhow::Result<Sample> {
+    if !pace.knows(load) {
+        for millis in [0, 100] {
+            let sample = tell_all(send, recv, load, pace.count(load, millis)).await?;
+            pace.learn(load, &sample);
+        }
+    }
+    let sample = tell_all(send, recv, load, pace.count(load, load.millis)).await?;
+    pace.learn(load, &sample);
+    Ok(sample)
+}
+
+async fn tell_all(
+    send: &mut SendStream,
+    recv: &mut RecvStream,
+    load: Load,
+    count: u64,
+) -> anyhow::Result<Sample> {
+    let body = vec![7_u8; load.payload];
+    let before = arrived(send, recv).await?;
+    let begin = Instant::now();
+    let mut out = BytesMut::with_capacity(2 * BATCH);
+    for _ in 0..count {
+        put(&mut out, NOTE, &body);
+        if out.len() >= BATCH {
+            send.write_chunk(out.split().freeze()).await?;
+            out.reserve(2 * BATCH);
+        }
+    }
+    send.write_chunk(out.freeze()).await?;
+    let ops = arrived(send, recv).await? - before;
+    let seconds = begin.elapsed().as_secs_f64();
+    Ok(Sample { ops, failed: 0, lost: count - ops, seconds, p50_us: 0.0, p99_us: 0.0 })
+}
+
+async fn arrived(send: &mut SendStream, recv: &mut RecvStream) -> anyhow::Result<u64> {
+    let (mut come, mut out) = (BytesMut::new(), BytesMut::new());
+    put(&mut out, ARRIVED, &[]);
+    send.write_chunk(out.freeze()).await?;
+    loop {
+        let chunk = recv.read_chunk(usize::MAX, true).await?.context("the stream ended")?;
+        come.extend_from_slice(&chunk.bytes);
+        if let Some((_, body)) = frame(&mut come) {
+            return Ok(u64::from_be_bytes(body.as_ref().try_into()?));
+        }
+    }
 }
 
 /// Keeps so many frames under way.

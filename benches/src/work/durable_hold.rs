@@ -7,20 +7,25 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::Context;
+use futures::FutureExt;
 use rhumb::dev::DevMesh;
 
-use super::Effort;
-use crate::figures::Row;
+use super::{Effort, Work};
+use crate::conditions::versions;
 use crate::holds::server::Server;
 use crate::holds::{HoldLoad, Holder};
-use crate::inside::Measured;
 use crate::process::Side;
-use crate::sample::{Load, Sample, Verb};
+use crate::sample::{Load, Outcome, Sample, Verb};
 use crate::systems::System;
 use crate::tls::Tls;
 
-/// Its name.
-pub const NAME: &str = "durable-hold";
+/// This work.
+pub const WORK: Work = Work {
+    name: "durable-hold",
+    title: "Durable hold, from another process to a synced disk and back",
+    run: |scope| run(scope.effort).boxed_local(),
+};
+const NAME: &str = WORK.name;
 /// What a request and an answer of the floor have: about what Rhumb's have.
 const PAYLOAD: usize = 64;
 
@@ -43,9 +48,23 @@ impl Keeper {
             (Self::Rhumb, true) => "rhumb-each",
             (Self::Redis, false) => "redis",
             (Self::Redis, true) => "redis-each",
-            (Self::Postgres, _) => "postgres-each",
+            (Self::Postgres, _) => "postgres",
             (Self::Floor, _) => "floor",
         }
+    }
+
+    /// Of its server and of what the bench made of it.
+    fn versions(self) -> crate::conditions::Versions {
+        let said = match self {
+            Self::Rhumb | Self::Floor => return versions(self.called(false)),
+            Self::Redis => Command::new("redis-server").arg("--version").output(),
+            Self::Postgres => Command::new("/usr/lib/postgresql/15/bin/postgres").arg("--version").output(),
+        };
+        let said = said.map(|said| String::from_utf8_lossy(&said.stdout).into_owned()).unwrap_or_default();
+        let is_version =
+            |word: &&str| word.trim_start_matches("v=").starts_with(|c: char| c.is_ascii_digit());
+        let version = said.split_whitespace().find(is_version).unwrap_or("unknown").trim_start_matches("v=");
+        [(self.called(false).to_owned(), version.to_owned())].into()
     }
 
     fn note(self, each: bool) -> String {
@@ -149,15 +168,12 @@ impl Standing {
 /// What came of one keeper: samples of each of its loads, or why there are none.
 #[derive(Default)]
 struct Came {
-    samples: Vec<Vec<Measured>>,
+    samples: Vec<Vec<Sample>>,
     missing: Option<String>,
 }
 
-/// Measures it. A keeper that is not installed is said to be missing; the others are measured.
-///
-/// # Errors
-/// Rhumb or the floor fails.
-pub async fn run(effort: Effort) -> anyhow::Result<Vec<Row>> {
+/// A keeper that is not installed is said to be missing; the others are measured.
+async fn run(effort: Effort) -> anyhow::Result<Vec<Outcome>> {
     let mut came: Vec<Came> = Keeper::ALL.map(|_| Came::default()).into();
     for round in 0..effort.rounds {
         for turn in 0..Keeper::ALL.len() {
@@ -168,7 +184,7 @@ pub async fn run(effort: Effort) -> anyhow::Result<Vec<Row>> {
                 match one {
                     Ok(one) => {
                         came[at].samples.resize(one.len(), Vec::new());
-                        came[at].samples.iter_mut().zip(one).for_each(|(all, one)| all.push(Measured::of(one)));
+                        came[at].samples.iter_mut().zip(one).for_each(|(all, one)| all.push(one));
                     }
                     Err(error) if matches!(keeper, Keeper::Redis | Keeper::Postgres) => {
                         eprintln!("{NAME}: not measured: {error:#}");
@@ -180,7 +196,7 @@ pub async fn run(effort: Effort) -> anyhow::Result<Vec<Row>> {
         }
         eprintln!("{NAME}: round {} of {}", round + 1, effort.rounds);
     }
-    Ok(rows(&came))
+    Ok(outcomes(&came))
 }
 
 /// One round of one keeper, all its loads.
@@ -201,19 +217,21 @@ async fn once(keeper: Keeper, millis: u64) -> anyhow::Result<Vec<Sample>> {
     Ok(samples)
 }
 
-fn rows(came: &[Came]) -> Vec<Row> {
-    let mut rows = Vec::new();
+fn outcomes(came: &[Came]) -> Vec<Outcome> {
+    let mut outcomes = Vec::new();
     for (keeper, came) in Keeper::ALL.iter().zip(came) {
+        let versions = keeper.versions();
         for (number, (concurrency, each)) in keeper.loads().into_iter().enumerate() {
             let load = Load { verb: Verb::Ask, concurrency, payload: PAYLOAD, millis: 0 };
-            let (name, note) = (keeper.called(each), keeper.note(each));
-            rows.push(match (&came.missing, came.samples.get(number)) {
-                (Some(why), _) => Row::missing(NAME, name, load, why),
-                (None, Some(samples)) => Row::of(NAME, name, load, samples, &note),
-                (None, None) => Row::missing(NAME, name, load, "no round was run"),
-            });
+            let samples = came.samples.get(number).map_or(&[][..], Vec::as_slice);
+            let note = match &came.missing {
+                Some(why) => format!("not measured: {why}"),
+                None => keeper.note(each),
+            };
+            let outcome = Outcome::of(NAME, keeper.called(each), load, samples).noted(note);
+            outcomes.push(Outcome { versions: versions.clone(), ..outcome });
         }
     }
-    rows.sort_by_key(|row| row.outcome.concurrency);
-    rows
+    outcomes.sort_by_key(|outcome| outcome.concurrency);
+    outcomes
 }

@@ -8,19 +8,34 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use futures::FutureExt;
 use rhumb::dev::DevMesh;
 use rhumb_core::NodeId;
 use rhumb_storage::rocks::RocksSettings;
 use rhumb_storage::{Batch, Family, RocksEngine, Store};
 
-use super::Effort;
-use crate::figures::Row;
+use super::{Effort, Work};
+use crate::conditions::versions;
+use crate::figures::{by_figure, outcome};
 use crate::inside::Measured;
 use crate::proc::{Cpu, resident};
-use crate::sample::{Latencies, Load, Verb};
+use crate::sample::{Latencies, Load, Outcome, Unit, Verb};
 
-/// Its name.
-pub const NAME: &str = "idle-node";
+/// A node that nobody asks anything.
+pub const WORK: Work = Work {
+    name: "idle-node",
+    title: "An idle node: memory; processor time over 10 s",
+    run: |scope| run(scope.effort).boxed_local(),
+};
+
+/// A node that is started.
+pub const START: Work = Work {
+    name: "start-node",
+    title: "From a node's start to its readiness, after an ordered stop",
+    run: |scope| start(scope.effort).boxed_local(),
+};
+
+const NODE: &str = "bench-node: what `rhumb serve` is, and four more actor types of which none is awake";
 /// How long an idle node is looked at.
 const LOOK: Duration = Duration::from_secs(10);
 /// Bytes of a value on the disk; half of them cannot be compressed.
@@ -120,27 +135,37 @@ async fn starts(dir: &Path, rounds: usize, bytes: u64) -> anyhow::Result<Vec<Mea
     Ok(measured)
 }
 
-/// Measures it.
-///
-/// # Errors
-/// A node fails.
-pub async fn run(effort: Effort) -> anyhow::Result<Vec<Row>> {
-    let (long, bytes) =
-        if effort.is_quick() { (Duration::from_millis(effort.millis), 16 << 20) } else { (LOOK, 1 << 30) };
+/// Neither has a load: nobody asks anything.
+const NOTHING: Load = Load { verb: Verb::Ask, concurrency: 0, payload: 0, millis: 0 };
+
+async fn run(effort: Effort) -> anyhow::Result<Vec<Outcome>> {
+    let long = if effort.is_quick() { Duration::from_millis(effort.millis) } else { LOOK };
     let dir = tempfile::tempdir()?;
     let mut idled = Vec::new();
     for round in 0..effort.rounds {
-        idled.push(idle(&dir.path().join(format!("idle-{round}")), long).await?);
-        eprintln!("{NAME}: round {} of {}", round + 1, effort.rounds);
+        idled.push(idle(&dir.path().join(round.to_string()), long).await?);
+        eprintln!("{}: round {} of {}", WORK.name, round + 1, effort.rounds);
     }
-    let empty = starts(&dir.path().join("empty"), effort.rounds, 0).await?;
+    Ok([("rss_mib", Unit::Mebibytes), ("cpu_percent", Unit::Percent)]
+        .map(|(figure, unit)| told(WORK.name, "rhumb", &idled, NODE, figure, unit))
+        .into())
+}
+
+async fn start(effort: Effort) -> anyhow::Result<Vec<Outcome>> {
+    let bytes = if effort.is_quick() { 16 << 20 } else { 1 << 30 };
+    let dir = tempfile::tempdir()?;
     let full = starts(&dir.path().join("full"), effort.rounds, bytes).await?;
-    let load = Load { verb: Verb::Ask, concurrency: 0, payload: 0, millis: 0 };
-    let node = "bench-node: what `rhumb serve` is, and four actor types of which none is awake";
-    let note = format!("{node}; {} MiB of versions on the disk", bytes >> 20);
-    Ok(vec![
-        Row::of(NAME, "rhumb", load, &idled, node),
-        Row::of("start-empty", "rhumb", load, &empty, node),
-        Row::of("start-full", "rhumb", load, &full, &note),
-    ])
+    let empty = starts(&dir.path().join("empty"), effort.rounds, 0).await?;
+    let note = format!("{NODE}; {} MiB of versions on its disk", bytes >> 20);
+    let told = |system, rounds: &[Measured], note: &str| {
+        told(START.name, system, rounds, note, "ready_ms", Unit::Millis)
+    };
+    Ok(vec![told("rhumb", &full, &note), told("rhumb-empty", &empty, NODE)])
+}
+
+fn told(work: &str, system: &str, rounds: &[Measured], note: &str, figure: &str, unit: Unit) -> Outcome {
+    let all = outcome(work, system, NOTHING, rounds, note);
+    // There are no operations: a look is none.
+    let all = Outcome { ops_per_s: 0.0, p50_us: 0.0, p99_us: 0.0, versions: versions("rhumb"), ..all };
+    by_figure(all, rounds, figure, unit)
 }

@@ -7,16 +7,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use futures::FutureExt;
 use rhumb::client::MeshClient;
 use rhumb::client::directory::Directory;
 use rhumb::dev::DevMesh;
 
-use super::Effort;
-use crate::figures::Row;
+use super::{Effort, Scope, Work};
+use crate::figures::{by_figure, outcome};
 use crate::inside::rhumb::{Measure, Measurers};
 use crate::inside::{Local, Measured, Order};
 use crate::process::Side;
-use crate::sample::{Load, Verb};
+use crate::sample::{Load, Outcome, Unit, Verb};
 
 /// Longer than anything that is measured.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -136,27 +137,28 @@ impl Obedient {
 
 /// One line of the results, of every system.
 struct Case {
-    work: &'static str,
     concurrency: usize,
     order: Order,
 }
 
 impl Case {
     fn load(&self) -> Load {
-        let verb = if let Order::Local(Local { verb, .. }) = self.order { verb } else { Verb::Ask };
+        let tells = matches!(self.order, Order::Local(Local { tells: true, .. }));
+        let verb = if tells { Verb::Tell } else { Verb::Ask };
         Load { verb, concurrency: self.concurrency, payload: 8, millis: 0 }
     }
 }
 
-/// Measures cases in rounds. `anew`: each round has new processes.
+/// Measures cases in rounds: for each case and system, what its rounds measured. `anew`: each round has
+/// new processes.
 async fn rounds(
     name: &str,
     systems: &[Within],
     cases: &[Case],
     rounds: usize,
     anew: bool,
-) -> anyhow::Result<Vec<Row>> {
-    let mut measured = vec![vec![Vec::new(); cases.len()]; systems.len()];
+) -> anyhow::Result<Vec<Vec<Vec<Measured>>>> {
+    let mut measured = vec![vec![Vec::new(); systems.len()]; cases.len()];
     let dir = tempfile::tempdir()?;
     let start = |system: Within, round: usize| {
         let place = dir.path().join(format!("{}-{round}", system.name()));
@@ -172,7 +174,6 @@ async fn rounds(
         for (c, case) in cases.iter().enumerate() {
             for s in 0..systems.len() {
                 let s = (s + round) % systems.len();
-                let told = || format!("{} of {}", case.work, systems[s].name());
                 let one = if anew {
                     let mut process = start(systems[s], round).await?;
                     let one = process.measure(case.order).await;
@@ -181,7 +182,7 @@ async fn rounds(
                 } else {
                     standing[s].measure(case.order).await
                 };
-                measured[s][c].push(one.with_context(told)?);
+                measured[c][s].push(one.with_context(|| systems[s].name())?);
             }
         }
         eprintln!("{name}: round {} of {rounds}", round + 1);
@@ -189,71 +190,130 @@ async fn rounds(
     for process in standing {
         process.stop().await;
     }
-    let mut rows = Vec::new();
-    for (c, case) in cases.iter().enumerate() {
-        for (s, system) in systems.iter().enumerate() {
-            rows.push(Row::of(case.work, system.name(), case.load(), &measured[s][c], system.note()));
-        }
-    }
-    Ok(rows)
+    Ok(measured)
 }
 
-/// Local asks and tells, on one thread and across two.
-///
-/// # Errors
-/// A system does not start, or fails.
-pub async fn local(effort: Effort) -> anyhow::Result<Vec<Row>> {
-    let case = |work, verb, across, concurrency| {
-        let order = Order::Local(Local { verb, across, concurrency, millis: effort.millis });
-        Case { work, concurrency, order }
-    };
-    let cases = [
-        case("local-ask-same", Verb::Ask, false, 1),
-        case("local-ask-same", Verb::Ask, false, 64),
-        case("local-ask-across", Verb::Ask, true, 1),
-        case("local-ask-across", Verb::Ask, true, 64),
-        case("local-tell-same", Verb::Tell, false, 1),
-        case("local-tell-across", Verb::Tell, true, 1),
-    ];
-    let systems = [Within::Rhumb, Within::Actix, Within::Kameo, Within::Ractor];
-    rounds("local", &systems, &cases, effort.rounds, false).await
+/// An outcome for each case and system.
+fn outcomes(work: &str, systems: &[Within], cases: &[Case], measured: &[Vec<Vec<Measured>>]) -> Vec<Outcome> {
+    let mut outcomes = Vec::new();
+    for (case, measured) in cases.iter().zip(measured) {
+        for (system, rounds) in systems.iter().zip(measured) {
+            outcomes.push(outcome(work, system.name(), case.load(), rounds, system.note()));
+        }
+    }
+    outcomes
+}
+
+/// The outcomes, each with one of its figures to compare.
+fn compared(
+    outcomes: Vec<Outcome>,
+    measured: &[Vec<Vec<Measured>>],
+    figure: &str,
+    unit: Unit,
+) -> Vec<Outcome> {
+    let rounds = measured.iter().flatten();
+    outcomes
+        .into_iter()
+        .zip(rounds)
+        .map(|(outcome, rounds)| by_figure(outcome, rounds, figure, unit))
+        .collect()
+}
+
+const ACTORS: [Within; 4] = [Within::Rhumb, Within::Actix, Within::Kameo, Within::Ractor];
+const BESIDE_ACTIX: [Within; 2] = [Within::Rhumb, Within::Actix];
+
+/// Asks on one thread.
+pub const LOCAL_ASK_SAME: Work = Work {
+    name: "local-ask-same",
+    title: "Local ask, one arbiter",
+    run: |scope| local(LOCAL_ASK_SAME.name, scope, false, false).boxed_local(),
+};
+
+/// Asks from one thread to another.
+pub const LOCAL_ASK_ACROSS: Work = Work {
+    name: "local-ask-across",
+    title: "Local ask, across arbiters",
+    run: |scope| local(LOCAL_ASK_ACROSS.name, scope, false, true).boxed_local(),
+};
+
+/// Tells on one thread.
+pub const LOCAL_TELL_SAME: Work = Work {
+    name: "local-tell-same",
+    title: "Local tell, one arbiter",
+    run: |scope| local(LOCAL_TELL_SAME.name, scope, true, false).boxed_local(),
+};
+
+/// Tells from one thread to another.
+pub const LOCAL_TELL_ACROSS: Work = Work {
+    name: "local-tell-across",
+    title: "Local tell, across arbiters",
+    run: |scope| local(LOCAL_TELL_ACROSS.name, scope, true, true).boxed_local(),
+};
+
+async fn local(name: &str, scope: Scope, tells: bool, across: bool) -> anyhow::Result<Vec<Outcome>> {
+    let Effort { rounds: number, millis } = scope.effort;
+    let case =
+        |concurrency| Case { concurrency, order: Order::Local(Local { tells, across, concurrency, millis }) };
+    let cases = [case(1), case(64)];
+    let cases = if tells { &cases[..1] } else { &cases[..] };
+    let measured = rounds(name, &ACTORS, cases, number, false).await?;
+    Ok(outcomes(name, &ACTORS, cases, &measured))
 }
 
 /// A neighbour's ask on an arbiter with a backlog.
-///
-/// # Errors
-/// A system does not start, or fails.
-pub async fn neighbour(effort: Effort) -> anyhow::Result<Vec<Row>> {
+pub const NEIGHBOUR: Work = Work {
+    name: "neighbour",
+    title: "An ask on an arbiter behind a neighbour's backlog of a million",
+    run: |scope| neighbour(scope.effort).boxed_local(),
+};
+
+async fn neighbour(effort: Effort) -> anyhow::Result<Vec<Outcome>> {
     let backlog = if effort.is_quick() { 10_000 } else { 1_000_000 };
-    let cases = [Case { work: "neighbour", concurrency: 1, order: Order::Neighbour { backlog } }];
-    rounds("neighbour", &[Within::Rhumb, Within::Actix], &cases, effort.rounds, false).await
+    let cases = [Case { concurrency: 1, order: Order::Neighbour { backlog } }];
+    let measured = rounds(NEIGHBOUR.name, &BESIDE_ACTIX, &cases, effort.rounds, false).await?;
+    let all = outcomes(NEIGHBOUR.name, &BESIDE_ACTIX, &cases, &measured);
+    Ok(compared(all, &measured, "ms", Unit::Millis))
 }
 
-/// Idle actors: bytes each, and activation.
-///
-/// # Errors
-/// A system does not start, or fails.
-pub async fn idle_actors(effort: Effort) -> anyhow::Result<Vec<Row>> {
+/// Idle actors: bytes each, and then the time from a new one's first message to its answer.
+pub const IDLE_ACTORS: Work = Work {
+    name: "idle-actors",
+    title: "A million idle live actors: bytes each; activation",
+    run: |scope| idle_actors(scope.effort).boxed_local(),
+};
+
+async fn idle_actors(effort: Effort) -> anyhow::Result<Vec<Outcome>> {
     let (actors, probes) = if effort.is_quick() { (20_000, 1_000) } else { (1_000_000, 20_000) };
-    let cases = [Case { work: "idle-actors", concurrency: 64, order: Order::Idle { actors, probes } }];
-    rounds("idle-actors", &[Within::Rhumb, Within::Actix], &cases, effort.rounds, true).await
+    let cases = [Case { concurrency: 64, order: Order::Idle { actors, probes } }];
+    let measured = rounds(IDLE_ACTORS.name, &BESIDE_ACTIX, &cases, effort.rounds, true).await?;
+    let all = outcomes(IDLE_ACTORS.name, &BESIDE_ACTIX, &cases, &measured);
+    let bytes = compared(all.clone(), &measured, "bytes_each", Unit::Bytes);
+    let one = all.into_iter().map(|outcome| Outcome { concurrency: 1, ..outcome }).collect();
+    Ok([bytes, compared(one, &measured, "activation_us", Unit::Micros)].concat())
 }
 
-/// Hybrid time.
-///
-/// # Errors
-/// A clock fails.
-pub async fn hybrid_time(effort: Effort) -> anyhow::Result<Vec<Row>> {
-    let case = |work, merge, threads| Case {
-        work,
+const CLOCKS: [Within; 2] = [Within::RhumbTime, Within::Uhlc];
+
+/// The next timestamp.
+pub const HYBRID_TICK: Work = Work {
+    name: "hybrid-tick",
+    title: "Hybrid time: tick, on one thread and on two",
+    run: |scope| hybrid(HYBRID_TICK.name, scope.effort, false).boxed_local(),
+};
+
+/// The next timestamp after another clock's.
+pub const HYBRID_MERGE: Work = Work {
+    name: "hybrid-merge",
+    title: "Hybrid time: merge, on one thread and on two",
+    run: |scope| hybrid(HYBRID_MERGE.name, scope.effort, true).boxed_local(),
+};
+
+async fn hybrid(name: &str, effort: Effort, merge: bool) -> anyhow::Result<Vec<Outcome>> {
+    let case = |threads| Case {
         concurrency: threads,
         order: Order::Hybrid { merge, threads, millis: effort.millis },
     };
-    let cases = [
-        case("hybrid-tick", false, 1),
-        case("hybrid-tick", false, 2),
-        case("hybrid-merge", true, 1),
-        case("hybrid-merge", true, 2),
-    ];
-    rounds("hybrid-time", &[Within::RhumbTime, Within::Uhlc], &cases, effort.rounds, false).await
+    let cases = [case(1), case(2)];
+    let measured = rounds(name, &CLOCKS, &cases, effort.rounds, false).await?;
+    Ok(outcomes(name, &CLOCKS, &cases, &measured))
 }

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use anyhow::Context;
+use futures::future::LocalBoxFuture;
 use rhumb::dev::DevMesh;
 
 use crate::process::Side;
@@ -12,10 +13,61 @@ use crate::systems::System;
 use crate::tls::Tls;
 
 pub mod durable_hold;
+pub mod frozen_peer;
 pub mod idle_node;
 pub mod inside;
+pub mod large;
 pub mod remote_ask;
+pub mod remote_tell;
 pub mod tracing;
+
+/// All works, in the order of the report.
+pub const ALL: &[Work] = &[
+    remote_ask::WORK,
+    remote_tell::WORK,
+    frozen_peer::WORK,
+    large::WORK,
+    inside::LOCAL_ASK_SAME,
+    inside::LOCAL_ASK_ACROSS,
+    inside::LOCAL_TELL_SAME,
+    inside::LOCAL_TELL_ACROSS,
+    inside::NEIGHBOUR,
+    inside::IDLE_ACTORS,
+    durable_hold::WORK,
+    tracing::WORK,
+    inside::HYBRID_TICK,
+    inside::HYBRID_MERGE,
+    idle_node::WORK,
+    idle_node::START,
+];
+
+/// A work.
+#[derive(Clone, Copy)]
+pub struct Work {
+    /// Its name, in commands and results.
+    pub name: &'static str,
+    /// What it is, for people.
+    pub title: &'static str,
+    /// Measures it.
+    pub run: fn(Scope) -> LocalBoxFuture<'static, anyhow::Result<Vec<Outcome>>>,
+}
+
+/// What is to be measured.
+#[derive(Debug, Clone)]
+pub struct Scope {
+    /// How much.
+    pub effort: Effort,
+    /// Only these of the systems; all, if there are none.
+    pub only: Vec<System>,
+}
+
+impl Scope {
+    /// Those of the systems that are to be measured.
+    #[must_use]
+    pub fn of(&self, systems: &[System]) -> Vec<System> {
+        systems.iter().copied().filter(|s| self.only.is_empty() || self.only.contains(s)).collect()
+    }
+}
 
 /// How much is measured.
 #[derive(Debug, Clone, Copy)]
@@ -54,14 +106,16 @@ impl Standing {
         }
         Tls::make(&dir)?;
         let mut server = Side::start(&[system.name(), "serve", &folder, ""])?;
-        let address: String = server.said().await.with_context(|| format!("the server of {}", system.name()))?;
+        let address: String =
+            server.said().await.with_context(|| format!("the server of {}", system.name()))?;
         let driver = Self::driver(system, &folder, &address).await?;
         Ok(Self { system, server: Some(server), driver, mesh: None })
     }
 
     async fn driver(system: System, dir: &str, address: &str) -> anyhow::Result<Side> {
         let mut driver = Side::start(&[system.name(), "drive", dir, address])?;
-        let ready: String = driver.said().await.with_context(|| format!("the driver of {}", system.name()))?;
+        let ready: String =
+            driver.said().await.with_context(|| format!("the driver of {}", system.name()))?;
         anyhow::ensure!(ready == "ready", "the driver of {} said {ready:?}", system.name());
         Ok(driver)
     }
@@ -69,6 +123,16 @@ impl Standing {
     async fn round(&mut self, load: Load) -> anyhow::Result<Sample> {
         self.driver.tell(&load).await?;
         self.driver.said().await.with_context(|| format!("a round of {}", self.system.name()))
+    }
+
+    /// The process that serves.
+    fn serving(&self) -> anyhow::Result<u32> {
+        let pid = match (&self.server, &self.mesh) {
+            (Some(server), _) => server.pid(),
+            (_, Some(mesh)) => mesh.nodes().first().map(|node| node.pid),
+            _ => None,
+        };
+        pid.filter(|pid| *pid > 1).with_context(|| format!("{} has no process", self.system.name()))
     }
 
     async fn stop(self) {
@@ -109,6 +173,11 @@ async fn interleaved(
     for each in standing {
         each.stop().await;
     }
-    let outcome = |s: usize, l: usize| Outcome::of(work, systems[s].name(), loads[l], &samples[s][l]);
-    Ok((0..loads.len()).flat_map(|l| (0..systems.len()).map(move |s| (s, l))).map(|(s, l)| outcome(s, l)).collect())
+    let outcome = |s: usize, l: usize| {
+        Outcome::of(work, systems[s].name(), loads[l], &samples[s][l]).noted(systems[s].note())
+    };
+    Ok((0..loads.len())
+        .flat_map(|l| (0..systems.len()).map(move |s| (s, l)))
+        .map(|(s, l)| outcome(s, l))
+        .collect())
 }

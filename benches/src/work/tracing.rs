@@ -7,21 +7,28 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Context;
+use futures::FutureExt;
 use rhumb::dev::DevMesh;
 use rhumb::http::probe;
 use rhumb::telemetry::sampling::Share;
 use rhumb::telemetry::{Endpoint, TelemetrySettings};
 
-use super::Effort;
-use crate::figures::Row;
+use super::{Effort, Work};
+use crate::conditions::versions;
+use crate::figures::{by_figure, outcome};
 use crate::inside::Measured;
 use crate::paced::Pace;
 use crate::proc::Cpu;
 use crate::process::Side;
-use crate::sample::{Load, Sample, Verb};
+use crate::sample::{Load, Outcome, Sample, Unit, Verb};
 
-/// Its name.
-pub const NAME: &str = "tracing";
+/// This work.
+pub const WORK: Work = Work {
+    name: "tracing",
+    title: "A node's processor time at 20,000 asks a second: traces off, 1 %, all",
+    run: |scope| run(scope.effort).boxed_local(),
+};
+const NAME: &str = WORK.name;
 /// Asks a second.
 const RATE: u64 = 20_000;
 const PAYLOAD: usize = 64;
@@ -44,9 +51,9 @@ struct Spans {
     failed: f64,
 }
 
-fn part(name: &str, dir: &Path) -> anyhow::Result<Side> {
+fn part<'a>(words: impl IntoIterator<Item = &'a Path>) -> anyhow::Result<Side> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.arg(name).arg(dir);
+    command.args(words);
     Side::spawn(command.into())
 }
 
@@ -56,14 +63,14 @@ impl Watched {
         let mut traces = TelemetrySettings::default();
         let mut collector = None;
         if let Some(per_million) = per_million {
-            let mut side = part("collector", dir)?;
+            let mut side = part([Path::new("collector")])?;
             let endpoint: String = side.said().await.context("the collector")?;
             traces.endpoint = Some(Endpoint::Collector(endpoint));
             traces.share = Share::per_million(per_million).context("a share")?;
             collector = Some(side);
         }
         let mesh = crate::mesh::start_traced(dir, traces).await?;
-        let mut driver = part("pace", dir)?;
+        let mut driver = part([Path::new("pace"), dir])?;
         let ready: String = driver.said().await?;
         anyhow::ensure!(ready == "ready", "the driver said {ready:?}");
         Ok(Self { name, mesh, collector, driver })
@@ -106,7 +113,10 @@ impl Watched {
         Ok(Measured::of(sample)
             .with("cpu_percent", 100.0 * ran / 1e9 / sample.seconds)
             .with("cpu_us_an_ask", ran / 1e3 / asks)
-            .with("spans_made", now.exported + now.dropped + now.failed - spans.exported - spans.dropped - spans.failed)
+            .with(
+                "spans_made",
+                now.exported + now.dropped + now.failed - spans.exported - spans.dropped - spans.failed,
+            )
             .with("spans_dropped", now.dropped - spans.dropped)
             .with("spans_failed", now.failed - spans.failed)
             .with("spans_received", got))
@@ -121,14 +131,10 @@ impl Watched {
     }
 }
 
-/// Measures it.
-///
-/// # Errors
-/// A node fails.
-pub async fn run(effort: Effort) -> anyhow::Result<Vec<Row>> {
+async fn run(effort: Effort) -> anyhow::Result<Vec<Outcome>> {
     let dir = tempfile::tempdir()?;
     let mut watched = Vec::new();
-    for (name, share) in [("rhumb-off", None), ("rhumb-1%", Some(10_000)), ("rhumb-100%", Some(1_000_000))] {
+    for (name, share) in [("rhumb", None), ("rhumb-1%", Some(10_000)), ("rhumb-100%", Some(1_000_000))] {
         watched.push(Watched::start(name, share, &dir.path().join(name)).await?);
     }
     let millis = if effort.is_quick() { effort.millis } else { effort.millis.max(AT_LEAST) };
@@ -143,17 +149,19 @@ pub async fn run(effort: Effort) -> anyhow::Result<Vec<Row>> {
     }
     let load = Load { verb: Verb::Ask, concurrency: 0, payload: PAYLOAD, millis };
     let note = |name: &str| match name {
-        "rhumb-off" => "no endpoint: no traces; at a fixed rate, so concurrency says nothing",
+        "rhumb" => "no endpoint: no traces; at a fixed rate, so concurrency says nothing",
         _ => "OTLP over gRPC to a collector in another process, whose processor time is not counted",
     };
     let row = |(watched, measured): (&Watched, &Vec<Measured>)| {
-        Row::of(NAME, watched.name, load, measured, note(watched.name))
+        let outcome = outcome(NAME, watched.name, load, measured, note(watched.name));
+        let outcome = by_figure(outcome, measured, "cpu_percent", Unit::Percent);
+        Outcome { versions: versions("rhumb"), ..outcome }
     };
-    let rows = watched.iter().zip(&measured).map(row).collect();
+    let outcomes = watched.iter().zip(&measured).map(row).collect();
     for each in watched {
         each.stop().await;
     }
-    Ok(rows)
+    Ok(outcomes)
 }
 
 /// What the last round cost more than the same round without traces.
