@@ -38,7 +38,9 @@ pub const START: Work = Work {
 const NODE: &str = "bench-node: what `rhumb serve` is, and four more actor types of which none is awake";
 /// How long an idle node is looked at.
 const LOOK: Duration = Duration::from_secs(10);
-/// Bytes of a value on the disk; half of them cannot be compressed.
+/// What is on the disk: under the bound up to which a start checks the blocks of all tables.
+const FULL: u64 = 1_000_000_000;
+/// Bytes of a value; none of them can be compressed.
 const VALUE: usize = 4_096;
 
 fn node(mesh: &DevMesh) -> anyhow::Result<(NodeId, u32, PathBuf)> {
@@ -86,14 +88,14 @@ fn fill(data: &Path, bytes: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A value that a compressor takes half of away.
+/// A value that no compressor makes smaller.
 fn value(serial: u64) -> Vec<u8> {
     let mut word = serial;
     let mut next = || {
         word = word.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (word >> 33) as u8
     };
-    (0..VALUE).map(|at| if at < VALUE / 2 { next() } else { 7 }).collect()
+    (0..VALUE).map(|_| next()).collect()
 }
 
 /// The directory of the hot store within a node's: the one that RocksDB has.
@@ -152,11 +154,11 @@ async fn run(effort: Effort) -> anyhow::Result<Vec<Outcome>> {
 }
 
 async fn start(effort: Effort) -> anyhow::Result<Vec<Outcome>> {
-    let bytes = if effort.is_quick() { 16 << 20 } else { 1 << 30 };
+    let bytes = if effort.is_quick() { 16_000_000 } else { FULL };
     let dir = tempfile::tempdir()?;
     let full = starts(&dir.path().join("full"), effort.rounds, bytes).await?;
     let empty = starts(&dir.path().join("empty"), effort.rounds, 0).await?;
-    let note = format!("{NODE}; {} MiB of versions on its disk", bytes >> 20);
+    let note = format!("{NODE}; {} MB of versions on its disk", bytes / 1_000_000);
     let told = |system, rounds: &[Measured], note: &str| {
         told(START.name, system, rounds, note, "ready_ms", Unit::Millis)
     };
