@@ -5,6 +5,8 @@
 //!   that has come, answers all of it with one write, and so does the other side. No task, no channel,
 //!   no wake-up a request. Tells are frames that are counted and not answered, written in batches.
 //! * `streams`: a bidirectional stream a request, a task a stream.
+//!
+//! Windows and socket buffers are as large as Rhumb's or larger.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -12,11 +14,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use bytes::{Buf, BufMut, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{
-    ClientConfig, Connection, Endpoint, RecvStream, SendStream, ServerConfig, TransportConfig, VarInt,
+    ClientConfig, Connection, Endpoint, EndpointConfig, RecvStream, SendStream, ServerConfig, TokioRuntime,
+    TransportConfig, VarInt,
 };
+use socket2::{Domain, Protocol, Socket, Type};
 
 use super::obey;
 use crate::caller::{Caller, Pace};
@@ -32,29 +36,40 @@ const NOTE: u64 = u64::MAX;
 const ARRIVED: u64 = u64::MAX - 1;
 /// Bytes that are written at once.
 const BATCH: usize = 64 << 10;
-/// As Rhumb's own windows, so that neither side waits for flow control.
+/// So that neither side waits for flow control.
 const WINDOW: u32 = 8 << 20;
+/// Bytes asked of the operating system for each buffer of a socket.
+const BUFFER: usize = 8 << 20;
 
 fn transport() -> Arc<TransportConfig> {
     let mut config = TransportConfig::default();
     config.stream_receive_window(VarInt::from_u32(WINDOW));
     config.receive_window(VarInt::from_u32(4 * WINDOW));
     config.max_concurrent_bidi_streams(VarInt::from_u32(1_024));
+    config.send_fairness(false);
     Arc::new(config)
+}
+
+fn endpoint(server: Option<ServerConfig>) -> anyhow::Result<Endpoint> {
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
+    socket.set_recv_buffer_size(BUFFER)?;
+    socket.set_send_buffer_size(BUFFER)?;
+    Ok(Endpoint::new(EndpointConfig::default(), server, socket.into(), Arc::new(TokioRuntime))?)
 }
 
 fn server(dir: &Path) -> anyhow::Result<Endpoint> {
     let tls = QuicServerConfig::try_from(Tls(dir.to_owned()).server(ALPN)?)?;
     let mut config = ServerConfig::with_crypto(Arc::new(tls));
     config.transport_config(transport());
-    Ok(Endpoint::server(config, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?)
+    endpoint(Some(config))
 }
 
 async fn client(dir: &Path, address: &str) -> anyhow::Result<(Endpoint, Connection)> {
     let tls = QuicClientConfig::try_from(Tls(dir.to_owned()).client(ALPN)?)?;
     let mut config = ClientConfig::new(Arc::new(tls));
     config.transport_config(transport());
-    let endpoint = Endpoint::client(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+    let endpoint = endpoint(None)?;
     let connection = endpoint.connect_with(config, address.parse()?, NAME)?.await?;
     Ok((endpoint, connection))
 }
@@ -245,7 +260,7 @@ pub async fn serve_streams(dir: &Path) -> anyhow::Result<()> {
         while let Ok((mut send, mut recv)) = connection.accept_bi().await {
             tokio::spawn(async move {
                 let body = recv.read_to_end(4 << 20).await?;
-                send.write_all(&body).await?;
+                send.write_chunk(Bytes::from(body)).await?;
                 anyhow::Ok(send.finish()?)
             });
         }
@@ -258,7 +273,7 @@ struct Streams(Connection);
 impl Caller for Streams {
     async fn ask(&self, payload: usize) -> anyhow::Result<()> {
         let (mut send, mut recv) = self.0.open_bi().await?;
-        send.write_all(&vec![7_u8; payload]).await?;
+        send.write_chunk(Bytes::from(vec![7_u8; payload])).await?;
         send.finish()?;
         let answer = recv.read_to_end(4 << 20).await?;
         anyhow::ensure!(answer.len() == payload, "an answer of {} bytes", answer.len());

@@ -7,7 +7,7 @@
 //! meanwhile.
 
 use futures::FutureExt;
-use futures::future::try_join_all;
+use futures::future::join_all;
 
 use super::{Scope, Standing, Work};
 use crate::sample::{Load, Outcome, Sample, Unit, Verb};
@@ -30,8 +30,11 @@ async fn run(scope: Scope) -> anyhow::Result<Vec<Outcome>> {
     let systems = scope.of(&SYSTEMS);
     let mut samples = vec![Vec::new(); systems.len()];
     for round in 0..scope.effort.rounds {
-        let frozen = try_join_all(systems.iter().map(|system| freeze(*system))).await?;
-        samples.iter_mut().zip(frozen).for_each(|(all, sample)| all.push(sample));
+        // One that fails does not leave the others frozen.
+        let frozen = join_all(systems.iter().map(|system| freeze(*system))).await;
+        for (all, sample) in samples.iter_mut().zip(frozen) {
+            all.push(sample?);
+        }
         eprintln!("{}: round {} of {}", WORK.name, round + 1, scope.effort.rounds);
     }
     Ok(systems.iter().zip(&samples).map(|(system, samples)| outcome(*system, samples)).collect())
