@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio::time::{sleep, timeout, timeout_at};
@@ -45,10 +45,12 @@ pub async fn closed_loop<C: Caller>(caller: Arc<C>, load: Load) -> Sample {
 pub async fn closed_loop_over<C: Caller>(callers: Vec<Arc<C>>, load: Load) -> Sample {
     let begin = Instant::now() + WARM;
     let end = begin + Duration::from_millis(load.millis);
+    let first = Arc::new(First::default());
     let tasks: Vec<_> = (0..load.concurrency)
         .map(|number| {
             let caller = Arc::clone(&callers[number % callers.len()]);
-            tokio::spawn(async move { one(&*caller, load.payload, begin, end).await })
+            let first = Arc::clone(&first);
+            tokio::spawn(async move { one(&*caller, load.payload, begin, end, &first).await })
         })
         .collect();
     let (mut all, mut failed) = (Latencies::default(), 0);
@@ -60,7 +62,25 @@ pub async fn closed_loop_over<C: Caller>(callers: Vec<Arc<C>>, load: Load) -> Sa
     all.sample(failed, (Instant::now() - begin).as_secs_f64())
 }
 
-async fn one<C: Caller>(caller: &C, payload: usize, begin: Instant, end: Instant) -> (Latencies, u64) {
+/// Of all errors of a round the first is said.
+#[derive(Debug, Default)]
+struct First(OnceLock<()>);
+
+impl First {
+    fn is(&self, error: &anyhow::Error) {
+        if self.0.set(()).is_ok() {
+            eprintln!("the first error of a round: {error:#}");
+        }
+    }
+}
+
+async fn one<C: Caller>(
+    caller: &C,
+    payload: usize,
+    begin: Instant,
+    end: Instant,
+    first: &First,
+) -> (Latencies, u64) {
     let (mut latencies, mut failed) = (Latencies::default(), 0);
     let mut at = Instant::now();
     while at < end {
@@ -70,9 +90,7 @@ async fn one<C: Caller>(caller: &C, payload: usize, begin: Instant, end: Instant
             match answered {
                 Ok(()) => latencies.record((now - at).as_nanos() as u64),
                 Err(error) => {
-                    if failed == 0 {
-                        eprintln!("an ask failed: {error:#}");
-                    }
+                    first.is(&error);
                     failed += 1;
                 }
             }
@@ -134,11 +152,12 @@ const SHARE: u64 = 64;
 async fn tell_all<C: Caller>(caller: &Arc<C>, load: Load, count: u64) -> anyhow::Result<Sample> {
     let before = caller.arrived().await?;
     let begin = Instant::now();
-    let senders = load.concurrency as u64;
+    let (senders, first) = (load.concurrency as u64, Arc::new(First::default()));
     let tasks: Vec<_> = (0..senders)
         .map(|n| {
-            let (caller, share) = (Arc::clone(caller), count / senders + u64::from(n < count % senders));
-            tokio::spawn(async move { tell_share(&*caller, load.payload, share).await })
+            let share = count / senders + u64::from(n < count % senders);
+            let (caller, first) = (Arc::clone(caller), Arc::clone(&first));
+            tokio::spawn(async move { tell_share(&*caller, load.payload, share, &first).await })
         })
         .collect();
     let mut failed = 0;
@@ -151,13 +170,11 @@ async fn tell_all<C: Caller>(caller: &Arc<C>, load: Load, count: u64) -> anyhow:
 }
 
 /// Tells so many; says how many of them failed.
-async fn tell_share<C: Caller>(caller: &C, payload: usize, count: u64) -> u64 {
+async fn tell_share<C: Caller>(caller: &C, payload: usize, count: u64, first: &First) -> u64 {
     let mut failed = 0;
     for n in 0..count {
         if let Err(error) = caller.tell(payload).await {
-            if failed == 0 {
-                eprintln!("a tell failed: {error:#}");
-            }
+            first.is(&error);
             failed += 1;
         }
         if n % SHARE == 0 {

@@ -93,12 +93,16 @@ fn main() -> anyhow::Result<()> {
         work::ALL.iter().filter(|work| bench.only.as_ref().is_none_or(|only| only == work.name)).collect();
     let names = || work::ALL.iter().map(|work| work.name).collect::<Vec<_>>().join(", ");
     anyhow::ensure!(!works.is_empty(), "there is no such work; there are: {}", names());
-    if !bench.report {
-        for work in works {
-            bench.measure(work)?;
+    let mut failed = Vec::new();
+    for work in works.into_iter().filter(|_| !bench.report) {
+        if let Err(error) = bench.measure(work) {
+            eprintln!("{error:#}");
+            failed.push(work.name);
         }
     }
-    bench.write()
+    bench.write()?;
+    anyhow::ensure!(failed.is_empty(), "not measured: {}", failed.join(", "));
+    Ok(())
 }
 
 impl Bench {
@@ -143,6 +147,7 @@ impl Bench {
             .map(|work| Ok((work, report::read(&self.out, work.name)?)))
             .collect::<anyhow::Result<Vec<_>>>()?;
         let picture = picture(&results);
+        std::fs::create_dir_all(&self.out).with_context(|| self.out.display().to_string())?;
         write(&self.out.join("performance.svg"), &picture)?;
         let Some(document) = &self.write_docs else { return Ok(()) };
         let text = std::fs::read_to_string(document).with_context(|| document.display().to_string())?;

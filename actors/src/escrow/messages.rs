@@ -5,6 +5,7 @@
 //! [`Key`], stands in records on disk too: it never changes at all.
 
 mod ids;
+mod listing;
 mod refusal;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use rhumb_core::{DataClass, HybridTime, Incarnation, NodeId, PoolName, Region, S
 use serde::{Deserialize, Serialize};
 
 pub use self::ids::{CustomerTag, HoldId, Key, ParseIdError};
+pub use self::listing::{LISTED_AT_ONCE, ListPools, PoolList, PoolListed};
 pub use self::refusal::Refusal;
 use crate::{Wire, grows, remote};
 

@@ -83,8 +83,14 @@ pub fn number(value: f64) -> String {
     let decimals = match value.abs() {
         v if v >= 100.0 || v == 0.0 => 0,
         v if v >= 10.0 => 1,
-        _ => 2,
+        v if v >= 0.1 => 2,
+        _ => 3,
     };
+    grouped(value, decimals)
+}
+
+/// A figure with so many decimals, its whole digits in groups of three.
+fn grouped(value: f64, decimals: usize) -> String {
     let text = format!("{value:.decimals$}");
     let (whole, rest) = text.split_at(text.find('.').unwrap_or(text.len()));
     let mut grouped = String::new();
@@ -114,7 +120,7 @@ pub fn ahead(of: &Outcome, among: &[Outcome]) -> Option<String> {
     let (better, worse) =
         if of.unit.lower_is_better() { (of.value, rhumb.value) } else { (rhumb.value, of.value) };
     let least = if of.at_least { "> " } else { "" };
-    (better > 0.0 && worse > 0.0).then(|| format!("{least}{:.2}×", better / worse))
+    (better > 0.0 && worse > 0.0).then(|| format!("{least}{}×", number(better / worse)))
 }
 
 /// Writes `NAME.json` into a folder.
@@ -159,8 +165,8 @@ pub(crate) mod tests {
 
     #[test]
     fn figures_are_grouped_and_keep_three_digits() {
-        let all = [0.0, 0.5, 1.234, 12.34, 123.4, 1234.5, 1_234_567.0, -1234.0].map(number);
-        assert_eq!(all, ["0", "0.50", "1.23", "12.3", "123", "1,234", "1,234,567", "-1,234"]);
+        let all = [0.0, 0.0123, 0.5, 1.234, 12.34, 123.4, 1234.5, 1_234_567.0, -1234.0].map(number);
+        assert_eq!(all, ["0", "0.012", "0.50", "1.23", "12.3", "123", "1,234", "1,234,567", "-1,234"]);
     }
 
     #[test]

@@ -54,11 +54,8 @@ pub fn svg(panels: &[Panel<'_>]) -> String {
 /// Draws a panel from `y` on; says where the next begins.
 fn panel(body: &mut String, y: f64, title: &str, outcomes: &[Outcome]) -> f64 {
     let unit = outcomes[0].unit;
-    let better = if unit.lower_is_better() {
-        "shorter is better; the axis is logarithmic"
-    } else {
-        "longer is better; the axis is logarithmic"
-    };
+    let better =
+        if unit.lower_is_better() { "shorter is better, log scale" } else { "longer is better, log scale" };
     writeln!(
         body,
         "<text class=\"title\" x=\"8\" y=\"{:.0}\">{}, {} ({better})</text>",
@@ -169,7 +166,7 @@ impl Axis {
                 "<line class=\"grid\" x1=\"{x:.1}\" y1=\"{top:.0}\" x2=\"{x:.1}\" y2=\"{bottom:.0}\"/>"
             )
             .ok();
-            let text = super::number(10_f64.powi(power));
+            let text = super::grouped(10_f64.powi(power), usize::try_from(-power).unwrap_or(0));
             let unit = if power == self.high { format!(" {}", unit.symbol()) } else { String::new() };
             writeln!(
                 body,
@@ -192,7 +189,7 @@ mod tests {
             [outcome("rhumb", 100_000), outcome("tonic", 2_000), outcome("quinn-framed", 1_000_000)];
         let picture = svg(&[("Asks", &outcomes), ("Nothing", &[])]);
         assert_eq!(picture.matches("<rect").count(), 3);
-        assert!(picture.contains(">100,000</text>") && picture.contains("Asks, ops/s (longer is better;"));
+        assert!(picture.contains(">100,000</text>") && picture.contains("Asks, ops/s (longer is better,"));
         assert!(!picture.contains("Nothing"));
         let axis = Axis::over(&outcomes.iter().collect::<Vec<_>>());
         assert_eq!((axis.low, axis.high), (3, 6));
@@ -207,6 +204,6 @@ mod tests {
         ];
         let picture = svg(&[("Frozen <peer>", &outcomes)]);
         assert!(picture.contains("&gt; 15,000") && picture.contains("0 (3 lost)"));
-        assert!(picture.contains("Frozen &lt;peer&gt;, ms (shorter is better;"));
+        assert!(picture.contains("Frozen &lt;peer&gt;, ms (shorter is better,"));
     }
 }

@@ -16,7 +16,7 @@ use crate::systems::System;
 /// This work.
 pub const WORK: Work = Work {
     name: "frozen-peer",
-    title: "Frozen peer: until each of 64 pending asks has its fault",
+    title: "Frozen peer, until all of 64 asks have a fault",
     run: |scope| run(scope).boxed_local(),
 };
 

@@ -146,6 +146,44 @@ impl Standing {
     }
 }
 
+/// A system while it is measured: both its sides, or why there is no more of them.
+struct Measured {
+    system: System,
+    standing: Result<Standing, String>,
+    /// By load.
+    samples: Vec<Vec<Sample>>,
+}
+
+impl Measured {
+    async fn start(system: System, dir: &Path, loads: usize) -> Self {
+        let standing = Standing::start(system, dir).await.map_err(|error| format!("{error:#}"));
+        Self { system, standing, samples: vec![Vec::new(); loads] }
+    }
+
+    /// One more round. A system that fails is measured no more, and disturbs no other.
+    async fn round(&mut self, load: usize, of: &Load) {
+        let Ok(standing) = &mut self.standing else { return };
+        match standing.round(*of).await {
+            Ok(sample) => self.samples[load].push(sample),
+            Err(error) => {
+                let failed = std::mem::replace(&mut self.standing, Err(format!("{error:#}")));
+                if let Ok(standing) = failed {
+                    standing.stop().await;
+                }
+            }
+        }
+    }
+
+    fn outcome(&self, work: &str, load: usize, of: Load) -> Outcome {
+        let note = self.system.note();
+        let note = match &self.standing {
+            Ok(_) => note.to_owned(),
+            Err(why) => format!("{note}; IT FAILED in one of {work}'s rounds: {why}"),
+        };
+        Outcome::of(work, self.system.name(), of, &self.samples[load]).noted(note)
+    }
+}
+
 /// Measures systems under loads in rounds: each round has every system under every load once, so that
 /// what else the machine does meets all alike.
 async fn interleaved(
@@ -155,29 +193,28 @@ async fn interleaved(
     rounds: usize,
 ) -> anyhow::Result<Vec<Outcome>> {
     let dir = tempfile::tempdir()?;
-    let mut standing = Vec::new();
+    let mut all = Vec::new();
     for system in systems {
-        standing.push(Standing::start(*system, dir.path()).await?);
+        all.push(Measured::start(*system, dir.path(), loads.len()).await);
     }
-    let mut samples = vec![vec![Vec::new(); loads.len()]; systems.len()];
     for round in 0..rounds {
         for (l, load) in loads.iter().enumerate() {
             // Nobody is always the first.
-            for s in 0..systems.len() {
-                let s = (s + round) % systems.len();
-                samples[s][l].push(standing[s].round(*load).await?);
+            for s in 0..all.len() {
+                let next = (s + round) % systems.len();
+                all[next].round(l, load).await;
             }
         }
         eprintln!("{work}: round {} of {rounds}", round + 1);
     }
-    for each in standing {
-        each.stop().await;
+    let by_load = loads.iter().enumerate();
+    let outcomes = by_load.flat_map(|(l, load)| all.iter().map(move |each| each.outcome(work, l, *load)));
+    let outcomes = outcomes.collect();
+    for each in all {
+        match each.standing {
+            Ok(standing) => standing.stop().await,
+            Err(why) => eprintln!("{work}: {} failed: {why}", each.system.name()),
+        }
     }
-    let outcome = |s: usize, l: usize| {
-        Outcome::of(work, systems[s].name(), loads[l], &samples[s][l]).noted(systems[s].note())
-    };
-    Ok((0..loads.len())
-        .flat_map(|l| (0..systems.len()).map(move |s| (s, l)))
-        .map(|(s, l)| outcome(s, l))
-        .collect())
+    Ok(outcomes)
 }
