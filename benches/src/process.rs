@@ -53,7 +53,15 @@ impl Side {
     /// # Errors
     /// It has ended, said something else, or says nothing.
     pub async fn said<T: DeserializeOwned>(&mut self) -> anyhow::Result<T> {
-        let line = timeout(PATIENCE, self.lines.next_line()).await.context("it says nothing")??;
+        self.said_within(PATIENCE).await
+    }
+
+    /// The next line that it says, if it says one in time.
+    ///
+    /// # Errors
+    /// As [`Side::said`].
+    pub async fn said_within<T: DeserializeOwned>(&mut self, patience: Duration) -> anyhow::Result<T> {
+        let line = timeout(patience, self.lines.next_line()).await.context("it says nothing")??;
         let line = line.context("it has ended")?;
         serde_json::from_str(&line).with_context(|| format!("it said {line:?}"))
     }
@@ -119,4 +127,30 @@ pub fn say(what: &impl serde::Serialize) -> anyhow::Result<()> {
     serde_json::to_writer(&mut out, what)?;
     out.write_all(b"\n")?;
     Ok(out.flush()?)
+}
+
+/// What is done to a process that serves, and undone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Freezing {
+    /// It stands still.
+    Stop,
+    /// It goes on.
+    Continue,
+}
+
+/// Stops a process of this bench, or lets it go on.
+///
+/// # Errors
+/// There is no such process.
+pub fn signal(pid: u32, what: Freezing) -> anyhow::Result<()> {
+    let number = match what {
+        Freezing::Stop => libc::SIGSTOP,
+        Freezing::Continue => libc::SIGCONT,
+    };
+    let pid = libc::pid_t::try_from(pid)?;
+    anyhow::ensure!(pid > 1, "{pid} is no process of this bench");
+    // SAFETY: kill takes two numbers, and touches no memory of this process.
+    let done = unsafe { libc::kill(pid, number) };
+    anyhow::ensure!(done == 0, "{pid}: {}", std::io::Error::last_os_error());
+    Ok(())
 }

@@ -1,4 +1,4 @@
-//! What Rhumb's actor of this bench can be asked.
+//! What Rhumb's actor of this bench can be asked and told.
 
 use bytes::Bytes;
 use rhumb::prelude::*;
@@ -10,7 +10,18 @@ pub struct Echo {
     pub body: Bytes,
 }
 
+/// Counted.
+#[remote(name = "bench.Note", class = "control", reply = ())]
+pub struct Note {
+    /// Some bytes.
+    pub body: Bytes,
+}
+
+/// Answered with how many [`Note`]s have been handled.
+#[remote(name = "bench.Arrived", class = "control", reply = u64)]
+pub struct Arrived;
+
 protocol! {
-    /// Actors that answer with what they are asked.
-    pub Echoes = "bench.echo", class "control": Echo;
+    /// Actors that answer with what they are asked, and count what they are told.
+    pub Echoes = "bench.echo", class "control": Echo, Note, Arrived;
 }

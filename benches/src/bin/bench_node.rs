@@ -4,9 +4,13 @@
 use std::process::ExitCode;
 
 use rhumb::prelude::*;
-use rhumb_benches::protocol::{Echo, Echoes};
+use rhumb_benches::inside;
+use rhumb_benches::protocol::{Arrived, Echo, Echoes, Note};
 
-struct Echoer;
+#[derive(Default)]
+struct Echoer {
+    arrived: u64,
+}
 
 #[remote_actor(serves = Echoes)]
 impl Actor for Echoer {
@@ -21,8 +25,25 @@ impl Handler<Echo> for Echoer {
     }
 }
 
+impl Handler<Note> for Echoer {
+    type Result = Reply<()>;
+
+    fn handle(&mut self, _: Note, _: &mut Context<Self>) -> Self::Result {
+        self.arrived += 1;
+        Reply::ready(())
+    }
+}
+
+impl Handler<Arrived> for Echoer {
+    type Result = Reply<u64>;
+
+    fn handle(&mut self, _: Arrived, _: &mut Context<Self>) -> Self::Result {
+        Reply::ready(self.arrived)
+    }
+}
+
 fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
-    let echoes = Host::new(|_: &Activation| Echoer);
-    runtime.block_on(rhumb::cli::serve::node_program(|node| node.host(echoes)))
+    let echoes = Host::new(|_: &Activation| Echoer::default());
+    runtime.block_on(rhumb::cli::serve::node_program(|node| inside::rhumb::hosted(node.host(echoes))))
 }

@@ -1,13 +1,18 @@
 //! The systems that are measured, a file each. Each knows how to stand on either side of a connection:
 //! it serves, or it drives.
 
+pub mod coerce;
 pub mod floor;
+pub mod kameo;
+pub mod ractor;
 pub mod rhumb;
+pub mod telepathy;
 pub mod tonic;
 
+use std::net::Ipv4Addr;
 use std::path::Path;
 
-use crate::caller::{Caller, closed_loop};
+use crate::caller::{Caller, Pace, closed_loop, freeze, tell_loop};
 use crate::process::{Orders, say};
 use crate::sample::{Load, Verb};
 
@@ -22,6 +27,16 @@ pub enum System {
     QuinnStreams,
     /// gRPC with mutual TLS.
     Tonic,
+    /// ractor_cluster with mutual TLS.
+    #[value(name = "ractor_cluster")]
+    Ractor,
+    /// kameo over libp2p's QUIC.
+    Kameo,
+    /// actix-telepathy over plain TCP.
+    #[value(name = "actix-telepathy")]
+    Telepathy,
+    /// coerce over plain TCP.
+    Coerce,
 }
 
 impl System {
@@ -33,6 +48,10 @@ impl System {
             Self::QuinnFramed => "quinn-framed",
             Self::QuinnStreams => "quinn-streams",
             Self::Tonic => "tonic",
+            Self::Ractor => "ractor_cluster",
+            Self::Kameo => "kameo",
+            Self::Telepathy => "actix-telepathy",
+            Self::Coerce => "coerce",
         }
     }
 
@@ -43,7 +62,11 @@ impl System {
             Self::Rhumb => "QUIC, mutual TLS; gates, deadlines, context, metrics on",
             Self::QuinnFramed => "floor: QUIC, mutual TLS, one framed stream, a loop and no actor",
             Self::QuinnStreams => "floor: QUIC, mutual TLS, a stream a request, no actor",
-            Self::Tonic => "HTTP/2, mutual TLS",
+            Self::Tonic => "HTTP/2, mutual TLS, windows as Rhumb's; no actor, no mailbox",
+            Self::Ractor => "TCP, mutual TLS",
+            Self::Kameo => "QUIC with libp2p's own identities; limits of streams raised to 1,000,000",
+            Self::Telepathy => "PLAIN TCP: nothing is encrypted; it has no ask, so that one is two tells",
+            Self::Coerce => "PLAIN TCP: nothing is encrypted",
         }
     }
 
@@ -57,6 +80,10 @@ impl System {
             Self::QuinnFramed => current_thread()?.block_on(floor::serve_framed(dir)),
             Self::QuinnStreams => current_thread()?.block_on(floor::serve_streams(dir)),
             Self::Tonic => many_threads()?.block_on(tonic::serve(dir)),
+            Self::Ractor => many_threads()?.block_on(ractor::serve(dir)),
+            Self::Kameo => many_threads()?.block_on(kameo::serve(dir)),
+            Self::Telepathy => actix::System::new().block_on(telepathy::serve(dir)),
+            Self::Coerce => many_threads()?.block_on(coerce::serve(dir)),
         }
     }
 
@@ -70,6 +97,10 @@ impl System {
             Self::QuinnFramed => current_thread()?.block_on(floor::drive_framed(dir, address)),
             Self::QuinnStreams => current_thread()?.block_on(floor::drive_streams(dir, address)),
             Self::Tonic => many_threads()?.block_on(tonic::drive(dir, address)),
+            Self::Ractor => many_threads()?.block_on(ractor::drive(dir, address)),
+            Self::Kameo => many_threads()?.block_on(kameo::drive(dir, address)),
+            Self::Telepathy => actix::System::new().block_on(telepathy::drive(dir, address)),
+            Self::Coerce => many_threads()?.block_on(coerce::drive(dir, address)),
         }
     }
 }
@@ -82,13 +113,22 @@ fn many_threads() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()
 }
 
-/// Obeys orders with the closed loop.
+/// A port for a system that cannot be given one of the operating system's choice.
+fn free_port() -> std::io::Result<u16> {
+    Ok(std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+/// Obeys orders with the loops that all systems have in common.
 pub(crate) async fn obey<C: Caller>(caller: std::sync::Arc<C>) -> anyhow::Result<()> {
     say(&"ready")?;
-    let mut orders = Orders::default();
+    let (mut orders, mut pace) = (Orders::default(), Pace::default());
     while let Some(load) = orders.next::<Load>().await? {
-        anyhow::ensure!(load.verb == Verb::Ask, "this system is asked only");
-        let sample = tokio::spawn(closed_loop(std::sync::Arc::clone(&caller), load)).await?;
+        let caller = std::sync::Arc::clone(&caller);
+        let sample = match load.verb {
+            Verb::Ask => tokio::spawn(closed_loop(caller, load)).await?,
+            Verb::Tell => tell_loop(&caller, load, &mut pace).await?,
+            Verb::Freeze { pid } => freeze(&caller, load, pid).await?,
+        };
         say(&sample)?;
     }
     Ok(())

@@ -1,14 +1,13 @@
-//! ractor_cluster: an actor in a process group, called over TCP with mutual TLS 1.3.
+//! ractor_cluster: an actor in a process group, called over TCP with mutual TLS 1.3. Bodies are taken as
+//! they are, without a codec. A call carries no deadline of its caller: that is what a freeze shows.
 
+use anyhow::Context;
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, call, cast, pg};
+use ractor_cluster::{IncomingEncryptionMode, NodeServer, NodeServerMessage, RactorClusterMessage};
+use rustls::pki_types::ServerName;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
-
-use anyhow::Context;
-use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, call_t, pg};
-use ractor_cluster::{IncomingEncryptionMode, NodeServer, NodeServerMessage, RactorClusterMessage};
-use rustls::pki_types::ServerName;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::obey;
@@ -18,29 +17,42 @@ use crate::tls::{NAME, Tls};
 
 const GROUP: &str = "bench";
 const COOKIE: &str = "bench";
-const DEADLINE_MS: u64 = 5_000;
+/// The largest frame, as Rhumb's.
+const LARGEST: u64 = 16 << 20;
 
 #[derive(RactorClusterMessage)]
 enum Message {
     #[rpc]
     Ask(Vec<u8>, RpcReplyPort<Vec<u8>>),
+    Tell(Vec<u8>),
+    #[rpc]
+    Arrived(RpcReplyPort<u64>),
 }
 
 struct Echo;
 
 impl Actor for Echo {
     type Msg = Message;
-    type State = ();
+    type State = u64;
     type Arguments = ();
 
-    async fn pre_start(&self, me: ActorRef<Message>, (): ()) -> Result<(), ActorProcessingErr> {
+    async fn pre_start(&self, me: ActorRef<Message>, (): ()) -> Result<u64, ActorProcessingErr> {
         pg::join(GROUP.to_owned(), vec![me.get_cell()]);
-        Ok(())
+        Ok(0)
     }
 
-    async fn handle(&self, _: ActorRef<Message>, message: Message, (): &mut ()) -> Result<(), ActorProcessingErr> {
-        let Message::Ask(body, reply) = message;
-        Ok(reply.send(body)?)
+    async fn handle(
+        &self,
+        _: ActorRef<Message>,
+        message: Message,
+        arrived: &mut u64,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            Message::Ask(body, reply) => reply.send(body)?,
+            Message::Tell(_) => *arrived += 1,
+            Message::Arrived(reply) => reply.send(*arrived)?,
+        }
+        Ok(())
     }
 }
 
@@ -51,7 +63,8 @@ async fn node(name: &str, dir: &Path) -> anyhow::Result<(ActorRef<NodeServerMess
     let tls = Tls(dir.to_owned()).server("ractor")?;
     let encrypted = IncomingEncryptionMode::Tls(TlsAcceptor::from(Arc::new(tls)));
     let server = NodeServer::new(port, COOKIE.into(), name.into(), "localhost".into(), Some(encrypted), None)
-        .with_listen_addr(Ipv4Addr::LOCALHOST.into());
+        .with_listen_addr(Ipv4Addr::LOCALHOST.into())
+        .with_max_inbound_frame_size(LARGEST);
     let (server, _) = Actor::spawn(None, server, ()).await?;
     Ok((server, port))
 }
@@ -71,9 +84,17 @@ struct Client(ActorRef<Message>);
 
 impl Caller for Client {
     async fn ask(&self, payload: usize) -> anyhow::Result<()> {
-        let answer = call_t!(self.0, Message::Ask, DEADLINE_MS, vec![7_u8; payload])?;
+        let answer = call!(self.0, Message::Ask, vec![7_u8; payload])?;
         anyhow::ensure!(answer.len() == payload, "an answer of {} bytes", answer.len());
         Ok(())
+    }
+
+    async fn tell(&self, payload: usize) -> anyhow::Result<()> {
+        Ok(cast!(self.0, Message::Tell(vec![7_u8; payload]))?)
+    }
+
+    async fn arrived(&self) -> anyhow::Result<u64> {
+        Ok(call!(self.0, Message::Arrived)?)
     }
 }
 
@@ -102,7 +123,7 @@ async fn connect(
         if tried.is_ok() {
             return Ok(());
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
     anyhow::bail!("{address} does not answer")
 }
@@ -113,7 +134,7 @@ async fn remote() -> Option<ActorRef<Message>> {
         if let Some(cell) = found {
             return Some(cell.into());
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
     None
 }

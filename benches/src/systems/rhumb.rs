@@ -10,7 +10,7 @@ use rhumb::mesh::MeshAddr;
 
 use super::obey;
 use crate::caller::Caller;
-use crate::protocol::{Echo, Echoes};
+use crate::protocol::{Arrived, Echo, Echoes, Note};
 
 struct Client(MeshAddr<Echoes>);
 
@@ -19,6 +19,14 @@ impl Caller for Client {
         let answer = self.0.ask(Echo { body: vec![7_u8; payload].into() }).await?;
         anyhow::ensure!(answer.len() == payload, "an answer of {} bytes", answer.len());
         Ok(())
+    }
+
+    async fn tell(&self, payload: usize) -> anyhow::Result<()> {
+        Ok(self.0.tell(Note { body: vec![7_u8; payload].into() }).await?)
+    }
+
+    async fn arrived(&self) -> anyhow::Result<u64> {
+        Ok(self.0.ask(Arrived).await?)
     }
 }
 

@@ -1,21 +1,27 @@
-//! Asks between two processes on one machine, over mutual TLS.
+//! Asks between two processes on one machine, of 64 bytes and answered with the same.
 
-use super::{Effort, interleaved};
+use futures::FutureExt;
+
+use super::{Scope, Work, interleaved};
 use crate::sample::{Load, Outcome, Verb};
 use crate::systems::System;
 
-/// Its name.
-pub const NAME: &str = "remote-ask";
+/// This work.
+pub const WORK: Work =
+    Work { name: "remote-ask", title: "Remote ask, two processes", run: |scope| run(scope).boxed_local() };
 
-/// Measures it.
-///
-/// # Errors
-/// A system does not start, or ends early.
-pub async fn run(effort: Effort, only: &[System]) -> anyhow::Result<Vec<Outcome>> {
-    let all = [System::Rhumb, System::QuinnFramed, System::QuinnStreams, System::Tonic];
-    let systems: Vec<_> = all.into_iter().filter(|s| only.is_empty() || only.contains(s)).collect();
-    let load = |concurrency| Load { verb: Verb::Ask, concurrency, payload: 64, millis: effort.millis };
-    let conc: Vec<usize> = std::env::var("CONC").map_or(vec![1, 16, 256], |c| c.split(',').filter_map(|n| n.parse().ok()).collect());
-    let loads: Vec<_> = conc.into_iter().map(load).collect();
-    interleaved(NAME, &systems, &loads, effort.rounds).await
+const SYSTEMS: [System; 8] = [
+    System::Rhumb,
+    System::QuinnFramed,
+    System::QuinnStreams,
+    System::Tonic,
+    System::Ractor,
+    System::Kameo,
+    System::Telepathy,
+    System::Coerce,
+];
+
+async fn run(scope: Scope) -> anyhow::Result<Vec<Outcome>> {
+    let load = |concurrency| Load { verb: Verb::Ask, concurrency, payload: 64, millis: scope.effort.millis };
+    interleaved(WORK.name, &scope.of(&SYSTEMS), &[1, 16, 256].map(load), scope.effort.rounds).await
 }
