@@ -83,7 +83,7 @@ async fn keep(echo: MeshAddr<Echoes>, pace: Pace) -> Sample {
             let (echo, tally) = (echo.clone(), Arc::clone(&tally));
             tokio::spawn(async move {
                 let at = Instant::now();
-                let answered = echo.ask(Echo { body: vec![7; pace.payload] }).await.is_ok();
+                let answered = echo.ask(Echo { body: vec![7; pace.payload].into() }).await.is_ok();
                 let took = at.elapsed().as_nanos() as u64;
                 let mut tally = tally.lock();
                 if answered {
