@@ -61,6 +61,8 @@ pub struct Book {
     waiting: BTreeMap<Token, PoolName>,
     /// The number of the next hold of this life.
     next_hold: u64,
+    /// Holds remembered, over all pools.
+    holds: usize,
     /// What holds' secrets are drawn from, from the beginning of the life.
     secrets: Option<Rng>,
     timers: BTreeSet<(Mono, PoolName)>,
@@ -99,6 +101,7 @@ impl Book {
         Ok(Self {
             site,
             custody,
+            holds: pools.values().map(|pool: &Pool| pool.ledger.holds().len()).sum(),
             pools,
             keys: Keys::recovered(image.keys),
             rounds: BTreeMap::new(),
@@ -206,7 +209,7 @@ impl Book {
     /// Keys remembered, and holds remembered.
     #[must_use]
     pub fn remembered(&self) -> (usize, usize) {
-        (self.keys.len(), self.pools.values().map(|pool| pool.ledger.holds().len()).sum())
+        (self.keys.len(), self.holds)
     }
 
     /// Rights in a pool that nobody can sell at present, as far as this node knows.
@@ -398,6 +401,7 @@ impl Book {
     fn rearm(&mut self, now: Now, name: &PoolName) {
         let Some(pool) = self.pools.get_mut(name) else { return };
         pool.ledger.assert_whole();
+        pool.look_at_tail(&self.site.settings);
         if let Some(at) = pool.wake.take() {
             self.timers.remove(&(at, name.clone()));
         }

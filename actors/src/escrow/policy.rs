@@ -13,6 +13,7 @@ use std::cmp::Reverse;
 use std::time::Duration;
 
 use rhumb_core::NodeId;
+use rhumb_core::canary::{self, Canary};
 use rhumb_core::time::DEFAULT_MAX_OFFSET;
 
 use super::forecast::Forecast;
@@ -60,7 +61,7 @@ pub struct LevelPolicy {
     /// long as the receiver's. Two nodes of like cover leave each other alone.
     pub clearly_more: u64,
     /// Below so many unsold units a node (times the nodes of the pool), the pool's home owns the tail:
-    /// all others grant it everything and pass holds on. 0: never.
+    /// all others grant it everything and pass holds on, until half as many again are unsold. 0: never.
     pub tail_floor: u64,
     /// Plans while somebody waits lie at least so far apart.
     pub ask_spacing: Duration,
@@ -115,6 +116,9 @@ pub struct EscrowSettings {
     pub max_pools: usize,
     /// Idempotency keys this node may remember.
     pub max_keys: usize,
+    /// Holds this node may remember, sales among them: each stays for 24 hours after its end, and a sale
+    /// for as long as it may be returned besides.
+    pub max_holds: usize,
     /// A node says how far its disk has come this often.
     pub beat: Duration,
     /// A node that is not proven asks again after this.
@@ -142,6 +146,7 @@ impl Default for EscrowSettings {
             max_forwards: 256,
             max_pools: 4_096,
             max_keys: 2_000_000,
+            max_holds: 4_000_000,
             beat: Duration::from_secs(1),
             prove: Duration::from_millis(200),
             max_offset: DEFAULT_MAX_OFFSET,
@@ -220,10 +225,13 @@ impl LevelPolicy {
         known.available - self.floor(known.available, known.demand)
     }
 
-    /// Whether a pool with so little left is its home's alone.
+    /// Whether a pool with so little left is its home's alone, after it was or was not before: units that
+    /// are returned near the floor do not send rights to and fro.
     #[must_use]
-    pub fn is_tail(&self, unsold: u64, nodes: usize) -> bool {
-        unsold < self.tail_floor.saturating_mul(nodes as u64)
+    pub fn is_tail(&self, unsold: u64, nodes: usize, was: bool) -> bool {
+        let floor = self.tail_floor.saturating_mul(nodes as u64);
+        let more = if was && !canary::sings(Canary::TailFlips) { floor.div_ceil(2) } else { 0 };
+        unsold < floor.saturating_add(more)
     }
 
     /// Whom to ask for how much, and whom to give how much.
@@ -277,7 +285,7 @@ impl LevelPolicy {
     fn offer(&self, view: View<'_>, waiting: bool, peer: &Peer) -> Option<u64> {
         let Some(known) = peer.known else { return waiting.then_some(u64::MAX) };
         let longer = self.clearly_longer(known, view.me());
-        (waiting || longer).then(|| self.spare(known))
+        (waiting || longer || canary::sings(Canary::PullFromEquals)).then(|| self.spare(known))
     }
 
     /// What to give unasked: to those in need, the neediest first, up to a horizon of their demand and
@@ -319,8 +327,10 @@ impl LevelPolicy {
     /// have together, and what is below its high-water mark.
     fn surplus(&self, node: Known, whole: Whole) -> u64 {
         let mark = match self.initiative {
-            Initiative::Hybrid => units(node.demand, self.high_water),
-            Initiative::Pull | Initiative::Push => 0,
+            Initiative::Hybrid if !canary::sings(Canary::HybridBelowMark) => {
+                units(node.demand, self.high_water)
+            }
+            Initiative::Pull | Initiative::Push | Initiative::Hybrid => 0,
         };
         let kept = self.floor(node.available, node.demand).max(whole.fair(node.demand)).max(mark);
         node.available.saturating_sub(kept)

@@ -19,11 +19,11 @@ use rhumb_core::{HybridTime, Incarnation, Mono, NodeId, Now};
 use rhumb_storage::Batch;
 
 use super::book::Token;
-use super::forecast::{Forecast, Forecaster, per_second};
+use super::forecast::{AskedLately, Forecast, Forecaster, per_second};
 use super::ledger::Ledger;
 use super::levelled::{Cause, Direction, Levelled};
 use super::messages::{
-    DebtFigures, DebtLevel, Figures, Hold, Level, PoolSpec, PoolView, Refusal, Row, Standing, Tallies,
+    DebtFigures, DebtLevel, Figures, Hold, Key, Level, PoolSpec, PoolView, Refusal, Row, Standing, Tallies,
 };
 use super::policy::{EscrowSettings, Known, Move, Peer, View};
 use super::reconcile::Reconciliation;
@@ -94,6 +94,10 @@ pub(crate) struct Pool {
     pub(crate) standing: Standing,
     pub(crate) levelled: Levelled,
     pub(crate) reconciliation: Reconciliation,
+    /// Whether it was in its tail when it was last looked at.
+    in_tail: bool,
+    /// Keys whose demand was counted lately.
+    counted: AskedLately,
     planned: Option<Mono>,
     asked: Option<Mono>,
     /// When it is to be looked at again: its entry in the book's timers.
@@ -116,6 +120,8 @@ impl Pool {
             standing: Standing::Unproven,
             levelled: Levelled::default(),
             reconciliation,
+            in_tail: false,
+            counted: AskedLately::default(),
             planned: None,
             asked: None,
             wake: None,
@@ -140,7 +146,12 @@ impl Pool {
     pub(crate) fn is_tail(&self, settings: &EscrowSettings) -> bool {
         self.ledger.pool().more.per_customer.is_none()
             && !self.lines.is_empty()
-            && settings.level.is_tail(self.unsold(), self.lines.len() + 1)
+            && settings.level.is_tail(self.unsold(), self.lines.len() + 1, self.in_tail)
+    }
+
+    /// Remembers whether it is in its tail now: it leaves it later than it enters it.
+    pub(crate) fn look_at_tail(&mut self, settings: &EscrowSettings) {
+        self.in_tail = self.is_tail(settings);
     }
 
     pub(crate) fn may_spend(&self) -> bool {
@@ -168,9 +179,11 @@ impl Pool {
         }
     }
 
-    /// So many units are asked for now.
-    pub(crate) fn asked_for(&mut self, now: Mono, units: u64) {
-        self.demand.observe(now, units);
+    /// So many units are asked for now, under this key. Asked for again they are no demand again.
+    pub(crate) fn asked_for(&mut self, now: Mono, key: &Key, units: u64) {
+        if self.counted.is_new(key) || canary::sings(Canary::RetryIsDemand) {
+            self.demand.observe(now, units);
+        }
     }
 
     /// Units a second that will be asked for within the horizon.
@@ -337,7 +350,8 @@ impl Pool {
         let causes = if tail {
             [(Cause::Tail, units), (unasked, 0)]
         } else {
-            [(Cause::Pull, asked), (unasked, units - asked)]
+            let pulled = if canary::sings(Canary::MovesMiscounted) { units } else { asked };
+            [(Cause::Pull, pulled), (unasked, units - asked)]
         };
         for (cause, units) in causes.into_iter().filter(|(_, units)| *units > 0) {
             self.levelled.count(Direction::In, cause, units);
