@@ -241,7 +241,8 @@ impl Audit {
     /// knew.
     #[must_use]
     pub fn sold(&self) -> u64 {
-        self.live().map(|row| row.present.sold().max(row.sold_before)).sum()
+        let lost = |row: &Seen| row.suspended && !row.present.proven;
+        self.live().map(|row| if lost(row) { row.sold_before } else { row.present.sold() }).sum()
     }
 
     /// Rights of either kind that one node has granted another and the other has not accepted.
