@@ -12,7 +12,7 @@ use super::report::Tell;
 use super::{Answered, Ask, Configure, EscrowRegion, EscrowReport, FromPeer, Watched, faulted};
 use crate::escrow::book::{Input, Request};
 use crate::escrow::messages::PeerMessage;
-use crate::escrow::policy::EscrowSettings;
+use crate::escrow::settings::EscrowSettings;
 use crate::span::Span;
 
 /// How long a report may take.

@@ -13,8 +13,9 @@ use rhumb_core::Mono;
 use rhumb_core::canary::{self, Canary};
 
 use super::{Line, Pool};
-use crate::escrow::policy::{EscrowSettings, Move};
+use crate::escrow::policy::Move;
 use crate::escrow::records::Right;
+use crate::escrow::settings::EscrowSettings;
 
 impl Pool {
     /// Whether every unit is sold and every debt right used, by all nodes' own counts.

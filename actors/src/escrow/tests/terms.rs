@@ -41,6 +41,19 @@ fn debt_is_not_touched_while_a_unit_can_come() {
 }
 
 #[test]
+fn units_whose_time_has_come_are_sold_before_debt() {
+    check(
+        r"
+        mint concert 10 weights=us:1 debt=10
+        hold h1 us 10 ttl=5s   -> held at us
+        # Nobody has looked at the clock since.
+        clock us +10s
+        hold h2 us 10          -> held at us, expired h1
+        show us                -> debt=10 owed=0 held=10",
+    );
+}
+
+#[test]
 fn debt_rights_go_to_where_they_are_needed() {
     check(
         r"

@@ -25,8 +25,9 @@ use crate::escrow::messages::{
     AttestPool, Confirm, CreatePool, CustomerTag, DebtRow, Hold, HoldId, Key, PeerMessage, ReadRow, Refusal,
     Release as Give, Reserve, Return, Row, ShowPool, Standing,
 };
-use crate::escrow::policy::{EscrowSettings, Initiative, LevelPolicy};
+use crate::escrow::policy::{Initiative, LevelPolicy};
 use crate::escrow::records::Stage;
+use crate::escrow::settings::EscrowSettings;
 use crate::escrow::{Answer, Book, Effect, Input, Out, Reconciliations, Request, Token};
 
 /// When every story begins: milliseconds since the Unix epoch.
