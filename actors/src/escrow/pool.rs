@@ -150,6 +150,11 @@ impl Pool {
             && settings.level.is_tail(self.unsold(), self.lines.len() + 1, self.in_tail)
     }
 
+    /// Whether so little is left that a tail begins, wherever it ends.
+    pub(crate) fn is_below_floor(&self, settings: &EscrowSettings) -> bool {
+        self.is_tail(settings) && settings.level.is_tail(self.unsold(), self.lines.len() + 1, false)
+    }
+
     /// Remembers whether it is in its tail now: it leaves it later than it enters it.
     pub(crate) fn look_at_tail(&mut self, settings: &EscrowSettings) {
         self.in_tail = self.is_tail(settings);

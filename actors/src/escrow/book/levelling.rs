@@ -136,7 +136,9 @@ impl Book {
             return;
         }
         pool.tell_in_vain(from, (level.need, level.debt.need), now.mono, settings.level.ask_spacing);
-        let owns_tail = pool.home == self.site.me && pool.is_tail(settings);
+        // One who asks is not in the tail, by what it knows: only below the floor is it sent away. Between
+        // there and where a tail ends, the two may differ for ever.
+        let owns_tail = pool.home == self.site.me && pool.is_below_floor(settings);
         if !pool.may_spend() || owns_tail {
             return;
         }
