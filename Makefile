@@ -4,7 +4,7 @@ cargo := scripts/cargo.sh
 target := $(or $(CARGO_TARGET_DIR),target)
 MINUTES ?= 30
 
-.PHONY: help setup build demo test seeds check-full metrics-prometheus trace-phoenix lint fmt
+.PHONY: help setup build demo test seeds check-full metrics-prometheus trace-phoenix systemd-unit lint fmt
 
 help: ## Shows this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -33,6 +33,9 @@ metrics-prometheus: build ## Lets Debian's Prometheus scrape a mesh of three nod
 
 trace-phoenix: build ## Has an independent server, arize-phoenix, check the trace of a sale across regions
 	@scripts/trace-phoenix.sh $(target)/debug/rhumb
+
+systemd-unit: build ## Has a real systemd, in namespaces of its own, run contrib/systemd (as root)
+	@scripts/systemd-unit.sh $(target)/debug/rhumb
 
 lint: setup ## Clippy with the bans of clippy.toml, and the links of the documentation; warnings are errors
 	$(cargo) clippy --workspace --all-targets -- -D warnings

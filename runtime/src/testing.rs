@@ -29,7 +29,7 @@ use crate::host::{Host, HostList, Hosts};
 use crate::mesh::registry::Registry;
 use crate::mesh::{Carrier, Mesh};
 use crate::telemetry::sampling::Share;
-use crate::telemetry::{Spans, Tracer, Watched};
+use crate::telemetry::{Spans, TracedGate, Tracer};
 
 /// The wall clock at the start of every test: 2026-01-01T00:00:00Z.
 const BEGIN_MS: u64 = 1_767_225_600_000;
@@ -315,7 +315,7 @@ impl Builder {
         registry.hosting(mesh.clone());
         crate::mesh::serve(&mut registry, &mesh)?;
         let member = NodeDescription { manifest: registry.manifest(), ..NodeDescription::new(id.clone()) };
-        let gate: Arc<dyn Gate> = Arc::new(Watched(Arc::clone(policy) as Arc<dyn Gate>));
+        let gate: Arc<dyn Gate> = Arc::new(TracedGate(Arc::clone(policy) as Arc<dyn Gate>));
         let port = network.join(member, gate, Arc::new(registry));
         mesh.bound(Carrier::InProcess(port.clone()));
         Ok(Node { mesh, hosts, clock, port })

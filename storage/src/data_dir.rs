@@ -14,12 +14,15 @@
 //! Creation stamps the control store as *creating*, then the hot store, then the control store as
 //! *ready*: a creation that was interrupted goes on when creation is allowed again.
 
+mod footing;
+
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use rhumb_core::{ClusterId, Incarnation, NodeId, StoreId};
 use thiserror::Error;
 
+pub use self::footing::Footing;
 use crate::batch::Family;
 use crate::control::{ControlRecord, ControlStore, FORMAT, Identity, Recorded, Stage};
 use crate::engine::{Engine, Ops};
@@ -123,6 +126,7 @@ pub struct DataDir {
     path: PathBuf,
     control: Box<dyn ControlStore>,
     record: ControlRecord,
+    footing: Footing,
     _lock: File,
 }
 
@@ -159,7 +163,8 @@ impl Begun {
         if creating {
             control.stamp(&record)?;
         }
-        Ok((DataDir { path, control, record, _lock: lock }, engine))
+        let footing = Footing::of(&path);
+        Ok((DataDir { path, control, record, footing, _lock: lock }, engine))
     }
 }
 
@@ -257,6 +262,12 @@ impl DataDir {
     #[must_use]
     pub fn control(&self) -> &dyn ControlStore {
         &*self.control
+    }
+
+    /// What of it must stay where it is while it is open.
+    #[must_use]
+    pub fn footing(&self) -> Footing {
+        self.footing.clone()
     }
 
     /// Where it is.

@@ -30,7 +30,7 @@ pub mod store;
 pub use batch::{Batch, Family};
 pub use commit::CommitNumber;
 pub use control::{ControlStore, Identity};
-pub use data_dir::{DataDir, DataDirError, Expect};
+pub use data_dir::{DataDir, DataDirError, Expect, Footing};
 pub use engine::{Engine, Ops, Pressure};
 pub use fault::{EngineOpenError, FaultCause, StorageFault};
 pub use hot::{CommitError, Durability, HotStore, Refusal};

@@ -27,6 +27,7 @@ use self::trail::{Sent, Trail};
 use super::book::{Answer, Book, Effect, Input, Out, Request, Token};
 use super::messages::{PeerMessage, ReadRow, Refusal, Standing};
 use super::settings::EscrowSettings;
+use crate::backlog::Backlog;
 use crate::span::Span;
 use crate::storage::{StorageHandle, Window};
 
@@ -84,6 +85,7 @@ pub struct EscrowRegion {
     standing: Standing,
     window: Window,
     storage: StorageHandle,
+    backlog: Arc<Backlog>,
     world: Arc<dyn World>,
     gate: Arc<dyn Gate>,
     region: Region,
@@ -110,12 +112,19 @@ enum Committed {
 }
 
 impl EscrowRegion {
-    /// The actor around a recovered machine.
+    /// What counts a mailbox of this actor's.
+    #[must_use]
+    pub fn backlog() -> Arc<Backlog> {
+        Arc::new(Backlog::of(MAILBOX))
+    }
+
+    /// The actor around a recovered machine. It says to `backlog` what it takes out of its mailbox.
     #[must_use]
     pub fn new(
         book: Book,
         region: Region,
         storage: StorageHandle,
+        backlog: Arc<Backlog>,
         gate: Arc<dyn Gate>,
         world: Arc<dyn World>,
     ) -> Self {
@@ -129,6 +138,7 @@ impl EscrowRegion {
             standing,
             window: Window::new(WINDOW),
             storage,
+            backlog,
             world,
             gate,
             region,
@@ -308,16 +318,16 @@ struct Ask {
     from: Region,
     within: Duration,
     reply: oneshot::Sender<Answered>,
-    watched: Option<Watched>,
+    watched: Option<Traced>,
 }
 
 /// A message in the mailbox whose trace is kept: its span, and that of its waiting there.
-struct Watched {
+struct Traced {
     span: Span,
     queued: Span,
 }
 
-impl Watched {
+impl Traced {
     fn of(span: Span) -> Self {
         Self { queued: span.part("queue"), span }
     }
@@ -334,6 +344,7 @@ impl Handler<Ask> for EscrowRegion {
     type Result = ();
 
     fn handle(&mut self, ask: Ask, ctx: &mut Self::Context) {
+        self.backlog.taken();
         let pool = ask.request.pool().clone();
         if self.asks.len() >= MAX_ASKS {
             let outcome = Ok(Err(Refusal::Overloaded { retry_after: OVERLOADED }));
@@ -351,7 +362,7 @@ impl Handler<Ask> for EscrowRegion {
         self.last_token += 1;
         let token = Token(self.last_token);
         let until = self.world.now().mono.plus(ask.within);
-        let (span, _handled) = ask.watched.map(Watched::turn).unzip();
+        let (span, _handled) = ask.watched.map(Traced::turn).unzip();
         if let (Some(span), Request::Hold(_)) = (&span, &ask.request) {
             self.trail.asks(token, &pool, span);
         }
@@ -364,13 +375,14 @@ impl Handler<Ask> for EscrowRegion {
 /// Something from or about a peer.
 #[derive(Message)]
 #[rtype(result = "()")]
-struct FromPeer(Input, Option<Watched>);
+struct FromPeer(Input, Option<Traced>);
 
 impl Handler<FromPeer> for EscrowRegion {
     type Result = ();
 
     fn handle(&mut self, FromPeer(input, watched): FromPeer, ctx: &mut Self::Context) {
-        let (span, _handled) = watched.map(Watched::turn).unzip();
+        self.backlog.taken();
+        let (span, _handled) = watched.map(Traced::turn).unzip();
         if let (Some(span), Input::Peer { from, message }) = (&span, &input) {
             self.trail.hears(from, message, span);
         }

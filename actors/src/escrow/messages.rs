@@ -5,6 +5,7 @@
 //! [`Key`], stands in records on disk too: it never changes at all. What nodes tell each other is in `peer`.
 
 mod ids;
+mod listing;
 mod peer;
 mod refusal;
 
@@ -15,6 +16,7 @@ use rhumb_core::{DataClass, HybridTime, NodeId, PoolName, Region};
 use serde::{Deserialize, Serialize};
 
 pub use self::ids::{CustomerTag, HoldId, Key, ParseIdError};
+pub use self::listing::{LISTED_AT_ONCE, ListPools, PoolList, PoolListed};
 pub use self::peer::{
     Beat, DebtFigures, DebtLevel, DebtWord, Disown, Disowned, Figures, Level, PEER_MESSAGE, PeerMessage,
     Witnessed,

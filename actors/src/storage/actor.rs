@@ -8,6 +8,8 @@ use actix::prelude::*;
 use parking_lot::Mutex;
 use rhumb_storage::{Batch, CommitError, CommitNumber, Durability, HotStore, Refusal};
 
+use crate::backlog::{self, Backlog};
+
 /// Called once, when a batch is durable or will never be.
 pub type Done = Box<dyn FnOnce(Result<CommitNumber, CommitError>) + Send>;
 
@@ -18,6 +20,7 @@ const MAILBOX: usize = 4_096;
 /// while; then batches wait here in their order, and writers feel it by their windows filling up.
 pub struct StorageActor {
     store: HotStore,
+    backlog: Arc<Backlog>,
     waiting: VecDeque<Waiting>,
     retry: Option<SpawnHandle>,
 }
@@ -29,10 +32,16 @@ struct Waiting {
 }
 
 impl StorageActor {
-    /// An actor in front of this store.
+    /// What counts a mailbox of this actor's.
     #[must_use]
-    pub fn new(store: HotStore) -> Self {
-        Self { store, waiting: VecDeque::new(), retry: None }
+    pub fn backlog() -> Arc<Backlog> {
+        Arc::new(Backlog::of(MAILBOX))
+    }
+
+    /// An actor in front of this store. It says to `backlog` what it takes out of its mailbox.
+    #[must_use]
+    pub fn new(store: HotStore, backlog: Arc<Backlog>) -> Self {
+        Self { store, backlog, waiting: VecDeque::new(), retry: None }
     }
 
     fn drain(&mut self, ctx: &mut Context<Self>) {
@@ -88,6 +97,7 @@ impl Handler<Write> for StorageActor {
     type Result = ();
 
     fn handle(&mut self, Write { batch, done }: Write, ctx: &mut Self::Context) {
+        self.backlog.taken();
         self.waiting.push_back(Waiting { batch, done: Arc::new(Mutex::new(Some(done))) });
         if self.retry.is_none() {
             self.drain(ctx);
@@ -103,13 +113,20 @@ impl Handler<Write> for StorageActor {
 #[derive(Clone)]
 pub struct StorageHandle {
     address: Arc<Addr<StorageActor>>,
+    backlog: Arc<Backlog>,
 }
 
 impl StorageHandle {
-    /// A handle on a started actor.
+    /// A handle on a started actor, which counts its mailbox with this.
     #[must_use]
-    pub fn new(address: Addr<StorageActor>) -> Self {
-        Self { address: Arc::new(address) }
+    pub fn new(address: Addr<StorageActor>, backlog: Arc<Backlog>) -> Self {
+        Self { address: Arc::new(address), backlog }
+    }
+
+    /// What waits in the mailbox.
+    #[must_use]
+    pub fn waiting(&self) -> backlog::Waiting {
+        self.backlog.waiting()
     }
 
     /// Hands a batch over. `done` is called once, when it is durable or never will be.
@@ -121,6 +138,8 @@ impl StorageHandle {
         self.address.try_send(Write { batch, done }).map_err(|error| match error {
             SendError::Full(_) => "the storage actor's mailbox is full",
             SendError::Closed(_) => "the storage actor is gone",
-        })
+        })?;
+        self.backlog.came();
+        Ok(())
     }
 }

@@ -9,6 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use futures::future::join_all;
+use rhumb_actors::escrow::messages::{Refusal, ShowPool};
+use rhumb_actors::remote::Remote;
 use rhumb_core::rng::Seed;
 use rhumb_core::{PoolName, Region};
 use serde::Serialize;
@@ -16,6 +19,7 @@ use serde::Serialize;
 use super::args::{RegionWeight, duration};
 use super::connect::Connect;
 use super::output::{Done, Failure, Output};
+use crate::client::Ask;
 use crate::client::directory::Directory;
 use crate::load::receipts::LedgerError;
 use crate::load::requests::{self, Listed};
@@ -113,6 +117,7 @@ impl Escrow {
     async fn run(self, output: &Output) -> Result<Done, Failure> {
         let client = Arc::new(self.connect.client_of_many().await?);
         client.connect_all().await?;
+        known(&*client, client.directory(), &self.pool).await?;
         let load = self.load(client.directory())?;
         let running = load.start(Arc::clone(&client)).map_err(failure)?;
         let mut interrupted = false;
@@ -163,6 +168,24 @@ impl Escrow {
         let receipts = self.receipts.clone();
         Ok(Load { pool, plan, requests, seed, lasts: self.lasts, nodes, receipts })
     }
+}
+
+/// Fails where no node knows the pool: a load on it would be nothing but refusals.
+async fn known(ask: &impl Ask, directory: &Directory, pool: &PoolName) -> Result<(), Failure> {
+    let message = ShowPool { pool: pool.clone() };
+    let nodes = directory.nodes().iter().map(|(node, _)| node);
+    let answers = join_all(nodes.map(|node| ask.ask(node, &message, ShowPool::DEADLINE))).await;
+    let mut why = Failure::Refused(Refusal::NoSuchPool(pool.clone()));
+    for answer in answers {
+        match answer {
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(Refusal::NoSuchPool(_))) => {}
+            // This node might know it.
+            Ok(Err(refusal)) => why = refusal.into(),
+            Err(fault) => why = fault.into(),
+        }
+    }
+    Err(why)
 }
 
 /// The requests of a file.
@@ -255,7 +278,7 @@ impl fmt::Display for LoadAnswer {
 
 #[cfg(test)]
 mod tests {
-    use rhumb_actors::escrow::messages::Refusal;
+    use rhumb_core::{Fault, FaultKind, NodeId};
 
     use super::*;
     use crate::load::customer::State;
@@ -272,5 +295,32 @@ mod tests {
         assert_eq!(json["regions"]["us-east"]["came"], 1);
         assert_eq!(json["hold_p50_ms"], serde_json::Value::Null);
         assert!(answer.to_string().contains("refused: sold_out 1"), "{answer}");
+    }
+
+    /// Answers for each node, in this order, what is scripted.
+    struct Scripted(std::sync::Mutex<Vec<Result<Refusal, Fault>>>);
+
+    impl Ask for Scripted {
+        async fn ask<M: Remote + Sync>(&self, _: &NodeId, _: &M, _: Duration) -> Result<M::Reply, Fault> {
+            let refusal = self.0.lock().expect("no panic").remove(0)?;
+            let reply: Box<dyn std::any::Any> = Box::new(Err(refusal) as <ShowPool as Remote>::Reply);
+            Ok(*reply.downcast().expect("only views are asked for"))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_pool_that_no_node_knows_is_refused_before_anybody_comes() {
+        let pool = PoolName::new("concert").expect("valid");
+        let nodes = ["us", "eu"].map(|region| NodeId::new(region, "n1").expect("valid"));
+        let address = "127.0.0.1:1".parse().expect("an address");
+        let directory = Directory::of(nodes.map(|node| (node, address)).to_vec());
+        let none = || Ok(Refusal::NoSuchPool(pool.clone()));
+        let nobody = Scripted(vec![none(), none()].into());
+        let refused = known(&nobody, &directory, &pool).await;
+        assert!(matches!(refused, Err(Failure::Refused(Refusal::NoSuchPool(_)))), "{refused:?}");
+        let away = Fault::not_sent(FaultKind::Draining);
+        let perhaps = Scripted(vec![Err(away.clone()), none()].into());
+        let unknown = known(&perhaps, &directory, &pool).await;
+        assert!(matches!(&unknown, Err(Failure::Fault(fault)) if *fault == away), "{unknown:?}");
     }
 }

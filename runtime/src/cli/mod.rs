@@ -23,6 +23,7 @@ pub mod mesh;
 pub mod output;
 pub mod policy;
 pub mod pool;
+pub mod pool_list;
 pub mod serve;
 pub mod status;
 mod traces;
@@ -181,6 +182,8 @@ mod tests {
             ("rhumb pool create concert --supply 0", false),
             ("rhumb pool create Concert --supply 1", false),
             ("rhumb pool create concert --supply 1 --weights us-east", false),
+            ("rhumb pool list --region us-east", true),
+            ("rhumb pool list concert", false),
             ("rhumb hold concert --qty 1 --region us-east --ttl 5m --key abc", true),
             ("rhumb hold concert --qty 0", false),
             ("rhumb hold concert --ttl 5", false),

@@ -163,7 +163,9 @@ impl From<DirectoryError> for Failure {
     fn from(error: DirectoryError) -> Self {
         let message = error.to_string();
         match error {
-            DirectoryError::NoSuchRegion { .. } | DirectoryError::WhichRegion { .. } => Self::Usage(message),
+            DirectoryError::NoSuchRegion { .. }
+            | DirectoryError::NoEndpoint { .. }
+            | DirectoryError::WhichRegion { .. } => Self::Usage(message),
             _ => Self::Other { kind: "unreachable", message },
         }
     }

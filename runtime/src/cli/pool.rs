@@ -1,4 +1,4 @@
-//! `rhumb pool create`, `show`, `attest`; `audit` has a file of its own.
+//! `rhumb pool create`, `show`, `attest`; `list`, `audit` and `advise` have files of their own.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,13 +16,17 @@ use super::args::{RegionWeight, ReservePart};
 use super::audit::Audit;
 use super::connect::{Connect, ask, nodes_from};
 use super::output::{Done, Failure, Output};
-use crate::client::directory::Directory;
+use super::pool_list::List;
+use crate::client::MeshClient;
+use crate::mesh::status::{AskStatus, NodeStatus};
 
 /// Pools of units for sale.
 #[derive(Debug, Subcommand)]
 pub enum Pool {
     /// Create a pool: mint its units and give each region its share.
     Create(Create),
+    /// List the pools that a region knows.
+    List(List),
     /// Show one region's view of a pool, and how old its parts are.
     Show(Show),
     /// Read the rows of all nodes at rest, and check that not one unit is sold twice.
@@ -37,6 +41,7 @@ impl Pool {
     pub(super) async fn run(self, output: &Output) -> Result<Done, Failure> {
         match self {
             Self::Create(create) => create.run(output).await,
+            Self::List(list) => list.run(output).await,
             Self::Show(show) => show.run(output).await,
             Self::Audit(audit) => audit.run(output).await,
             Self::Attest(attest) => attest.run(output).await,
@@ -97,21 +102,39 @@ fn reserve_answer(reserve: Option<&Reserve>) -> Option<ReserveAnswer> {
     reserve.map(|reserve| ReserveAnswer { node: reserve.node.to_string(), units: reserve.units })
 }
 
-/// The node that is to hold the reserve. A region with several must say which.
-fn reserve_of(part: &ReservePart, supply: u64, directory: &Directory) -> Result<Reserve, Failure> {
+/// The node that is to hold the reserve, among those of the mesh. A region with several must say which.
+fn reserve_of(part: &ReservePart, supply: u64, mesh: &[NodeId]) -> Result<Reserve, Failure> {
     let units = part.part.of(supply);
-    if let Some(node) = &part.node {
-        return Ok(Reserve { node: node.clone(), units });
-    }
-    match &directory.nodes_in(Some(&part.region))?[..] {
-        [node] => Ok(Reserve { node: node.clone(), units }),
-        nodes => {
-            let nodes: Vec<String> = nodes.iter().map(ToString::to_string).collect();
-            let message =
-                format!("region {} has several nodes; say which: {}", part.region, nodes.join(", "));
-            Err(Failure::Usage(message))
+    let told = |nodes: &[&NodeId]| nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let here: Vec<&NodeId> = mesh.iter().filter(|node| node.region == part.region).collect();
+    match (&part.node, &here[..]) {
+        (Some(node), _) if mesh.contains(node) => Ok(Reserve { node: node.clone(), units }),
+        (Some(node), _) => {
+            let all = told(&mesh.iter().collect::<Vec<_>>());
+            Err(Failure::Usage(format!("--reserve: the mesh has no node {node}; it has {all}")))
+        }
+        (None, []) => {
+            let (region, all) = (&part.region, told(&mesh.iter().collect::<Vec<_>>()));
+            Err(Failure::Usage(format!("--reserve: the mesh has no node in region {region}; it has {all}")))
+        }
+        (None, [node]) => Ok(Reserve { node: NodeId::clone(node), units }),
+        (None, nodes) => {
+            let (region, nodes) = (&part.region, told(nodes));
+            Err(Failure::Usage(format!("--reserve: region {region} has several nodes; say which: {nodes}")))
         }
     }
+}
+
+/// Every node of the mesh, as the first of these that answers has them: a command needs no address of a
+/// node that it only names.
+async fn founding(client: &MeshClient, nodes: &[NodeId]) -> Result<Vec<NodeId>, Failure> {
+    let asked = ask(client, nodes, |_| AskStatus { mesh: false, within_ms: 0 }).await;
+    let status: NodeStatus = serde_json::from_str(&asked.answer?).map_err(Failure::local)?;
+    let named = status.links.iter().map(|link| &link.node).chain([&status.node]);
+    let mut mesh =
+        named.map(|node| node.parse()).collect::<Result<Vec<NodeId>, _>>().map_err(Failure::local)?;
+    mesh.sort();
+    Ok(mesh)
 }
 
 impl Create {
@@ -124,14 +147,17 @@ impl Create {
         }
         let client = self.connect.operator().await?;
         let nodes = nodes_from(client.directory(), |_| true);
-        let reserve = self.reserve.as_ref().map(|part| reserve_of(part, self.supply, client.directory()));
+        let reserve = match &self.reserve {
+            Some(part) => Some(reserve_of(part, self.supply, &founding(&client, &nodes).await?)?),
+            None => None,
+        };
         let message = CreatePool {
             name: self.name,
             class: self.class,
             supply: self.supply,
             weights,
             debt: self.debt,
-            reserve: reserve.transpose()?,
+            reserve,
             per_customer: self.per_customer,
         };
         let asked = ask(&client, &nodes, |_| message.clone()).await;
@@ -366,21 +392,26 @@ impl fmt::Display for ShowAnswer {
         self.terms(f)?;
         writeln!(
             f,
-            "seen by {} ({}{}): {} sold, {} held, {} available",
+            "seen by {} ({}{}): {} sold, {} held, {} available, {} returned",
             self.node,
             self.standing,
             if self.tail { ", tail mode" } else { "" },
             self.sold,
             self.held,
-            self.available
+            self.available,
+            self.returned
         )?;
-        write!(f, "{:<24} {:>12} {:>12} {:>12} {:>10}", "node", "available", "held", "consumed", "age")?;
+        write!(
+            f,
+            "{:<24} {:>12} {:>12} {:>12} {:>12} {:>10}",
+            "node", "available", "held", "consumed", "returned", "age"
+        )?;
         for node in &self.nodes {
             let age = if node.node == self.node { "exact".to_owned() } else { format!("{} ms", node.age_ms) };
             write!(
                 f,
-                "\n{:<24} {:>12} {:>12} {:>12} {age:>10}",
-                node.node, node.available, node.held, node.consumed
+                "\n{:<24} {:>12} {:>12} {:>12} {:>12} {age:>10}",
+                node.node, node.available, node.held, node.consumed, node.returned
             )?;
         }
         match &self.reconciled {
@@ -503,7 +534,14 @@ mod tests {
             },
             home: node("us"),
             node: node("eu"),
-            row: Row { consumed: 2, available: 45, held: 3, standing: Standing::Proven, ..Row::default() },
+            row: Row {
+                consumed: 2,
+                available: 45,
+                held: 3,
+                returned: 1,
+                standing: Standing::Proven,
+                ..Row::default()
+            },
             others: BTreeMap::from([(node("us"), (figures, Duration::from_millis(120)))]),
             tail,
             reconciled: Some(Reconciled {
@@ -519,17 +557,39 @@ mod tests {
             debt: 0 of 10 sold beyond the supply
             reserve: 20 units at us/n1, for the other nodes: 15 left
             limit: 4 units a customer
-            seen by eu/n1 (proven): 5 sold, 10 held, 85 available
-            node                        available         held     consumed        age
-            eu/n1                              45            3            2      exact
-            us/n1                              40            7            3     120 ms
+            seen by eu/n1 (proven): 4 sold, 10 held, 85 available, 1 returned
+            node                        available         held     consumed     returned        age
+            eu/n1                              45            3            2            1      exact
+            us/n1                              40            7            3            0     120 ms
             reconciled 0 ms ago: ALARM, a drift of -2 units"#]]
         .assert_eq(&answer.to_string());
-        expect![[r#"{"pool":"concert","class":"inventory","supply":100,"home":"us/n1","node":"eu/n1","standing":"proven","tail":false,"debt":10,"reserve":{"node":"us/n1","units":20,"left":15,"void":false},"per_customer":4,"sold":5,"overdrawn":0,"available":85,"held":10,"consumed":5,"returned":0,"reconciled":{"exact":true,"drift":-2,"violations":[],"missing":[],"readings":2,"age_ms":0},"nodes":[{"node":"eu/n1","available":45,"held":3,"consumed":2,"returned":0,"overdrawn":0,"debt_available":0,"age_ms":0},{"node":"us/n1","available":40,"held":7,"consumed":3,"returned":0,"overdrawn":0,"debt_available":0,"age_ms":120}]}"#]]
+        expect![[r#"{"pool":"concert","class":"inventory","supply":100,"home":"us/n1","node":"eu/n1","standing":"proven","tail":false,"debt":10,"reserve":{"node":"us/n1","units":20,"left":15,"void":false},"per_customer":4,"sold":4,"overdrawn":0,"available":85,"held":10,"consumed":5,"returned":1,"reconciled":{"exact":true,"drift":-2,"violations":[],"missing":[],"readings":2,"age_ms":0},"nodes":[{"node":"eu/n1","available":45,"held":3,"consumed":2,"returned":1,"overdrawn":0,"debt_available":0,"age_ms":0},{"node":"us/n1","available":40,"held":7,"consumed":3,"returned":0,"overdrawn":0,"debt_available":0,"age_ms":120}]}"#]]
         .assert_eq(&serde_json::to_string(&answer).expect("serialises"));
         let void = ShowAnswer::new(view(true)).to_string();
         let line = void.lines().find(|line| line.starts_with("reserve"));
         let want = "reserve: 20 units at us/n1, for the other nodes: void in tail mode, the pool's home sells what is left";
         assert_eq!(line, Some(want));
+    }
+    #[test]
+    fn a_reserve_needs_the_name_of_its_node_and_not_its_address() {
+        let n2 = NodeId::new("us", "n2").expect("valid");
+        let told = |part: &str, mesh: &[NodeId]| {
+            let part: ReservePart = part.parse().expect("valid");
+            match reserve_of(&part, 100, mesh) {
+                Ok(reserve) => format!("{} at {}", reserve.units, reserve.node),
+                Err(Failure::Usage(why)) => why,
+                Err(other) => format!("{other:?}"),
+            }
+        };
+        let mesh = [node("eu"), node("us"), n2];
+        assert_eq!(told("eu=20%", &mesh), "20 at eu/n1");
+        assert_eq!(told("us/n2=7", &mesh), "7 at us/n2");
+        assert_eq!(told("us=7", &mesh), "--reserve: region us has several nodes; say which: us/n1, us/n2");
+        let none = "--reserve: the mesh has no node in region moon; it has eu/n1, us/n1, us/n2";
+        assert_eq!(told("moon=7", &mesh), none);
+        assert_eq!(
+            told("eu/n9=7", &mesh),
+            "--reserve: the mesh has no node eu/n9; it has eu/n1, us/n1, us/n2"
+        );
     }
 }

@@ -11,7 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::output::{Done, Failure, Format, Output};
 use crate::settings::{Live, Source};
 use crate::supervisor::{Builder, Supervisor, notify};
-use crate::telemetry::log::Log;
+use crate::telemetry::log::{EACH, Log};
 use crate::telemetry::{self, Telemetry};
 
 /// Run one node of a region until SIGTERM or Ctrl-C. SIGHUP reads its settings anew.
@@ -100,10 +100,10 @@ async fn reload_at(mut hangups: Signal, settings: Live, log: Log) {
             Ok(Ok(reloaded)) => {
                 log.configure(&settings.now().log);
                 for change in &reloaded.applied {
-                    tracing::info!(%change, "a setting changed");
+                    tracing::info!(target: EACH, %change, "a setting changed");
                 }
                 for change in &reloaded.waiting {
-                    tracing::warn!(%change, "this setting changes only when the node is started again");
+                    tracing::warn!(target: EACH, %change, "this setting changes only when the node is started again");
                 }
                 tracing::info!(
                     changed = reloaded.applied.len(),
@@ -113,7 +113,7 @@ async fn reload_at(mut hangups: Signal, settings: Live, log: Log) {
             }
             Ok(Err(faults)) => {
                 for fault in &faults.faults {
-                    tracing::error!(%fault, "a fault in the settings");
+                    tracing::error!(target: EACH, %fault, "a fault in the settings");
                 }
                 tracing::error!(faults = faults.faults.len(), "settings not reloaded: nothing was changed");
             }

@@ -13,7 +13,7 @@ use super::args::duration;
 use super::connect::{Connect, nodes_from};
 use super::output::{Done, Failure, Output};
 use crate::client::{Ask, MeshClient};
-use crate::mesh::status::{AskStatus, Link, MeshStatus, NodeStatus, Silent};
+use crate::mesh::status::{AskStatus, HostedType, Link, MeshStatus, NodeStatus, Silent};
 
 /// What is left to the asked node for gathering, of the time that the command waits.
 const WAY_BACK: Duration = Duration::from_secs(1);
@@ -109,13 +109,12 @@ fn text(status: &MeshStatus) -> String {
     }
     text.push('\n');
     links.write(&mut text);
-    let mut actors = Table::new(&["node", "actors", "live", "waiting", "made", "panics", "gave up"]);
+    let head =
+        ["node", "actors", "live", "waiting", "fullest", "room", "oldest", "made", "panics", "gave up"];
+    let mut actors = Table::new(&head);
     for (node, of) in status.nodes.iter().flat_map(|node| node.actors.types.iter().map(move |of| (node, of)))
     {
-        let counts = [of.live, of.waiting as u64, of.activations, of.panics, of.gave_up];
-        let mut row = vec![node.node.clone(), of.kind.clone()];
-        row.extend(counts.iter().map(ToString::to_string));
-        actors.row(row);
+        actors.row(actors_row(&node.node, of));
     }
     if !actors.rows.is_empty() {
         text.push('\n');
@@ -152,6 +151,14 @@ fn node_row(node: &NodeStatus) -> Vec<String> {
 fn silent_row(silent: &Silent) -> Vec<String> {
     let since = silent.for_ms.map_or_else(|| "no answer".to_owned(), |ms| format!("gone {}", lasting(ms)));
     vec![silent.node.clone(), "NO".to_owned(), since]
+}
+
+fn actors_row(node: &str, of: &HostedType) -> Vec<String> {
+    let mut row = vec![node.to_owned(), of.kind.clone()];
+    row.extend([of.live, of.waiting as u64, of.fullest as u64, of.capacity as u64].map(|n| n.to_string()));
+    row.push(of.oldest_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms} ms")));
+    row.extend([of.activations, of.panics, of.gave_up].map(|n| n.to_string()));
+    row
 }
 
 fn link_row(from: &str, link: &Link) -> Vec<String> {
@@ -207,7 +214,7 @@ mod tests {
     use expect_test::expect;
 
     use super::*;
-    use crate::mesh::status::{CertificateStatus, StoreStatus};
+    use crate::mesh::status::{Actors, CertificateStatus, StoreStatus};
 
     #[test]
     fn a_mesh_is_shown_with_what_is_known_of_it() {
@@ -219,6 +226,16 @@ mod tests {
             lost_packets: 3,
             since_ms: 61_000,
             ..Link::default()
+        };
+        let escrow = HostedType {
+            kind: "EscrowRegion".into(),
+            live: 1,
+            activations: 1,
+            waiting: 12,
+            fullest: 12,
+            capacity: 8_192,
+            oldest_ms: Some(40),
+            ..HostedType::default()
         };
         let us = NodeStatus {
             node: "us-east/n1".into(),
@@ -232,6 +249,7 @@ mod tests {
             links: vec![link("eu/n1", "connected", Some(91.26)), link("ap/n1", "down", None)],
             store: StoreStatus { sync_p99_us: 2_047, pressure: "green".into(), ..StoreStatus::default() },
             certificate: CertificateStatus { expires_s: 89 * 86_400 + 5, ..CertificateStatus::default() },
+            actors: Actors { types: vec![escrow], ..Actors::default() },
             ..NodeStatus::default()
         };
         let eu = NodeStatus {
@@ -258,6 +276,9 @@ mod tests {
             link                state      rtt      lost  for
             us-east/n1 → eu/n1  connected  91.3 ms  3     1m 1s
             us-east/n1 → ap/n1  down       -        3     1m 1s
+
+            node        actors        live  waiting  fullest  room  oldest  made  panics  gave up
+            us-east/n1  EscrowRegion  1     12       12       8192  40 ms   1     0       0
         "#]]
         .assert_eq(&text(&status));
     }

@@ -23,9 +23,9 @@ const PROTOCOL: &str = "OTEL_EXPORTER_OTLP_PROTOCOL";
 const END_WITHIN: Duration = Duration::from_secs(3);
 
 /// The traces of this process's command.
-static CURRENT: OnceLock<Watch> = OnceLock::new();
+static CURRENT: OnceLock<OfCommand> = OnceLock::new();
 
-struct Watch {
+struct OfCommand {
     telemetry: Option<Telemetry>,
     wanted: bool,
     trace: OnceLock<(TraceContext, Option<Span>)>,
@@ -44,7 +44,7 @@ impl Traces {
             Ok(said) => telemetry(&said),
         };
         let (telemetry, why) = telemetry.map_or_else(|why| (None, Some(why)), |telemetry| (telemetry, None));
-        CURRENT.get_or_init(|| Watch { telemetry, wanted, trace: OnceLock::new() });
+        CURRENT.get_or_init(|| OfCommand { telemetry, wanted, trace: OnceLock::new() });
         (Self(()), why)
     }
 
@@ -128,7 +128,7 @@ pub(super) fn watched_each(client: MeshClient) -> MeshClient {
     client.traced(tracer, None)
 }
 
-fn tracer(watch: &Watch, client: &MeshClient, share: Share) -> Option<Tracer> {
+fn tracer(watch: &OfCommand, client: &MeshClient, share: Share) -> Option<Tracer> {
     let telemetry = watch.telemetry.as_ref()?;
     let who = client.principal();
     let node = format!("{}/{}/{}", who.region, who.role, who.name);

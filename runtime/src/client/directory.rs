@@ -79,6 +79,16 @@ pub enum DirectoryError {
         /// Those that have.
         known: String,
     },
+    /// A region that none of the addresses given by hand leads to.
+    #[error(
+        "no --endpoint leads to region {region}: {known} can be asked; give the address of a node of {region} with --endpoint"
+    )]
+    NoEndpoint {
+        /// Which.
+        region: Region,
+        /// The nodes that were given.
+        known: String,
+    },
     /// No region was given, and there is more than one.
     #[error("say which region with --region: there are {known}")]
     WhichRegion {
@@ -91,13 +101,15 @@ pub enum DirectoryError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Directory {
     nodes: Vec<(NodeId, SocketAddr)>,
+    /// They were given one by one: others may well be there.
+    by_hand: bool,
 }
 
 impl Directory {
-    /// These nodes.
+    /// These nodes, given by hand.
     #[must_use]
     pub fn of(nodes: Vec<(NodeId, SocketAddr)>) -> Self {
-        Self { nodes }
+        Self { nodes, by_hand: true }
     }
 
     /// The nodes of the ready file in a data directory.
@@ -114,7 +126,7 @@ impl Directory {
             return Err(DirectoryError::Empty(path));
         }
         let node = |entry: ReadyEntry| (entry.id(), entry.quic);
-        Ok(Self::of(file.regions.into_iter().map(node).collect()))
+        Ok(Self { nodes: file.regions.into_iter().map(node).collect(), by_hand: false })
     }
 
     /// Every node and its address.
@@ -147,7 +159,7 @@ impl Directory {
     /// The nodes of a region, or of the only region when none is given.
     ///
     /// # Errors
-    /// [`DirectoryError::NoSuchRegion`], [`DirectoryError::WhichRegion`].
+    /// [`DirectoryError::NoSuchRegion`], [`DirectoryError::NoEndpoint`], [`DirectoryError::WhichRegion`].
     pub fn nodes_in(&self, region: Option<&Region>) -> Result<Vec<NodeId>, DirectoryError> {
         let regions = self.regions();
         let known = || regions.iter().map(Region::as_str).collect::<Vec<_>>().join(", ");
@@ -162,6 +174,10 @@ impl Directory {
             .filter(|(node, _)| node.region == *region)
             .map(|(node, _)| node.clone())
             .collect();
+        if nodes.is_empty() && self.by_hand {
+            let all: Vec<String> = self.nodes.iter().map(|(node, _)| node.to_string()).collect();
+            return Err(DirectoryError::NoEndpoint { region: region.clone(), known: all.join(", ") });
+        }
         if nodes.is_empty() {
             return Err(DirectoryError::NoSuchRegion { region: region.clone(), known: known() });
         }
@@ -213,6 +229,15 @@ mod tests {
         check(&mesh, None, expect!["say which region with --region: there are eu-central, us-east"]);
         let one = format!("{{\"regions\":[{}]}}", entry("us-east", "n1", 7001));
         check(&one, None, expect!["us-east/n1"]);
+    }
+
+    #[test]
+    fn a_region_that_no_endpoint_leads_to_may_well_be_there() {
+        let node = NodeId::new("us-east", "n1").expect("valid");
+        let given = Directory::of(vec![(node, "127.0.0.1:7001".parse().expect("an address"))]);
+        let told = given.nodes_in(Some(&Region::new("eu-central").expect("valid"))).expect_err("not given");
+        expect!["no --endpoint leads to region eu-central: us-east/n1 can be asked; give the address of a node of eu-central with --endpoint"]
+            .assert_eq(&told.to_string());
     }
 
     #[test]

@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use super::arbiters::{Gauge, Listed};
 use super::id::ActorId;
 use crate::mesh::Mesh;
-use crate::telemetry::{Served, Span, Tracer, Within};
+use crate::telemetry::{AtWork, Served, Span, Tracer};
 
 /// How many actors may stand in one chain of calls.
 pub const MAX_CHAIN: usize = 32;
@@ -150,7 +150,7 @@ pub(crate) fn current() -> Option<Current> {
 /// Makes a call the current one until dropped.
 pub(crate) struct Scope {
     before: Option<Current>,
-    _within: Option<Within>,
+    _within: Option<AtWork>,
 }
 
 impl Scope {

@@ -91,7 +91,7 @@ impl<A: Hosted> Cell<A> {
             Entry::Wake | Entry::Poke | Entry::Wait => {}
         }
         self.used_ms.store(self.home.millis(now), Ordering::Relaxed);
-        let pushed = state.mailbox.push(message, self.busy.load(Ordering::Relaxed));
+        let pushed = state.mailbox.push(message, self.busy.load(Ordering::Relaxed), now);
         if entry == Entry::Wake && state.mailbox.len() > 0 {
             state.life.wakes();
             drop(state);
@@ -166,6 +166,12 @@ impl<A: Hosted> Cell<A> {
 
     pub(crate) fn waiting(&self) -> usize {
         self.state.lock().mailbox.len()
+    }
+
+    /// How many wait, and since when the first of them.
+    pub(crate) fn backlog(&self) -> (usize, Option<Instant>) {
+        let state = self.state.lock();
+        (state.mailbox.len(), state.mailbox.oldest())
     }
 
     pub(crate) fn used_ms(&self) -> u64 {

@@ -438,11 +438,16 @@ impl<A: Hosted> AnyHome for Home<A> {
     fn report(&self) -> TypeReport {
         let counts = &self.counts;
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        let waiting = self.cells(|cell| cell.waiting() > 0).iter().map(|cell| cell.waiting()).sum();
+        let cells = self.cells(|cell| cell.waiting() > 0);
+        let backlogs: Vec<(usize, Option<Instant>)> = cells.iter().map(|cell| cell.backlog()).collect();
+        let oldest = backlogs.iter().filter_map(|(_, since)| *since).min();
         TypeReport {
             kind: A::TYPE,
             live: read(&counts.live),
-            waiting,
+            waiting: backlogs.iter().map(|(waiting, _)| waiting).sum(),
+            fullest: backlogs.iter().map(|(waiting, _)| *waiting).max().unwrap_or(0),
+            capacity: self.capacity(),
+            oldest: oldest.map(|since| since.elapsed()),
             bytes: self.weight.load(Ordering::Relaxed),
             activations: read(&counts.activations),
             passivations: read(&counts.passivations),

@@ -9,6 +9,7 @@
 use std::collections::VecDeque;
 
 use rhumb_actors::remote::Overflow;
+use tokio::time::Instant;
 
 /// Something that can wait.
 pub(crate) trait Waits {
@@ -30,7 +31,8 @@ pub(crate) enum Pushed<T> {
 /// A bounded queue with a declared policy for when it is full.
 #[derive(Debug)]
 pub(crate) struct Mailbox<T> {
-    waiting: VecDeque<T>,
+    /// Each with the time since which its place is taken.
+    waiting: VecDeque<(Instant, T)>,
     capacity: usize,
     overflow: Overflow,
 }
@@ -43,21 +45,21 @@ impl<T: Waits> Mailbox<T> {
 
     /// Lets it wait at the end, or does what the policy says. `busy` of the places are taken by what
     /// has left the queue and is still under way.
-    pub(crate) fn push(&mut self, item: T, busy: usize) -> Pushed<T> {
+    pub(crate) fn push(&mut self, item: T, busy: usize, now: Instant) -> Pushed<T> {
         if self.overflow == Overflow::Coalesce
             && let Some(older) = self.same(&item)
         {
             return Pushed::Instead(std::mem::replace(older, item));
         }
         if self.waiting.len() + busy < self.capacity {
-            self.waiting.push_back(item);
+            self.waiting.push_back((now, item));
             return Pushed::Taken;
         }
         match self.overflow {
             Overflow::Refuse | Overflow::Coalesce => Pushed::Refused(item),
             Overflow::DropOldest => match self.waiting.pop_front() {
-                Some(oldest) => {
-                    self.waiting.push_back(item);
+                Some((_, oldest)) => {
+                    self.waiting.push_back((now, item));
                     Pushed::Instead(oldest)
                 }
                 None => Pushed::Refused(item),
@@ -67,7 +69,7 @@ impl<T: Waits> Mailbox<T> {
 
     /// The one that has waited longest.
     pub(crate) fn pop(&mut self) -> Option<T> {
-        let next = self.waiting.pop_front();
+        let next = self.waiting.pop_front().map(|(_, item)| item);
         if self.waiting.is_empty() && self.waiting.capacity() > 64 {
             self.waiting = VecDeque::new();
         }
@@ -76,7 +78,7 @@ impl<T: Waits> Mailbox<T> {
 
     /// All that wait.
     pub(crate) fn drain(&mut self) -> Vec<T> {
-        std::mem::take(&mut self.waiting).into()
+        std::mem::take(&mut self.waiting).into_iter().map(|(_, item)| item).collect()
     }
 
     /// How many wait.
@@ -84,10 +86,15 @@ impl<T: Waits> Mailbox<T> {
         self.waiting.len()
     }
 
+    /// Since when the one has waited that has waited longest.
+    pub(crate) fn oldest(&self) -> Option<Instant> {
+        self.waiting.front().map(|(since, _)| *since)
+    }
+
     /// One that waits and coalesces with this one.
     fn same(&mut self, item: &T) -> Option<&mut T> {
         let key = item.coalesces()?;
-        self.waiting.iter_mut().find(|waiting| waiting.coalesces() == Some(key))
+        self.waiting.iter_mut().map(|(_, waiting)| waiting).find(|waiting| waiting.coalesces() == Some(key))
     }
 }
 
@@ -107,11 +114,11 @@ mod tests {
     /// Pushes numbers (`7` or `7k2`: coalesces under 2) into a mailbox of two places and says what is
     /// left and who gave way.
     fn check(overflow: Overflow, pushes: &str, left: &str, gave_way: &str) {
-        let mut mailbox = Mailbox::new(2, overflow);
+        let (mut mailbox, now) = (Mailbox::new(2, overflow), Instant::now());
         let mut out = Vec::new();
         for word in pushes.split(' ') {
             let (number, key) = word.split_once('k').map_or((word, None), |(n, k)| (n, k.parse().ok()));
-            match mailbox.push(Item(number.parse().expect("a number"), key), 0) {
+            match mailbox.push(Item(number.parse().expect("a number"), key), 0, now) {
                 Pushed::Taken => {}
                 Pushed::Instead(item) | Pushed::Refused(item) => out.push(item.0.to_string()),
             }
@@ -130,11 +137,28 @@ mod tests {
     }
 
     #[test]
+    fn the_oldest_is_the_one_that_has_waited_longest() {
+        let (mut mailbox, now) = (Mailbox::new(2, Overflow::Coalesce), Instant::now());
+        let later = now + std::time::Duration::from_secs(1);
+        assert_eq!(mailbox.oldest(), None);
+        assert_eq!(mailbox.push(Item(1, Some(1)), 0, now), Pushed::Taken);
+        assert_eq!(mailbox.push(Item(2, Some(2)), 0, later), Pushed::Taken);
+        assert_eq!(mailbox.push(Item(3, Some(1)), 0, later), Pushed::Instead(Item(1, Some(1))));
+        assert_eq!(mailbox.oldest(), Some(now), "a place keeps its time");
+        mailbox.pop();
+        assert_eq!(mailbox.oldest(), Some(later));
+    }
+
+    #[test]
     fn what_is_under_way_takes_a_place() {
-        let mut mailbox = Mailbox::new(2, Overflow::Refuse);
-        assert_eq!(mailbox.push(Item(1, None), 1), Pushed::Taken);
-        assert_eq!(mailbox.push(Item(2, None), 1), Pushed::Refused(Item(2, None)));
+        let (mut mailbox, now) = (Mailbox::new(2, Overflow::Refuse), Instant::now());
+        assert_eq!(mailbox.push(Item(1, None), 1, now), Pushed::Taken);
+        assert_eq!(mailbox.push(Item(2, None), 1, now), Pushed::Refused(Item(2, None)));
         let mut newest = Mailbox::new(2, Overflow::DropOldest);
-        assert_eq!(newest.push(Item(1, None), 2), Pushed::Refused(Item(1, None)), "nobody there to give way");
+        assert_eq!(
+            newest.push(Item(1, None), 2, now),
+            Pushed::Refused(Item(1, None)),
+            "nobody there to give way"
+        );
     }
 }

@@ -92,6 +92,12 @@ pub struct TypeReport {
     pub live: u64,
     /// Messages that wait in mailboxes.
     pub waiting: usize,
+    /// Those in the fullest mailbox.
+    pub fullest: usize,
+    /// Messages for which each mailbox has room.
+    pub capacity: usize,
+    /// How long the first of all that wait has waited; none where none waits.
+    pub oldest: Option<Duration>,
     /// Bytes of all that are awake, as far as they say.
     pub bytes: u64,
     /// Instances made since the start.

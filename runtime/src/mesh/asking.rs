@@ -154,7 +154,9 @@ pub(super) fn outgoing<A: Addressed, M: Remote>(
         stage: AtomicU8::new(Stage::Waiting as u8),
     };
     if call.cycles() || call.before.len() >= MAX_CHAIN {
-        return Err(Fault::not_sent(FaultKind::Cycle(call.to.shown().to_string())));
+        let fault = Fault::not_sent(FaultKind::Cycle(call.to.shown().to_string()));
+        call.went(Err(&fault));
+        return Err(fault);
     }
     Ok(Arc::new(call))
 }

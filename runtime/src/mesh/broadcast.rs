@@ -1,6 +1,7 @@
 //! One message to all actors of a type that are awake in some regions.
 
 use bytes::Bytes;
+use opentelemetry::KeyValue;
 use rhumb_actors::remote::{Accepts, Addressed, Remote};
 use rhumb_core::{Fault, NodeId, Region};
 use rhumb_transport::{Headers, Request};
@@ -11,6 +12,7 @@ use super::body::{pack, unpack_reply};
 use super::{Mesh, dispatch};
 use crate::host::call::{self, CallState};
 use crate::host::id::{ActorId, Target};
+use crate::telemetry::names;
 
 /// What became of a broadcast on one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +36,13 @@ impl Mesh {
         let caller = call::current().map(|current| current.call);
         let until = deadline::<M>(&Said::default(), None);
         let ready = outgoing::<A, M>(self, &id, &message, Said::default(), caller, until, Waits::No)
-            .and_then(|call| Ok((call, pack(M::NAME, &message)?)));
+            .and_then(|call| match pack(M::NAME, &message) {
+                Ok(body) => Ok((call, body)),
+                Err(fault) => {
+                    call.went(Err(&fault));
+                    Err(fault)
+                }
+            });
         let one = async |node: NodeId| {
             let outcome = match &ready {
                 Ok((call, body)) => self.broadcast_to::<M>(&node, call, body.clone()).await,
@@ -42,7 +50,11 @@ impl Mesh {
             };
             Broadcast { node, outcome }
         };
-        futures::future::join_all(self.nodes_in(regions).into_iter().map(one)).await
+        let all = futures::future::join_all(self.nodes_in(regions).into_iter().map(one)).await;
+        if let Ok((call, _)) = &ready {
+            told(call, &all);
+        }
+        all
     }
 
     async fn broadcast_to<M: Remote>(
@@ -60,4 +72,18 @@ impl Mesh {
         let reply = self.carry(node, pair(&call.to), request).await?;
         unpack_reply(M::NAME, self.received(&reply))
     }
+}
+
+/// Says in the call's span what became of the message: how many mailboxes took and refused it, and the
+/// first fault of a node.
+fn told(call: &CallState, all: &[Broadcast]) {
+    if let Some(span) = &call.asked {
+        let counts = all.iter().filter_map(|one| one.outcome.as_ref().ok());
+        let (taken, refused) =
+            counts.fold((0, 0), |sums, (taken, refused)| (sums.0 + *taken as i64, sums.1 + *refused as i64));
+        span.set(KeyValue::new(names::BROADCAST_TAKEN, taken));
+        span.set(KeyValue::new(names::BROADCAST_REFUSED, refused));
+    }
+    let fault = all.iter().find_map(|one| one.outcome.as_ref().err());
+    call.went(fault.map_or(Ok(()), Err));
 }

@@ -187,7 +187,9 @@ impl Registry {
                 Kind::Post | Kind::Tell => What::processed(name, &class),
             }
         };
-        let (span, trace) = match request.headers.trace {
+        let trace = request.headers.trace;
+        let trace = if from.node.is_none() { trace.map(|trace| tracer.admits(trace)) } else { trace };
+        let (span, trace) = match trace {
             Some(trace) if trace.is_sampled() => (tracer.under(trace, true, what()), Some(trace)),
             None if from.node.is_none() => {
                 let (span, trace) = tracer.begin(Begin::Call, what);

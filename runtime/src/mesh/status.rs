@@ -114,7 +114,7 @@ pub struct Link {
     pub since_ms: u64,
 }
 
-/// The actors that a program hosts on a node.
+/// The actors of a node: Rhumb's own, and those that a program hosts.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Actors {
@@ -135,6 +135,12 @@ pub struct HostedType {
     pub live: u64,
     /// Messages that wait in their mailboxes.
     pub waiting: usize,
+    /// Those in the fullest mailbox.
+    pub fullest: usize,
+    /// Messages for which each mailbox has room.
+    pub capacity: usize,
+    /// How long the first of all that wait has waited; none where none waits.
+    pub oldest_ms: Option<u64>,
     /// Instances made: first ones, woken ones and restarted ones.
     pub activations: u64,
     /// Panics; each but those that gave up is a restart.

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 /// A node's actors, running.
 pub(super) struct Actors {
     escrow: EscrowHandle,
+    storage: StorageHandle,
     arbiters: [(&'static str, ArbiterHandle); 2],
     system: System,
 }
@@ -31,13 +32,18 @@ impl Actors {
             let runner = System::new();
             runner.block_on(async {
                 let (at_storage, at_escrow) = (Arbiter::new().handle(), Arbiter::new().handle());
-                let storage = StorageActor::start_in_arbiter(&at_storage, |_| StorageActor::new(store));
-                let storage = StorageHandle::new(storage);
+                let (wait, writes) = (EscrowRegion::backlog(), StorageActor::backlog());
+                let counts = Arc::clone(&writes);
+                let storage =
+                    StorageActor::start_in_arbiter(&at_storage, |_| StorageActor::new(store, counts));
+                let storage = StorageHandle::new(storage, writes);
+                let (to, counts) = (storage.clone(), Arc::clone(&wait));
                 let escrow = EscrowRegion::start_in_arbiter(&at_escrow, move |_| {
-                    EscrowRegion::new(book, region, storage, gate, world)
+                    EscrowRegion::new(book, region, to, counts, gate, world)
                 });
                 let actors = Self {
-                    escrow: EscrowHandle::new(escrow),
+                    escrow: EscrowHandle::new(escrow, wait),
+                    storage,
                     arbiters: [("the storage arbiter", at_storage), ("the escrow arbiter", at_escrow)],
                     system: System::current(),
                 };
@@ -53,6 +59,11 @@ impl Actors {
     /// The node's escrow.
     pub(super) fn escrow(&self) -> EscrowHandle {
         self.escrow.clone()
+    }
+
+    /// The node's storage.
+    pub(super) fn storage(&self) -> StorageHandle {
+        self.storage.clone()
     }
 
     /// Their threads.

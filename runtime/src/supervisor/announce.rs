@@ -22,7 +22,7 @@ pub(super) fn keep(readiness: Readiness) -> JoinHandle<()> {
         }
         let mut was_ready = false;
         loop {
-            let now = readiness.now().await;
+            let now = readiness.now();
             if readiness.stopping.load(Ordering::Acquire) {
                 // From here on the stages of the stop are told.
                 return std::future::pending().await;

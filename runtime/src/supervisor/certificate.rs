@@ -58,7 +58,7 @@ pub(super) fn follow(
     mesh: Mesh,
 ) -> JoinHandle<()> {
     let secrets = Arc::new(FirstOf::environment_and(&folder));
-    let mut watch = Watch { own, transport, mesh, said: (String::new(), String::new()), looks: 0 };
+    let mut watch = Follower { own, transport, mesh, said: (String::new(), String::new()), looks: 0 };
     tokio::spawn(async move {
         let mut every = tokio::time::interval(LOOK_EVERY);
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -76,7 +76,7 @@ pub(super) fn follow(
     })
 }
 
-struct Watch {
+struct Follower {
     own: Own,
     transport: Transport,
     mesh: Mesh,
@@ -85,7 +85,7 @@ struct Watch {
     looks: u32,
 }
 
-impl Watch {
+impl Follower {
     fn look(&mut self, found: &Found) {
         let now = Duration::from_millis(now_millis());
         let renewal = self.own.credentials().renewed(&found.reading(), now);

@@ -16,6 +16,7 @@ use rhumb_actors::span::{Span as Theirs, Under};
 use rhumb_core::{DataClass, Fault, FaultKind, NodeId, Now, Region, Role};
 use rhumb_storage::HotStore;
 use rhumb_topology::policy::Use;
+use tokio::sync::watch;
 
 use super::halt::Halt;
 use super::policy::ServedPolicy;
@@ -30,6 +31,8 @@ pub(super) struct EscrowWorld {
     pub(super) mesh: Mesh,
     pub(super) halt: Halt,
     pub(super) store: HotStore,
+    /// Told at every change; readiness reads it.
+    pub(super) standing: watch::Sender<Standing>,
 }
 
 /// A span, as the escrow's shell passes it on.
@@ -123,6 +126,7 @@ impl World for EscrowWorld {
     }
 
     fn standing(&self, standing: Standing) {
+        self.standing.send_replace(standing);
         if let Some(tracer) = self.mesh.tracer() {
             let standing = match standing {
                 Standing::Proven => "proven",

@@ -176,6 +176,7 @@ mod tests {
         levelled.waits.count(Duration::from_secs(20));
         let pool = PoolReport {
             pool: PoolName::new("concert").expect("valid"),
+            class: rhumb_core::DataClass::control(),
             row: Row::default(),
             supply: 100,
             stranded: Stranded::default(),

@@ -2,12 +2,13 @@
 //!
 //! * It decides nothing: [`LastStop`] does.
 //! * It never does: write into a directory that is not this node's; that is why it begins to write only
-//!   when the control store has said whose it is.
-//!
-//! The record is not synced: a process that dies leaves it to the operating system, and a machine that
-//! loses power loses one count at most.
+//!   when the control store has said whose it is, and not into what stands in that directory's place later.
+//! * Invariant: the record on the disk is a whole one, the last or the one before it, also after the machine
+//!   lost its power.
 
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -31,8 +32,8 @@ pub(super) struct Life {
 #[derive(Debug, Default)]
 struct Now {
     last: LastStop,
-    /// The directory is this node's: the record may be written.
-    ours: bool,
+    /// The directory that is this node's, by device and inode: the record may be written there.
+    ours: Option<(u64, u64)>,
 }
 
 impl Life {
@@ -80,11 +81,18 @@ impl Life {
 
     fn turn(&self, ours: bool, with: impl FnOnce(LastStop) -> LastStop) {
         let mut now = self.now.lock();
-        now.ours |= ours;
-        if !now.ours {
+        let stands = stands(&self.file);
+        if ours && now.ours.is_none() {
+            now.ours = stands;
+        }
+        if now.ours.is_none() {
             return;
         }
         now.last = with(std::mem::take(&mut now.last));
+        if now.ours != stands {
+            let file = self.file.display();
+            return tracing::warn!(%file, "the crash record was not written: its directory is gone, or another one");
+        }
         if let Err(error) = write(&self.file, &now.last) {
             tracing::warn!(file = %self.file.display(), %error, "the crash record was not written");
         }
@@ -114,8 +122,17 @@ fn read(file: &Path) -> LastStop {
 
 fn write(file: &Path, last: &LastStop) -> io::Result<()> {
     let new = file.with_extension("new");
-    std::fs::write(&new, serde_json::to_string_pretty(last)?)?;
-    std::fs::rename(&new, file)
+    let mut record = File::create(&new)?;
+    record.write_all(serde_json::to_string_pretty(last)?.as_bytes())?;
+    record.sync_all()?;
+    fs::rename(&new, file)?;
+    file.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
+}
+
+/// The directory of the record, as it is now.
+fn stands(file: &Path) -> Option<(u64, u64)> {
+    let found = fs::metadata(file.parent()?).ok()?;
+    Some((found.dev(), found.ino()))
 }
 
 #[cfg(test)]
@@ -136,6 +153,22 @@ mod tests {
         assert_eq!(read(&file).why.as_deref(), Some("the disk is gone"));
         life.stopped();
         assert!(read(&file).ends_ms.is_empty());
+    }
+
+    #[test]
+    fn a_directory_that_took_the_place_of_ours_is_left_alone() {
+        let place = tempfile::tempdir().expect("a directory");
+        let data = place.path().join("data");
+        fs::create_dir(&data).expect("a directory");
+        let life = Life::on(&data);
+        life.begun();
+        fs::rename(&data, place.path().join("moved")).expect("renames");
+        life.failed("its directory is gone");
+        fs::create_dir(&data).expect("a directory");
+        life.failed("another directory");
+        assert_eq!(fs::read_dir(&data).expect("reads").count(), 0);
+        let before = read(&place.path().join("moved").join(LAST_STOP_FILE));
+        assert_eq!(before.state, super::super::crashes::State::Running, "as it was left");
     }
 
     #[test]

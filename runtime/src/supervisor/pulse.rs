@@ -69,20 +69,20 @@ impl Health {
 }
 
 /// Something to watch: its part, and how its sign is read.
-struct Watched {
+struct Post {
     part: Part,
     sign: Box<dyn Fn() -> u64 + Send>,
 }
 
 /// What is to be watched, before the watch begins.
-pub(super) struct Watch {
+pub(super) struct Rounds {
     settings: WatchSettings,
-    watched: Vec<Watched>,
+    watched: Vec<Post>,
     /// What beats for the runtime: it ends with the watch.
     runtime: Option<AbortHandle>,
 }
 
-impl Watch {
+impl Rounds {
     pub(super) fn new(settings: WatchSettings) -> Self {
         Self { settings, watched: Vec::new(), runtime: None }
     }
@@ -109,11 +109,11 @@ impl Watch {
         let WatchSettings { slow_sync: late, stuck_sync: stuck, .. } = self.settings;
         let (writing, syncing) = (store.clone(), store.clone());
         let part = |name: &str| Part { name: name.to_owned(), sign: Sign::Turn, late, stuck };
-        self.watched.push(Watched {
+        self.watched.push(Post {
             part: part("a write of the hot store"),
             sign: Box::new(move || writing.turns().write),
         });
-        self.watched.push(Watched {
+        self.watched.push(Post {
             part: part("a sync of the hot store"),
             sign: Box::new(move || syncing.turns().sync),
         });
@@ -124,7 +124,7 @@ impl Watch {
         let part = Part { name: name.to_owned(), sign: Sign::Beat, late: stuck / 2, stuck };
         let beat = Arc::new(AtomicU64::new(0));
         let read = Arc::clone(&beat);
-        self.watched.push(Watched { part, sign: Box::new(move || read.load(Ordering::Relaxed)) });
+        self.watched.push(Post { part, sign: Box::new(move || read.load(Ordering::Relaxed)) });
         beat
     }
 
@@ -161,7 +161,7 @@ impl Drop for Pulse {
 }
 
 struct Watchman {
-    watch: Watch,
+    watch: Rounds,
     health: Health,
     tell: SyncSender<Tell>,
     /// Closed when the watch is over.

@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rhumb_actors::escrow::{EscrowHandle, EscrowReport, Standing};
+use rhumb_actors::backlog::Waiting;
+use rhumb_actors::escrow::{EscrowHandle, Standing};
 use rhumb_storage::HotStore;
+use tokio::sync::watch;
 
 use super::certificate::Own;
 use super::pulse::Health;
@@ -14,10 +16,16 @@ use crate::clock::now_millis;
 /// How the reason begins for which a node on a restored disk is not ready.
 pub const RESTORED: &str = "restored";
 
-/// All that readiness depends on. Cloneable; all clones are one.
+/// An escrow actor whose first message has waited for so long does not answer.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
+
+/// All that readiness depends on, none of which needs anybody's answer: a probe never waits, however busy
+/// the node is. Cloneable; all clones are one.
 #[derive(Clone)]
 pub(super) struct Readiness {
     pub(super) escrow: EscrowHandle,
+    /// As the escrow last told it.
+    pub(super) standing: watch::Receiver<Standing>,
     pub(super) store: HotStore,
     pub(super) own: Own,
     pub(super) health: Health,
@@ -29,15 +37,10 @@ impl Readiness {
     ///
     /// # Errors
     /// Why it cannot.
-    pub(super) async fn now(&self) -> Result<(), String> {
+    pub(super) fn now(&self) -> Result<(), String> {
         self.besides_escrow()?;
-        standing(self.escrow.report().await.as_ref())
-    }
-
-    /// The same, from a report that there is.
-    pub(super) fn with(&self, report: Option<&EscrowReport>) -> Result<(), String> {
-        self.besides_escrow()?;
-        standing(report)
+        answers(self.escrow.waiting())?;
+        standing(*self.standing.borrow())
     }
 
     fn besides_escrow(&self) -> Result<(), String> {
@@ -55,16 +58,46 @@ impl Readiness {
     }
 }
 
-fn standing(report: Option<&EscrowReport>) -> Result<(), String> {
-    match report.map(|report| report.standing) {
-        Some(Standing::Proven) => Ok(()),
-        Some(Standing::Unproven) => {
+fn answers(mailbox: Waiting) -> Result<(), String> {
+    match mailbox.oldest {
+        Some(wait) if wait >= ANSWERS_WITHIN => {
+            let waiting = mailbox.waiting;
+            Err(format!(
+                "the escrow actor does not answer: {waiting} messages wait, the first for {wait:.1?}"
+            ))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn standing(standing: Standing) -> Result<(), String> {
+    match standing {
+        Standing::Proven => Ok(()),
+        Standing::Unproven => {
             Err("unproven: no peer, or not every reachable one, has yet said that this disk is the latest"
                 .into())
         }
-        Some(Standing::Restored) => {
+        Standing::Restored => {
             Err(format!("{RESTORED}: this disk is older than a peer has seen; `rhumb pool attest` it"))
         }
-        None => Err("the escrow actor does not answer".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_serves_only_while_its_disk_is_proven_and_its_escrow_takes_what_comes() {
+        assert_eq!(standing(Standing::Proven), Ok(()));
+        for (state, why) in [(Standing::Unproven, "unproven: "), (Standing::Restored, "restored: ")] {
+            assert!(standing(state).is_err_and(|told| told.starts_with(why)));
+        }
+        let waits = |ms| Waiting { waiting: 7, capacity: 9, oldest: Some(Duration::from_millis(ms)) };
+        assert_eq!((answers(Waiting::default()), answers(waits(999))), (Ok(()), Ok(())));
+        assert_eq!(
+            answers(waits(1_500)),
+            Err("the escrow actor does not answer: 7 messages wait, the first for 1.5s".into())
+        );
     }
 }

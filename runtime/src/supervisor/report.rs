@@ -11,6 +11,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::{Registry, Unit};
 use rhumb_actors::escrow::{EscrowHandle, EscrowReport, PoolReport};
+use rhumb_actors::storage::StorageHandle;
 use rhumb_core::Incarnation;
 use rhumb_storage::HotStore;
 use rhumb_transport::{LinkState, LinkStatus, Transport};
@@ -33,6 +34,7 @@ pub(super) struct Report {
     pub(super) settings: Live,
     pub(super) own: Own,
     pub(super) escrow: EscrowHandle,
+    pub(super) storage: StorageHandle,
     pub(super) store: HotStore,
     pub(super) transport: Transport,
     pub(super) hosts: Arc<Hosts>,
@@ -233,7 +235,7 @@ fn pools(registry: &mut Registry, report: &EscrowReport) {
 impl Subject for Report {
     fn ready(&self) -> BoxFuture<'static, Result<(), String>> {
         let readiness = self.readiness.clone();
-        async move { readiness.now().await }.boxed()
+        std::future::ready(readiness.now()).boxed()
     }
 
     fn metrics(&self) -> BoxFuture<'static, String> {
@@ -254,11 +256,14 @@ impl Subject for Report {
             let counts = [("exported", spans.exported), ("dropped", spans.dropped), ("failed", spans.failed)];
             let help = "Finished spans: taken by the collector, dropped for want of room, or not taken";
             page.counters("rhumb_trace_spans", help, "outcome", &counts);
+            let held_back = ConstCounter::new(tracer.held_back());
+            let help = "Traces that programs outside wanted kept, beyond telemetry.forced";
+            registry.register("rhumb_traces_held_back", help, held_back);
         }
         let (escrow, readiness) = (self.escrow.clone(), self.readiness.clone());
         async move {
             let report = escrow.report().await;
-            let ready = i64::from(readiness.with(report.as_ref()).is_ok());
+            let ready = i64::from(readiness.now().is_ok());
             registry.register("rhumb_node_ready", "Whether the node can serve", ConstGauge::new(ready));
             if let Some(report) = &report {
                 let keys = ConstGauge::new(report.keys as u64);
@@ -290,7 +295,7 @@ impl Subject for Report {
         let (status, readiness, escrow) = (self.of_itself(), self.readiness.clone(), self.escrow.clone());
         async move {
             let report = escrow.report().await;
-            let mut status = json!(status.with(readiness.with(report.as_ref())));
+            let mut status = json!(status.with(readiness.now()));
             let report = report.as_ref();
             status["witnessed"] = json!(report.map(|report| {
                 report

@@ -8,8 +8,8 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::Context;
-use rhumb_actors::escrow::EscrowHandle;
 use rhumb_actors::escrow::book::Book;
+use rhumb_actors::escrow::{EscrowHandle, Standing};
 use rhumb_core::{Epoch, Gate, Incarnation, NodeId, Region, Role};
 use rhumb_storage::data_dir::Begun;
 use rhumb_storage::{DataDir, DataDirError, Expect, Family, HotStore, RocksEngine, Store};
@@ -21,13 +21,13 @@ use super::actors::Actors;
 use super::halt::Halt;
 use super::life::Life;
 use super::policy::ServedPolicy;
-use super::pulse::{Health, Watch};
+use super::pulse::{Health, Rounds};
 use super::readiness::Readiness;
 use super::report::Report;
 use super::status::Desk;
 use super::steps::Step;
 use super::tasks::Tasks;
-use super::{Supervisor, ceiling, certificate, escrow, reload, remembered, status};
+use super::{Supervisor, ceiling, certificate, escrow, footing, pools, reload, remembered, status};
 use crate::clock::{NodeClock, now_millis};
 use crate::host::arbiters::Arbiters;
 use crate::host::{HostList, Hosts};
@@ -36,7 +36,7 @@ use crate::mesh::registry::Registry;
 use crate::mesh::{Carrier, Mesh};
 use crate::secrets::FirstOf;
 use crate::settings::{Live, Settings};
-use crate::telemetry::{Telemetry, Watched};
+use crate::telemetry::{Telemetry, TracedGate};
 
 /// How long one message may keep an arbiter before that is reported.
 const BLOCKED_AFTER: Duration = Duration::from_millis(100);
@@ -64,6 +64,8 @@ struct Opened {
 /// The actors run.
 struct Acting {
     actors: Actors,
+    /// Whether the node may spend.
+    standing: watch::Receiver<Standing>,
     mesh: Mesh,
     hosts: Arc<Hosts>,
     arbiters: Vec<(String, actix::ArbiterHandle)>,
@@ -193,18 +195,21 @@ impl Start {
         }
         let life = book.life();
         let (halt, at) = (self.halt.clone(), store.clone());
-        let world = escrow::EscrowWorld { clock, mesh: mesh.clone(), halt, store: at };
+        let standing = watch::Sender::new(book.standing());
+        let stands = standing.subscribe();
+        let world = escrow::EscrowWorld { clock, mesh: mesh.clone(), halt, store: at, standing };
         let gate: Arc<dyn Gate> = Arc::new(policy.clone());
         let actors = Actors::start(store, book, me.region.clone(), gate, Arc::new(world)).await?;
         let threads = Arbiters::threads(arbiters(), BLOCKED_AFTER).await?;
         let arbiters = threads.handles();
         let hosts = Hosts::start(hosts, &mesh, threads)?;
         mesh.hosts(&hosts, Epoch(life.0));
-        Ok(Acting { actors, mesh, hosts, arbiters, life })
+        Ok(Acting { actors, standing: stands, mesh, hosts, arbiters, life })
     }
 
     /// Everything that peers, clients and operators may ask this node.
     fn registry(
+        &self,
         acting: &Acting,
         clock: &NodeClock,
         policy: &ServedPolicy,
@@ -217,6 +222,7 @@ impl Start {
         registry.hosting(mesh.clone());
         crate::mesh::serve(&mut registry, mesh)?;
         escrow::serve(&mut registry, &escrow, policy, regions.to_vec())?;
+        pools::serve(&mut registry, &escrow, &self.config.me, &self.config.founding)?;
         status::serve(&mut registry, desk)?;
         Ok(registry)
     }
@@ -231,7 +237,7 @@ impl Start {
     ) -> anyhow::Result<Transport> {
         let (config, mesh) = (&self.config, &acting.mesh);
         let regions: Vec<Region> = config.founding.regions().into_iter().cloned().collect();
-        let registry = Self::registry(acting, clock, policy, &regions, desk)?;
+        let registry = self.registry(acting, clock, policy, &regions, desk)?;
         let hello = Identity {
             cluster: config.cluster,
             node: Some(config.me.clone()),
@@ -247,7 +253,7 @@ impl Start {
             Regions::of(regions),
             hello,
             config.transport.clone(),
-            Arc::new(Watched(Arc::new(policy.clone()))),
+            Arc::new(TracedGate(Arc::new(policy.clone()))),
             Arc::new(registry),
         )
         .with_context(|| format!("QUIC on {}", config.node.listen))?;
@@ -291,6 +297,7 @@ impl Start {
         let escrow = acting.actors.escrow();
         let readiness = Readiness {
             escrow: escrow.clone(),
+            standing: acting.standing.clone(),
             store: ready.store.clone(),
             own: own.clone(),
             health: self.health.clone(),
@@ -300,6 +307,7 @@ impl Start {
             settings: self.settings.clone(),
             own: own.clone(),
             escrow,
+            storage: acting.actors.storage(),
             store: ready.store.clone(),
             transport: ready.transport.clone(),
             hosts: Arc::clone(&acting.hosts),
@@ -331,6 +339,7 @@ impl Start {
         let reloads = reload::follow(changes.clone(), policy.clone(), escrow.clone(), Arc::clone(dir));
         tasks.keep("follows the settings", reloads);
         tasks.keep("follows the certificate", renewed);
+        tasks.keep("watches the data directory", footing::watch(dir.footing(), store.clone()));
         tasks.keep("serves the admin HTTP", admin);
         tasks.keep("tells the service manager", super::announce::keep(readiness.clone()));
         tasks
@@ -342,7 +351,7 @@ impl Start {
         store: &HotStore,
         hosting: &[(String, actix::ArbiterHandle)],
     ) -> anyhow::Result<super::pulse::Pulse> {
-        let mut watch = Watch::new(self.config.watch.clone());
+        let mut watch = Rounds::new(self.config.watch.clone());
         watch.runtime();
         watch.store(store);
         for (name, arbiter) in actors.arbiters() {

@@ -50,7 +50,7 @@ impl Desk {
         let starting = || Fault::not_sent(FaultKind::Handler("the node is still starting".into()));
         let report = self.report.get().ok_or_else(starting)?;
         if !question.mesh {
-            return text(&report.own_status().await);
+            return text(&report.own_status());
         }
         let full = |_| Fault::not_sent(FaultKind::Full("questions about the mesh".into()));
         let _room = self.room.try_acquire().map_err(full)?;
@@ -95,17 +95,16 @@ impl Report {
         }
     }
 
-    async fn own_status(&self) -> NodeStatus {
-        let readiness = self.readiness.now().await;
-        self.of_itself().with(readiness)
+    fn own_status(&self) -> NodeStatus {
+        self.of_itself().with(self.readiness.now())
     }
 
     /// Asks all other nodes at once. None is waited for longer than `within`.
     async fn mesh_status(&self, within: Duration) -> MeshStatus {
         let settings = self.settings.now();
         let others = settings.founding.nodes().iter().filter(|node| **node != settings.me);
-        let (own, others) =
-            futures::join!(self.own_status(), join_all(others.map(|node| self.other_status(node, within))));
+        let others = join_all(others.map(|node| self.other_status(node, within))).await;
+        let own = self.own_status();
         let mut status = MeshStatus { asked: own.node.clone(), nodes: vec![own], silent: Vec::new() };
         for other in others {
             match other {
@@ -168,10 +167,24 @@ impl Report {
 
 fn hosted(report: &Report) -> crate::mesh::status::Actors {
     let hosts = &report.hosts;
+    let own = [("EscrowRegion", report.escrow.waiting()), ("StorageActor", report.storage.waiting())];
+    let own = own.map(|(kind, mailbox)| HostedType {
+        kind: kind.to_owned(),
+        live: 1,
+        activations: 1,
+        waiting: mailbox.waiting,
+        fullest: mailbox.waiting,
+        capacity: mailbox.capacity,
+        oldest_ms: mailbox.oldest.map(millis),
+        ..HostedType::default()
+    });
     let types = hosts.report().into_iter().map(|of| HostedType {
         kind: of.kind.to_owned(),
         live: of.live,
         waiting: of.waiting,
+        fullest: of.fullest,
+        capacity: of.capacity,
+        oldest_ms: of.oldest.map(millis),
         activations: of.activations,
         panics: of.panics,
         gave_up: of.gave_up,
@@ -182,7 +195,7 @@ fn hosted(report: &Report) -> crate::mesh::status::Actors {
         work: of.work,
         lasting_ms: millis(of.lasting),
     });
-    crate::mesh::status::Actors { types: types.collect(), blocked: blocked.collect() }
+    crate::mesh::status::Actors { types: own.into_iter().chain(types).collect(), blocked: blocked.collect() }
 }
 
 fn link(link: &LinkStatus) -> Link {

@@ -9,9 +9,9 @@ use super::span::Span;
 
 /// A gate that says so when it was asked for the sake of the span that this thread works for. What comes
 /// in has no such span yet: its gate is told of with its arrival.
-pub(crate) struct Watched(pub(crate) Arc<dyn Gate>);
+pub(crate) struct TracedGate(pub(crate) Arc<dyn Gate>);
 
-impl Gate for Watched {
+impl Gate for TracedGate {
     fn check(&self, passage: Passage<'_>) -> Result<(), GateRefusal> {
         let span = match passage.direction {
             Direction::Egress => Span::current(),

@@ -139,7 +139,7 @@ impl SpanProcessor for Joined {
                 attribute.value = REDACTED.into();
             }
         }
-        self.tracer.spans().push(span);
+        self.tracer.spans().push(span, false);
     }
 
     fn force_flush(&self) -> OTelSdkResult {

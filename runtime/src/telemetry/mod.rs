@@ -12,6 +12,7 @@
 //!
 //! [`propagation`] is for the edges: it reads and writes the headers of HTTP.
 
+mod forced;
 mod gate;
 pub mod names;
 pub mod propagation;
@@ -37,11 +38,11 @@ use opentelemetry::context::FutureExt;
 use opentelemetry::trace::TraceContextExt;
 use rhumb_transport::TraceContext;
 
-pub(crate) use gate::Watched;
+pub(crate) use gate::TracedGate;
 #[cfg(feature = "rocks")]
 pub use layer::layer;
 pub use queue::{SpanCounts, Spans};
-pub(crate) use served::{Served, Within};
+pub(crate) use served::{AtWork, Served};
 pub(crate) use span::What;
 pub use span::{Span, Tracer};
 #[cfg(feature = "rocks")]

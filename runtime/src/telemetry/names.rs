@@ -22,6 +22,11 @@ pub const ACTOR_TYPE: &str = "rhumb.actor.type";
 /// Whether a node may spend what its disk says: `proven`, `unproven` or `restored`.
 pub const STANDING: &str = "rhumb.escrow.standing";
 
+/// How many mailboxes took a broadcast.
+pub const BROADCAST_TAKEN: &str = "rhumb.broadcast.taken";
+/// How many mailboxes refused it.
+pub const BROADCAST_REFUSED: &str = "rhumb.broadcast.refused";
+
 /// `rhumb`, on the spans of an ask.
 pub const RPC_SYSTEM: &str = "rpc.system.name";
 /// The method of an ask.

@@ -1,6 +1,7 @@
 //! Where finished spans wait for the exporter.
 //!
-//! * It decides: which spans are dropped: those that come while the queue is full.
+//! * It decides: which spans are dropped: those that come while the queue is full. A part of it is kept
+//!   free for incidents, so that a flood of calls does not drop the one span that says why.
 //! * It never does: let whoever ends a span wait.
 //! * Invariant: every span that was pushed is exported, dropped or failed, and counted as that once.
 
@@ -31,6 +32,8 @@ struct Counters {
     failed: AtomicU64,
 }
 
+/// One part in so many of the queue is for incidents alone.
+const RESERVED: usize = 16;
 /// Spans that go to the collector at once.
 const BATCH: usize = 512;
 
@@ -63,10 +66,11 @@ impl Spans {
         }))
     }
 
-    /// Takes a finished span, or drops and counts it.
-    pub(crate) fn push(&self, span: SpanData) {
+    /// Takes a finished span, or drops and counts it. An incident's may take the room that is kept free.
+    pub(crate) fn push(&self, span: SpanData, incident: bool) {
+        let room = self.0.capacity - if incident { 0 } else { self.0.capacity / RESERVED };
         let mut waiting = self.0.waiting.lock();
-        if waiting.closed || waiting.spans.len() >= self.0.capacity {
+        if waiting.closed || waiting.spans.len() >= room {
             drop(waiting);
             self.0.counters.dropped.fetch_add(1, Ordering::Relaxed);
             return;

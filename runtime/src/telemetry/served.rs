@@ -31,7 +31,7 @@ pub(crate) enum Handler {
 }
 
 /// This thread works for a handler, until dropped.
-pub(crate) enum Within {
+pub(crate) enum AtWork {
     Span { _entered: EnteredSpan },
     Context { _attached: ContextGuard },
 }
@@ -71,16 +71,16 @@ impl Served {
     }
 
     /// Its handler runs on this thread.
-    pub(crate) fn enter(&self) -> Within {
+    pub(crate) fn enter(&self) -> AtWork {
         match self {
             Self::Not { context, trace } => {
                 let context = context
                     .get_or_init(|| Context::new().with_remote_span_context(span_context(*trace, true)));
-                Within::Context { _attached: context.clone().attach() }
+                AtWork::Context { _attached: context.clone().attach() }
             }
             Self::Kept { span, handler, .. } => match handler.get_or_init(|| Handler::of(span)) {
-                Handler::Tracing(span) => Within::Span { _entered: span.clone().entered() },
-                Handler::Own(context) => Within::Context { _attached: context.clone().attach() },
+                Handler::Tracing(span) => AtWork::Span { _entered: span.clone().entered() },
+                Handler::Own(context) => AtWork::Context { _attached: context.clone().attach() },
             },
         }
     }

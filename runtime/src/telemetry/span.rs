@@ -11,6 +11,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use opentelemetry::trace::{
@@ -23,6 +24,7 @@ use rhumb_core::{DataClass, Fault, HybridTime};
 use rhumb_transport::{Peer, TraceContext};
 use tokio::time::Instant;
 
+use super::forced::Allowance;
 use super::names;
 use super::queue::Spans;
 use super::sampling::{Begin, Share, keeps};
@@ -44,8 +46,18 @@ struct Node {
     node: Value,
     clock: Option<NodeClock>,
     share: Share,
+    /// What others may force; all of it, where there is no bound.
+    forced: Option<Forced>,
     spans: Spans,
     scope: InstrumentationScope,
+}
+
+/// The bound on what others may force, and what it held back.
+#[derive(Debug)]
+struct Forced {
+    allowance: Mutex<Allowance>,
+    begun: Instant,
+    held_back: AtomicU64,
 }
 
 /// What a span is of.
@@ -99,12 +111,42 @@ impl Tracer {
             node: node.to_owned().into(),
             clock,
             share,
+            forced: None,
             spans,
             scope: InstrumentationScope::builder(names::RHUMB)
                 .with_version(env!("CARGO_PKG_VERSION"))
                 .build(),
         };
         Self { inner: Arc::new(node) }
+    }
+
+    /// The same, which keeps no more than so many traces a second because programs outside the mesh say so,
+    /// besides those of its own share. It must be no clone.
+    #[must_use]
+    pub fn bounded(mut self, a_second: u32) -> Self {
+        let allowance = Mutex::new(Allowance::of(a_second));
+        let forced = Forced { allowance, begun: Instant::now(), held_back: AtomicU64::new(0) };
+        if let Some(node) = Arc::get_mut(&mut self.inner) {
+            node.forced = Some(forced);
+        }
+        self
+    }
+
+    /// A trace as a program outside the mesh has it, kept no further if that is more than it may force.
+    pub(crate) fn admits(&self, trace: TraceContext) -> TraceContext {
+        let Some(forced) = self.inner.forced.as_ref().filter(|_| trace.is_sampled()) else { return trace };
+        let ours = keeps(self.inner.share, None, Begin::Call, trace.trace_id);
+        if ours || forced.allowance.lock().take(forced.begun.elapsed()) {
+            return trace;
+        }
+        forced.held_back.fetch_add(1, Ordering::Relaxed);
+        TraceContext { flags: trace.flags & !TraceContext::SAMPLED, ..trace }
+    }
+
+    /// Traces that programs outside the mesh wanted kept, and that were too many.
+    #[must_use]
+    pub fn held_back(&self) -> u64 {
+        self.inner.forced.as_ref().map_or(0, |forced| forced.held_back.load(Ordering::Relaxed))
     }
 
     /// What became of its spans.
@@ -145,7 +187,11 @@ impl Tracer {
     pub(crate) fn incident(&self, name: &'static str, attributes: Vec<KeyValue>) {
         let class = DataClass::control();
         let what = || What { name: name.into(), kind: SpanKind::Internal, class: &class, attributes };
-        drop(self.begin(Begin::Incident, what));
+        let (span, _) = self.begin(Begin::Incident, what);
+        let Some(span) = span else { return };
+        if let Some(open) = &mut *span.0.open.lock() {
+            open.incident = true;
+        }
     }
 
     fn open(&self, trace_id: u128, parent: u64, remote: bool, what: What<'_>) -> Span {
@@ -172,7 +218,7 @@ impl Tracer {
     ) -> Span {
         let What { name, kind, class, mut attributes } = what;
         attributes.extend(self.common(class, self.hybrid()));
-        let open = Open { name, kind, attributes, links: Vec::new(), status: Status::Unset };
+        let open = Open { name, kind, attributes, links: Vec::new(), status: Status::Unset, incident: false };
         let (tracer, class, open) = (self.clone(), class.clone(), Mutex::new(Some(open)));
         Span(Arc::new(Inner { tracer, trace, parent, remote, class, began, since, open }))
     }
@@ -225,6 +271,8 @@ struct Open {
     attributes: Vec<KeyValue>,
     links: Vec<Link>,
     status: Status,
+    /// It has room in the queue where others have none.
+    incident: bool,
 }
 
 impl Span {
@@ -343,7 +391,7 @@ impl Inner {
         let Some(open) = self.open.lock().take() else { return };
         let mut links = SpanLinks::default();
         links.links = open.links;
-        self.tracer.inner.spans.push(SpanData {
+        let span = SpanData {
             span_context: span_context(self.trace, false),
             parent_span_id: SpanId::from_bytes(self.parent.to_be_bytes()),
             parent_span_is_remote: self.remote,
@@ -357,7 +405,8 @@ impl Inner {
             links,
             status: open.status,
             instrumentation_scope: self.tracer.inner.scope.clone(),
-        });
+        };
+        self.tracer.inner.spans.push(span, open.incident);
     }
 }
 
@@ -381,4 +430,25 @@ pub(super) fn stated(trace: TraceContext, remote: bool, state: TraceState) -> Sp
         remote,
         state,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_force_so_many_traces_a_second_and_the_share_of_the_node_is_its_own() {
+        let tenth = Share::per_million(100_000).expect("a share");
+        let tracer = Tracer::new("us", "us/n1", None, tenth, Spans::with_capacity(64)).bounded(2);
+        let wanted = |trace_id| TraceContext { trace_id, span_id: 7, flags: TraceContext::SAMPLED };
+        let foreign = wanted(u128::from(u64::MAX));
+        let kept: Vec<bool> = (0..4).map(|_| tracer.admits(foreign).is_sampled()).collect();
+        assert_eq!(kept, [true, true, false, false]);
+        assert_eq!(tracer.held_back(), 2);
+        assert!(tracer.admits(wanted(1)).is_sampled(), "it is of the node's own share");
+        assert_eq!(tracer.admits(TraceContext { flags: 0, ..foreign }).flags, 0);
+        assert_eq!(tracer.held_back(), 2, "what nobody wanted is not held back");
+        let unbounded = Tracer::new("us", "us/n1", None, tenth, Spans::with_capacity(64));
+        assert!((0..1_000).all(|_| unbounded.admits(foreign).is_sampled()));
+    }
 }

@@ -24,6 +24,8 @@ pub struct TelemetrySettings {
     pub protocol: Protocol,
     /// The share of the traces beginning here that is kept.
     pub share: Share,
+    /// How many traces a second programs outside the mesh may have kept, besides the share.
+    pub forced: u32,
     /// How many finished spans may wait.
     pub queue: usize,
     /// How long a span may wait for others to go with.
@@ -42,6 +44,7 @@ impl Default for TelemetrySettings {
             endpoint: None,
             protocol: Protocol::Grpc,
             share: Share::per_million(10_000).unwrap_or(Share::NONE),
+            forced: 100,
             queue: 8_192,
             delay: Duration::from_secs(1),
             timeout: Duration::from_secs(5),
@@ -123,6 +126,7 @@ impl fmt::Debug for Header {
 pub struct Telemetry {
     spans: Spans,
     share: Share,
+    forced: u32,
     region: String,
     node: String,
     exporter: Arc<Exporter>,
@@ -143,14 +147,14 @@ impl Telemetry {
             KeyValue::new("cloud.region", region.to_owned()),
         ]);
         let exporter = Exporter::start(settings, endpoint, resource.build(), spans.clone())?;
-        let (share, exporter) = (settings.share, Arc::new(exporter));
-        Ok(Some(Self { spans, share, region: region.to_owned(), node: node.to_owned(), exporter }))
+        let (share, forced, exporter) = (settings.share, settings.forced, Arc::new(exporter));
+        Ok(Some(Self { spans, share, forced, region: region.to_owned(), node: node.to_owned(), exporter }))
     }
 
     /// What makes spans, with the clock of the node where there is one.
     #[must_use]
     pub fn tracer(&self, clock: Option<NodeClock>) -> Tracer {
-        Tracer::new(&self.region, &self.node, clock, self.share, self.spans.clone())
+        Tracer::new(&self.region, &self.node, clock, self.share, self.spans.clone()).bounded(self.forced)
     }
 
     /// What became of spans so far.

@@ -273,3 +273,58 @@ fn a_program_without_the_layer_is_traced_all_the_same() {
         assert!(shown.contains("\n    handler eu/n1\n") && !shown.contains("counting"), "{shown}");
     });
 }
+
+#[test]
+fn a_call_that_comes_back_to_its_caller_says_so_in_its_span() {
+    run(async {
+        let (mesh, spans) = shops(Share::ALL).await;
+        let itself = shop(&mesh, "us", "us");
+        assert_eq!(itself.ask(buy(Some(itself.clone()))).await, Ok(0), "the shop could not ask itself");
+        let all = ended(&spans, 5).await;
+        let errors: Vec<String> = all.iter().map(|span| attribute(span, "error.type")).collect();
+        assert!(errors.contains(&"cycle".to_owned()), "{}{errors:?}", tree(&all));
+    });
+}
+
+#[test]
+fn a_broadcast_says_how_many_took_it_and_what_went_wrong() {
+    run(async {
+        let (mesh, spans) = shops(Share::ALL).await;
+        shop(&mesh, "us", "eu").ask(buy(None)).await.expect("awake now");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        drop(spans.take());
+        let regions = ["us", "eu"].map(|region| region.parse().expect("a region"));
+        let broadcast = async || {
+            mesh.at("us").broadcast::<Shop, Note>(&regions, Note).await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let all = spans.take();
+            let sent = all.into_iter().find(|span| span.span_kind == SpanKind::Producer);
+            let sent = sent.expect("a span of the sender");
+            ["rhumb.broadcast.taken", "rhumb.broadcast.refused", "error.type"]
+                .map(|key| attribute(&sent, key))
+        };
+        assert_eq!(broadcast().await, ["1", "0", ""]);
+        mesh.cut("us", "eu");
+        let [taken, refused, error] = broadcast().await;
+        assert_eq!((taken.as_str(), refused.as_str()), ("0", "0"));
+        assert!(!error.is_empty(), "a node was not reached");
+    });
+}
+
+#[test]
+fn a_flood_of_calls_leaves_room_for_what_went_wrong() {
+    run(async {
+        let spans = Spans::with_capacity(64);
+        let mesh = TestMesh::of(["us"]).host(Host::new(|_: &_| Shop)).traced(Share::ALL, &spans);
+        let mesh = mesh.start().await.expect("starts");
+        for _ in 0..100 {
+            shop(&mesh, "us", "us").ask(buy(None)).await.expect("answered");
+        }
+        assert!(spans.counts().dropped > 0, "the flood is more than there is room for");
+        let panics = Buy { then: None, who: NAME.to_owned(), panics: true };
+        shop(&mesh, "us", "us").ask(panics).await.expect_err("it panics");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let all = spans.take();
+        assert!(all.iter().any(|span| span.name.contains("restart")), "{}", tree(&all));
+    });
+}

@@ -248,3 +248,35 @@ fn a_whole_directory_on_rocksdb_starts_stops_and_refuses() {
     let refused = DataDir::open(&path, &init(9)).map(drop);
     assert_eq!(refused, Err(DataDirError::StoreMissing { path, which: "hot" }));
 }
+
+#[test]
+fn a_part_that_is_removed_or_replaced_under_an_open_directory_is_named() {
+    let place = TempDir::new().expect("a temporary directory");
+    let path = place.path().join("node");
+    for part in ["", "LOCK", "control/db", "hot/IDENTITY"] {
+        for parent in ["control", "hot"] {
+            fs::create_dir_all(path.join(parent)).expect("creates");
+        }
+        for file in ["LOCK", "control/db", "hot/IDENTITY", "hot/000004.log"] {
+            fs::write(path.join(file), "as it was").expect("writes");
+        }
+        let footing = super::Footing::of(&path);
+        fs::remove_file(path.join("hot/000004.log")).expect("the engine removes its own files");
+        assert_eq!(footing.check(), Ok(()));
+        let lost = if part.is_empty() { path.clone() } else { path.join(part) };
+        let away = place.path().join("away");
+        fs::rename(&lost, &away).expect("renames");
+        let gone = footing.check().expect_err("it is gone").to_string();
+        assert!(gone.contains(&format!("{} is not what", lost.display())), "{gone}");
+        assert!(gone.contains("it was removed"), "{gone}");
+        if part.is_empty() {
+            fs::create_dir(&lost).expect("creates");
+        } else {
+            fs::copy(&away, &lost).expect("copies");
+        }
+        let other = footing.check().expect_err("another one").to_string();
+        assert!(other.contains("something else stands in its place"), "{other}");
+        fs::remove_dir_all(&path).expect("removes");
+        if part.is_empty() { fs::remove_dir_all(&away) } else { fs::remove_file(&away) }.expect("removes");
+    }
+}

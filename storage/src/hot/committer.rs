@@ -265,7 +265,7 @@ impl Inner {
     }
 
     /// Ends the store: everything that waits hears of the fault, then the process does.
-    fn fail(&self, fault: StorageFault) {
+    pub(super) fn fail(&self, fault: StorageFault) {
         let fault = self.store.poisoned_by(fault);
         let (unwritten, unsynced) = {
             let mut queue = self.queue.lock();
@@ -274,6 +274,8 @@ impl Inner {
         let unsynced = unsynced.into_iter().map(|w| (w.bytes, w.done));
         let all = unsynced.chain(unwritten.into_iter().map(|w| (w.batch.bytes(), w.done)));
         self.complete(all.map(|(bytes, done)| (bytes, done, Err(fault.clone().into()))));
+        self.to_write.notify_all();
+        self.to_sync.notify_all();
         if let Some(on_poison) = self.on_poison.lock().take() {
             on_poison(fault);
         }

@@ -173,6 +173,12 @@ impl HotStore {
         self.inner.store.poisoned().cloned()
     }
 
+    /// Ends the store for a fault that was found elsewhere: all that waits hears of it, nothing more is
+    /// taken, and the process is to stop, as after a fault of its own.
+    pub fn condemn(&self, fault: StorageFault) {
+        self.inner.fail(fault);
+    }
+
     /// When the last sync began, and how long it took. In the completion of a durable batch that is the
     /// sync that made it durable.
     #[must_use]

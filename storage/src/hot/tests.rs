@@ -382,3 +382,18 @@ fn the_last_handle_takes_the_threads_with_it() {
     assert!(all(&outcomes, 1)[0].1.is_ok());
     eventually("the engine is let go", || Arc::strong_count(&doors) == 1);
 }
+
+#[test]
+fn a_condemned_store_acknowledges_nothing_more_and_says_why() {
+    let stage = stage();
+    stage.doors.sync.shut();
+    let outcomes = stage.submit([1], Durability::Durable);
+    stage.doors.sync.await_stopped();
+    let gone = StorageFault::new(FaultCause::Missing, "keep the data directory", "it was removed");
+    stage.hot.condemn(gone.clone());
+    assert_eq!(all(&outcomes, 1)[0].1, Err(gone.clone().into()), "although its sync has begun");
+    stage.doors.sync.open();
+    assert!(stage.hot.submit(put(2), Durability::Durable, |_| ()).is_err());
+    assert_eq!(stage.hot.poisoned(), Some(gone.clone()));
+    assert_eq!(stage.close(), Err(gone));
+}

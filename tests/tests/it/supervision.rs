@@ -270,6 +270,35 @@ fn a_node_whose_event_loop_stands_still_is_not_ready_and_then_aborts_with_its_re
 }
 
 #[test]
+fn a_node_whose_data_directory_is_removed_or_replaced_stops_and_says_why() {
+    let mesh = Mesh::of(1);
+    let data = mesh.data(0);
+    let away = mesh.directory.path().join("away");
+    let ends = |node: &mut Serving, lost: &str| {
+        assert_eq!(node.wait_end().code(), Some(3), "{}", node.log());
+        let log = node.log();
+        let told = format!("nodes/us-east-n1/data{lost} is not what this process has open");
+        assert!(log.contains("keep the data directory: missing: ") && log.contains(&told), "{log}");
+    };
+    // Only a store: the directory is still its own, and keeps the reason.
+    let mut node = mesh.serve(0, &[]);
+    node.wait_ready();
+    fs::rename(data.join("hot"), &away).expect("renames");
+    ends(&mut node, "/hot");
+    let last = fs::read_to_string(data.join("last-stop.json")).expect("a record");
+    assert!(last.contains("\"failed\"") && last.contains("keep the data directory"), "{last}");
+
+    // All of it, with an older copy in its place: that is left as it is.
+    fs::rename(&away, data.join("hot")).expect("renames");
+    let mut node = mesh.serve(0, &[]);
+    node.wait_ready();
+    fs::rename(&data, &away).expect("renames");
+    fs::create_dir(&data).expect("creates");
+    ends(&mut node, "");
+    assert_eq!(fs::read_dir(&data).expect("reads").count(), 0, "nothing is written there");
+}
+
+#[test]
 fn a_node_that_died_too_often_waits_and_says_why_and_a_signal_ends_the_wait() {
     let mesh = Mesh::of(1);
     let file = mesh.data(0).join("last-stop.json");

@@ -246,7 +246,9 @@ impl Inner {
                 };
                 match dialed.unwrap_or(Err(ConnectError::Timeout(settings.handshake_timeout))) {
                     Ok(greeted) => break (self.move_in(&greeted), greeted),
-                    Err(error) => *self.link.lock() = Err(error.to_string()),
+                    Err(error) => {
+                        *self.link.lock() = Err(format!("not connected; the last attempt ended so: {error}"));
+                    }
                 }
             };
             backoff.succeeded();

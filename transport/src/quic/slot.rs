@@ -54,7 +54,7 @@ impl Slot {
     pub(crate) fn why_not(&self) -> String {
         let place = self.place.lock();
         match (&place.last_error, &place.last_end) {
-            (Some(error), _) => error.to_string(),
+            (Some(error), _) => format!("not connected; the last attempt ended so: {error}"),
             (None, Some(end)) => end.clone(),
             (None, None) => "not connected yet".to_owned(),
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rhumb_core::{DataClass, Delivery, Fault, FaultKind, Role};
 use rhumb_transport::envelope::{Frame, FrameKind};
-use rhumb_transport::{Dialed, LinkState, Reply};
+use rhumb_transport::{Dialed, LinkState, Reply, TransportSettings};
 use tokio::task::JoinHandle;
 
 use crate::mesh::{
@@ -381,4 +381,21 @@ async fn a_peer_that_is_heard_but_does_not_read_is_closed() {
         let told = tokio::time::timeout(SOON, connection.closed()).await.expect("closed");
         assert!(told.to_string().contains(expected), "{told}");
     }
+}
+
+#[tokio::test]
+async fn a_call_that_fails_at_once_tells_of_the_attempt_before_it_and_not_of_its_own_waiting() {
+    let (authority, id) = (authority(), node("us-east/n1"));
+    let credentials = credentials(&authority, Role::Node, &id, hour());
+    let hasty = TransportSettings { handshake_timeout: Duration::from_millis(50), ..settings() };
+    let a = Member::with(&credentials, identity_of(&id), hasty);
+    // It is there and says nothing.
+    let mute = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    let to = node("eu-central/n1");
+    a.transport.add_peer(to.clone(), mute.local_addr().expect("bound"));
+    until_links(&a, "the first attempt has failed", |link| matches!(link.state, LinkState::Down(_))).await;
+    let fault = a.transport.ask(&to, 1, request("echo", b"")).await.expect_err("not connected");
+    assert_eq!(fault.delivery(), Delivery::NotSent);
+    let told = fault.to_string();
+    assert!(told.contains("not connected; the last attempt ended so: no answer within 50ms"), "{told}");
 }

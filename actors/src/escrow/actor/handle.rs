@@ -9,7 +9,8 @@ use rhumb_core::{Fault, FaultKind, NodeId, Region};
 use tokio::sync::oneshot;
 
 use super::report::Tell;
-use super::{Answered, Ask, Configure, EscrowRegion, EscrowReport, FromPeer, Watched, faulted};
+use super::{Answered, Ask, Configure, EscrowRegion, EscrowReport, FromPeer, Traced, faulted};
+use crate::backlog::{Backlog, Waiting};
 use crate::escrow::book::{Input, Request};
 use crate::escrow::messages::PeerMessage;
 use crate::escrow::settings::EscrowSettings;
@@ -24,15 +25,22 @@ const CONFIGURE_WITHIN: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub struct EscrowHandle {
     address: Arc<Addr<EscrowRegion>>,
+    backlog: Arc<Backlog>,
     /// Words of peers for which the mailbox had no room.
     dropped: Arc<AtomicU64>,
 }
 
 impl EscrowHandle {
-    /// A handle on a started actor.
+    /// A handle on a started actor, which counts its mailbox with this.
     #[must_use]
-    pub fn new(address: Addr<EscrowRegion>) -> Self {
-        Self { address: Arc::new(address), dropped: Arc::default() }
+    pub fn new(address: Addr<EscrowRegion>, backlog: Arc<Backlog>) -> Self {
+        Self { address: Arc::new(address), backlog, dropped: Arc::default() }
+    }
+
+    /// What waits in the mailbox: asks, and words of peers.
+    #[must_use]
+    pub fn waiting(&self) -> Waiting {
+        self.backlog.waiting()
     }
 
     /// Asks, for a caller that stands in region `from`. The request is in the mailbox when this
@@ -46,8 +54,11 @@ impl EscrowHandle {
         span: Option<Span>,
     ) -> impl Future<Output = Answered> + Send + use<> {
         let (reply, answered) = oneshot::channel();
-        let watched = span.map(Watched::of);
+        let watched = span.map(Traced::of);
         let sent = self.address.try_send(Ask { request, from, within, reply, watched });
+        if sent.is_ok() {
+            self.backlog.came();
+        }
         async move {
             match sent {
                 Ok(()) => {}
@@ -94,8 +105,12 @@ impl EscrowHandle {
     }
 
     fn hand_over(&self, input: Input, span: Option<Span>) -> bool {
-        let taken = self.address.try_send(FromPeer(input, span.map(Watched::of))).is_ok();
-        self.dropped.fetch_add(u64::from(!taken), Ordering::Relaxed);
+        let taken = self.address.try_send(FromPeer(input, span.map(Traced::of))).is_ok();
+        if taken {
+            self.backlog.came();
+        } else {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
         taken
     }
 }

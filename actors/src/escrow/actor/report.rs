@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use actix::prelude::*;
-use rhumb_core::{NodeId, PoolName};
+use rhumb_core::{DataClass, NodeId, PoolName};
 use tokio::sync::oneshot;
 
 use super::EscrowRegion;
@@ -26,6 +26,7 @@ impl Handler<Tell> for EscrowRegion {
             let (reconciled, reconciliations) = self.book.reconciled(pool, now);
             PoolReport {
                 pool: pool.clone(),
+                class: self.book.class_of(pool).cloned().unwrap_or_else(DataClass::control),
                 row: self.book.row(pool).unwrap_or_default(),
                 supply: self.book.supply(pool),
                 stranded: self.book.stranded(pool),
@@ -67,6 +68,8 @@ pub struct EscrowReport {
 pub struct PoolReport {
     /// Which.
     pub pool: PoolName,
+    /// The class of its data.
+    pub class: DataClass,
     /// The node's row.
     pub row: Row,
     /// Units that were minted, over all nodes.

@@ -34,6 +34,13 @@ pub(super) const TELEMETRY: Section = Section {
              decided there; restarts, changes of certificate and of standing are always kept.",
         ),
         Key::new(
+            "telemetry.forced",
+            count(0, 1_000_000, "traces a second"),
+            field!(telemetry.forced),
+            "How many traces a second programs outside the mesh may have this node keep, besides those of its own share \
+             (a command's -v, a client that samples). Those beyond are not kept from here on, and are counted.",
+        ),
+        Key::new(
             "telemetry.service",
             Kind::Text { form: "a name", example: "rhumb" },
             field!(telemetry.service),

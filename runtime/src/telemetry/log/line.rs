@@ -66,7 +66,7 @@ impl Shown {
 
 /// A span that a line stands in.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Within {
+pub(super) struct InSpan {
     pub(super) name: &'static str,
     pub(super) fields: Vec<Field>,
 }
@@ -80,7 +80,7 @@ pub(super) struct Line<'a> {
     pub(super) message: &'a str,
     pub(super) fields: &'a [Field],
     /// The outermost first.
-    pub(super) spans: &'a [Within],
+    pub(super) spans: &'a [InSpan],
     pub(super) trace: Option<TraceContext>,
 }
 
@@ -127,7 +127,7 @@ impl Line<'_> {
             (
                 "spans",
                 (!self.spans.is_empty()).then(|| {
-                    let span = |span: &Within| json!({"name": span.name, "fields": object(&span.fields)});
+                    let span = |span: &InSpan| json!({"name": span.name, "fields": object(&span.fields)});
                     Value::Array(self.spans.iter().map(span).collect())
                 }),
             ),
@@ -179,8 +179,8 @@ mod tests {
         let at = OffsetDateTime::from_unix_timestamp_nanos(1_700_000_000_000_250_000).expect("a moment");
         let field = |name, value| Field { name, value };
         let spans = [
-            Within { name: "sale", fields: vec![field("secret", Shown::Hidden)] },
-            Within { name: "commit", fields: Vec::new() },
+            InSpan { name: "sale", fields: vec![field("secret", Shown::Hidden)] },
+            InSpan { name: "commit", fields: Vec::new() },
         ];
         let fields = [
             field("node", Shown::Written("eu/n1\n2023 forged".to_owned())),

@@ -27,7 +27,7 @@ use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{EnvFilter, Layer, reload};
 
-use self::line::{Field, Line, Shown, Within};
+use self::line::{Field, InSpan, Line, Shown};
 use self::redact::Redaction;
 use self::repeats::{Limits, Repeated, Repeats, Verdict};
 use super::current_trace;
@@ -35,6 +35,10 @@ use crate::settings::{LogFormat, LogSettings};
 
 /// How often lines that were held back are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// The target of lines of which each says something else and all are wanted: none is held back. Who uses
+/// it says a bounded number of them, and only when somebody asked for them.
+pub(crate) const EACH: &str = "rhumb::settings";
 
 /// A process's log. Cloneable; all clones are one.
 #[derive(Clone)]
@@ -210,19 +214,22 @@ where
         let mut seen = Seen::by(&how.redaction);
         event.record(&mut seen);
         let (metadata, mut told) = (event.metadata(), Vec::new());
-        let verdict = inner.repeats.lock().wants(
-            inner.began.elapsed(),
-            (metadata.callsite(), seen.log_place()),
-            *metadata.level() == Level::ERROR,
-            how.limits,
-            || seen.said(metadata),
-            &mut told,
-        );
+        let mut wants = || {
+            inner.repeats.lock().wants(
+                inner.began.elapsed(),
+                (metadata.callsite(), seen.log_place()),
+                *metadata.level() == Level::ERROR,
+                how.limits,
+                || seen.said(metadata),
+                &mut told,
+            )
+        };
+        let verdict = if metadata.target() == EACH { Verdict::Write } else { wants() };
         self.log.tell(&how, told);
         if verdict == Verdict::Hold {
             return;
         }
-        let spans: Vec<Within> = context.event_scope(event).map(spans_of).unwrap_or_default();
+        let spans: Vec<InSpan> = context.event_scope(event).map(spans_of).unwrap_or_default();
         self.log.write(
             &how,
             &Line {
@@ -238,10 +245,10 @@ where
     }
 }
 
-fn spans_of<'a, S: LookupSpan<'a>>(scope: tracing_subscriber::registry::Scope<'a, S>) -> Vec<Within> {
+fn spans_of<'a, S: LookupSpan<'a>>(scope: tracing_subscriber::registry::Scope<'a, S>) -> Vec<InSpan> {
     let within = |span: tracing_subscriber::registry::SpanRef<'a, S>| {
         let fields = span.extensions().get().map_or_else(Vec::new, |Fields(fields)| fields.clone());
-        Within { name: span.name(), fields }
+        InSpan { name: span.name(), fields }
     };
     scope.from_root().map(within).collect()
 }

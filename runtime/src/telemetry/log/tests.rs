@@ -85,6 +85,19 @@ fn what_repeats_is_counted_and_told() {
 }
 
 #[test]
+fn each_setting_that_changed_is_named_however_many_did() {
+    let few = LogSettings { burst: 2, ..settings("info") };
+    let lines = logged(&few, |log| {
+        for key in 0..30 {
+            tracing::info!(target: EACH, number = key, "a setting changed");
+        }
+        log.end();
+    });
+    let want = |key| format!("INFO rhumb::settings: a setting changed number={key}");
+    assert_eq!(lines, (0..30).map(want).collect::<Vec<_>>());
+}
+
+#[test]
 fn form_filter_and_hidden_words_change_while_it_is_written() {
     let lines = logged(&settings("info"), |log| {
         let say = || tracing::debug!(iban = "DE00", "said");
