@@ -58,7 +58,7 @@ pub struct LevelPolicy {
     /// long as the receiver's. Two nodes of like cover leave each other alone.
     pub clearly_more: u64,
     /// Below so many unsold units a node (times the nodes of the pool), the pool's home owns the tail:
-    /// all others grant it everything and pass holds on, until half as many again are unsold. 0: never.
+    /// all others grant it everything and pass holds on, until half as many again are unsold. 0: never. The home's counts.
     pub tail_floor: u64,
     /// Plans while somebody waits lie at least so far apart.
     pub ask_spacing: Duration,

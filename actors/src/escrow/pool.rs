@@ -95,7 +95,7 @@ pub(crate) struct Pool {
     pub(crate) standing: Standing,
     pub(crate) levelled: Levelled,
     pub(crate) reconciliation: Reconciliation,
-    /// Whether it was in its tail when it was last looked at.
+    /// At its home, whether it was in its tail when that was last looked at; elsewhere, the home's last word.
     in_tail: bool,
     /// Keys whose demand was counted lately.
     counted: AskedLately,
@@ -142,22 +142,38 @@ impl Pool {
         self.supply().saturating_sub(sold)
     }
 
-    /// Whether the home owns what is left. Never in a pool that limits what one customer may have: there
-    /// holds are decided at their customers' homes, and units go to them.
+    /// Whether this node is the pool's home.
+    pub(crate) fn is_home(&self) -> bool {
+        !self.lines.contains_key(&self.home)
+    }
+
+    /// Whether the home owns what is left. Only the home finds that out: two nodes may know of different
+    /// sales for ever, where one that sold is lost. Never in a pool that limits what one customer may have:
+    /// there holds are decided at their customers' homes, and units go to them.
     pub(crate) fn is_tail(&self, settings: &EscrowSettings) -> bool {
+        if !self.is_home() {
+            return self.in_tail;
+        }
         self.ledger.pool().more.per_customer.is_none()
             && !self.lines.is_empty()
             && settings.level.is_tail(self.unsold(), self.lines.len() + 1, self.in_tail)
     }
 
-    /// Whether so little is left that a tail begins, wherever it ends.
-    pub(crate) fn is_below_floor(&self, settings: &EscrowSettings) -> bool {
-        self.is_tail(settings) && settings.level.is_tail(self.unsold(), self.lines.len() + 1, false)
+    /// Takes the home's word on the tail.
+    pub(crate) fn heard_of_tail(&mut self, from: &NodeId, tail: bool) {
+        if *from == self.home {
+            self.in_tail = tail;
+        }
     }
 
-    /// Remembers whether it is in its tail now: it leaves it later than it enters it.
+    /// Remembers whether it is in its tail now: it leaves it later than it enters it. Its home tells all
+    /// others when that changes.
     pub(crate) fn look_at_tail(&mut self, settings: &EscrowSettings) {
-        self.in_tail = self.is_tail(settings);
+        let is = self.is_tail(settings);
+        if is != self.in_tail {
+            self.in_tail = is;
+            self.lines.values_mut().for_each(|line| line.news = true);
+        }
     }
 
     pub(crate) fn may_spend(&self) -> bool {
@@ -297,7 +313,7 @@ impl Pool {
             return Vec::new();
         }
         let figures = self.figures(now);
-        let gossip = self.gossip(settings);
+        let (gossip, tail) = (self.gossip(settings), self.is_tail(settings));
         let mut spec: Option<PoolSpec> = None;
         let mut levels = Vec::new();
         for (node, line) in &mut self.lines {
@@ -321,6 +337,7 @@ impl Pool {
                     accepted: row.more.accepted,
                     need: line.debt.need.max(row.more.accepted),
                 },
+                tail,
             };
             levels.push((node.clone(), level));
         }

@@ -223,7 +223,7 @@ impl Desk<'_> {
             pool.make_room(now.mono, &self.site.settings)?;
             return Ok(self.delegate(now, hold, body, home));
         }
-        if pool.home != *me && pool.is_tail(&self.site.settings) {
+        if !pool.is_home() && pool.is_tail(&self.site.settings) {
             self.check_tail(now)?;
             let home = self.site.home(&hold.pool);
             return Ok(self.delegate(now, hold, body, home));

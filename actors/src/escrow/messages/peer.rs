@@ -50,6 +50,10 @@ pub struct Level {
     /// Debt rights, in the same way.
     #[since(2)]
     pub debt: DebtLevel,
+    /// Whether the pool is in its tail. Only the word of its home counts: counts of units sold at a node
+    /// that is lost since may have reached some nodes and not others.
+    #[since(3)]
+    pub tail: bool,
 }
 
 /// What a node says of its debt rights.

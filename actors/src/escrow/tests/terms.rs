@@ -374,6 +374,27 @@ pub(super) const TAIL_THAT_STAYS: &str = r"
         view us              -> tail=false
         view eu              -> tail=false";
 
+#[test]
+fn who_cannot_know_that_a_tail_has_begun_takes_the_homes_word() {
+    check(
+        r"
+        tail 10
+        mint concert 60 weights=us:1,eu:1
+        tick 2s
+        cut eu ap
+        hold h1 eu 30        -> held at eu
+        confirm h1           -> sold 30
+        hold h2 us 1         -> held at us
+        confirm h2           -> sold 1
+        tick 2s
+        # What eu sold, ap can not hear: it is told of the tail.
+        hold h3 ap 29        -> held at us
+        view ap              -> tail=true
+        show us              -> granted-ap=0 held=29
+        confirm h3 at=ap     -> sold 29",
+    );
+}
+
 // ---- what is remembered ------------------------------------------------------------------------
 
 #[test]

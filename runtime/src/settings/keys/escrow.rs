@@ -63,7 +63,7 @@ pub(super) const ESCROW: Section = Section {
             count(0, 1_000_000, "units"),
             field!(escrow.level.tail_floor),
             "Below so many unsold units a node, those that remain gather at the pool's home, until half as many again \
-             are unsold. 0: never.",
+             are unsold. 0: never. The home's setting counts.",
         )
         .running(),
         Key::new(
