@@ -76,6 +76,28 @@ canaries! {
     CustomerLimitForgotten = "customer-limit-forgotten",
     /// A hold is settled for whoever can guess its number.
     SecretNotAsked = "secret-not-asked",
+    /// A sale that is forgotten no longer counts against its customer's limit.
+    ForgottenSaleFrees = "forgotten-sale-frees",
+    /// The first unit that its holder grants uses the whole reserve up.
+    ReserveCountedAsDrawn = "reserve-counted-as-drawn",
+    /// A hold stands on debt while a node that can be reached has units to spare.
+    DebtBeforeUnits = "debt-before-units",
+    /// A moving average does not fall while nobody asks.
+    EwmaNeverFalls = "ewma-never-falls",
+    /// A season is read one slot too late.
+    SeasonShifted = "season-shifted",
+    /// One key that is asked again is demand again.
+    RetryIsDemand = "retry-is-demand",
+    /// Who only looks ahead asks nodes that have no more cover than itself.
+    PullFromEquals = "pull-from-equals",
+    /// A donor gives what is below its high-water mark.
+    HybridBelowMark = "hybrid-below-mark",
+    /// A pool leaves its tail at the floor at which it entered it.
+    TailFlips = "tail-flips",
+    /// Rights that arrived unasked are counted as asked for as well.
+    MovesMiscounted = "moves-miscounted",
+    /// A risk is that of so many units being asked for, rather than of more.
+    AdviseOffByOne = "advise-off-by-one",
 }
 
 #[cfg(feature = "canaries")]

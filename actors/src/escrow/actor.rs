@@ -26,7 +26,7 @@ pub use self::trail::Sake;
 use self::trail::{Sent, Trail};
 use super::book::{Answer, Book, Effect, Input, Out, Request, Token};
 use super::messages::{PeerMessage, ReadRow, Refusal, Standing};
-use super::policy::EscrowSettings;
+use super::settings::EscrowSettings;
 use crate::backlog::Backlog;
 use crate::span::Span;
 use crate::storage::{StorageHandle, Window};

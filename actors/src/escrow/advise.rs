@@ -12,6 +12,8 @@
 
 use std::f64::consts::PI;
 
+use rhumb_core::canary::{self, Canary};
+
 /// The highest rate for which this is exact to nine digits or more.
 pub const MOST_RATE: f64 = 1e7;
 
@@ -23,6 +25,7 @@ pub const MOST_RATE: f64 = 1e7;
 #[must_use]
 pub fn exceeds(rate: f64, units: u64) -> f64 {
     check(rate);
+    let units = if canary::sings(Canary::AdviseOffByOne) { units.saturating_sub(1) } else { units };
     let n = units as f64;
     if n + 1.0 > rate {
         // p(n+1) (1 + λ/(n+2) + λ²/((n+2)(n+3)) + …)

@@ -12,6 +12,7 @@ mod holding;
 mod levelling;
 mod reconciling;
 mod settling;
+mod timing;
 mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,11 +28,11 @@ use super::custody::Custody;
 use super::keys::Keys;
 use super::ledger::Ledger;
 use super::levelled::Levelled;
-use super::messages::{PeerMessage, PoolView, Reconciled, Refusal, Row, Standing};
-use super::policy::EscrowSettings;
+use super::messages::{PoolView, Reconciled, Refusal, Row, Standing};
 use super::pool::{Pool, mono_of};
 use super::reconcile::Reconciliations;
-use super::records::{Image, PoolRow, Records, RecoverError, Right};
+use super::records::{Image, PoolRow, RecoverError, Right};
+use super::settings::EscrowSettings;
 
 /// Out-buffer of the machine.
 pub type Out = Effects<Batch, Effect>;
@@ -61,6 +62,8 @@ pub struct Book {
     waiting: BTreeMap<Token, PoolName>,
     /// The number of the next hold of this life.
     next_hold: u64,
+    /// Holds remembered, over all pools.
+    holds: usize,
     /// What holds' secrets are drawn from, from the beginning of the life.
     secrets: Option<Rng>,
     timers: BTreeSet<(Mono, PoolName)>,
@@ -99,6 +102,7 @@ impl Book {
         Ok(Self {
             site,
             custody,
+            holds: pools.values().map(|pool: &Pool| pool.ledger.holds().len()).sum(),
             pools,
             keys: Keys::recovered(image.keys),
             rounds: BTreeMap::new(),
@@ -206,7 +210,7 @@ impl Book {
     /// Keys remembered, and holds remembered.
     #[must_use]
     pub fn remembered(&self) -> (usize, usize) {
-        (self.keys.len(), self.pools.values().map(|pool| pool.ledger.holds().len()).sum())
+        (self.keys.len(), self.holds)
     }
 
     /// Rights in a pool that nobody can sell at present, as far as this node knows.
@@ -302,120 +306,9 @@ impl Book {
         self.touch(now, &name, out);
     }
 
-    fn reachable(&mut self, now: Now, node: &NodeId, up: bool, out: &mut Out) {
-        let before = self.custody.standing();
-        let mut batch = Batch::new();
-        if !self.custody.reachable(node, up, &mut batch) {
-            return;
-        }
-        persist(batch, out);
-        self.beat(now, out);
-        if self.custody.standing() != before {
-            self.standing_changed(now, out);
-        }
-        let shared: Vec<PoolName> = self
-            .pools
-            .iter()
-            .filter(|(_, pool)| pool.lines.contains_key(node))
-            .map(|(n, _)| n.clone())
-            .collect();
-        for name in shared {
-            if let Some(pool) = self.pools.get_mut(&name).filter(|_| up) {
-                pool.tell(node);
-            }
-            self.wake(&name, now.mono);
-        }
-        self.tick(now, out);
-    }
-
-    fn tick(&mut self, now: Now, out: &mut Out) {
-        let mut batch = Batch::new();
-        self.custody.keep_witnesses(now.mono, &self.site.settings, &mut batch);
-        persist(batch, out);
-        self.beat(now, out);
-        self.forget_keys(now, out);
-        self.press_rounds(now, out);
-        while out.room() > ROOM {
-            let Some((at, name)) = self.timers.first().cloned() else { return };
-            if at > now.mono {
-                return;
-            }
-            self.timers.pop_first();
-            if let Some(pool) = self.pools.get_mut(&name) {
-                pool.wake = None;
-            }
-            let more = self.touch(now, &name, out);
-            if more {
-                return;
-            }
-        }
-    }
-
-    fn beat(&mut self, now: Now, out: &mut Out) {
-        for (to, beat) in self.custody.beats(now.mono, &self.site.settings) {
-            out.send(Effect::Peer { to, message: PeerMessage::Beat(beat) });
-        }
-    }
-
-    fn forget_keys(&mut self, now: Now, out: &mut Out) {
-        let mut batch = Batch::new();
-        for _ in 0..CHUNK {
-            let Some(key) = self.keys.forget_next(now.hybrid) else { break };
-            batch.forget_key(&key);
-        }
-        persist(batch, out);
-    }
-
     /// The other nodes of the mesh.
     pub fn peers(&self) -> impl Iterator<Item = &NodeId> {
         self.site.founding.nodes().iter().filter(|node| **node != self.site.me)
-    }
-
-    /// The node's standing has changed: every pool's follows, and whoever waits is served or refused.
-    fn standing_changed(&mut self, now: Now, out: &mut Out) {
-        let names: Vec<PoolName> = self.pools.keys().cloned().collect();
-        for name in names {
-            self.wake(&name, now.mono);
-        }
-        self.tick(now, out);
-    }
-
-    /// Does all that is due in a pool. Whether more of it is due at once.
-    fn touch(&mut self, now: Now, name: &PoolName, out: &mut Out) -> bool {
-        let Some(pool) = self.pools.get_mut(name) else { return false };
-        pool.standing = self.custody.standing_in(pool.ledger.counts().cleared);
-        for (node, line) in &mut pool.lines {
-            line.down = self.custody.is_down(node);
-        }
-        let more = self.expire(now, name, out);
-        self.serve(now, name, out);
-        self.level(now, name, out);
-        self.reconcile(now, name, out);
-        self.rearm(now, name);
-        more
-    }
-
-    fn rearm(&mut self, now: Now, name: &PoolName) {
-        let Some(pool) = self.pools.get_mut(name) else { return };
-        pool.ledger.assert_whole();
-        if let Some(at) = pool.wake.take() {
-            self.timers.remove(&(at, name.clone()));
-        }
-        pool.wake = pool.next_wake(now, &self.site.settings);
-        if let Some(at) = pool.wake {
-            self.timers.insert((at, name.clone()));
-        }
-    }
-
-    fn wake(&mut self, name: &PoolName, at: Mono) {
-        let Some(pool) = self.pools.get_mut(name) else { return };
-        if pool.wake.is_some_and(|wake| wake <= at) {
-            return;
-        }
-        if let Some(wake) = pool.wake.replace(at) {
-            self.timers.remove(&(wake, name.clone()));
-        }
-        self.timers.insert((at, name.clone()));
     }
 }
 

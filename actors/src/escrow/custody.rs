@@ -21,8 +21,8 @@ use rhumb_core::{Incarnation, Mono, NodeId, Now, StoreId};
 use rhumb_storage::{Batch, CommitNumber};
 
 use super::messages::{Beat, Standing, Witnessed};
-use super::policy::EscrowSettings;
 use super::records::{NodeRow, Proof, Records, WitnessRow};
+use super::settings::EscrowSettings;
 
 /// Whether a peer can be reached.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -5,6 +5,7 @@
 //! * Invariant: memory is bounded, whatever is asked for; what is forecast is never more than the
 //!   largest supply of a pool.
 
+mod asked;
 mod ewma;
 mod seasonal;
 
@@ -14,6 +15,7 @@ use std::time::Duration;
 use rhumb_core::Mono;
 use rhumb_core::limits::MAX_SUPPLY;
 
+pub(crate) use asked::AskedLately;
 pub use ewma::Ewma;
 pub use seasonal::{MAX_SLOTS, SeasonalNaive};
 

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rhumb_core::HybridTime;
+use rhumb_core::canary::{self, Canary};
 
 use super::customers::Customers;
 use super::messages::{CustomerTag, KEY_RETENTION};
@@ -101,7 +102,12 @@ impl Holds {
         let (at, number) = self.sold.first().and_then(|first| over(first, KEY_RETENTION + returns))?;
         self.sold.remove(&(at, number));
         let row = self.rows.remove(&number).expect("what is in the queue is remembered");
-        let kept = self.customers.keep(row.more.customer, row.qty - row.returned());
+        let left = row.qty - row.returned();
+        if canary::sings(Canary::ForgottenSaleFrees) && left > 0 {
+            self.customers.give_back(row.more.customer, left);
+            return Some((number, None));
+        }
+        let kept = self.customers.keep(row.more.customer, left);
         Some((number, kept))
     }
 

@@ -61,6 +61,10 @@ impl Keys {
         self.due.first().map(|(due, _)| *due)
     }
 
+    pub(crate) fn contains(&self, key: &Key) -> bool {
+        self.rows.contains_key(key)
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.rows.len()
     }

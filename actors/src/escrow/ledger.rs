@@ -240,7 +240,8 @@ impl Ledger {
 
     /// Notes that units which were granted came out of the reserve, as far as there is one left.
     pub(crate) fn drew_on_reserve(&mut self, units: u64, batch: &mut Batch) {
-        let drawn = units.min(self.reserve_left());
+        let whole = units > 0 && canary::sings(Canary::ReserveCountedAsDrawn);
+        let drawn = if whole { self.reserve_left() } else { units.min(self.reserve_left()) };
         if drawn > 0 {
             self.counts.more.from_reserve = add(self.counts.more.from_reserve, drawn);
             batch.put_counts(&self.name, &self.counts);
@@ -268,6 +269,10 @@ impl Ledger {
         link.units.granted = acknowledged;
         batch.put_link(&self.name, to, link);
         self.changed();
+    }
+
+    pub(crate) fn name(&self) -> &PoolName {
+        &self.name
     }
 
     pub(crate) fn pool(&self) -> &PoolRow {

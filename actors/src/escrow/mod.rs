@@ -8,8 +8,8 @@
 //!   below zero; I2 a node never accepts more than was granted to it; I3 minted = available + held +
 //!   sold + in flight, over all nodes; I4 sold never exceeds minted and the debt ceiling; I5 the counters equal an independent ledger of receipts.
 //!
-//! In reading order: [`messages`] is what can be asked; [`policy`] the settings and the levelling
-//! plan, as values; [`forecast`] what demand it plans by; [`matrix`] what rows add up to; [`levelled`]
+//! In reading order: [`messages`] is what can be asked; [`settings`] how long it waits and how much
+//! it remembers; [`policy`] the levelling plan, as a value; [`forecast`] what demand it plans by; [`matrix`] what rows add up to; [`levelled`]
 //! what is counted of levelling; `records` what is on disk; `holds`, `keys` and `ledger` one node's tables;
 //! `custody` whether the disk is the latest; `reconcile` whether units appeared or vanished; `pool` one pool with its queue; [`book`] the machine
 //! that a shell (or the simulated world) drives.
@@ -20,6 +20,7 @@ pub mod levelled;
 pub mod matrix;
 pub mod messages;
 pub mod policy;
+pub mod settings;
 
 pub(crate) mod records;
 
@@ -45,6 +46,7 @@ pub use messages::{
     PeerMessage, PoolAttested, PoolCreated, PoolSpec, PoolView, ReadRow, Receipts, Reconciled, Refusal,
     Release, Reserve, Return, Returned, Row, Settled, ShowPool, Standing, Tallies,
 };
-pub use policy::{EscrowSettings, Initiative, LevelPolicy};
+pub use policy::{Initiative, LevelPolicy};
 pub use reconcile::Reconciliations;
 pub use records::RecoverError;
+pub use settings::EscrowSettings;

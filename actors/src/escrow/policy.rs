@@ -1,4 +1,4 @@
-//! How rights move to where demand is: settings, and the plan as a value.
+//! How rights move to where demand is: the policy, and the plan as a value.
 //!
 //! * It decides: whom to ask for how many rights, whom to give how many unasked, and how much a donor
 //!   keeps for itself.
@@ -13,9 +13,7 @@ use std::cmp::Reverse;
 use std::time::Duration;
 
 use rhumb_core::NodeId;
-use rhumb_core::time::DEFAULT_MAX_OFFSET;
-
-use super::forecast::Forecast;
+use rhumb_core::canary::{self, Canary};
 
 /// Who looks ahead. Whoever has a buyer waiting asks, whatever this says: a rare buyer is not refused
 /// what another node has.
@@ -60,7 +58,7 @@ pub struct LevelPolicy {
     /// long as the receiver's. Two nodes of like cover leave each other alone.
     pub clearly_more: u64,
     /// Below so many unsold units a node (times the nodes of the pool), the pool's home owns the tail:
-    /// all others grant it everything and pass holds on. 0: never.
+    /// all others grant it everything and pass holds on, until half as many again are unsold. 0: never. The home's counts.
     pub tail_floor: u64,
     /// Plans while somebody waits lie at least so far apart.
     pub ask_spacing: Duration,
@@ -80,72 +78,6 @@ impl Default for LevelPolicy {
             tail_floor: 32,
             ask_spacing: Duration::from_millis(50),
             plan_spacing: Duration::from_millis(250),
-        }
-    }
-}
-
-/// Settings of the escrow machine of one node.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EscrowSettings {
-    /// How rights are levelled.
-    pub level: LevelPolicy,
-    /// How demand is forecast.
-    pub forecast: Forecast,
-    /// How often a pool's home adds up the rows of all its nodes.
-    pub reconcile: Duration,
-    /// What is not acknowledged is said again after this.
-    pub resend: Duration,
-    /// Changed figures are told to peers after this.
-    pub gossip: Duration,
-    /// The same while the pool's home owns the tail.
-    pub tail_gossip: Duration,
-    /// A pool in which nothing changes is still spoken of after this.
-    pub idle_gossip: Duration,
-    /// A peer's figures younger than this are believed to be its present ones.
-    pub fresh: Duration,
-    /// The home's word that it has nothing is believed for this long in tail mode.
-    pub tail_word: Duration,
-    /// The longest a hold waits here for rights to arrive.
-    pub park: Duration,
-    /// Holds of one pool that may wait here.
-    pub max_parked: usize,
-    /// Holds of one pool that may be on their way to its home.
-    pub max_forwards: usize,
-    /// Pools this node may know.
-    pub max_pools: usize,
-    /// Idempotency keys this node may remember.
-    pub max_keys: usize,
-    /// A node says how far its disk has come this often.
-    pub beat: Duration,
-    /// A node that is not proven asks again after this.
-    pub prove: Duration,
-    /// How far the clocks of two nodes may differ: a key made further in the future is refused.
-    pub max_offset: Duration,
-    /// How long after its sale a unit may be returned.
-    pub returns: Duration,
-}
-
-impl Default for EscrowSettings {
-    fn default() -> Self {
-        Self {
-            level: LevelPolicy::default(),
-            forecast: Forecast::default(),
-            reconcile: Duration::from_secs(30),
-            resend: Duration::from_secs(1),
-            gossip: Duration::from_secs(1),
-            tail_gossip: Duration::from_millis(250),
-            idle_gossip: Duration::from_secs(10),
-            fresh: Duration::from_millis(1_500),
-            tail_word: Duration::from_millis(250),
-            park: Duration::from_secs(2),
-            max_parked: 1_024,
-            max_forwards: 256,
-            max_pools: 4_096,
-            max_keys: 2_000_000,
-            beat: Duration::from_secs(1),
-            prove: Duration::from_millis(200),
-            max_offset: DEFAULT_MAX_OFFSET,
-            returns: Duration::from_secs(24 * 3_600),
         }
     }
 }
@@ -220,10 +152,13 @@ impl LevelPolicy {
         known.available - self.floor(known.available, known.demand)
     }
 
-    /// Whether a pool with so little left is its home's alone.
+    /// Whether a pool with so little left is its home's alone, after it was or was not before: units that
+    /// are returned near the floor do not send rights to and fro.
     #[must_use]
-    pub fn is_tail(&self, unsold: u64, nodes: usize) -> bool {
-        unsold < self.tail_floor.saturating_mul(nodes as u64)
+    pub fn is_tail(&self, unsold: u64, nodes: usize, was: bool) -> bool {
+        let floor = self.tail_floor.saturating_mul(nodes as u64);
+        let more = if was && !canary::sings(Canary::TailFlips) { floor.div_ceil(2) } else { 0 };
+        unsold < floor.saturating_add(more)
     }
 
     /// Whom to ask for how much, and whom to give how much.
@@ -277,7 +212,7 @@ impl LevelPolicy {
     fn offer(&self, view: View<'_>, waiting: bool, peer: &Peer) -> Option<u64> {
         let Some(known) = peer.known else { return waiting.then_some(u64::MAX) };
         let longer = self.clearly_longer(known, view.me());
-        (waiting || longer).then(|| self.spare(known))
+        (waiting || longer || canary::sings(Canary::PullFromEquals)).then(|| self.spare(known))
     }
 
     /// What to give unasked: to those in need, the neediest first, up to a horizon of their demand and
@@ -319,8 +254,10 @@ impl LevelPolicy {
     /// have together, and what is below its high-water mark.
     fn surplus(&self, node: Known, whole: Whole) -> u64 {
         let mark = match self.initiative {
-            Initiative::Hybrid => units(node.demand, self.high_water),
-            Initiative::Pull | Initiative::Push => 0,
+            Initiative::Hybrid if !canary::sings(Canary::HybridBelowMark) => {
+                units(node.demand, self.high_water)
+            }
+            Initiative::Pull | Initiative::Push | Initiative::Hybrid => 0,
         };
         let kept = self.floor(node.available, node.demand).max(whole.fair(node.demand)).max(mark);
         node.available.saturating_sub(kept)

@@ -9,6 +9,7 @@
 
 mod customer;
 mod debt;
+mod planning;
 mod reserve;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -16,18 +17,18 @@ use std::time::Duration;
 
 use rhumb_core::canary::{self, Canary};
 use rhumb_core::{HybridTime, Incarnation, Mono, NodeId, Now};
-use rhumb_storage::Batch;
 
 use super::book::Token;
-use super::forecast::{Forecast, Forecaster, per_second};
+use super::forecast::{AskedLately, Forecast, Forecaster, per_second};
 use super::ledger::Ledger;
-use super::levelled::{Cause, Direction, Levelled};
+use super::levelled::Levelled;
 use super::messages::{
-    DebtFigures, DebtLevel, Figures, Hold, Level, PoolSpec, PoolView, Refusal, Row, Standing, Tallies,
+    DebtFigures, DebtLevel, Figures, Hold, Key, Level, PoolSpec, PoolView, Refusal, Row, Standing, Tallies,
 };
-use super::policy::{EscrowSettings, Known, Move, Peer, View};
+use super::policy::Known;
 use super::reconcile::Reconciliation;
 use super::records::{LinkRow, Right};
+use super::settings::EscrowSettings;
 
 /// A hold that waits for units.
 #[derive(Debug)]
@@ -94,6 +95,10 @@ pub(crate) struct Pool {
     pub(crate) standing: Standing,
     pub(crate) levelled: Levelled,
     pub(crate) reconciliation: Reconciliation,
+    /// At its home, whether it was in its tail when that was last looked at; elsewhere, the home's last word.
+    in_tail: bool,
+    /// Keys whose demand was counted lately.
+    counted: AskedLately,
     planned: Option<Mono>,
     asked: Option<Mono>,
     /// When it is to be looked at again: its entry in the book's timers.
@@ -116,6 +121,8 @@ impl Pool {
             standing: Standing::Unproven,
             levelled: Levelled::default(),
             reconciliation,
+            in_tail: false,
+            counted: AskedLately::default(),
             planned: None,
             asked: None,
             wake: None,
@@ -135,12 +142,38 @@ impl Pool {
         self.supply().saturating_sub(sold)
     }
 
-    /// Whether the home owns what is left. Never in a pool that limits what one customer may have: there
-    /// holds are decided at their customers' homes, and units go to them.
+    /// Whether this node is the pool's home.
+    pub(crate) fn is_home(&self) -> bool {
+        !self.lines.contains_key(&self.home)
+    }
+
+    /// Whether the home owns what is left. Only the home finds that out: two nodes may know of different
+    /// sales for ever, where one that sold is lost. Never in a pool that limits what one customer may have:
+    /// there holds are decided at their customers' homes, and units go to them.
     pub(crate) fn is_tail(&self, settings: &EscrowSettings) -> bool {
+        if !self.is_home() {
+            return self.in_tail;
+        }
         self.ledger.pool().more.per_customer.is_none()
             && !self.lines.is_empty()
-            && settings.level.is_tail(self.unsold(), self.lines.len() + 1)
+            && settings.level.is_tail(self.unsold(), self.lines.len() + 1, self.in_tail)
+    }
+
+    /// Takes the home's word on the tail.
+    pub(crate) fn heard_of_tail(&mut self, from: &NodeId, tail: bool) {
+        if *from == self.home {
+            self.in_tail = tail;
+        }
+    }
+
+    /// Remembers whether it is in its tail now: it leaves it later than it enters it. Its home tells all
+    /// others when that changes.
+    pub(crate) fn look_at_tail(&mut self, settings: &EscrowSettings) {
+        let is = self.is_tail(settings);
+        if is != self.in_tail {
+            self.in_tail = is;
+            self.lines.values_mut().for_each(|line| line.news = true);
+        }
     }
 
     pub(crate) fn may_spend(&self) -> bool {
@@ -168,9 +201,11 @@ impl Pool {
         }
     }
 
-    /// So many units are asked for now.
-    pub(crate) fn asked_for(&mut self, now: Mono, units: u64) {
-        self.demand.observe(now, units);
+    /// So many units are asked for now, under this key. Asked for again they are no demand again.
+    pub(crate) fn asked_for(&mut self, now: Mono, key: &Key, units: u64) {
+        if self.counted.is_new(key) || canary::sings(Canary::RetryIsDemand) {
+            self.demand.observe(now, units);
+        }
     }
 
     /// Units a second that will be asked for within the horizon.
@@ -241,150 +276,6 @@ impl Pool {
         }
     }
 
-    /// Plans whom to ask for rights and whom to give some, if it is time to, and gives.
-    pub(crate) fn plan(&mut self, now: Mono, me: &NodeId, settings: &EscrowSettings, batch: &mut Batch) {
-        let (last, spacing) = match self.parked.is_empty() {
-            true => (self.planned, settings.level.plan_spacing),
-            false => (self.asked, settings.level.ask_spacing),
-        };
-        if last.is_some_and(|last| now < last.plus(spacing)) {
-            return;
-        }
-        self.planned = Some(now);
-        let moves = if !self.may_spend() {
-            Vec::new()
-        } else if self.is_tail(settings) {
-            self.gather(now, me, settings)
-        } else {
-            self.level(now, settings)
-        };
-        let debts = self.ask_for_debt(now, settings);
-        self.ask(now, &moves, &debts);
-        for a_move in moves {
-            if let Move::Give { node, units } = a_move {
-                self.give(now, &node, units, settings, batch);
-            }
-        }
-    }
-
-    /// Takes note of what peers are to be asked for. One who is not in the plan is asked for nothing.
-    fn ask(&mut self, now: Mono, moves: &[Move], debts: &[Move]) {
-        for (node, line) in &mut self.lines {
-            let link = self.ledger.link(node);
-            let accepted = link.units.accepted;
-            let want = asked_of(moves, node);
-            let need = accepted.saturating_add(want);
-            // An ask that only shrinks need not be said: the peer's grant may be on its way.
-            if want > 0 && (need > line.need || line.has_answered()) {
-                line.news = true;
-                self.asked = Some(now);
-            }
-            line.need = need;
-            line.needed = line.needed.filter(|_| want > 0);
-            let want = asked_of(debts, node);
-            let need = link.more.accepted.saturating_add(want);
-            if want > 0 && (need > line.debt.need || line.has_answered()) {
-                line.news = true;
-                self.asked = Some(now);
-            }
-            line.debt.need = need;
-        }
-    }
-
-    /// Grants a peer rights that it has not asked for, as far as they are there to give.
-    fn give(&mut self, now: Mono, to: &NodeId, units: u64, settings: &EscrowSettings, batch: &mut Batch) {
-        if canary::sings(Canary::PushWithoutCheck) {
-            self.ledger.grant_beyond(to, self.supply(), batch);
-        }
-        let demand = self.demand(now);
-        // The reserve is for those who ask.
-        let floor = settings.level.floor(self.sellable(settings), demand) + self.ledger.reserve_left();
-        let target = self.ledger.link(to).units.granted.saturating_add(units);
-        let given = self.ledger.grant(Right::Unit, to, target, floor, batch);
-        self.granted(to, Cause::Push, given);
-    }
-
-    /// Rights were granted: their receiver is told, if there were any.
-    pub(crate) fn granted(&mut self, to: &NodeId, cause: Cause, units: u64) {
-        if units > 0 {
-            self.tell(to);
-            self.levelled.count(Direction::Out, cause, units);
-        }
-    }
-
-    /// Takes up what a peer says it has granted, ever.
-    pub(crate) fn accept(
-        &mut self,
-        now: Mono,
-        from: &NodeId,
-        granted: u64,
-        settings: &EscrowSettings,
-        batch: &mut Batch,
-    ) {
-        let before = self.ledger.link(from).units.accepted;
-        if !self.ledger.accept(Right::Unit, from, granted, batch) {
-            return;
-        }
-        self.tell(from);
-        let units = self.ledger.link(from).units.accepted.saturating_sub(before);
-        let tail = self.is_tail(settings);
-        let Some(line) = self.lines.get_mut(from) else { return };
-        let asked = units.min(line.need.saturating_sub(before));
-        if let Some(told) = line.needed.take() {
-            self.levelled.waits.count(now.since(told));
-        }
-        let unasked = if before == 0 { Cause::Split } else { Cause::Push };
-        let causes = if tail {
-            [(Cause::Tail, units), (unasked, 0)]
-        } else {
-            [(Cause::Pull, asked), (unasked, units - asked)]
-        };
-        for (cause, units) in causes.into_iter().filter(|(_, units)| *units > 0) {
-            self.levelled.count(Direction::In, cause, units);
-        }
-    }
-
-    /// What was counted of the levelling.
-    pub(crate) fn levelled(&self) -> Levelled {
-        let on_the_way =
-            |(node, line): (&NodeId, &Line)| line.in_transit(self.ledger.link(node).units.granted);
-        Levelled { in_transit: self.lines.iter().map(on_the_way).sum(), ..self.levelled.clone() }
-    }
-
-    /// The home of a tail asks all others for all they have.
-    fn gather(&self, now: Mono, me: &NodeId, settings: &EscrowSettings) -> Vec<Move> {
-        if self.home != *me || self.is_sold_out() {
-            return Vec::new();
-        }
-        // Before anybody's hold stands on debt, all others must have said that they have nothing.
-        let may_draw = self.ledger.pool().debt_ceiling > 0 && !self.parked.is_empty();
-        let may_have = |line: &Line| {
-            line.heard.is_none_or(|(_, figures)| figures.available > 0)
-                || may_draw && line.fresh(now, settings.fresh).is_none()
-        };
-        let donors = self.lines.iter().filter(|(_, line)| may_have(line));
-        donors.map(|(node, _)| Move::Ask { node: node.clone(), units: self.supply() }).collect()
-    }
-
-    fn level(&mut self, now: Mono, settings: &EscrowSettings) -> Vec<Move> {
-        let peers: Vec<Peer> = self
-            .lines
-            .iter()
-            .map(|(node, line)| Peer {
-                node: node.clone(),
-                known: line.known(now, settings.fresh),
-                in_transit: line.in_transit(self.ledger.link(node).units.granted),
-            })
-            .collect();
-        let view = View {
-            available: self.sellable(settings),
-            parked: self.wanted(),
-            demand: self.demand(now),
-            peers: &peers,
-        };
-        self.reserve_first(view, now, settings)
-    }
-
     /// Units that those who wait want.
     fn wanted(&self) -> u64 {
         self.parked.iter().map(|parked| parked.hold.qty).fold(0, u64::saturating_add)
@@ -422,7 +313,7 @@ impl Pool {
             return Vec::new();
         }
         let figures = self.figures(now);
-        let gossip = self.gossip(settings);
+        let (gossip, tail) = (self.gossip(settings), self.is_tail(settings));
         let mut spec: Option<PoolSpec> = None;
         let mut levels = Vec::new();
         for (node, line) in &mut self.lines {
@@ -446,6 +337,7 @@ impl Pool {
                     accepted: row.more.accepted,
                     need: line.debt.need.max(row.more.accepted),
                 },
+                tail,
             };
             levels.push((node.clone(), level));
         }
@@ -528,15 +420,6 @@ impl Line {
             said.at.plus(settings.idle_gossip)
         }
     }
-}
-
-/// What a plan asks of a peer.
-fn asked_of(moves: &[Move], peer: &NodeId) -> u64 {
-    let asked = |a_move: &Move| match a_move {
-        Move::Ask { node, units } if node == peer => Some(*units),
-        _ => None,
-    };
-    moves.iter().find_map(asked).unwrap_or(0)
 }
 
 /// When a hybrid time will be reached, if clocks run alike.

@@ -16,7 +16,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rhumb_core::canary::{self, Canary};
-use rhumb_core::{Mono, NodeId};
+use rhumb_core::{Mono, NodeId, PoolName};
+use sha2::{Digest, Sha256};
 
 use super::ledger::Ledger;
 use super::matrix::{self, Rows};
@@ -45,6 +46,9 @@ pub struct Reconciliations {
 #[derive(Debug)]
 pub(crate) struct Reconciliation {
     receipts: Receipts,
+    /// Where in a period this pool's turn is, in parts of 2³²: pools that a node begins with at once are
+    /// not all reconciled at once.
+    phase: u32,
     /// When the next one begins; none where this node is not to do it.
     next: Option<Mono>,
     round: Option<Round>,
@@ -91,6 +95,7 @@ impl Reconciliation {
     pub(crate) fn new(ledger: &Ledger) -> Self {
         Self {
             receipts: receipts_of(ledger),
+            phase: phase_of(ledger.name()),
             next: None,
             round: None,
             number: 0,
@@ -136,18 +141,19 @@ impl Reconciliation {
         self.next_deadline().is_none_or(|at| at <= now || at > now.plus(every.max(READ_WITHIN)))
     }
 
-    /// Begins one if it is time to, ends one that has waited too long. The first begins a period after
-    /// this node has come to do it.
+    /// Begins one if it is time to, ends one that has waited too long. The first begins within a period
+    /// after this node has come to do it.
     pub(crate) fn tick(&mut self, now: Mono, every: Duration, rest: &Others<'_>) -> Then {
         let Some(next) = self.next else {
-            self.next = Some(now.plus(every));
+            self.next = Some(now.plus(self.turn(every)));
             return Then::Wait;
         };
         if let Some(round) = &self.round {
             return if round.until <= now { self.conclude(now, rest) } else { Then::Wait };
         }
         // A shorter period counts at once.
-        self.next = Some(next.min(now.plus(every)));
+        let next = if next > now.plus(every) { now.plus(self.turn(every)) } else { next };
+        self.next = Some(next);
         if now < next {
             return Then::Wait;
         }
@@ -160,6 +166,12 @@ impl Reconciliation {
             missing: rest.down.iter().cloned().collect(),
         });
         if rest.down.is_empty() { self.read(now, rest) } else { self.conclude(now, rest) }
+    }
+
+    /// When in a period this pool's turn is.
+    fn turn(&self, every: Duration) -> Duration {
+        let ms = (every.as_millis() * (u128::from(self.phase) + 1)) >> 32;
+        Duration::from_millis(u64::try_from(ms).unwrap_or(u64::MAX))
     }
 
     /// A node has answered a reading, or nobody has in its place.
@@ -278,6 +290,11 @@ pub(crate) struct Others<'a> {
     pub(crate) down: Vec<NodeId>,
 }
 
+fn phase_of(name: &PoolName) -> u32 {
+    let hash = Sha256::digest(format!("rhumb-reconcile-v1\n{name}"));
+    u32::from_be_bytes(hash[..4].try_into().expect("4 of 32 bytes"))
+}
+
 fn receipts_of(ledger: &Ledger) -> Receipts {
     let counts = ledger.counts();
     let (units, debt) = (counts.of(Right::Unit), counts.of(Right::Debt));
@@ -296,7 +313,6 @@ fn clamped(drift: i128) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use rhumb_core::PoolName;
     use rhumb_core::{DataClass, HybridTime, Incarnation};
 
     use super::*;
@@ -445,7 +461,19 @@ mod tests {
         let short = Duration::from_secs(3);
         assert!(story.machine.is_due(story.now, short));
         assert_eq!(story.with(|machine, now, others| machine.tick(now, short, others)), Then::Wait);
-        assert_eq!(story.machine.next_deadline(), Some(story.now.plus(short)));
+        let next = story.machine.next_deadline().expect("there is one");
+        assert!((story.now..=story.now.plus(short)).contains(&next), "within the shorter period");
         assert!(!story.machine.is_due(story.now, short));
+    }
+
+    #[test]
+    fn pools_of_one_node_are_not_all_reconciled_at_once() {
+        let phases = (0..100).map(|n| phase_of(&PoolName::new(&format!("concert-{n}")).expect("valid")));
+        let of = |phase| Reconciliation { phase, ..Reconciliation::new(&ledger()) }.turn(EVERY);
+        let mut turns: Vec<Duration> = phases.map(of).collect();
+        turns.sort();
+        assert!(turns[99] <= EVERY, "each within a period");
+        let gap = turns.windows(2).map(|pair| pair[1] - pair[0]).max().expect("there are pairs");
+        assert!(gap < EVERY / 10 && turns[0] < EVERY / 10 && turns[99] > EVERY * 9 / 10, "{turns:?}");
     }
 }

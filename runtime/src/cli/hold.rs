@@ -1,9 +1,10 @@
 //! `rhumb hold`, `confirm`, `release`.
 
+use std::slice;
 use std::time::Duration;
 
 use clap::Args;
-use rhumb_actors::escrow::messages::{self, CustomerTag, HoldId, Key, Settled};
+use rhumb_actors::escrow::messages::{self, CustomerTag, HoldId, Key, Settled, ShowPool};
 use rhumb_actors::remote::Remote;
 use rhumb_core::rng::Seed;
 use rhumb_core::{Delivery, NodeId, PoolName, Region};
@@ -12,6 +13,7 @@ use serde::Serialize;
 use super::args::duration;
 use super::connect::{Connect, ask, nodes_from};
 use super::output::{Done, Failure, Output};
+use crate::client::MeshClient;
 use crate::client::directory::Directory;
 use crate::client::key::KeyMaker;
 use crate::client::now_ms;
@@ -76,6 +78,9 @@ impl Hold {
             customer,
         };
         let asked = ask(&client, &nodes, message).await;
+        if customer.is_some() && matches!(asked.answer, Ok(Ok(_))) {
+            self.note_if_unlimited(&client, &asked.node, output).await;
+        }
         client.close().await;
         let key = key_at(&asked.node);
         if asked.answer.as_ref().is_err_and(|fault| fault.delivery() == Delivery::Unknown) {
@@ -104,6 +109,20 @@ impl Hold {
         );
         output.answer(&answer, text);
         Ok(Done::Well)
+    }
+
+    /// A customer is named for a pool that counts none: that is said, for whoever named one may believe that
+    /// a limit holds.
+    async fn note_if_unlimited(&self, client: &MeshClient, node: &NodeId, output: &Output) {
+        let shown = ask(client, slice::from_ref(node), |_| ShowPool { pool: self.pool.clone() }).await;
+        if let Ok(Ok(view)) = shown.answer
+            && view.spec.per_customer.is_none()
+        {
+            output.note(format_args!(
+                "pool {} has no limit a customer (`pool create --per-customer`): --customer was not looked at",
+                self.pool
+            ));
+        }
     }
 }
 

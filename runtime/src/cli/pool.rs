@@ -227,7 +227,7 @@ struct ShowAnswer {
     standing: &'static str,
     tail: bool,
     debt: u64,
-    reserve: Option<ReserveAnswer>,
+    reserve: Option<ReserveLeft>,
     per_customer: Option<u64>,
     /// On debt too.
     sold: u64,
@@ -240,6 +240,39 @@ struct ShowAnswer {
     /// What the home found when it last added up all rows; none in another node's view.
     reconciled: Option<ReconciledFigures>,
     nodes: Vec<NodeFigures>,
+}
+
+/// A pool's reserve, as the node that was asked sees it.
+#[derive(Debug, Serialize)]
+struct ReserveLeft {
+    node: String,
+    /// As the pool was created.
+    units: u64,
+    /// Units of it that were not granted yet, by its holder's last word; none if it has been silent.
+    left: Option<u64>,
+    /// Little is left of the pool: its home sells the rest, and nothing is reserved any more.
+    void: bool,
+}
+
+impl ReserveLeft {
+    fn new(view: &PoolView) -> Option<Self> {
+        let Reserve { node, units } = view.spec.reserve.as_ref()?;
+        let heard = || view.others.get(node).map(|(figures, _)| figures.reserved);
+        let left = if *node == view.node { Some(view.row.reserved) } else { heard() };
+        let left = if view.tail { Some(0) } else { left };
+        Some(Self { node: node.to_string(), units: *units, left, void: view.tail })
+    }
+}
+
+impl fmt::Display for ReserveLeft {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "reserve: {} units at {}, for the other nodes", self.units, self.node)?;
+        match (self.void, self.left) {
+            (true, _) => f.write_str(": void in tail mode, the pool's home sells what is left"),
+            (false, Some(left)) => write!(f, ": {left} left"),
+            (false, None) => f.write_str(": not heard how many are left"),
+        }
+    }
 }
 
 /// What a reconciliation found.
@@ -270,6 +303,7 @@ impl Show {
 
 impl ShowAnswer {
     fn new(view: PoolView) -> Self {
+        let reserve = ReserveLeft::new(&view);
         let row = &view.row;
         let own = Figures {
             consumed: row.consumed,
@@ -310,7 +344,7 @@ impl ShowAnswer {
             standing: standing(&view.row.standing),
             tail: view.tail,
             debt: view.spec.debt,
-            reserve: reserve_answer(view.spec.reserve.as_ref()),
+            reserve,
             per_customer: view.spec.per_customer,
             sold: consumed.saturating_sub(returned),
             overdrawn: sum(|n| n.overdrawn),
@@ -394,7 +428,7 @@ impl ShowAnswer {
             writeln!(f, "debt: {} of {} sold beyond the supply", self.overdrawn, self.debt)?;
         }
         if let Some(reserve) = &self.reserve {
-            writeln!(f, "reserve: {} units at {}, for the other nodes", reserve.units, reserve.node)?;
+            writeln!(f, "{reserve}")?;
         }
         match self.per_customer {
             Some(limit) => writeln!(f, "limit: {limit} units a customer"),
@@ -485,8 +519,9 @@ mod tests {
 
     #[test]
     fn a_view_says_whose_it_is_and_how_old_its_parts_are() {
-        let figures = Figures { consumed: 3, available: 40, held: 7, demand: 9, ..Figures::default() };
-        let answer = ShowAnswer::new(PoolView {
+        let figures =
+            Figures { reserved: 15, consumed: 3, available: 40, held: 7, demand: 9, ..Figures::default() };
+        let view = |tail| PoolView {
             spec: PoolSpec {
                 name: PoolName::new("concert").expect("valid"),
                 class: DataClass::new("inventory").expect("valid"),
@@ -508,18 +543,19 @@ mod tests {
                 ..Row::default()
             },
             others: BTreeMap::from([(node("us"), (figures, Duration::from_millis(120)))]),
-            tail: false,
+            tail,
             reconciled: Some(Reconciled {
                 exact: true,
                 drift: Some(-2),
                 readings: 2,
                 ..Reconciled::default()
             }),
-        });
+        };
+        let answer = ShowAnswer::new(view(false));
         expect![[r#"
             pool concert: 100 units of class inventory, home us/n1
             debt: 0 of 10 sold beyond the supply
-            reserve: 20 units at us/n1, for the other nodes
+            reserve: 20 units at us/n1, for the other nodes: 15 left
             limit: 4 units a customer
             seen by eu/n1 (proven): 4 sold, 10 held, 85 available, 1 returned
             node                        available         held     consumed     returned        age
@@ -527,8 +563,12 @@ mod tests {
             us/n1                              40            7            3            0     120 ms
             reconciled 0 ms ago: ALARM, a drift of -2 units"#]]
         .assert_eq(&answer.to_string());
-        expect![[r#"{"pool":"concert","class":"inventory","supply":100,"home":"us/n1","node":"eu/n1","standing":"proven","tail":false,"debt":10,"reserve":{"node":"us/n1","units":20},"per_customer":4,"sold":4,"overdrawn":0,"available":85,"held":10,"consumed":5,"returned":1,"reconciled":{"exact":true,"drift":-2,"violations":[],"missing":[],"readings":2,"age_ms":0},"nodes":[{"node":"eu/n1","available":45,"held":3,"consumed":2,"returned":1,"overdrawn":0,"debt_available":0,"age_ms":0},{"node":"us/n1","available":40,"held":7,"consumed":3,"returned":0,"overdrawn":0,"debt_available":0,"age_ms":120}]}"#]]
+        expect![[r#"{"pool":"concert","class":"inventory","supply":100,"home":"us/n1","node":"eu/n1","standing":"proven","tail":false,"debt":10,"reserve":{"node":"us/n1","units":20,"left":15,"void":false},"per_customer":4,"sold":4,"overdrawn":0,"available":85,"held":10,"consumed":5,"returned":1,"reconciled":{"exact":true,"drift":-2,"violations":[],"missing":[],"readings":2,"age_ms":0},"nodes":[{"node":"eu/n1","available":45,"held":3,"consumed":2,"returned":1,"overdrawn":0,"debt_available":0,"age_ms":0},{"node":"us/n1","available":40,"held":7,"consumed":3,"returned":0,"overdrawn":0,"debt_available":0,"age_ms":120}]}"#]]
         .assert_eq(&serde_json::to_string(&answer).expect("serialises"));
+        let void = ShowAnswer::new(view(true)).to_string();
+        let line = void.lines().find(|line| line.starts_with("reserve"));
+        let want = "reserve: 20 units at us/n1, for the other nodes: void in tail mode, the pool's home sells what is left";
+        assert_eq!(line, Some(want));
     }
     #[test]
     fn a_reserve_needs_the_name_of_its_node_and_not_its_address() {

@@ -189,6 +189,7 @@ mod tests {
             pools: vec![pool],
             witnessed: std::collections::BTreeMap::new(),
             keys: 0,
+            holds: 0,
             ignored: 4,
             dropped: 5,
         }

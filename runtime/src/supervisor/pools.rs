@@ -91,7 +91,7 @@ mod tests {
             (0..LISTED_AT_ONCE + 1).rev().map(|n| pool(&format!("seat-{n:04}"), "inventory")).collect();
         pools.push(pool("ward", "patient"));
         let (witnessed, standing) = (BTreeMap::new(), Standing::Proven);
-        let report = EscrowReport { standing, pools, witnessed, keys: 0, ignored: 0, dropped: 0 };
+        let report = EscrowReport { standing, pools, witnessed, keys: 0, holds: 0, ignored: 0, dropped: 0 };
         let names = |list: &PoolList| list.pools.iter().map(|p| p.pool.to_string()).collect::<Vec<_>>();
         let first = ask(&report, "inventory", None);
         assert_eq!((first.pools.len(), first.more), (LISTED_AT_ONCE, true));

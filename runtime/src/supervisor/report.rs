@@ -268,6 +268,8 @@ impl Subject for Report {
             if let Some(report) = &report {
                 let keys = ConstGauge::new(report.keys as u64);
                 registry.register("rhumb_escrow_keys", "Idempotency keys remembered", keys);
+                let holds = ConstGauge::new(report.holds as u64);
+                registry.register("rhumb_escrow_holds", "Holds remembered, sales among them", holds);
                 pools(&mut registry, report);
                 escrow_metrics::metrics(&mut registry, report);
             }

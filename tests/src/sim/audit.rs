@@ -185,13 +185,38 @@ pub struct Audit {
     minted: Option<(u64, u64)>,
     /// Those of the bodies that creators ask for.
     bodies: Vec<(u64, u64)>,
+    /// The part of the supply that one node holds for the others.
+    reserve: Option<Reserved>,
+    /// What its home granted each node when it minted the pool.
+    split: Option<[u64; MAX_NODES]>,
+}
+
+/// A reserve, as the plan has it.
+#[derive(Debug, Clone, Copy)]
+pub struct Reserved {
+    /// Which node holds it.
+    pub holder: usize,
+    /// How many units.
+    pub units: u64,
+    /// Whether that node gives units that nobody asked for: those do not come out of the reserve.
+    pub gives: bool,
+    /// Below so many unsold units there is no reserve any more: the tail.
+    pub tail: u64,
+    /// The holder runs on an attested disk: what of its grants was the first split, nobody knows.
+    pub vague: bool,
 }
 
 impl Audit {
     /// The books of a pool that nobody has minted, in a mesh of so many nodes.
     #[must_use]
-    pub fn new(nodes: usize, bodies: Vec<(u64, u64)>) -> Self {
-        Self { nodes, rows: [Seen::default(); MAX_NODES], minted: None, bodies }
+    pub fn new(nodes: usize, bodies: Vec<(u64, u64)>, reserve: Option<Reserved>) -> Self {
+        Self { nodes, rows: [Seen::default(); MAX_NODES], minted: None, bodies, reserve, split: None }
+    }
+
+    /// What the pool's home granted each node when it minted it.
+    #[must_use]
+    pub fn split(&self) -> [u64; MAX_NODES] {
+        self.split.unwrap_or_default()
     }
 
     /// What is known of a node's row.
@@ -216,7 +241,8 @@ impl Audit {
     /// knew.
     #[must_use]
     pub fn sold(&self) -> u64 {
-        self.live().map(|row| row.present.sold().max(row.sold_before)).sum()
+        let lost = |row: &Seen| row.suspended && !row.present.proven;
+        self.live().map(|row| if lost(row) { row.sold_before } else { row.present.sold() }).sum()
     }
 
     /// Rights of either kind that one node has granted another and the other has not accepted.
@@ -234,7 +260,11 @@ impl Audit {
     pub fn changed(&mut self, node: usize, now: Counters) -> Checked {
         let was = self.rows[node];
         self.rows[node].present = now;
+        if self.split.is_none() && now.units.minted > 0 && !was.suspended {
+            self.split = Some(now.units.granted);
+        }
         self.check_row(node, &was, &now)?;
+        self.check_reserve(node, &was, &now)?;
         self.check_pairs(node, &now)?;
         self.check_sums()
     }
@@ -249,7 +279,7 @@ impl Audit {
         self.rows[node].present = self.rows[node].durable;
         if self.live().all(|row| row.present == Counters::default() && !row.suspended) {
             // It was minted and nobody was told.
-            self.minted = None;
+            (self.minted, self.split) = (None, None);
         }
     }
 
@@ -274,6 +304,9 @@ impl Audit {
         (row.suspended, row.attesting) = (true, false);
         row.sold_before = row.sold_before.max(row.durable.sold());
         row.ever_before = row.ever_before.max(row.durable.ever_sold());
+        if let Some(reserve) = self.reserve.as_mut().filter(|reserve| reserve.holder == node) {
+            reserve.vague = true;
+        }
     }
 
     /// An operator begins to attest a restored node.
@@ -320,10 +353,6 @@ impl Audit {
                 )
             })?;
         }
-        let holds = now.units.held > before.units.held;
-        demand(!holds || now.units.available >= now.reserved, Invariant::Reserve, || {
-            format!("node {node} holds units of its reserve of {}: {now:?}", now.reserved)
-        })?;
         let idle = was.suspended && !was.attesting || !now.proven && !was.suspended;
         demand(!idle || !now.spent_since(before), Invariant::Standing, || {
             format!("node {node} may not spend and went from {before:?} to {now:?}")
@@ -333,6 +362,37 @@ impl Audit {
         })?;
         demand(was.suspended || now.at_least(before), Invariant::Monotone, || {
             format!("node {node} went from {before:?} to {now:?}")
+        })
+    }
+
+    /// The reserve shrinks by what its holder grants, and by nothing else: what it says of it, and what it
+    /// holds for its own customers, is compared with the plan and the granted columns. Units that it gave
+    /// unasked did not come out of the reserve, but cannot be told from the others.
+    fn check_reserve(&self, node: usize, was: &Seen, now: &Counters) -> Checked {
+        let Some(reserve) = self.reserve.filter(|reserve| reserve.holder == node) else {
+            return demand(now.reserved == 0, Invariant::Reserve, || {
+                format!("node {node} has none: {now:?}")
+            });
+        };
+        let Some((supply, _)) = self.minted.filter(|_| !was.suspended && *now != Counters::default()) else {
+            return Ok(());
+        };
+        let home = now.units.minted > 0 && !reserve.vague;
+        let split = if home { self.split() } else { [0; MAX_NODES] };
+        let granted: u64 =
+            now.units.granted.iter().zip(split).map(|(all, first)| all.saturating_sub(first)).sum();
+        let least = reserve.units.saturating_sub(granted);
+        let most = if reserve.gives || reserve.vague { reserve.units } else { least };
+        // No node can know of more sales than there ever were.
+        let ever: u64 = self.live().map(|row| row.present.units.consumed.max(row.ever_before)).sum();
+        let tail = supply.saturating_sub(ever) < reserve.tail;
+        let right = (least..=most).contains(&now.reserved) || tail && now.reserved == 0;
+        demand(right, Invariant::Reserve, || {
+            format!("node {node} says {} are reserved and not {least} to {most}: {now:?}", now.reserved)
+        })?;
+        let holds = now.units.held > was.present.units.held;
+        demand(tail || !holds || now.units.available >= least, Invariant::Reserve, || {
+            format!("node {node} holds units of its reserve of {least}: {now:?}")
         })
     }
 
@@ -433,7 +493,7 @@ mod tests {
     }
 
     fn minted() -> Audit {
-        let mut audit = Audit::new(2, vec![(10, 0)]);
+        let mut audit = Audit::new(2, vec![(10, 0)], None);
         audit.changed(0, home()).expect("minting is fine");
         audit
     }
@@ -504,7 +564,7 @@ mod tests {
 
     #[test]
     fn debt_is_a_column_of_its_own() {
-        let mut audit = Audit::new(2, vec![(10, 3)]);
+        let mut audit = Audit::new(2, vec![(10, 3)], None);
         let debt = |consumed, available| Column { minted: 3, consumed, available, ..Column::default() };
         audit.changed(0, Counters { debt: debt(0, 3), ..home() }).expect("minting is fine");
         audit.changed(0, Counters { debt: debt(2, 1), ..sold(10, 0, 0) }).expect("debt is allowed");
@@ -513,11 +573,29 @@ mod tests {
         assert_eq!(broken(audit.changed(0, beyond)), Invariant::Available);
     }
 
+    /// The home holds four units for the other node.
+    fn reserving(gives: bool) -> Audit {
+        let reserve = Reserved { holder: 0, units: 4, gives, tail: 0, vague: false };
+        let mut audit = Audit::new(2, vec![(10, 0)], Some(reserve));
+        audit.changed(0, Counters { reserved: 4, ..home() }).expect("minting is fine");
+        audit
+    }
+
     #[test]
     fn a_reserve_that_is_held_at_its_holder_is_found() {
-        let mut audit = minted();
+        let mut audit = reserving(false);
         let kept = |row: Counters| Counters { reserved: 4, ..row };
         audit.changed(0, kept(sold(0, 6, 4))).expect("its own units are for sale");
         assert_eq!(broken(audit.changed(0, kept(sold(0, 7, 3)))), Invariant::Reserve);
+    }
+
+    #[test]
+    fn a_reserve_is_what_the_granted_columns_leave_of_it() {
+        for (gives, reserved, right) in
+            [(false, 3, true), (false, 0, false), (false, 4, false), (true, 4, true), (true, 2, false)]
+        {
+            let found = reserving(gives).changed(0, Counters { reserved, ..granted(1) });
+            assert_eq!(found.is_ok(), right, "gives: {gives}, {reserved} reserved: {found:?}");
+        }
     }
 }

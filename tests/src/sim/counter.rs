@@ -150,6 +150,13 @@ impl World {
                 })
             }
             Err(Refusal::NoSuchHold(_) | Refusal::NoSuchPool(_)) => self.oracle.unknown(hold),
+            Err(Refusal::ReturnClosed { .. }) if self.healed.is_none() => {
+                let facts = self.oracle.hold(hold);
+                let over = self.plan.returns.is_zero() || self.oracle.has_slept();
+                demand(facts.void || over, Invariant::Retention, || {
+                    format!("{} can be returned no more, before its time", facts.id)
+                })
+            }
             _ => Ok(()),
         }
     }
@@ -311,17 +318,9 @@ impl World {
             // Some sales that the operator thought possible were not, or units would have been sold twice:
             // it believes the machine, which says last how many there can have been.
             // Or it had not heard that units came back, which nobody who can be asked has heard either.
-            Err(Refusal::Invalid(why)) if why.contains("too few") => {
-                let least = why.split(": ").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok());
+            Err(Refusal::WrongAttestation { least, most, .. }) => {
                 if self.attested[pool][node] == Some(sold) {
-                    self.attested[pool][node] = least.or(Some(sold));
-                }
-                false
-            }
-            Err(Refusal::Invalid(why)) if why.contains("too many") => {
-                let most = why.rsplit(' ').next().and_then(|word| word.parse().ok());
-                if self.attested[pool][node] == Some(sold) {
-                    self.attested[pool][node] = most.or(Some(sold));
+                    self.attested[pool][node] = Some(if sold < *least { *least } else { *most });
                 }
                 false
             }

@@ -26,7 +26,7 @@ impl World {
         let left = self.left();
         if left.is_none() {
             self.finished = true;
-            return Ok(());
+            return self.check_levelled();
         }
         let sold = self.audits.iter().map(|audit| audit.sold()).sum();
         if sold > self.progress.0 || self.progress.1 == 0 {

@@ -12,6 +12,7 @@ use super::agenda::{MS, Micros, SECOND};
 use super::audit::Audit;
 use super::clock::BEGINNING_MS;
 use super::node::Node;
+use super::plan::NIGHT;
 use super::violation::Checked;
 use super::world::{Event, World};
 
@@ -207,6 +208,7 @@ impl World {
         let peer = self.mischief.whom.below(self.nodes.len() as u64) as usize;
         let Some(life) = self.nodes[node].life.as_mut().filter(|_| peer != node) else { return Ok(()) };
         if life.links[peer].take().is_some() {
+            life.told_up[peer] = false;
             let id = self.nodes[peer].id.clone();
             self.notice(node, peer);
             self.step(node, Input::PeerDown(id))?;
@@ -313,8 +315,8 @@ impl World {
     fn day(&mut self) {
         let now = self.now();
         self.oracle.day_passed(now);
-        self.ahead_ms += 25 * 3_600_000;
-        self.nodes.iter_mut().for_each(|node| node.clock.step(25 * 3_600 * 1_000_000));
+        self.ahead_ms += NIGHT.as_millis() as u64;
+        self.nodes.iter_mut().for_each(|node| node.clock.step(NIGHT.as_micros() as i64));
         self.wake_all();
     }
 
@@ -351,6 +353,7 @@ impl World {
         let now = self.now();
         self.trace.note(now, "heal", &[], || "everything heals".to_owned());
         self.healed = Some(now);
+        self.check_levelled()?;
         self.net.heal();
         // Hybrid time does not go back, so the right time is from now on the latest that any node has
         // seen.

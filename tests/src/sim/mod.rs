@@ -9,7 +9,8 @@
 //!
 //! In reading order: [`plan`] is what a seed is about; [`agenda`] the heap of events; [`net`],
 //! [`clock`] and [`node`] what they happen to; [`customer`] and [`fault`] who makes things happen;
-//! [`world`] the loop; [`audit`] and [`oracle`] what is checked; [`violation`] and [`trace`] what is
+//! [`world`] the loop; [`audit`], [`words`] and [`oracle`] what is checked, and [`foresight`] what is checked
+//! before the story begins; [`violation`] and [`trace`] what is
 //! told of it.
 
 pub mod agenda;
@@ -20,6 +21,7 @@ pub mod customer;
 mod ending;
 mod errand;
 pub mod fault;
+pub mod foresight;
 pub mod net;
 pub mod node;
 pub mod oracle;
@@ -28,11 +30,13 @@ mod routing;
 pub mod seeds;
 pub mod trace;
 pub mod violation;
+pub mod words;
 pub mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use rhumb_core::canary::{self, Canary};
+use rhumb_core::rng::Seed;
 
 use self::trace::{Keep, TraceHash};
 use self::violation::{Invariant, Violation};
@@ -62,7 +66,8 @@ pub fn run(seed: u64, bug: Option<Canary>, keep: Keep) -> Outcome {
     canary::let_out(bug);
     let mut world = World::new(seed, keep);
     seeds::quietly();
-    let ended = catch_unwind(AssertUnwindSafe(|| world.run()));
+    let ended =
+        catch_unwind(AssertUnwindSafe(|| foresight::check(&Seed::new(seed)).and_then(|()| world.run())));
     seeds::aloud();
     canary::let_out(None);
     let violation = match ended {

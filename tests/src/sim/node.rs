@@ -9,12 +9,14 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use rhumb_actors::escrow::{Book, Effect, EscrowSettings, Input, Out, Refusal, Request, Token};
+use rhumb_actors::escrow::{
+    Book, Effect, EscrowSettings, Figures, Input, Out, PeerMessage, Refusal, Request, Token,
+};
 use rhumb_actors::storage::Window;
 use rhumb_core::canary::{self, Canary};
 use rhumb_core::effects::Release;
 use rhumb_core::rng::{Rng, Seed};
-use rhumb_core::{Barrier, Incarnation, Mono, NodeId, Now, StoreId, Ticket};
+use rhumb_core::{Barrier, Incarnation, Mono, NodeId, Now, PoolName, StoreId, Ticket};
 use rhumb_storage::memory::DiskImage;
 use rhumb_storage::{Batch, CommitNumber, Family, MemoryDisk, MemoryEngine, Store};
 use rhumb_topology::Founding;
@@ -93,6 +95,10 @@ pub struct Life {
     pub alarm: Option<Micros>,
     /// For each other node, the life of it to which there is a connection.
     pub links: Vec<Option<u32>>,
+    /// For each other node, whether the machine was last told that it can be reached.
+    pub told_up: Vec<bool>,
+    /// The machine's rows as it took them up.
+    pub first_rows: Vec<Counters>,
 }
 
 /// One node.
@@ -137,6 +143,8 @@ pub struct Stepped {
     /// The asks to which the machine said in this step that all is sold. They hear it when it may be told,
     /// which may be after something has come back.
     pub sold_out: Vec<u64>,
+    /// What the machine said of itself in this step, by pool.
+    pub said: Vec<(PoolName, Figures)>,
 }
 
 /// What a node must know of the world to live.
@@ -266,7 +274,9 @@ impl Life {
             forwards: BTreeMap::new(),
             last_forward: 0,
             alarm: None,
+            told_up: vec![false; links.len()],
             links,
+            first_rows: Vec::new(),
         }
     }
 
@@ -329,10 +339,13 @@ impl Life {
     /// Moves what the machine pushed through the barrier.
     fn settle(&mut self, done: &mut Stepped) {
         let mut batches: VecDeque<(Ticket, Batch)> = VecDeque::new();
-        let Stepped { effects, sold_out, .. } = done;
+        let Stepped { effects, sold_out, said, .. } = done;
         let note = |effect: Effect, _| {
             if let Effect::Reply { token: Token(token), answer: Err(Refusal::SoldOut) } = &effect {
                 sold_out.push(*token);
+            }
+            if let Effect::Peer { message: PeerMessage::Level(level), .. } = &effect {
+                said.push((level.spec.name.clone(), level.figures));
             }
             effect
         };

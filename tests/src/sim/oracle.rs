@@ -152,14 +152,16 @@ pub struct Oracle {
     dead: Vec<(usize, usize, Incarnation)>,
     /// When a day passed.
     day: Option<Micros>,
+    /// Whether sales are forgotten when it does.
+    forgets_sales: bool,
 }
 
 impl Oracle {
-    /// An empty ledger of so many pools.
+    /// An empty ledger of so many pools; a night lets sales be forgotten, or only what was not sold.
     #[must_use]
-    pub fn new(pools: usize) -> Self {
+    pub fn new(pools: usize, forgets_sales: bool) -> Self {
         let sales = vec![[Sales::default(); MAX_NODES]; pools];
-        Self { sales, supplies: vec![u64::MAX; pools], ..Self::default() }
+        Self { sales, supplies: vec![u64::MAX; pools], forgets_sales, ..Self::default() }
     }
 
     /// How many units of a pool can be sold, on debt too, as soon as it is known.
@@ -391,7 +393,8 @@ impl Oracle {
     /// [`Invariant::Acknowledged`] unless the hold may have been lost or forgotten.
     pub fn unknown(&mut self, hold: HoldIndex) -> Checked {
         let facts = &self.holds[hold];
-        demand(facts.void || facts.aged, Invariant::Acknowledged, || {
+        let forgotten = facts.aged && (facts.sale != Sale::Certain || self.forgets_sales);
+        demand(facts.void || forgotten, Invariant::Acknowledged, || {
             format!("{} was acknowledged and is not known any more: {facts:?}", facts.id)
         })
     }
@@ -465,6 +468,12 @@ impl Oracle {
     pub fn attested(&mut self, pool: usize, node: usize, sold: u64) {
         let sales = &mut self.sales[pool][node];
         (sales.base, sales.suspended) = (sold, false);
+    }
+
+    /// Whether a day has passed.
+    #[must_use]
+    pub fn has_slept(&self) -> bool {
+        self.day.is_some()
     }
 
     /// A day passes: what is remembered for a day may be forgotten.

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rhumb_actors::escrow::forecast::Method;
+use rhumb_actors::escrow::messages::KEY_RETENTION;
 use rhumb_actors::escrow::{CreatePool, Initiative, PoolSpec, Reserve};
 use rhumb_core::rng::{Rng, Seed};
 use rhumb_core::{DataClass, NodeId, PoolName, Region};
@@ -20,6 +21,9 @@ use super::net::Weather;
 
 /// Nodes a simulated mesh may have.
 pub const MAX_NODES: usize = 6;
+
+/// What passes in a night.
+pub const NIGHT: Duration = Duration::from_secs(25 * 3_600);
 
 const REGIONS: [&str; 5] = ["us-east", "eu-central", "ap-southeast", "sa-east", "ca-central"];
 
@@ -58,6 +62,9 @@ pub struct Plan {
     pub faults: Faults,
     /// How rights are levelled.
     pub levelling: Levelling,
+    /// How long after its sale a unit may be returned. A day later it is forgotten: before a night of 25
+    /// hours is over, if this is an hour or less.
+    pub returns: Duration,
 }
 
 /// One pool, and who creates it.
@@ -191,6 +198,10 @@ impl Plan {
         pools.iter_mut().for_each(|pool| pool.set_terms(&mut terms, &nodes));
         let single = nodes.len() == 1;
         let mut levels = seed.child("levelling").rng();
+        let mut retention = seed.child("retention").rng();
+        let returns = *retention.pick(&[0, 1, 24]).expect("there are times");
+        let mut faults = Faults::draw(&mut seed.child("faults").rng(), single);
+        faults.night |= retention.chance(0.12);
         let mut policies = seed.child("policies").rng();
         let initiative = initiatives(&mut policies, nodes.len());
         let method = methods(&mut policies, nodes.len());
@@ -204,7 +215,8 @@ impl Plan {
                 reconcile: MS * policies.between(200, 4_000),
             },
             trade: Trade::draw(&mut seed.child("trade").rng(), &mut seed.child("returns").rng()),
-            faults: Faults::draw(&mut seed.child("faults").rng(), single),
+            faults,
+            returns: Duration::from_secs(returns * 3_600),
             nodes,
             region_of,
             regions,
@@ -212,6 +224,14 @@ impl Plan {
             drift_ppm,
             pools,
         }
+    }
+}
+
+impl Plan {
+    /// Whether a night is long enough for a sale to be forgotten.
+    #[must_use]
+    pub fn forgets_sales(&self) -> bool {
+        self.returns <= NIGHT - KEY_RETENTION
     }
 }
 
@@ -447,6 +467,9 @@ mod tests {
         both("lost node", &|p| p.faults.loss.is_some());
         both("old disk", &|p| p.faults.restore.is_some());
         both("a night", &|p| p.faults.night);
+        both("sales that are forgotten in a night", &|p| p.faults.night && p.forgets_sales());
+        both("sales that are not", &|p| p.faults.night && !p.forgets_sales());
+        both("no returns at all", &|p| p.returns.is_zero());
         both("all push", &|p| p.levelling.initiative.iter().all(|i| *i == Initiative::Push));
         both("policies differ", &|p| p.levelling.initiative.iter().any(|i| *i != p.levelling.initiative[0]));
         both("a seasonal forecast", &|p| p.levelling.method.contains(&Method::SeasonalNaive));

@@ -36,8 +36,15 @@ impl World {
             &[from as u64, to as u64, numbers[0], numbers[1], numbers[2], numbers[3]],
             || format!("{} → {}: {}", self.nodes[from].id, self.nodes[to].id, brief(&message)),
         );
-        let from = self.nodes[from].id.clone();
-        self.step(to, Input::Peer { from, message })
+        let before = self.hear_word(to, from, &message);
+        let ignored = |world: &Self| world.nodes[to].life.as_ref().map(|life| life.book.ignored());
+        let passed_over = ignored(self);
+        let id = self.nodes[from].id.clone();
+        self.step(to, Input::Peer { from: id, message })?;
+        if let Some(before) = before.filter(|_| ignored(self) != passed_over) {
+            self.unhear(to, from, before);
+        }
+        Ok(())
     }
 
     pub(super) fn ask(
@@ -64,10 +71,13 @@ impl World {
         self.trace
             .note(now, kind, &[to as u64, number], || format!("{caller:?} asks {}: {request:?}", node.id));
         let until = node.clock.mono(now).plus(Duration::from_micros(within));
+        if let Request::Hold(hold) = &request {
+            self.note_demand(to, hold);
+        }
         let pools = &self.plan.pools;
         let pool =
             pools.iter().position(|pool| pool.bodies[0].name == *request.pool()).expect("one of the plan's");
-        let life = node.life.as_mut().expect("it lives");
+        let life = self.nodes[to].life.as_mut().expect("it lives");
         let input = life.asked(Asked { caller, pool, until: now + within }, request, until);
         self.step(to, input)
     }
@@ -273,6 +283,13 @@ impl World {
             && self.net.open(peer, node)
     }
 
+    /// A node's machine is about to be told whether a peer can be reached.
+    fn tells(&mut self, node: usize, peer: usize, up: bool) {
+        if let Some(life) = &mut self.nodes[node].life {
+            life.told_up[peer] = up;
+        }
+    }
+
     pub(super) fn link(&mut self, node: usize, peer: usize) -> Checked {
         let whole = self.whole(node, peer).then_some(self.nodes[peer].lives);
         let Some(life) = &mut self.nodes[node].life else { return Ok(()) };
@@ -288,9 +305,11 @@ impl World {
         });
         let id = self.nodes[peer].id.clone();
         if before.is_some() || whole.is_none() {
+            self.tells(node, peer, false);
             self.step(node, Input::PeerDown(id.clone()))?;
         }
         if whole.is_some() {
+            self.tells(node, peer, true);
             self.step(node, Input::PeerUp(id))?;
         }
         Ok(())

@@ -47,6 +47,20 @@ pub enum Invariant {
     Progress,
     /// A reconciliation that calls itself exact finds no drift where there is none.
     Reconciled,
+    /// Debt is drawn where no unit is to be had.
+    DebtLast,
+    /// What a node says of itself is so.
+    Honest,
+    /// What is asked for under one key is demand once.
+    Demand,
+    /// A forecast is what its definition says.
+    Forecast,
+    /// Who levels keeps to its policy.
+    Levelling,
+    /// What is counted of levelling is what moved.
+    Counted,
+    /// A risk is what the Poisson distribution says.
+    Advice,
     /// The machine found itself at fault.
     Assertion,
 }
@@ -77,6 +91,13 @@ impl Invariant {
             Self::Answered => "what was asked is answered",
             Self::Progress => "after healing everything sells",
             Self::Reconciled => "no reconciliation raises an alarm",
+            Self::DebtLast => "debt is drawn last",
+            Self::Honest => "what a node says of itself is so",
+            Self::Demand => "one key is one demand",
+            Self::Forecast => "a forecast is what it is defined as",
+            Self::Levelling => "who levels keeps to its policy",
+            Self::Counted => "what is counted of levelling is what moved",
+            Self::Advice => "a risk is what it is defined as",
             Self::Assertion => "the machine's own assertion",
         }
     }

@@ -9,20 +9,21 @@ use std::time::Duration;
 
 use rhumb_actors::escrow::forecast::Forecast;
 use rhumb_actors::escrow::messages::PeerMessage;
-use rhumb_actors::escrow::{Answer, EscrowSettings, Input, LevelPolicy, Refusal, Request};
+use rhumb_actors::escrow::{Answer, EscrowSettings, Initiative, Input, LevelPolicy, Refusal, Request};
 use rhumb_core::rng::{Rng, Seed};
 use rhumb_core::{Delivery, HybridTime, NodeId};
 
 use super::agenda::{Agenda, MS, Micros, SECOND};
-use super::audit::{Audit, Counters};
+use super::audit::{Audit, Counters, Reserved};
 use super::customer::{Call, Customer};
 use super::fault::{Mischief, Trouble};
 use super::net::Net;
 use super::node::{Caller, Node, Stepped, Surroundings};
 use super::oracle::Oracle;
-use super::plan::{Levelling, Plan};
+use super::plan::{Levelling, Plan, PoolPlan};
 use super::trace::{Keep, Trace};
 use super::violation::Checked;
+use super::words::Words;
 
 /// How a call or a question ends, as the one who asked sees it.
 #[derive(Debug, Clone)]
@@ -87,6 +88,7 @@ pub struct World {
     pub(super) around: Surroundings,
     pub(super) audits: Vec<Audit>,
     pub(super) oracle: Oracle,
+    pub(super) words: Words,
     pub(super) customers: Vec<Customer>,
     pub(super) calls: Vec<Call>,
     pub(super) mischief: Mischief,
@@ -123,10 +125,10 @@ impl World {
             settings: (0..count).map(|node| settings(&plan, node)).collect(),
             window: plan.faults.window,
         };
-        let audits = plan
-            .pools
-            .iter()
-            .map(|pool| Audit::new(count, pool.bodies.iter().map(|b| (b.supply, b.debt)).collect()));
+        let audits = plan.pools.iter().map(|pool| {
+            let bodies = pool.bodies.iter().map(|body| (body.supply, body.debt)).collect();
+            Audit::new(count, bodies, reserved(&plan, pool))
+        });
         let customers =
             (0..plan.trade.customers).map(|i| Customer::draw(&seed.child(format!("customer {i}")), &plan));
         let mut net = Net::new(&seed.child("net"), &plan.region_of);
@@ -138,7 +140,8 @@ impl World {
             nodes: nodes.collect(),
             around,
             audits: audits.collect(),
-            oracle: Oracle::new(plan.pools.len()),
+            oracle: Oracle::new(plan.pools.len(), plan.forgets_sales()),
+            words: Words::new(plan.pools.len()),
             customers: customers.collect(),
             calls: Vec::new(),
             mischief: Mischief::new(&seed.child("mischief")),
@@ -264,6 +267,7 @@ impl World {
         }
         let now = self.now();
         self.trace.note(now, "begin", &[node as u64], || format!("{}", self.nodes[node].id));
+        self.words.forget(node);
         let mut done = Stepped::default();
         self.nodes[node].begin(now, node, &self.around, &mut done)?;
         self.nodes[node].life.as_mut().expect("it has just begun").alarm = None;
@@ -271,6 +275,7 @@ impl World {
         for (pool, row) in rows.iter().enumerate() {
             self.audits[pool].recovered(node, *row)?;
         }
+        self.nodes[node].life.as_mut().expect("it has just begun").first_rows = rows;
         for peer in (0..self.nodes.len()).filter(|peer| *peer != node) {
             self.notice(node, peer);
             self.notice(peer, node);
@@ -312,9 +317,11 @@ impl World {
     /// Shows the auditor what a step changed, and does what the machine wants done.
     fn after(&mut self, node: usize, mut done: Stepped) -> Checked {
         let now = self.now();
+        let was: Vec<Counters> = self.audits.iter().map(|audit| audit.row(node).present).collect();
         if let Some(first) = done.persisted {
             let rows = self.rows(node);
             for (pool, row) in rows.iter().enumerate() {
+                self.check_debt(pool, node, &was[pool], row)?;
                 self.audits[pool].changed(node, *row)?;
                 self.oracle.explains(pool, node, row.sold())?;
                 if let Some((supply, debt)) = self.audits[pool].minted() {
@@ -325,6 +332,7 @@ impl World {
                 life.keep_rows(first, rows);
             }
         }
+        self.check_said(node, &was, &done.said)?;
         for token in done.sold_out.drain(..) {
             self.check_sold_out(node, token)?;
         }
@@ -382,6 +390,16 @@ impl World {
     }
 }
 
+/// What a pool's plan says of its reserve.
+fn reserved(plan: &Plan, pool: &PoolPlan) -> Option<Reserved> {
+    let reserve = pool.bodies[0].reserve.as_ref()?;
+    let holder = plan.nodes.iter().position(|node| *node == reserve.node).expect("it is of the mesh");
+    let nodes = plan.nodes.iter().filter(|node| pool.has_part(node)).count() as u64;
+    let floor = if pool.bodies[0].per_customer.is_some() { 0 } else { plan.levelling.tail_floor };
+    let gives = plan.levelling.initiative[holder] != Initiative::Pull;
+    Some(Reserved { holder, units: reserve.units, gives, tail: floor * nodes, vague: false })
+}
+
 fn settings(plan: &Plan, node: usize) -> EscrowSettings {
     let Levelling { tail_floor, initiative, method, season, reconcile, .. } = &plan.levelling;
     let (season, slot) = (Duration::from_micros(season.0), Duration::from_micros(season.1));
@@ -393,6 +411,7 @@ fn settings(plan: &Plan, node: usize) -> EscrowSettings {
         },
         forecast: Forecast { method: method[node], season, slot },
         reconcile: Duration::from_micros(*reconcile),
+        returns: plan.returns,
         ..EscrowSettings::default()
     }
 }

@@ -110,6 +110,13 @@ fn a_pool_with_terms_is_sold_beyond_its_supply_and_taken_back() {
     let audit = mesh.ok(&["pool", "audit", "concert"]);
     let sums = ["sold", "overdrawn", "returned", "held", "available"].map(|sum| audit[sum].as_u64());
     assert_eq!(sums, [Some(1), Some(0), Some(4), Some(8), Some(1)], "{audit}");
+    let uncounted = "pool fair has no limit a customer";
+    mesh.ok(&["pool", "create", "fair", "--supply", "10"]);
+    let named = mesh.rhumb(&["hold", "fair", "--region", "us-east", "--customer", "ann"]);
+    assert!(named.code == 0 && named.text.contains(uncounted), "{}", named.text);
+    let nobody = mesh.rhumb(&["hold", "fair", "--region", "us-east"]);
+    assert!(nobody.code == 0 && !nobody.text.contains("limit"), "{}", nobody.text);
+    assert!(!first.text.contains("has no limit"), "a pool that counts: {}", first.text);
 }
 
 #[test]

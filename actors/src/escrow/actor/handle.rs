@@ -13,7 +13,7 @@ use super::{Answered, Ask, Configure, EscrowRegion, EscrowReport, FromPeer, Trac
 use crate::backlog::{Backlog, Waiting};
 use crate::escrow::book::{Input, Request};
 use crate::escrow::messages::PeerMessage;
-use crate::escrow::policy::EscrowSettings;
+use crate::escrow::settings::EscrowSettings;
 use crate::span::Span;
 
 /// How long a report may take.

@@ -38,9 +38,9 @@ impl Handler<Tell> for EscrowRegion {
         let pools = pools.collect();
         let seen = |node: &NodeId| Some((node.clone(), self.book.witnessed(node)?.1));
         let witnessed = self.book.peers().filter_map(seen).collect();
-        let (keys, _) = self.book.remembered();
+        let (keys, holds) = self.book.remembered();
         let (standing, ignored) = (self.book.standing(), self.book.ignored());
-        reply.send(EscrowReport { standing, pools, witnessed, keys, ignored, dropped: 0 }).ok();
+        reply.send(EscrowReport { standing, pools, witnessed, keys, holds, ignored, dropped: 0 }).ok();
     }
 }
 
@@ -55,6 +55,8 @@ pub struct EscrowReport {
     pub witnessed: BTreeMap<NodeId, u64>,
     /// Idempotency keys that it remembers.
     pub keys: usize,
+    /// Holds that it remembers, sales among them.
+    pub holds: usize,
     /// Messages of peers that were passed over because they contradict what is known here.
     pub ignored: u64,
     /// Messages of peers for which the mailbox had no room. Peers say them again.

@@ -242,7 +242,8 @@ impl Book {
         let Some(pool) = self.pools.get_mut(name) else { return Err(Refusal::NoSuchPool(name.clone())) };
         let (is_home, floor) = (pool.home == self.site.me, self.custody.floor());
         let mut batch = Batch::new();
-        let word = Word { sold: round.sold, floor, is_home, peers: &round.answers };
+        let split = if is_home { self.site.created(pool.ledger.spec()).shares } else { BTreeMap::new() };
+        let word = Word { sold: round.sold, floor, is_home, split: &split, peers: &round.answers };
         pool.ledger.attest(&word, now.hybrid, &mut batch)?;
         pool.reconciliation.attested(&pool.ledger);
         self.custody.attested_one(now, &mut batch);

@@ -141,7 +141,7 @@ impl Site {
     }
 
     /// The answer to a creation: a pure function of what the pool is.
-    fn created(&self, spec: PoolSpec) -> PoolCreated {
+    pub(super) fn created(&self, spec: PoolSpec) -> PoolCreated {
         let weights: Vec<(Region, u64)> = spec.weights.iter().map(|(r, w)| (r.clone(), *w)).collect();
         let reserved = spec.reserve.as_ref().map_or(0, |reserve| reserve.units);
         let shares = split_over_nodes(spec.supply - reserved, &weights, &self.founding)

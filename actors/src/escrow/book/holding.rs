@@ -40,6 +40,8 @@ struct Desk<'a> {
     custody: &'a Custody,
     keys: &'a mut Keys,
     next_hold: &'a mut u64,
+    /// Holds remembered, over all pools.
+    holds: &'a mut usize,
     secrets: &'a mut Rng,
     pool: Option<&'a mut Pool>,
     batch: Batch,
@@ -48,10 +50,13 @@ struct Desk<'a> {
 impl Book {
     pub(super) fn hold(&mut self, now: Now, token: Token, hold: Hold, until: Mono, out: &mut Out) {
         let name = hold.pool.clone();
-        let me = &self.site.me;
-        if let Some(pool) = self.pools.get_mut(&name).filter(|pool| pool.is_sold_here(&hold, me)) {
+        // Units whose hold's time has come are there: nobody is refused, or served on debt, beside them.
+        self.expire(now, &name, out);
+        let (me, known) = (&self.site.me, self.keys.contains(&hold.key));
+        let here = self.pools.get_mut(&name).filter(|pool| pool.is_sold_here(&hold, me));
+        if let Some(pool) = here.filter(|_| !known || canary::sings(Canary::RetryIsDemand)) {
             let units = hold.qty.min(pool.supply());
-            pool.asked_for(now.mono, units);
+            pool.asked_for(now.mono, &hold.key, units);
         }
         let (verdict, batch) = self.desk(&name, |desk| desk.decide(now, &hold));
         persist(batch, out);
@@ -68,6 +73,7 @@ impl Book {
             custody: &self.custody,
             keys: &mut self.keys,
             next_hold: &mut self.next_hold,
+            holds: &mut self.holds,
             secrets: self.secrets.as_mut().expect("a life begins with a seed"),
             pool: self.pools.get_mut(name),
             batch: Batch::new(),
@@ -217,12 +223,16 @@ impl Desk<'_> {
             pool.make_room(now.mono, &self.site.settings)?;
             return Ok(self.delegate(now, hold, body, home));
         }
-        if pool.home != *me && pool.is_tail(&self.site.settings) {
+        if !pool.is_home() && pool.is_tail(&self.site.settings) {
             self.check_tail(now)?;
             let home = self.site.home(&hold.pool);
             return Ok(self.delegate(now, hold, body, home));
         }
         pool.check_customer(hold)?;
+        let most = self.site.settings.max_holds;
+        if *self.holds >= most {
+            return Err(Refusal::TooManyHolds { most: most as u64 });
+        }
         Ok(self.take(now, hold, body, ttl))
     }
 
@@ -246,6 +256,7 @@ impl Desk<'_> {
         };
         let overdrawn = row.more.debt;
         *self.next_hold += 1;
+        *self.holds += 1;
         pool.tallies.held += 1;
         let outcome = Outcome::Held { pool: hold.pool.clone(), hold: number };
         self.remember(&hold.key, KeyRow { body, seen: now.hybrid, outcome });

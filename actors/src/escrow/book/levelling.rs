@@ -58,6 +58,7 @@ impl Book {
         line.debt.consumed = line.debt.consumed.max(level.figures.debt.consumed);
         line.debt.returned = line.debt.returned.max(level.figures.debt.returned);
         line.debt.acknowledged = line.debt.acknowledged.max(level.debt.accepted);
+        pool.heard_of_tail(from, level.tail);
         if pool.standing == Standing::Restored {
             return;
         }
@@ -136,7 +137,8 @@ impl Book {
             return;
         }
         pool.tell_in_vain(from, (level.need, level.debt.need), now.mono, settings.level.ask_spacing);
-        let owns_tail = pool.home == self.site.me && pool.is_tail(settings);
+        // Who asks has not heard of the tail yet: it is told, and passes its holds on.
+        let owns_tail = pool.is_home() && pool.is_tail(settings);
         if !pool.may_spend() || owns_tail {
             return;
         }
@@ -157,7 +159,7 @@ impl Book {
         let (me, settings) = (&self.site.me, &self.site.settings);
         let Some(pool) = self.pools.get_mut(name) else { return };
         let mut batch = Batch::new();
-        if pool.may_spend() && pool.home != *me && pool.is_tail(settings) {
+        if pool.may_spend() && !pool.is_home() && pool.is_tail(settings) {
             let home = pool.home.clone();
             let units = pool.ledger.grant(Right::Unit, &home, u64::MAX, 0, &mut batch);
             pool.ledger.drew_on_reserve(units, &mut batch);

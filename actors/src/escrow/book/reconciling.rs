@@ -5,9 +5,9 @@ use rhumb_core::{NodeId, Now, PoolName};
 
 use super::{Answer, Book, Effect, Out};
 use crate::escrow::messages::Refusal;
-use crate::escrow::policy::EscrowSettings;
 use crate::escrow::pool::Pool;
 use crate::escrow::reconcile::{Answered, Others, READ_WITHIN, Then};
+use crate::escrow::settings::EscrowSettings;
 
 impl Book {
     /// Begins a reconciliation of a pool if it is time to.

@@ -121,6 +121,7 @@ impl Book {
         while forgotten < CHUNK && pool.ledger.forget_next(now.hybrid, returns, &mut batch) {
             forgotten += 1;
         }
+        self.holds -= forgotten;
         persist(batch, out);
         expired == CHUNK || forgotten == CHUNK
     }

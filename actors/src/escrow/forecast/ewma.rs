@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use rhumb_core::Mono;
+use rhumb_core::canary::{self, Canary};
 use rhumb_core::limits::MAX_SUPPLY;
 
 use super::{Forecaster, bounded};
@@ -36,7 +37,8 @@ impl Ewma {
             self.bucket = now;
             return;
         }
-        for _ in 1..passed {
+        let empty = if canary::sings(Canary::EwmaNeverFalls) { 1 } else { passed };
+        for _ in 1..empty {
             self.smoothed = self.smoothed * 3 / 4;
         }
         self.bucket = self.bucket.plus(BUCKET * u32::try_from(passed).expect("at most 128"));

@@ -18,6 +18,8 @@ pub(crate) struct Word<'a> {
     pub(crate) floor: Option<Incarnation>,
     /// Whether the node is the pool's home, and minted it.
     pub(crate) is_home: bool,
+    /// What it granted when it minted the pool, if it is the home.
+    pub(crate) split: &'a BTreeMap<NodeId, u64>,
     /// What peers know of the node. They have refused its earlier lives before they counted, so no
     /// older grant can still arrive.
     pub(crate) peers: &'a BTreeMap<NodeId, Disowned>,
@@ -35,28 +37,22 @@ impl Ledger {
         let known = [Right::Unit, Right::Debt].map(|right| self.known_to_all(right, word));
         let least: u64 = known.iter().map(|sums| sums.consumed.saturating_sub(sums.returned)).sum();
         let sold = word.sold;
-        if sold < least {
-            return Err(Refusal::Invalid(format!(
-                "{sold} sold is too few: {least} are known to be sold there"
-            )));
-        }
         let links = self.links_by(word.peers);
         let [units, debt] = known;
         let [own, owed] = [(&units, Right::Unit), (&debt, Right::Debt)]
             .map(|(sums, right)| u64::try_from(rights(sums, &links, right)).unwrap_or(0));
         let overdrawn = sold.saturating_sub(own);
-        if overdrawn > owed {
-            return Err(Refusal::Invalid(format!(
-                "{sold} sold is too many: the node had rights to sell {}",
-                own + owed
-            )));
+        let most = own + owed;
+        if sold < least || overdrawn > owed {
+            return Err(Refusal::WrongAttestation { sold, least, most });
         }
+        let from_reserve = self.counts.more.from_reserve.saturating_add(self.granted_since(&links, word));
         let debt = standing_at(debt, overdrawn);
         self.counts = CountsRow {
             units: standing_at(units, sold - overdrawn),
             cleared: word.floor,
             attested: Some(sold),
-            more: CountsMore { debt, ..self.counts.more },
+            more: CountsMore { debt, from_reserve },
         };
         for number in self.holds.open() {
             self.end(number, Stage::Voided, now, batch);
@@ -85,6 +81,16 @@ impl Ledger {
             };
         }
         sums
+    }
+
+    /// Units that the lost disk granted after the copy was made, as far as anybody has accepted them. If
+    /// this node holds the pool's reserve, they came out of it: nobody knows otherwise.
+    fn granted_since(&self, links: &BTreeMap<NodeId, LinkRow>, word: &Word<'_>) -> u64 {
+        let since = |(node, link): (&NodeId, &LinkRow)| {
+            let split = word.split.get(node).copied().unwrap_or(0);
+            link.units.granted.saturating_sub(self.link(node).units.granted.max(split))
+        };
+        links.iter().map(since).sum()
     }
 
     fn links_by(&self, peers: &BTreeMap<NodeId, Disowned>) -> BTreeMap<NodeId, LinkRow> {

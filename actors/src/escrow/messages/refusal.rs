@@ -85,6 +85,22 @@ pub enum Refusal {
         /// What this one has.
         has: u64,
     },
+    /// The node remembers as many holds and sales as it may.
+    #[since(2)]
+    TooManyHolds {
+        /// How many.
+        most: u64,
+    },
+    /// What an operator says was sold can not be so.
+    #[since(2)]
+    WrongAttestation {
+        /// What was said.
+        sold: u64,
+        /// What is known to be sold there.
+        least: u64,
+        /// What the node had rights to sell.
+        most: u64,
+    },
 }
 
 impl Refusal {
@@ -111,6 +127,8 @@ impl Refusal {
             Self::ReturnTooMuch { .. } => "return_too_much",
             Self::ReturnClosed { .. } => "return_closed",
             Self::CustomerLimit { .. } => "customer_limit",
+            Self::TooManyHolds { .. } => "too_many_holds",
+            Self::WrongAttestation { .. } => "wrong_attestation",
         }
     }
 
@@ -175,6 +193,19 @@ impl fmt::Display for Refusal {
                     f,
                     "one customer may have {limit} and this one has {has}: ask for fewer, or give some back"
                 )
+            }
+            Self::TooManyHolds { most } => {
+                write!(
+                    f,
+                    "the node remembers {most} holds and sales, as many as it may: ask in another region, or have its \
+                     operator raise `escrow.max_holds` or shorten `escrow.returns`"
+                )
+            }
+            Self::WrongAttestation { sold, least, .. } if sold < least => {
+                write!(f, "{sold} sold is too few: {least} are known to be sold there")
+            }
+            Self::WrongAttestation { sold, most, .. } => {
+                write!(f, "{sold} sold is too many: the node had rights to sell {most}")
             }
         }
     }

@@ -13,7 +13,7 @@ use rhumb_topology::owner_among;
 
 use super::Pool;
 use crate::escrow::messages::{Hold, Refusal};
-use crate::escrow::policy::EscrowSettings;
+use crate::escrow::settings::EscrowSettings;
 
 /// The kind under which customers have their home among a pool's nodes.
 const CUSTOMER: &str = "customer";

@@ -1,17 +1,21 @@
 //! Debt rights: units that may be sold beyond the supply (patterns.md §1.2, point 11).
 //!
 //! * It decides: when a hold may stand on debt, and whom to ask for the right to.
-//! * It never does: touch debt while a unit is here, or could come from a node that has one to spare.
+//! * It never does: touch debt while a unit is here, or could come from a node that has one to spare: each
+//!   other node of the pool cannot be reached, or has said that it has none, in a word that came here no
+//!   longer than `escrow.fresh` ago. One that can be reached and says nothing may have something.
 //! * Invariant: debt rights are minted once and move as units do, so all nodes together never sell more
 //!   than the ceiling beyond the supply.
 
 use std::cmp::Reverse;
 
 use rhumb_core::Mono;
+use rhumb_core::canary::{self, Canary};
 
 use super::{Line, Pool};
-use crate::escrow::policy::{EscrowSettings, Move};
+use crate::escrow::policy::Move;
 use crate::escrow::records::Right;
+use crate::escrow::settings::EscrowSettings;
 
 impl Pool {
     /// Whether every unit is sold and every debt right used, by all nodes' own counts.
@@ -29,7 +33,8 @@ impl Pool {
 
     /// Whether a hold may stand on debt now: no unit is left for it here, and none can come.
     pub(crate) fn may_overdraw(&self, now: Mono, settings: &EscrowSettings) -> bool {
-        self.ledger.pool().debt_ceiling > 0 && self.reserved(settings) == 0 && self.is_dry(now, settings)
+        let dry = || self.is_dry(now, settings) || canary::sings(Canary::DebtBeforeUnits);
+        self.ledger.pool().debt_ceiling > 0 && self.reserved(settings) == 0 && dry()
     }
 
     /// Whether no other node can grant debt rights now: each has just said so, or cannot be reached.

@@ -8,9 +8,11 @@
 
 use rhumb_core::{Mono, NodeId};
 
-use super::{Pool, asked_of};
-use crate::escrow::policy::{EscrowSettings, Known, Move, Peer, View};
+use super::Pool;
+use super::planning::asked_of;
+use crate::escrow::policy::{Known, Move, Peer, View};
 use crate::escrow::records::Right;
+use crate::escrow::settings::EscrowSettings;
 
 impl Pool {
     /// Units here that are not for customers of this node.

@@ -6,7 +6,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use rhumb_core::canary::{self, Canary};
 
 use super::check;
-use super::terms::RETURN_AFTER_ATTESTATION;
+use super::levelling::ONE_DEMAND;
+use super::terms::{RETURN_AFTER_ATTESTATION, TAIL_THAT_STAYS};
 
 fn caught(bug: Canary, story: &str) {
     check(story);
@@ -279,4 +280,64 @@ fn a_hold_that_anybody_can_settle_is_noticed() {
 #[test]
 fn a_return_of_what_was_attested_is_noticed() {
     caught(Canary::ReturnAfterAttest, RETURN_AFTER_ATTESTATION);
+}
+
+#[test]
+fn a_forgotten_sale_that_frees_its_customer_is_noticed() {
+    caught(
+        Canary::ForgottenSaleFrees,
+        r"
+        mint concert 20 limit=2
+        hold h1 us 2 for=alice   -> held at eu
+        confirm h1               -> sold 2
+        tick 49h
+        stage h1                 -> forgotten
+        hold h2 us 1 for=alice   -> customer_limit",
+    );
+}
+
+#[test]
+fn a_reserve_that_is_counted_as_drawn_is_noticed() {
+    caught(
+        Canary::ReserveCountedAsDrawn,
+        r"
+        mint concert 20 weights=us:1 reserve=ap:5
+        hold h1 us 15   -> held at us
+        hold h2 eu 1    -> held at eu
+        hold h3 ap 1    -> exhausted",
+    );
+}
+
+#[test]
+fn debt_that_is_drawn_before_units_is_noticed() {
+    caught(
+        Canary::DebtBeforeUnits,
+        r"
+        mint concert 30 weights=us:1,eu:1,ap:1 debt=5
+        hold h1 us 12   -> held at us",
+    );
+}
+
+#[test]
+fn demand_that_grows_with_retries_is_noticed() {
+    caught(Canary::RetryIsDemand, ONE_DEMAND);
+}
+
+#[test]
+fn a_tail_that_flips_is_noticed() {
+    caught(Canary::TailFlips, TAIL_THAT_STAYS);
+}
+
+#[test]
+fn moves_that_are_counted_twice_are_noticed() {
+    caught(
+        Canary::MovesMiscounted,
+        r"
+        levels push
+        foresee
+        mint concert 300 weights=us:1,ap:0
+        hold h1 ap 10   -> held at ap
+        tick 2s
+        moved ap        -> in-pull=1/10",
+    );
 }

@@ -82,8 +82,8 @@ fn a_restored_disk_sells_nothing_until_it_is_attested() {
         show us         -> stranded=33+0
         hold h4 eu 68 within=1s   ->
         tick 1s         -> exhausted
-        attest us sold=19   -> invalid: 19 sold is too few: 20 are known to be sold there
-        attest us sold=34   -> invalid: 34 sold is too many: the node had rights to sell 33
+        attest us sold=19   -> wrong_attestation: 19 sold is too few: 20 are known to be sold there
+        attest us sold=34   -> wrong_attestation: 34 sold is too many: the node had rights to sell 33
         attest us sold=20   -> attested, 13 available
         attest us sold=20   -> attested, 13 available
         standing us     -> proven

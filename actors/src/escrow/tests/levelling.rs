@@ -16,6 +16,24 @@ fn a_donor_that_pushes_gives_before_anybody_asks() {
 }
 
 #[test]
+fn one_key_that_is_asked_again_is_one_demand() {
+    check(ONE_DEMAND);
+}
+
+/// Nobody sells; a buyer asks again and again under one key, and another region gives no more for it.
+pub(super) const ONE_DEMAND: &str = r"
+        levels push
+        foresee
+        mint concert 300 weights=us:1,ap:0
+        hold h1 ap 4    -> held at ap
+        again h1 ap     -> held at ap
+        again h1 ap     -> held at ap
+        again h1 ap     -> held at ap
+        again h1 ap     -> held at ap
+        tick 1s
+        moved ap        -> in-pull=1/4 in-push=1/8";
+
+#[test]
 fn who_only_pulls_gives_nothing_unasked() {
     check(
         r"

@@ -2,6 +2,7 @@
 //! by who was told of them.
 
 use super::check;
+use crate::escrow::Refusal;
 
 // ---- debt --------------------------------------------------------------------------------------
 
@@ -36,6 +37,19 @@ fn debt_is_not_touched_while_a_unit_can_come() {
         tick 100ms      -> held at eu, 1 on debt
         show us         -> debt=4 available=0
         show eu         -> held=30 owed=1 debt=0",
+    );
+}
+
+#[test]
+fn units_whose_time_has_come_are_sold_before_debt() {
+    check(
+        r"
+        mint concert 10 weights=us:1 debt=10
+        hold h1 us 10 ttl=5s   -> held at us
+        # Nobody has looked at the clock since.
+        clock us +10s
+        hold h2 us 10          -> held at us, expired h1
+        show us                -> debt=10 owed=0 held=10",
     );
 }
 
@@ -124,8 +138,8 @@ fn debt_survives_a_restart_and_an_old_disk() {
         restore us
         tick 1s
         standing us        -> restored
-        attest us sold=15  -> invalid: 15 sold is too many: the node had rights to sell 13
-        attest us sold=11  -> invalid: 11 sold is too few: 12 are known to be sold there
+        attest us sold=15  -> wrong_attestation: 15 sold is too many: the node had rights to sell 13
+        attest us sold=11  -> wrong_attestation: 11 sold is too few: 12 are known to be sold there
         attest us sold=12  -> attested, 0 available
         show us            -> drawn=2 debt=1",
     );
@@ -286,6 +300,41 @@ fn in_the_tail_the_reserve_comes_home() {
 }
 
 #[test]
+fn an_attested_holder_of_the_reserve_has_no_more_of_it_than_is_left() {
+    check(
+        r"
+        mint concert 100 weights=us:1,eu:1 reserve=ap:40
+        tick 2s
+        copy ap
+        hold h1 eu 45     -> held at eu
+        tick 2s
+        show ap           -> available=25 reserved=25
+        restore ap
+        tick 1s
+        attest ap sold=0  -> attested, 25 available
+        show ap           -> available=25 reserved=25
+        hold h2 us 35     -> held at us
+        show ap           -> available=5 reserved=5",
+    );
+}
+
+#[test]
+fn a_reserve_at_the_home_is_restored_without_the_first_split() {
+    check(
+        r"
+        mint concert 100 weights=us:1,eu:1 reserve=us:40 home=us
+        tick 2s
+        copy us
+        hold h1 eu 45     -> held at eu
+        tick 2s
+        restore us
+        tick 1s
+        attest us sold=0  -> attested, 55 available
+        show us           -> available=55 reserved=25",
+    );
+}
+
+#[test]
 fn a_reserve_that_makes_no_sense_is_refused_with_what_would() {
     check(
         r"
@@ -298,6 +347,101 @@ fn a_reserve_that_makes_no_sense_is_refused_with_what_would() {
         mint concert 10 reserve=us:2 debt=4        -> pool_exists
         mint concert 10 reserve=us:2 debt=3 limit=2 -> pool_exists
         mint concert 10 reserve=us:2 debt=3        -> ap=3 eu=3 us=4",
+    );
+}
+
+// ---- the tail ----------------------------------------------------------------------------------
+
+#[test]
+fn what_is_returned_near_the_floor_does_not_end_the_tail() {
+    check(TAIL_THAT_STAYS);
+}
+
+/// A tail begins below thirty units, and ends at half as many again.
+pub(super) const TAIL_THAT_STAYS: &str = r"
+        tail 10
+        mint concert 60 weights=us:1
+        hold h1 us 31        -> held at us
+        confirm h1           -> sold 31
+        tick 2s
+        view us              -> tail=true
+        return h1 3          -> returned 3, 28 left
+        tick 2s
+        view us              -> tail=true
+        view eu              -> tail=true
+        return h1 13 key=b   -> returned 13, 15 left
+        tick 2s
+        view us              -> tail=false
+        view eu              -> tail=false";
+
+#[test]
+fn who_cannot_know_that_a_tail_has_begun_takes_the_homes_word() {
+    check(
+        r"
+        tail 10
+        mint concert 60 weights=us:1,eu:1
+        tick 2s
+        cut eu ap
+        hold h1 eu 30        -> held at eu
+        confirm h1           -> sold 30
+        hold h2 us 1         -> held at us
+        confirm h2           -> sold 1
+        tick 2s
+        # What eu sold, ap can not hear: it is told of the tail.
+        hold h3 ap 29        -> held at us
+        view ap              -> tail=true
+        show us              -> granted-ap=0 held=29
+        confirm h3 at=ap     -> sold 29",
+    );
+}
+
+// ---- what is remembered ------------------------------------------------------------------------
+
+#[test]
+fn a_node_remembers_so_many_holds_and_sales_and_says_when_there_is_no_room() {
+    check(
+        r"
+        limit holds 2
+        mint concert 10 weights=us:1
+        hold h1 us 1      -> held at us
+        hold h2 us 1      -> held at us
+        hold h3 us 1      -> too_many_holds
+        again h1 us       -> held at us
+        confirm h2        -> sold 1
+        release h1        -> released 1
+        hold h4 us 1      -> too_many_holds
+        restart us
+        hold h5 us 1      -> too_many_holds
+        hold h6 eu 1      -> held at eu
+        tick 25h
+        stage h1          -> forgotten
+        hold h7 us 1      -> held at us
+        hold h8 us 1      -> too_many_holds
+        tick 24h
+        stage h2          -> forgotten
+        hold h9 us 1      -> held at us",
+    );
+    assert_eq!(
+        Refusal::TooManyHolds { most: 2 }.to_string(),
+        "the node remembers 2 holds and sales, as many as it may: ask in another region, or have its operator raise \
+         `escrow.max_holds` or shorten `escrow.returns`"
+    );
+}
+
+#[test]
+fn sales_that_can_not_be_returned_are_forgotten_a_day_after_the_sale() {
+    check(
+        r"
+        returns 0s
+        mint concert 10 weights=us:1
+        hold h1 us 4       -> held at us
+        confirm h1         -> sold 4
+        tick 1ms
+        return h1 1        -> return_closed
+        tick 24h
+        tick 1s
+        stage h1           -> forgotten
+        show us            -> available=6 sold=4",
     );
 }
 

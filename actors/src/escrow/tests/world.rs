@@ -25,8 +25,9 @@ use crate::escrow::messages::{
     AttestPool, Confirm, CreatePool, CustomerTag, DebtRow, Hold, HoldId, Key, PeerMessage, ReadRow, Refusal,
     Release as Give, Reserve, Return, Row, ShowPool, Standing,
 };
-use crate::escrow::policy::{EscrowSettings, Initiative, LevelPolicy};
+use crate::escrow::policy::{Initiative, LevelPolicy};
 use crate::escrow::records::Stage;
+use crate::escrow::settings::EscrowSettings;
 use crate::escrow::{Answer, Book, Effect, Input, Out, Reconciliations, Request, Token};
 
 /// When every story begins: milliseconds since the Unix epoch.
@@ -226,11 +227,16 @@ impl World {
                 self.settings.level.tail_floor = number(args[0]);
                 self.found();
             }
+            "returns" => {
+                self.settings.returns = duration(args[0]);
+                self.found();
+            }
             "limit" => {
                 let bound = number(args[1]) as usize;
                 match args[0] {
                     "parked" => self.settings.max_parked = bound,
                     "forwards" => self.settings.max_forwards = bound,
+                    "holds" => self.settings.max_holds = bound,
                     other => panic!("no limit {other}"),
                 }
                 self.found();
@@ -743,6 +749,7 @@ impl World {
             }
             Ok(Answer::Row(row)) => format!("{row:?}"),
             Err(Refusal::Invalid(why)) => format!("invalid: {why}"),
+            Err(refusal @ Refusal::WrongAttestation { .. }) => format!("{}: {refusal}", refusal.code()),
             Err(Refusal::NotAllowed { region, .. }) => format!("not_allowed {region}"),
             Err(refusal) => refusal.code().to_owned(),
         }

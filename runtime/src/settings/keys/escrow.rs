@@ -62,7 +62,8 @@ pub(super) const ESCROW: Section = Section {
             "escrow.tail_floor",
             count(0, 1_000_000, "units"),
             field!(escrow.level.tail_floor),
-            "Below so many unsold units a node, those that remain gather at the pool's home. 0: never.",
+            "Below so many unsold units a node, those that remain gather at the pool's home, until half as many again \
+             are unsold. 0: never. The home's setting counts.",
         )
         .running(),
         Key::new(
@@ -184,6 +185,14 @@ pub(super) const ESCROW: Section = Section {
             field!(escrow.max_keys),
             "Idempotency keys that the node remembers, each for 24 hours, in memory. Beyond it new holds are \
              refused as overloaded.",
+        )
+        .running(),
+        Key::new(
+            "escrow.max_holds",
+            count(1, 100_000_000, "holds"),
+            field!(escrow.max_holds),
+            "Holds that the node remembers, in memory: each for 24 hours after its end, a sale for `escrow.returns` \
+             besides. Beyond it new holds are refused (`too_many_holds`).",
         )
         .running(),
         Key::new(
