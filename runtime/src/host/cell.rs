@@ -18,7 +18,6 @@ use rhumb_core::{Fault, FaultKind, wakes};
 use tokio::time::Instant;
 
 use super::arbiters::Gauge;
-use super::call::Load;
 use super::home::Home;
 use super::hosting::Activation;
 use super::id::ActorId;
@@ -113,6 +112,14 @@ impl<A: Hosted> Cell<A> {
             Self::poke(state);
         }
         self.judge(pushed)
+    }
+
+    /// Gives back the room of a mailbox that has been empty since then.
+    pub(crate) fn slim(&self, unused_since_ms: u64) {
+        let mut state = self.state.lock();
+        if state.mailbox.len() == 0 && self.used_ms.load(Ordering::Relaxed) <= unused_since_ms {
+            state.mailbox.slim();
+        }
     }
 
     /// Asks the instance to go if it is idle. False when it is not.
@@ -279,8 +286,8 @@ impl<A: Hosted> Cell<A> {
         };
         self.home.counts.activated();
         let mut context = Context::<A>::new();
-        let load: Arc<dyn Load> = Arc::new(InstanceLoad { cell: Arc::clone(self), instance });
-        context.spawn(Pump { cell: Arc::clone(self), load, asked: false });
+        let load = Arc::new(InstanceLoad { cell: Arc::clone(self), instance });
+        context.spawn(Pump { load, asked: false });
         let mut life = pin!(Some(context.into_future(actor)));
         let panicked = std::future::poll_fn(|task| {
             let Some(running) = life.as_mut().as_pin_mut() else { return Poll::Ready(false) };

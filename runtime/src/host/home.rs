@@ -39,6 +39,8 @@ use crate::mesh::dispatch::{self, Incoming};
 pub const BASE_FOOTPRINT: u64 = 1_400;
 /// How long a home takes to look at all its cells, at most, and at least.
 const ROUND: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(30));
+/// A mailbox that has been empty for so long gives back its room.
+const RESTED: Duration = Duration::from_secs(1);
 /// How often actors are put to sleep for memory, at most.
 const SHED_EVERY: Duration = Duration::from_millis(100);
 /// How many maps an actor type's cells are spread over.
@@ -312,6 +314,9 @@ impl<A: Hosted> Home<A> {
     fn sweep(&self, shard: usize) {
         let now = Instant::now();
         let cells: Vec<_> = self.shards[shard].lock().iter().map(Arc::clone).collect();
+        if let Some(before) = self.millis(now).checked_sub(RESTED.as_millis() as u64) {
+            cells.iter().for_each(|cell| cell.slim(before));
+        }
         if let Some(idle) = self.host.idle
             && let Some(since) = self.millis(now).checked_sub(idle.as_millis() as u64)
         {

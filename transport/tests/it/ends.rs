@@ -156,7 +156,7 @@ async fn of_two_that_dial_each_other_at_once_one_connection_stays_and_both_agree
 async fn a_frozen_peer_fails_its_calls_as_silent_and_is_found_again() {
     let (a, b) = pair().await;
     let handlers = Arc::clone(&b.handlers);
-    let (thaw, frozen) = mpsc::channel::<()>();
+    let (thaw, frozen) = mpsc::sync_channel::<()>(0);
     let freezer = std::thread::spawn(move || {
         let _ice = handlers.ice.lock();
         // An end of the test thaws it, too.
