@@ -44,6 +44,6 @@ impl Handler<Arrived> for Echoer {
 
 fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
-    let echoes = Host::new(|_: &Activation| Echoer::default());
+    let echoes = Host::new(|_: &Activation| Echoer::default()).beside_links();
     runtime.block_on(rhumb::cli::serve::node_program(|node| inside::rhumb::hosted(node.host(echoes))))
 }

@@ -1,6 +1,7 @@
 //! The threads on which actors run, and what they are busy with.
 //!
-//! * It decides: on which arbiter a key lives (always the same), and when one has been busy with one
+//! * It decides: on which arbiter a key lives (always the same; that of the links where its type says
+//!   so), and when one has been busy with one
 //!   message for so long that its other actors starve.
 //! * It never does: interrupt a handler.
 //! * Invariant: an actor runs on one arbiter for its whole life.
@@ -131,6 +132,7 @@ pub(crate) struct Worker {
 /// The arbiters of a node.
 pub(crate) struct Arbiters {
     workers: Vec<Worker>,
+    links: Option<Worker>,
     system: Option<System>,
     watching: Arc<AtomicBool>,
     blocked: Arc<Mutex<Vec<Blocked>>>,
@@ -145,14 +147,15 @@ impl Arbiters {
             let runner = System::new();
             runner.block_on(async {
                 let handles: Vec<_> = (0..count.max(1)).map(|_| Arbiter::new().handle()).collect();
-                started.send((handles, System::current())).ok();
+                started.send((handles, Arbiter::new().handle(), System::current())).ok();
             });
             if let Err(error) = runner.run() {
                 tracing::error!(%error, "the actors' system ended");
             }
         })?;
-        let (handles, system) = ready.await?;
-        Ok(Self::of(handles, Some(system), blocked_after))
+        let (handles, links, system) = ready.await?;
+        let links = Worker { handle: links, gauge: Arc::new(Gauge::new("links".to_owned())) };
+        Ok(Self::of(handles, Some(links), Some(system), blocked_after))
     }
 
     /// The arbiter of the actix system in which this is called: one thread for everything, so that a
@@ -160,15 +163,21 @@ impl Arbiters {
     pub(crate) fn here(blocked_after: Duration) -> anyhow::Result<Self> {
         let system = System::try_current()
             .ok_or_else(|| anyhow::anyhow!("no actix system runs here: use rhumb::testing::run"))?;
-        Ok(Self::of(vec![system.arbiter().clone()], None, blocked_after))
+        Ok(Self::of(vec![system.arbiter().clone()], None, None, blocked_after))
     }
 
-    fn of(handles: Vec<ArbiterHandle>, system: Option<System>, blocked_after: Duration) -> Self {
+    fn of(
+        handles: Vec<ArbiterHandle>,
+        links: Option<Worker>,
+        system: Option<System>,
+        blocked_after: Duration,
+    ) -> Self {
         let named =
             |(number, handle)| Worker { handle, gauge: Arc::new(Gauge::new(format!("arbiter-{number}"))) };
         let workers: Vec<_> = handles.into_iter().enumerate().map(named).collect();
         let arbiters = Self {
             workers,
+            links,
             system,
             watching: Arc::new(AtomicBool::new(true)),
             blocked: Arc::default(),
@@ -183,10 +192,16 @@ impl Arbiters {
         &self.workers[(hash % self.workers.len() as u64) as usize]
     }
 
+    /// The arbiter on whose thread the node's links are. Where they are on none, it is the first.
+    pub(crate) fn of_links(&self) -> &Worker {
+        self.links.as_ref().unwrap_or(&self.workers[0])
+    }
+
     /// All threads, by name.
     #[cfg(feature = "rocks")]
     pub(crate) fn handles(&self) -> Vec<(String, ArbiterHandle)> {
-        self.workers.iter().map(|worker| (worker.gauge.name.clone(), worker.handle.clone())).collect()
+        let named = |worker: &Worker| (worker.gauge.name.clone(), worker.handle.clone());
+        self.workers.iter().chain(&self.links).map(named).collect()
     }
 
     /// Arbiters that work on one message for too long, now.
@@ -209,7 +224,8 @@ impl Arbiters {
     /// A thread that looks at the gauges. It cannot be an actor: it must see an arbiter that is stuck.
     #[expect(clippy::disallowed_methods, reason = "it watches real threads in real time")]
     fn watch(&self, after: Duration) {
-        let gauges: Vec<_> = self.workers.iter().map(|worker| Arc::clone(&worker.gauge)).collect();
+        let workers = self.workers.iter().chain(&self.links);
+        let gauges: Vec<_> = workers.map(|worker| Arc::clone(&worker.gauge)).collect();
         let (watching, blocked) = (Arc::clone(&self.watching), Arc::clone(&self.blocked));
         let times = Arc::clone(&self.times_blocked);
         let watch = move || {

@@ -183,7 +183,7 @@ impl<A: Hosted> Home<A> {
     }
 
     pub(crate) fn worker(&self, hash: u64) -> &Worker {
-        self.arbiters.of_key(hash)
+        if self.host.beside_links { self.arbiters.of_links() } else { self.arbiters.of_key(hash) }
     }
 
     pub(crate) fn millis(&self, now: Instant) -> u64 {

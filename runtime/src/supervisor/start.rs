@@ -69,6 +69,8 @@ struct Acting {
     mesh: Mesh,
     hosts: Arc<Hosts>,
     arbiters: Vec<(String, actix::ArbiterHandle)>,
+    /// The one on whose thread the links are.
+    links: actix::ArbiterHandle,
     life: Incarnation,
 }
 
@@ -201,10 +203,10 @@ impl Start {
         let gate: Arc<dyn Gate> = Arc::new(policy.clone());
         let actors = Actors::start(store, book, me.region.clone(), gate, Arc::new(world)).await?;
         let threads = Arbiters::threads(arbiters(), BLOCKED_AFTER).await?;
-        let arbiters = threads.handles();
+        let (arbiters, links) = (threads.handles(), threads.of_links().handle.clone());
         let hosts = Hosts::start(hosts, &mesh, threads)?;
         mesh.hosts(&hosts, Epoch(life.0));
-        Ok(Acting { actors, standing: stands, mesh, hosts, arbiters, life })
+        Ok(Acting { actors, standing: stands, mesh, hosts, arbiters, links, life })
     }
 
     /// Everything that peers, clients and operators may ask this node.
@@ -247,16 +249,18 @@ impl Start {
             incarnation: acting.life.0,
             build: env!("CARGO_PKG_VERSION").to_owned(),
         };
-        let transport = Transport::bind(
-            config.node.listen,
-            credentials,
-            Regions::of(regions),
-            hello,
-            config.transport.clone(),
-            Arc::new(TracedGate(Arc::new(policy.clone()))),
-            Arc::new(registry),
-        )
-        .with_context(|| format!("QUIC on {}", config.node.listen))?;
+        let (bound, binding) = tokio::sync::oneshot::channel();
+        let (config_there, credentials) = (Arc::clone(config), credentials.clone());
+        let gate = Arc::new(TracedGate(Arc::new(policy.clone())));
+        acting.links.spawn_fn(move || {
+            let (listen, settings) = (config_there.node.listen, config_there.transport.clone());
+            let regions = Regions::of(regions);
+            let transport =
+                Transport::bind(listen, &credentials, regions, hello, settings, gate, Arc::new(registry));
+            // Who waits for it may have been told to stop.
+            bound.send(transport).ok();
+        });
+        let transport = binding.await?.with_context(|| format!("QUIC on {}", config.node.listen))?;
         mesh.bound(Carrier::Quic(transport.clone()));
         for (peer, address) in &config.peers {
             transport.add_peer(peer.clone(), *address);

@@ -1,11 +1,8 @@
 //! The thread on which a transport lives: its socket, its connections, the readers and writers of its
-//! lanes. One thread with an event loop of its own, because small packets cost several times as much
-//! where they are handed from worker to worker (quinn #1433), and because what else the process does
-//! then never delays an acknowledgement.
+//! lanes. One thread with one event loop, because small packets cost several times as much where they
+//! are handed from worker to worker (quinn #1433).
 //!
-//! * It decides: nothing.
-//! * It never does: run a handler. What is delivered goes to the mailbox of an arbiter or to the
-//!   process's own runtime.
+//! * It decides: whether that is the thread on which it is bound, or one of its own.
 
 use std::io;
 use std::sync::{Arc, Weak};
@@ -30,7 +27,7 @@ impl LinkThread {
     ///
     /// # Errors
     /// The operating system gives no thread or no event queue.
-    pub(crate) fn start() -> io::Result<Self> {
+    fn start() -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         let (ends, ended) = oneshot::channel::<()>();
@@ -41,17 +38,30 @@ impl LinkThread {
         Ok(Self { handle, ends: Arc::new(ends) })
     }
 
-    /// Where a client lives: in a program whose runtime is one thread, there, so that no message is handed
-    /// from thread to thread; else on a thread that all such clients of this process share.
+    /// The thread on which this is called, if the runtime there is one thread: then no message is handed
+    /// from thread to thread.
+    fn here() -> Option<Self> {
+        let here = Handle::try_current().ok()?;
+        let (ends, _) = oneshot::channel();
+        (here.runtime_flavor() == RuntimeFlavor::CurrentThread)
+            .then(|| Self { handle: here, ends: Arc::new(ends) })
+    }
+
+    /// Where a node lives: here, or on a thread of its own.
+    ///
+    /// # Errors
+    /// As for [`LinkThread::start`].
+    pub(crate) fn of_node() -> io::Result<Self> {
+        Self::here().map_or_else(Self::start, Ok)
+    }
+
+    /// Where a client lives: here, or on a thread that all such clients of this process share.
     ///
     /// # Errors
     /// As for [`LinkThread::start`].
     pub(crate) fn of_clients() -> io::Result<Self> {
-        if let Ok(here) = Handle::try_current()
-            && here.runtime_flavor() == RuntimeFlavor::CurrentThread
-        {
-            let (ends, _) = oneshot::channel();
-            return Ok(Self { handle: here, ends: Arc::new(ends) });
+        if let Some(here) = Self::here() {
+            return Ok(here);
         }
         let mut shared = OF_CLIENTS.lock();
         if let Some((handle, ends)) = &*shared

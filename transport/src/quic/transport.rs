@@ -67,7 +67,9 @@ pub(crate) struct Inner {
 
 impl Transport {
     /// Listens on an address (port 0: any) with a node's certificate, and lets in peers whose
-    /// certificates are of the same authority and of these regions. It lives on a thread of its own.
+    /// certificates are of the same authority and of these regions. It lives on the runtime in which it is
+    /// bound, if that is one thread, and else on a thread of its own. There [`Inbound`] is called: what it
+    /// does must not block.
     ///
     /// # Errors
     /// [`BindError`]: the address, the settings or the certificate cannot be used.
@@ -84,7 +86,7 @@ impl Transport {
         let own = certified_node(credentials.principal(), identity.node.as_ref())?;
         let tls = Tls::new(credentials, &settings)?;
         let unbound = |source| BindError::Socket { addr, source };
-        let thread = LinkThread::start().map_err(unbound)?;
+        let thread = LinkThread::of_node().map_err(unbound)?;
         let endpoint = {
             let _on_it = thread.handle().enter();
             socket::endpoint(addr, settings.socket_buffer, Some(tls.listening())).map_err(unbound)?

@@ -98,13 +98,11 @@ pub(crate) struct Seen {
     pub(crate) refused: Vec<ConnectError>,
 }
 
-/// Answers `echo` at once, `hold` never (the test does), forgets `drop`, panics at `panic`, freezes its
-/// whole node at `freeze` until it is thawed, knows nothing else.
+/// Answers `echo` at once, `hold` never (the test does), forgets `drop`, panics at `panic`, knows
+/// nothing else.
 #[derive(Default)]
 pub(crate) struct Handlers {
     pub(crate) seen: Mutex<Seen>,
-    /// Held by a test while what froze is to stay frozen.
-    pub(crate) ice: Mutex<()>,
     changed: watch::Sender<u64>,
 }
 
@@ -137,8 +135,6 @@ impl Inbound for Handlers {
             "hold" => self.note(|seen| seen.held.push(answer)),
             "drop" => drop(answer),
             "panic" => panic!("a handler's bug"),
-            // The thread that all of the node's links are on: nothing is read, nothing acknowledged.
-            "freeze" => drop(self.ice.lock()),
             _ => answer.fault(Fault::not_sent(FaultKind::UnknownMessage(name.to_string()))),
         }
     }
