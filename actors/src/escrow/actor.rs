@@ -14,11 +14,12 @@ use futures::future::BoxFuture;
 use futures::stream;
 use rhumb_core::effects::Release;
 use rhumb_core::rng::Seed;
+use rhumb_core::wakes::Wakes;
 use rhumb_core::{
     Barrier, DataClass, Direction, Fault, FaultKind, Gate, Mono, NodeId, Now, Passage, PoolName, Region,
     Ticket,
 };
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 pub use self::handle::EscrowHandle;
 pub use self::report::{EscrowReport, PoolReport};
@@ -98,11 +99,14 @@ pub struct EscrowRegion {
     committed: watch::Sender<Committed>,
 }
 
+/// Takes an answer to whoever waits for it. Dropped instead, it tells that the actor stopped.
+type Reply = Box<dyn FnOnce(Answered) + Send>;
+
 /// Somebody waits for an answer.
 struct Asked {
     pool: PoolName,
     until: Mono,
-    reply: oneshot::Sender<Answered>,
+    reply: Reply,
     /// Its span, if its trace is kept.
     span: Option<Span>,
 }
@@ -251,7 +255,7 @@ impl EscrowRegion {
         if let Some(asked) = self.asks.remove(&token) {
             let class = self.book.class_of(&asked.pool).cloned().unwrap_or(class);
             // A caller that has gone needs no answer; what it asked for is durable all the same.
-            asked.reply.send(Answered { outcome, class }).ok();
+            (asked.reply)(Answered { outcome, class });
         }
     }
 
@@ -315,6 +319,8 @@ impl StreamHandler<Committed> for EscrowRegion {
             Committed::Failed(reason) => self.world.halt(format!("escrow: storage failed: {reason}")),
             Committed::UpTo(ticket, number) => {
                 self.book.durable(number);
+                // All that a sync lets go leaves together.
+                let _wakes = Wakes::hold();
                 let mut performed = Vec::new();
                 self.barrier.durable(ticket, |sent| performed.push(sent));
                 for sent in performed {
@@ -334,7 +340,7 @@ struct Ask {
     request: Request,
     from: Region,
     within: Duration,
-    reply: oneshot::Sender<Answered>,
+    reply: Reply,
     watched: Option<Traced>,
 }
 
@@ -365,15 +371,13 @@ impl Handler<Ask> for EscrowRegion {
         let pool = ask.request.pool().clone();
         if self.asks.len() >= MAX_ASKS {
             let outcome = Ok(Err(Refusal::Overloaded { retry_after: OVERLOADED }));
-            ask.reply.send(Answered { outcome, class: DataClass::control() }).ok();
-            return;
+            return (ask.reply)(Answered { outcome, class: DataClass::control() });
         }
         if let Some(class) = self.book.class_of(&pool) {
             // The caller did not say the class; the pool has one, so the gate is asked here.
             let passage = Passage { direction: Direction::Ingress, class, from: &ask.from, to: &self.region };
             if let Err(refusal) = self.gate.check(passage) {
-                ask.reply.send(faulted(Fault::not_sent(FaultKind::Gate(refusal)))).ok();
-                return;
+                return (ask.reply)(faulted(Fault::not_sent(FaultKind::Gate(refusal))));
             }
         }
         self.last_token += 1;

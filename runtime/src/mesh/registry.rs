@@ -6,6 +6,7 @@
 //! * Invariant: a name is served once; a second registration is refused when the node starts.
 
 use std::collections::BTreeMap;
+use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,7 +53,65 @@ impl<M> Call<M> {
 #[error("the message {0:?} is served twice on this node")]
 pub struct ServedTwice(&'static str);
 
-type Handler = Box<dyn Fn(Arc<Peer>, Request) -> BoxFuture<'static, Result<Reply, Fault>> + Send + Sync>;
+/// What one message's handler gives later.
+type Later = Box<dyn Fn(Arc<Peer>, Request) -> BoxFuture<'static, Result<Reply, Fault>> + Send + Sync>;
+/// A handler that answers by itself.
+type Itself = Box<dyn Fn(Arc<Peer>, Request, Owed) + Send + Sync>;
+
+enum Handler {
+    Later(Later),
+    Itself(Itself),
+}
+
+/// An answer that is owed, and the span of what it answers.
+struct Owed {
+    answer: Answer,
+    span: Option<Span>,
+    kind: Kind,
+}
+
+impl Owed {
+    fn give(self, outcome: Result<Reply, Fault>) {
+        match (self.kind, outcome) {
+            // Nobody waits; that it was not taken up is counted.
+            (Kind::Tell, Err(fault)) if fault.delivery() == Delivery::NotSent => self.answer.fault(fault),
+            (Kind::Tell, _) => drop(self.answer),
+            (Kind::Ask | Kind::Post, Ok(reply)) => self.answer.reply(reply),
+            (Kind::Ask | Kind::Post, Err(fault)) => self.answer.fault(fault),
+        }
+    }
+}
+
+/// The obligation to answer one message `M`. Dropped without an answer, it tells the caller that its
+/// handler was lost.
+pub struct Answering<M> {
+    owed: Owed,
+    clock: NodeClock,
+    message: PhantomData<fn(M)>,
+}
+
+impl<M: Remote> Answering<M> {
+    /// Answers, with the reply and its class.
+    pub fn give(self, outcome: Result<(M::Reply, DataClass), Fault>) {
+        let Self { owed, clock, .. } = self;
+        let span = owed.span.clone();
+        telemetry::working_for(span.as_ref(), || {
+            owed.give(outcome.and_then(|reply| packed::<M>(&clock, reply)))
+        });
+    }
+}
+
+fn packed<M: Remote>(clock: &NodeClock, (reply, class): (M::Reply, DataClass)) -> Result<Reply, Fault> {
+    let body = telemetry::part(names::ENCODE, || pack(M::NAME, &reply));
+    let body = body.map_err(|fault| Fault::ran(fault.kind))?;
+    Ok(Reply {
+        class,
+        body,
+        hybrid: clock.now().hybrid,
+        guarantee: Guarantee::STRONGEST,
+        trace: Span::current().map(|span| span.trace()),
+    })
+}
 
 struct Entry {
     audience: Audience,
@@ -98,35 +157,38 @@ impl Registry {
         F: Future<Output = Result<(M::Reply, DataClass), Fault>> + Send + 'static,
     {
         let clock = self.clock.clone();
-        let run: Handler = Box::new(move |from, request| {
+        let run: Later = Box::new(move |from, request| {
             let call = match call::<M>(M::NAME, from, request) {
                 Ok(call) => call,
                 Err(fault) => return Box::pin(std::future::ready(Err(fault))),
             };
             let answer = handler(call);
             let clock = clock.clone();
-            Box::pin(async move {
-                let (reply, class) = answer.await?;
-                let body = telemetry::part(names::ENCODE, || pack(M::NAME, &reply));
-                let body = body.map_err(|fault| Fault::ran(fault.kind))?;
-                Ok(Reply {
-                    class,
-                    body,
-                    hybrid: clock.now().hybrid,
-                    guarantee: Guarantee::STRONGEST,
-                    trace: Span::current().map(|span| span.trace()),
-                })
-            })
+            Box::pin(async move { packed::<M>(&clock, answer.await?) })
         });
-        self.insert(
-            M::NAME,
-            Entry {
-                audience: M::AUDIENCE,
-                version: M::VERSION,
-                fingerprint: fingerprint::<M>(),
-                handler: run,
-            },
-        )
+        self.serves_with::<M>(Handler::Later(run))
+    }
+
+    /// Serves `M` with a handler that enqueues before it returns, and answers by itself: where it is done,
+    /// without a task that waits for it. It ends within the time that the call says.
+    ///
+    /// # Errors
+    /// [`ServedTwice`].
+    pub fn answer<M: Remote>(
+        &mut self,
+        handler: impl Fn(Call<M>, Answering<M>) + Send + Sync + 'static,
+    ) -> Result<(), ServedTwice> {
+        let clock = self.clock.clone();
+        let run: Itself = Box::new(move |from, request, owed| match call::<M>(M::NAME, from, request) {
+            Ok(call) => handler(call, Answering { owed, clock: clock.clone(), message: PhantomData }),
+            Err(fault) => owed.give(Err(fault)),
+        });
+        self.serves_with::<M>(Handler::Itself(run))
+    }
+
+    fn serves_with<M: Remote>(&mut self, handler: Handler) -> Result<(), ServedTwice> {
+        let fingerprint = fingerprint::<M>();
+        self.insert(M::NAME, Entry { audience: M::AUDIENCE, version: M::VERSION, fingerprint, handler })
     }
 
     /// Serves a told message of nodes, which has no reply.
@@ -141,14 +203,19 @@ impl Registry {
     where
         M: Wire + DeserializeOwned + Send + 'static,
     {
-        let run: Handler = Box::new(move |from, request| {
+        let run: Later = Box::new(move |from, request| {
             let outcome = call::<M>(name, from, request).map(&handler);
             let ran = |()| Err(Fault::ran(FaultKind::Handler(format!("{name} is told, it has no reply"))));
             Box::pin(std::future::ready(outcome.and_then(ran)))
         });
         self.insert(
             name,
-            Entry { audience: Audience::Nodes, version: 1, fingerprint: M::LAYOUT, handler: run },
+            Entry {
+                audience: Audience::Nodes,
+                version: 1,
+                fingerprint: M::LAYOUT,
+                handler: Handler::Later(run),
+            },
         )
     }
 
@@ -239,25 +306,20 @@ impl Inbound for Registry {
         if let (Some(_), Some(mesh)) = (&request.headers.target, &self.mesh) {
             return mesh.deliver(from, request, answer);
         }
-        let kind = request.kind;
         let within = request.headers.deadline;
         let name = request.name.clone();
+        let owed = Owed { answer, span: span.clone(), kind: request.kind };
         let ran = match self.find(from, &name) {
-            Ok(entry) => (entry.handler)(Arc::clone(from), request),
-            Err(fault) => return answer.fault(fault),
+            Ok(Entry { handler: Handler::Later(handler), .. }) => handler(Arc::clone(from), request),
+            Ok(Entry { handler: Handler::Itself(handler), .. }) => {
+                return handler(Arc::clone(from), request, owed);
+            }
+            Err(fault) => return owed.answer.fault(fault),
         };
         let ended = async move {
             let outcome = tokio::time::timeout(within, ran).await;
-            match (kind, outcome) {
-                // Nobody waits; that it was not taken up is counted.
-                (Kind::Tell, Ok(Err(fault))) if fault.delivery() == Delivery::NotSent => answer.fault(fault),
-                (Kind::Tell, _) => drop(answer),
-                (Kind::Ask | Kind::Post, Ok(Ok(reply))) => answer.reply(reply),
-                (Kind::Ask | Kind::Post, Ok(Err(fault))) => answer.fault(fault),
-                (Kind::Ask | Kind::Post, Err(_)) => {
-                    answer.fault(Fault::unknown(FaultKind::Deadline(format!("waiting for {name}"))));
-                }
-            }
+            let passed = || Fault::unknown(FaultKind::Deadline(format!("waiting for {name}")));
+            owed.give(outcome.unwrap_or_else(|_| Err(passed())));
         };
         self.runtime.spawn(async move { telemetry::within(span.as_ref(), ended).await });
     }

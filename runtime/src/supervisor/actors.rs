@@ -14,12 +14,13 @@ use tokio::sync::oneshot;
 pub(super) struct Actors {
     escrow: EscrowHandle,
     storage: StorageHandle,
-    arbiters: [(&'static str, ArbiterHandle); 2],
+    arbiters: [(&'static str, ArbiterHandle); 1],
     system: System,
 }
 
 impl Actors {
-    /// Starts the system and its actors: storage and escrow, each on an arbiter of its own.
+    /// Starts the system and its actors. Storage is on escrow's arbiter: it only hands batches on to the
+    /// threads of the store, and another arbiter would be another wake-up for each of them.
     pub(super) async fn start(
         store: HotStore,
         book: Book,
@@ -31,20 +32,19 @@ impl Actors {
         std::thread::Builder::new().name("rhumb-actors".into()).spawn(move || {
             let runner = System::new();
             runner.block_on(async {
-                let (at_storage, at_escrow) = (Arbiter::new().handle(), Arbiter::new().handle());
+                let here = Arbiter::new().handle();
                 let (wait, writes) = (EscrowRegion::backlog(), StorageActor::backlog());
                 let counts = Arc::clone(&writes);
-                let storage =
-                    StorageActor::start_in_arbiter(&at_storage, |_| StorageActor::new(store, counts));
+                let storage = StorageActor::start_in_arbiter(&here, |_| StorageActor::new(store, counts));
                 let storage = StorageHandle::new(storage, writes);
                 let (to, counts) = (storage.clone(), Arc::clone(&wait));
-                let escrow = EscrowRegion::start_in_arbiter(&at_escrow, move |_| {
+                let escrow = EscrowRegion::start_in_arbiter(&here, move |_| {
                     EscrowRegion::new(book, region, to, counts, gate, world)
                 });
                 let actors = Self {
                     escrow: EscrowHandle::new(escrow, wait),
                     storage,
-                    arbiters: [("the storage arbiter", at_storage), ("the escrow arbiter", at_escrow)],
+                    arbiters: [("the escrow arbiter", here)],
                     system: System::current(),
                 };
                 started.send(actors).ok();

@@ -22,7 +22,7 @@ use super::halt::Halt;
 use super::policy::ServedPolicy;
 use crate::clock::NodeClock;
 use crate::mesh::Mesh;
-use crate::mesh::registry::{Call, Registry, ServedTwice};
+use crate::mesh::registry::{Answering, Call, Registry, ServedTwice};
 use crate::telemetry::{self, Span, What, names};
 
 /// The world around the escrow of this node.
@@ -233,19 +233,19 @@ where
     T: Send + 'static,
 {
     let escrow = escrow.clone();
-    registry.serve(move |call: Call<M>| {
+    let reply = move |answered: Answered| {
+        let reply = match answered.outcome? {
+            Err(refusal) => Err(refusal),
+            Ok(answer) => Ok(wanted(answer).ok_or_else(|| {
+                Fault::ran(FaultKind::Handler(format!("{} was answered with something else", M::NAME)))
+            })?),
+        };
+        Ok((reply, answered.class))
+    };
+    registry.answer(move |call: Call<M>, answering: Answering<M>| {
         let region = call.region().clone();
         let role = call.from.principal.role;
-        let answered = escrow.ask(request(call.message, role), region, call.within, current());
-        async move {
-            let answered = answered.await;
-            let reply = match answered.outcome? {
-                Err(refusal) => Err(refusal),
-                Ok(answer) => Ok(wanted(answer).ok_or_else(|| {
-                    Fault::ran(FaultKind::Handler(format!("{} was answered with something else", M::NAME)))
-                })?),
-            };
-            Ok((reply, answered.class))
-        }
+        let then = move |answered| answering.give(reply(answered));
+        escrow.ask(request(call.message, role), region, call.within, current(), then);
     })
 }

@@ -27,7 +27,7 @@ impl Default for RocksSettings {
             block_cache_bytes: 64 << 20,
             memtable_bytes: 16 << 20,
             log_bytes: 128 << 20,
-            verify_bytes: 1 << 30,
+            verify_bytes: 128 << 20,
         }
     }
 }

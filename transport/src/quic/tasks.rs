@@ -23,6 +23,8 @@ use crate::liveness::Silence;
 const BATCH_BYTES: usize = 256 << 10;
 /// Bodies up to this many bytes are copied together with their heads; larger ones go as they are.
 const COPY_BYTES: usize = 4 << 10;
+/// How often it is looked whether the peer is heard, for each probe.
+const LOOKS: u32 = 3;
 /// Bytes read at once.
 const READ_BYTES: usize = 64 << 10;
 
@@ -190,9 +192,11 @@ impl Link {
     async fn watch(self: Arc<Self>) -> Result<(), End> {
         let settings = &self.node.settings;
         let now = || Mono(self.begun.elapsed());
-        let mut silence = Silence::new(now(), settings.probe_interval, settings.silence_limit);
-        let mut tick = tokio::time::interval(settings.probe_interval);
+        let look = settings.probe_interval / LOOKS;
+        let mut silence = Silence::new(now(), look, settings.silence_limit);
+        let mut tick = tokio::time::interval(look);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut looks = (0..LOOKS).cycle();
         loop {
             tokio::select! {
                 reason = self.wire.closed() => return Err(End::of(&reason)),
@@ -200,6 +204,9 @@ impl Link {
             }
             if let Some(silent) = silence.look(now(), self.frames_heard()) {
                 return Err(End::Silent(silent));
+            }
+            if looks.next() != Some(0) {
+                continue;
             }
             // Acknowledged by the peer's QUIC, not by a message in a queue. An error means that the
             // connection has ended, which the select above reports.

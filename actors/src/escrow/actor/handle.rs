@@ -43,35 +43,25 @@ impl EscrowHandle {
         self.backlog.waiting()
     }
 
-    /// Asks, for a caller that stands in region `from`. The request is in the mailbox when this
-    /// returns, so that calls keep their order; the future ends within the time given. `span` is the
-    /// call's, if its trace is kept.
+    /// Asks, for a caller that stands in region `from` and waits so long. The request is in the mailbox
+    /// when this returns, so that calls keep their order. `then` is run with the answer on the thread on
+    /// which it is given, and must not block; it is dropped if the actor stops before. `span` is the call's,
+    /// if its trace is kept.
     pub fn ask(
         &self,
         request: Request,
         from: Region,
         within: Duration,
         span: Option<Span>,
-    ) -> impl Future<Output = Answered> + Send + use<> {
-        let (reply, answered) = oneshot::channel();
-        let watched = span.map(Traced::of);
-        let sent = self.address.try_send(Ask { request, from, within, reply, watched });
-        if sent.is_ok() {
-            self.backlog.came();
-        }
-        async move {
-            match sent {
-                Ok(()) => {}
-                Err(SendError::Full(_)) => {
-                    return faulted(Fault::not_sent(FaultKind::Full("the escrow mailbox".into())));
-                }
-                Err(SendError::Closed(_)) => return faulted(Fault::not_sent(FaultKind::Draining)),
+        then: impl FnOnce(Answered) + Send + 'static,
+    ) {
+        let (reply, watched) = (Box::new(then), span.map(Traced::of));
+        match self.address.try_send(Ask { request, from, within, reply, watched }) {
+            Ok(()) => self.backlog.came(),
+            Err(SendError::Full(ask)) => {
+                (ask.reply)(faulted(Fault::not_sent(FaultKind::Full("the escrow mailbox".into()))));
             }
-            match tokio::time::timeout(within, answered).await {
-                Ok(Ok(answered)) => answered,
-                Ok(Err(_)) => faulted(Fault::unknown(FaultKind::Handler("the escrow actor stopped".into()))),
-                Err(_) => faulted(Fault::unknown(FaultKind::Deadline("waiting for the escrow actor".into()))),
-            }
+            Err(SendError::Closed(ask)) => (ask.reply)(faulted(Fault::not_sent(FaultKind::Draining))),
         }
     }
 
