@@ -55,6 +55,8 @@ impl From<AuthorityFault> for Failure {
             AuthorityFault::Exists(_)
             | AuthorityFault::Identity(_)
             | AuthorityFault::Somebody { .. }
+            | AuthorityFault::OtherAuthority { .. }
+            | AuthorityFault::Forgets { .. }
             | AuthorityFault::NotIssued(_)
             | AuthorityFault::Issue(_) => Self::Usage(fault.to_string()),
             fault => Self::local(fault),
@@ -191,7 +193,7 @@ pub struct Issue {
     /// The folder for it: identity.pem (certificate and key), ca.pem and crl.pem.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// The folder has a certificate of the same holder: put the new one in its place.
+    /// The folder has a certificate of the same holder in the same mesh: put the new one in its place.
     #[arg(long)]
     renew: bool,
 }
