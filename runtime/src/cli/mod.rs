@@ -176,6 +176,16 @@ mod tests {
     }
 
     #[test]
+    fn what_is_missing_is_told_with_all_ways_to_give_it() {
+        let told =
+            Cli::try_parse_from("rhumb cert issue --ca ca --out out".split(' ')).expect_err("for whom?");
+        let told = told.to_string();
+        for way in ["--node", "--client", "--operator"] {
+            assert!(told.contains(way), "{told}");
+        }
+    }
+
+    #[test]
     fn what_is_wrong_on_the_command_line_is_refused() {
         for (line, right) in [
             ("rhumb pool create concert --supply 100 --weights us-east=50,eu-central=30", true),
@@ -198,6 +208,7 @@ mod tests {
             ("rhumb ca init --trust-domain Mesh.Example ca", false),
             ("rhumb cert issue --ca ca --node us-east/n1 --out out --valid 24h", true),
             ("rhumb cert issue --ca ca --node us-east/n1 --client us-east/app --out out", false),
+            ("rhumb cert issue --ca ca --operator us-east/ops --out out", true),
             ("rhumb cert issue --ca ca --out out", false),
             ("rhumb cert issue --ca ca --node us-east/n1 --out out --valid 3000d", false),
             ("rhumb cert status", false),

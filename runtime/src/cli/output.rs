@@ -40,6 +40,8 @@ pub enum Done {
     Unknown,
     /// Up to when somebody asked for a stop.
     Stopped,
+    /// But for a part of it, which the answer names.
+    InPart,
 }
 
 /// A command could not do what was asked.
@@ -214,6 +216,7 @@ impl Output {
     pub fn end(&self, ended: Result<Done, Failure>) -> ExitCode {
         let code = match &ended {
             Ok(Done::Well) => 0,
+            Ok(Done::InPart) => 3,
             Ok(Done::Unknown) => 4,
             Ok(Done::False) => 5,
             Ok(Done::Stopped) => 130,
