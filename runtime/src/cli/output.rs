@@ -206,6 +206,13 @@ impl Output {
         }
     }
 
+    /// Says to people, on standard error, what the JSON says by itself.
+    pub fn aside(&self, text: impl Display) {
+        if self.format == Format::Text {
+            self.note(text);
+        }
+    }
+
     /// Says something to people, on standard error.
     pub fn note(&self, text: impl Display) {
         writeln!(std::io::stderr(), "{text}").ok();

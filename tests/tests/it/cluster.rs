@@ -206,6 +206,18 @@ fn refusals_faults_and_mistakes_have_exit_codes_of_their_own() {
 }
 
 #[test]
+fn what_a_hold_prints_is_what_a_confirmation_takes() {
+    let mesh = DevMesh::start("us-east", "off");
+    mesh.ok(&["pool", "create", "concert", "--supply", "9"]);
+    let data = mesh.data();
+    let at = ["--data", data.to_str().expect("a path is text")];
+    let held = run(mesh.directory(), &[&["hold", "concert", "--qty", "2"][..], &at].concat());
+    assert!(held.code == 0 && held.text.contains("held 2 of concert for "), "{}", held.text);
+    let confirmed = run(mesh.directory(), &[&["confirm", held.out.trim_end()][..], &at].concat());
+    assert_eq!(confirmed.code, 0, "{}: {}", held.out, confirmed.text);
+}
+
+#[test]
 fn the_demo_in_small_keeps_every_promise() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let demo = run(directory.path(), &["-o", "json", "demo", "--seats", "400", "--rate", "150"]);
