@@ -165,9 +165,7 @@ impl From<DirectoryError> for Failure {
     fn from(error: DirectoryError) -> Self {
         let message = error.to_string();
         match error {
-            DirectoryError::NoSuchRegion { .. }
-            | DirectoryError::NoEndpoint { .. }
-            | DirectoryError::WhichRegion { .. } => Self::Usage(message),
+            DirectoryError::NoSuchRegion(_) | DirectoryError::WhichRegion { .. } => Self::Usage(message),
             _ => Self::Other { kind: "unreachable", message },
         }
     }
@@ -257,7 +255,7 @@ mod tests {
     use std::time::Duration;
 
     use expect_test::{Expect, expect};
-    use rhumb_core::{NodeId, Region};
+    use rhumb_core::NodeId;
 
     use super::*;
 
@@ -291,9 +289,8 @@ mod tests {
                 4 {"fault":{"delivery":"unknown","kind":"deadline","message":"deadline passed while waiting for the answer"}}
                 fault: deadline passed while waiting for the answer (outcome: unknown)"#]],
         );
-        let region = Region::new("moon").expect("valid");
         check(
-            DirectoryError::NoSuchRegion { region, known: "us-east".into() }.into(),
+            DirectoryError::NoSuchRegion("region moon has no node here; there are us-east".into()).into(),
             expect![[r#"
                 2 {"usage":{"message":"region moon has no node here; there are us-east"}}
                 error: region moon has no node here; there are us-east"#]],

@@ -196,6 +196,16 @@ fn refusals_faults_and_mistakes_have_exit_codes_of_their_own() {
         (1, Some("exhausted")),
         "held, not sold"
     );
+    let other = mesh.rhumb(&["pool", "create", "few", "--supply", "1", "--debt", "2"]);
+    assert_eq!((other.code, other.json["refused"]["code"].as_str()), (1, Some("pool_exists")));
+    for told in ["exists with other terms: supply 1, class inventory, ", "debt: it has 0, asked for is 2"] {
+        assert!(other.text.contains(told), "{}", other.text);
+    }
+    mesh.ok(&["pool", "create", "fair", "--supply", "10", "--per-customer", "2"]);
+    let load = ["load", "escrow", "fair", "--rate", "5", "--for", "1s", "--receipts", "fair.jsonl"];
+    let nameless = mesh.rhumb(&load);
+    assert!(nameless.code == 2 && nameless.text.contains("--requests FILE"), "{}", nameless.text);
+    assert!(!mesh.directory().join("fair.jsonl").exists(), "nobody came");
     let identity = mesh.data().join("client");
     let identity = identity.to_str().expect("a path is text");
     let nobody = run(
