@@ -318,6 +318,6 @@ fn a_founded_node_on_an_empty_disk_does_not_start() {
     fs::remove_dir_all(mesh.path("nodes/us-east-n1/data")).expect("there");
     let ran = mesh.rhumb(&["serve", "--config", "mesh/config", "--region", "us-east"]);
     assert_eq!(ran.code, 3, "{}", ran.text);
-    assert!(ran.text.contains("an empty disk never initialises a cluster"), "{}", ran.text);
+    assert!(ran.text.contains("An empty disk never initialises a cluster"), "{}", ran.text);
     assert!(!Path::new(&mesh.path("nodes/us-east-n1/data/hot")).exists());
 }
