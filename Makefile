@@ -4,7 +4,7 @@ cargo := scripts/cargo.sh
 target := $(or $(CARGO_TARGET_DIR),target)
 MINUTES ?= 30
 
-.PHONY: help setup build demo test seeds check-full metrics-prometheus trace-phoenix systemd-unit lint fmt
+.PHONY: help setup build demo test seeds check-full metrics-prometheus trace-phoenix systemd-unit bench bench-docs lint fmt
 
 help: ## Shows this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -36,6 +36,14 @@ trace-phoenix: build ## Has an independent server, arize-phoenix, check the trac
 
 systemd-unit: build ## Has a real systemd, in namespaces of its own, run contrib/systemd (as root)
 	@scripts/systemd-unit.sh $(target)/debug/rhumb
+
+bench: setup ## Measures Rhumb beside its peers (one work: ONLY=remote-ask; also ROUNDS, MILLIS, SYSTEMS)
+	cd benches && CARGO_TARGET_DIR=$(abspath $(target)) ../$(cargo) build --release
+	$(abspath $(target))/release/bench $(if $(ONLY),--only $(ONLY)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
+		$(if $(MILLIS),--millis $(MILLIS)) $(if $(SYSTEMS),--systems $(SYSTEMS)) $(BENCHFLAGS)
+
+bench-docs: ## Puts the results of `make bench` into docs/performance.md
+	$(abspath $(target))/release/bench --report --write-docs docs/performance.md
 
 lint: setup ## Clippy with the bans of clippy.toml, and the links of the documentation; warnings are errors
 	$(cargo) clippy --workspace --all-targets -- -D warnings

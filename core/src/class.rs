@@ -1,8 +1,9 @@
 //! Kinds of data with a residency policy.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +16,13 @@ name!(
     DataClass, "data class"
 );
 
+/// How many names a thread keeps.
+const MAX_LATELY: usize = 16;
+
+thread_local! {
+    static LATELY: RefCell<Vec<DataClass>> = const { RefCell::new(Vec::new()) };
+}
+
 /// The name of the mesh's own class.
 pub const CONTROL: &str = "control";
 
@@ -22,7 +30,25 @@ impl DataClass {
     /// The mesh's own class, `control`.
     #[must_use]
     pub fn control() -> Self {
-        Self(CONTROL.into())
+        static IS: LazyLock<DataClass> = LazyLock::new(|| DataClass(CONTROL.into()));
+        IS.clone()
+    }
+
+    /// As [`DataClass::new`], for a name that is read again and again, as those of messages are: the few
+    /// that a thread has read lately are not made anew.
+    ///
+    /// # Errors
+    /// As for [`DataClass::new`].
+    pub fn read(name: &str) -> Result<Self, NameError> {
+        LATELY.with_borrow_mut(|lately| {
+            if let Some(class) = lately.iter().find(|class| class.as_str() == name) {
+                return Ok(class.clone());
+            }
+            let class = Self::new(name)?;
+            lately.truncate(MAX_LATELY - 1);
+            lately.insert(0, class.clone());
+            Ok(class)
+        })
     }
 
     /// Whether this is the mesh's own class.

@@ -7,6 +7,8 @@
 //! process) and no elements of size zero (a length alone would cost time). [`Wire`](crate::wire::Wire)
 //! keeps both when it compiles; what is decoded without it must see to them itself.
 
+use std::cell::Cell;
+
 use bincode::error::{DecodeError, EncodeError};
 use bytes::Bytes;
 use serde::Serialize;
@@ -65,6 +67,15 @@ pub trait Codec {
     fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError>;
 }
 
+/// What is larger than this is not copied out of the buffer in which it was encoded, but takes it along.
+const MAX_SCRATCH: usize = 4 << 10;
+
+thread_local! {
+    /// Where a thread encodes: most messages are small, and a buffer that grows with each costs more than
+    /// its copy.
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
 /// Codec 1: bincode 2.0.1 in its standard configuration (little endian, variable-length integers).
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Bincode;
@@ -73,19 +84,26 @@ impl Codec for Bincode {
     const ID: u8 = 1;
 
     fn encode_after<T: Serialize>(head: &[u8], value: &T) -> Result<Bytes, CodecError> {
-        let mut bytes = head.to_vec();
-        bincode::serde::encode_into_std_write(value, &mut bytes, bincode::config::standard()).map_err(
-            |error| {
-                CodecError::Encode(match error {
-                    EncodeError::OtherString(said) => said,
-                    other => other.to_string(),
-                })
-            },
-        )?;
+        // Taken out while it is used: what is encoded may encode something itself.
+        let mut bytes = SCRATCH.take();
+        bytes.clear();
+        bytes.extend_from_slice(head);
+        let encoded = bincode::serde::encode_into_std_write(value, &mut bytes, bincode::config::standard());
+        encoded.map_err(|error| {
+            CodecError::Encode(match error {
+                EncodeError::OtherString(said) => said,
+                other => other.to_string(),
+            })
+        })?;
         if bytes.len() > MAX_ENCODED_BYTES {
             return Err(CodecError::TooLarge { bytes: bytes.len() });
         }
-        Ok(bytes.into())
+        if bytes.len() > MAX_SCRATCH {
+            return Ok(bytes.into());
+        }
+        let exactly = Bytes::copy_from_slice(&bytes);
+        SCRATCH.set(bytes);
+        Ok(exactly)
     }
 
     fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {

@@ -18,6 +18,7 @@ pub mod ids;
 pub mod limits;
 pub mod rng;
 pub mod time;
+pub mod wakes;
 pub mod wire;
 
 pub use class::DataClass;

@@ -17,7 +17,7 @@ use rhumb_core::{Fault, FaultKind};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
-use crate::message::Reply;
+use crate::message::{Reply, TraceContext};
 
 /// Takes answers back to where the questions came from.
 pub(crate) trait Returns: fmt::Debug + Send + Sync {
@@ -32,6 +32,26 @@ pub struct Answer {
     to: Option<To>,
     cancelled: Cancelled,
     observed: Observed,
+    timed: Option<Timed>,
+}
+
+/// Is told how long each answer took.
+pub trait Times: Send + Sync {
+    /// A message was answered, with this fault if it is one. `trace` is its caller's.
+    fn answered(&self, fault: Option<&Fault>, took: Duration, trace: Option<TraceContext>);
+}
+
+/// Who is told how long this answer took.
+struct Timed {
+    by: Arc<dyn Times>,
+    since: Instant,
+    trace: Option<TraceContext>,
+}
+
+impl fmt::Debug for Timed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("timed")
+    }
 }
 
 /// Is told once how a message ended: with a reply, or with this fault.
@@ -66,7 +86,7 @@ impl Answer {
     /// An answer that goes nowhere: a tell's. Never cancelled.
     #[must_use]
     pub fn to_nobody() -> Self {
-        Self { to: None, cancelled: Cancelled::default(), observed: Observed::default() }
+        Self { to: None, cancelled: Cancelled::default(), observed: Observed::default(), timed: None }
     }
 
     /// An answer that stays in this process, and the future of it. For messages between actors of one
@@ -76,14 +96,14 @@ impl Answer {
         let (sender, receiver) = oneshot::channel();
         let cancelled = Cancelled::default();
         let future = AnswerFuture { receiver, cancelled: cancelled.clone() };
-        (Self { to: Some(To::Here(sender)), cancelled, observed: Observed::default() }, future)
+        (Self { to: Some(To::Here(sender)), cancelled, observed: Observed::default(), timed: None }, future)
     }
 
     /// An answer to a peer, and what cancels it.
     pub(crate) fn to_peer(owed: Owed) -> (Self, Cancelled) {
         let cancelled = Cancelled { expires: Some(owed.expires), ..Cancelled::default() };
         let to = Some(To::Peer(owed));
-        (Self { to, cancelled: cancelled.clone(), observed: Observed::default() }, cancelled)
+        (Self { to, cancelled: cancelled.clone(), observed: Observed::default(), timed: None }, cancelled)
     }
 
     /// Lets somebody know how the message ends: also when the answer is dropped, and the caller learns
@@ -97,6 +117,13 @@ impl Answer {
                 observer(end);
             }),
         }));
+        self
+    }
+
+    /// Lets somebody know how long the answer took, from then on: every answer, at the cost of no box.
+    #[must_use]
+    pub fn timed(mut self, by: Arc<dyn Times>, since: Instant, trace: Option<TraceContext>) -> Self {
+        self.timed = Some(Timed { by, since, trace });
         self
     }
 
@@ -123,6 +150,12 @@ impl Answer {
         self.cancelled.is_cancelled()
     }
 
+    /// Whether the caller has said that it gave up, whatever the time is.
+    #[must_use]
+    pub fn is_given_up(&self) -> bool {
+        self.cancelled.is_raised()
+    }
+
     /// Resolves when the caller has given up, so that a handler that is running can be dropped.
     pub fn cancelled(&self) -> impl Future<Output = ()> + Send + use<> {
         self.cancelled.clone().wait()
@@ -140,6 +173,12 @@ impl Answer {
         self.to.is_some() && !self.is_cancelled()
     }
 
+    /// When the message came that had so much time, as far as that is known here.
+    #[must_use]
+    pub fn came(&self, with: Duration) -> Option<Instant> {
+        self.cancelled.expires.and_then(|expires| expires.checked_sub(with))
+    }
+
     /// How long somebody still waits; `None` when that is not known here.
     #[must_use]
     pub fn time_left(&self) -> Option<Duration> {
@@ -149,6 +188,9 @@ impl Answer {
     fn send(&mut self, answer: Result<Reply, Fault>) {
         if let Some(observer) = self.observed.0.take() {
             observer(answer.as_ref().map(|_| ()));
+        }
+        if let Some(Timed { by, since, trace }) = self.timed.take() {
+            by.answered(answer.as_ref().err(), since.elapsed(), trace);
         }
         match self.to.take() {
             Some(To::Peer(Owed { link, id, lane, expires })) => link.give_back(id, lane, expires, answer),

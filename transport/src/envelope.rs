@@ -26,6 +26,7 @@ mod reader;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytestring::ByteString;
 use rhumb_core::{DataClass, Epoch, Guarantee, HybridTime};
 use thiserror::Error;
 
@@ -101,7 +102,7 @@ pub struct Frame {
     /// The sender's trace.
     pub trace: Option<TraceContext>,
     /// The stable name of the message; empty in answers.
-    pub name: String,
+    pub name: ByteString,
     /// The class of the body.
     pub class: DataClass,
     /// The idempotency key.
@@ -111,7 +112,7 @@ pub struct Frame {
     /// The callers, outermost first.
     pub chain: Vec<String>,
     /// The actor of the receiving node that is meant.
-    pub target: Option<String>,
+    pub target: Option<ByteString>,
     /// The encoded message.
     pub body: Bytes,
 }
@@ -198,7 +199,7 @@ impl Frame {
             guarantee: Guarantee::Eventual,
             required: Guarantee::Eventual,
             trace: None,
-            name: String::new(),
+            name: ByteString::new(),
             class,
             key: None,
             epoch: None,

@@ -39,6 +39,17 @@ pub enum NotQueued<T> {
     Closed(T),
 }
 
+impl<T> NotQueued<T> {
+    /// The reason alone.
+    #[must_use]
+    pub fn without(self) -> NotQueued<()> {
+        match self {
+            Self::Full(_) => NotQueued::Full(()),
+            Self::Closed(_) => NotQueued::Closed(()),
+        }
+    }
+}
+
 /// What waits to be written on one lane.
 #[derive(Debug)]
 pub struct LaneQueue<T> {

@@ -13,6 +13,7 @@
 //! tests of what stands upon transport.
 
 pub mod answer;
+mod asked;
 pub mod backoff;
 pub mod control;
 pub mod counts;
@@ -33,6 +34,7 @@ pub mod settings;
 pub mod tiebreak;
 
 pub use answer::{Answer, AnswerFuture, Cancelled};
+pub use asked::Asked;
 pub use counts::TransportCounts;
 pub use error::{BindError, ConnectError};
 pub use hello::{HelloRefusal, HelloRefusalKind, ManifestEntry};

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
+use bytestring::ByteString;
 use rhumb_core::{ClusterId, DataClass, Epoch, Guarantee, HybridTime, NodeId, Principal};
 use tokio::time::Instant;
 
@@ -83,7 +84,7 @@ pub struct Headers {
     pub chain: Vec<String>,
     /// Which actor of the receiving node is meant, `TYPE/KEY` or `TYPE@REGION/KEY`, in at most
     /// [`MAX_TARGET_BYTES`](crate::envelope::MAX_TARGET_BYTES); `None` for the node itself.
-    pub target: Option<String>,
+    pub target: Option<ByteString>,
 }
 
 impl Headers {
@@ -108,7 +109,7 @@ impl Headers {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
     /// The stable name of the message, never a Rust path.
-    pub name: String,
+    pub name: ByteString,
     /// The class of the data in it.
     pub class: DataClass,
     /// The encoded message.
@@ -124,19 +125,19 @@ pub struct Request {
 impl Request {
     /// A question.
     #[must_use]
-    pub fn ask(name: impl Into<String>, class: DataClass, body: Bytes, headers: Headers) -> Self {
+    pub fn ask(name: impl Into<ByteString>, class: DataClass, body: Bytes, headers: Headers) -> Self {
         Self { name: name.into(), class, body, headers, kind: Kind::Ask, arrival: None }
     }
 
     /// A message without an answer.
     #[must_use]
-    pub fn tell(name: impl Into<String>, class: DataClass, body: Bytes, headers: Headers) -> Self {
+    pub fn tell(name: impl Into<ByteString>, class: DataClass, body: Bytes, headers: Headers) -> Self {
         Self { name: name.into(), class, body, headers, kind: Kind::Tell, arrival: None }
     }
 
     /// A message that is answered, emptily, as soon as the receiver's mailbox has taken it.
     #[must_use]
-    pub fn post(name: impl Into<String>, class: DataClass, body: Bytes, headers: Headers) -> Self {
+    pub fn post(name: impl Into<ByteString>, class: DataClass, body: Bytes, headers: Headers) -> Self {
         Self { name: name.into(), class, body, headers, kind: Kind::Post, arrival: None }
     }
 }

@@ -6,8 +6,7 @@
 //! * Invariant: each call is taken out exactly once: by its answer, by its caller giving up, or by the
 //!   end of the connection. After the end none is taken in.
 
-use std::collections::HashMap;
-
+use hashbrown::HashMap;
 use rhumb_core::Delivery;
 
 /// Why a call was not taken in.

@@ -37,8 +37,10 @@ const MAILBOX: usize = 8_192;
 const MAX_ASKS: usize = 16_384;
 /// When a caller that found no room may ask again.
 const OVERLOADED: Duration = Duration::from_millis(100);
-/// How many batches the actor has under way with storage at a time.
-const WINDOW: usize = 64;
+/// How many batches the actor has under way with storage at a time: one that is being synced, and one that
+/// is written and goes with the next sync. What comes meanwhile joins into one: more under way would make
+/// more hand-overs of the same syncs.
+const WINDOW: usize = 2;
 
 /// What the shell needs of the world around it.
 pub trait World: Send + Sync + 'static {
@@ -91,7 +93,8 @@ pub struct EscrowRegion {
     region: Region,
     asks: HashMap<Token, Asked>,
     last_token: u64,
-    timer: Option<SpawnHandle>,
+    /// When it goes off, and what stops it.
+    timer: Option<(Mono, SpawnHandle)>,
     committed: watch::Sender<Committed>,
 }
 
@@ -252,16 +255,30 @@ impl EscrowRegion {
         }
     }
 
+    /// Sees to it that the machine has its tick in time. A timer that goes off before that is left as it
+    /// is: most steps only put the next deadline off, and a timer is not cheap to set.
     fn arm(&mut self, now: Now, ctx: &mut Context<Self>) {
-        if let Some(timer) = self.timer.take() {
+        let Some(deadline) = self.book.next_deadline(now) else { return };
+        if self.timer.is_some_and(|(at, _)| at <= deadline) {
+            return;
+        }
+        if let Some((_, timer)) = self.timer.take() {
             ctx.cancel_future(timer);
         }
-        if let Some(deadline) = self.book.next_deadline(now) {
-            let wait = deadline.since(now.mono).max(Duration::from_millis(1));
-            self.timer = Some(ctx.run_later(wait, |actor, ctx| {
-                actor.timer = None;
-                actor.step(Input::Tick, ctx);
-            }));
+        let wait = deadline.since(now.mono).max(Duration::from_millis(1));
+        let timer = ctx.run_later(wait, |actor, ctx| {
+            actor.timer = None;
+            actor.woken(ctx);
+        });
+        self.timer = Some((deadline, timer));
+    }
+
+    /// The timer went off: for a deadline that has come, or for one that was put off since.
+    fn woken(&mut self, ctx: &mut Context<Self>) {
+        let now = self.world.now();
+        match self.book.next_deadline(now) {
+            Some(deadline) if deadline <= now.mono => self.step(Input::Tick, ctx),
+            _ => self.arm(now, ctx),
         }
     }
 }

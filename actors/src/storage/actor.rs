@@ -5,13 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
-use parking_lot::Mutex;
-use rhumb_storage::{Batch, CommitError, CommitNumber, Durability, HotStore, Refusal};
+pub use rhumb_storage::hot::Done;
+use rhumb_storage::hot::Left;
+use rhumb_storage::{Batch, CommitError, Durability, HotStore, Refusal};
 
 use crate::backlog::{self, Backlog};
-
-/// Called once, when a batch is durable or will never be.
-pub type Done = Box<dyn FnOnce(Result<CommitNumber, CommitError>) + Send>;
 
 /// How many batches may wait in the actor's mailbox.
 const MAILBOX: usize = 4_096;
@@ -27,8 +25,7 @@ pub struct StorageActor {
 
 struct Waiting {
     batch: Batch,
-    /// Taken by whoever calls it: the store, or this actor when the store will never take the batch.
-    done: Arc<Mutex<Option<Done>>>,
+    done: Done,
 }
 
 impl StorageActor {
@@ -45,25 +42,16 @@ impl StorageActor {
     }
 
     fn drain(&mut self, ctx: &mut Context<Self>) {
-        while let Some(next) = self.waiting.front() {
-            let done = Arc::clone(&next.done);
-            let committed = move |result| {
-                if let Some(done) = done.lock().take() {
-                    done(result);
-                }
-            };
-            match self.store.submit(next.batch.clone(), Durability::Durable, committed) {
-                Ok(()) => {}
-                Err(Refusal::Full { retry_after } | Refusal::Pressed { retry_after, .. }) => {
+        while let Some(Waiting { batch, done }) = self.waiting.pop_front() {
+            let Err(left) = self.store.offer(batch, Durability::Durable, done) else { continue };
+            let Left { batch, done, why } = *left;
+            match why {
+                Refusal::Full { retry_after } | Refusal::Pressed { retry_after, .. } => {
+                    self.waiting.push_front(Waiting { batch, done });
                     return self.again_after(retry_after, ctx);
                 }
-                Err(refusal) => {
-                    if let Some(done) = next.done.lock().take() {
-                        done(Err(CommitError::Refused(refusal)));
-                    }
-                }
+                never => done(Err(CommitError::Refused(never))),
             }
-            self.waiting.pop_front();
         }
     }
 
@@ -98,7 +86,7 @@ impl Handler<Write> for StorageActor {
 
     fn handle(&mut self, Write { batch, done }: Write, ctx: &mut Self::Context) {
         self.backlog.taken();
-        self.waiting.push_back(Waiting { batch, done: Arc::new(Mutex::new(Some(done))) });
+        self.waiting.push_back(Waiting { batch, done });
         if self.retry.is_none() {
             self.drain(ctx);
         }

@@ -75,6 +75,11 @@ collection! {
     "set" = BTreeSet<T>;
 }
 
+/// Laid out as `Vec<u8>` is, and read and written as one piece: for what is larger than a few bytes.
+impl Wire for bytes::Bytes {
+    const LAYOUT: u64 = <Vec<u8>>::LAYOUT;
+}
+
 impl<T: Wire, S> Wire for HashSet<T, S> {
     const LAYOUT: u64 = counted::<T>("set");
 }

@@ -22,7 +22,7 @@ use rhumb_actors::remote::Remote;
 use rhumb_core::{DataClass, Fault, FaultKind, NodeId, Principal, Region};
 use rhumb_transport::identity::Outcome;
 use rhumb_transport::{
-    Client, ConnectError, Credentials, Expect, Headers, Peer, Reply, Request, TraceContext, TransportSettings,
+    Asked, Client, ConnectError, Credentials, Expect, Headers, Peer, Request, TraceContext, TransportSettings,
 };
 use thiserror::Error;
 use tokio::sync::OnceCell;
@@ -205,10 +205,22 @@ impl MeshClient {
 
     /// Asks a node, until the deadline in the headers; in the order of calls with the same `pair`, within
     /// one connection.
-    pub(crate) async fn call(&self, node: &NodeId, pair: u64, request: Request) -> Result<Reply, Fault> {
-        let until = Instant::now() + request.headers.deadline;
-        let (client, request) = self.ready(node, request, until).await?;
-        client.ask_in_order(pair, request).await
+    pub(crate) fn begin(
+        self: &Arc<Self>,
+        node: &NodeId,
+        pair: u64,
+        request: Request,
+    ) -> Result<Asked, Fault> {
+        if let Some(client) = self.nodes.get(node).and_then(OnceCell::get) {
+            self.look_if_due();
+            return client.begin(pair, request);
+        }
+        let (this, node) = (Arc::clone(self), node.clone());
+        Ok(Asked::later(async move {
+            let until = Instant::now() + request.headers.deadline;
+            let (client, request) = this.ready(&node, request, until).await?;
+            client.ask_in_order(pair, request).await
+        }))
     }
 
     /// The nodes that it may ask.
@@ -221,6 +233,12 @@ impl MeshClient {
     pub async fn close(&self) {
         let open = self.nodes.values().filter_map(OnceCell::get);
         futures::future::join_all(open.map(Client::close)).await;
+    }
+
+    fn look_if_due(&self) {
+        if self.own.is_due() {
+            self.look();
+        }
     }
 
     /// Looks at the folder in the background, and takes up what is new there.
@@ -252,9 +270,7 @@ impl MeshClient {
         request: Request,
         until: Instant,
     ) -> Result<(&Client, Request), Fault> {
-        if self.own.is_due() {
-            self.look();
-        }
+        self.look_if_due();
         let unreachable = |why: String| Fault::not_sent(FaultKind::Unreachable(format!("{node}: {why}")));
         let address =
             self.directory.address(node).ok_or_else(|| unreachable("its address is not known".into()))?;

@@ -75,8 +75,13 @@ impl NodeClock {
     /// that its ceiling is used up before a higher one is durable.
     #[must_use]
     pub fn now(&self) -> Now {
-        let hybrid = self.inner.hybrid.tick(self.wall_millis()).unwrap_or_else(|_| self.inner.hybrid.last());
-        Now { hybrid, mono: Mono(self.inner.source.elapsed()) }
+        Now { hybrid: self.hybrid(), mono: Mono(self.inner.source.elapsed()) }
+    }
+
+    /// The present hybrid time alone.
+    #[must_use]
+    pub fn hybrid(&self) -> HybridTime {
+        self.inner.hybrid.tick(self.wall_millis()).unwrap_or_else(|_| self.inner.hybrid.last())
     }
 
     /// Takes a peer's time into account.

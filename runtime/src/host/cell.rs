@@ -14,11 +14,10 @@ use actix::prelude::*;
 use opentelemetry::KeyValue;
 use parking_lot::{Mutex, MutexGuard};
 use rhumb_actors::remote::Hosted;
-use rhumb_core::{Fault, FaultKind};
+use rhumb_core::{Fault, FaultKind, wakes};
 use tokio::time::Instant;
 
 use super::arbiters::Gauge;
-use super::call::Load;
 use super::home::Home;
 use super::hosting::Activation;
 use super::id::ActorId;
@@ -49,6 +48,8 @@ pub(crate) struct Cell<A: Hosted> {
     pub(super) fed: AtomicUsize,
     used_ms: AtomicU64,
     footprint: AtomicU64,
+    /// Under which policy this node was found to own the actor: see [`Cell::is_owned_under`].
+    owned_under: AtomicU64,
     /// It goes because its parent begins anew: then its own children do too.
     anew: AtomicBool,
 }
@@ -73,8 +74,19 @@ impl<A: Hosted> Cell<A> {
             fed: AtomicUsize::new(0),
             used_ms: AtomicU64::new(0),
             footprint: AtomicU64::new(0),
+            owned_under: AtomicU64::new(0),
             anew: AtomicBool::new(false),
         }
+    }
+
+    /// Whether this node was found to own the actor under this policy (zero: none was). The founding list
+    /// never changes, so nothing else can change the answer.
+    pub(crate) fn is_owned_under(&self, policy: u64) -> bool {
+        policy != 0 && self.owned_under.load(Ordering::Relaxed) == policy
+    }
+
+    pub(crate) fn owned_under(&self, policy: u64) {
+        self.owned_under.store(policy, Ordering::Relaxed);
     }
 
     /// Lets a message in, and wakes the actor for it.
@@ -100,6 +112,14 @@ impl<A: Hosted> Cell<A> {
             Self::poke(state);
         }
         self.judge(pushed)
+    }
+
+    /// Gives back the room of a mailbox that has been empty since then.
+    pub(crate) fn slim(&self, unused_since_ms: u64) {
+        let mut state = self.state.lock();
+        if state.mailbox.len() == 0 && self.used_ms.load(Ordering::Relaxed) <= unused_since_ms {
+            state.mailbox.slim();
+        }
     }
 
     /// Asks the instance to go if it is idle. False when it is not.
@@ -191,7 +211,7 @@ impl<A: Hosted> Cell<A> {
         let pump = state.pump.take();
         drop(state);
         if let Some(pump) = pump {
-            pump.wake();
+            wakes::wake(pump);
         }
     }
 
@@ -266,8 +286,8 @@ impl<A: Hosted> Cell<A> {
         };
         self.home.counts.activated();
         let mut context = Context::<A>::new();
-        let load: Arc<dyn Load> = Arc::new(InstanceLoad { cell: Arc::clone(self), instance });
-        context.spawn(Pump { cell: Arc::clone(self), load, asked: false });
+        let load = Arc::new(InstanceLoad { cell: Arc::clone(self), instance });
+        context.spawn(Pump { load, asked: false });
         let mut life = pin!(Some(context.into_future(actor)));
         let panicked = std::future::poll_fn(|task| {
             let Some(running) = life.as_mut().as_pin_mut() else { return Poll::Ready(false) };

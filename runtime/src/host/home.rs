@@ -15,6 +15,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use actix::Handler;
+use hashbrown::HashTable;
 use parking_lot::Mutex;
 use rhumb_actors::remote::{Audience, Hosted, KeepsContext, Remote, Table};
 use rhumb_core::{Fault, FaultKind};
@@ -38,6 +39,8 @@ use crate::mesh::dispatch::{self, Incoming};
 pub const BASE_FOOTPRINT: u64 = 1_400;
 /// How long a home takes to look at all its cells, at most, and at least.
 const ROUND: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(30));
+/// A mailbox that has been empty for so long gives back its room.
+const RESTED: Duration = Duration::from_secs(1);
 /// How often actors are put to sleep for memory, at most.
 const SHED_EVERY: Duration = Duration::from_millis(100);
 /// How many maps an actor type's cells are spread over.
@@ -87,8 +90,8 @@ pub(crate) struct Entry<A: Hosted> {
     audience: Audience,
     work: Listed,
     unpack: Unpack<A>,
-    receive: fn(&Arc<Home<A>>, ActorId, Incoming),
-    receive_all: fn(&Arc<Home<A>>, Incoming),
+    receive: fn(&Arc<Home<A>>, ActorId, Listed, Incoming),
+    receive_all: fn(&Arc<Home<A>>, Listed, Incoming),
 }
 
 /// The table that [`Hosted::serve`] fills.
@@ -126,7 +129,8 @@ pub(crate) struct Home<A: Hosted> {
     hosts: Weak<Hosts>,
     arbiters: Arc<Arbiters>,
     entries: HashMap<&'static str, Entry<A>>,
-    shards: Vec<Mutex<HashMap<ActorId, Arc<Cell<A>>>>>,
+    /// Cells by the hash of their actor's name.
+    shards: Vec<Mutex<HashTable<Arc<Cell<A>>>>>,
     hasher: RandomState,
     watchers: Watchers,
     started: Instant,
@@ -207,11 +211,17 @@ impl<A: Hosted> Home<A> {
         }
     }
 
-    /// Puts a message into the mailbox of one actor.
-    pub(crate) fn push(&self, id: &ActorId, message: Box<dyn Deliver<A>>, now: Instant) -> Result<(), Fault> {
-        let mut message = message;
+    /// Puts a message into the mailbox of one actor, whose cell may have been found already.
+    pub(crate) fn push(
+        &self,
+        id: &ActorId,
+        found: Option<Arc<Cell<A>>>,
+        message: Box<dyn Deliver<A>>,
+        now: Instant,
+    ) -> Result<(), Fault> {
+        let (mut message, mut found) = (message, found);
         loop {
-            let Some(cell) = self.cell(id) else {
+            let Some(cell) = found.take().or_else(|| self.cell(id)) else {
                 message.refuse(Fault::not_sent(FaultKind::Draining));
                 return Err(Fault::not_sent(FaultKind::Draining));
             };
@@ -232,16 +242,13 @@ impl<A: Hosted> Home<A> {
     pub(crate) fn take_out(&self, cell: &Arc<Cell<A>>) {
         let mut cells = self.shard(cell.hash).lock();
         if cell.goes(Instant::now()) {
-            cells.remove(&cell.id);
+            forget(&mut cells, cell);
         }
     }
 
     /// Takes a cell out whose arbiter is gone.
     pub(crate) fn remove(&self, cell: &Arc<Cell<A>>) {
-        let mut cells = self.shard(cell.hash).lock();
-        if cells.get(&cell.id).is_some_and(|present| Arc::ptr_eq(present, cell)) {
-            cells.remove(&cell.id);
-        }
+        forget(&mut self.shard(cell.hash).lock(), cell);
     }
 
     pub(crate) fn end(&self, id: &ActorId, how: &Ended) {
@@ -266,6 +273,13 @@ impl<A: Hosted> Home<A> {
         }
     }
 
+    /// The cell of an actor, if it has one.
+    pub(crate) fn found(&self, id: &ActorId) -> Option<Arc<Cell<A>>> {
+        let hash = self.hasher.hash_one(id);
+        let cells = self.shard(hash).lock();
+        cells.find(hash, |cell| cell.id == *id).map(Arc::clone)
+    }
+
     /// The cell of an actor; none any more when the node stops.
     fn cell(&self, id: &ActorId) -> Option<Arc<Cell<A>>> {
         let hash = self.hasher.hash_one(id);
@@ -273,16 +287,16 @@ impl<A: Hosted> Home<A> {
         if self.is_closed() {
             return None;
         }
-        if let Some(cell) = cells.get(id) {
+        if let Some(cell) = cells.find(hash, |cell| cell.id == *id) {
             return Some(Arc::clone(cell));
         }
         let this = self.this.get().and_then(Weak::upgrade)?;
         let cell = Arc::new(Cell::new(id.clone(), hash, this));
-        cells.insert(id.clone(), Arc::clone(&cell));
+        cells.insert_unique(hash, Arc::clone(&cell), |cell| cell.hash);
         Some(cell)
     }
 
-    fn shard(&self, hash: u64) -> &Mutex<HashMap<ActorId, Arc<Cell<A>>>> {
+    fn shard(&self, hash: u64) -> &Mutex<HashTable<Arc<Cell<A>>>> {
         &self.shards[(hash >> 32) as usize % SHARDS]
     }
 
@@ -291,7 +305,7 @@ impl<A: Hosted> Home<A> {
         shards
             .flat_map(|shard| {
                 let cells = shard.lock();
-                cells.values().filter(|cell| wanted(cell)).map(Arc::clone).collect::<Vec<_>>()
+                cells.iter().filter(|cell| wanted(cell)).map(Arc::clone).collect::<Vec<_>>()
             })
             .collect()
     }
@@ -299,7 +313,10 @@ impl<A: Hosted> Home<A> {
     /// Looks at the cells of one shard: lets idle actors go, and takes out what nobody needs.
     fn sweep(&self, shard: usize) {
         let now = Instant::now();
-        let cells: Vec<_> = self.shards[shard].lock().values().map(Arc::clone).collect();
+        let cells: Vec<_> = self.shards[shard].lock().iter().map(Arc::clone).collect();
+        if let Some(before) = self.millis(now).checked_sub(RESTED.as_millis() as u64) {
+            cells.iter().for_each(|cell| cell.slim(before));
+        }
         if let Some(idle) = self.host.idle
             && let Some(since) = self.millis(now).checked_sub(idle.as_millis() as u64)
         {
@@ -334,6 +351,13 @@ impl<A: Hosted> Home<A> {
         let every = (round / SHARDS as u32).max(ROUND.0);
         let shards = (SHARDS as u128 * every.as_nanos()).div_ceil(round.as_nanos());
         (every, (shards as usize).clamp(1, SHARDS))
+    }
+}
+
+/// Takes this very cell out of its shard, and no later one of the same actor.
+fn forget<A: Hosted>(cells: &mut HashTable<Arc<Cell<A>>>, cell: &Arc<Cell<A>>) {
+    if let Ok(present) = cells.find_entry(cell.hash, |present| Arc::ptr_eq(present, cell)) {
+        present.remove();
     }
 }
 
@@ -392,21 +416,21 @@ impl<A: Hosted> AnyHome for Home<A> {
         let entry = self.entries.get(name);
         let message = entry.and_then(|entry| (entry.unpack)(packed, entry.work));
         let unknown = || Fault::not_sent(FaultKind::UnknownMessage(name.to_owned()));
-        self.push(id, message.ok_or_else(unknown)?, now)
+        self.push(id, None, message.ok_or_else(unknown)?, now)
     }
 
     fn remote(&self, id: ActorId, incoming: Incoming) {
         let this = self.this.get().and_then(Weak::upgrade);
-        match (self.entries.get(incoming.request.name.as_str()), this) {
-            (Some(entry), Some(this)) => (entry.receive)(&this, id, incoming),
+        match (self.entries.get(&*incoming.request.name), this) {
+            (Some(entry), Some(this)) => (entry.receive)(&this, id, entry.work, incoming),
             _ => incoming.unknown(),
         }
     }
 
     fn remote_all(&self, incoming: Incoming) {
         let this = self.this.get().and_then(Weak::upgrade);
-        match (self.entries.get(incoming.request.name.as_str()), this) {
-            (Some(entry), Some(this)) => (entry.receive_all)(&this, incoming),
+        match (self.entries.get(&*incoming.request.name), this) {
+            (Some(entry), Some(this)) => (entry.receive_all)(&this, entry.work, incoming),
             _ => incoming.unknown(),
         }
     }
@@ -463,6 +487,6 @@ impl<A: Hosted> AnyHome for Home<A> {
         let mut cells = Vec::new();
         // Taken out too: a cell holds its home, and the home must not hold the cell for ever.
         self.shards.iter().for_each(|shard| cells.extend(shard.lock().drain()));
-        cells.iter().for_each(|(_, cell)| cell.close());
+        cells.iter().for_each(|cell| cell.close());
     }
 }

@@ -52,6 +52,18 @@ impl ActorId {
         Shown { kind: self.kind, region: self.region.clone(), tag: tag(self.kind, &self.key) }
     }
 
+    /// The name as text, with the key, as an envelope says it.
+    pub(crate) fn target(&self) -> String {
+        let region = self.region.as_ref().map(Region::as_str);
+        let bytes = self.kind.len() + region.map_or(0, |region| 1 + region.len()) + 1 + self.key.len();
+        let mut text = String::with_capacity(bytes);
+        text.push_str(self.kind);
+        for part in region.iter().flat_map(|region| ["@", *region]).chain(["/", &*self.key]) {
+            text.push_str(part);
+        }
+        text
+    }
+
     /// Whether the key can be one.
     pub(crate) fn check(&self) -> Result<(), Fault> {
         if self.key.len() <= MAX_KEY && !self.key.chars().any(char::is_control) {
@@ -117,10 +129,7 @@ impl fmt::Debug for ActorId {
 
 impl fmt::Display for ActorId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.region {
-            Some(region) => write!(f, "{}@{region}/{}", self.kind, self.key),
-            None => write!(f, "{}/{}", self.kind, self.key),
-        }
+        f.write_str(&self.target())
     }
 }
 

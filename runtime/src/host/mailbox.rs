@@ -52,6 +52,10 @@ impl<T: Waits> Mailbox<T> {
             return Pushed::Instead(std::mem::replace(older, item));
         }
         if self.waiting.len() + busy < self.capacity {
+            if self.waiting.capacity() == 0 {
+                // Most actors never have two messages waiting: a queue's own first room is for four.
+                self.waiting.reserve_exact(1);
+            }
             self.waiting.push_back((now, item));
             return Pushed::Taken;
         }
@@ -69,11 +73,12 @@ impl<T: Waits> Mailbox<T> {
 
     /// The one that has waited longest.
     pub(crate) fn pop(&mut self) -> Option<T> {
-        let next = self.waiting.pop_front().map(|(_, item)| item);
-        if self.waiting.is_empty() && self.waiting.capacity() > 64 {
-            self.waiting = VecDeque::new();
-        }
-        next
+        self.waiting.pop_front().map(|(_, item)| item)
+    }
+
+    /// Gives back the room that nothing needs now.
+    pub(crate) fn slim(&mut self) {
+        self.waiting.shrink_to_fit();
     }
 
     /// All that wait.

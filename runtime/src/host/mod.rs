@@ -18,6 +18,7 @@ mod hosting;
 pub mod id;
 mod life;
 mod mailbox;
+pub(crate) mod owed;
 pub(crate) mod packed;
 pub mod pump;
 mod reply;

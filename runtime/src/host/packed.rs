@@ -10,11 +10,13 @@ use actix::dev::{MessageResponse, OneshotSender};
 use actix::{Actor, Handler};
 use rhumb_actors::remote::{Hosted, Remote};
 use rhumb_core::Fault;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::arbiters::Listed;
 use super::call::{CallState, Current, Load, Scope};
 use super::mailbox::Waits;
+use super::owed::Owed;
 
 /// A message on its way into an actor of type `A`, whatever it is.
 pub(crate) trait Deliver<A: Actor>: Waits + Send {
@@ -33,14 +35,47 @@ pub(crate) trait Deliver<A: Actor>: Waits + Send {
 pub(crate) struct Packed<M: Remote> {
     pub(crate) message: M,
     pub(crate) call: Arc<CallState>,
-    pub(crate) answer: Option<OneshotSender<M::Reply>>,
+    pub(crate) asker: Asker<M>,
     pub(crate) work: Option<Listed>,
+}
+
+/// Who learns what became of a message.
+pub(crate) enum Asker<M: Remote> {
+    /// Nobody: it was told.
+    Nobody,
+    /// An actor or program of this process.
+    Here(OneshotSender<M::Reply>),
+    /// Whoever asked over the network.
+    There(Owed<M>),
 }
 
 impl<M: Remote> Waits for Packed<M> {
     fn coalesces(&self) -> Option<u64> {
         // Who waits for an answer is not replaced by somebody else's newer question.
-        if self.answer.is_some() { None } else { self.message.coalesce_key() }
+        match self.asker {
+            Asker::Nobody => self.message.coalesce_key(),
+            Asker::Here(_) | Asker::There(_) => None,
+        }
+    }
+}
+
+impl<M: Remote> Asker<M> {
+    /// Whether somebody waits. Whoever told was told that the message was taken: that has no deadline
+    /// any more.
+    fn waits(&self, call: &CallState, now: Instant) -> bool {
+        let gone = match self {
+            Self::Nobody => return true,
+            Self::Here(answer) => answer.is_closed(),
+            Self::There(owed) => owed.is_cancelled(),
+        };
+        if gone {
+            call.abandon();
+        } else if now >= call.deadline {
+            call.fail(call.deadline_passed(M::NAME));
+        } else {
+            return true;
+        }
+        false
     }
 }
 
@@ -51,27 +86,29 @@ where
 {
     fn run(self: Box<Self>, actor: &mut A, context: &mut A::Context, load: Arc<dyn Load>, now: Instant) {
         let work = Deliver::<A>::work(&*self);
-        let Self { message, call, answer, .. } = *self;
-        // Whoever told was told that it was taken: that has no deadline any more.
-        if let Some(answer) = &answer {
-            if answer.is_closed() {
-                call.abandon();
-                return;
-            }
-            if now >= call.deadline {
-                return call.fail(call.deadline_passed(M::NAME));
-            }
-        }
-        if !call.begins() {
+        let Self { message, call, asker, .. } = *self;
+        if !asker.waits(&call, now) || !call.begins() {
             return;
         }
+        let (answer, later) = match asker {
+            Asker::Nobody => (None, None),
+            Asker::Here(answer) => (Some(answer), None),
+            Asker::There(owed) => {
+                let (answer, answered) = oneshot::channel();
+                (Some(answer), Some((answered, owed)))
+            }
+        };
         let scope = Scope::enter(Current { call: Arc::clone(&call), load, work });
         actor.handle(message, context).handle(context, answer);
         drop(scope);
         call.handled();
+        if let Some((answered, owed)) = later {
+            owed.answered(answered);
+        }
     }
 
     fn refuse(self: Box<Self>, fault: Fault) {
+        // Whoever asked is told as the asker is dropped.
         self.call.fail(fault);
     }
 
@@ -80,7 +117,7 @@ where
     }
 
     fn is_asked(&self) -> bool {
-        self.answer.is_some()
+        !matches!(self.asker, Asker::Nobody)
     }
 }
 

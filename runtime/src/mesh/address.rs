@@ -115,10 +115,8 @@ impl<A: Addressed> MeshAddr<A> {
 
     pub(super) async fn owner_in(&self, mesh: &Mesh) -> Result<NodeId, Fault> {
         let version = mesh.policy_version();
-        if let Some((at, owner)) = &*self.inner.owner.lock()
-            && *at == version
-        {
-            return Ok(owner.clone());
+        if let Some(owner) = self.found_before(version) {
+            return Ok(owner);
         }
         let owner = mesh.owner(&class_of::<A>()?, &self.inner.id).await?;
         *self.inner.owner.lock() = Some((version, owner.clone()));
@@ -128,11 +126,21 @@ impl<A: Addressed> MeshAddr<A> {
     /// The mesh of the address and the actor's owner, in time.
     pub(super) async fn found(&self, deadline: Instant) -> Result<(Mesh, NodeId), Fault> {
         let mesh = self.mesh()?;
-        let owner = timeout_at(deadline, self.owner_in(&mesh)).await.unwrap_or_else(|_| {
+        if let Some(owner) = self.found_before(mesh.policy_version()) {
+            return Ok((mesh, owner));
+        }
+        // In a box: seldom needed, and larger than all else that an ask consists of.
+        let owner = timeout_at(deadline, Box::pin(self.owner_in(&mesh))).await.unwrap_or_else(|_| {
             let what = format!("asking which node owns an actor of type {}", A::TYPE);
             Err(Fault::not_sent(FaultKind::Deadline(what)))
         })?;
         Ok((mesh, owner))
+    }
+
+    /// The owner as it was found last, if it was under this policy.
+    fn found_before(&self, version: Option<u64>) -> Option<NodeId> {
+        let found = self.inner.owner.lock();
+        found.as_ref().filter(|(at, _)| *at == version).map(|(_, owner)| owner.clone())
     }
 
     /// What is known of the owner may be wrong: it is looked up anew the next time.
@@ -145,7 +153,7 @@ impl<A: Addressed> MeshAddr<A> {
 
 /// The class of an actor type's state.
 pub(super) fn class_of<A: Addressed>() -> Result<DataClass, Fault> {
-    DataClass::new(A::CLASS)
+    DataClass::read(A::CLASS)
         .map_err(|error| Fault::not_sent(FaultKind::NotHosted(format!("{}: {error}", A::TYPE))))
 }
 

@@ -24,7 +24,7 @@ use super::body::{alike, pack, unpack_reply};
 use super::{Mesh, dispatch, registry};
 use crate::host::call::{self, Answers, Before, CallState, MAX_CHAIN, Stage};
 use crate::host::id::ActorId;
-use crate::host::packed::Packed;
+use crate::host::packed::{Asker, Packed};
 use crate::telemetry::{self, What, names};
 
 /// The longest that anybody waits for an answer.
@@ -47,7 +47,7 @@ where
     let answered = if Some(&owner) == mesh.node() {
         ask_here::<A, M>(&mesh, message, &call).await
     } else {
-        telemetry::within(call.asked.as_ref(), ask_there(&mesh, &owner, message, &call)).await
+        ask_there(&mesh, &owner, message, &call).await
     };
     let achieved = call.seen.lock().guarantee;
     let outcome = answered.and_then(|answer| match achieved.meets(call.required) {
@@ -75,16 +75,19 @@ where
     let deadline = deadline::<M>(&said, None);
     let call = outgoing::<A, M>(&mesh, to.id(), &message, said, within, deadline, Waits::No)?;
     if Some(&owner) == mesh.node() {
-        let taken = here::<A, M>(&mesh, message, &call, None);
+        let taken = here::<A, M>(&mesh, message, &call, Asker::Nobody);
         call.went(taken.as_ref().map(|_| ()));
         return taken;
     }
-    let posted = telemetry::within(call.asked.as_ref(), async {
+    let sent = telemetry::working_for(call.asked.as_ref(), || {
         let body = packed(&mesh, &owner, message)?;
         let request = Request::post(M::NAME, call.class.clone(), body, headers(&call));
-        mesh.carry(&owner, pair(&call.to), request).await
+        mesh.carry(&owner, pair(&call.to), request)
     });
-    let posted = posted.await;
+    let posted = match sent {
+        Ok(sent) => sent.answer().await,
+        Err(fault) => Err(fault),
+    };
     call.went(posted.as_ref().map(|_| ()));
     let reply = posted.inspect_err(|fault| to.doubt(fault))?;
     mesh.received(&reply);
@@ -166,7 +169,7 @@ fn here<A: Addressed, M: Remote>(
     mesh: &Mesh,
     message: M,
     call: &Arc<CallState>,
-    answer: Option<oneshot::Sender<M::Reply>>,
+    asker: Asker<M>,
 ) -> Result<(), Fault> {
     let hosts = mesh.hosted();
     let home = hosts.and_then(|hosts| hosts.home(call.to.kind).cloned());
@@ -174,12 +177,12 @@ fn here<A: Addressed, M: Remote>(
     same_class(A::TYPE, home.class(), A::CLASS)?;
     dispatch::epoch_matches(mesh, call.epoch)?;
     call.is_served(call.asked.as_ref().map(|asked| {
-        asked.below(match &answer {
-            Some(_) => What::rpc(M::NAME, SpanKind::Server, &call.class),
-            None => What::processed(M::NAME, &call.class),
+        asked.below(match &asker {
+            Asker::Nobody => What::processed(M::NAME, &call.class),
+            Asker::Here(_) | Asker::There(_) => What::rpc(M::NAME, SpanKind::Server, &call.class),
         })
     }));
-    let packed = Packed { message, call: Arc::clone(call), answer, work: None };
+    let packed = Packed { message, call: Arc::clone(call), asker, work: None };
     home.local(&call.to, M::NAME, Box::new(packed), Instant::now())
 }
 
@@ -189,7 +192,7 @@ async fn ask_here<A: Addressed, M: Remote>(
     call: &Arc<CallState>,
 ) -> Result<(M::Reply, DataClass), Fault> {
     let (answer, answered) = oneshot::channel();
-    here::<A, M>(mesh, message, call, Some(answer))?;
+    here::<A, M>(mesh, message, call, Asker::Here(answer))?;
     let abandon = Abandon(call);
     let outcome = match timeout_at(call.deadline, answered).await {
         Ok(Ok(reply)) => {
@@ -218,16 +221,24 @@ async fn ask_there<M: Remote>(
     message: M,
     call: &Arc<CallState>,
 ) -> Result<(M::Reply, DataClass), Fault> {
-    let body = packed(mesh, owner, message)?;
-    let request = Request::ask(M::NAME, call.class.clone(), body, headers(call));
-    let reply = mesh.carry(owner, pair(&call.to), request).await;
+    let sent = telemetry::working_for(call.asked.as_ref(), || {
+        let body = packed(mesh, owner, message)?;
+        let request = Request::ask(M::NAME, call.class.clone(), body, headers(call));
+        mesh.carry(owner, pair(&call.to), request)
+    });
+    let reply = match sent {
+        Ok(sent) => sent.answer().await,
+        Err(fault) => Err(fault),
+    };
     if let Some(span) = &call.asked {
         mesh.reached(owner, span);
     }
     let reply = reply?;
     call.met(reply.guarantee);
     let body = mesh.received(&reply);
-    let decoded = telemetry::part(names::DECODE, || mesh.decoding(|| unpack_reply(M::NAME, body)))?;
+    let decoded = telemetry::working_for(call.asked.as_ref(), || {
+        telemetry::part(names::DECODE, || mesh.decoding(|| unpack_reply(M::NAME, body)))
+    })?;
     Ok((decoded, reply.class))
 }
 
@@ -255,7 +266,7 @@ pub(super) fn headers(call: &CallState) -> Headers {
         idempotency_key: call.key.clone(),
         epoch: call.epoch,
         chain: call.before.names(),
-        target: Some(call.to.to_string()),
+        target: Some(call.to.target().into()),
         ..Headers::within(call.deadline.saturating_duration_since(Instant::now()))
     }
 }

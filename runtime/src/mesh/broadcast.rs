@@ -63,13 +63,13 @@ impl Mesh {
         call: &CallState,
         body: Bytes,
     ) -> Result<(u64, u64), Fault> {
-        let headers = Headers { target: Some(Target::all(call.to.kind)), ..headers(call) };
+        let headers = Headers { target: Some(Target::all(call.to.kind).into()), ..headers(call) };
         let request = Request::ask(M::NAME, call.class.clone(), body, headers);
         if Some(node) == self.node() {
             return dispatch::broadcast_here(self, request).await;
         }
         understood::<M>(self, node)?;
-        let reply = self.carry(node, pair(&call.to), request).await?;
+        let reply = self.carry(node, pair(&call.to), request)?.answer().await?;
         unpack_reply(M::NAME, self.received(&reply))
     }
 }

@@ -14,18 +14,20 @@ use parking_lot::Mutex;
 use rhumb_actors::remote::{Audience, Hosted, Remote};
 use rhumb_core::{DataClass, Epoch, Fault, FaultKind, Region, Role};
 use rhumb_transport::{Answer, Kind, Peer, Reply, Request};
-use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::address::class_of;
 use super::asking::not_hosted;
 use super::body::{pack, unpack, unpack_reply};
 use super::{Mesh, Whereabouts};
+use crate::host::arbiters::Listed;
 use crate::host::call::{Answers, Before, CallState, MAX_CHAIN, Seen, Stage};
+use crate::host::cell::Cell;
 use crate::host::home::Home;
 use crate::host::id::{ActorId, Target, Whom};
-use crate::host::packed::Packed;
-use crate::telemetry::{self, Served, Span, What, names};
+use crate::host::owed::Owed;
+use crate::host::packed::{Asker, Packed};
+use crate::telemetry::{self, Span, What, names};
 
 /// Bytes that the name of a caller may have.
 const MAX_CALLER: usize = 256;
@@ -41,7 +43,7 @@ pub(crate) struct Incoming {
 impl Incoming {
     /// The actor's type does not take such messages.
     pub(crate) fn unknown(self) {
-        self.answer.fault(Fault::not_sent(FaultKind::UnknownMessage(self.request.name)));
+        self.answer.fault(Fault::not_sent(FaultKind::UnknownMessage(self.request.name.to_string())));
     }
 }
 
@@ -100,89 +102,45 @@ pub(super) fn epoch_matches(mesh: &Mesh, said: Option<Epoch>) -> Result<(), Faul
 }
 
 /// Puts a message of the network into the mailbox of an actor of type `A`.
-pub(crate) fn receive<A, M>(home: &Arc<Home<A>>, id: ActorId, incoming: Incoming)
+pub(crate) fn receive<A, M>(home: &Arc<Home<A>>, id: ActorId, work: Listed, incoming: Incoming)
 where
     A: Hosted + Handler<M>,
     M: Remote,
 {
     let Incoming { from, request, answer } = incoming;
-    let kind = request.kind;
-    let opened = owned::<A>(&home.mesh, &id).and_then(|()| open::<A, M>(&home.mesh, id, from, request));
+    let (kind, cell) = (request.kind, home.found(&id));
+    let came = answer.came(request.headers.deadline).unwrap_or_else(Instant::now);
+    let opened =
+        owned(home, &id, cell.as_deref()).and_then(|()| open::<A, M>(&home.mesh, id, from, request, came));
     let (message, call) = match opened {
         Ok(opened) => opened,
         Err(fault) => return answer.fault(fault),
     };
-    if kind != Kind::Ask {
-        let taken = home.put(message, &call, None);
-        return match taken {
-            Ok(()) => answer.reply(empty_reply(&home.mesh)),
-            Err(fault) => answer.fault(fault),
-        };
+    if kind == Kind::Ask {
+        let owed = Owed::new(Arc::clone(&call), answer);
+        // Where it is not taken, the call says why as the answer is dropped.
+        home.put(cell, message, &call, Asker::There(owed), work, came).ok();
+        return;
     }
-    let (sender, answered) = oneshot::channel();
-    match home.put(message, &call, Some(sender)) {
-        Ok(()) => {
-            tokio::spawn(answer_later::<M>(call, answered, answer));
-        }
+    match home.put(cell, message, &call, Asker::Nobody, work, came) {
+        Ok(()) => answer.reply(empty_reply(&home.mesh)),
         Err(fault) => answer.fault(fault),
     }
 }
 
-/// Waits for the handler, and no longer than the caller does.
-async fn answer_later<M: Remote>(
-    call: Arc<CallState>,
-    answered: oneshot::Receiver<M::Reply>,
-    answer: Answer,
-) {
-    let cancelled = answer.cancelled();
-    let outcome = tokio::select! {
-        outcome = timeout_at(call.deadline, answered) => outcome,
-        () = cancelled => {
-            call.abandon();
-            return answer.fault(Fault::unknown(FaultKind::Abandoned));
-        }
-    };
-    let replied = match outcome {
-        Ok(Ok(reply)) => replied::<M>(&call, &reply),
-        Ok(Err(_)) => Err(call.why(M::NAME)),
-        Err(_) => Err(call.deadline_passed(M::NAME)),
-    };
-    let within = call.served.get().and_then(Served::span).map(|span| span.context().attach());
-    let outcome = match replied {
-        Ok(reply) => {
-            answer.reply(reply);
-            Ok(())
-        }
-        Err(fault) => {
-            answer.fault(fault.clone());
-            Err(fault)
-        }
-    };
-    drop(within);
-    call.was_served(outcome.as_ref().map(|_| ()));
-}
-
-fn replied<M: Remote>(call: &CallState, reply: &M::Reply) -> Result<Reply, Fault> {
-    let class = call.answer_class()?;
-    let encode = call.served.get().and_then(Served::span).map(|span| span.child(names::ENCODE));
-    let body = pack(M::NAME, reply).map_err(|fault| Fault::ran(fault.kind))?;
-    drop(encode);
-    let (hybrid, guarantee) = (call.mesh.hybrid(), call.seen.lock().guarantee);
-    Ok(Reply { class, body, hybrid, guarantee, trace: call.trace() })
-}
-
 /// Puts a message of the network into the mailboxes of all actors of type `A` that are awake.
-pub(crate) fn receive_all<A, M>(home: &Arc<Home<A>>, incoming: Incoming)
+pub(crate) fn receive_all<A, M>(home: &Arc<Home<A>>, work: Listed, incoming: Incoming)
 where
     A: Hosted + Handler<M>,
     M: Remote,
 {
     let Incoming { from, request, answer } = incoming;
     let (mut taken, mut refused, mut why) = (0_u64, 0_u64, None);
+    let came = Instant::now();
     for cell in home.awake() {
         // Each gets a message of its own out of the same bytes.
-        let outcome = open::<A, M>(&home.mesh, cell.id.clone(), from.clone(), request.clone())
-            .and_then(|(message, call)| home.put(message, &call, None));
+        let outcome = open::<A, M>(&home.mesh, cell.id.clone(), from.clone(), request.clone(), came)
+            .and_then(|(message, call)| home.put(Some(cell), message, &call, Asker::Nobody, work, came));
         match outcome {
             Ok(()) => taken += 1,
             Err(fault) => {
@@ -221,24 +179,35 @@ pub(super) async fn broadcast_here(mesh: &Mesh, request: Request) -> Result<(u64
 impl<A: Hosted> Home<A> {
     fn put<M: Remote>(
         &self,
+        cell: Option<Arc<Cell<A>>>,
         message: M,
         call: &Arc<CallState>,
-        answer: Option<oneshot::Sender<M::Reply>>,
+        asker: Asker<M>,
+        work: Listed,
+        came: Instant,
     ) -> Result<(), Fault>
     where
         A: Handler<M>,
     {
-        let packed = Packed { message, call: Arc::clone(call), answer, work: None };
-        crate::host::AnyHome::local(self, &call.to, M::NAME, Box::new(packed), Instant::now())
+        let packed = Packed { message, call: Arc::clone(call), asker, work: Some(work) };
+        self.push(&call.to, cell, Box::new(packed), came)
     }
 }
 
-/// Whether this node owns an actor.
-fn owned<A: Hosted>(mesh: &Mesh, id: &ActorId) -> Result<(), Fault> {
-    id.check()?;
+/// Whether this node owns an actor. What was found out for a cell holds for as long as the policy does.
+fn owned<A: Hosted>(home: &Home<A>, id: &ActorId, cell: Option<&Cell<A>>) -> Result<(), Fault> {
+    let mesh = &home.mesh;
     let Whereabouts::Known(places) = &mesh.inner.places else { return Err(not_hosted(mesh, id.kind)) };
+    let policy = places.policy.load().version().map_or(0, |version| version.saturating_add(1));
+    if cell.is_some_and(|cell| cell.is_owned_under(policy)) {
+        return Ok(());
+    }
+    id.check()?;
     let owner = places.owner(&id.shown(), &class_of::<A>()?)?;
     if Some(owner) == mesh.node() {
+        if let Some(cell) = cell {
+            cell.owned_under(policy);
+        }
         return Ok(());
     }
     let moved = format!("another node owns this actor of type {}: {owner}", id.kind);
@@ -251,6 +220,7 @@ fn open<A: Hosted, M: Remote>(
     to: ActorId,
     from: Option<Arc<Peer>>,
     request: Request,
+    came: Instant,
 ) -> Result<(M, Arc<CallState>), Fault> {
     let Request { name, class, body, headers, .. } = request;
     let decode = || mesh.decoding(|| unpack(&name, &body));
@@ -268,7 +238,7 @@ fn open<A: Hosted, M: Remote>(
         mesh: mesh.clone(),
         to,
         from,
-        deadline: Instant::now() + headers.deadline,
+        deadline: came + headers.deadline,
         hybrid: headers.hybrid,
         trace: headers.trace,
         asked: None,

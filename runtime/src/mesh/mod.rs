@@ -31,7 +31,7 @@ use rhumb_core::{DataClass, Epoch, Fault, FaultKind, HybridTime, NodeId, Region}
 use rhumb_topology::Founding;
 use rhumb_topology::policy::PolicySnapshot;
 use rhumb_transport::in_process::{ClientPort, Port};
-use rhumb_transport::{Answer, Headers, Peer, Reply, Request, TraceContext, Transport};
+use rhumb_transport::{Answer, Asked, Headers, Peer, Reply, Request, TraceContext, Transport};
 #[cfg(feature = "rocks")]
 use serde::Serialize;
 
@@ -41,7 +41,7 @@ use crate::client::MeshClient;
 use crate::clock::NodeClock;
 use crate::host::id::ActorId;
 use crate::host::{Call, Hosts};
-use crate::metrics::calls::Calls;
+use crate::metrics::calls::{Calls, UnderWay};
 use crate::telemetry::{self, Span, Tracer, What, current_trace, names};
 
 pub use address::{Ask, MeshAddr, Tell};
@@ -63,12 +63,15 @@ pub enum Carrier {
 }
 
 impl Carrier {
-    async fn ask(&self, to: &NodeId, pair: u64, request: Request) -> Result<Reply, Fault> {
+    fn begin(&self, to: &NodeId, pair: u64, request: Request) -> Result<Asked, Fault> {
         match self {
-            Self::Quic(transport) => transport.ask(to, pair, request).await,
-            Self::InProcess(port) => port.ask(to, pair, request).await,
-            Self::InProcessClient(port) => port.ask_in_order(to, pair, request).await,
-            Self::Client(client) => client.call(to, pair, request).await,
+            Self::Quic(transport) => transport.begin(to, pair, request),
+            Self::InProcess(port) => port.begin(to, pair, request),
+            Self::InProcessClient(port) => {
+                let (port, to) = (port.clone(), to.clone());
+                Ok(Asked::later(async move { port.ask_in_order(&to, pair, request).await }))
+            }
+            Self::Client(client) => client.begin(to, pair, request),
         }
     }
 
@@ -120,6 +123,20 @@ struct Inner {
     watches: service::Watches,
     calls: Arc<Calls>,
     tracer: OnceLock<Tracer>,
+}
+
+/// A question on its way to another node.
+struct Carried {
+    asked: Asked,
+    under_way: UnderWay,
+}
+
+impl Carried {
+    async fn answer(mut self) -> Result<Reply, Fault> {
+        let ended = self.asked.await;
+        self.under_way.end(ended.as_ref().err());
+        ended
+    }
 }
 
 thread_local! {
@@ -219,7 +236,7 @@ impl Mesh {
     /// The present hybrid time; zero for a program that only calls: it has no clock in the mesh.
     #[must_use]
     pub fn hybrid(&self) -> HybridTime {
-        self.inner.clock.as_ref().map_or(HybridTime::ZERO, |clock| clock.now().hybrid)
+        self.inner.clock.as_ref().map_or(HybridTime::ZERO, NodeClock::hybrid)
     }
 
     /// Whether what was learnt under one class may go on under another.
@@ -289,7 +306,7 @@ impl Mesh {
         let asked = telemetry::within(span.as_ref(), async {
             let body = telemetry::part(names::ENCODE, || pack(M::NAME, message))?;
             let request = Request::ask(M::NAME, class.clone(), body, headers);
-            let reply = self.carry(to, registry::fnv(M::NAME.bytes()), request).await?;
+            let reply = self.carry(to, registry::fnv(M::NAME.bytes()), request)?.answer().await?;
             let body = self.received(&reply);
             let replied = telemetry::part(names::DECODE, || unpack_reply(M::NAME, body))?;
             Ok((replied, reply.class))
@@ -374,11 +391,18 @@ impl Mesh {
         self.inner.carrier.get().ok_or_else(unbound)
     }
 
-    /// Carries a question to another node, and counts it.
-    async fn carry(&self, to: &NodeId, pair: u64, request: Request) -> Result<Reply, Fault> {
+    /// Carries a question to another node, and counts it. It has its place in the order when this
+    /// returns.
+    fn carry(&self, to: &NodeId, pair: u64, request: Request) -> Result<Carried, Fault> {
         let carrier = self.carrier(to)?;
-        let (name, trace) = (request.name.clone(), request.headers.trace);
-        self.inner.calls.asking(name, trace, carrier.ask(to, pair, request)).await
+        let mut under_way = self.inner.calls.asking(&request.name, request.headers.trace);
+        match carrier.begin(to, pair, request) {
+            Ok(asked) => Ok(Carried { asked, under_way }),
+            Err(fault) => {
+                under_way.end(Some(&fault));
+                Err(fault)
+            }
+        }
     }
 
     /// What this side counts of its calls.

@@ -181,7 +181,7 @@ impl Registry {
         let (kind, class) = (request.kind, request.class.clone());
         // A name that is served nowhere here is whatever somebody chose to send.
         let what = || {
-            let name = if self.serves(&request.name) { request.name.as_str() } else { "_OTHER" };
+            let name = if self.serves(&request.name) { &*request.name } else { "_OTHER" };
             match kind {
                 Kind::Ask => What::rpc(name, SpanKind::Server, &class),
                 Kind::Post | Kind::Tell => What::processed(name, &class),

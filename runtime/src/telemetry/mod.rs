@@ -85,6 +85,12 @@ pub(crate) async fn within<F: Future>(span: Option<&Span>, future: F) -> F::Outp
     }
 }
 
+/// Works for a span, where there is one.
+pub(crate) fn working_for<T>(span: Option<&Span>, work: impl FnOnce() -> T) -> T {
+    let _attached = span.map(|span| span.context().attach());
+    work()
+}
+
 /// Does something that is a part of the span that this thread works for, if it does for one.
 pub(crate) fn part<T>(name: &'static str, work: impl FnOnce() -> T) -> T {
     let part = Span::current().map(|span| span.child(name));

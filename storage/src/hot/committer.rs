@@ -18,7 +18,7 @@ use parking_lot::{Condvar, Mutex};
 use super::queue::{Done, Queue, Waiting, Written};
 use super::stats::Tally;
 use super::turns::Turn;
-use super::{CommitError, Durability, HotSettings, Refusal, Stats, Turns};
+use super::{CommitError, Durability, HotSettings, Left, Refusal, Stats, Turns};
 use crate::batch::Batch;
 use crate::commit::CommitNumber;
 use crate::engine::Engine;
@@ -78,16 +78,16 @@ impl Inner {
         Ok(inner)
     }
 
-    pub(super) fn submit(&self, batch: Batch, durability: Durability, done: Done) -> Result<(), Refusal> {
+    pub(super) fn offer(&self, batch: Batch, durability: Durability, done: Done) -> Result<(), Box<Left>> {
         let mut queue = self.queue.lock();
         // Asked under the lock: whoever poisons the store empties the queue after that.
         let admitted = match self.store.poisoned() {
             Some(fault) => Err(Refusal::Poisoned(fault.clone())),
             None => queue.admit(&self.settings, batch.bytes(), durability),
         };
-        if admitted.is_err() {
+        if let Err(why) = admitted {
             self.tally.refused.fetch_add(1, Relaxed);
-            return admitted;
+            return Err(Box::new(Left { batch, done, why }));
         }
         queue.push(Waiting { batch, durability, done });
         self.to_write.notify_one();

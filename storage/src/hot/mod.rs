@@ -16,6 +16,7 @@ mod settings;
 mod stats;
 mod turns;
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -30,6 +31,7 @@ use crate::fault::{FaultCause, StorageFault};
 use crate::store::{Fenced, Store};
 
 use committer::Inner;
+pub use queue::Done;
 pub use settings::HotSettings;
 pub use stats::{Histogram, Stats};
 pub use turns::Turns;
@@ -85,6 +87,22 @@ pub enum CommitError {
     Refused(Refusal),
 }
 
+/// What was offered and not taken.
+pub struct Left {
+    /// The batch; nothing of it was written.
+    pub batch: Batch,
+    /// Its completion, unheard.
+    pub done: Done,
+    /// Why.
+    pub why: Refusal,
+}
+
+impl fmt::Debug for Left {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Left").field("batch", &self.batch).field("why", &self.why).finish_non_exhaustive()
+    }
+}
+
 /// A handle of the hot store. Clones share it; when the last is dropped without [`HotStore::close`],
 /// the threads finish what was taken and end on their own.
 #[derive(Debug)]
@@ -112,14 +130,22 @@ impl HotStore {
     /// must not block and must not panic: send a message from it.
     ///
     /// # Errors
-    /// A [`Refusal`]; `done` is then dropped unheard.
+    /// A [`Refusal`]; `done` is then dropped unheard. [`HotStore::offer`] gives both back.
     pub fn submit(
         &self,
         batch: Batch,
         durability: Durability,
         done: impl FnOnce(Result<CommitNumber, CommitError>) + Send + 'static,
     ) -> Result<(), Refusal> {
-        self.inner.submit(batch, durability, Box::new(done))
+        self.offer(batch, durability, Box::new(done)).map_err(|left| left.why)
+    }
+
+    /// As [`HotStore::submit`], for who means to offer the batch again.
+    ///
+    /// # Errors
+    /// The batch and its completion, with the [`Refusal`].
+    pub fn offer(&self, batch: Batch, durability: Durability, done: Done) -> Result<(), Box<Left>> {
+        self.inner.offer(batch, durability, done)
     }
 
     /// Commits a batch. It waits as long as the disk takes; callers bring their own deadline.

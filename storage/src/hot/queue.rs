@@ -7,8 +7,8 @@ use crate::batch::Batch;
 use crate::commit::CommitNumber;
 use crate::engine::Pressure;
 
-/// Hears of a batch's fate.
-pub(super) type Done = Box<dyn FnOnce(Result<CommitNumber, CommitError>) + Send>;
+/// Hears of a batch's fate, once.
+pub type Done = Box<dyn FnOnce(Result<CommitNumber, CommitError>) + Send>;
 
 /// A batch that was taken.
 pub(super) struct Waiting {

@@ -300,8 +300,14 @@ fn a_full_queue_refuses_and_drains() {
     let refused = stage.hot.submit(put(9), Durability::Durable, |_| ());
     assert_eq!(refused, Err(Refusal::Full { retry_after: HotSettings::default().retry_after }));
     assert_eq!(stage.hot.stats().refused, 1);
+    let (told, fate) = mpsc::channel();
+    let done = Box::new(move |result: Result<_, _>| told.send(result.is_ok()).expect("heard"));
+    let left = stage.hot.offer(put(9), Durability::Durable, done).expect_err("there is no room");
+    assert_eq!((left.batch, refused), (put(9), Err(left.why)), "what is offered comes back");
     stage.doors.sync.open();
     all(&outcomes, 4);
+    stage.hot.offer(put(9), Durability::Durable, left.done).expect("there is room");
+    assert_eq!(fate.recv_timeout(DEADLINE), Ok(true), "and can be offered again");
     assert!(all(&stage.submit([9], Durability::Durable), 1)[0].1.is_ok());
     assert_eq!(stage.hot.stats().waiting, 0);
 }

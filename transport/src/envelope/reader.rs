@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
+use bytestring::ByteString;
 use rhumb_core::limits::MAX_KEY_BYTES;
 use rhumb_core::{DataClass, Epoch, Guarantee, HybridTime};
 
@@ -11,18 +12,20 @@ use crate::message::TraceContext;
 
 /// Reads a frame whose lengths and checksum hold.
 pub(super) struct Reader<'a> {
+    frame: &'a Bytes,
     fixed: &'a [u8],
     fields: &'a [u8],
     kind: Option<FrameKind>,
     id: u64,
-    name: String,
+    name: ByteString,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(frame: &'a [u8], head: usize) -> Self {
+    pub(super) fn new(frame: &'a Bytes, head: usize) -> Self {
         let id = (&frame[12..20]).get_u64();
         let kind = FrameKind::of(frame[3]);
-        Self { fixed: &frame[..FIXED], fields: &frame[FIXED..head], kind, id, name: String::new() }
+        let (fixed, fields) = (&frame[..FIXED], &frame[FIXED..head]);
+        Self { frame, fixed, fields, kind, id, name: ByteString::new() }
     }
 
     pub(super) fn read(mut self, body: Bytes) -> Result<Frame, FrameError> {
@@ -32,13 +35,13 @@ impl<'a> Reader<'a> {
         let (mut class, mut key, mut epoch, mut chain, mut target) = (None, None, None, Vec::new(), None);
         while let Some((field, value)) = self.field()? {
             match field {
-                f if f == Field::Name as u8 => self.name = self.text("name", value, MAX_NAME_BYTES)?,
+                f if f == Field::Name as u8 => self.name = self.slice("name", value, MAX_NAME_BYTES)?,
                 f if f == Field::Class as u8 => class = Some(self.class(value)?),
-                f if f == Field::Key as u8 => key = Some(self.text("key", value, MAX_KEY_BYTES)?),
+                f if f == Field::Key as u8 => key = Some(self.text("key", value, MAX_KEY_BYTES)?.to_owned()),
                 f if f == Field::Epoch as u8 => epoch = Some(self.epoch(value)?),
-                f if f == Field::Caller as u8 => chain.push(self.text("caller", value, MAX_HEAD)?),
+                f if f == Field::Caller as u8 => chain.push(self.text("caller", value, MAX_HEAD)?.to_owned()),
                 f if f == Field::Target as u8 => {
-                    target = Some(self.text("target", value, MAX_TARGET_BYTES)?)
+                    target = Some(self.slice("target", value, MAX_TARGET_BYTES)?)
                 }
                 _ => {}
             }
@@ -81,17 +84,23 @@ impl<'a> Reader<'a> {
         Ok(Some((field, value)))
     }
 
-    fn text(&self, what: &str, value: &[u8], max: usize) -> Result<String, FrameError> {
+    fn text(&self, what: &str, value: &'a [u8], max: usize) -> Result<&'a str, FrameError> {
         match std::str::from_utf8(value) {
-            Ok(text) if text.len() <= max => Ok(text.to_owned()),
+            Ok(text) if text.len() <= max => Ok(text),
             Ok(text) => Err(self.nonsense(format!("{what} of {} bytes is over {max}", text.len()))),
             Err(_) => Err(self.nonsense(format!("{what} is not UTF-8"))),
         }
     }
 
-    fn class(&self, value: &[u8]) -> Result<DataClass, FrameError> {
+    /// A text that stays where it is: a part of the frame's bytes.
+    fn slice(&self, what: &str, value: &'a [u8], max: usize) -> Result<ByteString, FrameError> {
+        self.text(what, value, max)?;
+        ByteString::try_from(self.frame.slice_ref(value)).map_err(|e| self.nonsense(e.to_string()))
+    }
+
+    fn class(&self, value: &'a [u8]) -> Result<DataClass, FrameError> {
         let text = self.text("class", value, MAX_NAME_BYTES)?;
-        DataClass::new(&text).map_err(|e| self.nonsense(e.to_string()))
+        DataClass::read(text).map_err(|e| self.nonsense(e.to_string()))
     }
 
     fn epoch(&self, value: &[u8]) -> Result<Epoch, FrameError> {
@@ -105,6 +114,6 @@ impl<'a> Reader<'a> {
     }
 
     fn nonsense(&self, reason: String) -> FrameError {
-        FrameError::Message { kind: self.kind, id: self.id, name: self.name.clone(), reason }
+        FrameError::Message { kind: self.kind, id: self.id, name: self.name.to_string(), reason }
     }
 }

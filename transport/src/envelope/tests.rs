@@ -194,7 +194,7 @@ proptest! {
         target in proptest::option::of("\\PC{0,60}"),
     ) {
         let written = Frame {
-            name, key, id, epoch: epoch.map(Epoch), chain, target, body: body.into(),
+            name: name.into(), key, id, epoch: epoch.map(Epoch), chain, target: target.map(Into::into), body: body.into(),
             deadline: Duration::from_millis(millis.into()), ..frame()
         };
         prop_assert_eq!(Frame::decode(written.encode()).expect("whole"), written);

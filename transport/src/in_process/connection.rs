@@ -83,19 +83,12 @@ async fn write_lane(link: Arc<Link>, index: usize) -> Result<(), End> {
     let lane = &link.lanes[index];
     let mut batch = Vec::new();
     loop {
+        lane.ready().await;
+        // Asked last: a node that froze while it had nothing to send sends nothing.
         link.wire.until_may_send(index).await;
-        let closed = {
-            let mut queue = lane.queue.lock();
-            queue.take(BATCH_BYTES, &mut batch);
-            queue.is_closed()
-        };
-        if batch.is_empty() {
-            if closed {
-                link.wire.send(Some(index), 0, Parcel::LaneEnds);
-                return Ok(());
-            }
-            lane.wake.notified().await;
-            continue;
+        if !lane.next(BATCH_BYTES, &mut batch).await {
+            link.wire.send(Some(index), 0, Parcel::LaneEnds);
+            return Ok(());
         }
         link.leaving(&mut batch, |frame| {
             link.wire.send(Some(index), frame.len(), Parcel::Frame(index, frame.encode()));

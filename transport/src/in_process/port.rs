@@ -13,6 +13,7 @@ use tracing::warn;
 use super::member::Member;
 use super::network::Network;
 use super::paths::Seat;
+use crate::asked::Asked;
 use crate::counts::TransportCounts;
 use crate::link::{LinkStatus, expiry};
 use crate::message::{Peer, Reply, Request};
@@ -44,9 +45,18 @@ impl Port {
     ///
     /// # Errors
     /// A [`Fault`]; its delivery says whether the handler may have run.
-    pub async fn ask(&self, to: &NodeId, pair: u64, mut request: Request) -> Result<Reply, Fault> {
+    pub async fn ask(&self, to: &NodeId, pair: u64, request: Request) -> Result<Reply, Fault> {
+        self.begin(to, pair, request)?.await
+    }
+
+    /// As [`Port::ask`]; what is given is waited for. When this returns, the message has its place in the
+    /// order.
+    ///
+    /// # Errors
+    /// A [`Fault`]: it was not sent.
+    pub fn begin(&self, to: &NodeId, pair: u64, mut request: Request) -> Result<Asked, Fault> {
         request.kind = request.kind.answered();
-        self.member.link_to(to)?.ask(pair, request).await
+        self.member.link_to(to)?.ask(pair, request)
     }
 
     /// Tells a peer, without waiting: `Ok` means queued. Order as for [`Port::ask`].
@@ -167,7 +177,7 @@ impl ClientPort {
             }
             request.headers.deadline = expires.saturating_duration_since(Instant::now());
         }
-        member.link_to(to)?.ask(pair, request).await
+        member.link_to(to)?.ask(pair, request)?.await
     }
 
     /// A connected node, as it described itself.

@@ -7,39 +7,30 @@ use std::sync::atomic::Ordering;
 use rhumb_core::limits::MAX_KEY_BYTES;
 use rhumb_core::{DataClass, Delivery, Direction, Fault, FaultKind, GateRefusal, Passage};
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::{Link, Queued, Waiter, Wire, expiry};
+use crate::asked::{Abandons, Asked, Asking, deadline_passed};
 use crate::envelope::{Frame, FrameKind, MAX_HEAD, MAX_NAME_BYTES, MAX_TARGET_BYTES};
 use crate::lanes::{NotQueued, Weight, lane_of};
-use crate::message::{Kind, Reply, Request};
+use crate::message::{Kind, Request};
 use crate::pending::NotTaken;
 
 impl<W: Wire> Link<W> {
-    /// Asks and waits. `pair` chooses the lane.
-    pub(crate) async fn ask(self: &Arc<Self>, pair: u64, request: Request) -> Result<Reply, Fault> {
+    /// Asks, and gives what to wait for. `pair` chooses the lane.
+    pub(crate) fn ask(self: &Arc<Self>, pair: u64, request: Request) -> Result<Asked, Fault> {
         let expires = expiry(request.headers.deadline);
         let kind = if request.kind == Kind::Post { FrameKind::Post } else { FrameKind::Ask };
         let frame = self.frame(kind, request)?;
-        let (waiter, mut answer) = oneshot::channel();
+        let (waiter, answer) = oneshot::channel();
         let asking = self.take_in(frame.id, waiter)?;
-        let outcome = timeout_at(expires, async {
-            if frame.len() > self.node.settings.max_frame {
-                self.send_large(frame, expires).await?;
-            } else {
-                self.enqueue(pair, frame, expires)?;
-            }
-            (&mut answer).await.unwrap_or_else(|_| Err(unanswered()))
-        });
-        let outcome = outcome.await;
-        match outcome {
-            Ok(outcome) => outcome,
-            Err(_) => match asking.give_up() {
-                Some(delivery) => Err(deadline_passed(delivery)),
-                // It was answered at the same moment.
-                None => answer.try_recv().unwrap_or_else(|_| Err(unanswered())),
-            },
+        if frame.len() > self.node.settings.max_frame {
+            let link = Arc::clone(self);
+            let sending = Box::pin(async move { link.send_large(frame, expires).await });
+            return Ok(Asked::sending(asking, answer, expires, sending));
         }
+        self.enqueue(pair, frame, expires)?;
+        Ok(Asked::queued(asking, answer, expires))
     }
 
     /// Tells, without waiting: queued, or a fault.
@@ -85,11 +76,11 @@ impl<W: Wire> Link<W> {
     }
 
     fn fits(&self, frame: &Frame) -> Result<(), Fault> {
-        let bytes = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        let bytes = |text: Option<&str>| text.map_or(0, str::len);
         let sizes = [
             (frame.name.len(), MAX_NAME_BYTES),
-            (bytes(&frame.key), MAX_KEY_BYTES),
-            (bytes(&frame.target), MAX_TARGET_BYTES),
+            (bytes(frame.key.as_deref()), MAX_KEY_BYTES),
+            (bytes(frame.target.as_deref()), MAX_TARGET_BYTES),
             (frame.head_len(), MAX_HEAD),
             (frame.len(), self.node.settings.max_large_frame),
         ];
@@ -114,9 +105,9 @@ impl<W: Wire> Link<W> {
         self.node.gate.check(Passage { direction: Direction::Ingress, class, from, to })
     }
 
-    fn take_in(self: &Arc<Self>, id: u64, waiter: Waiter) -> Result<Asking<W>, Fault> {
+    fn take_in(self: &Arc<Self>, id: u64, waiter: Waiter) -> Result<Asking, Fault> {
         match self.calls.lock().insert(id, waiter) {
-            Ok(()) => Ok(Asking { link: Arc::clone(self), id }),
+            Ok(()) => Ok(Asking::new(Arc::clone(self) as Arc<dyn Abandons>, id)),
             Err(NotTaken::Full) => {
                 Err(Fault::not_sent(FaultKind::Full(format!("calls under way to {}", self.peer.principal))))
             }
@@ -128,12 +119,8 @@ impl<W: Wire> Link<W> {
         let lane = lane_of(pair, self.agreement.lanes);
         let bytes = frame.len();
         let queued = Queued { frame, expires: Some(expires) };
-        let pushed = self.lanes[lane].queue.lock().push(queued, bytes, Weight::Call);
-        match pushed {
-            Ok(()) => {
-                self.lanes[lane].wake.notify_one();
-                Ok(())
-            }
+        match self.lanes[lane].push(queued, bytes, Weight::Call) {
+            Ok(()) => Ok(()),
             Err(NotQueued::Full(_)) => {
                 let what = format!("lane {lane} to {}", self.peer.principal);
                 Err(Fault::not_sent(FaultKind::Full(what)))
@@ -146,32 +133,8 @@ impl<W: Wire> Link<W> {
     }
 }
 
-/// A call that is waited for. Dropped before its answer, it is cancelled and leaves nothing behind.
-struct Asking<W: Wire> {
-    link: Arc<Link<W>>,
-    id: u64,
-}
-
-impl<W: Wire> Asking<W> {
-    fn give_up(&self) -> Option<Delivery> {
-        self.link.abandon(self.id)
+impl<W: Wire> Abandons for Link<W> {
+    fn abandoned(&self, id: u64) -> Option<Delivery> {
+        self.abandon(id)
     }
-}
-
-impl<W: Wire> Drop for Asking<W> {
-    fn drop(&mut self) {
-        self.give_up();
-    }
-}
-
-fn deadline_passed(delivery: Delivery) -> Fault {
-    let doing = match delivery {
-        Delivery::NotSent => "waiting to be sent",
-        Delivery::Ran | Delivery::Unknown => "waiting for the answer",
-    };
-    Fault { kind: FaultKind::Deadline(doing.to_owned()), delivery, retry_after: None }
-}
-
-fn unanswered() -> Fault {
-    Fault::unknown(FaultKind::Handler("the call was forgotten by this node".to_owned()))
 }

@@ -12,14 +12,16 @@ mod outside;
 mod receive;
 mod status;
 
-use std::collections::HashMap;
 use std::fmt;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
-use rhumb_core::{Delivery, Fault, FaultKind, Gate, Region};
+use rhumb_core::{Delivery, Fault, FaultKind, Gate, Region, wakes};
 use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::time::Instant;
 use tracing::debug;
@@ -30,7 +32,7 @@ use crate::counts::Counters;
 use crate::envelope::{Frame, FrameKind, MAX_DEADLINE};
 use crate::hello::Agreement;
 use crate::inbound::Inbound;
-use crate::lanes::LaneQueue;
+use crate::lanes::{LaneQueue, NotQueued, Weight};
 use crate::message::{Peer, Reply};
 use crate::pending::Pending;
 use crate::settings::TransportSettings;
@@ -100,9 +102,85 @@ pub(crate) struct Queued {
 
 /// One lane, outward.
 #[derive(Debug)]
-pub(crate) struct Lane {
-    pub(crate) queue: Mutex<LaneQueue<Queued>>,
-    pub(crate) wake: Notify,
+pub(crate) struct Lane(Mutex<Outward>);
+
+/// What waits on a lane, and who writes it.
+#[derive(Debug)]
+struct Outward {
+    queue: LaneQueue<Queued>,
+    writer: Option<Waker>,
+}
+
+impl Outward {
+    /// Nothing waits: ready only where nothing will.
+    fn waits(&mut self, writer: &Context<'_>) -> Poll<()> {
+        if self.queue.is_closed() {
+            return Poll::Ready(());
+        }
+        self.writer = Some(writer.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl Lane {
+    fn new(capacity: usize, capacity_bytes: usize) -> Self {
+        Self(Mutex::new(Outward { queue: LaneQueue::new(capacity, capacity_bytes), writer: None }))
+    }
+
+    /// Appends a frame, and wakes the writer.
+    pub(crate) fn push(&self, queued: Queued, bytes: usize, weight: Weight) -> Result<(), NotQueued<()>> {
+        let writer = {
+            let mut outward = self.0.lock();
+            outward.queue.push(queued, bytes, weight).map_err(NotQueued::without)?;
+            outward.writer.take()
+        };
+        writer.into_iter().for_each(wakes::wake);
+        Ok(())
+    }
+
+    /// Takes no more; the writer learns of it.
+    fn close(&self) {
+        let writer = {
+            let mut outward = self.0.lock();
+            outward.queue.close();
+            outward.writer.take()
+        };
+        writer.into_iter().for_each(Waker::wake);
+    }
+
+    /// Takes no more, and gives what will never be written.
+    fn clear(&self) -> Vec<Queued> {
+        self.close();
+        let mut unsent = Vec::new();
+        self.0.lock().queue.take(usize::MAX, &mut unsent);
+        unsent
+    }
+
+    /// Waits for something to write: up to about so many bytes. False when there is nothing and will be
+    /// nothing more.
+    pub(crate) async fn next(&self, max_bytes: usize, batch: &mut Vec<Queued>) -> bool {
+        poll_fn(|task| {
+            let mut outward = self.0.lock();
+            outward.queue.take(max_bytes, batch);
+            if batch.is_empty() { outward.waits(task).map(|()| false) } else { Poll::Ready(true) }
+        })
+        .await
+    }
+
+    /// Waits until [`Lane::next`] need not.
+    pub(crate) async fn ready(&self) {
+        poll_fn(|task| {
+            let mut outward = self.0.lock();
+            if outward.queue.is_empty() { outward.waits(task) } else { Poll::Ready(()) }
+        })
+        .await;
+    }
+
+    /// Messages and bytes that wait.
+    fn waiting(&self) -> (usize, usize) {
+        let outward = self.0.lock();
+        (outward.queue.len(), outward.queue.bytes())
+    }
 }
 
 /// What the control stream has yet to say. Not a queue: each part coalesces.
@@ -153,10 +231,7 @@ impl<W> fmt::Debug for Link<W> {
 impl<W: Wire> Link<W> {
     pub(crate) fn new(node: Arc<Node>, peer: Arc<Peer>, wire: W, agreement: Agreement) -> Arc<Self> {
         let settings = &node.settings;
-        let lane = || Lane {
-            queue: Mutex::new(LaneQueue::new(settings.lane_queue, settings.lane_queue_bytes)),
-            wake: Notify::new(),
-        };
+        let lane = || Lane::new(settings.lane_queue, settings.lane_queue_bytes);
         Arc::new(Self {
             lanes: (0..agreement.lanes).map(|_| lane()).collect(),
             calls: Mutex::new(Pending::with_capacity(settings.in_flight)),
@@ -189,10 +264,7 @@ impl<W: Wire> Link<W> {
             }
         }
         for lane in &self.lanes {
-            let mut queue = lane.queue.lock();
-            queue.close();
-            let mut unsent = Vec::new();
-            queue.take(usize::MAX, &mut unsent);
+            let unsent = lane.clear();
             let told = unsent.iter().filter(|queued| queued.frame.kind == FrameKind::Tell).count();
             self.node.counters.tells_lost.add(told as u64);
         }
@@ -231,11 +303,11 @@ impl<W: Wire> Link<W> {
     /// What waits to be written on all lanes.
     pub(crate) fn waiting(&self) -> Waiting {
         self.lanes.iter().fold(Waiting::default(), |waiting, lane| {
-            let queue = lane.queue.lock();
+            let (messages, bytes) = lane.waiting();
             Waiting {
-                messages: waiting.messages + queue.len(),
-                bytes: waiting.bytes + queue.bytes(),
-                longest: waiting.longest.max(queue.len()),
+                messages: waiting.messages + messages,
+                bytes: waiting.bytes + bytes,
+                longest: waiting.longest.max(messages),
             }
         })
     }
@@ -290,10 +362,7 @@ impl<W: Wire> Link<W> {
     }
 
     fn end_lanes(&self) {
-        for lane in &self.lanes {
-            lane.queue.lock().close();
-            lane.wake.notify_one();
-        }
+        self.lanes.iter().for_each(Lane::close);
     }
 
     /// A lane of the peer's has ended in order, and everything on it was taken up.
@@ -318,7 +387,7 @@ impl<W: Wire> Link<W> {
                     if frame.kind == FrameKind::Tell {
                         self.node.counters.tells_expired.one();
                     }
-                    debug!(message = frame.name, "its deadline passed while it waited to be sent");
+                    debug!(message = &*frame.name, "its deadline passed while it waited to be sent");
                     continue;
                 }
                 frame.deadline = expires - now;

@@ -19,6 +19,6 @@ impl Gate for Outside {
 
 impl Inbound for Outside {
     fn deliver(&self, _: &Arc<Peer>, request: Request, answer: Answer) {
-        answer.fault(Fault::not_sent(FaultKind::UnknownMessage(request.name)));
+        answer.fault(Fault::not_sent(FaultKind::UnknownMessage(request.name.to_string())));
     }
 }

@@ -1,12 +1,12 @@
 //! Inward: a frame is decoded, passes the ingress gate, and goes to its handler or to whoever waits
 //! for it. Nothing here waits.
 
-use std::collections::hash_map::Entry;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use hashbrown::hash_map::Entry;
 use rhumb_core::{DataClass, Fault, FaultKind};
 use tokio::time::Instant;
 use tracing::{debug, error, warn};
@@ -55,7 +55,7 @@ impl<W: Wire> Link<W> {
             }
             Err(why) => {
                 if !frame.kind.wants_answer() {
-                    debug!(peer = %self.peer.principal, message = frame.name, %why, "a tell was turned away");
+                    debug!(peer = %self.peer.principal, message = &*frame.name, %why, "a tell was turned away");
                     self.node.counters.tells_refused.one();
                 }
                 answer.fault(Fault::not_sent(why));
@@ -71,7 +71,7 @@ impl<W: Wire> Link<W> {
         self.may_come(&frame.class).map_err(FaultKind::Gate)?;
         if frame.codec != self.agreement.codec {
             let reason = format!("codec {}, agreed was {}", frame.codec, self.agreement.codec);
-            return Err(FaultKind::Decode { name: frame.name.clone(), reason });
+            return Err(FaultKind::Decode { name: frame.name.to_string(), reason });
         }
         Ok(())
     }
@@ -82,7 +82,7 @@ impl<W: Wire> Link<W> {
         let name = request.name.clone();
         let deliver = AssertUnwindSafe(|| self.node.inbound.deliver(&self.peer, request, answer));
         if catch_unwind(deliver).is_err() {
-            error!(message = name, "delivering a message panicked");
+            error!(message = &*name, "delivering a message panicked");
             self.node.counters.deliveries_panicked.one();
         }
     }
@@ -199,10 +199,8 @@ impl<W: Wire> Link<W> {
     fn push(self: &Arc<Self>, lane: usize, frame: Frame, weight: Weight) {
         let (id, bytes) = (frame.id, frame.len());
         let lane_index = lane % self.lanes.len();
-        let lane = &self.lanes[lane_index];
-        let pushed = lane.queue.lock().push(Queued { frame, expires: None }, bytes, weight);
-        match pushed {
-            Ok(()) => lane.wake.notify_one(),
+        match self.lanes[lane_index].push(Queued { frame, expires: None }, bytes, weight) {
+            Ok(()) => {}
             Err(NotQueued::Full(_)) => {
                 let what = format!("lane {lane_index} for answers of {}", self.node.region);
                 self.send_fault(id, lane_index, &Fault::ran(FaultKind::Full(what)));

@@ -17,8 +17,10 @@ use tracing::debug;
 use super::close::{GRACEFUL, refusal};
 use super::config::Tls;
 use super::greeting::{Greeted, Greeter};
+use super::thread::LinkThread;
 use super::transport::peer_of;
 use super::{Link, socket};
+use crate::asked::Asked;
 use crate::backoff::Backoff;
 use crate::error::ConnectError;
 use crate::hello::{Hello, VERSIONS};
@@ -58,6 +60,7 @@ impl fmt::Debug for Client {
 
 struct Inner {
     endpoint: Endpoint,
+    thread: LinkThread,
     addr: SocketAddr,
     expect: Expect,
     tls: Tls,
@@ -97,9 +100,13 @@ impl Client {
         let inner = Arc::new(Inner::new(addr, expect, credentials, cluster, settings)?);
         let last = Arc::new(Last(Arc::clone(&inner)));
         let limit = inner.node.settings.handshake_timeout;
-        let greeted = timeout(limit, inner.dial()).await.unwrap_or(Err(ConnectError::Timeout(limit)))?;
+        let dialling = Arc::clone(&inner);
+        let greeted = inner.thread.handle().spawn(async move {
+            timeout(limit, dialling.dial()).await.unwrap_or(Err(ConnectError::Timeout(limit)))
+        });
+        let greeted = greeted.await.map_err(|panic| ConnectError::Local(panic.to_string()))??;
         let link = inner.move_in(&greeted);
-        tokio::spawn(Arc::clone(&inner).keep(link, greeted));
+        inner.thread.handle().spawn(Arc::clone(&inner).keep(link, greeted));
         Ok(Self { inner, _last: last })
     }
 
@@ -117,14 +124,23 @@ impl Client {
     ///
     /// # Errors
     /// As for [`Client::ask`].
-    pub async fn ask_in_order(&self, pair: u64, mut request: Request) -> Result<Reply, Fault> {
+    pub async fn ask_in_order(&self, pair: u64, request: Request) -> Result<Reply, Fault> {
+        self.begin(pair, request)?.await
+    }
+
+    /// As [`Client::ask_in_order`]; what is given is waited for. When this returns, the message has its
+    /// place in the order.
+    ///
+    /// # Errors
+    /// A [`Fault`]: it was not sent.
+    pub fn begin(&self, pair: u64, mut request: Request) -> Result<Asked, Fault> {
         request.kind = request.kind.answered();
         let link = self.inner.link.lock().clone();
         let link = link.map_err(|why| {
             let why = format!("{}: {why}", self.inner.addr);
             Fault::not_sent(FaultKind::Unreachable(why))
         })?;
-        link.ask(pair, request).await
+        link.ask(pair, request)
     }
 
     /// The node, as its certificate and HELLO describe it; `None` while there is no connection.
@@ -178,10 +194,15 @@ impl Inner {
             SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
             SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
         };
-        let endpoint = socket::endpoint(from, settings.socket_buffer, None).map_err(|e| local(&e))?;
+        let thread = LinkThread::of_clients().map_err(|e| local(&e))?;
+        let endpoint = {
+            let _on_it = thread.handle().enter();
+            socket::endpoint(from, settings.socket_buffer, None).map_err(|e| local(&e))?
+        };
         let node = Node::new(principal.region.clone(), Arc::new(Outside), Arc::new(Outside), settings);
         Ok(Self {
             endpoint,
+            thread,
             addr,
             expect,
             tls: Tls::new(credentials, &node.settings).map_err(|e| local(&e))?,

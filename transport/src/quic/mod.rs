@@ -15,6 +15,7 @@ mod slot;
 mod socket;
 mod stream;
 mod tasks;
+mod thread;
 mod transport;
 mod wire;
 

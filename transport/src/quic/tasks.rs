@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use quinn::{RecvStream, VarInt};
 use rhumb_core::Mono;
+use rhumb_core::wakes::Wakes;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, timeout};
 use tracing::{info, warn};
@@ -14,7 +15,7 @@ use super::Link;
 use super::stream::{LANE, LARGE, Outgoing, read_message, write_message};
 use crate::codec::{decode, encode};
 use crate::control::{ControlMessage, MAX_CONTROL_BYTES};
-use crate::envelope::Deframer;
+use crate::envelope::{Deframer, Frame};
 use crate::link::{End, Queued};
 use crate::liveness::Silence;
 
@@ -69,29 +70,20 @@ impl Link {
         stream.write_all(&[LANE, index as u8]).await.map_err(|e| lost(&e))?;
         let lane = &self.lanes[index];
         let mut batch = Vec::new();
-        loop {
-            let closed = {
-                let mut queue = lane.queue.lock();
-                queue.take(BATCH_BYTES, &mut batch);
-                queue.is_closed()
-            };
-            if batch.is_empty() {
-                if closed {
-                    stream.finish();
-                    return Ok(());
-                }
-                lane.wake.notified().await;
-                continue;
-            }
+        while lane.next(BATCH_BYTES, &mut batch).await {
             let mut chunks = self.seal(&mut batch);
             let written = timeout(settings.stall_limit, stream.write_all_chunks(&mut chunks)).await;
             written.map_err(|_| End::Stalled(index))?.map_err(|e| lost(&e))?;
         }
+        stream.finish();
+        Ok(())
     }
 
     /// Encodes a batch. From here on a call counts as possibly sent.
     fn seal(&self, batch: &mut Vec<Queued>) -> Vec<Bytes> {
-        let (mut chunks, mut joined) = (Vec::new(), BytesMut::new());
+        let copied = |frame: &Frame| frame.head_len() + frame.body.len().min(COPY_BYTES);
+        let bytes = batch.iter().map(|queued| copied(&queued.frame)).sum();
+        let (mut chunks, mut joined) = (Vec::new(), BytesMut::with_capacity(bytes));
         self.leaving(batch, |frame| {
             frame.encode_head(&mut joined);
             if frame.body.len() <= COPY_BYTES {
@@ -155,6 +147,8 @@ impl Link {
                 Ok(None) => break,
                 Err(error) => return Err(End::Lost(error.to_string())),
             }
+            // Whoever is to handle them is woken once for all of them.
+            let _wakes = Wakes::hold();
             while let Some(frame) = deframer.next_frame()? {
                 self.take_up(lane, frame)?;
             }

@@ -20,6 +20,8 @@ use super::close::GRACEFUL;
 use super::config::Tls;
 use super::slot::Slot;
 use super::socket;
+use super::thread::LinkThread;
+use crate::asked::Asked;
 use crate::counts::TransportCounts;
 use crate::error::BindError;
 use crate::hello::{Agreement, Hello, VERSIONS};
@@ -48,6 +50,7 @@ impl fmt::Debug for Transport {
 
 pub(crate) struct Inner {
     pub(crate) endpoint: Endpoint,
+    thread: LinkThread,
     pub(crate) tls: Tls,
     pub(crate) hello: Hello,
     pub(crate) own: NodeId,
@@ -67,8 +70,7 @@ pub(crate) struct Inner {
 
 impl Transport {
     /// Listens on an address (port 0: any) with a node's certificate, and lets in peers whose
-    /// certificates are of the same authority and of these regions. Must be called within a tokio
-    /// runtime, on which its tasks then run.
+    /// certificates are of the same authority and of these regions. It lives on a thread of its own.
     ///
     /// # Errors
     /// [`BindError`]: the address, the settings or the certificate cannot be used.
@@ -84,13 +86,18 @@ impl Transport {
         settings.validate()?;
         let own = certified_node(credentials.principal(), identity.node.as_ref())?;
         let tls = Tls::new(credentials, &settings)?;
-        let endpoint = socket::endpoint(addr, settings.socket_buffer, Some(tls.listening()))
-            .map_err(|source| BindError::Socket { addr, source })?;
+        let unbound = |source| BindError::Socket { addr, source };
+        let thread = LinkThread::start().map_err(unbound)?;
+        let endpoint = {
+            let _on_it = thread.handle().enter();
+            socket::endpoint(addr, settings.socket_buffer, Some(tls.listening())).map_err(unbound)?
+        };
         let seed = Seed::from_entropy();
         let hello = hello_of(identity, &settings, &seed);
         hello.to_bytes().map_err(|refusal| BindError::Identity(refusal.to_string()))?;
         let inner = Arc::new(Inner {
             endpoint,
+            thread,
             tls,
             hello,
             own,
@@ -106,7 +113,7 @@ impl Transport {
             closing: Mutex::default(),
             seed,
         });
-        tokio::spawn(Arc::clone(&inner).accept_all());
+        inner.thread.handle().spawn(Arc::clone(&inner).accept_all());
         Ok(Self { inner })
     }
 
@@ -129,7 +136,7 @@ impl Transport {
             Arc::clone(slots.entry(peer.clone()).or_insert_with(|| Arc::new(Slot::new(peer))))
         };
         if slot.set_address(addr) {
-            tokio::spawn(Arc::clone(&self.inner).keep(slot));
+            self.inner.thread.handle().spawn(Arc::clone(&self.inner).keep(slot));
         }
     }
 
@@ -139,9 +146,18 @@ impl Transport {
     ///
     /// # Errors
     /// A [`Fault`]; its delivery says whether the handler may have run.
-    pub async fn ask(&self, to: &NodeId, pair: u64, mut request: Request) -> Result<Reply, Fault> {
+    pub async fn ask(&self, to: &NodeId, pair: u64, request: Request) -> Result<Reply, Fault> {
+        self.begin(to, pair, request)?.await
+    }
+
+    /// As [`Transport::ask`]; what is given is waited for. When this returns, the message has its place
+    /// in the order.
+    ///
+    /// # Errors
+    /// A [`Fault`]: it was not sent.
+    pub fn begin(&self, to: &NodeId, pair: u64, mut request: Request) -> Result<Asked, Fault> {
         request.kind = request.kind.answered();
-        self.link_to(to)?.ask(pair, request).await
+        self.link_to(to)?.ask(pair, request)
     }
 
     /// Tells a peer, without waiting: `Ok` means queued. Order as for [`Transport::ask`].

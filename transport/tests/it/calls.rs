@@ -164,7 +164,7 @@ async fn a_post_waits_for_its_answer_as_an_ask_does() {
 async fn a_target_over_its_limit_is_not_sent() {
     let (a, b) = pair().await;
     let mut asked = request("echo", b"");
-    asked.headers.target = Some("t".repeat(513));
+    asked.headers.target = Some("t".repeat(513).into());
     let fault = a.transport.ask(&b.id, 1, asked).await.expect_err("too long");
     assert_eq!(fault, Fault::not_sent(FaultKind::TooLarge { bytes: 513, limit: 512 }));
 }

@@ -57,7 +57,7 @@ impl Member {
     }
 
     fn names(&self) -> Vec<String> {
-        self.handlers.seen.lock().requests.iter().map(|(_, request)| request.name.clone()).collect()
+        self.handlers.seen.lock().requests.iter().map(|(_, request)| request.name.to_string()).collect()
     }
 }
 

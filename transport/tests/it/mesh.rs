@@ -98,11 +98,13 @@ pub(crate) struct Seen {
     pub(crate) refused: Vec<ConnectError>,
 }
 
-/// Answers `echo` at once, `hold` never (the test does), forgets `drop`, panics at `panic`, knows
-/// nothing else.
+/// Answers `echo` at once, `hold` never (the test does), forgets `drop`, panics at `panic`, freezes its
+/// whole node at `freeze` until it is thawed, knows nothing else.
 #[derive(Default)]
 pub(crate) struct Handlers {
     pub(crate) seen: Mutex<Seen>,
+    /// Held by a test while what froze is to stay frozen.
+    pub(crate) ice: Mutex<()>,
     changed: watch::Sender<u64>,
 }
 
@@ -129,13 +131,15 @@ impl Inbound for Handlers {
         let (name, class, body) = (request.name.clone(), request.class.clone(), request.body.clone());
         let hybrid = request.headers.hybrid;
         self.note(|seen| seen.requests.push((Arc::clone(from), request)));
-        match name.as_str() {
+        match &*name {
             "echo" => answer.reply(reply(class, body, hybrid)),
             "tattle" => answer.reply(reply(DataClass::new("personal").expect("a class"), body, hybrid)),
             "hold" => self.note(|seen| seen.held.push(answer)),
             "drop" => drop(answer),
             "panic" => panic!("a handler's bug"),
-            _ => answer.fault(Fault::not_sent(FaultKind::UnknownMessage(name))),
+            // The thread that all of the node's links are on: nothing is read, nothing acknowledged.
+            "freeze" => drop(self.ice.lock()),
+            _ => answer.fault(Fault::not_sent(FaultKind::UnknownMessage(name.to_string()))),
         }
     }
 

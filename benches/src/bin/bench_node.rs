@@ -1,0 +1,49 @@
+//! A node that hosts the actor of this bench: `bench-node serve --config DIR --region R`, as
+//! `rhumb serve` is used.
+
+use std::process::ExitCode;
+
+use rhumb::prelude::*;
+use rhumb_benches::inside;
+use rhumb_benches::protocol::{Arrived, Echo, Echoes, Note};
+
+#[derive(Default)]
+struct Echoer {
+    arrived: u64,
+}
+
+#[remote_actor(serves = Echoes)]
+impl Actor for Echoer {
+    type Context = Context<Self>;
+}
+
+impl Handler<Echo> for Echoer {
+    type Result = Reply<bytes::Bytes>;
+
+    fn handle(&mut self, echo: Echo, _: &mut Context<Self>) -> Self::Result {
+        Reply::ready(echo.body)
+    }
+}
+
+impl Handler<Note> for Echoer {
+    type Result = Reply<()>;
+
+    fn handle(&mut self, _: Note, _: &mut Context<Self>) -> Self::Result {
+        self.arrived += 1;
+        Reply::ready(())
+    }
+}
+
+impl Handler<Arrived> for Echoer {
+    type Result = Reply<u64>;
+
+    fn handle(&mut self, _: Arrived, _: &mut Context<Self>) -> Self::Result {
+        Reply::ready(self.arrived)
+    }
+}
+
+fn main() -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    let echoes = Host::new(|_: &Activation| Echoer::default());
+    runtime.block_on(rhumb::cli::serve::node_program(|node| inside::rhumb::hosted(node.host(echoes))))
+}

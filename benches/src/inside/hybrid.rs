@@ -1,0 +1,139 @@
+//! Hybrid time: Rhumb's lock-free clock and uhlc's, each reading the wall clock for every timestamp.
+//!
+//! A merge takes a timestamp that another clock of the same kind has just made. The clock's end is how far
+//! its last timestamp is ahead of the wall clock when the last thread has ended.
+
+use std::sync::Barrier;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rhumb_core::{HybridClock, HybridTime};
+use uhlc::{HLC, HLCBuilder};
+
+use super::{Measured, Order, obey};
+use crate::sample::Latencies;
+
+/// Timestamps between two looks at the time.
+const RUN: usize = 4_096;
+
+/// A clock that threads share.
+trait Clock: Sync {
+    fn tick(&self);
+    fn merge(&self);
+    /// How far its last timestamp is ahead of the wall clock, in milliseconds.
+    fn ahead_ms(&self) -> f64;
+}
+
+/// Rhumb's, with a peer's that is merged.
+struct Ours {
+    clock: HybridClock,
+    peer: HybridClock,
+}
+
+fn wall() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+fn wall_millis() -> u64 {
+    wall().as_millis() as u64
+}
+
+impl Ours {
+    fn new() -> Self {
+        let never = HybridTime::new((1 << 48) - 1, 0);
+        let clock = || HybridClock::new(never, Duration::from_millis(500));
+        Self { clock: clock(), peer: clock() }
+    }
+}
+
+impl Clock for Ours {
+    fn tick(&self) {
+        std::hint::black_box(self.clock.tick(wall_millis()).expect("no ceiling"));
+    }
+
+    fn merge(&self) {
+        std::hint::black_box(self.clock.merge(wall_millis(), self.peer.last()).expect("no ceiling"));
+    }
+
+    fn ahead_ms(&self) -> f64 {
+        let last = self.clock.last();
+        // What stands in the counter is at most one millisecond of the word.
+        let millis = last.millis() as f64 + f64::from(last.counter()) / 65_536.0;
+        (millis - wall().as_secs_f64() * 1e3).max(0.0)
+    }
+}
+
+struct Theirs {
+    clock: HLC,
+    peer: uhlc::Timestamp,
+}
+
+impl Clock for Theirs {
+    fn tick(&self) {
+        std::hint::black_box(self.clock.new_timestamp());
+    }
+
+    fn merge(&self) {
+        self.clock.update_with_timestamp(&self.peer).expect("no drift");
+    }
+
+    fn ahead_ms(&self) -> f64 {
+        let last = self.clock.new_timestamp().get_time().to_duration();
+        (last.as_secs_f64() - wall().as_secs_f64()).max(0.0) * 1e3
+    }
+}
+
+fn measure(clock: &impl Clock, merge: bool, threads: usize, millis: u64) -> Measured {
+    let together = Barrier::new(threads);
+    let run = || {
+        together.wait();
+        let begin = Instant::now();
+        let end = begin + Duration::from_millis(millis);
+        let (mut latencies, mut at) = (Latencies::default(), begin);
+        while at < end {
+            (0..RUN).for_each(|_| if merge { clock.merge() } else { clock.tick() });
+            let now = Instant::now();
+            // In tenths of nanoseconds: a timestamp takes tens of them.
+            latencies.record_many((now - at).as_nanos() as u64 * 10 / RUN as u64, RUN as u64);
+            at = now;
+        }
+        (latencies, begin.elapsed())
+    };
+    let (mut all, mut longest) = (Latencies::default(), Duration::ZERO);
+    std::thread::scope(|scope| {
+        let each: Vec<_> = (0..threads).map(|_| scope.spawn(run)).collect();
+        for thread in each {
+            let (latencies, took) = thread.join().expect("no panic");
+            all.add(&latencies);
+            longest = longest.max(took);
+        }
+    });
+    let ahead = clock.ahead_ms();
+    let mut sample = all.sample(0, longest.as_secs_f64());
+    (sample.p50_us, sample.p99_us) = (sample.p50_us / 10.0, sample.p99_us / 10.0);
+    Measured::of(sample).with("ns_each", 1e9 * threads as f64 / sample.rate()).with("ahead_ms", ahead)
+}
+
+/// Obeys orders in this process, with Rhumb's clock.
+///
+/// # Errors
+/// An order that cannot be obeyed.
+pub fn ours() -> anyhow::Result<()> {
+    obey(|order| {
+        let Order::Hybrid { merge, threads, millis } = order else { anyhow::bail!("only time is kept here") };
+        let ours = Ours::new();
+        ours.peer.tick(wall_millis())?;
+        Ok(measure(&ours, merge, threads, millis))
+    })
+}
+
+/// Obeys orders in this process, with uhlc's.
+///
+/// # Errors
+/// An order that cannot be obeyed.
+pub fn theirs() -> anyhow::Result<()> {
+    obey(|order| {
+        let Order::Hybrid { merge, threads, millis } = order else { anyhow::bail!("only time is kept here") };
+        let peer = HLC::default().new_timestamp();
+        Ok(measure(&Theirs { clock: HLCBuilder::new().build(), peer }, merge, threads, millis))
+    })
+}

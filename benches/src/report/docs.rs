@@ -1,0 +1,134 @@
+//! The tables of a document: what is between `<!-- bench NAME -->` and `<!-- /bench -->` is replaced by
+//! the results of that work, so that no figure there was typed by hand.
+//!
+//! * It decides: what a work's table shows.
+//! * It never does: touch what is outside of the marks, or a table without results.
+
+use std::fmt::Write;
+
+use anyhow::Context;
+
+use super::{Written, ahead, figure, floors, measured};
+use crate::sample::{Outcome, Unit};
+
+const END: &str = "<!-- /bench -->";
+
+/// The document with the tables of these works: their names and results.
+///
+/// # Errors
+/// A mark has no end.
+pub fn replace(document: &str, works: &[(&str, Vec<Written>)]) -> anyhow::Result<String> {
+    let mut text = document.to_owned();
+    for (name, results) in works.iter().filter(|(_, results)| !results.is_empty()) {
+        let begin = format!("<!-- bench {name} -->");
+        let Some(at) = text.find(&begin) else { continue };
+        let from = at + begin.len();
+        let length = text[from..].find(END).with_context(|| format!("{begin} has no {END}"))?;
+        text.replace_range(from..from + length, &format!("\n{}", section(results)));
+    }
+    Ok(text)
+}
+
+/// A work's table, with its conditions and notes below.
+fn section(results: &[Written]) -> String {
+    let outcomes: Vec<_> = results.iter().map(|r| r.outcome.clone()).collect();
+    let mut text = rows(&outcomes);
+    let conditions = &results[0].conditions;
+    writeln!(
+        text,
+        "\n`{}`: {} rounds, interleaved; {} cores, {}, Linux {}, load before {:.2}. Spread is (highest − lowest) / median.",
+        conditions.command,
+        outcomes[0].rounds,
+        conditions.cores,
+        conditions.cpu,
+        conditions.kernel,
+        conditions.load_before
+    )
+    .ok();
+    let mut told: Vec<&str> = Vec::new();
+    writeln!(text).ok();
+    for o in &outcomes {
+        if told.contains(&o.system.as_str()) {
+            continue;
+        }
+        told.push(&o.system);
+        let versions: Vec<_> = o.versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
+        let all = [o.note.clone(), versions.join(", ")];
+        let all: Vec<_> = all.into_iter().filter(|part| !part.is_empty()).collect();
+        writeln!(text, "- {}: {}", o.system, all.join(". ")).ok();
+    }
+    for sentence in floors::sentences(&outcomes) {
+        writeln!(text, "- Floor: {sentence}").ok();
+    }
+    text
+}
+
+fn rows(outcomes: &[Outcome]) -> String {
+    let unit = outcomes[0].unit;
+    let latencies = outcomes.iter().any(|o| o.p50_us > 0.0);
+    let rates = unit != Unit::PerSecond && outcomes.iter().any(|o| o.ops_per_s > 0.0);
+    let told = outcomes.iter().any(|o| o.failed + o.lost > 0);
+    let columns = [
+        (true, "system"),
+        (true, "in flight"),
+        (true, "bytes"),
+        (true, unit.symbol()),
+        (rates, "ops/s"),
+        (latencies, "p50 µs"),
+        (latencies, "p99 µs"),
+        (true, "spread"),
+        (told, "failed"),
+        (told, "lost"),
+        (true, "Rhumb is"),
+    ];
+    let row = |cells: [String; 11]| {
+        let shown = cells.into_iter().zip(columns).filter(|(_, (shown, _))| *shown).map(|(cell, _)| cell);
+        format!("| {} |\n", shown.collect::<Vec<_>>().join(" | "))
+    };
+    let mut text = row(columns.map(|(_, name)| name.to_owned()));
+    text += &row(columns.map(|(_, name)| if name == "system" { "---" } else { "---:" }.to_owned()));
+    for o in outcomes {
+        let name = if o.system == "rhumb" { "**rhumb**".to_owned() } else { o.system.clone() };
+        let unit = if o.unit == unit { String::new() } else { format!(" {}", o.unit.symbol()) };
+        text += &row([
+            name,
+            o.concurrency.to_string(),
+            o.payload.to_string(),
+            figure(o) + &unit,
+            super::number(o.ops_per_s),
+            measured(o.p50_us),
+            measured(o.p99_us),
+            format!("{:.0} %", o.spread * 100.0),
+            o.failed.to_string(),
+            o.lost.to_string(),
+            ahead(o, outcomes).unwrap_or_default(),
+        ]);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conditions::Conditions;
+    use crate::report::tests::outcome;
+
+    #[test]
+    fn only_what_is_between_the_marks_of_a_work_with_results_is_replaced() {
+        let document = "a\n<!-- bench remote-ask -->\nold\n<!-- /bench -->\nb\n<!-- bench other -->\nkept\n<!-- /bench -->\n";
+        let written =
+            |system, ops| Written { outcome: outcome(system, ops), conditions: Conditions::default() };
+        let works =
+            [("remote-ask", vec![written("rhumb", 3_000), written("tonic", 1_000)]), ("other", Vec::new())];
+        let new = replace(document, &works).expect("marks that end");
+        assert!(new.starts_with("a\n<!-- bench remote-ask -->\n| system | in flight"), "{new}");
+        assert!(new.contains("| **rhumb** | 16 | 64 | 3,000 | 12.5 | 1,234 | 0 % |  |\n"), "{new}");
+        assert!(new.contains("| tonic | 16 | 64 | 1,000 | 12.5 | 1,234 | 0 % | 3.00× |\n"), "{new}");
+        assert!(
+            !new.contains("old") && new.ends_with("<!-- bench other -->\nkept\n<!-- /bench -->\n"),
+            "{new}"
+        );
+        assert_eq!(replace(&new, &works).expect("marks that end"), new);
+        assert!(replace("<!-- bench remote-ask -->", &works).is_err());
+    }
+}

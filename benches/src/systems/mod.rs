@@ -1,0 +1,135 @@
+//! The systems that are measured, a file each. Each knows how to stand on either side of a connection:
+//! it serves, or it drives.
+
+pub mod coerce;
+pub mod floor;
+pub mod kameo;
+pub mod ractor;
+pub mod rhumb;
+pub mod telepathy;
+pub mod tonic;
+
+use std::net::Ipv4Addr;
+use std::path::Path;
+
+use crate::caller::{Caller, Pace, closed_loop, freeze, tell_loop};
+use crate::process::{Orders, say};
+use crate::sample::{Load, Verb};
+
+/// A system that can be asked by another process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum System {
+    /// This project's.
+    Rhumb,
+    /// One framed quinn stream with mutual TLS, no actor, no task a request.
+    QuinnFramed,
+    /// A quinn stream a request with mutual TLS, no actor.
+    QuinnStreams,
+    /// gRPC with mutual TLS.
+    Tonic,
+    /// ractor_cluster with mutual TLS.
+    #[value(name = "ractor_cluster")]
+    Ractor,
+    /// kameo over libp2p's QUIC.
+    Kameo,
+    /// actix-telepathy over plain TCP.
+    #[value(name = "actix-telepathy")]
+    Telepathy,
+    /// coerce over plain TCP.
+    Coerce,
+}
+
+impl System {
+    /// Its name in results.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Rhumb => "rhumb",
+            Self::QuinnFramed => "quinn-framed",
+            Self::QuinnStreams => "quinn-streams",
+            Self::Tonic => "tonic",
+            Self::Ractor => "ractor_cluster",
+            Self::Kameo => "kameo",
+            Self::Telepathy => "actix-telepathy",
+            Self::Coerce => "coerce",
+        }
+    }
+
+    /// What a reader must know to compare.
+    #[must_use]
+    pub fn note(self) -> &'static str {
+        match self {
+            Self::Rhumb => "QUIC, mutual TLS; gates, deadlines, context, metrics on",
+            Self::QuinnFramed => "floor: QUIC, mutual TLS, one framed stream, a loop and no actor",
+            Self::QuinnStreams => "floor: QUIC, mutual TLS, a stream a request, no actor",
+            Self::Tonic => "HTTP/2, mutual TLS, windows as Rhumb's; no actor, no mailbox",
+            Self::Ractor => "TCP, mutual TLS",
+            Self::Kameo => "QUIC with libp2p's own identities; limits of streams raised to 1,000,000",
+            Self::Telepathy => "PLAIN TCP: nothing is encrypted; it has no ask, so that one is two tells",
+            Self::Coerce => "PLAIN TCP: nothing is encrypted",
+        }
+    }
+
+    /// Serves until standard input closes; says where, once it does.
+    ///
+    /// # Errors
+    /// It cannot.
+    pub fn serve(self, dir: &Path) -> anyhow::Result<()> {
+        match self {
+            Self::Rhumb => anyhow::bail!("rhumb is served by bench-node"),
+            Self::QuinnFramed => current_thread()?.block_on(floor::serve_framed(dir)),
+            Self::QuinnStreams => current_thread()?.block_on(floor::serve_streams(dir)),
+            Self::Tonic => many_threads()?.block_on(tonic::serve(dir)),
+            Self::Ractor => many_threads()?.block_on(ractor::serve(dir)),
+            Self::Kameo => many_threads()?.block_on(kameo::serve(dir)),
+            Self::Telepathy => actix::System::new().block_on(telepathy::serve(dir)),
+            Self::Coerce => many_threads()?.block_on(coerce::serve(dir)),
+        }
+    }
+
+    /// Drives what serves at an address, as ordered, until standard input closes.
+    ///
+    /// # Errors
+    /// It cannot.
+    pub fn drive(self, dir: &Path, address: &str) -> anyhow::Result<()> {
+        match self {
+            Self::Rhumb => current_thread()?.block_on(rhumb::drive(dir)),
+            Self::QuinnFramed => current_thread()?.block_on(floor::drive_framed(dir, address)),
+            Self::QuinnStreams => current_thread()?.block_on(floor::drive_streams(dir, address)),
+            Self::Tonic => many_threads()?.block_on(tonic::drive(dir, address)),
+            Self::Ractor => many_threads()?.block_on(ractor::drive(dir, address)),
+            Self::Kameo => many_threads()?.block_on(kameo::drive(dir, address)),
+            Self::Telepathy => actix::System::new().block_on(telepathy::drive(dir, address)),
+            Self::Coerce => many_threads()?.block_on(coerce::drive(dir, address)),
+        }
+    }
+}
+
+fn current_thread() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
+fn many_threads() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()
+}
+
+/// A port for a system that cannot be given one of the operating system's choice.
+fn free_port() -> std::io::Result<u16> {
+    Ok(std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+/// Obeys orders with the loops that all systems have in common.
+pub(crate) async fn obey<C: Caller>(caller: std::sync::Arc<C>) -> anyhow::Result<()> {
+    say(&"ready")?;
+    let (mut orders, mut pace) = (Orders::default(), Pace::default());
+    while let Some(load) = orders.next::<Load>().await? {
+        let caller = std::sync::Arc::clone(&caller);
+        let sample = match load.verb {
+            Verb::Ask => tokio::spawn(closed_loop(caller, load)).await?,
+            Verb::Tell => tell_loop(&caller, load, &mut pace).await?,
+            Verb::Freeze { pid } => freeze(&caller, load, pid).await?,
+        };
+        say(&sample)?;
+    }
+    Ok(())
+}

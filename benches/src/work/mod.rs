@@ -1,0 +1,220 @@
+//! What is measured: each piece of work names its systems and its loads, and gives one outcome for each
+//! pair of them.
+
+use std::path::Path;
+
+use anyhow::Context;
+use futures::future::LocalBoxFuture;
+use rhumb::dev::DevMesh;
+
+use crate::process::Side;
+use crate::sample::{Load, Outcome, Sample};
+use crate::systems::System;
+use crate::tls::Tls;
+
+pub mod durable_hold;
+pub mod frozen_peer;
+pub mod idle_node;
+pub mod inside;
+pub mod large;
+pub mod remote_ask;
+pub mod remote_tell;
+pub mod tracing;
+
+/// All works, in the order of the report.
+pub const ALL: &[Work] = &[
+    remote_ask::WORK,
+    remote_tell::WORK,
+    frozen_peer::WORK,
+    large::WORK,
+    inside::LOCAL_ASK_SAME,
+    inside::LOCAL_ASK_ACROSS,
+    inside::LOCAL_TELL_SAME,
+    inside::LOCAL_TELL_ACROSS,
+    inside::NEIGHBOUR,
+    inside::IDLE_ACTORS,
+    durable_hold::WORK,
+    tracing::WORK,
+    inside::HYBRID_TICK,
+    inside::HYBRID_MERGE,
+    idle_node::WORK,
+    idle_node::START,
+];
+
+/// A work.
+#[derive(Clone, Copy)]
+pub struct Work {
+    /// Its name, in commands and results.
+    pub name: &'static str,
+    /// What it is, for people.
+    pub title: &'static str,
+    /// Measures it.
+    pub run: fn(Scope) -> LocalBoxFuture<'static, anyhow::Result<Vec<Outcome>>>,
+}
+
+/// What is to be measured.
+#[derive(Debug, Clone)]
+pub struct Scope {
+    /// How much.
+    pub effort: Effort,
+    /// Only these of the systems; all, if there are none.
+    pub only: Vec<System>,
+}
+
+impl Scope {
+    /// Those of the systems that are to be measured.
+    #[must_use]
+    pub fn of(&self, systems: &[System]) -> Vec<System> {
+        systems.iter().copied().filter(|s| self.only.is_empty() || self.only.contains(s)).collect()
+    }
+}
+
+/// How much is measured.
+#[derive(Debug, Clone, Copy)]
+pub struct Effort {
+    /// Rounds of each system under each load, interleaved.
+    pub rounds: usize,
+    /// How long a round is, in milliseconds.
+    pub millis: u64,
+}
+
+impl Effort {
+    /// Whether this is only to see that it runs.
+    #[must_use]
+    pub fn is_quick(self) -> bool {
+        self.millis < 500
+    }
+}
+
+/// A system with both its sides running.
+struct Standing {
+    system: System,
+    server: Option<Side>,
+    driver: Side,
+    mesh: Option<DevMesh>,
+}
+
+impl Standing {
+    async fn start(system: System, dir: &Path) -> anyhow::Result<Self> {
+        let dir = dir.join(system.name());
+        std::fs::create_dir_all(&dir)?;
+        let folder = dir.to_str().context("a folder whose name is text")?.to_owned();
+        if system == System::Rhumb {
+            let mesh = crate::mesh::start(&dir).await?;
+            let driver = Self::driver(system, &folder, "").await?;
+            return Ok(Self { system, server: None, driver, mesh: Some(mesh) });
+        }
+        Tls::make(&dir)?;
+        let mut server = Side::start(&[system.name(), "serve", &folder, ""])?;
+        let address: String =
+            server.said().await.with_context(|| format!("the server of {}", system.name()))?;
+        let driver = Self::driver(system, &folder, &address).await?;
+        Ok(Self { system, server: Some(server), driver, mesh: None })
+    }
+
+    async fn driver(system: System, dir: &str, address: &str) -> anyhow::Result<Side> {
+        let mut driver = Side::start(&[system.name(), "drive", dir, address])?;
+        let ready: String =
+            driver.said().await.with_context(|| format!("the driver of {}", system.name()))?;
+        anyhow::ensure!(ready == "ready", "the driver of {} said {ready:?}", system.name());
+        Ok(driver)
+    }
+
+    async fn round(&mut self, load: Load) -> anyhow::Result<Sample> {
+        self.driver.tell(&load).await?;
+        self.driver.said().await.with_context(|| format!("a round of {}", self.system.name()))
+    }
+
+    /// The process that serves.
+    fn serving(&self) -> anyhow::Result<u32> {
+        let pid = match (&self.server, &self.mesh) {
+            (Some(server), _) => server.pid(),
+            (_, Some(mesh)) => mesh.nodes().first().map(|node| node.pid),
+            _ => None,
+        };
+        pid.filter(|pid| *pid > 1).with_context(|| format!("{} has no process", self.system.name()))
+    }
+
+    async fn stop(self) {
+        self.driver.end().await;
+        if let Some(server) = self.server {
+            server.end().await;
+        }
+        if let Some(mesh) = self.mesh {
+            mesh.stop().await;
+        }
+    }
+}
+
+/// A system while it is measured: both its sides, or why there is no more of them.
+struct Measured {
+    system: System,
+    standing: Result<Standing, String>,
+    /// By load.
+    samples: Vec<Vec<Sample>>,
+}
+
+impl Measured {
+    async fn start(system: System, dir: &Path, loads: usize) -> Self {
+        let standing = Standing::start(system, dir).await.map_err(|error| format!("{error:#}"));
+        Self { system, standing, samples: vec![Vec::new(); loads] }
+    }
+
+    /// One more round. A system that fails is measured no more, and disturbs no other.
+    async fn round(&mut self, load: usize, of: &Load) {
+        let Ok(standing) = &mut self.standing else { return };
+        match standing.round(*of).await {
+            Ok(sample) => self.samples[load].push(sample),
+            Err(error) => {
+                let failed = std::mem::replace(&mut self.standing, Err(format!("{error:#}")));
+                if let Ok(standing) = failed {
+                    standing.stop().await;
+                }
+            }
+        }
+    }
+
+    fn outcome(&self, work: &str, load: usize, of: Load) -> Outcome {
+        let note = self.system.note();
+        let note = match &self.standing {
+            Ok(_) => note.to_owned(),
+            Err(why) => format!("{note}; IT FAILED in one of {work}'s rounds: {why}"),
+        };
+        Outcome::of(work, self.system.name(), of, &self.samples[load]).noted(note)
+    }
+}
+
+/// Measures systems under loads in rounds: each round has every system under every load once, so that
+/// what else the machine does meets all alike.
+async fn interleaved(
+    work: &str,
+    systems: &[System],
+    loads: &[Load],
+    rounds: usize,
+) -> anyhow::Result<Vec<Outcome>> {
+    let dir = tempfile::tempdir()?;
+    let mut all = Vec::new();
+    for system in systems {
+        all.push(Measured::start(*system, dir.path(), loads.len()).await);
+    }
+    for round in 0..rounds {
+        for (l, load) in loads.iter().enumerate() {
+            // Nobody is always the first.
+            for s in 0..all.len() {
+                let next = (s + round) % systems.len();
+                all[next].round(l, load).await;
+            }
+        }
+        eprintln!("{work}: round {} of {rounds}", round + 1);
+    }
+    let by_load = loads.iter().enumerate();
+    let outcomes = by_load.flat_map(|(l, load)| all.iter().map(move |each| each.outcome(work, l, *load)));
+    let outcomes = outcomes.collect();
+    for each in all {
+        match each.standing {
+            Ok(standing) => standing.stop().await,
+            Err(why) => eprintln!("{work}: {} failed: {why}", each.system.name()),
+        }
+    }
+    Ok(outcomes)
+}

@@ -1,0 +1,27 @@
+//! Asks between two processes on one machine, of 64 bytes and answered with the same.
+
+use futures::FutureExt;
+
+use super::{Scope, Work, interleaved};
+use crate::sample::{Load, Outcome, Verb};
+use crate::systems::System;
+
+/// This work.
+pub const WORK: Work =
+    Work { name: "remote-ask", title: "Remote ask, two processes", run: |scope| run(scope).boxed_local() };
+
+const SYSTEMS: [System; 8] = [
+    System::Rhumb,
+    System::QuinnFramed,
+    System::QuinnStreams,
+    System::Tonic,
+    System::Ractor,
+    System::Kameo,
+    System::Telepathy,
+    System::Coerce,
+];
+
+async fn run(scope: Scope) -> anyhow::Result<Vec<Outcome>> {
+    let load = |concurrency| Load { verb: Verb::Ask, concurrency, payload: 64, millis: scope.effort.millis };
+    interleaved(WORK.name, &scope.of(&SYSTEMS), &[1, 16, 256].map(load), scope.effort.rounds).await
+}
