@@ -8,19 +8,21 @@
 //! ```
 //!
 //! * It decides: what a new certificate's folder holds, and that only what was issued can be revoked.
-//! * It never does: overwrite a key unasked, or forget what was revoked.
+//! * It never does: overwrite a key unasked, forget what was revoked, or put into a folder what its running
+//!   node would not take up.
 //! * Invariant: what was issued stands in `issued.jsonl` before anyone can use it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use pem::Pem;
 use rhumb_core::Principal;
-use rhumb_transport::identity::{RevocationList, Serial};
+use rhumb_transport::identity::{Holder, RevocationList, Serial};
 use rhumb_transport::issue::{Authority, Validity};
-use rhumb_transport::{Certificate, CredentialsError, TrustDomain};
+use rhumb_transport::{Certificate, CredentialsError, Trust, TrustDomain};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -55,8 +57,32 @@ pub enum AuthorityFault {
         /// Whose it should be.
         expected: String,
     },
+    /// The present certificate is one of an authority that the new authorities do not have.
+    #[error(
+        "{path} was issued by {issuer}, which is not in {ca}: its node would not take up a new one, and no list of \
+         revocations either. While one authority takes over from another, both stand in that ca.pem; a mesh of \
+         another authority wants another folder",
+        path = path.display(),
+        ca = ca.display()
+    )]
+    OtherAuthority {
+        /// The present certificate.
+        path: PathBuf,
+        /// Who issued it.
+        issuer: String,
+        /// The authorities that would be given out.
+        ca: PathBuf,
+    },
+    /// The list of revocations that would be given out is older than the folder's.
+    #[error("{path} would take the place of a later list: {source}", path = path.display())]
+    Forgets {
+        /// The list.
+        path: PathBuf,
+        /// What would be forgotten.
+        source: CredentialsError,
+    },
     /// It did not issue what it should revoke.
-    #[error("{0} was not issued here: {ISSUED_FILE} lists what was")]
+    #[error("{}", not_issued(.0))]
     NotIssued(Serial),
     /// A secret cannot be read or written.
     #[error(transparent)]
@@ -102,7 +128,8 @@ pub struct Issued {
 pub enum Place {
     /// It must not.
     New,
-    /// It must, and of the same holder: that one is replaced.
+    /// It must, of the same holder in the same mesh, and a running node must be able to follow: that one is
+    /// replaced.
     Renewed,
 }
 
@@ -253,21 +280,47 @@ impl AuthorityFolder {
         match place {
             Place::New if identity.exists() => Err(AuthorityFault::Identity(identity.to_owned())),
             Place::New => Ok(()),
-            Place::Renewed => {
-                let bytes = fs::read(identity).map_err(|source| file(identity, source))?;
-                let path = identity.to_owned();
-                let found = Certificate::all_of(&bytes)
-                    .map_err(|source| AuthorityFault::Credentials { path: path.clone(), source })?;
-                match found.first().map(|it| &it.holder) {
-                    Some(holder) if holder.member() == Some(who) => Ok(()),
-                    found => Err(AuthorityFault::Somebody {
-                        path,
-                        found: found.map(ToString::to_string).unwrap_or_default(),
-                        expected: who.to_string(),
-                    }),
-                }
+            Place::Renewed => self.may_follow(identity, who),
+        }
+    }
+
+    /// Whether a node that runs with this certificate would take up a new one, and what comes with it.
+    fn may_follow(&self, identity: &Path, who: &Principal) -> Result<(), AuthorityFault> {
+        let bytes = fs::read(identity).map_err(|source| file(identity, source))?;
+        let chain = Certificate::all_of(&bytes).map_err(|source| wrong(identity, source))?;
+        let (found, domain) = (&chain[0], self.authority.trust_domain());
+        match &found.holder {
+            Holder::Member(of, holder) if of == domain && holder == who => {}
+            holder => {
+                let found = match holder {
+                    Holder::Member(of, holder) => format!("{holder} of {of}"),
+                    Holder::Authority(subject) => subject.clone(),
+                };
+                let expected = format!("{who} of {domain}");
+                return Err(AuthorityFault::Somebody { path: identity.to_owned(), found, expected });
             }
         }
+        let next = self.gives_out(&self.folder)?;
+        if !next.has_issued(&bytes).map_err(|source| wrong(identity, source))? {
+            let (path, issuer) = (identity.to_owned(), found.issuer.clone());
+            return Err(AuthorityFault::OtherAuthority { path, issuer, ca: self.folder.join(CA_FILE) });
+        }
+        // What nobody can read there any more holds nothing back.
+        let before = identity.parent().and_then(|folder| self.gives_out(folder).ok());
+        let kept = before.map_or(Ok(()), |before| next.may_follow(&before));
+        kept.map_err(|source| AuthorityFault::Forgets { path: self.folder.join(CRL_FILE), source })
+    }
+
+    /// What a folder has to be believed.
+    fn gives_out(&self, folder: &Path) -> Result<Trust, AuthorityFault> {
+        let ca = folder.join(CA_FILE);
+        let authorities = fs::read(&ca).map_err(|source| file(&ca, source))?;
+        let crl = folder.join(CRL_FILE);
+        let revoked = match fs::read(&crl) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            read => Some(read.map_err(|source| file(&crl, source))?),
+        };
+        Trust::from_pem(&authorities, revoked.as_deref()).map_err(|source| wrong(folder, source))
     }
 
     fn note(&self, certificate: &Certificate) -> Result<(), AuthorityFault> {
@@ -297,6 +350,15 @@ impl AuthorityFolder {
         };
         RevocationList::all_of(&text).map_err(|source| AuthorityFault::Credentials { path, source })
     }
+}
+
+/// That no certificate with this serial number was issued.
+pub(crate) fn not_issued(serial: &(impl fmt::Display + ?Sized)) -> String {
+    format!("{serial} was not issued here: {ISSUED_FILE} lists what was")
+}
+
+fn wrong(path: &Path, source: CredentialsError) -> AuthorityFault {
+    AuthorityFault::Credentials { path: path.to_owned(), source }
 }
 
 fn file(path: &Path, source: io::Error) -> AuthorityFault {
@@ -355,6 +417,77 @@ mod tests {
         let listed: Vec<String> =
             authority.issued().expect("listed").into_iter().map(|issued| issued.serial).collect();
         assert_eq!(listed, [first.serial.to_string(), second.serial.to_string()]);
+    }
+
+    /// Another authority, which nobody's folder knows.
+    fn beside(folder: &TempDir, domain: &str) -> AuthorityFolder {
+        let domain = TrustDomain::new(domain).expect("valid");
+        let validity = Validity::for_the_next(10 * DAY);
+        AuthorityFolder::found(&folder.path().join("new"), domain, validity).expect("founded")
+    }
+
+    /// What a refused renewal says; the folder is as it was.
+    fn refused(by: &AuthorityFolder, into: &Path) -> String {
+        let files =
+            || [IDENTITY_FILE, CA_FILE, CRL_FILE].map(|name| fs::read(into.join(name)).expect("there"));
+        let (before, issued) = (files(), by.issued().expect("listed").len());
+        let refused = by.issue(&who("n1"), day(), into, Place::Renewed).expect_err("refused");
+        assert_eq!((files(), by.issued().expect("listed").len()), (before, issued), "nothing was touched");
+        refused.to_string()
+    }
+
+    #[test]
+    fn a_certificate_of_another_mesh_or_authority_is_not_replaced() {
+        let (folder, old) = founded();
+        let into = folder.path().join("n1");
+        old.issue(&who("n1"), day(), &into, Place::New).expect("issued");
+        let said = refused(&beside(&folder, "other.example"), &into);
+        assert!(
+            said.contains("that of node us-east/n1 of mesh.example, not of node us-east/n1 of other.example")
+        );
+
+        let (folder, old) = founded();
+        let into = folder.path().join("n1");
+        old.issue(&who("n1"), day(), &into, Place::New).expect("issued");
+        let new = beside(&folder, "mesh.example");
+        let said = refused(&new, &into);
+        assert!(said.contains("which is not in") && said.contains("new/ca.pem"), "{said}");
+        // The documented way: both stand in the new authority's files.
+        for name in [CA_FILE, CRL_FILE] {
+            let of = |authority: &str| folder.path().join(authority).join(name);
+            let both = [fs::read(of("ca")).expect("there"), fs::read(of("new")).expect("there")].concat();
+            fs::write(of("new"), both).expect("writes");
+        }
+        new.issue(&who("n1"), day(), &into, Place::Renewed).expect("renewed");
+    }
+
+    #[test]
+    fn a_certificate_that_has_expired_or_was_revoked_is_renewed() {
+        let (folder, authority) = founded();
+        let into = folder.path().join("n1");
+        let at = |days: u64| {
+            std::time::SystemTime::UNIX_EPOCH + Duration::from_millis(now_millis()) - days as u32 * DAY
+        };
+        let past = Validity { not_before: at(4), not_after: at(3) };
+        let expired = authority.issue(&who("n1"), past, &into, Place::New).expect("issued");
+        let renewed = authority.issue(&who("n1"), day(), &into, Place::Renewed).expect("renewed");
+        assert_ne!(expired.serial, renewed.serial);
+        authority.revoke(&renewed.serial).expect("revoked");
+        authority.issue(&who("n1"), day(), &into, Place::Renewed).expect("renewed");
+    }
+
+    #[test]
+    fn a_renewal_does_not_bring_an_older_list_of_revocations() {
+        let (folder, authority) = founded();
+        let into = folder.path().join("n1");
+        let issued = authority.issue(&who("n1"), day(), &into, Place::New).expect("issued");
+        let crl = folder.path().join("ca").join(CRL_FILE);
+        let older = fs::read(&crl).expect("there");
+        authority.revoke(&issued.serial).expect("revoked");
+        authority.give_out(&into).expect("copied");
+        fs::write(&crl, older).expect("a copy of the authority was put back");
+        let said = refused(&authority, &into);
+        assert!(said.contains("ca/crl.pem would take the place of a later list"), "{said}");
     }
 
     #[test]

@@ -47,8 +47,9 @@ pub struct Expect {
 pub enum DataDirError {
     /// There is nothing, and creating was not asked for.
     #[error(
-        "{} holds no data of a node: an empty disk never initialises a cluster; check the path and the mount, \
-         or found the mesh with `rhumb mesh init`", .0.display()
+        "{} holds no data of a node: put its directory back (is the path right, is the disk mounted?). An empty \
+         disk never initialises a cluster: `rhumb mesh init` makes the directories of a new mesh, and nothing else \
+         does", .0.display()
     )]
     NotInitialised(PathBuf),
     /// Its creation was interrupted, and creating was not asked for.

@@ -8,6 +8,7 @@ mod ids;
 mod listing;
 mod peer;
 mod refusal;
+mod terms;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -3,14 +3,23 @@
 use std::str::FromStr;
 use std::time::Duration;
 
+use rhumb_actors::escrow::messages::MAX_TTL;
 use rhumb_core::{NodeId, Region};
 
 use crate::settings::units;
 
-/// A duration with its unit: `250ms`, `3s`, `5m`, `2h`.
+/// A duration with its unit: `250ms`, `3s`, `5m`, `2h`, `1d`.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     units::duration(text).ok_or_else(|| {
-        format!("{text:?} is not a duration; expected a number and its unit, such as 250ms, 3s, 5m or 2h")
+        format!("{text:?} is not a duration; expected a number and its unit, such as 250ms, 3s, 5m, 2h or 1d")
+    })
+}
+
+/// How long a hold may last: `1ms` to `1d`.
+pub(super) fn ttl(text: &str) -> Result<Duration, String> {
+    let ttl = units::duration(text).filter(|ttl| !ttl.is_zero() && *ttl <= MAX_TTL);
+    ttl.ok_or_else(|| {
+        format!("{text:?} is not how long a hold may last: expected 1ms to 1d, such as 30s or 5m")
     })
 }
 
@@ -82,13 +91,31 @@ mod tests {
 
     #[test]
     fn durations_have_a_unit() {
-        for (text, ms) in [("250ms", 250), ("3s", 3_000), ("5m", 300_000), ("2h", 7_200_000), ("0s", 0)] {
+        for (text, ms) in [
+            ("250ms", 250),
+            ("3s", 3_000),
+            ("5m", 300_000),
+            ("2h", 7_200_000),
+            ("2d", 172_800_000),
+            ("0s", 0),
+        ] {
             assert_eq!(duration(text), Ok(Duration::from_millis(ms)), "{text}");
         }
         for bad in
-            ["", "5", "s", "1.5s", "-1s", "5 m", "5d", "99999999999999999999s", "18446744073709551615h"]
+            ["", "5", "s", "1.5s", "-1s", "5 m", "5w", "99999999999999999999s", "18446744073709551615h"]
         {
             assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_hold_lasts_from_a_millisecond_to_a_day() {
+        for (text, ms) in [("1ms", 1), ("5m", 300_000), ("1d", 86_400_000), ("24h", 86_400_000)] {
+            assert_eq!(ttl(text), Ok(Duration::from_millis(ms)), "{text}");
+        }
+        for bad in ["0s", "0ms", "25h", "2d", "5", ""] {
+            let said = ttl(bad).expect_err(bad);
+            assert!(said.contains("expected 1ms to 1d"), "{said}");
         }
     }
 

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use rhumb_core::{Principal, Region, Role};
 use rhumb_transport::Certificate;
 use rhumb_transport::identity::{Holder, Serial};
@@ -19,7 +19,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::output::{Done, Failure, Output};
-use crate::authority::{AUTHORITY_FILE, AuthorityFault, AuthorityFolder, Place};
+use crate::authority::{AUTHORITY_FILE, AuthorityFault, AuthorityFolder, Place, not_issued};
 use crate::clock::now_millis;
 use crate::identity::{CA_FILE, CRL_FILE, IDENTITY_FILE};
 pub use status::Status;
@@ -55,6 +55,8 @@ impl From<AuthorityFault> for Failure {
             AuthorityFault::Exists(_)
             | AuthorityFault::Identity(_)
             | AuthorityFault::Somebody { .. }
+            | AuthorityFault::OtherAuthority { .. }
+            | AuthorityFault::Forgets { .. }
             | AuthorityFault::NotIssued(_)
             | AuthorityFault::Issue(_) => Self::Usage(fault.to_string()),
             fault => Self::local(fault),
@@ -170,6 +172,7 @@ fn now() -> i64 {
 /// Issue a certificate.
 #[derive(Debug, Args)]
 #[command(
+    group = ArgGroup::new("whom").args(["node", "client", "operator"]).required(true),
     after_help = "Examples:\n  rhumb cert issue --ca mesh/ca --node eu-central/n1 --out mesh/nodes/eu-central-n1/identity --renew\n  rhumb cert issue --ca mesh/ca --client eu-central/shop --valid 30d --out shop"
 )]
 pub struct Issue {
@@ -177,13 +180,13 @@ pub struct Issue {
     #[arg(long, value_name = "DIR")]
     ca: PathBuf,
     /// For this node.
-    #[arg(long, value_name = "REGION/NAME", group = "whom", required_unless_present_any = ["client", "operator"])]
+    #[arg(long, value_name = "REGION/NAME")]
     node: Option<Named>,
     /// For this client: it may call.
-    #[arg(long, value_name = "REGION/NAME", group = "whom")]
+    #[arg(long, value_name = "REGION/NAME")]
     client: Option<Named>,
     /// For this operator: it may also administer.
-    #[arg(long, value_name = "REGION/NAME", group = "whom")]
+    #[arg(long, value_name = "REGION/NAME")]
     operator: Option<Named>,
     /// How long it is valid, from now (less five minutes, for clocks that differ): 24h to 825d.
     #[arg(long, value_name = "TIME", default_value = "90d", value_parser = validity)]
@@ -191,7 +194,7 @@ pub struct Issue {
     /// The folder for it: identity.pem (certificate and key), ca.pem and crl.pem.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// The folder has a certificate of the same holder: put the new one in its place.
+    /// The folder has a certificate of the same holder in the same mesh: put the new one in its place.
     #[arg(long)]
     renew: bool,
 }
@@ -244,7 +247,8 @@ struct RevokeAnswer {
 impl Revoke {
     fn run(self, output: &Output) -> Result<Done, Failure> {
         let path = Path::new(&self.which);
-        let serial: Serial = if path.exists() {
+        let named = path.exists();
+        let serial: Serial = if named {
             let file = certificate_file(path)?;
             let bytes = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
             let all = Certificate::all_of(&bytes).with_context(|| file.display().to_string())?;
@@ -253,7 +257,12 @@ impl Revoke {
             let parsed = self.which.parse();
             parsed.map_err(|error| Failure::Usage(format!("{path:?} is no file, and {error}")))?
         };
-        let done = AuthorityFolder::open(&self.ca)?.revoke(&serial)?;
+        let done = AuthorityFolder::open(&self.ca)?.revoke(&serial);
+        let done = done.map_err(|fault| match fault {
+            // As it was given: a serial number may be written with zeros in front, and without.
+            AuthorityFault::NotIssued(_) if !named => Failure::Usage(not_issued(&self.which)),
+            fault => fault.into(),
+        })?;
         let answer = RevokeAnswer {
             serial: done.certificate.serial,
             holder: done.certificate.holder,

@@ -147,6 +147,9 @@ impl Against {
     }
 
     fn text(&self) -> String {
+        if self.reload.is_empty() && self.restart.is_empty() {
+            return format!("{} runs with these settings", self.node);
+        }
         let mut text = String::new();
         for (what, changes) in [("a reload changes", &self.reload), ("only a start changes", &self.restart)] {
             if changes.is_empty() {
@@ -307,4 +310,20 @@ fn aligned<const N: usize>(rows: &[[&str; N]]) -> String {
         cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     };
     rows.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_comparison_says_what_a_reload_and_a_start_change_or_that_nothing_differs() {
+        let node = NodeId::new("us-east", "n1").expect("valid");
+        let mut against = Against { node, reload: BTreeMap::new(), restart: BTreeMap::new() };
+        assert_eq!(against.text(), "us-east/n1 runs with these settings");
+        let change = Change { running: Some("2s".to_owned()), files: None };
+        against.restart.insert("clock.catch_up".to_owned(), change);
+        let told = "us-east/n1: a reload changes nothing\nus-east/n1: only a start changes\n  clock.catch_up: 2s → not set";
+        assert_eq!(against.text(), told);
+    }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use rhumb_actors::escrow::messages::{self, HoldId, Key};
 use rhumb_core::Delivery;
+use rhumb_core::limits::MAX_SUPPLY;
 use rhumb_core::rng::Seed;
 use serde::Serialize;
 
@@ -24,7 +25,7 @@ pub struct Return {
     /// The hold that was confirmed, as `rhumb hold` printed it.
     hold: HoldId,
     /// How many units; all that were not returned before unless given.
-    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=MAX_SUPPLY))]
     qty: Option<u64>,
     /// The same key never returns twice. Made anew unless given.
     #[arg(long)]

@@ -6,11 +6,12 @@ use std::time::Duration;
 use clap::Args;
 use rhumb_actors::escrow::messages::{self, CustomerTag, HoldId, Key, Settled, ShowPool};
 use rhumb_actors::remote::Remote;
+use rhumb_core::limits::MAX_SUPPLY;
 use rhumb_core::rng::Seed;
 use rhumb_core::{Delivery, NodeId, PoolName, Region};
 use serde::Serialize;
 
-use super::args::duration;
+use super::args::ttl;
 use super::connect::{Connect, ask, nodes_from};
 use super::output::{Done, Failure, Output};
 use crate::client::MeshClient;
@@ -21,19 +22,19 @@ use crate::client::now_ms;
 /// Hold units of a pool for a buyer.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  rhumb hold concert --qty 2 --region eu-central\n  rhumb hold concert --region us-east --ttl 30s --key order-4711 -o json\n\nA key given by hand belongs to the region that is asked: the same text in another region is another key."
+    after_help = "Examples:\n  rhumb hold concert --qty 2 --region eu-central\n  rhumb hold concert --region us-east --ttl 30s --key order-4711 -o json\n  H=$(rhumb hold concert --region us-east) && rhumb confirm $H\n\nA key given by hand belongs to the region that is asked: the same text in another region is another key."
 )]
 pub struct Hold {
     /// The pool.
     pool: PoolName,
     /// How many units.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=MAX_SUPPLY))]
     qty: u64,
     /// The region to ask.
     #[arg(long)]
     region: Option<Region>,
-    /// For how long: 5m unless given.
-    #[arg(long, value_parser = duration, value_name = "TIME")]
+    /// For how long, 1ms to 1d: 5m unless given.
+    #[arg(long, value_parser = ttl, value_name = "TIME")]
     ttl: Option<Duration>,
     /// The same key never holds twice. Made anew unless given.
     #[arg(long)]
@@ -103,11 +104,11 @@ impl Hold {
             0 => String::new(),
             units => format!(" ({units} beyond the supply, on debt)"),
         };
-        let text = format!(
-            "{}\nheld {} of {}{debt} for {left} s; confirm or release it by then",
-            answer.hold, held.qty, self.pool
-        );
-        output.answer(&answer, text);
+        output.aside(format_args!(
+            "held {} of {}{debt} for {left} s; confirm or release it by then",
+            held.qty, self.pool
+        ));
+        output.answer(&answer, &answer.hold);
         Ok(Done::Well)
     }
 

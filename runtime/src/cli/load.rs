@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use futures::future::join_all;
-use rhumb_actors::escrow::messages::{Refusal, ShowPool};
+use rhumb_actors::escrow::messages::{PoolSpec, Refusal, ShowPool};
 use rhumb_actors::remote::Remote;
+use rhumb_core::limits::MAX_SUPPLY;
 use rhumb_core::rng::Seed;
 use rhumb_core::{PoolName, Region};
 use serde::Serialize;
 
-use super::args::{RegionWeight, duration};
+use super::args::{RegionWeight, duration, ttl};
 use super::connect::Connect;
 use super::output::{Done, Failure, Output};
 use crate::client::Ask;
@@ -75,11 +76,11 @@ pub struct Escrow {
     /// a file of requests.
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100))]
     abandon: Option<u8>,
-    /// For how long units are held.
-    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = duration)]
+    /// For how long units are held, 1ms to 1d.
+    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = ttl)]
     ttl: Duration,
     /// Units that each customer asks for.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=MAX_SUPPLY))]
     qty: u64,
     #[command(flatten)]
     connect: Connect,
@@ -90,6 +91,7 @@ pub struct Escrow {
 struct Met {
     came: u64,
     held: u64,
+    /// In units; the others here are customers.
     sold: u64,
     refused: BTreeMap<String, u64>,
     unserved: BTreeMap<String, u64>,
@@ -117,7 +119,8 @@ impl Escrow {
     async fn run(self, output: &Output) -> Result<Done, Failure> {
         let client = Arc::new(self.connect.client_of_many().await?);
         client.connect_all().await?;
-        known(&*client, client.directory(), &self.pool).await?;
+        let pool = known(&*client, client.directory(), &self.pool).await?;
+        self.can_hold(&pool)?;
         let load = self.load(client.directory())?;
         let running = load.start(Arc::clone(&client)).map_err(failure)?;
         let mut interrupted = false;
@@ -141,6 +144,24 @@ impl Escrow {
             (_, true) => Done::Stopped,
             (_, false) => Done::Well,
         })
+    }
+
+    /// Fails where every hold would be refused for what it asks.
+    fn can_hold(&self, pool: &PoolSpec) -> Result<(), Failure> {
+        let PoolSpec { name, supply, debt, per_customer, .. } = pool;
+        let most = supply.saturating_add(*debt);
+        match per_customer {
+            // The units of each request stand in the file, and so do the customers.
+            _ if self.requests.is_some() => Ok(()),
+            Some(limit) => Err(Failure::Usage(format!(
+                "pool {name} counts what each customer has ({limit} at most), and those of --rate have no names: \
+                 give the customers in a file, with --requests FILE"
+            ))),
+            None if self.qty > most => {
+                Err(Failure::Usage(format!("--qty {}: pool {name} has {most} units in all", self.qty)))
+            }
+            None => Ok(()),
+        }
     }
 
     fn load(&self, directory: &Directory) -> Result<Load, Failure> {
@@ -170,15 +191,15 @@ impl Escrow {
     }
 }
 
-/// Fails where no node knows the pool: a load on it would be nothing but refusals.
-async fn known(ask: &impl Ask, directory: &Directory, pool: &PoolName) -> Result<(), Failure> {
+/// What the pool is. Fails where no node knows it: a load on it would be nothing but refusals.
+async fn known(ask: &impl Ask, directory: &Directory, pool: &PoolName) -> Result<PoolSpec, Failure> {
     let message = ShowPool { pool: pool.clone() };
     let nodes = directory.nodes().iter().map(|(node, _)| node);
     let answers = join_all(nodes.map(|node| ask.ask(node, &message, ShowPool::DEADLINE))).await;
     let mut why = Failure::Refused(Refusal::NoSuchPool(pool.clone()));
     for answer in answers {
         match answer {
-            Ok(Ok(_)) => return Ok(()),
+            Ok(Ok(view)) => return Ok(view.spec),
             Ok(Err(Refusal::NoSuchPool(_))) => {}
             // This node might know it.
             Ok(Err(refusal)) => why = refusal.into(),
@@ -193,7 +214,8 @@ fn requests(file: &Path, directory: &Directory) -> Result<Vec<Listed>, Failure> 
     let regions: Vec<Region> = directory.regions().into_iter().collect();
     let told = |error: &dyn fmt::Display| Failure::Usage(format!("{}: {error}", file.display()));
     let open = File::open(file).map_err(|error| told(&error))?;
-    requests::read(BufReader::new(open), &regions).map_err(|error| told(&error))
+    let none = |region: &str| directory.none_in(region);
+    requests::read(BufReader::new(open), &regions, none).map_err(|error| told(&error))
 }
 
 fn failure(error: LoadError) -> Failure {
@@ -240,21 +262,21 @@ impl fmt::Display for LoadAnswer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{:<14} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>10} {:>10}",
-            "region", "came", "held", "sold", "refused", "unserved", "expired", "hold p50", "hold p99"
+            "{:<14} {:>8} {:>8} {:>8} {:>8} {:>8} {:>10} {:>10} {:>10}",
+            "region", "came", "held", "refused", "unserved", "expired", "units sold", "hold p50", "hold p99"
         )?;
         let rows = self.regions.iter().map(|(region, met)| (region.as_str(), met));
         for (name, met) in rows.chain([("total", &self.total)]) {
             let ms = |ms: Option<f64>| ms.map_or("-".to_owned(), |ms| format!("{ms:.1} ms"));
             writeln!(
                 f,
-                "{name:<14} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>10} {:>10}",
+                "{name:<14} {:>8} {:>8} {:>8} {:>8} {:>8} {:>10} {:>10} {:>10}",
                 met.came,
                 met.held,
-                met.sold,
                 met.refused.values().sum::<u64>(),
                 met.unserved.values().sum::<u64>(),
                 met.expired,
+                met.sold,
                 ms(met.hold_p50_ms),
                 ms(met.hold_p99_ms),
             )?;
@@ -295,6 +317,51 @@ mod tests {
         assert_eq!(json["regions"]["us-east"]["came"], 1);
         assert_eq!(json["hold_p50_ms"], serde_json::Value::Null);
         assert!(answer.to_string().contains("refused: sold_out 1"), "{answer}");
+        let heads = answer.to_string().lines().next().expect("a first line").to_owned();
+        assert!(heads.contains("came     held") && heads.contains("units sold"), "{heads}");
+    }
+
+    #[test]
+    fn a_region_of_the_file_that_no_endpoint_leads_to_is_told_as_that() {
+        let folder = tempfile::tempdir().expect("a directory");
+        let file = folder.path().join("requests.csv");
+        std::fs::write(&file, format!("{}\n0,eu,ann,1\n", requests::HEADER)).expect("writes");
+        let node = NodeId::new("us", "n1").expect("valid");
+        let directory = Directory::of(vec![(node, "127.0.0.1:1".parse().expect("an address"))]);
+        let refused = format!("{:?}", super::requests(&file, &directory).expect_err("eu is not given"));
+        assert!(
+            refused.contains("line 2: no --endpoint leads to region") && refused.contains("us/n1 can be")
+        );
+    }
+
+    #[test]
+    fn a_load_of_nothing_but_refusals_is_refused_with_the_reason() {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            escrow: Escrow,
+        }
+        let check = |line: &str, per_customer: Option<u64>| {
+            let line = format!("load fair --receipts r.jsonl {line}");
+            let parsed = <Line as clap::Parser>::try_parse_from(line.split(' ')).expect("a sound line");
+            let pool = PoolSpec {
+                name: PoolName::new("fair").expect("valid"),
+                class: rhumb_core::DataClass::new("inventory").expect("valid"),
+                supply: 100,
+                weights: BTreeMap::new(),
+                created: rhumb_core::HybridTime::ZERO,
+                debt: 5,
+                reserve: None,
+                per_customer,
+            };
+            parsed.escrow.can_hold(&pool).map_err(|failure| format!("{failure:?}"))
+        };
+        let refused = check("--rate 1 --for 1s", Some(4)).expect_err("no customer has a name");
+        assert!(refused.contains("4 at most") && refused.contains("--requests FILE"), "{refused}");
+        let refused = check("--rate 1 --for 1s --qty 106", None).expect_err("more than there is");
+        assert!(refused.contains("--qty 106: pool fair has 105 units in all"), "{refused}");
+        assert_eq!(check("--rate 1 --for 1s --qty 105", None), Ok(()));
+        assert_eq!(check("--requests r.csv", Some(4)), Ok(()));
     }
 
     /// Answers for each node, in this order, what is scripted.

@@ -176,6 +176,16 @@ mod tests {
     }
 
     #[test]
+    fn what_is_missing_is_told_with_all_ways_to_give_it() {
+        let told =
+            Cli::try_parse_from("rhumb cert issue --ca ca --out out".split(' ')).expect_err("for whom?");
+        let told = told.to_string();
+        for way in ["--node", "--client", "--operator"] {
+            assert!(told.contains(way), "{told}");
+        }
+    }
+
+    #[test]
     fn what_is_wrong_on_the_command_line_is_refused() {
         for (line, right) in [
             ("rhumb pool create concert --supply 100 --weights us-east=50,eu-central=30", true),
@@ -186,6 +196,11 @@ mod tests {
             ("rhumb pool list concert", false),
             ("rhumb hold concert --qty 1 --region us-east --ttl 5m --key abc", true),
             ("rhumb hold concert --qty 0", false),
+            ("rhumb hold concert --qty 281474976710656 --ttl 1d", true),
+            ("rhumb hold concert --qty 281474976710657", false),
+            ("rhumb hold concert --ttl 0s", false),
+            ("rhumb return concert/us-east/n1/a/1 --qty 281474976710657", false),
+            ("rhumb load escrow concert --rate 1 --for 10s --qty 281474976710657 --receipts r.jsonl", false),
             ("rhumb hold concert --ttl 5", false),
             ("rhumb hold concert --key k1:x", false),
             ("rhumb confirm concert/us-east/n1/a/1 -o json", true),
@@ -198,6 +213,7 @@ mod tests {
             ("rhumb ca init --trust-domain Mesh.Example ca", false),
             ("rhumb cert issue --ca ca --node us-east/n1 --out out --valid 24h", true),
             ("rhumb cert issue --ca ca --node us-east/n1 --client us-east/app --out out", false),
+            ("rhumb cert issue --ca ca --operator us-east/ops --out out", true),
             ("rhumb cert issue --ca ca --out out", false),
             ("rhumb cert issue --ca ca --node us-east/n1 --out out --valid 3000d", false),
             ("rhumb cert status", false),

@@ -40,6 +40,8 @@ pub enum Done {
     Unknown,
     /// Up to when somebody asked for a stop.
     Stopped,
+    /// But for a part of it, which the answer names.
+    InPart,
 }
 
 /// A command could not do what was asked.
@@ -163,9 +165,7 @@ impl From<DirectoryError> for Failure {
     fn from(error: DirectoryError) -> Self {
         let message = error.to_string();
         match error {
-            DirectoryError::NoSuchRegion { .. }
-            | DirectoryError::NoEndpoint { .. }
-            | DirectoryError::WhichRegion { .. } => Self::Usage(message),
+            DirectoryError::NoSuchRegion(_) | DirectoryError::WhichRegion { .. } => Self::Usage(message),
             _ => Self::Other { kind: "unreachable", message },
         }
     }
@@ -204,6 +204,13 @@ impl Output {
         }
     }
 
+    /// Says to people, on standard error, what the JSON says by itself.
+    pub fn aside(&self, text: impl Display) {
+        if self.format == Format::Text {
+            self.note(text);
+        }
+    }
+
     /// Says something to people, on standard error.
     pub fn note(&self, text: impl Display) {
         writeln!(std::io::stderr(), "{text}").ok();
@@ -214,6 +221,7 @@ impl Output {
     pub fn end(&self, ended: Result<Done, Failure>) -> ExitCode {
         let code = match &ended {
             Ok(Done::Well) => 0,
+            Ok(Done::InPart) => 3,
             Ok(Done::Unknown) => 4,
             Ok(Done::False) => 5,
             Ok(Done::Stopped) => 130,
@@ -247,7 +255,7 @@ mod tests {
     use std::time::Duration;
 
     use expect_test::{Expect, expect};
-    use rhumb_core::{NodeId, Region};
+    use rhumb_core::NodeId;
 
     use super::*;
 
@@ -281,9 +289,8 @@ mod tests {
                 4 {"fault":{"delivery":"unknown","kind":"deadline","message":"deadline passed while waiting for the answer"}}
                 fault: deadline passed while waiting for the answer (outcome: unknown)"#]],
         );
-        let region = Region::new("moon").expect("valid");
         check(
-            DirectoryError::NoSuchRegion { region, known: "us-east".into() }.into(),
+            DirectoryError::NoSuchRegion("region moon has no node here; there are us-east".into()).into(),
             expect![[r#"
                 2 {"usage":{"message":"region moon has no node here; there are us-east"}}
                 error: region moon has no node here; there are us-east"#]],

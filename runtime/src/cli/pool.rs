@@ -5,7 +5,8 @@ use std::fmt;
 
 use clap::{Args, Subcommand};
 use rhumb_actors::escrow::messages::{
-    AttestPool, CreatePool, DebtFigures, Figures, PoolView, Reconciled, Reserve, ShowPool, Standing,
+    AttestPool, CreatePool, DebtFigures, Figures, PoolCreated, PoolView, Reconciled, Refusal, Reserve,
+    ShowPool, Standing,
 };
 use rhumb_core::limits::MAX_SUPPLY;
 use rhumb_core::{DataClass, NodeId, PoolName, Region};
@@ -162,29 +163,51 @@ impl Create {
         };
         let asked = ask(&client, &nodes, |_| message.clone()).await;
         client.close().await;
-        let created = asked.answer??;
-        let answer = CreateAnswer {
-            pool: created.spec.name.clone(),
-            class: created.spec.class,
-            supply: created.spec.supply,
-            debt: created.spec.debt,
-            reserve: reserve_answer(created.spec.reserve.as_ref()),
-            per_customer: created.spec.per_customer,
-            home: created.home.to_string(),
-            shares: created.shares.iter().map(|(node, units)| (node.to_string(), *units)).collect(),
-        };
-        let shares: Vec<String> =
-            answer.shares.iter().map(|(node, units)| format!("{node} {units}")).collect();
-        let text = format!(
-            "pool {}: {} units of class {} minted at {}, split: {}",
-            answer.pool,
-            answer.supply,
-            answer.class,
-            answer.home,
-            shares.join(", ")
-        );
-        output.answer(&answer, text);
+        let answered = asked.answer?;
+        if let Err(Refusal::PoolExists(spec)) = &answered {
+            match &spec.differences(&message)[..] {
+                [] => output.note("its terms are these: only its weights were given in other words"),
+                differs => output.note(differs.join("\n")),
+            }
+        }
+        let answer = CreateAnswer::of(answered?);
+        output.answer(&answer, &answer);
         Ok(Done::Well)
+    }
+}
+
+impl CreateAnswer {
+    fn of(created: PoolCreated) -> Self {
+        let PoolCreated { spec, home, shares } = created;
+        Self {
+            reserve: reserve_answer(spec.reserve.as_ref()),
+            pool: spec.name,
+            class: spec.class,
+            supply: spec.supply,
+            debt: spec.debt,
+            per_customer: spec.per_customer,
+            home: home.to_string(),
+            shares: shares.iter().map(|(node, units)| (node.to_string(), *units)).collect(),
+        }
+    }
+}
+
+impl fmt::Display for CreateAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { pool, class, supply, home, .. } = self;
+        let shares: Vec<String> = self.shares.iter().map(|(node, units)| format!("{node} {units}")).collect();
+        let shares = shares.join(", ");
+        write!(f, "pool {pool}: {supply} units of class {class} minted at {home}, split: {shares}")?;
+        if self.debt > 0 {
+            write!(f, "\ndebt: up to {} units beyond the supply", self.debt)?;
+        }
+        if let Some(ReserveAnswer { node, units }) = &self.reserve {
+            write!(f, "\nreserve: {units} units at {node}, for the other nodes")?;
+        }
+        match self.per_customer {
+            Some(limit) => write!(f, "\nlimit: {limit} units a customer"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -517,21 +540,40 @@ mod tests {
         NodeId::new(region, "n1").expect("valid")
     }
 
+    fn spec() -> PoolSpec {
+        PoolSpec {
+            name: PoolName::new("concert").expect("valid"),
+            class: DataClass::new("inventory").expect("valid"),
+            supply: 100,
+            weights: BTreeMap::new(),
+            created: HybridTime::ZERO,
+            debt: 10,
+            reserve: Some(Reserve { node: node("us"), units: 20 }),
+            per_customer: Some(4),
+        }
+    }
+
+    #[test]
+    fn a_new_pool_is_told_with_its_terms() {
+        let shares = BTreeMap::from([(node("eu"), 40), (node("us"), 60)]);
+        let created = PoolCreated { spec: spec(), home: node("us"), shares };
+        expect![[r#"
+            pool concert: 100 units of class inventory minted at us/n1, split: eu/n1 40, us/n1 60
+            debt: up to 10 units beyond the supply
+            reserve: 20 units at us/n1, for the other nodes
+            limit: 4 units a customer"#]]
+        .assert_eq(&CreateAnswer::of(created.clone()).to_string());
+        let plain = PoolSpec { debt: 0, reserve: None, per_customer: None, ..spec() };
+        expect!["pool concert: 100 units of class inventory minted at us/n1, split: eu/n1 40, us/n1 60"]
+            .assert_eq(&CreateAnswer::of(PoolCreated { spec: plain, ..created }).to_string());
+    }
+
     #[test]
     fn a_view_says_whose_it_is_and_how_old_its_parts_are() {
         let figures =
             Figures { reserved: 15, consumed: 3, available: 40, held: 7, demand: 9, ..Figures::default() };
         let view = |tail| PoolView {
-            spec: PoolSpec {
-                name: PoolName::new("concert").expect("valid"),
-                class: DataClass::new("inventory").expect("valid"),
-                supply: 100,
-                weights: BTreeMap::new(),
-                created: HybridTime::ZERO,
-                debt: 10,
-                reserve: Some(Reserve { node: node("us"), units: 20 }),
-                per_customer: Some(4),
-            },
+            spec: spec(),
             home: node("us"),
             node: node("eu"),
             row: Row {

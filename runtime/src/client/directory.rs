@@ -71,24 +71,9 @@ pub enum DirectoryError {
     /// There is no node in it.
     #[error("{0} names no node")]
     Empty(PathBuf),
-    /// A region without nodes.
-    #[error("region {region} has no node here; there are {known}")]
-    NoSuchRegion {
-        /// Which.
-        region: Region,
-        /// Those that have.
-        known: String,
-    },
-    /// A region that none of the addresses given by hand leads to.
-    #[error(
-        "no --endpoint leads to region {region}: {known} can be asked; give the address of a node of {region} with --endpoint"
-    )]
-    NoEndpoint {
-        /// Which.
-        region: Region,
-        /// The nodes that were given.
-        known: String,
-    },
+    /// A region without nodes, or to which none of the addresses given by hand leads.
+    #[error("{0}")]
+    NoSuchRegion(String),
     /// No region was given, and there is more than one.
     #[error("say which region with --region: there are {known}")]
     WhichRegion {
@@ -156,10 +141,25 @@ impl Directory {
         regions
     }
 
+    /// That none of these nodes is in a region, and what to do about it.
+    #[must_use]
+    pub fn none_in(&self, region: &str) -> String {
+        let listed = |all: Vec<String>| all.join(", ");
+        if self.by_hand {
+            let all = listed(self.nodes.iter().map(|(node, _)| node.to_string()).collect());
+            return format!(
+                "no --endpoint leads to region {region}: {all} can be asked; give the address of a node of {region} \
+                 with --endpoint"
+            );
+        }
+        let known = listed(self.regions().iter().map(ToString::to_string).collect());
+        format!("region {region} has no node here; there are {known}")
+    }
+
     /// The nodes of a region, or of the only region when none is given.
     ///
     /// # Errors
-    /// [`DirectoryError::NoSuchRegion`], [`DirectoryError::NoEndpoint`], [`DirectoryError::WhichRegion`].
+    /// [`DirectoryError::NoSuchRegion`], [`DirectoryError::WhichRegion`].
     pub fn nodes_in(&self, region: Option<&Region>) -> Result<Vec<NodeId>, DirectoryError> {
         let regions = self.regions();
         let known = || regions.iter().map(Region::as_str).collect::<Vec<_>>().join(", ");
@@ -174,12 +174,8 @@ impl Directory {
             .filter(|(node, _)| node.region == *region)
             .map(|(node, _)| node.clone())
             .collect();
-        if nodes.is_empty() && self.by_hand {
-            let all: Vec<String> = self.nodes.iter().map(|(node, _)| node.to_string()).collect();
-            return Err(DirectoryError::NoEndpoint { region: region.clone(), known: all.join(", ") });
-        }
         if nodes.is_empty() {
-            return Err(DirectoryError::NoSuchRegion { region: region.clone(), known: known() });
+            return Err(DirectoryError::NoSuchRegion(self.none_in(region.as_str())));
         }
         Ok(nodes)
     }

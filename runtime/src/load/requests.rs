@@ -73,13 +73,17 @@ fn told(wrong: &[Wrong], all: usize) -> String {
     lines.join("\n")
 }
 
-/// Reads requests for these regions.
+/// Reads requests for these regions; `none` says that a region is none of them, and what would be right.
 ///
 /// # Errors
 /// [`RequestsError`]: the file cannot be read, or all faults of it.
-pub fn read(from: impl BufRead, regions: &[Region]) -> Result<Vec<Listed>, RequestsError> {
-    let mut reading =
-        Reading { regions, requests: Vec::new(), last: Duration::ZERO, wrong: Vec::new(), all: 0 };
+pub fn read(
+    from: impl BufRead,
+    regions: &[Region],
+    none: impl Fn(&str) -> String,
+) -> Result<Vec<Listed>, RequestsError> {
+    let (requests, wrong) = (Vec::new(), Vec::new());
+    let mut reading = Reading { regions, none: &none, requests, last: Duration::ZERO, wrong, all: 0 };
     let mut lines = Lines { from, number: 0 };
     match lines.next()? {
         Some(Line::Whole(header)) if header == HEADER => {}
@@ -130,6 +134,7 @@ impl<R: BufRead> Lines<R> {
 
 struct Reading<'a> {
     regions: &'a [Region],
+    none: &'a dyn Fn(&str) -> String,
     requests: Vec<Listed>,
     last: Duration,
     wrong: Vec<Wrong>,
@@ -196,11 +201,7 @@ impl Reading<'_> {
     fn region(&mut self, line: usize, text: &str) -> Option<Region> {
         let found = self.regions.iter().find(|region| region.as_str() == text).cloned();
         if found.is_none() {
-            let known: Vec<&str> = self.regions.iter().map(Region::as_str).collect();
-            self.fault(
-                line,
-                format!("region {} has no node here; there are {}", shown(text), known.join(", ")),
-            );
+            self.fault(line, (self.none)(&shown(text)));
         }
         found
     }
@@ -248,8 +249,12 @@ mod tests {
         ["eu", "us"].map(|name| Region::new(name).expect("valid")).into()
     }
 
+    fn none(region: &str) -> String {
+        format!("region {region} has no node here; there are eu, us")
+    }
+
     fn check(text: &str, want: Expect) {
-        let told = match read(text.as_bytes(), &regions()) {
+        let told = match read(text.as_bytes(), &regions(), none) {
             Ok(requests) => {
                 let one = |r: &Listed| format!("{} {} {} {}", r.at.as_millis(), r.region, r.user, r.qty);
                 requests.iter().map(one).collect::<Vec<_>>().join("\n")
@@ -275,7 +280,7 @@ mod tests {
     fn the_example_is_such_a_file() {
         let regions = ["ap-southeast", "eu-central", "us-east"].map(|name| Region::new(name).expect("valid"));
         let text = include_str!("../../../examples/requests.csv");
-        let requests = read(text.as_bytes(), &regions).expect("it is one");
+        let requests = read(text.as_bytes(), &regions, none).expect("it is one");
         assert_eq!((requests.len(), requests.iter().map(|r| r.qty).sum::<u64>()), (10, 18));
     }
 
@@ -313,14 +318,14 @@ mod tests {
         let long = format!("{HEADER}\n0,us,{},1\n1,us,ann,1\n", "x".repeat(100_000));
         check(&long, expect!["line 2: longer than 512 bytes"]);
         let bad = format!("{HEADER}\n{}", "x\n".repeat(200));
-        let error = read(bad.as_bytes(), &regions()).expect_err("no line is a request");
+        let error = read(bad.as_bytes(), &regions(), none).expect_err("no line is a request");
         let RequestsError::Wrong(wrong, all) = &error else { panic!("{error}") };
         assert_eq!((wrong.len(), *all), (TOLD, 200));
         assert!(error.to_string().ends_with("and 150 more"), "{error}");
         let many = io::Cursor::new(format!("{HEADER}\n"))
             .chain(io::repeat(0).take(0))
             .chain(Endless(b"0,us,a,1\n", 0));
-        let error = read(io::BufReader::new(many), &regions()).expect_err("it never ends");
+        let error = read(io::BufReader::new(many), &regions(), none).expect_err("it never ends");
         assert_eq!(error.to_string(), "line 1000002: more than 1000000 requests; split the file");
     }
 

@@ -23,7 +23,7 @@ A node reads its settings in layers. A later layer overrides single keys of an e
 A file or variable with an unknown key, or with a value of the wrong type or out of its range, is refused, and so is
 every node that would read it: `rhumb config check` tells all faults at once, each with file, line and column.
 
-Durations and sizes are texts with a unit: `\"250ms\"`, `\"3s\"`, `\"5m\"`, `\"2h\"`; `\"512B\"`, `\"64KiB\"`, `\"8MiB\"`, `\"1GiB\"`.
+Durations and sizes are texts with a unit: `\"250ms\"`, `\"3s\"`, `\"5m\"`, `\"2h\"`, `\"1d\"`; `\"512B\"`, `\"64KiB\"`, `\"8MiB\"`, `\"1GiB\"`.
 Ends of a range are allowed values. In names, `NODE` stands for a node of the region and `REGION/NODE`, in quotes, for
 a node of the mesh.
 

@@ -1,12 +1,12 @@
 //! Durations and sizes as people write them: a whole number and its unit.
 //!
-//! * It decides: `250ms`, `3s`, `5m`, `2h`; `512B`, `64KiB`, `8MiB`, `1GiB`. What is printed reads back.
+//! * It decides: `250ms`, `3s`, `5m`, `2h`, `1d`; `512B`, `64KiB`, `8MiB`, `1GiB`. What is printed reads back.
 //! * It never does: take a bare number, or a fraction, for either.
 
 use std::time::Duration;
 
 /// Units of time in milliseconds, the largest first.
-const TIMES: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+const TIMES: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 /// Units of size in bytes, the largest first.
 const SIZES: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
@@ -56,7 +56,15 @@ mod tests {
 
     #[test]
     fn what_is_printed_reads_back_in_the_largest_exact_unit() {
-        for (text, ms) in [("0s", 0), ("1500ms", 1_500), ("2s", 2_000), ("90s", 90_000), ("2h", 7_200_000)] {
+        for (text, ms) in [
+            ("0s", 0),
+            ("1500ms", 1_500),
+            ("2s", 2_000),
+            ("90s", 90_000),
+            ("2h", 7_200_000),
+            ("36h", 129_600_000),
+            ("2d", 172_800_000),
+        ] {
             let given = Duration::from_millis(ms);
             assert_eq!((duration(text), duration_text(given).as_str()), (Some(given), text));
         }
@@ -69,7 +77,7 @@ mod tests {
 
     #[test]
     fn a_bare_number_a_fraction_and_a_strange_unit_say_nothing() {
-        for bad in ["", "5", "s", "1.5s", "-1s", "5 s", "5d", "5S", "99999999999999999999s"] {
+        for bad in ["", "5", "s", "1.5s", "-1s", "5 s", "5w", "5S", "99999999999999999999s"] {
             assert_eq!(duration(bad), None, "{bad}");
         }
         for bad in ["", "5", "MiB", "5MB", "5mib", "1.5GiB", "17179869184GiB"] {

@@ -44,6 +44,9 @@ pub struct LastStop {
     /// Why it ended abnormally; none where it left no word, or did not.
     #[serde(default)]
     pub why: Option<String>,
+    /// Of a life that runs: why the one before it ended abnormally; none where it did not.
+    #[serde(default)]
+    pub before: Option<String>,
     /// The abnormal ends of late, the oldest first.
     #[serde(default)]
     pub ends_ms: Vec<u64>,
@@ -82,7 +85,7 @@ impl LastStop {
         rng: &mut Rng,
     ) -> (Self, Option<Pause>) {
         if self.state == State::Running {
-            self = Self { why: None, ..self }.ended(now_ms);
+            self = Self { why: None, before: None, ..self }.ended(now_ms);
         }
         let window = settings.window.as_millis() as u64;
         // An end in the future is one of before the clock was set back: nothing is known of it.
@@ -92,25 +95,31 @@ impl LastStop {
         let pause = over.map(|over| Pause {
             wait: jittered(wait(over, settings.longest), rng),
             ends,
-            why: self.why.clone().unwrap_or_else(|| NO_WORD.to_owned()),
+            why: self.reason(),
         });
         (self, pause)
     }
 
     /// It begins.
     pub(crate) fn begun(self, now_ms: u64) -> Self {
-        Self { state: State::Running, at_ms: now_ms, ..self }
+        let before = (self.state == State::Failed).then(|| self.reason());
+        Self { state: State::Running, at_ms: now_ms, why: None, before, ..self }
     }
 
     /// It ended by itself, for this reason.
     pub(crate) fn failed(self, now_ms: u64, why: &str) -> Self {
         let why = why.chars().take(MAX_REASON).collect();
-        Self { why: Some(why), ..self }.ended(now_ms)
+        Self { why: Some(why), before: None, ..self }.ended(now_ms)
     }
 
     /// It stopped as it was asked to.
     pub(crate) fn stopped(now_ms: u64) -> Self {
-        Self { state: State::Stopped, at_ms: now_ms, why: None, ends_ms: Vec::new() }
+        Self { state: State::Stopped, at_ms: now_ms, ..Self::default() }
+    }
+
+    /// Why the last life ended abnormally.
+    fn reason(&self) -> String {
+        self.why.clone().unwrap_or_else(|| NO_WORD.to_owned())
     }
 
     fn ended(mut self, now_ms: u64) -> Self {
@@ -179,6 +188,18 @@ mod tests {
         assert_eq!((pause.ends, pause.why.as_str()), (3, NO_WORD));
         let (_, pause) = start(last.failed(5 * SECOND, "no room on the disk"), 6);
         assert_eq!(pause.expect("four ends").why, "no room on the disk");
+    }
+
+    #[test]
+    fn what_runs_has_not_ended_and_tells_why_the_life_before_it_did() {
+        let told = |last: &LastStop| (last.state, last.why.clone(), last.before.clone());
+        let (running, _) = start(LastStop::default().failed(SECOND, "no room on the disk"), 2);
+        assert_eq!(told(&running), (State::Running, None, Some("no room on the disk".to_owned())));
+        let (again, _) = start(running.clone(), 3);
+        assert_eq!(told(&again), (State::Running, None, Some(NO_WORD.to_owned())), "it was killed");
+        let failed = running.failed(3 * SECOND, "the disk is gone");
+        assert_eq!(told(&failed), (State::Failed, Some("the disk is gone".to_owned()), None));
+        assert_eq!(told(&start(LastStop::stopped(4 * SECOND), 5).0), (State::Running, None, None));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use rhumb_core::{Epoch, Gate, Incarnation, NodeId, Region, Role};
 use rhumb_storage::data_dir::Begun;
 use rhumb_storage::{DataDir, DataDirError, Expect, Family, HotStore, RocksEngine, Store};
 use rhumb_transport::{Credentials, Identity, LinkState, Peer, Regions, Transport};
+use tokio::net::TcpListener;
 use tokio::sync::{RwLock, watch};
 use tokio::task::JoinHandle;
 
@@ -99,10 +100,15 @@ impl Start {
         let (dir, store, clock) = (Arc::clone(&opened.dir), opened.store.clone(), opened.clock.clone());
         let acting = Step::Actors.take(self.actors(opened, &policy, hosts)).await?;
         let desk = Desk::default();
-        let bound = self.transport(&acting, &clock, &policy, &credentials, desk.clone());
-        let transport = Step::Transport.take(bound).await?;
+        let bound = async {
+            // A port that somebody else has is found before any peer hears of this node.
+            let listener = http::bind(self.config.node.admin).await?;
+            let transport = self.transport(&acting, &clock, &policy, &credentials, desk.clone());
+            Ok((listener, transport.await?))
+        };
+        let (listener, transport) = Step::Transport.take(bound).await?;
         let ready = Ready { dir, store, clock, policy, credentials, transport, changes, desk };
-        Step::Ready.take(self.ready(acting, ready)).await
+        Step::Ready.take(self.ready(acting, listener, ready)).await
     }
 
     /// A start that fails counts, unless the directory is somebody else's.
@@ -269,9 +275,8 @@ impl Start {
     }
 
     /// Admin HTTP, the tasks that keep going, and the watch over all of it.
-    async fn ready(&self, acting: Acting, ready: Ready) -> anyhow::Result<Supervisor> {
+    async fn ready(&self, acting: Acting, listener: TcpListener, ready: Ready) -> anyhow::Result<Supervisor> {
         let config = &self.config;
-        let listener = http::bind(config.node.admin).await?;
         let own = certificate::Own::of(ready.credentials.clone());
         let report = Arc::new(self.report(&acting, &ready, &own));
         ready.desk.open(Arc::clone(&report));

@@ -24,9 +24,9 @@ pub(super) enum Step {
     HotStore,
     /// Storage, escrow, and what the program hosts besides.
     Actors,
-    /// The UDP socket, and the peers.
+    /// The sockets, of the admin HTTP and of QUIC, and the peers.
     Transport,
-    /// The admin HTTP and the tasks that keep going.
+    /// What the admin HTTP serves, and the tasks that keep going.
     Ready,
 }
 

@@ -68,6 +68,9 @@ fn an_empty_disk_never_initialises_a_cluster() {
     let bench = Bench::new();
     let refused = bench.refused(&mine());
     assert!(matches!(refused, DataDirError::NotInitialised(_)), "{refused}");
+    let told = refused.to_string();
+    let (first, then) = (told.find("put its directory back"), told.find("rhumb mesh init"));
+    assert!(first.is_some() && first < then, "its data first, a new mesh last: {told}");
     assert!(!filled(bench.dir.path()).expect("reads"), "nothing was left there");
     let absent = bench.dir.path().join("absent");
     let opened = DataDir::open_with(&absent, &mine(), |path, create| bench.open_engine(path, create));

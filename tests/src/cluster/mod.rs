@@ -58,7 +58,9 @@ pub fn beside(name: &str) -> PathBuf {
 pub struct Ran {
     /// Its exit code.
     pub code: i32,
-    /// Its standard output as JSON, where it is.
+    /// Its standard output.
+    pub out: String,
+    /// The same as JSON, where it is.
     pub json: Value,
     /// Both outputs as text.
     pub text: String,
@@ -66,10 +68,10 @@ pub struct Ran {
 
 impl From<Output> for Ran {
     fn from(output: Output) -> Self {
-        let out = String::from_utf8_lossy(&output.stdout);
+        let out = String::from_utf8_lossy(&output.stdout).into_owned();
         let json = serde_json::from_str(&out).unwrap_or(Value::Null);
         let text = format!("{out}{}", String::from_utf8_lossy(&output.stderr));
-        Self { code: output.status.code().unwrap_or(-1), json, text }
+        Self { code: output.status.code().unwrap_or(-1), out, json, text }
     }
 }
 

@@ -196,6 +196,16 @@ fn refusals_faults_and_mistakes_have_exit_codes_of_their_own() {
         (1, Some("exhausted")),
         "held, not sold"
     );
+    let other = mesh.rhumb(&["pool", "create", "few", "--supply", "1", "--debt", "2"]);
+    assert_eq!((other.code, other.json["refused"]["code"].as_str()), (1, Some("pool_exists")));
+    for told in ["exists with other terms: supply 1, class inventory, ", "debt: it has 0, asked for is 2"] {
+        assert!(other.text.contains(told), "{}", other.text);
+    }
+    mesh.ok(&["pool", "create", "fair", "--supply", "10", "--per-customer", "2"]);
+    let load = ["load", "escrow", "fair", "--rate", "5", "--for", "1s", "--receipts", "fair.jsonl"];
+    let nameless = mesh.rhumb(&load);
+    assert!(nameless.code == 2 && nameless.text.contains("--requests FILE"), "{}", nameless.text);
+    assert!(!mesh.directory().join("fair.jsonl").exists(), "nobody came");
     let identity = mesh.data().join("client");
     let identity = identity.to_str().expect("a path is text");
     let nobody = run(
@@ -203,6 +213,18 @@ fn refusals_faults_and_mistakes_have_exit_codes_of_their_own() {
         &["hold", "few", "--qty", "1", "-o", "json", "--endpoint", "127.0.0.1:1", "--identity", identity],
     );
     assert_eq!(nobody.code, 3, "nobody listens there: {}", nobody.text);
+}
+
+#[test]
+fn what_a_hold_prints_is_what_a_confirmation_takes() {
+    let mesh = DevMesh::start("us-east", "off");
+    mesh.ok(&["pool", "create", "concert", "--supply", "9"]);
+    let data = mesh.data();
+    let at = ["--data", data.to_str().expect("a path is text")];
+    let held = run(mesh.directory(), &[&["hold", "concert", "--qty", "2"][..], &at].concat());
+    assert!(held.code == 0 && held.text.contains("held 2 of concert for "), "{}", held.text);
+    let confirmed = run(mesh.directory(), &[&["confirm", held.out.trim_end()][..], &at].concat());
+    assert_eq!(confirmed.code, 0, "{}: {}", held.out, confirmed.text);
 }
 
 #[test]

@@ -151,8 +151,9 @@ fn openssl_refuses_what_was_revoked_and_nothing_else() {
     let serial = revoked["serial"].as_str().expect("text");
     let again = mesh.ok(&["cert", "revoke", "--ca", "mesh/ca", serial]);
     assert_eq!((again["again"].as_bool(), again["number"].as_u64()), (Some(true), Some(2)));
-    let stranger = mesh.rhumb(&["cert", "revoke", "--ca", "mesh/ca", "4f0a"]);
+    let stranger = mesh.rhumb(&["cert", "revoke", "--ca", "mesh/ca", "123"]);
     assert_eq!(stranger.code, 2, "never issued: {}", stranger.text);
+    assert!(stranger.text.contains("\"123 was not issued here"), "as it was given: {}", stranger.text);
 }
 
 #[test]
@@ -202,6 +203,13 @@ fn the_state_of_certificates_is_told_and_is_the_exit_code() {
     assert!((89..=90).contains(&days), "{days}: the second in which it was issued may have passed");
     assert_eq!(node["key_mode"], "0600");
     assert_eq!((node["believed"].as_bool(), node["age"].as_str()), (Some(true), Some("fresh")));
+
+    let part = mesh.rhumb(&["cert", "status", "mesh/ca", "nowhere", "mesh/nodes/us-east-n1/identity"]);
+    let told = (part.code, part.json["certificates"].as_array().map(Vec::len), &part.json["well"]);
+    assert_eq!(told, (3, Some(2), &serde_json::json!(false)), "{}", part.text);
+    let missing = &part.json["unreadable"][0];
+    assert_eq!(missing["path"], "nowhere");
+    assert!(missing["why"].as_str().is_some_and(|why| why.contains("nowhere")), "{missing}");
 
     let state = |ran: &Ran| {
         let node = &ran.json["certificates"][1];
@@ -310,6 +318,6 @@ fn a_founded_node_on_an_empty_disk_does_not_start() {
     fs::remove_dir_all(mesh.path("nodes/us-east-n1/data")).expect("there");
     let ran = mesh.rhumb(&["serve", "--config", "mesh/config", "--region", "us-east"]);
     assert_eq!(ran.code, 3, "{}", ran.text);
-    assert!(ran.text.contains("an empty disk never initialises a cluster"), "{}", ran.text);
+    assert!(ran.text.contains("An empty disk never initialises a cluster"), "{}", ran.text);
     assert!(!Path::new(&mesh.path("nodes/us-east-n1/data/hot")).exists());
 }

@@ -369,7 +369,11 @@ fn a_start_that_fails_names_its_step_and_counts() {
     let mut node = mesh.serve(0, &[]);
     assert_eq!(node.wait_end().code(), Some(3));
     let log = node.log();
-    assert!(log.contains("starting, at the step \"ready\": admin HTTP cannot listen on"), "{log}");
+    assert!(log.contains("starting, at the step \"transport\": admin HTTP cannot listen on"), "{log}");
+    assert!(
+        log.contains("step=\"actors\"") && !log.contains("step=\"transport\""),
+        "no peer heard of it: {log}"
+    );
     let last = fs::read_to_string(mesh.data(0).join("last-stop.json")).expect("a record");
     assert!(last.contains("\"failed\"") && last.contains("admin HTTP cannot listen"), "{last}");
 }

@@ -83,6 +83,19 @@ impl Trust {
         Ok(())
     }
 
+    /// Whether the chain of a PEM text, leaf first, is one of these authorities, whatever became of it
+    /// since: it may have expired, or be revoked.
+    ///
+    /// # Errors
+    /// [`CredentialsError`]: the text has no certificate that can be read.
+    pub fn has_issued(&self, chain: &[u8]) -> Result<bool, CredentialsError> {
+        let chain = certificates("certificate chain", chain)?;
+        let leaf = Certificate::read(&chain[0])?;
+        let without = Self { authorities: self.authorities.clone(), lists: Vec::new() };
+        let ends = [leaf.not_after, leaf.not_before].map(|at| Duration::from_secs(at.max(0) as u64));
+        Ok(ends.iter().any(|at| without.verify(&chain, *at).is_ok()))
+    }
+
     /// Why this may not take the place of what was believed before: it would forget what an authority
     /// that stays has revoked.
     ///

@@ -8,7 +8,7 @@ use quinn::Incoming;
 use rhumb_core::limits::MAX_NODES;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::Link;
 use super::close::{DUPLICATE, refusal};
@@ -45,7 +45,11 @@ impl Inner {
             },
             Err(error) => error,
         };
-        warn!(%from, %error, "a connection was turned away");
+        if is_turned_away(&error) {
+            warn!(%from, %error, "a connection was turned away");
+        } else {
+            debug!(%from, %error, "a connection did not come to be");
+        }
         self.node.inbound.refused(from, &error);
     }
 
@@ -150,5 +154,48 @@ impl Inner {
         let slot = Arc::new(Slot::new(peer.clone()));
         slots.insert(peer.clone(), Arc::clone(&slot));
         Ok(slot)
+    }
+}
+
+/// Whether somebody was refused. A connection that was lost before it was one is none of that: when two
+/// nodes dial each other at once, one of them gives its own up, at whatever point it is.
+fn is_turned_away(error: &ConnectError) -> bool {
+    !matches!(error, ConnectError::Duplicate | ConnectError::Lost(_))
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use quinn::{ApplicationClose, ConnectionClose, ConnectionError, TransportErrorCode, VarInt};
+    use rhumb_core::{Principal, Region, Role};
+
+    use super::super::close::GRACEFUL;
+    use super::*;
+    use crate::identity::Verdict;
+
+    #[test]
+    fn the_losing_half_of_two_dials_is_no_warning_and_a_refusal_is_one() {
+        let own =
+            Principal { role: Role::Node, region: Region::new("us").expect("valid"), name: "n1".into() };
+        let turned_away =
+            |error: ConnectionError| is_turned_away(&refusal(&error, &Verdict::default(), &own));
+        let closed = |error_code: VarInt| {
+            ConnectionError::ApplicationClosed(ApplicationClose { error_code, reason: Bytes::new() })
+        };
+        let in_the_handshake = |error_code| {
+            ConnectionError::ConnectionClosed(ConnectionClose {
+                error_code,
+                frame_type: None,
+                reason: Bytes::new(),
+            })
+        };
+        assert!(!turned_away(closed(DUPLICATE)));
+        assert!(!turned_away(closed(GRACEFUL)), "a dial that was dropped");
+        assert!(!turned_away(in_the_handshake(TransportErrorCode::APPLICATION_ERROR)), "dropped earlier");
+        // TLS alert 48: the peer does not know this side's authority.
+        assert!(turned_away(in_the_handshake(TransportErrorCode::crypto(48))));
+        assert!(is_turned_away(&ConnectError::Timeout(std::time::Duration::from_secs(1))));
+        let busy = HelloRefusal::new(HelloRefusalKind::Busy, "as many clients as may be");
+        assert!(is_turned_away(&ConnectError::Hello(busy)));
     }
 }

@@ -31,9 +31,10 @@ use crate::link::{End, LinkStatus, Node};
 use crate::message::{Identity, Kind, Peer, Reply, Request};
 use crate::settings::TransportSettings;
 
-/// How long a closed endpoint says so to peers whose packets are still on their way. Nobody acknowledges
-/// the end of a connection (RFC 9000 §10.2); a peer that missed it finds the silence.
+/// The longest that a closed endpoint says so to peers whose packets are still on their way.
 const CLOSE_WAIT: Duration = Duration::from_millis(500);
+/// How long a peer may wait before it acknowledges a packet: QUIC's default (RFC 9000 §18.2).
+const MAX_ACK_DELAY: Duration = Duration::from_millis(25);
 
 /// A node's transport. A handle: clones are the same transport. It runs until [`Transport::close`].
 #[derive(Clone)]
@@ -62,6 +63,8 @@ pub(crate) struct Inner {
     pub(crate) guest_number: AtomicU64,
     pub(crate) handshakes: Arc<Semaphore>,
     pub(crate) stopping: watch::Sender<bool>,
+    /// How long the peers that were connected when this node began to stop may still send.
+    closing: Mutex<Duration>,
     pub(crate) seed: Seed,
 }
 
@@ -109,6 +112,7 @@ impl Transport {
             guests: Mutex::default(),
             guest_number: AtomicU64::new(1),
             stopping: watch::Sender::new(false),
+            closing: Mutex::default(),
             seed,
         });
         inner.thread.handle().spawn(Arc::clone(&inner).accept_all());
@@ -212,7 +216,9 @@ impl Transport {
     pub fn refuse(&self) {
         self.inner.node.draining.store(true, Ordering::Release);
         self.inner.stopping.send_replace(true);
-        for link in self.inner.all_links() {
+        let links = self.inner.all_links();
+        self.inner.will_close(&links);
+        for link in links {
             link.go_away();
         }
     }
@@ -236,15 +242,21 @@ impl Transport {
         cut_short
     }
 
-    /// Closes every connection and the socket. Calls under way fail; to avoid that, drain first.
+    /// Closes every connection and the socket. Calls under way fail; to avoid that, drain first. It waits
+    /// as long as packets of connected peers may still be on their way, to tell them too, half a second
+    /// at most: nobody acknowledges the end of a connection, and a peer that missed it finds the silence.
+    /// A peer that does not answer a dial is not waited for.
     pub async fn close(&self) {
         self.inner.node.draining.store(true, Ordering::Release);
         self.inner.stopping.send_replace(true);
-        for link in self.inner.all_links() {
+        let links = self.inner.all_links();
+        self.inner.will_close(&links);
+        for link in links {
             link.close(&End::Lost("this node is closing".to_owned()));
         }
         self.inner.endpoint.close(GRACEFUL, b"closed");
-        if timeout(CLOSE_WAIT, self.inner.endpoint.wait_idle()).await.is_err() {
+        let wait = *self.inner.closing.lock();
+        if timeout(wait, self.inner.endpoint.wait_idle()).await.is_err() {
             debug!("closed while packets of peers may still be on their way");
         }
     }
@@ -281,6 +293,13 @@ impl Inner {
         revoked
     }
 
+    /// Connections that are about to be closed have to be heard of, also when they are gone by then.
+    fn will_close(&self, links: &[Arc<Link>]) {
+        let wait = close_wait(links.iter().map(|link| link.wire.stats().path.rtt));
+        let mut closing = self.closing.lock();
+        *closing = wait.max(*closing);
+    }
+
     fn all_links(&self) -> Vec<Arc<Link>> {
         let nodes = self.slots.read();
         let guests = self.guests.lock();
@@ -307,6 +326,15 @@ pub(crate) fn peer_of(
     })
 }
 
+/// How long peers with these round trips may still send after this side closed: no less than three probe
+/// timeouts of the slowest (RFC 9000 §10.2). A probe timeout is a round trip, four times its variation,
+/// and the delay of an acknowledgement (RFC 9002 §6.2.1). The variation is not told: it is taken to be
+/// three quarters of the round trip, and the delay twice, for timers of a busy machine.
+fn close_wait(rtts: impl Iterator<Item = Duration>) -> Duration {
+    let slowest = rtts.max();
+    slowest.map_or(Duration::ZERO, |rtt| (3 * (4 * rtt + 2 * MAX_ACK_DELAY)).min(CLOSE_WAIT))
+}
+
 fn certified_node(certified: &Principal, said: Option<&NodeId>) -> Result<NodeId, BindError> {
     let node = NodeId::new(certified.region.as_str(), &certified.name).ok();
     match (certified.role, node) {
@@ -331,5 +359,19 @@ fn hello_of(identity: Identity, settings: &TransportSettings, seed: &Seed) -> He
         public_key: identity.public_key,
         incarnation: identity.incarnation,
         build: identity.build,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stop_waits_for_the_slowest_connected_peer_and_for_nobody_else() {
+        let wait = |rtts: &[u64]| close_wait(rtts.iter().map(|rtt| Duration::from_millis(*rtt))).as_millis();
+        assert_eq!(wait(&[]), 0, "peers that are down, or being dialled, are no connections");
+        assert_eq!(wait(&[1, 0]), 162);
+        assert_eq!(wait(&[1, 20, 5]), 390);
+        assert_eq!(wait(&[250]), 500, "a peer that missed it finds the silence");
     }
 }

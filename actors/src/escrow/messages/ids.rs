@@ -44,11 +44,11 @@ impl fmt::Display for HoldId {
 
 /// Text that is not a hold id, or not an idempotency key.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("{given:?} is not a {kind}; expected {expected}")]
+#[error("{given:?} is not {kind}; expected {expected}")]
 pub struct ParseIdError {
     /// What was given.
     pub given: String,
-    /// What it was to be.
+    /// What it was to be, with its article.
     pub kind: &'static str,
     /// How one looks.
     pub expected: &'static str,
@@ -60,7 +60,7 @@ impl FromStr for HoldId {
     fn from_str(s: &str) -> Result<Self, ParseIdError> {
         let bad = || ParseIdError {
             given: s.chars().take(120).collect(),
-            kind: "hold id",
+            kind: "a hold id",
             expected: "POOL/REGION/NODE/LIFE/NUMBER/SECRET as printed by `rhumb hold`",
         };
         let parts: Vec<&str> = s.split('/').collect();
@@ -114,7 +114,7 @@ impl FromStr for Key {
     fn from_str(s: &str) -> Result<Self, ParseIdError> {
         let bad = |expected| ParseIdError {
             given: s.chars().take(120).collect(),
-            kind: "idempotency key",
+            kind: "an idempotency key",
             expected,
         };
         if s.is_empty() || s.len() > MAX_KEY_BYTES || s.chars().any(char::is_control) {
@@ -155,7 +155,7 @@ impl CustomerTag {
             let given = format!("{} bytes", identity.len());
             return Err(ParseIdError {
                 given,
-                kind: "customer",
+                kind: "a customer",
                 expected: "1 to 200 bytes of printable text",
             });
         }

@@ -22,7 +22,7 @@ pub enum Refusal {
         /// When it may make sense to ask again.
         retry_after: Duration,
     },
-    /// A pool of this name exists with another body.
+    /// A pool of this name exists, and was asked for otherwise.
     PoolExists(Box<PoolSpec>),
     /// This key was used for a request with another body.
     KeyReused,
@@ -150,11 +150,10 @@ impl fmt::Display for Refusal {
             Self::Exhausted { retry_after } => {
                 write!(f, "nothing to hold here now; ask again in {} ms", retry_after.as_millis())
             }
-            Self::PoolExists(spec) => write!(
-                f,
-                "pool {} exists with another body: supply {}, class {}",
-                spec.name, spec.supply, spec.class
-            ),
+            Self::PoolExists(spec) => {
+                write!(f, "pool {} exists with other terms: ", spec.name)?;
+                spec.terms(f)
+            }
             Self::KeyReused => f.write_str("this key was used for another request; use a new key"),
             Self::KeyExpired => {
                 f.write_str("this key is older than 24 h and is not run again; use a new key")

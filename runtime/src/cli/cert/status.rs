@@ -19,7 +19,7 @@ use crate::clock::now_millis;
 use crate::identity::{CA_FILE, CRL_FILE};
 use crate::secrets::{Files, SecretError, Secrets};
 
-/// Look at certificates. Ends with 5 when one of them would not do.
+/// Look at certificates. Ends with 5 when one of them would not do, with 3 when one cannot be looked at.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  rhumb cert status mesh/ca mesh/nodes/*/identity\n  rhumb cert status server.pem --ca mesh/ca/ca.pem -o json"
@@ -46,22 +46,46 @@ struct Looked {
     problems: Vec<String>,
 }
 
+/// What nobody can look at.
+#[derive(Debug, Serialize)]
+struct Unreadable {
+    path: PathBuf,
+    why: String,
+}
+
 #[derive(Debug, Serialize)]
 struct StatusAnswer {
     well: bool,
     certificates: Vec<Looked>,
+    unreadable: Vec<Unreadable>,
+}
+
+impl fmt::Display for StatusAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let looked = self.certificates.iter().map(ToString::to_string);
+        let not = self.unreadable.iter();
+        let not = not.map(|Unreadable { path, why }| format!("{}\n  FAULT       {why}", path.display()));
+        f.write_str(&looked.chain(not).collect::<Vec<_>>().join("\n"))
+    }
 }
 
 impl Status {
     pub(super) fn run(self, output: &Output) -> Result<Done, Failure> {
-        let mut certificates = Vec::new();
-        for path in &self.paths {
-            certificates.extend(look(path, self.ca.as_deref())?);
+        let (mut certificates, mut unreadable) = (Vec::new(), Vec::new());
+        for path in self.paths {
+            match look(&path, self.ca.as_deref()) {
+                Ok(looked) => certificates.extend(looked),
+                Err(error) => unreadable.push(Unreadable { path, why: format!("{error:#}") }),
+            }
         }
-        let well = certificates.iter().all(|looked| looked.problems.is_empty());
-        let text: Vec<String> = certificates.iter().map(ToString::to_string).collect();
-        output.answer(&StatusAnswer { well, certificates }, text.join("\n"));
-        Ok(if well { Done::Well } else { Done::False })
+        let sound = certificates.iter().all(|looked| looked.problems.is_empty());
+        let answer = StatusAnswer { well: sound && unreadable.is_empty(), certificates, unreadable };
+        output.answer(&answer, &answer);
+        Ok(match (answer.well, sound) {
+            (true, _) => Done::Well,
+            (_, true) => Done::InPart,
+            (_, false) => Done::False,
+        })
     }
 }
 
