@@ -274,7 +274,7 @@ impl World {
     /// An operator looks after a node with a restored disk: once it knows that it is, it says what the
     /// node had sold, by receipts.
     pub(super) fn attest(&mut self, node: usize) -> Checked {
-        if !self.able(node) {
+        if !self.may_be_attested(node) {
             return Ok(());
         }
         self.agenda.after(300 * MS, Event::Attest { node });
