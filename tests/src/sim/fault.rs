@@ -57,7 +57,7 @@ pub struct Mischief {
     whom: Rng,
     coins: Rng,
     notices: Rng,
-    /// When the next disk was to be put back, and how many are to follow.
+    /// When the first disk was to be put back, for which it is worth waiting; and how many are to follow.
     restoring: (Micros, u64),
     restores: Rng,
 }
@@ -157,6 +157,10 @@ impl World {
             }
             Trouble::Flap => return self.flap(node),
             Trouble::Copy => {
+                // Disks that are put back together are of one backup.
+                if self.plan.faults.restores > 1 && self.nodes.iter().any(|node| node.was_restored) {
+                    return Ok(());
+                }
                 self.copy_disks();
                 // Mostly the last backup is young, so that the lost disk was hardly ahead of it.
                 let wait = self.mischief.wait(SECOND) + 100 * MS;
@@ -289,7 +293,7 @@ impl World {
         let (_, more) = self.mischief.restoring;
         if more > 0 {
             let wait = self.mischief.restores.exponential(SECOND as f64) as Micros;
-            self.mischief.restoring = (self.now() + wait, more - 1);
+            self.mischief.restoring = (0, more - 1);
             self.agenda.after(wait, Event::Trouble(Trouble::Restore));
         }
     }

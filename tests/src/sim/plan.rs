@@ -448,7 +448,7 @@ impl Faults {
     fn draw_restores(&mut self, rng: &mut Rng, nodes: u64) {
         if self.restore.is_some() && rng.chance(0.5) {
             self.restores = rng.between(2, nodes);
-            self.operator = *rng.pick(&[300 * MS, 2 * SECOND, 6 * SECOND]).expect("there are operators");
+            self.operator = *rng.pick(&[300 * MS, 4 * SECOND, 12 * SECOND]).expect("there are operators");
         }
     }
 }
