@@ -208,7 +208,7 @@ impl Plan {
         let returns = *retention.pick(&[0, 1, 24]).expect("there are times");
         let mut faults = Faults::draw(&mut seed.child("faults").rng(), single);
         faults.night |= retention.chance(0.12);
-        faults.draw_restores(&mut seed.child("restores").rng(), nodes.len() as u64);
+        faults.draw_restores(&mut seed.child("several disks").rng(), nodes.len() as u64);
         let mut trade = Trade::draw(&mut seed.child("trade").rng(), &mut seed.child("returns").rng());
         trade.greedy = some(&mut seed.child("greed").rng(), 0.3) * 0.2;
         let mut policies = seed.child("policies").rng();
