@@ -64,6 +64,8 @@ canaries! {
     ReconcileBlind = "reconcile-blind",
     /// A node on a restored disk spends without asking its peers.
     RestoredDiskSpends = "restored-disk-spends",
+    /// A node on a restored disk says what it had of another one as if it were proven.
+    RestoredVouches = "restored-vouches",
     /// What is sold on debt does not use up the right to.
     DebtForgotten = "debt-forgotten",
     /// A return that is asked for again is booked again.
@@ -88,6 +90,8 @@ canaries! {
     SeasonShifted = "season-shifted",
     /// One key that is asked again is demand again.
     RetryIsDemand = "retry-is-demand",
+    /// What is refused counts as demand.
+    RefusedIsDemand = "refused-is-demand",
     /// Who only looks ahead asks nodes that have no more cover than itself.
     PullFromEquals = "pull-from-equals",
     /// A donor gives what is below its high-water mark.

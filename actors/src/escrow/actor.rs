@@ -234,9 +234,9 @@ impl EscrowRegion {
         let class = self.book.class_of(request.pool()).cloned().unwrap_or_else(|| class_of(&request));
         let answered = self.world.forward(to, request, class, within, sake).into_actor(self);
         ctx.spawn(answered.map(move |answered, actor, ctx| {
-            let exhausted = matches!(answered.outcome, Ok(Err(Refusal::Exhausted { .. })));
+            let refusal = answered.outcome.as_ref().ok().and_then(|answer| answer.clone().err());
             actor.answer(token, answered.outcome, answered.class);
-            actor.step(Input::Forwarded { token, exhausted }, ctx);
+            actor.step(Input::Forwarded { token, refusal }, ctx);
         }));
     }
 

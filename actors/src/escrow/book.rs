@@ -28,7 +28,7 @@ use super::custody::Custody;
 use super::keys::Keys;
 use super::ledger::Ledger;
 use super::levelled::Levelled;
-use super::messages::{PoolView, Reconciled, Refusal, Row, Standing};
+use super::messages::{Key, PoolView, Reconciled, Refusal, Row, Standing};
 use super::pool::{Pool, mono_of};
 use super::reconcile::Reconciliations;
 use super::records::{Image, PoolRow, RecoverError, Right};
@@ -60,6 +60,8 @@ pub struct Book {
     rounds: BTreeMap<PoolName, Round>,
     /// Where a caller waits.
     waiting: BTreeMap<Token, PoolName>,
+    /// Keys that are remembered only if the home of their pool knows it.
+    trials: BTreeMap<Token, Key>,
     /// The number of the next hold of this life.
     next_hold: u64,
     /// Holds remembered, over all pools.
@@ -107,6 +109,7 @@ impl Book {
             keys: Keys::recovered(image.keys),
             rounds: BTreeMap::new(),
             waiting: BTreeMap::new(),
+            trials: BTreeMap::new(),
             next_hold: 1,
             secrets: None,
             timers: BTreeSet::new(),
@@ -130,7 +133,7 @@ impl Book {
         match input {
             Input::Ask { token, request, until } => self.ask(now, token, request, until, out),
             Input::Abandoned(token) => self.abandoned(token),
-            Input::Forwarded { token, exhausted } => self.forwarded(now, token, exhausted, out),
+            Input::Forwarded { token, refusal } => self.forwarded(now, token, refusal.as_ref(), out),
             Input::RowRead { from, pool, number, answer } => {
                 self.row_read(now, &from, &pool, number, answer, out);
             }
@@ -288,6 +291,7 @@ impl Book {
     }
 
     fn abandoned(&mut self, token: Token) {
+        self.trials.remove(&token);
         let Some(name) = self.waiting.remove(&token) else { return };
         if let Some(pool) = self.pools.get_mut(&name) {
             pool.parked.retain(|parked| parked.token != token);
@@ -296,11 +300,12 @@ impl Book {
         self.drop_waiter(&name, token);
     }
 
-    fn forwarded(&mut self, now: Now, token: Token, exhausted: bool, out: &mut Out) {
+    fn forwarded(&mut self, now: Now, token: Token, refusal: Option<&Refusal>, out: &mut Out) {
+        self.tried(token, refusal, out);
         let Some(name) = self.waiting.remove(&token) else { return };
         let Some(pool) = self.pools.get_mut(&name) else { return };
         let ours = pool.forwards.remove(&token).is_some();
-        if ours && exhausted {
+        if ours && matches!(refusal, Some(Refusal::Exhausted { .. })) {
             pool.home_empty_until = now.mono.plus(self.site.settings.tail_word);
         }
         self.touch(now, &name, out);

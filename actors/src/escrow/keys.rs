@@ -57,6 +57,13 @@ impl Keys {
         Some(key)
     }
 
+    /// Forgets a key under which nothing was done.
+    pub(crate) fn forget(&mut self, key: &Key) {
+        if let Some(row) = self.rows.remove(key) {
+            self.due.remove(&(kept_until(key, &row), key.clone()));
+        }
+    }
+
     pub(crate) fn next_forgotten(&self) -> Option<HybridTime> {
         self.due.first().map(|(due, _)| *due)
     }

@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use rhumb_core::canary::{self, Canary};
+use rhumb_core::limits::MAX_SUPPLY;
 use rhumb_core::{HybridTime, Incarnation, Mono, NodeId, Now};
 
 use super::book::Token;
@@ -197,7 +198,7 @@ impl Pool {
                 available: if_proven(self.ledger.available(Right::Debt)),
                 held: self.ledger.holds().held(Right::Debt),
             },
-            demand: self.demand(now),
+            demand: self.demand(now).min(MAX_SUPPLY),
         }
     }
 

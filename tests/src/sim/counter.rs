@@ -5,9 +5,7 @@
 //! * It never does: trust an answer over the ledger of receipts.
 
 use rhumb_actors::escrow::messages::AttestPool;
-use rhumb_actors::escrow::{
-    Answer, CustomerTag, Input, PoolCreated, Refusal, Request, Settled, Standing, Token,
-};
+use rhumb_actors::escrow::{Answer, Input, PoolCreated, Refusal, Request, Settled, Standing, Token};
 use rhumb_core::HybridTime;
 
 use super::agenda::{MS, SECOND};
@@ -54,13 +52,12 @@ impl World {
         sent: HybridTime,
         answer: &Result<Answer, Refusal>,
     ) -> Checked {
-        let Call { pool, asked, .. } = self.calls[call];
+        let Call { pool, asked, buyer, .. } = self.calls[call];
         let now = self.now();
         match answer {
             Ok(Answer::Held(held)) => {
                 let owner = self.number(&held.hold.owner);
-                let customer = self.customer_of(call);
-                let hold = self.oracle.held(key, qty, held, customer, owner, asked)?;
+                let hold = self.oracle.held(key, qty, held, buyer, owner, asked)?;
                 self.check_held(hold)?;
                 self.check_limit(hold)
             }
@@ -108,13 +105,6 @@ impl World {
         demand(held + sold <= most, Invariant::NeverOversold, || {
             format!("customers hold {held} and have bought {sold} of {most}")
         })
-    }
-
-    /// For whom a call asks for a hold.
-    fn customer_of(&self, call: usize) -> Option<CustomerTag> {
-        let order = self.calls[call].customer.and_then(|customer| self.customers[customer].order.as_ref());
-        let Purpose::Hold { key, .. } = self.calls[call].purpose else { return None };
-        order.filter(|order| order.key == key).and_then(|order| order.request.customer)
     }
 
     /// What the customer of a hold has for certain is no more than one may have.
@@ -236,7 +226,16 @@ impl World {
     fn outside_call(&mut self, purpose: Purpose, pool: usize, region: usize, node: usize, request: Request) {
         let call = self.calls.len();
         let asked = self.now();
-        self.calls.push(Call { customer: None, purpose, pool, region, node, asked, answered: false });
+        self.calls.push(Call {
+            customer: None,
+            purpose,
+            pool,
+            region,
+            node,
+            asked,
+            buyer: None,
+            answered: false,
+        });
         self.send_request(region, node, call, 2 * SECOND, request);
     }
 
@@ -274,7 +273,7 @@ impl World {
     /// An operator looks after a node with a restored disk: once it knows that it is, it says what the
     /// node had sold, by receipts.
     pub(super) fn attest(&mut self, node: usize) -> Checked {
-        if !self.able(node) {
+        if !self.may_be_attested(node) {
             return Ok(());
         }
         self.agenda.after(300 * MS, Event::Attest { node });

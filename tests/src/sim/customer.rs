@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 
 use rhumb_actors::escrow::messages::{Confirm, Hold, Release, Return};
-use rhumb_actors::escrow::{HoldId, Key, Refusal, Request};
+use rhumb_actors::escrow::{CustomerTag, HoldId, Key, Refusal, Request};
 use rhumb_core::Delivery;
 use rhumb_core::rng::{Rng, Seed};
 
@@ -65,6 +65,8 @@ pub struct Call {
     pub node: usize,
     /// When it was made.
     pub asked: Micros,
+    /// For whom it asks for a hold, if it does and says so.
+    pub buyer: Option<CustomerTag>,
     /// An answer came in time.
     pub answered: bool,
 }
@@ -232,6 +234,7 @@ impl World {
         let (pool, region) = (order.pool, who.region);
         let within = MS * who.rng.between(200, 2_500);
         let call = self.calls.len();
+        let buyer = order.request.customer;
         who.order = Some(order);
         who.waits_for = Some(call);
         let asked = self.now();
@@ -242,6 +245,7 @@ impl World {
             region,
             node,
             asked,
+            buyer,
             answered: false,
         });
         self.agenda.after(within, Event::CallOver { call });

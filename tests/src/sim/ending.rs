@@ -3,6 +3,7 @@
 //! * It decides: when a story is over, and what is left when it should have been.
 //! * It never does: forgive a unit that an able node still has, or a question without an answer.
 
+use rhumb_actors::escrow::Standing;
 use rhumb_core::NodeId;
 
 use super::agenda::{MS, Micros, SECOND};
@@ -39,9 +40,48 @@ impl World {
 
     /// Whether a node can be expected to sell: it is there, and its disk can be proven or attested.
     pub(super) fn able(&self, node: usize) -> bool {
+        self.may_be_attested(node) && !self.stuck()[node]
+    }
+
+    /// Whether all others that must be there for it are.
+    pub(super) fn may_be_attested(&self, node: usize) -> bool {
         let lost = self.nodes.iter().filter(|node| node.lost).count();
         let vouched = self.nodes.len() == 1 || self.nodes.len() - lost > 1;
         !self.nodes[node].lost && vouched && !(self.nodes[node].was_restored && lost > 0)
+    }
+
+    /// For each node, whether its disk can not be attested: in some pool another node, whose disk was put
+    /// back as well, can not vouch for it. Attesting goes on as long as somebody can be.
+    fn stuck(&self) -> Vec<bool> {
+        let (nodes, pools) = (self.nodes.len(), self.plan.pools.len());
+        let mut open: Vec<Vec<bool>> = (0..pools)
+            .map(|pool| (0..nodes).map(|node| self.is_to_be_attested(pool, node)).collect())
+            .collect();
+        loop {
+            let whole = |node: usize| !open.iter().any(|of_pool| of_pool[node]);
+            let knows = |pool: usize, node: usize| {
+                let name = &self.plan.pools[pool].bodies[0].name;
+                self.nodes[node].life.as_ref().is_some_and(|life| life.book.class_of(name).is_some())
+            };
+            let vouches = |pool: usize, node: usize| {
+                if knows(pool, node) { !open[pool][node] } else { whole(node) }
+            };
+            let next =
+                (0..pools).flat_map(|pool| (0..nodes).map(move |node| (pool, node))).find(|(pool, node)| {
+                    open[*pool][*node] && (0..nodes).all(|peer| peer == *node || vouches(*pool, peer))
+                });
+            let Some((pool, node)) = next else { break };
+            open[pool][node] = false;
+        }
+        (0..nodes).map(|node| open.iter().any(|of_pool| of_pool[node])).collect()
+    }
+
+    /// Whether an operator has yet to attest a node's row of a pool, for the first time or, since it has
+    /// started again before it was whole, once more.
+    fn is_to_be_attested(&self, pool: usize, node: usize) -> bool {
+        let (row, node) = (self.audits[pool].row(node), &self.nodes[node]);
+        let restored = node.life.as_ref().is_some_and(|life| life.book.standing() == Standing::Restored);
+        row.suspended || restored && row.present != Counters::default() && !row.present.proven
     }
 
     /// Whether a node can be expected to sell units of this pool: it knows the pool, or can ask its

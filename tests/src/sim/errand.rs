@@ -8,6 +8,7 @@ use std::time::Duration;
 use rhumb_actors::escrow::messages::Hold;
 use rhumb_actors::escrow::{CustomerTag, Key, Request};
 use rhumb_core::PoolName;
+use rhumb_core::limits::MAX_SUPPLY;
 
 use super::agenda::SECOND;
 use super::customer::{Fate, Order, Purpose};
@@ -38,6 +39,9 @@ impl World {
         let buyer = limit.map(|_| format!("buyer {}", self.customers[customer].rng.below(4)));
         let buyer = buyer.map(|who| CustomerTag::of(&name, &who).expect("a valid name"));
         let qty = limit.map_or(qty, |limit| qty.min(limit + 1));
+        let greed = self.plan.trade.greedy;
+        let greedy = greed > 0.0 && self.customers[customer].rng.chance(greed);
+        let qty = if greedy { MAX_SUPPLY } else { qty };
         let request = Hold {
             pool: self.plan.pools[pool].bodies[0].name.clone(),
             qty,

@@ -57,6 +57,9 @@ pub struct Mischief {
     whom: Rng,
     coins: Rng,
     notices: Rng,
+    /// When the first disk was to be put back, for which it is worth waiting; and how many are to follow.
+    restoring: (Micros, u64),
+    restores: Rng,
 }
 
 impl Mischief {
@@ -64,7 +67,14 @@ impl Mischief {
     #[must_use]
     pub fn new(seed: &Seed) -> Self {
         let rng = |label: &str| seed.child(label).rng();
-        Self { when: rng("when"), whom: rng("whom"), coins: rng("coins"), notices: rng("notices") }
+        Self {
+            when: rng("when"),
+            whom: rng("whom"),
+            coins: rng("coins"),
+            notices: rng("notices"),
+            restoring: (0, 0),
+            restores: rng("restores"),
+        }
     }
 
     /// One of two things.
@@ -86,6 +96,7 @@ impl World {
     /// Puts the first trouble of each kind into the agenda.
     pub(super) fn plan_trouble(&mut self) {
         let faults = &self.plan.faults;
+        self.mischief.restoring = (faults.restore.unwrap_or(0), faults.restores - 1);
         let mut once = vec![(faults.loss, Trouble::Loss), (faults.restore, Trouble::Restore)];
         once.push((faults.night.then_some(faults.until * 2 / 3), Trouble::Day));
         // Backups are taken early, so that there is something old to put back.
@@ -146,6 +157,10 @@ impl World {
             }
             Trouble::Flap => return self.flap(node),
             Trouble::Copy => {
+                // Disks that are put back together are of one backup.
+                if self.plan.faults.restores > 1 && self.nodes.iter().any(|node| node.was_restored) {
+                    return Ok(());
+                }
                 self.copy_disks();
                 // Mostly the last backup is young, so that the lost disk was hardly ahead of it.
                 let wait = self.mischief.wait(SECOND) + 100 * MS;
@@ -242,7 +257,7 @@ impl World {
                 .iter()
                 .any(|audit| to.clone().any(|to| to != **node && audit.in_flight(**node, to) > 0))
         };
-        let patient = self.plan.faults.restore.is_some_and(|at| self.now() < at + 2 * SECOND);
+        let patient = self.now() < self.mischief.restoring.0 + 2 * SECOND;
         let chosen = old.iter().find(granting).copied().or_else(|| {
             let any = self.mischief.whom.pick(&old).copied();
             any.filter(|_| !patient)
@@ -269,7 +284,18 @@ impl World {
             let soon = self.mischief.whom.between(210, 1_500) * MS;
             self.agenda.after(soon, Event::Trouble(Trouble::Again(node)));
         }
-        self.agenda.after(300 * MS, Event::Attest { node });
+        self.agenda.after(self.plan.faults.operator, Event::Attest { node });
+        self.restore_another();
+    }
+
+    /// The disk of another node is put back soon after one: perhaps before that one is attested.
+    fn restore_another(&mut self) {
+        let (_, more) = self.mischief.restoring;
+        if more > 0 {
+            let wait = self.mischief.restores.exponential(SECOND as f64) as Micros;
+            self.mischief.restoring = (0, more - 1);
+            self.agenda.after(wait, Event::Trouble(Trouble::Restore));
+        }
     }
 
     /// From now on a node's rows of a pool mean nothing until an operator attests them.
@@ -293,21 +319,22 @@ impl World {
         peers.all(|(_, peer)| {
             let Some(life) = &peer.life else { return false };
             let witnessed = life.book.witnessed(id).map_or(0, |(_, number)| number);
-            witnessed > self.nodes[node].copied.0 && life.book.standing() == Standing::Proven && life.quiet()
+            witnessed > self.nodes[node].copied.0
+                && life.book.standing() != Standing::Unproven
+                && life.quiet()
         })
     }
 
-    /// Whether a pool would not be forgotten with a node's disk: it is not minted there, or the copy
-    /// or another node knows it. A pool that only a lost disk knew can be created again, and nobody
-    /// can tell: that is a limit of `durability=local`.
+    /// Whether a pool would not be forgotten with a node's disk: nobody has minted it, or the copy or
+    /// another node knows it. A pool that only lost disks knew can be created again, and nobody can tell:
+    /// that is a limit of `durability=local`.
     fn is_known_elsewhere(&self, node: usize, pool: usize) -> bool {
         let name = &self.plan.pools[pool].bodies[0].name;
         let knows = |other: &Node| {
             other.id != self.nodes[node].id
                 && other.life.as_ref().is_some_and(|life| life.book.class_of(name).is_some())
         };
-        self.plan.pools[pool].home != node
-            || self.audits[pool].row(node).present.units.minted == 0
+        self.audits[pool].minted().is_none()
             || self.nodes[node].copied_pools.contains(&pool)
             || self.nodes.iter().any(knows)
     }

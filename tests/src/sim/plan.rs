@@ -109,6 +109,8 @@ pub struct Trade {
     pub returned: f64,
     /// Attempts to settle a hold by a guess.
     pub guesses: f64,
+    /// Orders of more than there can be.
+    pub greedy: f64,
     /// Customers that all go to one region.
     pub crowd: f64,
     /// Longest time to live of a hold, in milliseconds.
@@ -153,6 +155,10 @@ pub struct Faults {
     pub loss: Option<Micros>,
     /// When an old copy of a disk is put back.
     pub restore: Option<Micros>,
+    /// How many nodes' disks are put back, one after the other.
+    pub restores: u64,
+    /// How long after that its operator begins to attest.
+    pub operator: Micros,
     /// Shortest and longest sync of a disk.
     pub sync: (Micros, Micros),
     /// How many batches a node has under way.
@@ -202,6 +208,9 @@ impl Plan {
         let returns = *retention.pick(&[0, 1, 24]).expect("there are times");
         let mut faults = Faults::draw(&mut seed.child("faults").rng(), single);
         faults.night |= retention.chance(0.12);
+        faults.draw_restores(&mut seed.child("several disks").rng(), nodes.len() as u64);
+        let mut trade = Trade::draw(&mut seed.child("trade").rng(), &mut seed.child("returns").rng());
+        trade.greedy = some(&mut seed.child("greed").rng(), 0.3) * 0.2;
         let mut policies = seed.child("policies").rng();
         let initiative = initiatives(&mut policies, nodes.len());
         let method = methods(&mut policies, nodes.len());
@@ -214,7 +223,7 @@ impl Plan {
                 season: (MS * policies.between(300, 3_000), MS * policies.between(50, 400)),
                 reconcile: MS * policies.between(200, 4_000),
             },
-            trade: Trade::draw(&mut seed.child("trade").rng(), &mut seed.child("returns").rng()),
+            trade,
             faults,
             returns: Duration::from_secs(returns * 3_600),
             nodes,
@@ -381,6 +390,7 @@ impl Trade {
             stale_keys: some(rng, 0.3) * 0.2,
             returned: some(returns, 0.5) * 0.8,
             guesses: some(returns, 0.3) * 0.2,
+            greedy: 0.0,
             crowd: *rng.pick(&[0.0, 0.6, 1.0]).expect("there are shares"),
             ttl_ms: *rng.pick(&[300, 1_500, 6_000]).expect("there are times"),
             qty: *rng.pick(&[0.0, 0.03, 0.2]).expect("there are sizes"),
@@ -425,9 +435,20 @@ impl Faults {
             night: rng.chance(0.08),
             loss: (!single && fate < 0.15).then(|| rng.between(MS * 500, until)),
             restore: (!single && fate > 0.7).then(|| rng.between(SECOND, until)),
+            restores: 1,
+            operator: 300 * MS,
             sync: (slow * 50, slow * MS),
             window: *rng.pick(&[1, 2, 64]).expect("there are windows"),
             strict: rng.chance(0.5),
+        }
+    }
+
+    /// Draws whether the disks of several nodes are put back, and whether their operator is quick enough to
+    /// attest one before the next. From a seed of its own: the rest of a story does not depend on it.
+    fn draw_restores(&mut self, rng: &mut Rng, nodes: u64) {
+        if self.restore.is_some() && rng.chance(0.5) {
+            self.restores = rng.between(2, nodes);
+            self.operator = *rng.pick(&[300 * MS, 4 * SECOND, 12 * SECOND]).expect("there are operators");
         }
     }
 }
@@ -466,6 +487,8 @@ mod tests {
         both("clock step", &|p| p.faults.step > 0);
         both("lost node", &|p| p.faults.loss.is_some());
         both("old disk", &|p| p.faults.restore.is_some());
+        both("two old disks", &|p| p.faults.restores > 1);
+        both("orders of too much", &|p| p.trade.greedy > 0.0);
         both("a night", &|p| p.faults.night);
         both("sales that are forgotten in a night", &|p| p.faults.night && p.forgets_sales());
         both("sales that are not", &|p| p.faults.night && !p.forgets_sales());

@@ -251,9 +251,12 @@ impl World {
 
     /// What was passed on came back, or did not: the caller is told, then the machine.
     fn passed_on(&mut self, node: usize, token: u64, word: Word) -> Checked {
-        let exhausted = matches!(word, Word::Said(Err(Refusal::Exhausted { .. })));
+        let refusal = match &word {
+            Word::Said(answer) => answer.as_ref().err().cloned(),
+            Word::Fault(_) => None,
+        };
         self.end_ask(node, token, word);
-        self.step(node, Input::Forwarded { token: Token(token), exhausted })
+        self.step(node, Input::Forwarded { token: Token(token), refusal })
     }
 
     pub(super) fn check_sold_out(&self, node: usize, token: u64) -> Checked {
@@ -327,7 +330,7 @@ fn digest(message: &PeerMessage) -> (&'static str, [u64; 4]) {
         PeerMessage::Beat(b) => ("beat", [b.incarnation.0, b.durable, u64::from(b.prove), 0]),
         PeerMessage::Witnessed(w) => ("witness", [w.incarnation.0, w.highest, 0, 0]),
         PeerMessage::Disown(d) => ("disown", [d.before.0, 0, 0, 0]),
-        PeerMessage::Disowned(d) => ("disowned", [d.before.0, d.accepted, d.granted, 0]),
+        PeerMessage::Disowned(d) => ("disowned", [d.before.0, d.accepted, d.granted, d.standing as u64]),
     }
 }
 

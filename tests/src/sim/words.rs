@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 use rhumb_actors::escrow::levelled::Direction;
 use rhumb_actors::escrow::messages::{Level, PeerMessage};
-use rhumb_actors::escrow::{Figures, Hold, Key};
+use rhumb_actors::escrow::{CreatePool, Figures, Hold, Key};
 use rhumb_core::PoolName;
 
 use super::agenda::Micros;
@@ -70,9 +70,11 @@ impl World {
         self.plan.pools.iter().position(|pool| pool.bodies[0].name == *name)
     }
 
-    /// A node is asked to hold units.
+    /// A node is asked to hold units. What nobody may ever have of the pool is no demand.
     pub(super) fn note_demand(&mut self, node: usize, hold: &Hold) {
-        if let Some(pool) = self.pool_named(&hold.pool) {
+        let Some(pool) = self.pool_named(&hold.pool) else { return };
+        let most = |body: &CreatePool| body.per_customer.unwrap_or(u64::MAX).min(body.supply + body.debt);
+        if self.plan.pools[pool].bodies.iter().any(|body| hold.qty <= most(body)) {
             self.words.asked(pool, node, hold);
         }
     }

@@ -1,10 +1,16 @@
 //! A restored node comes back: an operator says what it had sold, and every peer first refuses what
 //! its lost lives may still have under way, then says what it knows.
+//!
+//! * It decides: when every peer has vouched, and when none of that can come of a round.
+//! * It never does: take a count from a peer whose own disk is not proven in that pool.
+//! * Invariant: who vouches was proven when it did. If its disk is put back later it must be attested, and
+//!   learns then, from the node that it vouched for, which lives to refuse.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 use std::time::Duration;
 
+use rhumb_core::canary::{self, Canary};
 use rhumb_core::{Incarnation, Mono, NodeId, Now, PoolName};
 use rhumb_storage::Batch;
 
@@ -13,6 +19,7 @@ use crate::escrow::ledger::attest::Word;
 use crate::escrow::messages::{
     AttestPool, DebtWord, Disown, Disowned, PeerMessage, PoolAttested, Refusal, Standing,
 };
+use crate::escrow::pool::Pool;
 
 /// A peer that has not answered is asked again after this.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -24,6 +31,8 @@ const MAX_WAITERS: usize = 64;
 pub(super) struct Round {
     sold: u64,
     answers: BTreeMap<NodeId, Disowned>,
+    /// Who has answered and may not vouch, and why not.
+    unable: BTreeMap<NodeId, Standing>,
     waiters: Vec<(Token, Mono)>,
     asked: Option<Mono>,
 }
@@ -31,7 +40,26 @@ pub(super) struct Round {
 impl Round {
     fn begin_again(&mut self) {
         self.answers.clear();
+        self.unable.clear();
         self.asked = None;
+    }
+
+    /// Takes down what a peer said. Of one whose own disk is not believed, that it can not vouch.
+    fn hear(&mut self, from: &NodeId, said: Disowned) {
+        self.unable.remove(from);
+        if said.standing == Standing::Proven {
+            self.answers.insert(from.clone(), said);
+        } else if !self.answers.contains_key(from) {
+            self.unable.insert(from.clone(), said.standing);
+        }
+    }
+
+    /// Why nothing can come of it now, if a peer has said so: of those who will not be proven by waiting,
+    /// or of any.
+    fn hindered(&self, for_good: bool) -> Option<Refusal> {
+        let lasting = |standing: &Standing| !for_good || *standing == Standing::Restored;
+        let (node, standing) = self.unable.iter().find(|(_, standing)| lasting(standing))?;
+        Some(Refusal::CannotVouch { node: node.clone(), standing: *standing })
     }
 
     pub(super) fn next_deadline(&self) -> Option<Mono> {
@@ -75,6 +103,7 @@ impl Book {
         let round = self.rounds.entry(name).or_insert_with(|| Round {
             sold,
             answers: BTreeMap::new(),
+            unable: BTreeMap::new(),
             waiters: Vec::new(),
             asked: None,
         });
@@ -116,7 +145,7 @@ impl Book {
             round.waiters.retain(|(token, _)| !late.contains(token));
             for token in late {
                 self.waiting.remove(&token);
-                let answer = Err(Refusal::Overloaded { retry_after: AGAIN });
+                let answer = Err(round.hindered(false).unwrap_or(Refusal::Overloaded { retry_after: AGAIN }));
                 out.send(Effect::Reply { token, answer });
             }
             if round.asked.is_some_and(|asked| now.mono < asked.plus(AGAIN)) {
@@ -141,12 +170,17 @@ impl Book {
         }
     }
 
-    /// A peer wants its earlier lives refused: durably, and only then it is told what is known here.
+    /// A peer wants its earlier lives refused: durably, and only then it is told what is known here. A
+    /// node whose own disk is not believed says only that.
     pub(super) fn disown(&mut self, now: Now, from: &NodeId, disown: &Disown, out: &mut Out) {
         let mut batch = Batch::new();
         self.custody.disown(now.mono, from, disown.before, &mut batch);
         persist(batch, out);
         let pool = self.pools.get(&disown.pool);
+        let in_pool = |pool: &Pool| self.custody.standing_in(pool.ledger.counts().cleared);
+        let standing = pool.map_or_else(|| self.custody.standing(), in_pool);
+        let standing = if canary::sings(Canary::RestoredVouches) { Standing::Proven } else { standing };
+        let pool = pool.filter(|_| standing == Standing::Proven);
         let link = pool.map(|pool| pool.ledger.link(from)).unwrap_or_default();
         let line = pool.and_then(|pool| pool.lines.get(from));
         let message = PeerMessage::Disowned(Disowned {
@@ -170,6 +204,8 @@ impl Book {
                 .filter(|(_, p)| p.lines.contains_key(from))
                 .map(|(n, _)| n.clone())
                 .collect(),
+            standing,
+            refuse_before: self.custody.floor().unwrap_or_default(),
         });
         out.send(Effect::Peer { to: from.clone(), message });
     }
@@ -187,23 +223,31 @@ impl Book {
             self.standing_changed(now, out);
             return;
         }
-        round.answers.insert(from.clone(), said);
+        // The disk that was lost may have known that this peer's earlier lives are over.
+        if said.refuse_before > Incarnation::default() {
+            self.custody.disown(now.mono, from, said.refuse_before, &mut batch);
+            persist(batch, out);
+        }
+        round.hear(from, said);
         self.conclude_rounds(now, out);
     }
 
-    /// Closes the rounds that every peer has answered.
+    /// Closes the rounds that every peer has answered, and those of which nothing can come.
     fn conclude_rounds(&mut self, now: Now, out: &mut Out) {
         let peers = self.site.founding.nodes().len() - 1;
         let full: Vec<PoolName> = self
             .rounds
             .iter()
-            .filter(|(_, round)| round.answers.len() == peers)
+            .filter(|(_, round)| round.answers.len() == peers || round.hindered(true).is_some())
             .map(|(name, _)| name.clone())
             .collect();
         for name in full {
             // One that has made the node whole has ended the others.
             let Some(round) = self.rounds.remove(&name) else { continue };
-            let answer = self.conclude(now, &name, &round, out);
+            let answer = match round.hindered(true) {
+                Some(refusal) => Err(refusal),
+                None => self.conclude(now, &name, &round, out),
+            };
             self.answer_waiters(&round, &answer, out);
         }
     }

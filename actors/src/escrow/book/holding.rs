@@ -34,6 +34,14 @@ enum Verdict {
     Wait,
 }
 
+impl Verdict {
+    /// Whether units were asked for that this node could sell, were they here. What makes no sense, or may
+    /// not be had, is not asked for; what is passed on is asked for elsewhere.
+    fn is_demand(&self) -> bool {
+        matches!(self, Self::Wait | Self::Answer(Ok(_) | Err(Refusal::SoldOut)))
+    }
+}
+
 /// The part of a book that one hold request sees.
 struct Desk<'a> {
     site: &'a Site,
@@ -52,19 +60,53 @@ impl Book {
         let name = hold.pool.clone();
         // Units whose hold's time has come are there: nobody is refused, or served on debt, beside them.
         self.expire(now, &name, out);
-        let (me, known) = (&self.site.me, self.keys.contains(&hold.key));
-        let here = self.pools.get_mut(&name).filter(|pool| pool.is_sold_here(&hold, me));
-        if let Some(pool) = here.filter(|_| !known || canary::sings(Canary::RetryIsDemand)) {
-            let units = hold.qty.min(pool.supply());
-            pool.asked_for(now.mono, &hold.key, units);
-        }
+        let (known, stranger) = (self.keys.contains(&hold.key), !self.pools.contains_key(&name));
         let (verdict, batch) = self.desk(&name, |desk| desk.decide(now, &hold));
         persist(batch, out);
+        if verdict.is_demand() && (!known || canary::sings(Canary::RetryIsDemand))
+            || canary::sings(Canary::RefusedIsDemand)
+        {
+            self.asked_for(now, &hold);
+        }
+        if matches!(verdict, Verdict::Delegate(..)) {
+            self.on_trial(token, &hold.key, known, stranger);
+        }
         match verdict {
             Verdict::Wait => self.park(now, token, hold, until, out),
             verdict => self.perform(token, hold.qty, &name, until, verdict, out),
         }
         self.touch(now, &name, out);
+    }
+
+    /// What is asked for here is demand here.
+    fn asked_for(&mut self, now: Now, hold: &Hold) {
+        let me = &self.site.me;
+        let here = self.pools.get_mut(&hold.pool).filter(|pool| pool.is_sold_here(hold, me));
+        let Some(pool) = here else { return };
+        let units = hold.qty.min(pool.supply());
+        pool.asked_for(now.mono, &hold.key, units);
+    }
+
+    /// A hold is passed on. If this is the first that is heard of its key, and of its pool nothing is known,
+    /// the key is forgotten again should the home say that there is no such pool. Once it is passed on a
+    /// second time it stays: an answer to one says nothing of what the other may still do.
+    fn on_trial(&mut self, token: Token, key: &Key, known: bool, stranger: bool) {
+        if known {
+            self.trials.retain(|_, tried| tried != key);
+        } else if stranger && self.trials.len() < self.site.settings.max_forwards {
+            self.trials.insert(token, key.clone());
+        }
+    }
+
+    /// What was passed on came back.
+    pub(super) fn tried(&mut self, token: Token, refusal: Option<&Refusal>, out: &mut Out) {
+        let Some(key) = self.trials.remove(&token) else { return };
+        if matches!(refusal, Some(Refusal::NoSuchPool(_))) {
+            let mut batch = Batch::new();
+            self.keys.forget(&key);
+            batch.forget_key(&key);
+            persist(batch, out);
+        }
     }
 
     fn desk<T>(&mut self, name: &PoolName, act: impl FnOnce(&mut Desk<'_>) -> T) -> (T, Batch) {
@@ -207,6 +249,10 @@ impl Desk<'_> {
                 // The pool is new, and this node has not heard of it yet.
                 return Err(Refusal::Exhausted { retry_after: RETRY.0 });
             }
+            // Names that nobody has minted leave room for the keys of pools that are for sale here.
+            if self.keys.len() >= self.site.settings.max_keys / 2 {
+                return Err(Refusal::Overloaded { retry_after: RETRY.1 });
+            }
             return Ok(self.delegate(now, hold, body, home));
         };
         let most = pool.supply() + pool.ledger.pool().debt_ceiling;
@@ -219,6 +265,9 @@ impl Desk<'_> {
                     "this customer's home in pool {} is not {me}: nodes disagree on who they are",
                     hold.pool
                 )));
+            }
+            if pool.is_sold_out() {
+                return Err(Refusal::SoldOut);
             }
             pool.make_room(now.mono, &self.site.settings)?;
             return Ok(self.delegate(now, hold, body, home));

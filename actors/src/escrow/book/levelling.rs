@@ -8,9 +8,12 @@ use rhumb_storage::Batch;
 use super::{Book, Effect, Out, persist};
 use crate::escrow::ledger::Ledger;
 use crate::escrow::levelled::Cause;
-use crate::escrow::messages::{Level, PeerMessage, PoolSpec, Reserve, Standing};
+use crate::escrow::messages::{Figures, Level, PeerMessage, PoolSpec, Reserve, Standing};
 use crate::escrow::pool::Pool;
 use crate::escrow::records::{Durability, PoolMore, PoolRow, Right};
+
+/// The most units that a node can have sold ever, given back or not: more than any node lives to sell.
+const MAX_EVER: u64 = 1 << 62;
 
 impl Book {
     pub(super) fn peer(&mut self, now: Now, from: &NodeId, message: PeerMessage, out: &mut Out) {
@@ -45,7 +48,10 @@ impl Book {
 
     fn heard(&mut self, now: Now, from: &NodeId, level: &Level, out: &mut Out) {
         let name = &level.spec.name;
-        if self.custody.refuses(from, level.incarnation) || !self.knows(now, from, &level.spec, out) {
+        if self.custody.refuses(from, level.incarnation)
+            || !is_sound(&level.figures)
+            || !self.knows(now, from, &level.spec, out)
+        {
             self.ignored += 1;
             return;
         }
@@ -185,6 +191,18 @@ impl Book {
         persist(batch, out);
         self.standing_changed(now, out);
     }
+}
+
+/// Whether a pool of any size can look so. Sums over nodes are computed of what was heard: they must not
+/// overflow. What was ever sold and came back may be more than there is; what is sold can not.
+fn is_sound(said: &Figures) -> bool {
+    let debt = &said.debt;
+    let now = [said.available, said.held, said.demand, said.reserved, debt.available, debt.held];
+    let ever = [(said.consumed, said.returned), (debt.consumed, debt.returned)];
+    now.into_iter().all(|units| units <= MAX_SUPPLY)
+        && ever.into_iter().all(|(consumed, returned)| {
+            consumed <= MAX_EVER && consumed.checked_sub(returned).is_some_and(|sold| sold <= MAX_SUPPLY)
+        })
 }
 
 /// The bug of a donor that grows impatient: what was told and not acknowledged is taken back.

@@ -93,8 +93,8 @@ pub enum Input {
     Forwarded {
         /// Which.
         token: Token,
-        /// Whether the answer was [`Refusal::Exhausted`].
-        exhausted: bool,
+        /// The refusal, if it was answered with one.
+        refusal: Option<Refusal>,
     },
     /// What came of [`Effect::Read`].
     RowRead {

@@ -3,7 +3,7 @@
 use rhumb_core::{DataClass, Incarnation, PoolName, StoreId};
 use serde::{Deserialize, Serialize};
 
-use super::PoolSpec;
+use super::{PoolSpec, Standing};
 use crate::{Wire, grows};
 
 /// What a node says of itself so that others can level rights and know when all is sold.
@@ -161,6 +161,14 @@ pub struct Disowned {
     /// What it knows of debt rights.
     #[since(2)]
     pub debt: DebtWord,
+    /// Whether its own disk is believed, in this pool. Of a peer whose disk is not, no count is taken: what
+    /// it has forgotten could be sold again.
+    #[since(3)]
+    pub standing: Standing,
+    /// Lives of this peer before this one are over, its own disk having been restored: whoever asks may
+    /// have forgotten that it refused them. 0 if there are none.
+    #[since(3)]
+    pub refuse_before: Incarnation,
 }
 
 /// What nodes tell each other. Each is idempotent and sent again until it is no longer needed.

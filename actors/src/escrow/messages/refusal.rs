@@ -3,10 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
-use rhumb_core::{DataClass, PoolName, Region};
+use rhumb_core::{DataClass, NodeId, PoolName, Region};
 use serde::{Deserialize, Serialize};
 
-use super::{HoldId, PoolSpec};
+use super::{HoldId, PoolSpec, Standing};
 use crate::Wire;
 
 /// Why something was not done. A normal answer: nothing was changed.
@@ -101,6 +101,14 @@ pub enum Refusal {
         /// What the node had rights to sell.
         most: u64,
     },
+    /// A restored node can not be attested now: another node, whose counts it needs, is not proven itself.
+    #[since(3)]
+    CannotVouch {
+        /// Which node.
+        node: NodeId,
+        /// How that node stands in the pool.
+        standing: Standing,
+    },
 }
 
 impl Refusal {
@@ -129,6 +137,7 @@ impl Refusal {
             Self::CustomerLimit { .. } => "customer_limit",
             Self::TooManyHolds { .. } => "too_many_holds",
             Self::WrongAttestation { .. } => "wrong_attestation",
+            Self::CannotVouch { .. } => "cannot_vouch",
         }
     }
 
@@ -205,6 +214,20 @@ impl fmt::Display for Refusal {
             }
             Self::WrongAttestation { sold, most, .. } => {
                 write!(f, "{sold} sold is too many: the node had rights to sell {most}")
+            }
+            Self::CannotVouch { node, standing: Standing::Restored } => {
+                write!(
+                    f,
+                    "{node} runs on a restored disk too: nobody knows what the two had granted each other, so neither \
+                     is attested and what both had is stranded"
+                )
+            }
+            Self::CannotVouch { node, .. } => {
+                write!(
+                    f,
+                    "{node} can not say yet what it had of this node: it has not heard from a peer that its disk is the \
+                     latest, or runs an older build; attest again when it is proven"
+                )
             }
         }
     }

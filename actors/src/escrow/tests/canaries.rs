@@ -6,7 +6,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use rhumb_core::canary::{self, Canary};
 
 use super::check;
-use super::levelling::ONE_DEMAND;
+use super::disks::RESTORED_VOUCHER;
+use super::levelling::{ONE_DEMAND, REFUSED_IS_NO_DEMAND};
 use super::terms::{RETURN_AFTER_ATTESTATION, TAIL_THAT_STAYS};
 
 fn caught(bug: Canary, story: &str) {
@@ -321,6 +322,16 @@ fn debt_that_is_drawn_before_units_is_noticed() {
 #[test]
 fn demand_that_grows_with_retries_is_noticed() {
     caught(Canary::RetryIsDemand, ONE_DEMAND);
+}
+
+#[test]
+fn demand_that_grows_with_refusals_is_noticed() {
+    caught(Canary::RefusedIsDemand, REFUSED_IS_NO_DEMAND);
+}
+
+#[test]
+fn a_restored_node_that_vouches_is_noticed() {
+    caught(Canary::RestoredVouches, RESTORED_VOUCHER);
 }
 
 #[test]

@@ -496,3 +496,102 @@ fn a_restored_node_learns_no_pool_in_which_it_has_no_part() {
         hold h2 ap 1 pool=fair       -> held at us",
     );
 }
+
+/// Two disks are put back, and what the one had granted the other nobody knows any more.
+pub(super) const RESTORED_VOUCHER: &str = r"
+        mint concert 300 weights=us:1
+        tick 2s
+        copy us
+        copy eu
+        hold h1 eu 10       -> held at eu
+        confirm h1          -> sold 10
+        tick 2s
+        restore us
+        restore eu
+        standing us         -> restored
+        standing eu         -> restored
+        attest us sold=0    -> cannot_vouch eu restored
+        attest eu sold=10   -> cannot_vouch us restored
+        hold h2 us 1        -> restored
+        hold h3 eu 1        -> restored";
+
+#[test]
+fn a_restored_node_does_not_vouch_for_another() {
+    check(RESTORED_VOUCHER);
+}
+
+#[test]
+fn a_node_that_is_attested_vouches_for_the_next() {
+    check(
+        r"
+        mint concert 300 weights=us:1
+        tick 2s
+        copy us
+        copy eu
+        hold h1 eu 10       -> held at eu
+        confirm h1          -> sold 10
+        tick 2s
+        restore us
+        attest us sold=0    -> attested, 290 available
+        tick 2s
+        restore eu
+        standing eu         -> restored
+        attest eu sold=10   -> attested, 0 available
+        hold h2 us 290      -> held at us",
+    );
+}
+
+#[test]
+fn a_node_that_is_not_proven_yet_is_waited_for_and_named() {
+    check(
+        r"
+        mint concert 90
+        tick 2s
+        copy us
+        hold h1 us 20      -> held at us
+        tick 2s
+        restore us
+        stall ap
+        # What ap says waits for its disk.
+        hold h2 ap 1       ->
+        restart eu
+        standing eu        -> unproven
+        attest us sold=0   ->
+        tick 5s            -> cannot_vouch eu unproven
+        sync ap            -> held at ap
+        standing eu        -> proven
+        attest us sold=0   -> attested, 30 available",
+    );
+}
+
+#[test]
+fn who_vouches_says_which_of_its_lives_to_refuse() {
+    check(
+        r"
+        mint concert 90 weights=us:1
+        tick 2s
+        copy us
+        copy eu
+        hold h0 us 1               -> held at us
+        tick 2s
+        latency 30s
+        # The need is under way, then the grant, while us loses its disk.
+        hold h1 eu 40 within=5s    ->
+        tick 5s                    -> exhausted
+        tick 28s
+        show us            -> granted-eu=40
+        keep us eu
+        silence us eu
+        latency 0s
+        restore us
+        heal us eu
+        attest us sold=0   -> attested, 90 available
+        tick 2s
+        # The copy of eu does not know that a life of us is over.
+        restore eu
+        standing eu        -> restored
+        attest eu sold=0   -> attested, 0 available
+        late us eu
+        show eu            -> available=0 accepted-us=0",
+    );
+}

@@ -34,6 +34,29 @@ pub(super) const ONE_DEMAND: &str = r"
         moved ap        -> in-pull=1/4 in-push=1/8";
 
 #[test]
+fn what_is_refused_is_no_demand() {
+    check(REFUSED_IS_NO_DEMAND);
+}
+
+/// What makes no sense, and what a customer may not have, moves no rights.
+pub(super) const REFUSED_IS_NO_DEMAND: &str = r"
+        foresee
+        levels hybrid
+        mint concert 3000
+        hold h1 eu 3001                 -> invalid: 3001 units of a pool of 3000
+        hold h2 eu 3001                 -> invalid: 3001 units of a pool of 3000
+        hold h3 eu 18446744073709551615 -> invalid: 18446744073709551615 units: give 1 to 281474976710656
+        mint fair 3000 limit=2
+        hold h4 us 3 for=alice pool=fair -> customer_limit
+        hold h5 us 3 for=alice pool=fair -> customer_limit
+        hold h6 us 3 pool=fair -> invalid: one customer may have 2 units of pool fair-4: say for whom the hold is
+        tick 5s
+        show us                         -> available=1000
+        show eu                         -> available=1000
+        show us fair                    -> available=1000
+        show eu fair                    -> available=1000";
+
+#[test]
 fn who_only_pulls_gives_nothing_unasked() {
     check(
         r"
@@ -43,5 +66,26 @@ fn who_only_pulls_gives_nothing_unasked() {
         hold h1 ap 1    -> held at ap
         tick 5s
         moved us        -> out-pull=2/5",
+    );
+}
+
+#[test]
+fn figures_that_no_pool_can_have_are_passed_over() {
+    check(
+        r"
+        foresee
+        mint concert 90 debt=5
+        hold h1 us 3           -> held at us
+        tick 2s
+        lie us eu consumed     -> ignored
+        lie us eu returned     -> ignored
+        lie us eu available    -> ignored
+        lie us eu held         -> ignored
+        lie us eu demand       -> ignored
+        lie us eu reserved     -> ignored
+        lie us eu debt         -> ignored
+        cut us eu
+        tick 1s
+        hold h2 eu 30          -> held at eu",
     );
 }

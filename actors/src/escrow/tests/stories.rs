@@ -606,3 +606,73 @@ fn deadlines_pass_while_a_node_is_down() {
         show us                -> available=33",
     );
 }
+
+#[test]
+fn a_pool_that_nobody_has_minted_leaves_no_key_behind() {
+    check(
+        r"
+        stop us
+        mint fair 30 at=eu           -> unreachable
+        start us
+        hold h1 us 1 pool=fair       -> no_such_pool
+        hold h2 eu 1 pool=fair       -> no_such_pool
+        hold h3 ap 1 pool=fair key=a -> no_such_pool
+        keys us                      -> 0
+        keys eu                      -> 0
+        keys ap                      -> 0
+        mint fair 30                 -> ap=10 eu=10 us=10
+        again h2 eu                  -> held at eu",
+    );
+}
+
+#[test]
+fn a_key_that_was_passed_on_twice_stays() {
+    // One of the two may reach the home when the pool has been minted.
+    check(
+        r"
+        stop us
+        mint fair 30 at=eu           -> unreachable
+        start us
+        latency 1s
+        hold h1 eu 1 pool=fair
+        again h1 eu
+        tick 2s                      -> no_such_pool, no_such_pool
+        keys eu                      -> 1
+        again h1 eu
+        leave h1
+        tick 2s
+        keys eu                      -> 1",
+    );
+}
+
+#[test]
+fn names_that_nobody_can_look_up_leave_room_for_keys_of_pools() {
+    check(
+        r"
+        limit keys 4
+        stop us
+        mint fair 30 at=eu           -> unreachable
+        mint concert 20 home=eu at=eu weights=eu:1
+        hold h1 eu 1 pool=fair       -> unreachable
+        hold h2 eu 1 pool=fair       -> unreachable
+        hold h3 eu 1 pool=fair       -> overloaded
+        keys eu                      -> 2
+        hold h4 eu 1                 -> held at eu
+        hold h5 eu 1                 -> held at eu
+        hold h6 eu 1                 -> overloaded",
+    );
+}
+
+#[test]
+fn what_is_sold_out_is_not_passed_on_to_the_customers_home() {
+    check(
+        r"
+        mint concert 2 limit=2
+        hold h1 us 2 for=alice       -> held at eu
+        confirm h1                   -> sold 2
+        tick 1s
+        keys us                      -> 1
+        hold h2 us 1 for=alice       -> sold_out
+        keys us                      -> 1",
+    );
+}

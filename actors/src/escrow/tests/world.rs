@@ -104,6 +104,9 @@ pub(crate) struct World {
     supplies: BTreeMap<PoolName, (u64, u64)>,
     /// Units confirmed and not given back, by the answers of their owners.
     receipts: BTreeMap<HoldId, u64>,
+    /// The last word of each node to each other, and those that will come once more.
+    said: BTreeMap<(NodeId, NodeId), PeerMessage>,
+    kept: BTreeMap<(NodeId, NodeId), PeerMessage>,
     /// Units an operator said were sold in lost lives.
     lost_disk: bool,
     events: Vec<String>,
@@ -138,6 +141,8 @@ impl World {
             pools: BTreeMap::new(),
             supplies: BTreeMap::new(),
             receipts: BTreeMap::new(),
+            said: BTreeMap::new(),
+            kept: BTreeMap::new(),
             lost_disk: false,
             events: Vec::new(),
             out: Effects::with_capacity(MAX_EFFECTS),
@@ -237,6 +242,7 @@ impl World {
                     "parked" => self.settings.max_parked = bound,
                     "forwards" => self.settings.max_forwards = bound,
                     "holds" => self.settings.max_holds = bound,
+                    "keys" => self.settings.max_keys = bound,
                     other => panic!("no limit {other}"),
                 }
                 self.found();
@@ -251,6 +257,20 @@ impl World {
             "tick" => self.tick(duration(args[0])),
             "cut" | "silence" => self.sever(args[0], args[1], verb == "cut"),
             "heal" => self.mend(args[0], args[1]),
+            "keep" => {
+                let way = (node_id(args[0]), node_id(args[1]));
+                self.kept.insert(way.clone(), self.said[&way].clone());
+            }
+            "lie" => return vec![self.lie(args[0], args[1], args[2])],
+            "keys" => {
+                let life = self.node(args[0]).life.as_ref().expect("it runs");
+                return vec![life.book.remembered().0.to_string()];
+            }
+            "late" => {
+                let (from, to) = (node_id(args[0]), node_id(args[1]));
+                let message = self.kept[&(from.clone(), to.clone())].clone();
+                self.arrive(&to, Parcel::Peer(from, message));
+            }
             "stop" => self.stop(args[0], false),
             "crash" => self.stop(args[0], true),
             "start" => self.start(&node_id(args[0])),
@@ -564,7 +584,7 @@ impl World {
                 if self.cut.contains(&(from.clone(), to.clone())) || self.nodes[&to].life.is_none() {
                     let caller = self.callers.remove(&(from.clone(), token));
                     self.tell(caller, "unreachable");
-                    self.step(from, Input::Forwarded { token, exhausted: false });
+                    self.step(from, Input::Forwarded { token, refusal: None });
                 } else {
                     let until = self.now.plus(Duration::from_secs(5));
                     self.send(&to, Parcel::Ask(Caller::Node(from.clone(), token), request, until));
@@ -585,6 +605,9 @@ impl World {
                 self.events.push(format!("alarm {drift}"));
             }
             Effect::Peer { to, message } => {
+                if matches!(message, PeerMessage::Level(_)) {
+                    self.said.insert((from.clone(), to.clone()), message.clone());
+                }
                 if !self.cut.contains(&(from.clone(), to.clone())) {
                     self.send(&to, Parcel::Peer(from.clone(), message));
                 }
@@ -660,11 +683,11 @@ impl World {
                 self.step(to, Input::RowRead { from, pool, number, answer: Some(answer) });
             }
             Parcel::Answer(token, answer) => {
-                let exhausted = matches!(answer, Err(Refusal::Exhausted { .. }));
+                let refusal = answer.as_ref().err().cloned();
                 if let Some(caller) = self.callers.remove(&(to.clone(), token)) {
                     self.answer(to, caller, answer);
                 }
-                self.step(to, Input::Forwarded { token, exhausted });
+                self.step(to, Input::Forwarded { token, refusal });
             }
         }
     }
@@ -749,6 +772,9 @@ impl World {
             }
             Ok(Answer::Row(row)) => format!("{row:?}"),
             Err(Refusal::Invalid(why)) => format!("invalid: {why}"),
+            Err(Refusal::CannotVouch { node, standing }) => {
+                format!("cannot_vouch {} {}", node.region, said(standing))
+            }
             Err(refusal @ Refusal::WrongAttestation { .. }) => format!("{}: {refusal}", refusal.code()),
             Err(Refusal::NotAllowed { region, .. }) => format!("not_allowed {region}"),
             Err(refusal) => refusal.code().to_owned(),

@@ -184,7 +184,7 @@ pub(super) const ESCROW: Section = Section {
             count(1, 100_000_000, "keys"),
             field!(escrow.max_keys),
             "Idempotency keys that the node remembers, each for 24 hours, in memory. Beyond it new holds are \
-             refused as overloaded.",
+             refused as overloaded; those of pools that the node does not know, beyond half of it.",
         )
         .running(),
         Key::new(

@@ -3,6 +3,30 @@
 use super::*;
 
 impl World {
+    /// A node's last word comes to another with a figure that no pool can have. What becomes of it.
+    pub(super) fn lie(&mut self, from: &str, to: &str, figure: &str) -> String {
+        let (from, to) = (node_id(from), node_id(to));
+        let Some(PeerMessage::Level(mut level)) = self.said.get(&(from.clone(), to.clone())).cloned() else {
+            panic!("{from} has not spoken to {to}");
+        };
+        let figures = &mut level.figures;
+        let figure = match figure {
+            "consumed" => &mut figures.consumed,
+            "returned" => &mut figures.returned,
+            "available" => &mut figures.available,
+            "held" => &mut figures.held,
+            "demand" => &mut figures.demand,
+            "reserved" => &mut figures.reserved,
+            "debt" => &mut figures.debt.consumed,
+            other => panic!("no figure {other}"),
+        };
+        *figure = u64::MAX;
+        let ignored = |world: &Self| world.nodes[&to].life.as_ref().expect("it runs").book.ignored();
+        let before = ignored(self);
+        self.arrive(&to, Parcel::Peer(from, PeerMessage::Level(level)));
+        if ignored(self) > before { "ignored" } else { "heard" }.to_owned()
+    }
+
     pub(super) fn standing(&mut self, name: &str) -> String {
         let life = self.node(name).life.as_ref().expect("the node runs");
         said(&life.book.standing()).to_owned()
