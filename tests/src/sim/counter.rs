@@ -4,7 +4,7 @@
 //! * It decides: which promise an answer touches.
 //! * It never does: trust an answer over the ledger of receipts.
 
-use rhumb_actors::escrow::messages::AttestPool;
+use rhumb_actors::escrow::messages::{AttestPool, Return};
 use rhumb_actors::escrow::{Answer, Input, PoolCreated, Refusal, Request, Settled, Standing, Token};
 use rhumb_core::HybridTime;
 
@@ -15,6 +15,9 @@ use super::node::Caller;
 use super::oracle::{End, HoldIndex, KeyIndex, ReturnIndex};
 use super::violation::{Checked, Invariant, demand};
 use super::world::{Event, Word, World, said};
+
+/// How many returns are asked for once more when a node is attested.
+const AGAIN: usize = 4;
 
 impl World {
     /// Somebody outside hears an answer.
@@ -328,6 +331,20 @@ impl World {
         if done && self.audits[pool].row(node).suspended {
             self.audits[pool].attested(node);
             self.oracle.attested(pool, node, sold);
+            self.return_once_more(pool, node);
+        }
+    }
+
+    /// Who gave something back before a disk was lost asks again once the node is back: the operator's
+    /// number has counted it.
+    fn return_once_more(&mut self, pool: usize, node: usize) {
+        let parts: Vec<ReturnIndex> = self.oracle.returns_of(pool, node).rev().take(AGAIN).collect();
+        for part in parts {
+            let facts = self.oracle.giving_back(part);
+            let hold = self.oracle.hold(facts.hold).id.clone();
+            let request = Return { hold, qty: facts.asked, key: facts.key.clone() };
+            let region = self.plan.region_of[node];
+            self.outside_call(Purpose::Return(part), pool, region, node, Request::Return(request));
         }
     }
 

@@ -240,6 +240,15 @@ impl Oracle {
         &self.returns[index]
     }
 
+    /// All returns of sales that a node made of a pool.
+    pub fn returns_of(&self, pool: usize, owner: usize) -> impl DoubleEndedIterator<Item = ReturnIndex> + '_ {
+        let its = move |part: &ReturnFacts| {
+            let facts = &self.holds[part.hold];
+            facts.pool == pool && facts.owner == owner
+        };
+        self.returns.iter().enumerate().filter(move |(_, part)| its(part)).map(|(index, _)| index)
+    }
+
     /// An answer says how many units were taken back.
     ///
     /// # Errors
