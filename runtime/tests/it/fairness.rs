@@ -99,6 +99,35 @@ async fn an_arbiter_that_is_blocked_is_reported_by_name() {
     assert_eq!(hosts.times_blocked(), 1);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_type_beside_the_links_runs_on_their_arbiter_and_is_named_when_it_blocks_it() {
+    let mesh = TestMesh::of(["us"]).host(host(&Arc::default()).beside_links()).start().await.expect("starts");
+    let at = mesh.at("us").clone();
+    let hosts = at.hosted().expect("it hosts");
+    // Whatever their keys are: no other arbiter ever has one of them.
+    for key in ["a", "b", "c", "d"] {
+        let at = at.clone();
+        let blocks = tokio::spawn(async move { at.actor::<Logger>(key).ask(Block { ms: 400 }).await });
+        let named = async {
+            loop {
+                if let Some(blocked) = hosts.blocked().pop() {
+                    return blocked;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let blocked = tokio::time::timeout(Duration::from_secs(30), named).await.expect("it is seen");
+        assert_eq!((&*blocked.arbiter, &*blocked.work), ("links", "test.Block in actor test.logger"));
+        blocks.await.expect("no panic").expect("answered");
+        let over = async {
+            while !hosts.blocked().is_empty() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), over).await.expect("it goes on");
+    }
+}
+
 /// Blocks its arbiter as it starts.
 struct SlowStarter;
 
