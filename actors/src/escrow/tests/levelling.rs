@@ -44,8 +44,13 @@ pub(super) const REFUSED_IS_NO_DEMAND: &str = r"
         levels hybrid
         mint concert 3000
         hold h1 eu 3001                 -> invalid: 3001 units of a pool of 3000
+        tick 400ms
         hold h2 eu 3001                 -> invalid: 3001 units of a pool of 3000
+        tick 400ms
         hold h3 eu 18446744073709551615 -> invalid: 18446744073709551615 units: give 1 to 281474976710656
+        tick 400ms
+        hold h7 eu 18446744073709551615 -> invalid: 18446744073709551615 units: give 1 to 281474976710656
+        tick 400ms
         mint fair 3000 limit=2
         hold h4 us 3 for=alice pool=fair -> customer_limit
         hold h5 us 3 for=alice pool=fair -> customer_limit
