@@ -6,4 +6,5 @@
 pub mod cluster;
 pub mod exposition;
 pub mod otlp;
+pub mod powercut;
 pub mod sim;
