@@ -229,7 +229,7 @@ static int exists(int at, const char *path) {
 
 static int open_watched(int at, const char *path, int flags, mode_t mode, const struct place *place) {
     int changes = (flags & O_ACCMODE) != O_RDONLY || (flags & (O_CREAT | O_TRUNC));
-    if (flags & __O_TMPFILE) die("a nameless file in the watched directory");
+    if ((flags & O_TMPFILE) == O_TMPFILE) die("a nameless file in the watched directory");
     if (!changes) {
         int fd = syscall(SYS_openat, at, path, flags, mode);
         if (fd >= 0) set_mark(fd, inode_of(fd));
@@ -260,7 +260,7 @@ static int open_any(int at, const char *path, int flags, mode_t mode) {
 
 #define MODE(flags, last)                                                                          \
     mode_t mode = 0;                                                                               \
-    if ((flags) & (O_CREAT | __O_TMPFILE)) {                                                       \
+    if (((flags) & O_CREAT) || ((flags) & O_TMPFILE) == O_TMPFILE) {                                                    \
         va_list rest;                                                                              \
         va_start(rest, last);                                                                      \
         mode = va_arg(rest, mode_t);                                                               \

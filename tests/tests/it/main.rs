@@ -1,5 +1,7 @@
 //! The integration tests of the workspace, in one binary.
 
+mod baddisk;
+mod clockstep;
 mod cluster;
 mod directions;
 mod documents;
