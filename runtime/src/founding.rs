@@ -227,16 +227,23 @@ impl Plan {
     }
 }
 
-/// Makes everything in a folder durable, and the folder itself: what a command says that it founded outlives a
-/// power cut after it.
+/// Makes everything in a folder durable, and the folder's own name: what a command says that it founded
+/// outlives a power cut after it.
 ///
 /// # Errors
 /// Something cannot be read or synced.
-pub fn settle(folder: &Path) -> io::Result<()> {
+pub fn settle(folder: &Path) -> anyhow::Result<()> {
+    let folder = folder.canonicalize()?;
+    settle_in(&folder)?;
+    // The root has no name.
+    Ok(folder.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())?)
+}
+
+fn settle_in(folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
-            settle(&entry.path())?;
+            settle_in(&entry.path())?;
         } else {
             File::open(entry.path())?.sync_all()?;
         }

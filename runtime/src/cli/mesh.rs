@@ -120,7 +120,7 @@ impl Init {
         let founded = plan.found()?;
         plan.write_settings(&founded.policy_key.to_string())?;
         self.begin_environment(&plan)?;
-        founding::settle(&self.dir).map_err(Failure::local)?;
+        founding::settle(&self.dir)?;
         MeshFile { cluster: plan.cluster.to_string(), nodes: founding.nodes().to_vec() }.write(&self.dir)?;
         let answer = self.answer(&plan, &founded);
         output.answer(&answer, self.told(&answer));

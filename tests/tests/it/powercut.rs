@@ -1,6 +1,8 @@
 //! The power is cut: of the real program with real RocksDB, under customers, at a chosen call or at any
 //! moment. Then the node starts on what the disk kept.
 
+use std::fs;
+
 use rhumb_tests::cluster::FoundedMesh;
 use rhumb_tests::powercut::{Loss, Watched};
 
@@ -127,4 +129,24 @@ fn a_mesh_that_was_founded_is_there_after_a_power_cut() {
     let mut scene = Scene::with(mesh, 1, seed(4), &[]);
     let nodes = scene.open_shop();
     scene.close(nodes);
+}
+
+#[test]
+fn a_policy_that_a_node_served_under_is_remembered_through_a_power_cut() {
+    let mut scene = Scene::new(1, seed(5), &[]);
+    let files =
+        ["policy.toml", "policy.toml.sig"].map(|file| scene.mesh.directory().join("mesh/config").join(file));
+    let older = files.each_ref().map(|file| fs::read(file).expect("a file"));
+    let newer = String::from_utf8(older[0].clone()).expect("text").replace("version = 1", "version = 2");
+    fs::write(&files[0], newer).expect("written");
+    scene.mesh.ok(&["policy", "sign", "--key", "mesh/policy/operator.key", "mesh/config/policy.toml"]);
+
+    let mut node = scene.serve_all().unwrap_or_else(|finding| panic!("{finding}")).remove(0);
+    node.serving.signal("KILL");
+    node.serving.wait_end();
+    scene.lose(0, node, Loss::All).unwrap_or_else(|finding| panic!("{finding}"));
+    files.iter().zip(older).for_each(|(file, bytes)| fs::write(file, bytes).expect("written"));
+    let mut node = scene.serve(0, scene.watch(0));
+    assert_eq!(node.serving.wait_end().code(), Some(3), "{}", node.serving.log());
+    assert!(node.serving.log().contains("an older policy"), "{}", node.serving.log());
 }
