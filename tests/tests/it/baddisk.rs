@@ -99,9 +99,10 @@ fn a_slow_disk_makes_answers_late_and_nothing_else() {
     });
     let log = node.serving.log();
     assert!(log.contains("a part of this node is slow") && log.contains("a sync of the hot store"), "{log}");
-    let cut = scene.cut_off(0, &mut node);
+    node.serving.signal("KILL");
+    node.serving.wait_end();
     go_home(buying);
-    cut.and_then(|()| scene.lose(0, node, Loss::All)).unwrap_or_else(|finding| panic!("{finding}"));
+    scene.lose(0, node, Loss::All).unwrap_or_else(|finding| panic!("{finding}"));
     all_is_there(&mut scene);
 }
 

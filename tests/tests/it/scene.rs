@@ -326,8 +326,10 @@ impl Drop for Scene {
             image.write(&kept.join(node.to_string())).ok();
         }
         let (cuts, seed, folder) = (self.cuts, self.seed, self.mesh.directory().display());
+        let thread = std::thread::current();
+        let test = thread.name().unwrap_or_default();
         println!(
-            "after {cuts} power cuts of seed {seed}. Again: {SEED}={seed} cargo test --workspace --test it -- TEST\n\
+            "after {cuts} power cuts of seed {seed}. Again: {SEED}={seed} cargo test --workspace --test it -- {test}\n\
              What the disk kept at the last cut, the logs and the ledger are in {folder}"
         );
     }
