@@ -12,9 +12,10 @@
 //! directory (fsync(2), "Notes"). What a sync that failed was to cover is lost for good, whatever is synced
 //! later (Rebello et al., "Can Applications Recover from fsync Failures?", USENIX ATC 2020).
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 
-use rhumb_core::rng::Rng;
+use rhumb_core::rng::{Rng, Seed};
 
 use super::image::{Found, FoundNode, Image, Node};
 use super::journal::Event;
@@ -23,12 +24,12 @@ use super::journal::Event;
 type Id = usize;
 
 /// What becomes of what was not synced.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Loss {
     /// All of it is lost.
     All,
     /// An arbitrary part is.
-    Drawn(Rng),
+    Drawn(Seed),
 }
 
 /// A disk, and what may be lost of it.
@@ -143,9 +144,9 @@ impl File {
         self.pending.changes.push(change);
     }
 
-    fn cut(&self, loss: &mut Loss) -> Vec<u8> {
+    fn cut(&self, drawn: Option<&mut Rng>) -> Vec<u8> {
         let mut bytes = self.durable.clone();
-        let Loss::Drawn(rng) = loss else { return bytes };
+        let Some(rng) = drawn else { return bytes };
         let changes = &self.pending.changes;
         match rng.below(5) {
             0 => {}
@@ -180,9 +181,9 @@ impl Directory {
         self.pending.changes.push(entry);
     }
 
-    fn cut(&self, loss: &mut Loss) -> BTreeMap<String, Id> {
+    fn cut(&self, drawn: Option<&mut Rng>) -> BTreeMap<String, Id> {
         let mut names = self.durable.clone();
-        if let Loss::Drawn(rng) = loss {
+        if let Some(rng) = drawn {
             let all = self.pending.changes.len() as u64;
             let keep = match rng.below(4) {
                 0 => 0,
@@ -316,10 +317,13 @@ impl Disk {
 
     /// What stands there after a power cut.
     #[must_use]
-    pub fn cut(&self, loss: Loss) -> Image {
-        let loss = std::cell::RefCell::new(loss);
-        let mut names = |directory: &Directory| directory.cut(&mut loss.borrow_mut());
-        self.image(0, &mut names, &mut |file| file.cut(&mut loss.borrow_mut()))
+    pub fn cut(&self, loss: &Loss) -> Image {
+        let drawn = RefCell::new(match loss {
+            Loss::All => None,
+            Loss::Drawn(seed) => Some(seed.rng()),
+        });
+        let mut names = |directory: &Directory| directory.cut(drawn.borrow_mut().as_mut());
+        self.image(0, &mut names, &mut |file| file.cut(drawn.borrow_mut().as_mut()))
     }
 
     fn image(

@@ -163,14 +163,6 @@ impl Watched {
         Ok(self.disk()?.latest().differs(&Image::read(&self.directory)?))
     }
 
-    /// The power is cut: puts what is left into the directory.
-    ///
-    /// # Errors
-    /// The journal cannot be read, or the directory not be written.
-    pub fn cut(self, loss: Loss) -> io::Result<()> {
-        self.disk()?.cut(loss).write(&self.directory)
-    }
-
     fn word(&self, word: Word) -> io::Result<u64> {
         let mut bytes = [0; 8];
         self.control.read_exact_at(&mut bytes, word as u64 * 8)?;

@@ -6,13 +6,14 @@ use std::path::Path;
 
 use rhumb_tests::cluster::{ask_admin, eventually};
 use rhumb_tests::powercut::{Image, Loss, UNBOUNDED};
+use serde_json::Value;
 
-use crate::scene::{Running, Scene, full, go_home, seed};
+use crate::scene::{Customers, Running, Scene, full, seed};
 
 const READ_ONLY: u64 = 30;
 
 /// A shop with one node, under customers.
-fn busy(own_seed: u64, variables: &[(&'static str, &str)]) -> (Scene, Running, std::process::Child) {
+fn busy(own_seed: u64, variables: &[(&'static str, &str)]) -> (Scene, Running, Customers) {
     let mut scene = Scene::new(1, seed(own_seed), variables);
     let node = scene.open_shop().pop().expect("a node");
     let buying = scene.buy();
@@ -44,8 +45,8 @@ fn a_full_disk_stops_the_node_and_takes_nothing_back() {
     scene.heights[0] = scene.height(0).expect("it is up");
     node.watched.room(32 << 10).expect("a page");
     gives_up(&mut node, &["no space left", "this node cannot go on and stops"]);
-    go_home(buying);
-    scene.lose(0, node, Loss::All).unwrap_or_else(|finding| panic!("{finding}"));
+    drop(buying);
+    scene.lose(0, node, &Loss::All).unwrap_or_else(|finding| panic!("{finding}"));
 
     let watched = scene.watch(0);
     watched.room(0).expect("a page");
@@ -61,8 +62,8 @@ fn a_disk_that_becomes_read_only_stops_the_node_and_takes_nothing_back() {
     scene.heights[0] = scene.height(0).expect("it is up");
     node.watched.refuse(READ_ONLY).expect("a page");
     gives_up(&mut node, &["not permitted", "Read-only file system", "this node cannot go on and stops"]);
-    go_home(buying);
-    scene.lose(0, node, Loss::All).unwrap_or_else(|finding| panic!("{finding}"));
+    drop(buying);
+    scene.lose(0, node, &Loss::All).unwrap_or_else(|finding| panic!("{finding}"));
 
     let watched = scene.watch(0);
     watched.refuse(READ_ONLY).expect("a page");
@@ -76,10 +77,10 @@ fn a_sync_that_fails_once_is_the_last_one() {
     scene.heights[0] = scene.height(0).expect("it is up");
     node.watched.fail_syncs(1).expect("a page");
     gives_up(&mut node, &["input/output error", "this node cannot go on and stops"]);
-    go_home(buying);
+    drop(buying);
     assert_eq!(node.watched.failed().expect("a page"), 1);
     // What the sync was to cover is lost for good, whatever was synced after it.
-    scene.lose(0, node, Loss::All).unwrap_or_else(|finding| panic!("{finding}"));
+    scene.lose(0, node, &Loss::All).unwrap_or_else(|finding| panic!("{finding}"));
     all_is_there(&mut scene);
 }
 
@@ -101,8 +102,8 @@ fn a_slow_disk_makes_answers_late_and_nothing_else() {
     assert!(log.contains("a part of this node is slow") && log.contains("a sync of the hot store"), "{log}");
     node.serving.signal("KILL");
     node.serving.wait_end();
-    go_home(buying);
-    scene.lose(0, node, Loss::All).unwrap_or_else(|finding| panic!("{finding}"));
+    drop(buying);
+    scene.lose(0, node, &Loss::All).unwrap_or_else(|finding| panic!("{finding}"));
     all_is_there(&mut scene);
 }
 
@@ -117,8 +118,8 @@ fn a_disk_that_stands_still_makes_the_node_unready_and_then_ends_it() {
     });
     let ended = node.serving.wait_end();
     assert_eq!(std::os::unix::process::ExitStatusExt::signal(&ended), Some(6), "{ended}: SIGABRT");
-    go_home(buying);
-    scene.lose(0, node, Loss::All).unwrap_or_else(|finding| panic!("{finding}"));
+    drop(buying);
+    scene.lose(0, node, &Loss::All).unwrap_or_else(|finding| panic!("{finding}"));
     all_is_there(&mut scene);
 }
 
@@ -159,19 +160,19 @@ fn a_stopped_shop() -> (Scene, Image) {
     let mut scene = Scene::new(1, seed(16), &[]);
     let nodes = scene.open_shop();
     let buying = scene.buy();
-    go_home(buying);
+    drop(buying);
     scene.close(nodes);
     let nodes = scene.serve_all().unwrap_or_else(|finding| panic!("{finding}"));
     let buying = scene.buy();
-    go_home(buying);
+    drop(buying);
     scene.check_all().unwrap_or_else(|finding| panic!("{finding}"));
     scene.close(nodes);
     let image = Image::read(&scene.mesh.directory().join("mesh")).expect("a folder");
     (scene, image)
 }
 
-/// Flips a drawn bit of a file.
-fn flip(scene: &mut Scene, folder: &Path, path: &str) -> String {
+/// Flips a drawn bit of a file: in which byte, and as it is told.
+fn flip(scene: &mut Scene, folder: &Path, path: &str) -> (usize, String) {
     let file = folder.join(path);
     let mut bytes = fs::read(&file).expect("a file");
     // Much of some files is empty: every other draw is of what is not.
@@ -181,10 +182,11 @@ fn flip(scene: &mut Scene, folder: &Path, path: &str) -> String {
     let bit = scene.rng.below(8);
     bytes[at] ^= 1 << bit;
     fs::write(&file, bytes).expect("written");
-    format!("{path}: bit {bit} of byte {at}")
+    (at, format!("{path}: bit {bit} of byte {at}"))
 }
 
 /// What a node does on what stands there now; a finding when it is neither of the two.
+#[expect(clippy::print_stdout, reason = "for whoever runs the test to see")]
 fn does(scene: &mut Scene, names: &str) -> Result<Does, String> {
     let mut node = scene.serve(0, scene.watch(0));
     match scene.starts(0, &mut node) {
@@ -218,7 +220,7 @@ fn a_flipped_bit_is_refused_by_its_files_name_or_bears_on_nothing() {
             image.write(&folder).expect("written");
             let path =
                 (*scene.rng.pick(&of_kind).unwrap_or_else(|| panic!("no {begins} in {paths:?}"))).clone();
-            let flipped = flip(&mut scene, &folder, &path);
+            let (_, flipped) = flip(&mut scene, &folder, &path);
             println!("{flipped}");
             let done = does(&mut scene, names).unwrap_or_else(|finding| panic!("{flipped}: {finding}"));
             assert!(
@@ -226,5 +228,39 @@ fn a_flipped_bit_is_refused_by_its_files_name_or_bears_on_nothing() {
                 "{flipped}: it {done:?}, and should have: {want:?}"
             );
         }
+    }
+}
+
+/// Whether a byte of a settings file is space, or in a comment.
+fn says_nothing(text: &str, at: usize) -> bool {
+    let begin = text[..at].rfind('\n').map_or(0, |end| end + 1);
+    text.as_bytes()[at].is_ascii_whitespace() || text[begin..].trim_start().starts_with('#')
+}
+
+#[test]
+fn a_flipped_bit_in_the_settings_is_refused_by_its_files_name_or_shows_in_what_they_come_to() {
+    let mut scene = Scene::new(1, seed(17), &[]);
+    let folder = scene.mesh.directory().join("mesh/config");
+    let show = ["config", "show", "--effective", "--config", "mesh/config", "--region", "us-east"];
+    let sound = scene.mesh.ok(&show)["settings"].clone();
+    let values = |settings: &Value| -> Vec<(String, Value)> {
+        let all = settings.as_object().expect("a table").iter();
+        all.map(|(key, entry)| (key.clone(), entry["value"].clone())).collect()
+    };
+    for draw in 0..if full() { 400 } else { 24 } {
+        let name = ["global.toml", "us-east.toml"][draw % 2];
+        let text = fs::read_to_string(folder.join(name)).expect("a file");
+        let (at, flipped) = flip(&mut scene, &folder, name);
+        let shown = scene.mesh.rhumb(&show);
+        match shown.code {
+            2 => assert!(shown.text.contains(name), "{flipped}: {}", shown.text),
+            0 => assert!(
+                values(&shown.json["settings"]) != values(&sound) || says_nothing(&text, at),
+                "{flipped} is not to be seen: {}",
+                shown.text
+            ),
+            _ => panic!("{flipped}: {}", shown.text),
+        }
+        fs::write(folder.join(name), text).expect("written");
     }
 }

@@ -6,7 +6,7 @@ use std::fs;
 use rhumb_tests::cluster::FoundedMesh;
 use rhumb_tests::powercut::{Loss, Watched};
 
-use crate::scene::{Running, Scene, full, go_home, seed};
+use crate::scene::{Running, Scene, full, seed};
 
 /// Watched calls that a start takes, at the first guess.
 const START_CALLS: u64 = 50;
@@ -41,7 +41,7 @@ impl Lives {
             scene.check()?;
             let buying = scene.buy();
             let ended = scene.cut_off(0, &mut node);
-            go_home(buying);
+            drop(buying);
             ended?;
             self.served += 1;
         }
@@ -72,7 +72,7 @@ fn cut_one(scene: &mut Scene, nodes: &mut Vec<Running>) -> Result<(), String> {
     let mut node = scene.serve(at, scene.watch(at));
     let ready = scene.starts(at, &mut node)?;
     nodes.insert(at, node);
-    go_home(buying);
+    drop(buying);
     if !ready {
         return Err("a node that nobody cuts off does not start".into());
     }
@@ -89,7 +89,7 @@ fn cut_all(scene: &mut Scene, nodes: &mut Vec<Running>) -> Result<(), String> {
         node.serving.wait_end();
         scene.cut(at, node)?;
     }
-    go_home(buying);
+    drop(buying);
     *nodes = scene.serve_all()?;
     (0..nodes.len()).try_for_each(|node| scene.rises(node))?;
     scene.check()
@@ -124,7 +124,7 @@ fn a_mesh_that_was_founded_is_there_after_a_power_cut() {
     let watching = watched.variables();
     mesh.found(&watching.iter().map(|(name, value)| (*name, value.as_str())).collect::<Vec<_>>());
     assert_eq!(watched.explained().expect("a journal"), Vec::<String>::new());
-    let kept = watched.disk().expect("a journal").cut(Loss::All);
+    let kept = watched.disk().expect("a journal").cut(&Loss::All);
     kept.write(mesh.directory()).expect("the directory is written");
     let mut scene = Scene::with(mesh, 1, seed(4), &[]);
     let nodes = scene.open_shop();
@@ -144,7 +144,7 @@ fn a_policy_that_a_node_served_under_is_remembered_through_a_power_cut() {
     let mut node = scene.serve_all().unwrap_or_else(|finding| panic!("{finding}")).remove(0);
     node.serving.signal("KILL");
     node.serving.wait_end();
-    scene.lose(0, node, Loss::All).unwrap_or_else(|finding| panic!("{finding}"));
+    scene.lose(0, node, &Loss::All).unwrap_or_else(|finding| panic!("{finding}"));
     files.iter().zip(older).for_each(|(file, bytes)| fs::write(file, bytes).expect("written"));
     let mut node = scene.serve(0, scene.watch(0));
     assert_eq!(node.serving.wait_end().code(), Some(3), "{}", node.serving.log());

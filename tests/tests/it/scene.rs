@@ -200,9 +200,9 @@ impl Scene {
     }
 
     /// Customers come, until they are sent home.
-    pub(crate) fn buy(&mut self) -> Child {
+    pub(crate) fn buy(&mut self) -> Customers {
         let seed = self.rng.u64().to_string();
-        let buying = self.customer("buy", &["--seed".into(), seed]);
+        let buying = Customers(self.customer("buy", &["--seed".into(), seed]));
         self.more_lines(60);
         buying
     }
@@ -291,11 +291,11 @@ impl Scene {
     /// not synced in three of ten times, else an arbitrary part.
     pub(crate) fn cut(&mut self, node: usize, ended: Running) -> Result<(), String> {
         let drawn = Seed::new(self.rng.u64());
-        let loss = if self.rng.chance(0.3) { Loss::All } else { Loss::Drawn(drawn.rng()) };
-        self.lose(node, ended, loss)
+        let loss = if self.rng.chance(0.3) { Loss::All } else { Loss::Drawn(drawn) };
+        self.lose(node, ended, &loss)
     }
 
-    pub(crate) fn lose(&mut self, node: usize, ended: Running, loss: Loss) -> Result<(), String> {
+    pub(crate) fn lose(&mut self, node: usize, ended: Running, loss: &Loss) -> Result<(), String> {
         let Running { watched, .. } = ended;
         let disk = watched.disk().map_err(|error| error.to_string())?;
         // Who is killed from outside may have made one change that is not written down yet.
@@ -316,6 +316,7 @@ impl Scene {
 
 /// Of a failure it says how to have it again, and keeps what the disk kept.
 impl Drop for Scene {
+    #[expect(clippy::print_stdout, reason = "of a test that fails")]
     fn drop(&mut self) {
         if !std::thread::panicking() {
             return;
@@ -335,10 +336,14 @@ impl Drop for Scene {
     }
 }
 
-/// Customers stop, whatever they wait for.
-pub(crate) fn go_home(mut buying: Child) {
-    drop(buying.stdin.take());
-    buying.wait().expect("the customers go home");
+/// Customers who buy. When this is dropped they stop, whatever they wait for.
+pub(crate) struct Customers(Child);
+
+impl Drop for Customers {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        self.0.wait().ok();
+    }
 }
 
 /// The process ended by a cut, and in no other way.

@@ -64,13 +64,13 @@ fn shown(image: &Image) -> String {
 
 /// What the hardest disk keeps.
 fn kept(story: &str) -> String {
-    shown(&after(story).cut(Loss::All))
+    shown(&after(story).cut(&Loss::All))
 }
 
 /// Every state that some seed leaves.
 fn states(story: &str) -> BTreeSet<String> {
     let disk = after(story);
-    let cut = |seed| shown(&disk.cut(Loss::Drawn(Seed::new(seed).rng())));
+    let cut = |seed| shown(&disk.cut(&Loss::Drawn(Seed::new(seed))));
     (0..500).map(cut).collect()
 }
 
