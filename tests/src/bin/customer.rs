@@ -36,6 +36,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const CHECK_WITHIN: Duration = Duration::from_secs(20);
 /// Questions of a check that are under way at a time.
 const AT_ONCE: usize = 32;
+/// Receipts that were checked before and are asked about again, about so many.
+const OF_OLDER: u64 = 300;
 const BETWEEN: Duration = Duration::from_millis(20);
 
 /// Customers who keep receipts.
@@ -62,7 +64,7 @@ struct Arguments {
     /// What is drawn is drawn from this.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// A check asks about all of what was written from this line on, and about every eighth receipt before.
+    /// A check asks about all of what was written from this line on, and about some of the receipts before.
     #[arg(long, default_value_t = 0)]
     from_line: usize,
 }
@@ -284,9 +286,10 @@ fn ledger(arguments: &Arguments) -> anyhow::Result<BTreeMap<String, (usize, Rece
 async fn check(shop: Arc<Shop>, arguments: &Arguments) -> anyhow::Result<()> {
     let mut receipts = ledger(arguments)?;
     let mut rng = Seed::new(arguments.seed).child("check").rng();
+    let every = (receipts.len() as u64 / OF_OLDER).max(1);
     let due: Vec<Receipt> = receipts
         .values()
-        .filter(|(line, _)| *line >= arguments.from_line || rng.below(8) == 0)
+        .filter(|(line, _)| *line >= arguments.from_line || rng.below(every) == 0)
         .map(|(_, receipt)| receipt.clone())
         .collect();
     let (due, next) = (Arc::new(due), Arc::new(AtomicUsize::new(0)));
