@@ -1,5 +1,5 @@
 //! Power cuts of the real program: a library that is preloaded into it writes down what it does to its
-//! data directory ([`journal`]); from that, [`disk`] makes what a power cut could have left.
+//! data directory, and a [`Disk`] makes of that journal what a power cut could have left.
 //!
 //! * It decides: nothing but what a disk may forget ([`Disk`]).
 //! * It never does: change the program. `tests/shim/shim.c` says how it is watched.
