@@ -85,7 +85,11 @@ fn fault(doing: &str, error: &::sled::Error) -> StorageFault {
             StorageFault::new(FaultCause::InUse, doing, error.to_string())
         }
         ::sled::Error::Io(error) => StorageFault::io(doing, error),
-        ::sled::Error::Corruption { .. } => StorageFault::new(FaultCause::Corrupt, doing, error.to_string()),
+        ::sled::Error::Corruption { .. } => {
+            let detail = "its bytes are not what was written: put the folder back from a copy of this data directory \
+                          that was made under the present policy";
+            StorageFault::new(FaultCause::Corrupt, doing, detail)
+        }
         _ => StorageFault::new(FaultCause::Io, doing, error.to_string()),
     }
 }
