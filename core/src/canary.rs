@@ -103,6 +103,18 @@ canaries! {
     MovesMiscounted = "moves-miscounted",
     /// A risk is that of so many units being asked for, rather than of more.
     AdviseOffByOne = "advise-off-by-one",
+    /// A checkpoint is signed before its entries are durable.
+    SignBeforeDurable = "sign-before-durable",
+    /// A log witness cosigns before it has durably noted what.
+    CosignBeforePersist = "cosign-before-persist",
+    /// A log witness does not look whether a checkpoint continues the last one.
+    WitnessSkipsProof = "witness-skips-proof",
+}
+
+impl Canary {
+    /// Those of the audit log, which has a simulated world of its own. All others are the escrow's.
+    pub const OF_THE_AUDIT_LOG: &'static [Self] =
+        &[Self::SignBeforeDurable, Self::CosignBeforePersist, Self::WitnessSkipsProof];
 }
 
 #[cfg(feature = "canaries")]
