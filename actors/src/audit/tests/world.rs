@@ -69,6 +69,10 @@ struct Node {
     blind: bool,
 }
 
+/// When something happens, in which order of what happens then, to which node in which of its lives, and
+/// where the event itself lies.
+type Due = (u64, u64, usize, u64, usize);
+
 #[derive(Clone)]
 enum Event {
     Append,
@@ -101,7 +105,7 @@ pub(super) struct World {
     rng: Rng,
     now_ms: u64,
     order: u64,
-    events: BinaryHeap<Reverse<(u64, u64, usize, u64, usize)>>,
+    events: BinaryHeap<Reverse<Due>>,
     pending: Vec<Option<Event>>,
     nodes: Vec<Node>,
     known: Known,
@@ -148,7 +152,7 @@ pub(super) fn run(seed: u64) -> Result<(), String> {
     let mut world = World::new(&Seed::new(seed));
     world.live(5_000);
     world.settle()?;
-    if seed % 3 == 0 {
+    if seed.is_multiple_of(3) {
         world.rewrite(seed as usize % NODES);
         world.live(1_000);
         world.settle_with_a_liar()?;

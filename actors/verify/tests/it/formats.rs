@@ -54,9 +54,12 @@ fn what_is_no_note_is_refused() {
 
 #[test]
 fn a_key_whose_id_is_not_its_own_is_refused() {
-    for wrong in
-        [KEY.replace("530d903a", "530d903b"), KEY.replace('+', " "), KEY.replace("AeK", "BeK"), String::new()]
-    {
+    for wrong in [
+        KEY.replace("530d903a", "530d903b"),
+        KEY.replace('+', " "),
+        KEY.replace("Aeky", "Beky"),
+        String::new(),
+    ] {
         assert!(wrong.parse::<Key>().is_err(), "{wrong}");
     }
     let cosigner = witness("eu.example").key().to_string();
