@@ -6,8 +6,11 @@
 //! crl.pem        what these have revoked; need not be there
 //! ```
 //!
+//! A folder with [generations](crate::generations) has links of these names to the files of the one in force.
+//!
 //! * It decides: what is read from where, and what a folder that cannot be used lacks.
-//! * Invariant: certificate and key are one file, so that a mismatched pair cannot come about.
+//! * Invariants: certificate and key are one file, so that a mismatched pair cannot come about. What is read
+//!   together is of one generation.
 
 use std::fs;
 use std::io;
@@ -17,6 +20,7 @@ use rhumb_transport::identity::Reading;
 use rhumb_transport::{Credentials, CredentialsError, Trust};
 use thiserror::Error;
 
+use crate::generations::Generations;
 use crate::secrets::{Files, Secret, SecretError, Secrets};
 
 /// The certificate chain and its key.
@@ -25,6 +29,8 @@ pub const IDENTITY_FILE: &str = "identity.pem";
 pub const CA_FILE: &str = "ca.pem";
 /// What these have revoked.
 pub const CRL_FILE: &str = "crl.pem";
+/// How often a folder is read again whose generation changes meanwhile. Nobody renews so fast.
+const READS: usize = 3;
 
 /// Why an identity cannot be used.
 #[derive(Debug, Error)]
@@ -75,6 +81,20 @@ impl Found {
     /// Reads all of it.
     #[must_use]
     pub fn read(secrets: &dyn Secrets, folder: &Path) -> Self {
+        let generations = Generations::of(folder);
+        let mut before = generations.current();
+        for _ in 0..READS {
+            let found = Self::read_once(secrets, folder);
+            let now = generations.current();
+            if now == before {
+                return found;
+            }
+            before = now;
+        }
+        Self::read_once(secrets, folder)
+    }
+
+    fn read_once(secrets: &dyn Secrets, folder: &Path) -> Self {
         let public = |name| {
             let path = folder.join(name);
             fs::read(&path).map_err(|source| IdentityFault::File { path, source })

@@ -66,6 +66,7 @@ fn reason(why: &ConnectError) -> &'static str {
         ConnectError::Identity(IdentityError::Revoked) => "revoked",
         ConnectError::Identity(IdentityError::Expired) => "expired",
         ConnectError::Identity(IdentityError::UnknownAuthority) => "unknown_authority",
+        ConnectError::Identity(IdentityError::RevocationUnknown) => "revocation_unknown",
         ConnectError::Identity(_) => "certificate",
         ConnectError::IdentityRefused(_) => "refused_us",
         ConnectError::Protocol(_) => "protocol",

@@ -536,6 +536,7 @@ fn every_number_of_the_rooms_is_a_key() {
         handshake_timeout: _,
         connect_backoff_min: _,
         connect_backoff_max: _,
+        refresh_spread: _,
         max_frame: _,
         max_large_frame: _,
         large_streams: _,
