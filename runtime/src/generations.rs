@@ -27,6 +27,8 @@ pub const GENERATIONS: &str = "generations";
 /// Generations that are kept: the one in force and those before it.
 pub const KEPT: usize = 5;
 
+/// Why a generation is not in force any more.
+const WHY_FILE: &str = "rolled-back.txt";
 /// The files that a generation may have. The first is secret.
 const FILES: [&str; 3] = [IDENTITY_FILE, CA_FILE, CRL_FILE];
 
@@ -154,6 +156,21 @@ impl Generations {
             secrets::publish(&self.path(number).join(name), bytes)?;
         }
         Ok(())
+    }
+
+    /// Leaves a note why a generation is not in force any more.
+    ///
+    /// # Errors
+    /// [`SecretError::File`].
+    pub fn note(&self, number: u64, why: &str) -> Result<(), SecretError> {
+        secrets::publish(&self.path(number).join(WHY_FILE), format!("{}\n", why.trim_end()).as_bytes())
+    }
+
+    /// The note that was left, if one was.
+    #[must_use]
+    pub fn why_not(&self, number: u64) -> Option<String> {
+        let why = fs::read_to_string(self.path(number).join(WHY_FILE)).ok()?;
+        Some(why.trim_end().to_owned())
     }
 
     /// Keeps what lies at the top of the folder, and not behind links, as a generation.

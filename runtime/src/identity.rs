@@ -16,7 +16,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rhumb_transport::identity::Reading;
+use rhumb_transport::identity::{Reading, Revocations};
 use rhumb_transport::{Credentials, CredentialsError, Trust};
 use thiserror::Error;
 
@@ -64,9 +64,7 @@ pub fn load(folder: &Path) -> Result<Credentials, IdentityFault> {
 /// # Errors
 /// [`IdentityFault`].
 pub fn load_with(secrets: &dyn Secrets, folder: &Path) -> Result<Credentials, IdentityFault> {
-    let found = Found::read(secrets, folder);
-    let trust = Trust::from_pem(&found.authorities?, found.revocations?.as_deref())?;
-    Ok(Credentials::new(found.identity?.bytes(), trust)?)
+    Found::read(secrets, folder).credentials(Revocations::Lenient)
 }
 
 /// What a folder holds now.
@@ -104,6 +102,23 @@ impl Found {
             read => read.map(Some),
         };
         Self { identity: secrets.read(IDENTITY_FILE), authorities: public(CA_FILE), revocations }
+    }
+
+    /// What came from elsewhere: the chain with its key, or why there is none; the authorities; what these have
+    /// revoked.
+    #[must_use]
+    pub fn of(identity: Result<Secret, String>, authorities: Vec<u8>, revocations: Option<Vec<u8>>) -> Self {
+        let identity = identity.map_err(|why| SecretError::NotSent { name: IDENTITY_FILE.to_owned(), why });
+        Self { identity, authorities: Ok(authorities), revocations: Ok(revocations) }
+    }
+
+    /// The credentials that all of it is together.
+    ///
+    /// # Errors
+    /// [`IdentityFault`] names what cannot be used.
+    pub fn credentials(self, revocations: Revocations) -> Result<Credentials, IdentityFault> {
+        let trust = Trust::from_pem(&self.authorities?, self.revocations?.as_deref())?;
+        Ok(Credentials::new(self.identity?.bytes(), trust.with(revocations))?)
     }
 
     /// The texts, or why one could not be read.

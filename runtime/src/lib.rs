@@ -40,6 +40,8 @@ pub mod dev;
 #[cfg(feature = "rocks")]
 pub mod doctor;
 #[cfg(feature = "rocks")]
+pub mod fleet;
+#[cfg(feature = "rocks")]
 pub mod founding;
 #[cfg(feature = "rocks")]
 pub mod http;

@@ -7,3 +7,4 @@ pub mod cluster;
 pub mod exposition;
 pub mod otlp;
 pub mod sim;
+pub mod spire;

@@ -1,5 +1,8 @@
-//! `rhumb cert issue`, `status`, `revoke`.
+//! `rhumb cert issue`, `renew`, `rollout`, `rollback`, `status`, `revoke`.
 
+mod renew;
+mod rollback;
+mod rollout;
 mod status;
 
 use std::fmt::{self, Write as _};
@@ -18,10 +21,15 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::fleet::MeshDir;
 use super::output::{Done, Failure, Output};
 use crate::authority::{AUTHORITY_FILE, AuthorityFault, AuthorityFolder, Place, not_issued};
 use crate::clock::now_millis;
+use crate::fleet::{Event, Fleet, note};
 use crate::identity::{CA_FILE, CRL_FILE, IDENTITY_FILE};
+pub use renew::Renew;
+pub use rollback::Rollback;
+pub use rollout::Rollout;
 pub use status::Status;
 
 /// Days that a certificate may be valid at most.
@@ -37,14 +45,23 @@ pub enum CertCommand {
     Status(Status),
     /// Revoke a certificate.
     Revoke(Revoke),
+    /// Renew the certificates of a mesh.
+    Renew(Renew),
+    /// Renew one node's certificate first, watch it, and go on with the others only if it does well.
+    Rollout(Rollout),
+    /// Go back to the certificate before.
+    Rollback(Rollback),
 }
 
 impl CertCommand {
-    pub(super) fn run(self, output: &Output) -> Result<Done, Failure> {
+    pub(super) async fn run(self, output: &Output) -> Result<Done, Failure> {
         match self {
             Self::Issue(issue) => issue.run(output),
             Self::Status(status) => status.run(output),
             Self::Revoke(revoke) => revoke.run(output),
+            Self::Renew(renew) => renew.run(output),
+            Self::Rollout(rollout) => rollout.run(output).await,
+            Self::Rollback(rollback) => rollback.run(output),
         }
     }
 }
@@ -58,6 +75,7 @@ impl From<AuthorityFault> for Failure {
             | AuthorityFault::OtherAuthority { .. }
             | AuthorityFault::Forgets { .. }
             | AuthorityFault::NotIssued(_)
+            | AuthorityFault::WouldNotDo { .. }
             | AuthorityFault::Issue(_) => Self::Usage(fault.to_string()),
             fault => Self::local(fault),
         }
@@ -210,6 +228,8 @@ impl Issue {
         let authority = AuthorityFolder::open(&self.ca)?;
         let place = if self.renew { Place::Renewed } else { Place::New };
         let certificate = authority.issue(&who, Validity::for_the_next(self.valid), &self.out, place)?;
+        let event = if self.renew { Event::renewed(&certificate) } else { Event::issued(&certificate) };
+        note(&self.ca, &event)?;
         let shown = Shown::of(&self.out.join(IDENTITY_FILE), &certificate);
         let text = shown.to_string();
         output.answer(&shown, text);
@@ -223,12 +243,19 @@ impl Issue {
 /// Revoke a certificate: it is added to the authority's crl.pem.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  rhumb cert revoke --ca mesh/ca mesh/clients/eu-central-app\n  rhumb cert revoke --ca mesh/ca 4f0a17c2…\n\nThen copy crl.pem into the identity folder of every node: each takes it up within 10 s, or at once on SIGHUP,\nand closes the connections of what was revoked."
+    group = ArgGroup::new("where").args(["ca", "mesh"]).required(true),
+    after_help = "Examples:\n  rhumb cert revoke --mesh mesh mesh/clients/eu-central-app\n  rhumb cert revoke --ca mesh/ca 4f0a17c2…\n\nWith --mesh the list is put into everybody's identity folder, with --ca alone copy crl.pem into that of every\nnode: each takes it up within 10 s, or at once on SIGHUP, and closes the connections of what was revoked."
 )]
 pub struct Revoke {
     /// The authority's folder.
     #[arg(long, value_name = "DIR")]
-    ca: PathBuf,
+    ca: Option<PathBuf>,
+    /// The mesh's folder: that of `rhumb mesh init`, or the data directory of `rhumb dev`.
+    #[arg(long, value_name = "DIR")]
+    mesh: Option<PathBuf>,
+    /// A program that takes a changed identity folder to its machine: called with the holder and the folder.
+    #[arg(long, value_name = "PROGRAM", requires = "mesh")]
+    deliver: Option<PathBuf>,
     /// The certificate: its serial number, its file, or its folder.
     #[arg(value_name = "SERIAL|PATH")]
     which: String,
@@ -257,17 +284,32 @@ impl Revoke {
             let parsed = self.which.parse();
             parsed.map_err(|error| Failure::Usage(format!("{path:?} is no file, and {error}")))?
         };
-        let done = AuthorityFolder::open(&self.ca)?.revoke(&serial);
+        let fleet = match &self.mesh {
+            Some(mesh) => Some(MeshDir { mesh: mesh.clone(), deliver: self.deliver.clone() }.open()?),
+            None => None,
+        };
+        let ca = fleet.as_ref().map(Fleet::authority).or(self.ca).unwrap_or_default();
+        let authority = AuthorityFolder::open(&ca)?;
+        let done = authority.revoke(&serial);
         let done = done.map_err(|fault| match fault {
             // As it was given: a serial number may be written with zeros in front, and without.
             AuthorityFault::NotIssued(_) if !named => Failure::Usage(not_issued(&self.which)),
             fault => fault.into(),
         })?;
+        if !done.again {
+            let (holder, serial) = (done.certificate.holder.clone(), Some(done.certificate.serial.clone()));
+            let detail = Some(format!("list {}", done.number));
+            note(&ca, &Event { event: "certificate.revoked", holder, serial, detail })?;
+        }
+        // Also when it was revoked before: an earlier command may have been cut short.
+        for member in fleet.iter().flat_map(Fleet::members) {
+            fleet.iter().try_for_each(|fleet| fleet.give_out(&authority, member))?;
+        }
         let answer = RevokeAnswer {
             serial: done.certificate.serial,
             holder: done.certificate.holder,
             again: done.again,
-            list: self.ca.join(CRL_FILE),
+            list: ca.join(CRL_FILE),
             number: done.number,
             revoked: done.revoked,
         };
@@ -275,7 +317,11 @@ impl Revoke {
         text.push_str(if done.again { "was revoked before" } else { "is revoked" });
         write!(text, ": list {} in {} names {}", answer.number, answer.list.display(), answer.revoked).ok();
         output.answer(&answer, text);
-        output.note("copy it into the identity folder of every node: each takes it up within 10 s");
+        output.note(if fleet.is_some() {
+            "it is in everybody's identity folder: a running node takes it up within 10 s, or at once on SIGHUP"
+        } else {
+            "copy it into the identity folder of every node: each takes it up within 10 s"
+        });
         Ok(Done::Well)
     }
 }

@@ -15,6 +15,7 @@ mod connect;
 pub mod demo;
 pub mod dev;
 pub mod doctor;
+mod fleet;
 pub mod give_back;
 pub mod hold;
 pub mod load;
@@ -128,8 +129,8 @@ impl Command {
             Command::Serve(serve) => serve.run().await,
             Command::Status(status) => status.run(output).await,
             Command::Mesh(mesh) => mesh.run(output),
-            Command::Ca(ca) => ca.run(output),
-            Command::Cert(cert) => cert.run(output),
+            Command::Ca(ca) => ca.run(output).await,
+            Command::Cert(cert) => cert.run(output).await,
             Command::Config(config) => config.run(output).await,
             Command::Pool(pool) => pool.run(output).await,
             Command::Hold(hold) => hold.run(output).await,

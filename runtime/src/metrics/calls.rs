@@ -160,6 +160,28 @@ impl Calls {
         *self.turned_away.lock().entry(reason(why)).or_default() += 1;
     }
 
+    /// Connections that were turned away, by reason.
+    #[cfg(feature = "rocks")]
+    pub(crate) fn turned_away_so_far(&self) -> BTreeMap<String, u64> {
+        self.turned_away.lock().iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect()
+    }
+
+    /// Calls that have ended, on both sides, and those of them that ended in a fault.
+    #[cfg(feature = "rocks")]
+    pub(crate) fn ended_so_far(&self) -> (u64, u64) {
+        let (mut all, mut faults) = (0, 0);
+        for methods in [&self.served, &self.asked] {
+            for method in methods.known.load().values() {
+                for (at, counted) in method.outcomes.iter().enumerate() {
+                    let count = counted.get().map_or(0, |durations| durations.count());
+                    all += count;
+                    faults += if at == 0 { 0 } else { count };
+                }
+            }
+        }
+        (all, faults)
+    }
+
     fn told(&self, ended: Result<(), &Fault>) {
         if let Err(fault) = ended
             && fault.delivery() == Delivery::NotSent

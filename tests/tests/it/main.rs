@@ -4,6 +4,7 @@ mod cluster;
 mod directions;
 mod documents;
 mod examples;
+mod fleet;
 mod host;
 mod identity;
 mod library;

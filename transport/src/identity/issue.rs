@@ -43,6 +43,13 @@ impl Validity {
         let now = SystemTime::now();
         Self { not_before: now - SKEW, not_after: now + ttl }
     }
+
+    /// The same, but to this second since the Unix epoch at most.
+    #[must_use]
+    pub fn within(self, not_after: i64) -> Self {
+        let end = SystemTime::UNIX_EPOCH + Duration::from_secs(not_after.max(0) as u64);
+        Self { not_after: self.not_after.min(end), ..self }
+    }
 }
 
 /// A mesh's certificate authority.

@@ -15,17 +15,17 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout};
 use tracing::{debug, warn};
 
-use super::Link;
 use super::close::GRACEFUL;
 use super::config::Tls;
 use super::slot::Slot;
 use super::socket;
 use super::thread::LinkThread;
+use super::{Link, certificate};
 use crate::asked::Asked;
 use crate::counts::TransportCounts;
 use crate::error::BindError;
 use crate::hello::{Agreement, Hello, VERSIONS};
-use crate::identity::{Credentials, CredentialsError, Regions, TrustDomain};
+use crate::identity::{Certificate, Credentials, CredentialsError, Regions, TrustDomain};
 use crate::inbound::Inbound;
 use crate::link::{End, LinkStatus, Node};
 use crate::message::{Identity, Kind, Peer, Reply, Request};
@@ -176,6 +176,13 @@ impl Transport {
     #[must_use]
     pub fn links(&self) -> Vec<LinkStatus> {
         self.inner.slots.read().values().map(|slot| slot.status()).collect()
+    }
+
+    /// The certificates that the clients and operators showed who are connected.
+    #[must_use]
+    pub fn guests(&self) -> Vec<Certificate> {
+        let guests = self.inner.guests.lock();
+        guests.values().filter_map(|link| certificate::of_peer(&link.wire)).collect()
     }
 
     /// What was dropped without anyone being told.
