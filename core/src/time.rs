@@ -142,11 +142,8 @@ pub trait Word {
     fn new(value: u64) -> Self;
     /// Reads it.
     fn load(&self) -> u64;
-    /// Replaces `current` by `new`, or gives what stands there instead.
-    ///
-    /// # Errors
-    /// The value that was found where `current` was expected.
-    fn replace(&self, current: u64, new: u64) -> Result<u64, u64>;
+    /// Adds one, and gives the sum, which nobody else is given.
+    fn next(&self) -> u64;
     /// Raises it to at least `value`.
     fn raise(&self, value: u64);
 }
@@ -158,19 +155,31 @@ impl Word for AtomicU64 {
     fn load(&self) -> u64 {
         self.load(Ordering::Acquire)
     }
-    fn replace(&self, current: u64, new: u64) -> Result<u64, u64> {
-        self.compare_exchange_weak(current, new, Ordering::AcqRel, Ordering::Acquire)
+    fn next(&self) -> u64 {
+        self.fetch_add(1, Ordering::AcqRel) + 1
     }
     fn raise(&self, value: u64) {
         self.fetch_max(value, Ordering::AcqRel);
     }
 }
 
+/// A cache line to itself (two, since processors fetch them in pairs): every thread writes it.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Apart<W>(W);
+
 /// A lock-free hybrid clock.
+///
+/// A timestamp is one addition to one shared word, and nothing is read from that word before: with two
+/// threads its line then moves once a timestamp. Only when the wall clock or a peer has overtaken the
+/// word is it raised first.
 #[derive(Debug)]
 pub struct HybridClock<W = AtomicU64> {
-    last: W,
+    /// The last number given to anybody. It passes the ceiling by at most the number of threads.
+    last: Apart<W>,
     ceiling: W,
+    /// The last ceiling that was found used up. While it is the present one, `last` stays as it is.
+    spent: W,
     max_offset: Duration,
 }
 
@@ -186,7 +195,7 @@ impl HybridClock {
 impl<W: Word> HybridClock<W> {
     /// [`HybridClock::new`], on words of the caller's choice.
     pub fn with_words(ceiling: HybridTime, max_offset: Duration) -> Self {
-        Self { last: W::new(0), ceiling: W::new(ceiling.0), max_offset }
+        Self { last: Apart(W::new(0)), ceiling: W::new(ceiling.0), spent: W::new(0), max_offset }
     }
 
     /// The next timestamp: the wall clock if it is ahead, else one more than the last.
@@ -213,7 +222,7 @@ impl<W: Word> HybridClock<W> {
     /// The ceiling to make durable next, when less than half of [`CEILING_AHEAD`] is left under the
     /// present one.
     pub fn wants_ceiling(&self, wall_millis: u64) -> Option<HybridTime> {
-        let base = wall_millis.max(HybridTime(self.last.load()).millis());
+        let base = wall_millis.max(self.last().millis());
         let left = HybridTime(self.ceiling.load()).millis().saturating_sub(base);
         let ahead = CEILING_AHEAD.as_millis() as u64;
         (left < ahead / 2).then(|| HybridTime::new(base + ahead, 0))
@@ -226,25 +235,28 @@ impl<W: Word> HybridClock<W> {
 
     /// The last timestamp handed out.
     pub fn last(&self) -> HybridTime {
-        HybridTime(self.last.load())
+        HybridTime(self.last.0.load().min(self.ceiling.load().saturating_sub(1)))
     }
 
     fn advance(&self, wall: HybridTime, seen: HybridTime) -> Result<HybridTime, ClockRefusal> {
-        let mut last = self.last.load();
-        loop {
-            let ceiling = self.ceiling.load();
-            // The wall clock may run ahead of a ceiling that is slow to become durable: then time
-            // crawls by its counter below the ceiling, rather than stop.
-            let wall = wall.0.min(ceiling.saturating_sub(1) & !COUNTER_MASK);
-            let next = wall.max(last.max(seen.0) + 1);
-            if next >= ceiling {
-                return Err(ClockRefusal::CeilingReached);
-            }
-            match self.last.replace(last, next) {
-                Ok(_) => return Ok(HybridTime(next)),
-                Err(found) => last = found,
-            }
+        let ceiling = self.ceiling.load();
+        if self.spent.load() == ceiling || seen.0.saturating_add(1) >= ceiling {
+            return Err(ClockRefusal::CeilingReached);
         }
+        // The wall clock may run ahead of a ceiling that is slow to become durable: then time
+        // crawls by its counter below the ceiling, rather than stop.
+        let wall = wall.0.min((ceiling - 1) & !COUNTER_MASK);
+        let passed = seen.0.max(wall.saturating_sub(1));
+        let mut next = self.last.0.next();
+        if next <= passed {
+            self.last.0.raise(passed);
+            next = self.last.0.next();
+        }
+        if next >= ceiling {
+            self.spent.raise(ceiling);
+            return Err(ClockRefusal::CeilingReached);
+        }
+        Ok(HybridTime(next))
     }
 }
 
@@ -302,6 +314,18 @@ mod tests {
     }
 
     #[test]
+    fn what_is_refused_uses_no_time_up() {
+        let clock = HybridClock::new(HybridTime::new(1_000, 1), DEFAULT_MAX_OFFSET);
+        assert_eq!(clock.tick(5_000), Ok(HybridTime::new(1_000, 0)));
+        for _ in 0..1_000 {
+            assert_eq!(clock.tick(5_000), Err(ClockRefusal::CeilingReached));
+            assert_eq!(clock.last(), HybridTime::new(1_000, 0));
+        }
+        clock.raise_ceiling(HybridTime::new(1_000, 4));
+        assert_eq!(clock.tick(900), Ok(HybridTime::new(1_000, 2)), "one number went with the first refusal");
+    }
+
+    #[test]
     fn the_counter_carries_into_the_milliseconds() {
         let clock = clock();
         clock.merge(1_000, HybridTime::new(1_000, u16::MAX)).expect("within the offset");
@@ -318,8 +342,8 @@ mod tests {
             fn load(&self) -> u64 {
                 self.load(Ordering::Acquire)
             }
-            fn replace(&self, current: u64, new: u64) -> Result<u64, u64> {
-                self.compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire)
+            fn next(&self) -> u64 {
+                self.fetch_add(1, Ordering::AcqRel) + 1
             }
             fn raise(&self, value: u64) {
                 self.fetch_max(value, Ordering::AcqRel);
@@ -348,6 +372,27 @@ mod tests {
                 all.dedup();
                 assert_eq!(all.len(), 4, "no timestamp is handed out twice");
                 assert!(clock.last() >= all[3]);
+            });
+        }
+
+        #[test]
+        fn a_ceiling_that_is_raised_meanwhile_is_not_passed() {
+            loom::model(|| {
+                let clock = loom::sync::Arc::new(HybridClock::<loom::sync::atomic::AtomicU64>::with_words(
+                    HybridTime::new(10, 1),
+                    DEFAULT_MAX_OFFSET,
+                ));
+                let other = loom::sync::Arc::clone(&clock);
+                let thread = loom::thread::spawn(move || [other.tick(10), other.tick(10)]);
+                let mine = clock.tick(10);
+                clock.raise_ceiling(HybridTime::new(10, 4));
+                let last = clock.tick(10);
+                let handed_out: Vec<_> =
+                    thread.join().expect("no panic").into_iter().chain([mine, last]).flatten().collect();
+                let distinct: std::collections::BTreeSet<_> = handed_out.iter().collect();
+                assert_eq!(distinct.len(), handed_out.len());
+                assert!(handed_out.iter().all(|time| *time < HybridTime::new(10, 4)));
+                assert!(mine.is_err() || mine.ok() < last.ok() || last.is_err());
             });
         }
     }

@@ -282,13 +282,18 @@ impl Pool {
         self.parked.iter().map(|parked| parked.hold.qty).fold(0, u64::saturating_add)
     }
 
-    /// Whether any of those who wait may be answered now: a look that is cheaper than asking for each.
-    pub(crate) fn may_serve(&self, now: Mono, settings: &EscrowSettings) -> bool {
-        let here = self.sellable(settings).saturating_add(self.ledger.available(Right::Debt));
-        let ripe = |parked: &Parked| parked.hold.qty <= here || parked.until <= now;
-        self.parked.iter().any(ripe)
-            || (!self.parked.is_empty()
-                && (!self.may_spend() || self.is_sold_out() || self.is_tail(settings)))
+    /// Whether all of those who wait are to be answered now, units or none: this node may sell nothing, has
+    /// nothing left to wait for, or has to pass them on.
+    pub(crate) fn keeps_nobody(&self, now: Mono, settings: &EscrowSettings) -> bool {
+        !self.may_spend()
+            || self.is_sold_out()
+            || (self.is_tail(settings) && !self.is_home())
+            || self.is_hopeless(now, settings)
+    }
+
+    /// Units that a hold may find here, those on debt among them.
+    pub(crate) fn to_be_had(&self, settings: &EscrowSettings) -> u64 {
+        self.sellable(settings).saturating_add(self.ledger.available(Right::Debt))
     }
 
     /// Whether no unit can come from any other node now: each has just said so, or cannot be reached.

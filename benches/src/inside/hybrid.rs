@@ -1,4 +1,5 @@
-//! Hybrid time: Rhumb's lock-free clock and uhlc's, each reading the wall clock for every timestamp.
+//! Hybrid time: a node's clock as it runs in production and uhlc's, each reading the wall clock for every
+//! timestamp: Rhumb's the kernel's coarse one, uhlc's the exact one.
 //!
 //! A merge takes a timestamp that another clock of the same kind has just made. The clock's end is how far
 //! its last timestamp is ahead of the wall clock when the last thread has ended.
@@ -6,7 +7,8 @@
 use std::sync::Barrier;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use rhumb_core::{HybridClock, HybridTime};
+use rhumb::clock::NodeClock;
+use rhumb_core::HybridTime;
 use uhlc::{HLC, HLCBuilder};
 
 use super::{Measured, Order, obey};
@@ -25,33 +27,29 @@ trait Clock: Sync {
 
 /// Rhumb's, with a peer's that is merged.
 struct Ours {
-    clock: HybridClock,
-    peer: HybridClock,
+    clock: NodeClock,
+    peer: NodeClock,
 }
 
 fn wall() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
-fn wall_millis() -> u64 {
-    wall().as_millis() as u64
-}
-
 impl Ours {
     fn new() -> Self {
         let never = HybridTime::new((1 << 48) - 1, 0);
-        let clock = || HybridClock::new(never, Duration::from_millis(500));
+        let clock = || NodeClock::new(never, Duration::from_millis(500));
         Self { clock: clock(), peer: clock() }
     }
 }
 
 impl Clock for Ours {
     fn tick(&self) {
-        std::hint::black_box(self.clock.tick(wall_millis()).expect("no ceiling"));
+        std::hint::black_box(self.clock.hybrid());
     }
 
     fn merge(&self) {
-        std::hint::black_box(self.clock.merge(wall_millis(), self.peer.last()).expect("no ceiling"));
+        self.clock.merge(self.peer.last()).expect("no drift");
     }
 
     fn ahead_ms(&self) -> f64 {
@@ -121,7 +119,7 @@ pub fn ours() -> anyhow::Result<()> {
     obey(|order| {
         let Order::Hybrid { merge, threads, millis } = order else { anyhow::bail!("only time is kept here") };
         let ours = Ours::new();
-        ours.peer.tick(wall_millis())?;
+        ours.peer.hybrid();
         Ok(measure(&ours, merge, threads, millis))
     })
 }

@@ -60,8 +60,8 @@ impl Within {
             Self::Actix => "bare: send and try_send, mailbox of the same size; a backlog by do_send",
             Self::Kameo => "a current_thread runtime a thread, mailbox of the same size",
             Self::Ractor => "a current_thread runtime a thread; its mailboxes have no bound",
-            Self::RhumbTime => "HybridClock, with a wall clock read a timestamp",
-            Self::Uhlc => "new_timestamp and update_with_timestamp, which read the wall clock too",
+            Self::RhumbTime => "a node's clock, which reads the kernel's coarse wall clock a timestamp",
+            Self::Uhlc => "new_timestamp and update_with_timestamp, which read the exact wall clock",
         }
     }
 

@@ -1,6 +1,6 @@
 //! Holds: who answers, and what.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use rhumb_core::canary::{self, Canary};
@@ -177,19 +177,30 @@ impl Book {
     }
 
     /// Serves those who wait, first come first, each as far as units reach; refuses those whose time
-    /// is over, and all of them when nothing can come.
+    /// is over, and all of them when nothing can come. Thousands may wait while a pool's last units change
+    /// hands: whoever can have nothing yet costs a comparison, not a decision.
     pub(super) fn serve(&mut self, now: Now, name: &PoolName, out: &mut Out) {
         let settings = &self.site.settings;
-        let Some(pool) = self.pools.get_mut(name) else { return };
-        let hopeless = pool.is_hopeless(now.mono, settings);
-        if !hopeless && !pool.may_serve(now.mono, settings) {
+        let Some(pool) = self.pools.get_mut(name).filter(|pool| !pool.parked.is_empty()) else { return };
+        let all = pool.keeps_nobody(now.mono, settings);
+        let hopeless = all && pool.is_hopeless(now.mono, settings);
+        let mut here = pool.to_be_had(settings);
+        let ripe = |waiter: &Parked, here: u64| all || waiter.hold.qty <= here || waiter.until <= now.mono;
+        if !pool.parked.iter().any(|waiter| ripe(waiter, here)) {
             return;
         }
         let parked = std::mem::take(&mut pool.parked);
         let mut kept = VecDeque::with_capacity(parked.len());
+        // Who asks again under the key of one who was served has the same answer.
+        let mut served = BTreeSet::new();
         for waiter in parked {
+            if !ripe(&waiter, here) && !served.contains(&waiter.hold.key) {
+                kept.push_back(waiter);
+                continue;
+            }
             let (mut verdict, batch) = self.desk(name, |desk| desk.decide(now, &waiter.hold));
             persist(batch, out);
+            here = self.pools.get(name).map_or(0, |pool| pool.to_be_had(&self.site.settings));
             if matches!(verdict, Verdict::Wait) {
                 if !hopeless && now.mono < waiter.until {
                     kept.push_back(waiter);
@@ -200,6 +211,7 @@ impl Book {
             }
             self.waiting.remove(&waiter.token);
             self.perform(waiter.token, waiter.hold.qty, name, waiter.until, verdict, out);
+            served.insert(waiter.hold.key);
         }
         if let Some(pool) = self.pools.get_mut(name) {
             pool.parked = kept;
@@ -273,8 +285,8 @@ impl Desk<'_> {
             return Ok(self.delegate(now, hold, body, home));
         }
         if !pool.is_home() && pool.is_tail(&self.site.settings) {
+            let home = pool.home.clone();
             self.check_tail(now)?;
-            let home = self.site.home(&hold.pool);
             return Ok(self.delegate(now, hold, body, home));
         }
         pool.check_customer(hold)?;
