@@ -107,13 +107,13 @@ impl Generations {
         Ok(numbers)
     }
 
-    /// The one before that in force, if it is kept.
+    /// The one before that in force, if it is kept. One that was gone back from is passed over.
     ///
     /// # Errors
     /// As for [`Generations::all`].
     pub fn before(&self) -> Result<Option<u64>, SecretError> {
         let Some(current) = self.current() else { return Ok(None) };
-        Ok(self.all()?.into_iter().rfind(|number| *number < current))
+        Ok(self.all()?.into_iter().rfind(|number| *number < current && self.why_not(*number).is_none()))
     }
 
     /// Writes a generation, and puts it in force when all of it is on the disk. Gives its number.
@@ -310,6 +310,21 @@ mod tests {
         );
         assert_eq!(generations.before().expect("listed"), Some(1));
         assert_eq!(generations.add(&content("four")).expect("added"), 4, "a number is never used again");
+    }
+
+    #[test]
+    fn one_that_was_gone_back_from_is_not_gone_back_to() {
+        let (_folder, generations) = folder();
+        for key in ["one", "bad"] {
+            generations.add(&content(key)).expect("added");
+        }
+        generations.note(2, "it was bad").expect("noted");
+        generations.put_in_force(1).expect("linked");
+        generations.add(&content("three")).expect("added");
+        assert_eq!(
+            (generations.before().expect("listed"), generations.why_not(2)),
+            (Some(1), Some("it was bad".into()))
+        );
     }
 
     #[test]

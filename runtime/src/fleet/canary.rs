@@ -124,7 +124,8 @@ impl Bake {
             if more > self.limits.turned_away {
                 let reasons = over_certificates(node).map(|(reason, _)| reason.as_str()).collect::<Vec<_>>();
                 let (node, reasons) = (&node.node, reasons.join(", "));
-                return Some(format!("{node} turned away {more} connections since then ({reasons})"));
+                let told = self.complaints(mesh);
+                return Some(format!("{node} turned away {more} connections since then ({reasons}){told}"));
             }
         }
         let (calls, faults) =
@@ -135,6 +136,16 @@ impl Bake {
             return Some(format!("{faults} of {calls} calls of {} ended in a fault since then", self.node));
         }
         None
+    }
+
+    /// What the ends of the node's connections say is wrong with them.
+    fn complaints(&self, mesh: &MeshStatus) -> String {
+        let links = mesh.nodes.iter().flat_map(|node| node.links.iter().map(move |link| (&node.node, link)));
+        let its = links.filter(|(end, link)| **end == self.node || link.node == self.node);
+        let told = its.filter_map(|(end, link)| {
+            Some(format!("; {end} says of its connection with {}: {}", link.node, link.why.as_ref()?))
+        });
+        told.collect()
     }
 
     /// Who has not seen the new certificate yet, the node itself among them.
@@ -272,8 +283,13 @@ mod tests {
         seen.nodes[1].turned_away = BTreeMap::from([("expired".into(), 7), ("duplicate".into(), 9)]);
         assert_eq!(bake.look(Some(&seen), at(1)), Verdict::Wait);
         seen.nodes[1].turned_away.insert("unknown_authority".into(), 1);
+        seen.nodes[0].links[0].why = Some("the peer refuses".into());
         let why = bad(bake.look(Some(&seen), at(2)));
-        assert_eq!(why, "eu/n1 turned away 1 connections since then (expired, unknown_authority)");
+        assert_eq!(
+            why,
+            "eu/n1 turned away 1 connections since then (expired, unknown_authority); us/n1 says of its connection with \
+             eu/n1: the peer refuses"
+        );
     }
 
     #[test]

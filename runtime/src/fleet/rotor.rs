@@ -71,16 +71,21 @@ impl<'a> Rotor<'a> {
     /// The stage does not follow, or a move could not be made: run it again.
     pub fn run(&self, stage: Stage) -> anyhow::Result<Vec<Move>> {
         let mut made = Vec::new();
-        loop {
-            let stand = self.stand()?;
-            let Some(next) = next_move(stage, &stand).map_err(anyhow::Error::msg)? else { break };
-            self.make(&next, &stand)?;
-            made.push(next);
+        while let Some(step) = self.step(stage)? {
+            made.push(step);
         }
         for member in self.fleet.members() {
             self.fleet.deliver(member)?;
         }
         Ok(made)
+    }
+
+    /// Makes the next move of a stage, if one is left.
+    fn step(&self, stage: Stage) -> anyhow::Result<Option<Move>> {
+        let stand = self.stand()?;
+        let next = next_move(stage, &stand).map_err(anyhow::Error::msg)?;
+        next.iter().try_for_each(|next| self.make(next, &stand))?;
+        Ok(next)
     }
 
     /// Makes one move.
@@ -158,4 +163,98 @@ fn believed(path: &PathBuf) -> anyhow::Result<Vec<String>> {
 
 fn remove(path: PathBuf) -> anyhow::Result<()> {
     fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use rhumb_core::{NodeId, Principal, Role};
+    use rhumb_transport::TrustDomain;
+    use tempfile::TempDir;
+
+    use super::super::Delivery;
+    use super::*;
+    use crate::authority::Place;
+    use crate::clock::now_millis;
+    use crate::founding::MeshFile;
+    use crate::identity;
+
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+
+    /// The folders of a mesh of two nodes with a client.
+    fn founded() -> TempDir {
+        let folder = tempfile::tempdir().expect("a directory");
+        let nodes: Vec<NodeId> = ["us/n1", "eu/n1"].map(|id| id.parse().expect("a node")).into();
+        let domain = TrustDomain::new("mesh.example").expect("valid");
+        let validity = Validity::for_the_next(90 * DAY);
+        let ca = AuthorityFolder::found(&folder.path().join("ca"), domain, validity).expect("founded");
+        let mut all: Vec<(Role, &NodeId, PathBuf)> = Vec::new();
+        for id in &nodes {
+            let at = folder.path().join("nodes").join(format!("{}-{}", id.region, id.name));
+            all.push((Role::Node, id, at.join("identity")));
+        }
+        all.push((Role::Client, &nodes[0], folder.path().join("clients").join("us-app")));
+        for (role, id, into) in all {
+            let who = Principal { role, region: id.region.clone(), name: id.name.to_string() };
+            ca.issue(&who, Validity::for_the_next(30 * DAY), &into, Place::New).expect("issued");
+        }
+        MeshFile { cluster: "0".repeat(32), nodes }.write(folder.path()).expect("written");
+        folder
+    }
+
+    /// Everybody's certificate is one that everybody else would take.
+    fn all_believe_each_other(fleet: &Fleet) {
+        let all = fleet.members().iter().map(|member| identity::load(&member.folder).expect("usable"));
+        let all: Vec<_> = all.collect();
+        let now = Duration::from_millis(now_millis());
+        for own in &all {
+            for other in &all {
+                own.believing(other.trust().clone()).verify(now).expect("believed");
+            }
+        }
+    }
+
+    #[test]
+    fn a_rotation_goes_on_where_it_was_interrupted_and_all_believe_each_other_at_each_moment() {
+        let folder = founded();
+        let mut moves = 0;
+        for stage in [Stage::Prepare, Stage::Activate, Stage::Retire] {
+            loop {
+                // As a program that was killed after each move and is started again.
+                let fleet = Fleet::open(folder.path(), Delivery::default()).expect("a mesh");
+                let made = Rotor::of(&fleet, None).step(stage).expect("made");
+                all_believe_each_other(&fleet);
+                if made.is_none() {
+                    break;
+                }
+                moves += 1;
+            }
+        }
+        assert_eq!(moves, 5 + 6 + 5);
+        let fleet = Fleet::open(folder.path(), Delivery::default()).expect("a mesh");
+        let stand = Rotor::of(&fleet, None).stand().expect("readable");
+        assert_eq!((stand.next, stand.previous, stand.given_out.len()), (None, None, 1));
+        assert!(stand.folders.iter().all(|folder| folder.issuer == stand.present));
+        let authority = AuthorityFolder::open(&fleet.authority()).expect("opened");
+        let issued = authority.issued().expect("listed");
+        assert_eq!(issued.len(), 6, "three by each");
+        authority.revoke(&issued[5].serial.parse().expect("a serial")).expect("the new one revokes its own");
+    }
+
+    #[test]
+    fn the_old_authority_revokes_what_it_had_issued_until_it_is_retired() {
+        let folder = founded();
+        let fleet = Fleet::open(folder.path(), Delivery::default()).expect("a mesh");
+        for stage in [Stage::Prepare, Stage::Activate] {
+            Rotor::of(&fleet, None).run(stage).expect("run");
+        }
+        let authority = AuthorityFolder::open(&fleet.authority()).expect("opened");
+        let old = authority.issued().expect("listed").swap_remove(0);
+        authority.revoke(&old.serial.parse().expect("a serial")).expect("revoked");
+        let text = fs::read(fleet.authority().join(crate::identity::CRL_FILE)).expect("there");
+        let lists = rhumb_transport::identity::RevocationList::all_of(&text).expect("readable");
+        let of_old = lists.iter().find(|list| list.issuer() == old.issuer).expect("its list");
+        assert_eq!((of_old.number, of_old.revoked.len(), lists.len()), (2, 1, 2));
+        let trust = Trust::from_pem(&fs::read(fleet.authority().join(CA_FILE)).expect("there"), Some(&text));
+        trust.expect("each list is signed by its own authority");
+    }
 }

@@ -53,6 +53,8 @@ pub(super) struct Folder {
     secrets: Arc<FirstOf>,
     every: Interval,
     reloads: watch::Receiver<Arc<Settings>>,
+    /// The generation that was found last.
+    last: Option<u64>,
 }
 
 impl Folder {
@@ -60,7 +62,7 @@ impl Folder {
         let secrets = Arc::new(FirstOf::environment_and(&folder));
         let mut every = tokio::time::interval(LOOK_EVERY);
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { folder, secrets, every, reloads }
+        Self { folder, secrets, every, reloads, last: None }
     }
 }
 
@@ -75,9 +77,12 @@ impl Source for Folder {
                         return std::future::pending().await;
                     },
                 }
-                let (secrets, folder) = (Arc::clone(&self.secrets), self.folder.clone());
-                match spawn_blocking(move || look(&secrets, &folder)).await {
-                    Ok(arrived) => return arrived,
+                let (secrets, folder, last) = (Arc::clone(&self.secrets), self.folder.clone(), self.last);
+                match spawn_blocking(move || look(&secrets, &folder, last)).await {
+                    Ok(arrived) => {
+                        self.last = arrived.generation;
+                        return arrived;
+                    }
                     Err(panic) => tracing::error!(%panic, "the certificate's folder was not read"),
                 }
             }
@@ -86,9 +91,10 @@ impl Source for Folder {
     }
 }
 
-fn look(secrets: &FirstOf, folder: &Path) -> Arrived {
+fn look(secrets: &FirstOf, folder: &Path, last: Option<u64>) -> Arrived {
     let generations = Generations::of(folder);
     let found = Found::read(secrets, folder);
     let generation = generations.current();
-    Arrived { found, generation, why: generation.and_then(|number| generations.why_not(number + 1)) }
+    let left = last.filter(|last| generation.is_some_and(|now| now < *last));
+    Arrived { found, generation, why: left.and_then(|left| generations.why_not(left)) }
 }

@@ -18,7 +18,7 @@ use tracing::debug;
 use super::close::{GRACEFUL, refusal};
 use super::config::Tls;
 use super::greeting::{Greeted, Greeter};
-use super::keep::{AGAIN_AFTER, after};
+use super::keep::{AGAIN_AFTER, PAUSE, after};
 use super::thread::LinkThread;
 use super::transport::peer_of;
 use super::{Link, socket};
@@ -278,9 +278,13 @@ impl Inner {
                 () = link.redial.notified() => {}
                 () = after(again) => {}
             }
+            let redial = async {
+                tokio::time::sleep(PAUSE).await;
+                timeout(limit, self.dial()).await
+            };
             let dialed = tokio::select! {
                 end = &mut ended => return end_of(end),
-                dialed = timeout(limit, self.dial()) => dialed,
+                dialed = redial => dialed,
             };
             match dialed.unwrap_or(Err(ConnectError::Timeout(limit))) {
                 Ok(greeted) => {

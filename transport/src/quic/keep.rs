@@ -21,6 +21,8 @@ use crate::tiebreak::Dial;
 const HELD: Duration = Duration::from_secs(1);
 /// How long after a connection that was to take over did not come to be, the next is tried.
 pub(super) const AGAIN_AFTER: Duration = Duration::from_secs(10);
+/// A peer that asks again and again to be dialled anew is not dialled more often.
+pub(super) const PAUSE: Duration = Duration::from_millis(100);
 /// Into so many parts the time is cut over which new connections are spread.
 const SPREAD_PARTS: u64 = 1_000;
 
@@ -117,7 +119,8 @@ impl Inner {
         let settings = &self.node.settings;
         // Not all peers at once.
         let spread = self.seed.child(slot.peer.to_string()).child("refresh").rng().below(SPREAD_PARTS);
-        tokio::time::sleep(settings.refresh_spread * spread as u32 / SPREAD_PARTS as u32).await;
+        let wait = settings.refresh_spread * spread as u32 / SPREAD_PARTS as u32;
+        tokio::time::sleep(wait.max(PAUSE)).await;
         let dialed = timeout(settings.handshake_timeout, self.dial(slot)).await;
         let greeted = dialed.unwrap_or(Err(ConnectError::Timeout(settings.handshake_timeout)))?;
         let served = self.moved_in(slot, greeted, |boot, make| slot.succeed_dialed(old, boot, make))?;

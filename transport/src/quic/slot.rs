@@ -13,7 +13,10 @@ use crate::error::ConnectError;
 use crate::link::{End, LinkState, LinkStatus};
 use crate::tiebreak::{Current, Dial, Dialed, Verdict, judge};
 
-/// A peer's place. There is at most one connection in it.
+/// Connections of one pair that may be draining at once. Each has at most half a minute.
+const MAX_RETIRING: usize = 4;
+
+/// A peer's place. There is at most one connection in it, besides those that give way to it.
 pub(crate) struct Slot {
     pub(crate) peer: NodeId,
     /// Held while a connection moves in, so that the old one has failed before.
@@ -104,7 +107,8 @@ impl Slot {
         let _moving = self.moving.lock();
         let mut place = self.place.lock();
         place.dial = Dial::Idle;
-        if !place.link.as_ref().is_some_and(|(present, _)| Arc::ptr_eq(present, old)) {
+        let is_present = place.link.as_ref().is_some_and(|(present, _)| Arc::ptr_eq(present, old));
+        if !is_present || place.retiring.len() >= MAX_RETIRING {
             return None;
         }
         place.retire();
@@ -126,7 +130,11 @@ impl Slot {
             return None;
         }
         let present = Current { dialed: Dialed::ByPeer, boot };
-        if current == Some(present) && place.link.as_ref().is_some_and(|(old, _)| old.expects_successor()) {
+        let room = place.retiring.len() < MAX_RETIRING;
+        if room
+            && current == Some(present)
+            && place.link.as_ref().is_some_and(|(old, _)| old.expects_successor())
+        {
             let old = place.retire();
             return Some(Moved { link: self.move_in(place, present, held(make)), old });
         }
