@@ -40,6 +40,9 @@ pub use rotation::{Folder, Move, NotYet, Stage, Stand, next_move};
 pub use rotor::Rotor;
 pub use schedule::renew_at;
 
+/// Seconds by which a certificate begins before it is issued, for clocks that differ.
+const AHEAD: i64 = 300;
+
 /// Somebody's identity folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
@@ -155,7 +158,7 @@ impl Fleet {
         let Holder::Member(_, who) = &present.holder else {
             anyhow::bail!("{} is an authority's certificate", member.folder.display())
         };
-        let life = Duration::from_secs((present.not_after - present.not_before).max(0) as u64);
+        let life = Duration::from_secs((present.not_after - present.not_before - AHEAD).max(0) as u64);
         let mut validity = Validity::for_the_next(valid.unwrap_or(life));
         if valid.is_none() {
             validity = validity.within(authority.authority().certificate().not_after);

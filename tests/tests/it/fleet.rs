@@ -123,7 +123,7 @@ fn the_root_of_a_running_mesh_is_replaced_under_load_and_no_call_is_lost() {
     let old = fleet.issuers()[0].clone();
     let endpoints = fleet.endpoints().join(" ");
     let load = format!(
-        "load escrow concert --rate 30 --for 30s --abandon 0 --receipts r.jsonl -o json {endpoints} --identity \
+        "load escrow concert --rate 30 --for 24s --abandon 0 --receipts r.jsonl -o json {endpoints} --identity \
          mesh/clients/us-east-app"
     );
     let mut load = spawn(fleet.directory.path(), &load.split(' ').collect::<Vec<_>>());
@@ -157,13 +157,15 @@ fn the_root_of_a_running_mesh_is_replaced_under_load_and_no_call_is_lost() {
     let ended = load.wait().expect("it ends");
     let report = fs::read_to_string(fleet.directory.path().join("spawned.log")).expect("a report");
     assert!(ended.success(), "{report}");
-    let line = report.lines().find(|line| line.starts_with('{')).expect("JSON");
-    let report: Value = serde_json::from_str(line).expect("JSON");
+    // Notes for people stand before it and after it.
+    let answer = &report[report.find("{\n").expect("an object")..];
+    let mut answers = serde_json::Deserializer::from_str(answer).into_iter::<Value>();
+    let report = answers.next().expect("an answer").expect("JSON");
     for nothing in ["lost_holds", "lost_confirms", "unknown", "turned_away", "broken"] {
         assert_eq!(report[nothing], json!(0), "{nothing}: {report}");
     }
     assert_eq!(report["unserved"], json!({}), "{report}");
-    assert!(report["sold"].as_u64().is_some_and(|sold| sold > 700), "{report}");
+    assert!(report["sold"].as_u64().is_some_and(|sold| sold > 500), "{report}");
     let (lost, retired) = fleet.connections();
     assert_eq!(lost, 0, "{}", fleet.serving[0].log());
     assert!(retired >= 6, "each connection gave way, on both sides: {retired}");
@@ -296,7 +298,7 @@ fn lists_that_are_required_are_signed_in_time_or_nobody_is_believed() {
     // A node without its list does not start.
     fs::remove_file(fleet.path("nodes/us-east-n1/identity/crl.pem")).expect("there");
     let strict = [("RHUMB__IDENTITY__REVOCATIONS", "strict")];
-    let config = ["serve", "--config", "mesh/config", "--region", "us-east"];
+    let config = ["serve", "--config", "mesh/config", "--region", "us-east", "--until-stdin-closes"];
     drop(fleet.serving.remove(0));
     let ran = rhumb_tests::cluster::run_with(&strict, fleet.directory.path(), &config);
     assert_eq!(ran.code, 3, "{}", ran.text);

@@ -23,7 +23,7 @@ use rustls::server::danger::ClientCertVerifier;
 
 use super::credentials::{certificates, pem, provider};
 use super::revocation::wrong;
-use super::{Certificate, CredentialsError, RevocationList, spiffe, verify};
+use super::{Certificate, CredentialsError, IdentityError, RevocationList, spiffe, verify};
 
 /// What it means that an authority's list of revocations is missing or out of date.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -149,6 +149,7 @@ impl Trust {
     }
 
     pub(crate) fn server_verifier(&self) -> Result<Arc<WebPkiServerVerifier>, CredentialsError> {
+        self.has_a_list()?;
         let builder = WebPkiServerVerifier::builder_with_provider(self.roots()?, provider());
         let builder = builder.with_crls(self.ders());
         let builder = match self.revocations {
@@ -159,6 +160,7 @@ impl Trust {
     }
 
     pub(crate) fn client_verifier(&self) -> Result<Arc<dyn ClientCertVerifier>, CredentialsError> {
+        self.has_a_list()?;
         let builder = WebPkiClientVerifier::builder_with_provider(self.roots()?, provider());
         let builder = builder.with_crls(self.ders());
         let builder = match self.revocations {
@@ -166,6 +168,14 @@ impl Trust {
             Revocations::Strict => builder.enforce_revocation_expiration(),
         };
         builder.build().map_err(|e| pem("authorities", e))
+    }
+
+    /// webpki looks for no revocation at all where it is given no list.
+    fn has_a_list(&self) -> Result<(), IdentityError> {
+        match self.revocations {
+            Revocations::Strict if self.lists.is_empty() => Err(IdentityError::RevocationUnknown),
+            _ => Ok(()),
+        }
     }
 
     fn roots(&self) -> Result<Arc<RootCertStore>, CredentialsError> {
