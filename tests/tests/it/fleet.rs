@@ -297,12 +297,12 @@ fn lists_that_are_required_are_signed_in_time_or_nobody_is_believed() {
     eventually("they believe each other", linked);
     // A node without its list does not start.
     fs::remove_file(fleet.path("nodes/us-east-n1/identity/crl.pem")).expect("there");
-    let strict = [("RHUMB__IDENTITY__REVOCATIONS", "strict")];
-    let config = ["serve", "--config", "mesh/config", "--region", "us-east", "--until-stdin-closes"];
     drop(fleet.serving.remove(0));
-    let ran = rhumb_tests::cluster::run_with(&strict, fleet.directory.path(), &config);
-    assert_eq!(ran.code, 3, "{}", ran.text);
-    assert!(ran.text.contains("list is missing or out of date"), "{}", ran.text);
+    let strict = [("RHUMB__IDENTITY__REVOCATIONS", "strict")];
+    let at = format!("127.0.0.1:{}", fleet.nodes[0].1);
+    let mut bare = Serving::start_with(&strict, fleet.directory.path(), "mesh/config", "us-east", "n1", &at);
+    assert_eq!(bare.wait_end().code(), Some(3), "{}", bare.log());
+    assert!(bare.log().contains("list is missing or out of date"), "{}", bare.log());
 }
 
 #[test]
