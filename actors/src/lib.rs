@@ -3,6 +3,7 @@
 //!
 //! Invariant: no machine here reads a clock, draws entropy, awaits, or sees a socket, file or thread.
 
+pub mod audit;
 pub mod backlog;
 pub mod escrow;
 pub mod remote;

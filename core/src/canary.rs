@@ -2,7 +2,8 @@
 //!
 //! A canary is asked for where the bug would be: `if canary::sings(Canary::ReceiverAdds) { … }`.
 //! Without the feature `canaries`, which only the test rooms ask for, [`sings`] is the constant
-//! `false` and the branch is compiled out. With it, one canary may be let out for the current thread.
+//! `false` and the branch is compiled out. With it, one canary may be let out for the current thread, or
+//! for the whole process: the latter for tests of the real program.
 
 macro_rules! canaries {
     ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
@@ -102,11 +103,24 @@ canaries! {
     MovesMiscounted = "moves-miscounted",
     /// A risk is that of so many units being asked for, rather than of more.
     AdviseOffByOne = "advise-off-by-one",
+    /// A checkpoint is signed before its entries are durable.
+    SignBeforeDurable = "sign-before-durable",
+    /// A log witness cosigns before it has durably noted what.
+    CosignBeforePersist = "cosign-before-persist",
+    /// A log witness does not look whether a checkpoint continues the last one.
+    WitnessSkipsProof = "witness-skips-proof",
+}
+
+impl Canary {
+    /// Those of the audit log, which has a simulated world of its own. All others are the escrow's.
+    pub const OF_THE_AUDIT_LOG: &'static [Self] =
+        &[Self::SignBeforeDurable, Self::CosignBeforePersist, Self::WitnessSkipsProof];
 }
 
 #[cfg(feature = "canaries")]
 mod cage {
     use std::cell::Cell;
+    use std::sync::OnceLock;
 
     use super::Canary;
 
@@ -114,25 +128,40 @@ mod cage {
         static OUT: Cell<Option<Canary>> = const { Cell::new(None) };
     }
 
-    /// Whether this bug is switched on for this thread.
+    static EVERYWHERE: OnceLock<Canary> = OnceLock::new();
+
+    /// Whether this bug is switched on, for this thread or for the process.
     #[must_use]
     pub fn sings(canary: Canary) -> bool {
-        OUT.with(|out| out.get() == Some(canary))
+        OUT.with(|out| out.get() == Some(canary)) || EVERYWHERE.get() == Some(&canary)
     }
 
     /// Lets one canary out (or none) for the current thread.
     pub fn let_out(canary: Option<Canary>) {
         OUT.with(|out| out.set(canary));
     }
+
+    /// Lets one canary out in all threads of this process, for good. Whether it is out.
+    #[must_use]
+    pub fn let_out_everywhere(canary: Canary) -> bool {
+        *EVERYWHERE.get_or_init(|| canary) == canary
+    }
 }
 
 #[cfg(feature = "canaries")]
-pub use cage::{let_out, sings};
+pub use cage::{let_out, let_out_everywhere, sings};
 
 /// Whether this bug is switched on: never, in a build without the feature `canaries`.
 #[cfg(not(feature = "canaries"))]
 #[inline(always)]
 #[must_use]
 pub const fn sings(_: Canary) -> bool {
+    false
+}
+
+/// Lets no canary out: there is none in a build without the feature `canaries`.
+#[cfg(not(feature = "canaries"))]
+#[must_use]
+pub const fn let_out_everywhere(_: Canary) -> bool {
     false
 }

@@ -8,7 +8,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::fs;
+use std::fs::{self, File};
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -224,6 +225,30 @@ impl Plan {
         }
         Ok(())
     }
+}
+
+/// Makes everything in a folder durable, and the folder's own name: what a command says that it founded
+/// outlives a power cut after it.
+///
+/// # Errors
+/// Something cannot be read or synced.
+pub fn settle(folder: &Path) -> anyhow::Result<()> {
+    let folder = folder.canonicalize()?;
+    settle_in(&folder)?;
+    // The root has no name.
+    Ok(folder.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())?)
+}
+
+fn settle_in(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            settle_in(&entry.path())?;
+        } else {
+            File::open(entry.path())?.sync_all()?;
+        }
+    }
+    File::open(folder)?.sync_all()
 }
 
 /// Where traces go, as it stands in a file.

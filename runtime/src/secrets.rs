@@ -279,7 +279,11 @@ fn swap(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => write_new(fresh, bytes, mode)?,
     }
-    fs::rename(fresh, path)
+    fs::rename(fresh, path)?;
+    // Else a power cut could bring the old one back, a list of revocations among them.
+    path.parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }
 
 fn write_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {

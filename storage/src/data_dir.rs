@@ -162,6 +162,7 @@ impl Begun {
         agree(&path, &engine, &record)?;
         let record = ControlRecord { stage: Stage::Ready, ..record };
         if creating {
+            sync_names(&path.join("hot")).map_err(|error| io("sync", &path, &error))?;
             control.stamp(&record)?;
         }
         let footing = Footing::of(&path);
@@ -205,6 +206,9 @@ impl DataDir {
         }
         fs::create_dir_all(path).map_err(|error| io("create", path, &error))?;
         let lock = lock(path)?;
+        if expect.init.is_some() {
+            sync_names(path).map_err(|error| io("sync", path, &error))?;
+        }
         let hot_there = filled(&hot_path)?;
         if hot_there && !filled(&control_path)? {
             return Err(DataDirError::StoreMissing { path: path.into(), which: "control" });
@@ -355,6 +359,15 @@ fn lock(path: &Path) -> Result<File, DataDirError> {
         Err(TryLockError::WouldBlock) => Err(DataDirError::InUse(path.into())),
         Err(TryLockError::Error(error)) => Err(io("lock", path, &error)),
     }
+}
+
+/// Makes the names in a directory, and its own name, durable.
+pub(crate) fn sync_names(directory: &Path) -> std::io::Result<()> {
+    File::open(directory)?.sync_all()?;
+    // The root has no name, and a relative path of one part stands in the working directory.
+    let parent =
+        directory.parent().map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent });
+    parent.map_or(Ok(()), |parent| File::open(parent)?.sync_all())
 }
 
 /// Whether there is anything in a directory.

@@ -93,7 +93,7 @@ pub(crate) fn check_age(key: &Key, now: HybridTime, max_offset: Duration) -> Res
     let ahead = created_ms.saturating_sub(now.millis());
     if u128::from(ahead) > max_offset.as_millis() {
         return Err(Refusal::Invalid(format!(
-            "the key says it was made {ahead} ms in the future; set the clock of the machine that made it"
+            "the key says it was made {ahead} ms in the future; set the clock of the machine that made it, or this node's"
         )));
     }
     let age = u128::from(now.millis().saturating_sub(*created_ms));

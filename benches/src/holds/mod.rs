@@ -66,9 +66,8 @@ impl Holder {
     /// It cannot.
     pub fn run(self, dir: &Path, address: &str) -> anyhow::Result<()> {
         let one = || tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let many = || tokio::runtime::Builder::new_multi_thread().enable_all().build();
         match self {
-            Self::Rhumb => many()?.block_on(rhumb::drive(dir)),
+            Self::Rhumb => one()?.block_on(rhumb::drive(dir)),
             Self::Redis => one()?.block_on(redis::drive(address)),
             Self::Postgres => one()?.block_on(postgres::drive(address)),
             Self::FloorServer => one()?.block_on(floor::serve(dir)),

@@ -20,7 +20,7 @@ use serde::Serialize;
 use super::ca::authority_validity;
 use super::cert::{Named, Shown, validity};
 use super::output::{Done, Failure, Output};
-use crate::founding::{Founded, MeshFile, POLICY_KEY_FILE, Plan, Seat};
+use crate::founding::{self, Founded, MeshFile, POLICY_KEY_FILE, Plan, Seat};
 
 /// A mesh as a whole.
 #[derive(Debug, Subcommand)]
@@ -120,6 +120,7 @@ impl Init {
         let founded = plan.found()?;
         plan.write_settings(&founded.policy_key.to_string())?;
         self.begin_environment(&plan)?;
+        founding::settle(&self.dir)?;
         MeshFile { cluster: plan.cluster.to_string(), nodes: founding.nodes().to_vec() }.write(&self.dir)?;
         let answer = self.answer(&plan, &founded);
         output.answer(&answer, self.told(&answer));

@@ -151,9 +151,16 @@ pub fn now_millis() -> u64 {
 /// The wall clock as the kernel last set it, at its timer's tick: up to 10 ms behind (4 ms at 250 Hz),
 /// never ahead, for less than half of what an exact reading takes. Every timestamp reads it, and nodes
 /// may differ by more anyway.
+///
+/// It is asked of the C library, which what is preloaded into a process stands before: tests step a node's
+/// clock so.
 #[cfg(target_os = "linux")]
+#[expect(unsafe_code, reason = "rustix asks the kernel past the C library")]
 fn wall_millis() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is to a `timespec` that lives for the call.
+    let state = unsafe { libc::clock_gettime(libc::CLOCK_REALTIME_COARSE, &raw mut now) };
+    debug_assert_eq!(state, 0, "every Linux has this clock");
     u64::try_from(now.tv_sec).map_or(0, |seconds| seconds * 1_000 + now.tv_nsec as u64 / 1_000_000)
 }
 

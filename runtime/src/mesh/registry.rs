@@ -292,7 +292,9 @@ impl Registry {
 impl Inbound for Registry {
     fn deliver(&self, from: &Arc<Peer>, mut request: Request, answer: Answer) {
         // A clock too far ahead is refused by the merge; what its node says is judged without it.
-        self.clock.merge(request.headers.hybrid).ok();
+        if let Err(refusal) = self.clock.merge(request.headers.hybrid) {
+            tracing::warn!(from = %from.principal, %refusal, "a peer's time is not taken: set its clock right, or this node's");
+        }
         let span = self.watch(from, &mut request);
         let _within = span.as_ref().map(|span| span.context().attach());
         let answer = match span.clone() {

@@ -9,6 +9,7 @@
 //! then that RocksDB came back with every commit that the log holds; then the blocks of all tables, up
 //! to a bound.
 
+mod manifest;
 mod open;
 mod recovery;
 mod settings;

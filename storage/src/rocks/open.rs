@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rocksdb::{DB, DBRecoveryMode, IteratorMode, ReadOptions, WriteOptions};
 
+use super::manifest::Asked;
 use super::recovery::{Damage, Judge, Verdict};
 use super::wal::{self, Found};
 use super::{RocksEngine, RocksSettings, fault};
@@ -23,8 +24,8 @@ pub(super) fn open(
     if create {
         fs::create_dir_all(path).map_err(|error| io_fault("create", path, &error))?;
     }
-    check_manifest(path)?;
-    let verdict = scan(path)?;
+    let oldest_log = check_manifest(path)?;
+    let verdict = scan(path, oldest_log)?;
     if let Some(damage) = &verdict.damage {
         mark_end(damage).map_err(|error| io_fault("mark the damage in", &damage.file, &error))?;
     }
@@ -44,37 +45,47 @@ pub(super) fn open(
     Ok(engine)
 }
 
-/// Reads all log files, in the order of their numbers, and judges them.
-fn scan(path: &Path) -> Result<Verdict, EngineOpenError> {
-    let mut judge = Judge::default();
+/// Reads all log files, in the order of their numbers, and judges them. Those older than the oldest that is
+/// asked for are what a crash has left of a deletion: they need not join the others, and their damage is
+/// none, but nothing that they hold may be missing from what comes back.
+fn scan(path: &Path, oldest_log: u64) -> Result<Verdict, EngineOpenError> {
+    let (mut judge, mut left_over) = (Judge::default(), None);
     for (number, file) in logs(path)? {
         let bytes = fs::read(&file).map_err(|error| io_fault("read", &file, &error))?;
-        wal::read(&bytes, number, |found| judge.see(&file, found));
+        if number >= oldest_log {
+            wal::read(&bytes, number, |found| judge.see(&file, found));
+        } else {
+            let mut alone = Judge::default();
+            wal::read(&bytes, number, |found| alone.see(&file, found));
+            left_over = left_over.max(alone.verdict().ok().and_then(|verdict| verdict.held));
+        }
     }
-    judge.verdict()
+    let verdict = judge.verdict()?;
+    Ok(Verdict { held: verdict.held.max(left_over), ..verdict })
 }
 
-/// Refuses a damaged manifest. A torn last record is none: what it would have said was not relied on
-/// yet. RocksDB takes a damaged length for one, and would then forget tables.
-fn check_manifest(path: &Path) -> Result<(), StorageFault> {
+/// Refuses a damaged manifest; gives the number of the oldest log that it asks for. A torn last record is
+/// no damage: what it would have said was not relied on yet. RocksDB takes a damaged length for one, and
+/// would then forget tables.
+fn check_manifest(path: &Path) -> Result<u64, StorageFault> {
     // What is wrong with CURRENT itself, RocksDB says when it opens.
-    let Ok(current) = fs::read_to_string(path.join("CURRENT")) else { return Ok(()) };
+    let Ok(current) = fs::read_to_string(path.join("CURRENT")) else { return Ok(0) };
     let file = path.join(current.trim_end());
     let Some(number) = current.trim_end().strip_prefix("MANIFEST-").and_then(|n| n.parse().ok()) else {
-        return Ok(());
+        return Ok(0);
     };
     let bytes = match fs::read(&file) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
         read => read.map_err(|error| io_fault("read", &file, &error))?,
     };
-    let mut wrong: Option<(u64, &str, bool)> = None;
+    let (mut wrong, mut asked): (Option<(u64, &str, bool)>, _) = (None, Asked::default());
     wal::read(&bytes, number, |found| match (found, &mut wrong) {
         (Found::Damage { offset, what, torn }, None) => wrong = Some((offset, what, torn)),
         (_, Some((_, _, torn))) => *torn = false,
-        (Found::Record { .. }, None) => {}
+        (Found::Record { bytes, .. }, None) => asked.see(&bytes),
     });
     match wrong {
-        None | Some((_, _, true)) => Ok(()),
+        None | Some((_, _, true)) => Ok(asked.oldest_log()),
         Some((offset, what, false)) => {
             let detail = format!("{} is damaged at byte {offset} ({what})", file.display());
             Err(StorageFault::new(

@@ -352,6 +352,24 @@ fn writes_of_a_log_that_was_rotated_are_still_one_history() {
 }
 
 #[test]
+fn an_old_log_that_a_crash_kept_from_being_deleted_is_no_hole() {
+    let dir = tempdir();
+    let mut first_log = None;
+    // Each opening begins a new log and deletes the one before.
+    for life in 0..3 {
+        let store = Store::open(dir.open()).expect("opens");
+        (1..=10).for_each(|n| _ = store.write(&put(life * 10 + n, 100)).expect("writes"));
+        store.sync().expect("syncs");
+        let log = file(dir.path(), ".log");
+        first_log.get_or_insert_with(|| (log.clone(), fs::read(&log).expect("reads")));
+    }
+    let (log, bytes) = first_log.expect("a log");
+    assert!(!log.exists(), "it was deleted, and the next one too");
+    fs::write(&log, bytes).expect("writes");
+    assert_eq!(reopen(dir.path()).expect("opens").written(), CommitNumber(30));
+}
+
+#[test]
 fn a_recovery_that_ends_before_its_log_is_refused() {
     let dir = tempdir();
     let store = Store::open(dir.open()).expect("opens");

@@ -1,11 +1,18 @@
 //! The control store on sled. It touches files; it decides nothing.
+//!
+//! sled's own flush ends with sync_file_range(2), which makes neither a file's length nor its name durable and
+//! does not empty the disk's cache: a power cut could take back what was flushed. So a write here ends with a
+//! sync of sled's file of our own, and an opening with one of the directories.
 
+use std::fs::File;
 use std::path::Path;
 
 use crate::control::{ControlRecord, ControlStore, LastSeen, Recorded};
 use crate::fault::{FaultCause, StorageFault};
 
 const RECORD: &[u8] = b"record";
+/// Where sled keeps everything, in its directory.
+const LOG: &str = "db";
 /// Small state only: sled's default cache of a gigabyte is not for it.
 const CACHE_BYTES: u64 = 1 << 20;
 
@@ -13,6 +20,8 @@ const CACHE_BYTES: u64 = 1 << 20;
 #[derive(Debug)]
 pub struct SledControl {
     db: ::sled::Db,
+    /// The file that `db` writes, to be synced.
+    log: File,
 }
 
 impl SledControl {
@@ -24,7 +33,13 @@ impl SledControl {
         let config = ::sled::Config::new().path(path).cache_capacity(CACHE_BYTES).flush_every_ms(None);
         let doing = format!("open the control store {}", path.display());
         let db = config.open().map_err(|error| fault(&doing, &error))?;
-        Ok(Self { db })
+        let synced = File::open(path.join(LOG)).and_then(|log| {
+            log.sync_all()?;
+            super::data_dir::sync_names(path)?;
+            Ok(log)
+        });
+        let log = synced.map_err(|error| StorageFault::io(doing, &error))?;
+        Ok(Self { db, log })
     }
 
     fn read(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StorageFault> {
@@ -36,7 +51,7 @@ impl SledControl {
         let doing = "write the control store";
         self.db.insert(key, value).map_err(|error| fault(doing, &error))?;
         self.db.flush().map_err(|error| fault(doing, &error))?;
-        Ok(())
+        self.log.sync_all().map_err(|error| StorageFault::io(doing, &error))
     }
 }
 
@@ -70,7 +85,11 @@ fn fault(doing: &str, error: &::sled::Error) -> StorageFault {
             StorageFault::new(FaultCause::InUse, doing, error.to_string())
         }
         ::sled::Error::Io(error) => StorageFault::io(doing, error),
-        ::sled::Error::Corruption { .. } => StorageFault::new(FaultCause::Corrupt, doing, error.to_string()),
+        ::sled::Error::Corruption { .. } => {
+            let detail = "its bytes are not what was written: put the folder back from a copy of this data directory \
+                          that was made under the present policy";
+            StorageFault::new(FaultCause::Corrupt, doing, detail)
+        }
         _ => StorageFault::new(FaultCause::Io, doing, error.to_string()),
     }
 }

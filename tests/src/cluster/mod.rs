@@ -5,6 +5,7 @@
 //! and its nodes end with it.
 #![expect(clippy::disallowed_methods, reason = "real processes take real time")]
 
+mod founded;
 mod serving;
 
 use std::io::{Read, Write};
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
+pub use founded::{FoundedMesh, REGIONS};
 pub use serving::{Serving, ask_admin, ask_admin_for, free_port};
 
 /// How long a mesh may take to become ready.

@@ -116,6 +116,14 @@ impl Serving {
         ended.expect("it has ended")
     }
 
+    /// How the process has ended, if it has.
+    ///
+    /// # Panics
+    /// When it cannot be asked.
+    pub fn has_ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("a child can be asked")
+    }
+
     /// What its admin HTTP answers on a path.
     ///
     /// # Panics

@@ -14,9 +14,18 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("rhumb-transport", &["rhumb-core"]),
         ("rhumb-storage", &["rhumb-core"]),
         ("rhumb-derive", &[]),
+        // An auditor reads all that it trusts: nothing of ours.
+        ("rhumb-verify", &[]),
         (
             "rhumb-actors",
-            &["rhumb-core", "rhumb-derive", "rhumb-topology", "rhumb-transport", "rhumb-storage"],
+            &[
+                "rhumb-core",
+                "rhumb-derive",
+                "rhumb-verify",
+                "rhumb-topology",
+                "rhumb-transport",
+                "rhumb-storage",
+            ],
         ),
         ("rhumb", &["rhumb-core", "rhumb-topology", "rhumb-transport", "rhumb-storage", "rhumb-actors"]),
         ("rhumb-examples", &["rhumb"]),

@@ -1,5 +1,7 @@
 //! The integration tests of the workspace, in one binary.
 
+mod baddisk;
+mod clockstep;
 mod cluster;
 mod directions;
 mod documents;
@@ -8,7 +10,9 @@ mod fleet;
 mod host;
 mod identity;
 mod library;
+mod powercut;
 mod readme;
+mod scene;
 mod settings;
 mod sim;
 mod stranger;

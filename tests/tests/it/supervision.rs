@@ -7,66 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rhumb_tests::cluster::{Ran, Serving, eventually, free_port, program, run};
+use rhumb_tests::cluster::{FoundedMesh, Serving, eventually, program};
 use serde_json::{Value, json};
-use tempfile::TempDir;
-
-const REGIONS: [&str; 3] = ["us-east", "eu-central", "ap-southeast"];
-
-/// A mesh founded with `rhumb mesh init`, one node a region, whose nodes are started one by one.
-struct Mesh {
-    directory: TempDir,
-    ports: Vec<u16>,
-}
-
-impl Mesh {
-    fn of(nodes: usize) -> Self {
-        let mesh = Self {
-            directory: tempfile::tempdir().expect("a directory"),
-            ports: (0..nodes).map(|_| free_port()).collect(),
-        };
-        let seat = |(region, port): (&&str, &u16)| format!("{region}/n1=127.0.0.1:{port}");
-        let nodes: Vec<_> = REGIONS.iter().zip(&mesh.ports).map(seat).collect();
-        mesh.ok(&["mesh", "init", "--nodes", &nodes.join(","), "mesh"]);
-        mesh
-    }
-
-    fn admin(&self, node: usize) -> String {
-        format!("127.0.0.1:{}", self.ports[node])
-    }
-
-    fn serve(&self, node: usize, variables: &[(&str, &str)]) -> Serving {
-        let admin = self.admin(node);
-        Serving::start_with(variables, self.directory.path(), "mesh/config", REGIONS[node], "n1", &admin)
-    }
-
-    fn data(&self, node: usize) -> PathBuf {
-        self.directory.path().join(format!("mesh/nodes/{}-n1/data", REGIONS[node]))
-    }
-
-    /// The mesh's nodes and a certificate of the first region, for the commands that ask them.
-    fn reaching(&self, role: &str) -> Vec<String> {
-        let endpoints: Vec<_> = (0..self.ports.len()).map(|node| self.admin(node)).collect();
-        let identity = format!("mesh/{role}s/us-east-{}", if role == "client" { "app" } else { "admin" });
-        vec!["--endpoint".into(), endpoints.join(","), "--identity".into(), identity]
-    }
-
-    fn rhumb(&self, arguments: &[&str]) -> Ran {
-        run(self.directory.path(), &[arguments, &["-o", "json"]].concat())
-    }
-
-    fn ask(&self, role: &str, arguments: &[&str]) -> Ran {
-        let reaching = self.reaching(role);
-        let reaching: Vec<&str> = reaching.iter().map(String::as_str).collect();
-        self.rhumb(&[arguments, &reaching].concat())
-    }
-
-    fn ok(&self, arguments: &[&str]) -> Value {
-        let ran = self.rhumb(arguments);
-        assert_eq!(ran.code, 0, "rhumb {}: {}", arguments.join(" "), ran.text);
-        ran.json
-    }
-}
 
 fn now_ms() -> u64 {
     #[expect(clippy::disallowed_methods, reason = "a record of real time")]
@@ -79,15 +21,15 @@ fn load() -> (&'static str, &'static str) {
     if std::env::var_os("RHUMB_FULL").is_some() { ("600", "60s") } else { ("300", "12s") }
 }
 
-fn start_load(mesh: &Mesh) -> Child {
+fn start_load(mesh: &FoundedMesh) -> Child {
     let (rate, lasts) = load();
-    let out = fs::File::create(mesh.directory.path().join("load.json")).expect("a file");
-    let log = fs::File::create(mesh.directory.path().join("load.log")).expect("a file");
+    let out = fs::File::create(mesh.directory().join("load.json")).expect("a file");
+    let log = fs::File::create(mesh.directory().join("load.log")).expect("a file");
     Command::new(program())
         .args(["load", "escrow", "concert", "--rate", rate, "--for", lasts, "--receipts", "receipts.jsonl"])
         .args(["--abandon", "30", "--ttl", "10s", "-o", "json"])
         .args(mesh.reaching("client"))
-        .current_dir(mesh.directory.path())
+        .current_dir(mesh.directory())
         .stdin(Stdio::null())
         .stdout(out)
         .stderr(log)
@@ -97,7 +39,7 @@ fn start_load(mesh: &Mesh) -> Child {
 
 #[test]
 fn a_rolling_restart_under_load_leaves_no_call_without_its_outcome() {
-    let mesh = Mesh::of(3);
+    let mesh = FoundedMesh::of(3);
     let mut nodes: Vec<Serving> = (0..3).map(|node| mesh.serve(node, &[])).collect();
     nodes.iter_mut().for_each(Serving::wait_ready);
     let created = mesh.ask("operator", &["pool", "create", "concert", "--supply", "100000"]);
@@ -117,7 +59,7 @@ fn a_rolling_restart_under_load_leaves_no_call_without_its_outcome() {
         (0..3).all(|node| sells(node).json["available"].as_u64().is_some_and(|left| left > 1_000))
     });
     let mut load = start_load(&mesh);
-    let receipts = mesh.directory.path().join("receipts.jsonl");
+    let receipts = mesh.directory().join("receipts.jsonl");
     for (at, node) in nodes.iter_mut().enumerate() {
         let so_far = lines(&receipts);
         eventually("customers buy", || lines(&receipts) > so_far + 20);
@@ -130,7 +72,7 @@ fn a_rolling_restart_under_load_leaves_no_call_without_its_outcome() {
         node.wait_ready();
     }
     let ended = load.wait().expect("the load ends");
-    let told = fs::read_to_string(mesh.directory.path().join("load.json")).expect("its answer");
+    let told = fs::read_to_string(mesh.directory().join("load.json")).expect("its answer");
     let met: Value = serde_json::from_str(&told).expect("JSON");
     assert!(ended.success(), "{ended} {told}");
     assert_eq!((&met["unknown"], &met["broken"]), (&json!(0), &json!(0)), "{told}");
@@ -148,7 +90,7 @@ fn lines(file: &Path) -> usize {
 
 #[test]
 fn status_shows_the_mesh_from_any_node_also_when_one_is_down() {
-    let mesh = Mesh::of(3);
+    let mesh = FoundedMesh::of(3);
     let mut nodes: Vec<Serving> = (0..3).map(|node| mesh.serve(node, &[])).collect();
     nodes.iter_mut().for_each(Serving::wait_ready);
     let mut shown = Value::Null;
@@ -221,8 +163,8 @@ impl Manager {
 
 #[test]
 fn a_service_manager_is_told_how_the_node_stands_until_it_stops() {
-    let mesh = Mesh::of(1);
-    let mut manager = Manager::new(mesh.directory.path());
+    let mesh = FoundedMesh::of(1);
+    let mut manager = Manager::new(mesh.directory());
     let path = manager.path.to_str().expect("text").to_owned();
     let mut node = mesh.serve(0, &[("NOTIFY_SOCKET", &path), ("WATCHDOG_USEC", "1000000")]);
     manager.hears("STATUS=starting: hot store");
@@ -245,7 +187,7 @@ fn a_service_manager_is_told_how_the_node_stands_until_it_stops() {
 #[test]
 #[cfg_attr(not(debug_assertions), ignore = "a release does not let itself be stalled")]
 fn a_node_whose_event_loop_stands_still_is_not_ready_and_then_aborts_with_its_reason() {
-    let mesh = Mesh::of(1);
+    let mesh = FoundedMesh::of(1);
     let mut node = mesh.serve(
         0,
         &[
@@ -271,9 +213,9 @@ fn a_node_whose_event_loop_stands_still_is_not_ready_and_then_aborts_with_its_re
 
 #[test]
 fn a_node_whose_data_directory_is_removed_or_replaced_stops_and_says_why() {
-    let mesh = Mesh::of(1);
+    let mesh = FoundedMesh::of(1);
     let data = mesh.data(0);
-    let away = mesh.directory.path().join("away");
+    let away = mesh.directory().join("away");
     let ends = |node: &mut Serving, lost: &str| {
         assert_eq!(node.wait_end().code(), Some(3), "{}", node.log());
         let log = node.log();
@@ -300,7 +242,7 @@ fn a_node_whose_data_directory_is_removed_or_replaced_stops_and_says_why() {
 
 #[test]
 fn a_node_that_died_too_often_waits_and_says_why_and_a_signal_ends_the_wait() {
-    let mesh = Mesh::of(1);
+    let mesh = FoundedMesh::of(1);
     let file = mesh.data(0).join("last-stop.json");
     let ends = vec![now_ms(); 10];
     let last = json!({"state": "failed", "at_ms": now_ms(), "why": "the disk is gone", "ends_ms": ends});
@@ -332,8 +274,8 @@ fn a_node_that_died_too_often_waits_and_says_why_and_a_signal_ends_the_wait() {
 
 #[test]
 fn a_node_that_is_not_ready_yet_does_not_say_so_because_its_settings_were_read_anew() {
-    let mesh = Mesh::of(3);
-    let mut manager = Manager::new(mesh.directory.path());
+    let mesh = FoundedMesh::of(3);
+    let mut manager = Manager::new(mesh.directory());
     let path = manager.path.to_str().expect("text").to_owned();
     let mut node = mesh.serve(0, &[("NOTIFY_SOCKET", &path)]);
     manager.hears("STATUS=not ready: unproven");
@@ -347,8 +289,8 @@ fn a_node_that_is_not_ready_yet_does_not_say_so_because_its_settings_were_read_a
 
 #[test]
 fn a_node_that_is_asked_to_stop_while_it_starts_stops_in_order() {
-    let mesh = Mesh::of(1);
-    let mut manager = Manager::new(mesh.directory.path());
+    let mesh = FoundedMesh::of(1);
+    let mut manager = Manager::new(mesh.directory());
     let path = manager.path.to_str().expect("text").to_owned();
     for step in ["identity", "hot store", "actors", "transport", "ready"] {
         let mut node = mesh.serve(0, &[("NOTIFY_SOCKET", &path)]);
@@ -364,7 +306,7 @@ fn a_node_that_is_asked_to_stop_while_it_starts_stops_in_order() {
 
 #[test]
 fn a_start_that_fails_names_its_step_and_counts() {
-    let mesh = Mesh::of(1);
+    let mesh = FoundedMesh::of(1);
     let _taken = std::net::TcpListener::bind(mesh.admin(0)).expect("free until now");
     let mut node = mesh.serve(0, &[]);
     assert_eq!(node.wait_end().code(), Some(3));
@@ -380,7 +322,7 @@ fn a_start_that_fails_names_its_step_and_counts() {
 
 #[test]
 fn an_ordered_stop_is_told_stage_by_stage_and_is_over_in_time() {
-    let mesh = Mesh::of(1);
+    let mesh = FoundedMesh::of(1);
     let mut node = mesh.serve(0, &[]);
     node.wait_ready();
     node.signal("TERM");
@@ -393,7 +335,7 @@ fn an_ordered_stop_is_told_stage_by_stage_and_is_over_in_time() {
 
 #[test]
 fn a_second_signal_ends_a_stop_at_once() {
-    let mesh = Mesh::of(2);
+    let mesh = FoundedMesh::of(2);
     let mut nodes: Vec<Serving> = (0..2).map(|node| mesh.serve(node, &[])).collect();
     nodes.iter_mut().for_each(Serving::wait_ready);
     // A peer that is frozen holds the drain up, until its silence is noticed.

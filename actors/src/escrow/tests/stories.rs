@@ -261,7 +261,7 @@ fn a_key_from_the_future_is_refused() {
         r"
         mint concert 100 weights=us:1
         hold h1 us 4 ahead=500ms   -> held at us
-        hold h2 us 4 ahead=501ms   -> invalid: the key says it was made 501 ms in the future; set the clock of the machine that made it",
+        hold h2 us 4 ahead=501ms   -> invalid: the key says it was made 501 ms in the future; set the clock of the machine that made it, or this node's",
     );
 }
 

@@ -1,0 +1,378 @@
+//! The machine of one node's audit log.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rhumb_core::canary::{self, Canary};
+use rhumb_core::effects::Effects;
+use rhumb_core::{Mono, Now};
+use rhumb_storage::Batch;
+use rhumb_verify::checkpoint::nonce_line;
+use rhumb_verify::hash::{self, Hash};
+use rhumb_verify::note::{Key, Note, Signature};
+use rhumb_verify::proof::{self, Subtrees};
+use rhumb_verify::record::Entry;
+use rhumb_verify::tile::Tiled;
+use rhumb_verify::{Checkpoint, Policy};
+
+use super::edge::Edge;
+use super::rows::{self, Rows, Unsound};
+use super::witness::NotCosigned;
+
+/// Demands for a fresh checkpoint that one checkpoint answers.
+pub const MAX_NONCES: usize = 16;
+
+/// Who waits for an entry to be durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Token(pub u64);
+
+/// How a log goes about its checkpoints.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogSettings {
+    /// The time between two checkpoints while entries come.
+    pub interval: Duration,
+    /// The time after which a log witness that has not answered is asked again.
+    pub ask_again: Duration,
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        Self { interval: Duration::from_secs(1), ask_again: Duration::from_secs(5) }
+    }
+}
+
+/// What a log wants done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// The entry is durable, under this number.
+    Appended {
+        /// Whose.
+        token: Token,
+        /// Its number.
+        index: u64,
+    },
+    /// Sign this checkpoint as the log, and say so by [`Log::signed`].
+    Sign {
+        /// Its text.
+        text: String,
+    },
+    /// Ask a log witness to cosign, with a proof from the tree of `old` entries.
+    Ask {
+        /// Which, by its key's name.
+        witness: String,
+        /// What it cosigned last, as far as is known.
+        old: u64,
+        /// The checkpoint's size.
+        size: u64,
+        /// The checkpoint with the log's signature.
+        note: String,
+    },
+    /// This checkpoint is durable and cosigned as the policy asks.
+    Published {
+        /// With all signatures.
+        note: String,
+    },
+    /// A log witness has cosigned more than this log has, or what it has not: the disk below is an old copy,
+    /// or was changed. Nothing is signed any more.
+    Broken {
+        /// What is known of it.
+        why: String,
+    },
+}
+
+/// What is known of a log witness.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Watching {
+    /// The size that it cosigned last, as far as is known.
+    size: u64,
+    /// When it was asked for the present checkpoint, until it has answered.
+    asked: Option<Mono>,
+    /// Its cosignature of the present checkpoint.
+    cosignature: Option<Signature>,
+}
+
+/// How a log stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogStatus {
+    /// Entries, durable or about to be.
+    pub entries: u64,
+    /// Entries under the last signed checkpoint.
+    pub signed: u64,
+    /// Entries under the last one that is cosigned as the policy asks.
+    pub published: u64,
+    /// What each log witness has cosigned, by its key's name.
+    pub witnesses: BTreeMap<String, u64>,
+    /// Why nothing is signed any more.
+    pub broken: Option<String>,
+}
+
+/// The audit log of one node.
+#[derive(Debug)]
+pub struct Log {
+    key: Key,
+    policy: Policy,
+    settings: LogSettings,
+    edge: Edge,
+    /// The text that is being signed.
+    signing: Option<String>,
+    /// The last signed checkpoint.
+    checkpoint: Option<(Checkpoint, Note)>,
+    made: Option<Mono>,
+    published: u64,
+    watching: BTreeMap<String, (Key, Watching)>,
+    nonces: Vec<Vec<u8>>,
+    broken: Option<String>,
+}
+
+impl Log {
+    /// The log on this disk. `witnesses` are those that are asked, `policy` says which suffice.
+    ///
+    /// # Errors
+    /// [`Unsound`]: what is there is not what was signed.
+    pub fn recover(
+        key: Key,
+        policy: Policy,
+        witnesses: impl IntoIterator<Item = Key>,
+        settings: LogSettings,
+        rows: &impl Rows,
+    ) -> Result<Self, Unsound> {
+        let edge = rows::edge(rows)?;
+        let checkpoint = checkpoint(rows, rows::SIGNED)?;
+        if let Some((signed, _)) = &checkpoint {
+            let have = edge.size();
+            let same = signed.size <= have && root_of(rows, signed.size)? == signed.root;
+            if !same || signed.origin != key.name {
+                return Err(Unsound::NotSigned { size: signed.size, have });
+            }
+        }
+        let published = checkpoint_size(rows, rows::PUBLISHED)?;
+        let watching =
+            witnesses.into_iter().map(|key| (key.name.clone(), (key, Watching::default()))).collect();
+        Ok(Self {
+            key,
+            policy,
+            settings,
+            edge,
+            signing: None,
+            checkpoint,
+            made: None,
+            published,
+            watching,
+            nonces: Vec::new(),
+            broken: None,
+        })
+    }
+
+    /// Appends an entry, and the sealed body of what it commits to.
+    pub fn append(&mut self, token: Token, entry: &Entry, body: &[u8], out: &mut Effects<Batch, Effect>) {
+        let (index, bytes) = (self.edge.size(), entry.encode());
+        let tiles = self.edge.push(hash::leaf(&bytes));
+        let mut batch = Batch::new();
+        rows::put_entry(&mut batch, index, &bytes, body, &tiles);
+        out.persist(batch);
+        out.send(Effect::Appended { token, index });
+    }
+
+    /// Has the next checkpoint answer a demand. False when it answers enough others already.
+    pub fn demand(&mut self, nonce: Vec<u8>) -> bool {
+        let room = self.nonces.len() < MAX_NONCES || self.nonces.contains(&nonce);
+        if room && !self.nonces.contains(&nonce) {
+            self.nonces.push(nonce);
+        }
+        room
+    }
+
+    /// Does what is due.
+    pub fn tick(&mut self, now: Now, out: &mut Effects<Batch, Effect>) {
+        if self.broken.is_some() {
+            return;
+        }
+        if self.wants_checkpoint() && self.next_checkpoint().is_none_or(|due| due <= now.mono) {
+            self.sign(now, out);
+        }
+        self.ask(now, out);
+    }
+
+    /// When [`Log::tick`] has something to do.
+    #[must_use]
+    pub fn next_deadline(&self, now: Now) -> Option<Mono> {
+        if self.broken.is_some() {
+            return None;
+        }
+        let checkpoint = self.wants_checkpoint().then(|| self.next_checkpoint().unwrap_or(now.mono));
+        let again =
+            |watching: &Watching| watching.asked.map_or(now.mono, |at| at.plus(self.settings.ask_again));
+        let ask = self.to_ask().map(|(_, watching)| again(watching)).min();
+        checkpoint.into_iter().chain(ask).min()
+    }
+
+    /// The log's signature of a checkpoint has come.
+    ///
+    /// # Panics
+    /// When it is not the signature of what was to be signed: the shell signs nothing else.
+    pub fn signed(&mut self, now: Now, signature: Signature, out: &mut Effects<Batch, Effect>) {
+        let text = self.signing.take().expect("a checkpoint was to be signed");
+        let note = Note { text, signatures: vec![signature] };
+        assert!(matches!(self.key.verify(&note), Ok(Some(_))), "the log's own signature verifies");
+        let checkpoint: Checkpoint = note.text.parse().expect("this machine made it");
+        let mut batch = Batch::new();
+        rows::put_note(&mut batch, rows::SIGNED, &note.to_string());
+        out.persist(batch);
+        self.checkpoint = Some((checkpoint, note));
+        for (_, watching) in self.watching.values_mut() {
+            (watching.asked, watching.cosignature) = (None, None);
+        }
+        self.publish(out);
+        self.ask(now, out);
+    }
+
+    /// A log witness has answered.
+    pub fn answered(
+        &mut self,
+        now: Now,
+        witness: &str,
+        text: &str,
+        answer: Result<Signature, NotCosigned>,
+        out: &mut Effects<Batch, Effect>,
+    ) {
+        let present = self.checkpoint.as_ref().filter(|(_, note)| note.text == text).map(|(c, _)| c.size);
+        let (Some(size), Some((key, watching))) = (present, self.watching.get_mut(witness)) else { return };
+        match answer {
+            Ok(signature) => {
+                let note = Note { text: text.to_owned(), signatures: vec![signature.clone()] };
+                if matches!(key.verify(&note), Ok(Some(_))) {
+                    (watching.size, watching.cosignature) = (size, Some(signature));
+                    self.publish(out);
+                }
+            }
+            Err(NotCosigned::Conflict { size: theirs }) if theirs <= size => {
+                (watching.size, watching.asked) = (theirs, None);
+                self.ask(now, out);
+            }
+            Err(NotCosigned::Conflict { size: theirs }) if theirs > self.edge.size() => {
+                let why =
+                    format!("{witness} has cosigned {theirs} entries, and {} are here", self.edge.size());
+                self.breaks(why, out);
+            }
+            Err(NotCosigned::NotContinued(why)) => self.breaks(format!("{witness}: {why}"), out),
+            // It is asked again in time.
+            Err(_) => {}
+        }
+    }
+
+    /// The text of the checkpoint that is to be cosigned.
+    #[must_use]
+    pub fn present(&self) -> Option<String> {
+        self.checkpoint.as_ref().map(|(_, note)| note.text.clone())
+    }
+
+    /// How it stands.
+    #[must_use]
+    pub fn status(&self) -> LogStatus {
+        LogStatus {
+            entries: self.edge.size(),
+            signed: self.checkpoint.as_ref().map_or(0, |(checkpoint, _)| checkpoint.size),
+            published: self.published,
+            witnesses: self
+                .watching
+                .iter()
+                .map(|(name, (_, watching))| (name.clone(), watching.size))
+                .collect(),
+            broken: self.broken.clone(),
+        }
+    }
+
+    fn wants_checkpoint(&self) -> bool {
+        let size = self.checkpoint.as_ref().map(|(checkpoint, _)| checkpoint.size);
+        self.signing.is_none() && (size != Some(self.edge.size()) || !self.nonces.is_empty())
+    }
+
+    fn next_checkpoint(&self) -> Option<Mono> {
+        self.made.map(|made| made.plus(self.settings.interval))
+    }
+
+    fn sign(&mut self, now: Now, out: &mut Effects<Batch, Effect>) {
+        let text = Checkpoint {
+            origin: self.key.name.clone(),
+            size: self.edge.size(),
+            root: self.edge.root(),
+            extensions: self.nonces.drain(..).map(|nonce| nonce_line(&nonce)).collect(),
+        }
+        .to_string();
+        (self.made, self.signing) = (Some(now.mono), Some(text.clone()));
+        if canary::sings(Canary::SignBeforeDurable) {
+            out.send_at_once(Effect::Sign { text });
+        } else {
+            out.send(Effect::Sign { text });
+        }
+    }
+
+    /// Log witnesses that have not cosigned the present checkpoint.
+    fn to_ask(&self) -> impl Iterator<Item = (&String, &Watching)> {
+        let present = self.checkpoint.is_some();
+        let missing = move |watching: &Watching| present && watching.cosignature.is_none();
+        self.watching.iter().map(|(name, (_, w))| (name, w)).filter(move |(_, w)| missing(w))
+    }
+
+    fn ask(&mut self, now: Now, out: &mut Effects<Batch, Effect>) {
+        let Some((checkpoint, note)) = &self.checkpoint else { return };
+        let note = note.to_string();
+        for (name, (_, watching)) in &mut self.watching {
+            let due = watching.asked.is_none_or(|at| at.plus(self.settings.ask_again) <= now.mono);
+            if watching.cosignature.is_none() && due {
+                watching.asked = Some(now.mono);
+                let (witness, old, size) = (name.clone(), watching.size, checkpoint.size);
+                out.send(Effect::Ask { witness, old, size, note: note.clone() });
+            }
+        }
+    }
+
+    /// Publishes the present checkpoint if those who cosigned it suffice.
+    fn publish(&mut self, out: &mut Effects<Batch, Effect>) {
+        let Some((checkpoint, note)) = &self.checkpoint else { return };
+        let mut note = note.clone();
+        note.signatures.extend(self.watching.values().filter_map(|(_, w)| w.cosignature.clone()));
+        if self.policy.trusts(&note).is_err() {
+            return;
+        }
+        self.published = checkpoint.size;
+        let note = note.to_string();
+        let mut batch = Batch::new();
+        rows::put_note(&mut batch, rows::PUBLISHED, &note);
+        out.persist(batch);
+        out.send(Effect::Published { note });
+    }
+
+    fn breaks(&mut self, why: String, out: &mut Effects<Batch, Effect>) {
+        if self.broken.is_none() {
+            self.broken = Some(why.clone());
+            out.send_at_once(Effect::Broken { why });
+        }
+    }
+}
+
+/// The tree of the first `size` entries on a disk.
+pub fn tree<R: Rows>(rows: &R, size: u64) -> impl Subtrees<Error = Unsound> + use<'_, R> {
+    Tiled::new(size, move |tile| rows::any_tile(rows, tile))
+}
+
+/// The root of the first `size` entries on a disk.
+///
+/// # Errors
+/// [`Unsound`].
+pub fn root_of(rows: &impl Rows, size: u64) -> Result<Hash, Unsound> {
+    proof::root(&mut tree(rows, size), size)
+}
+
+fn checkpoint(rows: &impl Rows, key: &[u8]) -> Result<Option<(Checkpoint, Note)>, Unsound> {
+    let Some(bytes) = rows.row(key)? else { return Ok(None) };
+    let wrong = |error: &dyn std::fmt::Display| Unsound::Checkpoint(error.to_string());
+    let text = std::str::from_utf8(&bytes).map_err(|error| wrong(&error))?;
+    let note = Note::parse(text).map_err(|error| wrong(&error))?;
+    let checkpoint = note.text.parse().map_err(|error| wrong(&error))?;
+    Ok(Some((checkpoint, note)))
+}
+
+fn checkpoint_size(rows: &impl Rows, key: &[u8]) -> Result<u64, Unsound> {
+    Ok(checkpoint(rows, key)?.map_or(0, |(checkpoint, _)| checkpoint.size))
+}

@@ -1,0 +1,196 @@
+//! What the audit log keeps on disk, in a family of its own.
+//!
+//! | key | value |
+//! |---|---|
+//! | `e` index | an entry, as it is hashed |
+//! | `b` index | its body: the record and its salt, sealed; gone when its subject was erased |
+//! | `n` | how many entries there are |
+//! | `t` level number | a full tile |
+//! | `c` | this log's last signed checkpoint, a note |
+//! | `p` | this log's last published checkpoint, with its cosignatures |
+//! | `w` origin | the last checkpoint that was cosigned of another log, a note |
+//! | `x` origin | evidence against a log: the note that was cosigned and the first that contradicts it |
+//!
+//! Numbers are big-endian, so that the family's order is the log's.
+//!
+//! * It decides: the bytes.
+//! * Invariant: the leaves of a tile are those of the entries beside it; who reads them checks that.
+
+use rhumb_storage::{Batch, Family};
+use rhumb_verify::hash::{self, Hash};
+use rhumb_verify::tile::{Tile, WIDTH, hashes, of_level};
+use thiserror::Error;
+
+use super::edge::Edge;
+
+const FAMILY: Family = Family::Audit;
+
+/// Something of the log on disk that cannot be.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Unsound {
+    /// The number of entries is none.
+    #[error("the number of entries of the audit log cannot be read")]
+    NoCount,
+    /// An entry is missing.
+    #[error("entry {0} of the audit log is missing")]
+    Hole(u64),
+    /// A tile is missing, or is not one.
+    #[error("{0} of the audit log is missing or is no tile")]
+    NoTile(String),
+    /// A tile says something else than the entries below it.
+    #[error(
+        "{path} of the audit log says another hash for number {number} of its level than what it is made of"
+    )]
+    OtherHash {
+        /// The tile.
+        path: String,
+        /// Which hash of its level.
+        number: u64,
+    },
+    /// A checkpoint is not a note, or not a checkpoint.
+    #[error("the checkpoint of the audit log cannot be read: {0}")]
+    Checkpoint(String),
+    /// A checkpoint was signed of more, or of other, entries than are there.
+    #[error(
+        "a checkpoint of {size} entries was signed, and the entries on this disk are not those: {have} are here"
+    )]
+    NotSigned {
+        /// How many it is of.
+        size: u64,
+        /// How many there are.
+        have: u64,
+    },
+    /// The disk does not answer.
+    #[error("the audit log cannot be read: {0}")]
+    Disk(String),
+}
+
+/// The log's family, to be read.
+pub trait Rows {
+    /// The value under a key.
+    ///
+    /// # Errors
+    /// [`Unsound::Disk`].
+    fn row(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Unsound>;
+}
+
+/// The key of an entry.
+#[must_use]
+pub fn entry_key(index: u64) -> Vec<u8> {
+    [b"e", &index.to_be_bytes()[..]].concat()
+}
+
+/// The key of a body.
+#[must_use]
+pub fn body_key(index: u64) -> Vec<u8> {
+    [b"b", &index.to_be_bytes()[..]].concat()
+}
+
+/// The key of a full tile.
+#[must_use]
+pub fn tile_key(level: u8, number: u64) -> Vec<u8> {
+    [b"t", &[level][..], &number.to_be_bytes()].concat()
+}
+
+/// The key of the number of entries.
+pub const COUNT: &[u8] = b"n";
+/// The key of the last signed checkpoint.
+pub const SIGNED: &[u8] = b"c";
+/// The key of the last published checkpoint.
+pub const PUBLISHED: &[u8] = b"p";
+
+/// The key of what is known of another log.
+#[must_use]
+pub fn witnessed_key(origin: &str) -> Vec<u8> {
+    [b"w", origin.as_bytes()].concat()
+}
+
+/// The key of evidence against a log.
+#[must_use]
+pub fn evidence_key(origin: &str) -> Vec<u8> {
+    [b"x", origin.as_bytes()].concat()
+}
+
+/// Writes an entry, its body, and the tiles that it completes.
+pub fn put_entry(batch: &mut Batch, index: u64, entry: &[u8], body: &[u8], tiles: &[(Tile, Vec<Hash>)]) {
+    batch.put(FAMILY, entry_key(index), entry);
+    batch.put(FAMILY, COUNT, (index + 1).to_be_bytes());
+    if !body.is_empty() {
+        batch.put(FAMILY, body_key(index), body);
+    }
+    for (tile, hashes) in tiles {
+        let bytes: Vec<u8> = hashes.iter().flat_map(|hash| hash.0).collect();
+        batch.put(FAMILY, tile_key(tile.level, tile.number), bytes);
+    }
+}
+
+/// Writes a note.
+pub fn put_note(batch: &mut Batch, key: impl Into<Vec<u8>>, note: &str) {
+    batch.put(FAMILY, key, note.as_bytes());
+}
+
+/// The edge of the log on disk: its size is that of the entries, whose last ones are hashed again, and the
+/// rest is read from full tiles, each checked against the one above it.
+///
+/// # Errors
+/// [`Unsound`].
+pub fn edge(rows: &impl Rows) -> Result<Edge, Unsound> {
+    let size = match rows.row(COUNT)? {
+        None => 0,
+        Some(count) => u64::from_be_bytes(count.try_into().map_err(|_| Unsound::NoCount)?),
+    };
+    let mut levels = Vec::new();
+    let mut level = 0;
+    while of_level(level, size) > 0 {
+        let hashes = of_level(level, size);
+        let first = hashes - hashes % WIDTH;
+        levels.push((first..hashes).map(|number| of(rows, level, number)).collect::<Result<_, _>>()?);
+        level += 1;
+    }
+    Ok(Edge::of(size, levels))
+}
+
+/// A hash of a level, made of what is below it: of an entry, or of a full tile.
+fn of(rows: &impl Rows, level: u8, number: u64) -> Result<Hash, Unsound> {
+    if level == 0 {
+        return rows.row(&entry_key(number))?.map(|entry| hash::leaf(&entry)).ok_or(Unsound::Hole(number));
+    }
+    let below = Tile { level: level - 1, number, width: WIDTH as u16 };
+    Ok(hash::root(&tile(rows, below)?))
+}
+
+/// A full tile's hashes.
+///
+/// # Errors
+/// [`Unsound`].
+pub fn tile(rows: &impl Rows, tile: Tile) -> Result<Vec<Hash>, Unsound> {
+    let bytes = rows.row(&tile_key(tile.level, tile.number))?;
+    let read = bytes.and_then(|bytes| hashes(tile, &bytes).ok());
+    read.ok_or_else(|| Unsound::NoTile(tile.path()))
+}
+
+/// The hashes of a tile of the tree of this size, partial ones among them: those are made of what is below.
+///
+/// # Errors
+/// [`Unsound`].
+pub fn any_tile(rows: &impl Rows, wanted: Tile) -> Result<Vec<Hash>, Unsound> {
+    if u64::from(wanted.width) == WIDTH {
+        return tile(rows, wanted);
+    }
+    let first = wanted.number * WIDTH;
+    (first..first + u64::from(wanted.width)).map(|number| of(rows, wanted.level, number)).collect()
+}
+
+/// Hashes everything again that the tile of this level and number is made of, and compares.
+///
+/// # Errors
+/// [`Unsound`], naming what differs.
+pub fn check_tile(rows: &impl Rows, level: u8, number: u64) -> Result<(), Unsound> {
+    let full = Tile { level, number, width: WIDTH as u16 };
+    for (said, number) in tile(rows, full)?.into_iter().zip(number * WIDTH..) {
+        if of(rows, level, number)? != said {
+            return Err(Unsound::OtherHash { path: full.path(), number });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,266 @@
+//! Disks that go bad under the real program: full, read-only, slow, failing to sync, with a bit flipped.
+//! Each time the node says what is wrong, answers nothing wrong, and loses nothing that it had answered.
+
+use std::fs;
+use std::path::Path;
+
+use rhumb_tests::cluster::{ask_admin, eventually};
+use rhumb_tests::powercut::{Image, Loss, UNBOUNDED};
+use serde_json::Value;
+
+use crate::scene::{Customers, Running, Scene, full, seed};
+
+const READ_ONLY: u64 = 30;
+
+/// A shop with one node, under customers.
+fn busy(own_seed: u64, variables: &[(&'static str, &str)]) -> (Scene, Running, Customers) {
+    let mut scene = Scene::new(1, seed(own_seed), variables);
+    let node = scene.open_shop().pop().expect("a node");
+    let buying = scene.buy();
+    (scene, node, buying)
+}
+
+/// The node cannot go on: it ends with code 3, and its log says why. Gives the log.
+fn gives_up(node: &mut Running, why: &[&str]) -> String {
+    let ended = node.serving.wait_end();
+    let log = node.serving.log();
+    assert_eq!(ended.code(), Some(3), "{ended}\n{log}");
+    for why in why {
+        assert!(log.contains(why), "{why:?} is not in:\n{log}");
+    }
+    log
+}
+
+/// On a disk that is well again everything is there.
+fn all_is_there(scene: &mut Scene) {
+    let nodes = scene.serve_all().unwrap_or_else(|finding| panic!("{finding}"));
+    scene.rises(0).unwrap_or_else(|finding| panic!("{finding}"));
+    scene.check_all().unwrap_or_else(|finding| panic!("{finding}"));
+    scene.close(nodes);
+}
+
+#[test]
+fn a_full_disk_stops_the_node_and_takes_nothing_back() {
+    let (mut scene, mut node, buying) = busy(11, &[]);
+    scene.heights[0] = scene.height(0).expect("it is up");
+    node.watched.room(32 << 10).expect("a page");
+    gives_up(&mut node, &["no space left", "this node cannot go on and stops"]);
+    drop(buying);
+    scene.lose(0, node, &Loss::All).unwrap_or_else(|finding| panic!("{finding}"));
+
+    let watched = scene.watch(0);
+    watched.room(0).expect("a page");
+    let mut node = scene.serve(0, watched);
+    gives_up(&mut node, &["no space left", "us-east-n1/data"]);
+    node.watched.room(UNBOUNDED).expect("a page");
+    all_is_there(&mut scene);
+}
+
+#[test]
+fn a_disk_that_becomes_read_only_stops_the_node_and_takes_nothing_back() {
+    let (mut scene, mut node, buying) = busy(12, &[]);
+    scene.heights[0] = scene.height(0).expect("it is up");
+    node.watched.refuse(READ_ONLY).expect("a page");
+    gives_up(&mut node, &["not permitted", "Read-only file system", "this node cannot go on and stops"]);
+    drop(buying);
+    scene.lose(0, node, &Loss::All).unwrap_or_else(|finding| panic!("{finding}"));
+
+    let watched = scene.watch(0);
+    watched.refuse(READ_ONLY).expect("a page");
+    gives_up(&mut scene.serve(0, watched), &["not permitted", "us-east-n1/data"]);
+    all_is_there(&mut scene);
+}
+
+#[test]
+fn a_sync_that_fails_once_is_the_last_one() {
+    let (mut scene, mut node, buying) = busy(13, &[]);
+    scene.heights[0] = scene.height(0).expect("it is up");
+    node.watched.fail_syncs(1).expect("a page");
+    gives_up(&mut node, &["input/output error", "this node cannot go on and stops"]);
+    drop(buying);
+    assert_eq!(node.watched.failed().expect("a page"), 1);
+    // What the sync was to cover is lost for good, whatever was synced after it.
+    scene.lose(0, node, &Loss::All).unwrap_or_else(|finding| panic!("{finding}"));
+    all_is_there(&mut scene);
+}
+
+#[test]
+fn a_slow_disk_makes_answers_late_and_nothing_else() {
+    let (mut scene, mut node, buying) = busy(14, &[("RHUMB__SUPERVISOR__SLOW_SYNC", "100ms")]);
+    node.watched.delay_syncs(500).expect("a page");
+    let so_far = scene.lines();
+    scene.heights[0] = scene.height(0).expect("it is up");
+    eventually("customers are served all the same", || {
+        let now = scene.height(0).expect("it is up");
+        assert!(now.hybrid >= scene.heights[0].hybrid, "{now:?} after {:?}", scene.heights[0]);
+        scene.heights[0] = now;
+        let (code, why) = ask_admin(&scene.mesh.admin(0), "/readyz").expect("it is up");
+        assert_eq!(code, 200, "{why}");
+        scene.lines() > so_far + 60
+    });
+    let log = node.serving.log();
+    assert!(log.contains("a part of this node is slow") && log.contains("a sync of the hot store"), "{log}");
+    node.serving.signal("KILL");
+    node.serving.wait_end();
+    drop(buying);
+    scene.lose(0, node, &Loss::All).unwrap_or_else(|finding| panic!("{finding}"));
+    all_is_there(&mut scene);
+}
+
+#[test]
+fn a_disk_that_stands_still_makes_the_node_unready_and_then_ends_it() {
+    let patience = [("RHUMB__SUPERVISOR__STUCK_SYNC", "1s"), ("RHUMB__SUPERVISOR__WATCHDOG", "2s")];
+    let (mut scene, mut node, buying) = busy(15, &patience);
+    node.watched.delay_syncs(3_600_000).expect("a page");
+    eventually("readiness names what is stuck", || {
+        ask_admin(&scene.mesh.admin(0), "/readyz")
+            .is_some_and(|(code, why)| code == 503 && why.contains("stuck: a sync of the hot store"))
+    });
+    let ended = node.serving.wait_end();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&ended), Some(6), "{ended}: SIGABRT");
+    drop(buying);
+    scene.lose(0, node, &Loss::All).unwrap_or_else(|finding| panic!("{finding}"));
+    all_is_there(&mut scene);
+}
+
+/// What a node does about a flipped bit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Does {
+    /// It refuses to start, and names the file.
+    Refuses,
+    /// The bit bears on nothing: everything is there.
+    Serves,
+    /// The one or the other, by where the bit stands.
+    Either,
+}
+
+/// The kinds of files below a mesh's folder, by what their paths begin and end with, what must stand in the
+/// log of a node that refuses, and what it does.
+const KINDS: [(&str, &str, &str, Does); 16] = [
+    ("nodes/us-east-n1/data/hot/0", ".log", ".log", Does::Either),
+    ("nodes/us-east-n1/data/hot/0", ".sst", ".sst", Does::Either),
+    ("nodes/us-east-n1/data/hot/MANIFEST-", "", "MANIFEST-", Does::Refuses),
+    ("nodes/us-east-n1/data/hot/CURRENT", "", "hot", Does::Refuses),
+    ("nodes/us-east-n1/data/hot/OPTIONS-", "", "OPTIONS-", Does::Serves),
+    ("nodes/us-east-n1/data/hot/IDENTITY", "", "IDENTITY", Does::Serves),
+    ("nodes/us-east-n1/data/hot/LOG", "", "LOG", Does::Serves),
+    ("nodes/us-east-n1/data/control/db", "", "control", Does::Either),
+    ("nodes/us-east-n1/data/control/conf", "", "control", Does::Either),
+    ("nodes/us-east-n1/data/control/snap.", "", "control", Does::Either),
+    ("nodes/us-east-n1/data/last-stop.json", "", "last-stop.json", Does::Serves),
+    ("nodes/us-east-n1/identity/identity.pem", "", "identity", Does::Either),
+    ("nodes/us-east-n1/identity/ca.pem", "", "identity", Does::Either),
+    ("nodes/us-east-n1/identity/crl.pem", "", "identity", Does::Either),
+    ("config/policy.toml", ".toml", "policy.toml", Does::Refuses),
+    ("config/policy.toml.sig", ".sig", "policy.toml", Does::Refuses),
+];
+
+/// A shop that has filled all kinds of files, stopped in order; gives its folder.
+fn a_stopped_shop() -> (Scene, Image) {
+    let mut scene = Scene::new(1, seed(16), &[]);
+    let nodes = scene.open_shop();
+    let buying = scene.buy();
+    drop(buying);
+    scene.close(nodes);
+    let nodes = scene.serve_all().unwrap_or_else(|finding| panic!("{finding}"));
+    let buying = scene.buy();
+    drop(buying);
+    scene.check_all().unwrap_or_else(|finding| panic!("{finding}"));
+    scene.close(nodes);
+    let image = Image::read(&scene.mesh.directory().join("mesh")).expect("a folder");
+    (scene, image)
+}
+
+/// Flips a drawn bit of a file: in which byte, and as it is told.
+fn flip(scene: &mut Scene, folder: &Path, path: &str) -> (usize, String) {
+    let file = folder.join(path);
+    let mut bytes = fs::read(&file).expect("a file");
+    // Much of some files is empty: every other draw is of what is not.
+    let written: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at] != 0).collect();
+    let anywhere = scene.rng.below(bytes.len() as u64) as usize;
+    let at = if scene.rng.chance(0.5) { anywhere } else { *scene.rng.pick(&written).unwrap_or(&anywhere) };
+    let bit = scene.rng.below(8);
+    bytes[at] ^= 1 << bit;
+    fs::write(&file, bytes).expect("written");
+    (at, format!("{path}: bit {bit} of byte {at}"))
+}
+
+/// What a node does on what stands there now; a finding when it is neither of the two.
+#[expect(clippy::print_stdout, reason = "for whoever runs the test to see")]
+fn does(scene: &mut Scene, names: &str) -> Result<Does, String> {
+    let mut node = scene.serve(0, scene.watch(0));
+    match scene.starts(0, &mut node) {
+        Ok(_) => {
+            scene.check_all()?;
+            Ok(Does::Serves)
+        }
+        Err(finding) => {
+            let log = node.serving.log();
+            let code = node.serving.has_ended().and_then(|ended| ended.code());
+            let said = log.lines().last().unwrap_or_default();
+            if matches!(code, Some(2 | 3)) && !log.contains("panicked") && said.contains(names) {
+                println!("    refused: {said}");
+                Ok(Does::Refuses)
+            } else {
+                Err(finding)
+            }
+        }
+    }
+}
+
+#[test]
+fn a_flipped_bit_is_refused_by_its_files_name_or_bears_on_nothing() {
+    let (mut scene, image) = a_stopped_shop();
+    let folder = scene.mesh.directory().join("mesh");
+    for (begins, ends, names, want) in KINDS {
+        let paths = image.files();
+        let is = |path: &&String| path.starts_with(begins) && path.ends_with(ends);
+        let of_kind: Vec<&String> = paths.iter().filter(is).collect();
+        for _ in 0..if full() { 40 } else { 2 } {
+            image.write(&folder).expect("written");
+            let path =
+                (*scene.rng.pick(&of_kind).unwrap_or_else(|| panic!("no {begins} in {paths:?}"))).clone();
+            let (_, flipped) = flip(&mut scene, &folder, &path);
+            println!("{flipped}");
+            let done = does(&mut scene, names).unwrap_or_else(|finding| panic!("{flipped}: {finding}"));
+            assert!(
+                want == Does::Either || want == done,
+                "{flipped}: it {done:?}, and should have: {want:?}"
+            );
+        }
+    }
+}
+
+/// Whether a byte of a settings file is space, or in a comment.
+fn says_nothing(text: &str, at: usize) -> bool {
+    let begin = text[..at].rfind('\n').map_or(0, |end| end + 1);
+    text.as_bytes()[at].is_ascii_whitespace() || text[begin..].trim_start().starts_with('#')
+}
+
+#[test]
+fn a_flipped_bit_in_the_settings_is_refused_by_its_files_name_or_shows_in_what_they_come_to() {
+    let mut scene = Scene::new(1, seed(17), &[]);
+    let folder = scene.mesh.directory().join("mesh/config");
+    let show = ["config", "show", "--effective", "--config", "mesh/config", "--region", "us-east"];
+    let sound = scene.mesh.ok(&show)["settings"].clone();
+    let values = |settings: &Value| -> Vec<(String, Value)> {
+        let all = settings.as_object().expect("a table").iter();
+        all.map(|(key, entry)| (key.clone(), entry["value"].clone())).collect()
+    };
+    for draw in 0..if full() { 400 } else { 24 } {
+        let name = ["global.toml", "us-east.toml"][draw % 2];
+        let text = fs::read_to_string(folder.join(name)).expect("a file");
+        let (at, flipped) = flip(&mut scene, &folder, name);
+        let shown = scene.mesh.rhumb(&show);
+        match shown.code {
+            2 => assert!(shown.text.contains(name), "{flipped}: {}", shown.text),
+            0 => assert!(
+                values(&shown.json["settings"]) != values(&sound) || says_nothing(&text, at),
+                "{flipped} is not to be seen: {}",
+                shown.text
+            ),
+            _ => panic!("{flipped}: {}", shown.text),
+        }
+        fs::write(folder.join(name), text).expect("written");
+    }
+}
