@@ -5,6 +5,9 @@
 //! ca.pem          the authorities to believe, given out with every certificate
 //! crl.pem         what these have revoked, given out likewise
 //! issued.jsonl    what was issued, a line each
+//! events.jsonl    what was done with certificates, a line each
+//! next.pem        the one that takes over, and
+//! previous.pem    the one that it took over from: only while the authority is replaced
 //! ```
 //!
 //! * It decides: what a new certificate's folder holds, and that only what was issued can be revoked.
@@ -12,21 +15,24 @@
 //!   node would not take up.
 //! * Invariant: what was issued stands in `issued.jsonl` before anyone can use it.
 
+mod lists;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use pem::Pem;
 use rhumb_core::Principal;
-use rhumb_transport::identity::{Holder, RevocationList, Serial};
-use rhumb_transport::issue::{Authority, Validity};
-use rhumb_transport::{Certificate, CredentialsError, Trust, TrustDomain};
+use rhumb_transport::identity::{Holder, Serial};
+use rhumb_transport::issue::{Authority, IssuedCert, Validity};
+use rhumb_transport::{Certificate, Credentials, CredentialsError, Trust, TrustDomain};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::clock::now_millis;
+use crate::generations::{Content, Generations};
 use crate::identity::{CA_FILE, CRL_FILE, IDENTITY_FILE};
 use crate::secrets::{self, Files, Secret, SecretError, Secrets};
 
@@ -34,6 +40,10 @@ use crate::secrets::{self, Files, Secret, SecretError, Secrets};
 pub const AUTHORITY_FILE: &str = "authority.pem";
 /// What was issued.
 pub const ISSUED_FILE: &str = "issued.jsonl";
+/// The authority that is to take over.
+pub const NEXT_FILE: &str = "next.pem";
+/// The authority that was taken over from. It still revokes what it had issued.
+pub const PREVIOUS_FILE: &str = "previous.pem";
 
 /// Why an authority did not do what was asked.
 #[derive(Debug, Error)]
@@ -81,6 +91,14 @@ pub enum AuthorityFault {
         /// What would be forgotten.
         source: CredentialsError,
     },
+    /// Peers would refuse what was to be put into a folder.
+    #[error("{path} stays as it is: peers would refuse the new certificate: {source}", path = path.display())]
+    WouldNotDo {
+        /// The present certificate.
+        path: PathBuf,
+        /// What they would say.
+        source: CredentialsError,
+    },
     /// It did not issue what it should revoke.
     #[error("{}", not_issued(.0))]
     NotIssued(Serial),
@@ -121,6 +139,9 @@ pub struct Issued {
     pub not_after: i64,
     /// SHA-256 over the certificate.
     pub fingerprint: String,
+    /// Which authority issued it; empty in lines of earlier builds.
+    #[serde(default)]
+    pub issuer: String,
 }
 
 /// Whether a folder for a new certificate may hold one.
@@ -151,6 +172,8 @@ pub struct Revoked {
 pub struct AuthorityFolder {
     folder: PathBuf,
     authority: Authority,
+    /// The one that it took over from, while that is still believed.
+    previous: Option<Authority>,
 }
 
 impl AuthorityFolder {
@@ -169,7 +192,7 @@ impl AuthorityFolder {
         secrets::create(&key, &Secret::from(authority.to_pem()))?;
         secrets::publish(&folder.join(CRL_FILE), list.as_bytes())?;
         secrets::publish(&folder.join(CA_FILE), authority.certificate_pem().as_bytes())?;
-        Ok(Self { folder: folder.to_owned(), authority })
+        Ok(Self { folder: folder.to_owned(), authority, previous: None })
     }
 
     /// The authority that is kept in a folder.
@@ -177,11 +200,12 @@ impl AuthorityFolder {
     /// # Errors
     /// [`AuthorityFault`].
     pub fn open(folder: &Path) -> Result<Self, AuthorityFault> {
-        let key = Files::of(folder).read(AUTHORITY_FILE)?;
-        let authority = Authority::from_pem(key.bytes());
-        let path = folder.join(AUTHORITY_FILE);
-        let authority = authority.map_err(|source| AuthorityFault::Credentials { path, source })?;
-        Ok(Self { folder: folder.to_owned(), authority })
+        let authority = read_authority(folder, AUTHORITY_FILE)?;
+        let previous = match read_authority(folder, PREVIOUS_FILE) {
+            Err(AuthorityFault::Secret(SecretError::Missing { .. })) => None,
+            read => Some(read?),
+        };
+        Ok(Self { folder: folder.to_owned(), authority, previous })
     }
 
     /// The authority.
@@ -190,7 +214,14 @@ impl AuthorityFolder {
         &self.authority
     }
 
-    /// Issues a certificate with a new key, into a folder of its own.
+    /// The folder.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Issues a certificate with a new key, into a folder of its own. One that takes the place of another is
+    /// checked as peers would check it before, and becomes a new [generation](crate::generations).
     ///
     /// # Errors
     /// [`AuthorityFault`].
@@ -204,13 +235,22 @@ impl AuthorityFolder {
         let identity = into.join(IDENTITY_FILE);
         self.may_take(&identity, who, place)?;
         let issued = self.authority.issue(who, validity)?;
+        if place == Place::Renewed {
+            self.would_do(&identity, &issued)?;
+        }
         self.note(&issued.certificate)?;
         fs::create_dir_all(into).map_err(|source| file(into, source))?;
-        self.give_out(into)?;
         let secret = Secret::from(issued.identity_pem);
         match place {
-            Place::New => secrets::create(&identity, &secret)?,
-            Place::Renewed => secrets::replace(&identity, &secret)?,
+            Place::New => {
+                self.give_out(into)?;
+                secrets::create(&identity, &secret)?;
+            }
+            Place::Renewed => {
+                let revocations = Some(self.own_file(CRL_FILE)?);
+                let content = Content { identity: secret, authorities: self.own_file(CA_FILE)?, revocations };
+                Generations::of(into).add(&content)?;
+            }
         }
         Ok(issued.certificate)
     }
@@ -220,41 +260,28 @@ impl AuthorityFolder {
     /// # Errors
     /// [`AuthorityFault`].
     pub fn give_out(&self, into: &Path) -> Result<(), AuthorityFault> {
-        for name in [CRL_FILE, CA_FILE] {
-            let from = self.folder.join(name);
-            let bytes = fs::read(&from).map_err(|source| file(&from, source))?;
-            secrets::publish(&into.join(name), &bytes)?;
+        let generations = Generations::of(into);
+        let (list, authorities) = (self.own_file(CRL_FILE)?, self.own_file(CA_FILE)?);
+        // Who reads in between must never find an authority without its list.
+        let shrinks = fs::read(into.join(CA_FILE)).is_ok_and(|before| before.len() > authorities.len());
+        if shrinks {
+            generations.publish(CA_FILE, &authorities)?;
+            return Ok(generations.publish(CRL_FILE, &list)?);
         }
-        Ok(())
+        generations.publish(CRL_FILE, &list)?;
+        Ok(generations.publish(CA_FILE, &authorities)?)
     }
 
-    /// Revokes a certificate that was issued here.
-    ///
-    /// # Errors
-    /// [`AuthorityFault`].
-    pub fn revoke(&self, serial: &Serial) -> Result<Revoked, AuthorityFault> {
-        let mut issued = self.issued()?.into_iter();
-        let certificate = issued
-            .find(|issued| issued.serial == serial.to_string())
-            .ok_or_else(|| AuthorityFault::NotIssued(serial.clone()))?;
-        let (own, others): (Vec<_>, Vec<_>) =
-            self.lists()?.into_iter().partition(|list| self.authority.has_signed(list));
-        let mut revoked = BTreeMap::new();
-        let mut number = 0;
-        for list in &own {
-            number = number.max(list.number);
-            revoked.extend(list.revoked.clone());
-        }
-        if revoked.contains_key(serial) {
-            return Ok(Revoked { certificate, again: true, number, revoked: revoked.len() });
-        }
-        let now = now_millis() / 1000;
-        revoked.insert(serial.clone(), now as i64);
-        let now = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(now);
-        let mut text = self.authority.revocations(number + 1, &revoked, now)?;
-        text.extend(others.iter().map(|list| pem::encode(&Pem::new("X509 CRL", list.der()))));
-        secrets::publish(&self.folder.join(CRL_FILE), text.as_bytes())?;
-        Ok(Revoked { certificate, again: false, number: number + 1, revoked: revoked.len() })
+    fn own_file(&self, name: &str) -> Result<Vec<u8>, AuthorityFault> {
+        let path = self.folder.join(name);
+        fs::read(&path).map_err(|source| file(&path, source))
+    }
+
+    /// Whether peers that believe what is given out would take a certificate.
+    fn would_do(&self, present: &Path, issued: &IssuedCert) -> Result<(), AuthorityFault> {
+        let wrong = |source| AuthorityFault::WouldNotDo { path: present.to_owned(), source };
+        let next = Credentials::new(issued.identity_pem.as_bytes(), self.gives_out(&self.folder)?);
+        next.and_then(|next| next.verify(Duration::from_millis(now_millis()))).map_err(wrong)
     }
 
     /// What was issued here, the oldest first.
@@ -330,26 +357,28 @@ impl AuthorityFolder {
             not_before: certificate.not_before,
             not_after: certificate.not_after,
             fingerprint: certificate.fingerprint(),
+            issuer: certificate.issuer.clone(),
         };
-        let path = self.folder.join(ISSUED_FILE);
-        let write = || -> io::Result<()> {
-            let mut text = serde_json::to_vec(&line)?;
-            text.push(b'\n');
-            let mut file = OpenOptions::new().create(true).append(true).open(&path)?;
-            file.write_all(&text)?;
-            file.sync_all()
-        };
-        write().map_err(|source| file(&path, source))
+        append(&self.folder.join(ISSUED_FILE), &line)
     }
+}
 
-    fn lists(&self) -> Result<Vec<RevocationList>, AuthorityFault> {
-        let path = self.folder.join(CRL_FILE);
-        let text = match fs::read(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            read => read.map_err(|source| file(&path, source))?,
-        };
-        RevocationList::all_of(&text).map_err(|source| AuthorityFault::Credentials { path, source })
-    }
+/// The authority of a file.
+pub(crate) fn read_authority(folder: &Path, name: &str) -> Result<Authority, AuthorityFault> {
+    let key = Files::of(folder).read(name)?;
+    Authority::from_pem(key.bytes()).map_err(|source| wrong(&folder.join(name), source))
+}
+
+/// Appends a line of JSON, on the disk when this returns.
+pub(crate) fn append(path: &Path, line: &impl Serialize) -> Result<(), AuthorityFault> {
+    let write = || -> io::Result<()> {
+        let mut text = serde_json::to_vec(line)?;
+        text.push(b'\n');
+        let mut file = OpenOptions::new().create(true).append(true).open(path)?;
+        file.write_all(&text)?;
+        file.sync_all()
+    };
+    write().map_err(|source| file(path, source))
 }
 
 /// That no certificate with this serial number was issued.
@@ -361,14 +390,12 @@ fn wrong(path: &Path, source: CredentialsError) -> AuthorityFault {
     AuthorityFault::Credentials { path: path.to_owned(), source }
 }
 
-fn file(path: &Path, source: io::Error) -> AuthorityFault {
+pub(crate) fn file(path: &Path, source: io::Error) -> AuthorityFault {
     AuthorityFault::File { path: path.to_owned(), source }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use rhumb_core::{Region, Role};
     use tempfile::TempDir;
 

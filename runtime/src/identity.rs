@@ -6,17 +6,21 @@
 //! crl.pem        what these have revoked; need not be there
 //! ```
 //!
+//! A folder with [generations](crate::generations) has links of these names to the files of the one in force.
+//!
 //! * It decides: what is read from where, and what a folder that cannot be used lacks.
-//! * Invariant: certificate and key are one file, so that a mismatched pair cannot come about.
+//! * Invariants: certificate and key are one file, so that a mismatched pair cannot come about. What is read
+//!   together is of one generation.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rhumb_transport::identity::Reading;
+use rhumb_transport::identity::{Reading, Revocations};
 use rhumb_transport::{Credentials, CredentialsError, Trust};
 use thiserror::Error;
 
+use crate::generations::Generations;
 use crate::secrets::{Files, Secret, SecretError, Secrets};
 
 /// The certificate chain and its key.
@@ -25,6 +29,8 @@ pub const IDENTITY_FILE: &str = "identity.pem";
 pub const CA_FILE: &str = "ca.pem";
 /// What these have revoked.
 pub const CRL_FILE: &str = "crl.pem";
+/// How often a folder is read again whose generation changes meanwhile. Nobody renews so fast.
+const READS: usize = 3;
 
 /// Why an identity cannot be used.
 #[derive(Debug, Error)]
@@ -58,9 +64,7 @@ pub fn load(folder: &Path) -> Result<Credentials, IdentityFault> {
 /// # Errors
 /// [`IdentityFault`].
 pub fn load_with(secrets: &dyn Secrets, folder: &Path) -> Result<Credentials, IdentityFault> {
-    let found = Found::read(secrets, folder);
-    let trust = Trust::from_pem(&found.authorities?, found.revocations?.as_deref())?;
-    Ok(Credentials::new(found.identity?.bytes(), trust)?)
+    Found::read(secrets, folder).credentials(Revocations::Lenient)
 }
 
 /// What a folder holds now.
@@ -75,6 +79,20 @@ impl Found {
     /// Reads all of it.
     #[must_use]
     pub fn read(secrets: &dyn Secrets, folder: &Path) -> Self {
+        let generations = Generations::of(folder);
+        let mut before = generations.current();
+        for _ in 0..READS {
+            let found = Self::read_once(secrets, folder);
+            let now = generations.current();
+            if now == before {
+                return found;
+            }
+            before = now;
+        }
+        Self::read_once(secrets, folder)
+    }
+
+    fn read_once(secrets: &dyn Secrets, folder: &Path) -> Self {
         let public = |name| {
             let path = folder.join(name);
             fs::read(&path).map_err(|source| IdentityFault::File { path, source })
@@ -84,6 +102,23 @@ impl Found {
             read => read.map(Some),
         };
         Self { identity: secrets.read(IDENTITY_FILE), authorities: public(CA_FILE), revocations }
+    }
+
+    /// What came from elsewhere: the chain with its key, or why there is none; the authorities; what these have
+    /// revoked.
+    #[must_use]
+    pub fn of(identity: Result<Secret, String>, authorities: Vec<u8>, revocations: Option<Vec<u8>>) -> Self {
+        let identity = identity.map_err(|why| SecretError::NotSent { name: IDENTITY_FILE.to_owned(), why });
+        Self { identity, authorities: Ok(authorities), revocations: Ok(revocations) }
+    }
+
+    /// The credentials that all of it is together.
+    ///
+    /// # Errors
+    /// [`IdentityFault`] names what cannot be used.
+    pub fn credentials(self, revocations: Revocations) -> Result<Credentials, IdentityFault> {
+        let trust = Trust::from_pem(&self.authorities?, self.revocations?.as_deref())?;
+        Ok(Credentials::new(self.identity?.bytes(), trust.with(revocations))?)
     }
 
     /// The texts, or why one could not be read.

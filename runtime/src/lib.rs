@@ -19,6 +19,7 @@ extern crate self as rhumb;
 
 pub mod client;
 pub mod clock;
+pub mod generations;
 pub mod host;
 pub mod identity;
 pub mod mesh;
@@ -38,6 +39,8 @@ pub mod demo;
 pub mod dev;
 #[cfg(feature = "rocks")]
 pub mod doctor;
+#[cfg(feature = "rocks")]
+pub mod fleet;
 #[cfg(feature = "rocks")]
 pub mod founding;
 #[cfg(feature = "rocks")]

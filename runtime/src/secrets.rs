@@ -87,6 +87,14 @@ pub enum SecretError {
         /// Who runs this.
         expected: u32,
     },
+    /// Who should send it sent something else.
+    #[error("{name}: {why}")]
+    NotSent {
+        /// Its name.
+        name: String,
+        /// What came.
+        why: String,
+    },
     /// It cannot be read or written.
     #[error("{path}: {source}", path = path.display())]
     File {

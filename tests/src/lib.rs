@@ -9,3 +9,4 @@ pub mod exposition;
 pub mod otlp;
 pub mod powercut;
 pub mod sim;
+pub mod spire;

@@ -28,6 +28,11 @@ pub enum ControlMessage {
     /// After GOAWAY: the sender has no call under way to the receiver and makes none. The receiver ends
     /// its lanes as soon as its own calls are answered, so that no call crosses the end unseen.
     EndLanes,
+    /// Who dialled wants to dial anew, and asks the other to expect it: answered with `Redial`.
+    Refresh,
+    /// Dial anew: what the sender shows in a handshake may have changed. The new connection takes over from
+    /// this one, which then drains.
+    Redial,
 }
 
 /// A fault as it is sent: the body of a frame of kind `Fault`. A kind of version 1 is sent as version
@@ -299,6 +304,8 @@ mod tests {
             [1, 2, 7, 251, 44, 1]
         );
         assert_eq!(encode(&ControlMessage::LanesDone).expect("encodes").as_ref(), [2]);
+        assert_eq!(encode(&ControlMessage::Refresh).expect("encodes").as_ref(), [4]);
+        assert_eq!(encode(&ControlMessage::Redial).expect("encodes").as_ref(), [5]);
     }
 
     #[test]

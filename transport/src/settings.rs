@@ -36,6 +36,9 @@ pub struct TransportSettings {
     pub connect_backoff_min: Duration,
     /// The longest delay between attempts to connect (2 s).
     pub connect_backoff_max: Duration,
+    /// Over how long connections are made anew after this node's certificate was renewed (2 s), so that not
+    /// all are at once.
+    pub refresh_spread: Duration,
     /// Bytes of one frame on a lane, header included (1 MiB). Larger ones have a stream of their own.
     pub max_frame: usize,
     /// Bytes of one frame on a stream of its own, header included (16 MiB).
@@ -72,6 +75,7 @@ impl Default for TransportSettings {
             handshake_timeout: Duration::from_secs(5),
             connect_backoff_min: Duration::from_millis(50),
             connect_backoff_max: Duration::from_secs(2),
+            refresh_spread: Duration::from_secs(2),
             max_frame: MAX_FRAME_BYTES,
             max_large_frame: MAX_ENCODED_BYTES,
             large_streams: 4,

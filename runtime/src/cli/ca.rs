@@ -1,4 +1,7 @@
-//! `rhumb ca init`.
+//! `rhumb ca init`, `rotate`, `sign-list`.
+
+mod rotate;
+mod sign_list;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,18 +13,27 @@ use rhumb_transport::issue::Validity;
 use super::cert::{Shown, days};
 use super::output::{Done, Failure, Output};
 use crate::authority::{AUTHORITY_FILE, AuthorityFolder};
+use crate::fleet::{Event, note};
+pub use rotate::Rotate;
+pub use sign_list::SignList;
 
 /// A certificate authority of one's own, for development and small fleets.
 #[derive(Debug, Subcommand)]
 pub enum CaCommand {
     /// Make an authority.
     Init(Init),
+    /// Let a new authority take over from the present one, stage by stage.
+    Rotate(Rotate),
+    /// Sign the list of revocations anew.
+    SignList(SignList),
 }
 
 impl CaCommand {
-    pub(super) fn run(self, output: &Output) -> Result<Done, Failure> {
+    pub(super) async fn run(self, output: &Output) -> Result<Done, Failure> {
         match self {
             Self::Init(init) => init.run(output),
+            Self::Rotate(rotate) => rotate.run(output).await,
+            Self::SignList(sign) => sign.run(output),
         }
     }
 }
@@ -52,6 +64,7 @@ impl Init {
     fn run(self, output: &Output) -> Result<Done, Failure> {
         let authority =
             AuthorityFolder::found(&self.dir, self.trust_domain, Validity::for_the_next(self.valid))?;
+        note(&self.dir, &Event::of("authority.created", authority.authority().certificate()))?;
         let shown = Shown::of(&self.dir.join(AUTHORITY_FILE), authority.authority().certificate());
         let text = shown.to_string();
         output.answer(&shown, text);

@@ -1,9 +1,12 @@
-//! `rhumb cert issue`, `status`, `revoke`.
+//! `rhumb cert issue`, `renew`, `rollout`, `rollback`, `status`, `revoke`.
 
+mod renew;
+mod revoke;
+mod rollback;
+mod rollout;
 mod status;
 
-use std::fmt::{self, Write as _};
-use std::fs;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -12,16 +15,21 @@ use anyhow::Context;
 use clap::{ArgGroup, Args, Subcommand};
 use rhumb_core::{Principal, Region, Role};
 use rhumb_transport::Certificate;
-use rhumb_transport::identity::{Holder, Serial};
+use rhumb_transport::identity::Holder;
 use rhumb_transport::issue::Validity;
 use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::output::{Done, Failure, Output};
-use crate::authority::{AUTHORITY_FILE, AuthorityFault, AuthorityFolder, Place, not_issued};
+use crate::authority::{AUTHORITY_FILE, AuthorityFault, AuthorityFolder, Place};
 use crate::clock::now_millis;
-use crate::identity::{CA_FILE, CRL_FILE, IDENTITY_FILE};
+use crate::fleet::{Event, note};
+use crate::identity::{CA_FILE, IDENTITY_FILE};
+pub use renew::Renew;
+pub use revoke::Revoke;
+pub use rollback::Rollback;
+pub use rollout::Rollout;
 pub use status::Status;
 
 /// Days that a certificate may be valid at most.
@@ -37,14 +45,23 @@ pub enum CertCommand {
     Status(Status),
     /// Revoke a certificate.
     Revoke(Revoke),
+    /// Renew the certificates of a mesh.
+    Renew(Renew),
+    /// Renew one node's certificate first, watch it, and go on with the others only if it does well.
+    Rollout(Rollout),
+    /// Go back to the certificate before.
+    Rollback(Rollback),
 }
 
 impl CertCommand {
-    pub(super) fn run(self, output: &Output) -> Result<Done, Failure> {
+    pub(super) async fn run(self, output: &Output) -> Result<Done, Failure> {
         match self {
             Self::Issue(issue) => issue.run(output),
             Self::Status(status) => status.run(output),
             Self::Revoke(revoke) => revoke.run(output),
+            Self::Renew(renew) => renew.run(output),
+            Self::Rollout(rollout) => rollout.run(output).await,
+            Self::Rollback(rollback) => rollback.run(output),
         }
     }
 }
@@ -58,6 +75,7 @@ impl From<AuthorityFault> for Failure {
             | AuthorityFault::OtherAuthority { .. }
             | AuthorityFault::Forgets { .. }
             | AuthorityFault::NotIssued(_)
+            | AuthorityFault::WouldNotDo { .. }
             | AuthorityFault::Issue(_) => Self::Usage(fault.to_string()),
             fault => Self::local(fault),
         }
@@ -210,72 +228,14 @@ impl Issue {
         let authority = AuthorityFolder::open(&self.ca)?;
         let place = if self.renew { Place::Renewed } else { Place::New };
         let certificate = authority.issue(&who, Validity::for_the_next(self.valid), &self.out, place)?;
+        let event = if self.renew { Event::renewed(&certificate) } else { Event::issued(&certificate) };
+        note(&self.ca, &event)?;
         let shown = Shown::of(&self.out.join(IDENTITY_FILE), &certificate);
         let text = shown.to_string();
         output.answer(&shown, text);
         if self.renew {
             output.note("a running node takes it up within 10 s, or at once on SIGHUP");
         }
-        Ok(Done::Well)
-    }
-}
-
-/// Revoke a certificate: it is added to the authority's crl.pem.
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  rhumb cert revoke --ca mesh/ca mesh/clients/eu-central-app\n  rhumb cert revoke --ca mesh/ca 4f0a17c2…\n\nThen copy crl.pem into the identity folder of every node: each takes it up within 10 s, or at once on SIGHUP,\nand closes the connections of what was revoked."
-)]
-pub struct Revoke {
-    /// The authority's folder.
-    #[arg(long, value_name = "DIR")]
-    ca: PathBuf,
-    /// The certificate: its serial number, its file, or its folder.
-    #[arg(value_name = "SERIAL|PATH")]
-    which: String,
-}
-
-#[derive(Debug, Serialize)]
-struct RevokeAnswer {
-    serial: String,
-    holder: String,
-    again: bool,
-    list: PathBuf,
-    number: u128,
-    revoked: usize,
-}
-
-impl Revoke {
-    fn run(self, output: &Output) -> Result<Done, Failure> {
-        let path = Path::new(&self.which);
-        let named = path.exists();
-        let serial: Serial = if named {
-            let file = certificate_file(path)?;
-            let bytes = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
-            let all = Certificate::all_of(&bytes).with_context(|| file.display().to_string())?;
-            all[0].serial.clone()
-        } else {
-            let parsed = self.which.parse();
-            parsed.map_err(|error| Failure::Usage(format!("{path:?} is no file, and {error}")))?
-        };
-        let done = AuthorityFolder::open(&self.ca)?.revoke(&serial);
-        let done = done.map_err(|fault| match fault {
-            // As it was given: a serial number may be written with zeros in front, and without.
-            AuthorityFault::NotIssued(_) if !named => Failure::Usage(not_issued(&self.which)),
-            fault => fault.into(),
-        })?;
-        let answer = RevokeAnswer {
-            serial: done.certificate.serial,
-            holder: done.certificate.holder,
-            again: done.again,
-            list: self.ca.join(CRL_FILE),
-            number: done.number,
-            revoked: done.revoked,
-        };
-        let mut text = format!("{} {} ", answer.holder, answer.serial);
-        text.push_str(if done.again { "was revoked before" } else { "is revoked" });
-        write!(text, ": list {} in {} names {}", answer.number, answer.list.display(), answer.revoked).ok();
-        output.answer(&answer, text);
-        output.note("copy it into the identity folder of every node: each takes it up within 10 s");
         Ok(Done::Well)
     }
 }

@@ -15,6 +15,7 @@ mod connect;
 pub mod demo;
 pub mod dev;
 pub mod doctor;
+mod fleet;
 pub mod give_back;
 pub mod hold;
 pub mod load;
@@ -128,8 +129,8 @@ impl Command {
             Command::Serve(serve) => serve.run().await,
             Command::Status(status) => status.run(output).await,
             Command::Mesh(mesh) => mesh.run(output),
-            Command::Ca(ca) => ca.run(output),
-            Command::Cert(cert) => cert.run(output),
+            Command::Ca(ca) => ca.run(output).await,
+            Command::Cert(cert) => cert.run(output).await,
             Command::Config(config) => config.run(output).await,
             Command::Pool(pool) => pool.run(output).await,
             Command::Hold(hold) => hold.run(output).await,
@@ -218,6 +219,19 @@ mod tests {
             ("rhumb cert issue --ca ca --node us-east/n1 --out out --valid 3000d", false),
             ("rhumb cert status", false),
             ("rhumb cert revoke --ca ca 4f:0a", true),
+            ("rhumb cert revoke --mesh mesh 4f:0a", true),
+            ("rhumb cert revoke --mesh mesh --ca ca 4f:0a", false),
+            ("rhumb cert revoke 4f:0a", false),
+            ("rhumb cert renew --mesh mesh us-east/n1 --valid 30d --deliver ./bring", true),
+            ("rhumb cert renew --mesh mesh us-east/n1 --all", false),
+            ("rhumb cert rollout --mesh mesh --canary us-east/n1 --bake 10m", true),
+            ("rhumb cert rollout --mesh mesh --bake 10m", false),
+            ("rhumb cert rollback mesh/nodes/us-east-n1/identity", true),
+            ("rhumb ca rotate --mesh mesh --stage prepare", true),
+            ("rhumb ca rotate --mesh mesh --stage commit", false),
+            ("rhumb ca rotate --mesh mesh", false),
+            ("rhumb ca sign-list --mesh mesh --valid 7d", true),
+            ("rhumb ca sign-list --mesh mesh --valid 1h", false),
             ("rhumb doctor --config /etc/rhumb --region us-east", true),
             ("rhumb doctor --config /etc/rhumb", false),
             ("rhumb doctor --data . --config /etc/rhumb --region us-east", false),

@@ -18,9 +18,9 @@ use rustix::process::{Resource, getrlimit};
 
 use super::{Certified, DataDirectory, Facts, Port, Syncs, Unmeasured, Wants};
 use crate::clock::{discipline, now_millis};
-use crate::identity;
+use crate::identity::Found;
 use crate::secrets::FirstOf;
-use crate::settings::{Settings, Source};
+use crate::settings::{IdentitySource, Settings, Source};
 
 /// Bytes of each append, as a small batch has.
 const BLOCK: usize = 4 << 10;
@@ -63,7 +63,8 @@ impl Facts {
             disk: Some(measured(&disk, GIVE_UP_AFTER, syncs)),
             space: space(&disk),
             memory: memory(&fs::read_to_string("/proc/meminfo").unwrap_or_default()),
-            certificate: node.map(certificate),
+            // Of an agent's, nothing lies here to be looked at.
+            certificate: node.filter(|node| node.identity.source == IdentitySource::Files).map(certificate),
             data: node.map(|settings| (settings.node.data.clone(), look_into(&settings.node.data))),
             ports: node.map(ports).unwrap_or_default(),
         }
@@ -149,8 +150,8 @@ fn memory(meminfo: &str) -> Option<(u64, u64)> {
 
 fn certificate(settings: &Settings) -> Result<Certified, String> {
     let folder = &settings.node.identity;
-    let loaded = identity::load_with(&FirstOf::environment_and(folder), folder);
-    let credentials = loaded.map_err(|error| error.to_string())?;
+    let found = Found::read(&FirstOf::environment_and(folder), folder);
+    let credentials = found.credentials(settings.identity.revocations).map_err(|error| error.to_string())?;
     let now = now_millis();
     let me = &settings.me;
     let expected =

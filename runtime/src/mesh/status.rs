@@ -4,6 +4,8 @@
 //! mesh is looked at most while two builds of it run, and then a status that only one of them can read
 //! is none.
 
+use std::collections::BTreeMap;
+
 use rhumb_actors::remote;
 use serde::{Deserialize, Serialize};
 
@@ -82,6 +84,14 @@ pub struct NodeStatus {
     pub offset_error_ms: Option<u64>,
     /// Its certificate.
     pub certificate: CertificateStatus,
+    /// Connections of clients and operators, by who issued the certificate that they showed.
+    pub guests: BTreeMap<String, u64>,
+    /// Connections that it turned away since its start, by reason.
+    pub turned_away: BTreeMap<String, u64>,
+    /// Calls since its start that have ended, those that it served and those that it made.
+    pub calls: u64,
+    /// Those of them that ended in a fault.
+    pub faults: u64,
 }
 
 impl NodeStatus {
@@ -102,7 +112,7 @@ pub struct Link {
     pub up: bool,
     /// `connecting`, `connected`, `draining`, `down`.
     pub state: String,
-    /// Why it is down.
+    /// Why it is down; or, while it is up, why no new one could take over from it.
     pub why: Option<String>,
     /// The round trip, smoothed.
     pub rtt_ms: Option<f64>,
@@ -112,6 +122,10 @@ pub struct Link {
     pub connections: u64,
     /// How long it has been up, or down.
     pub since_ms: u64,
+    /// The serial number of the certificate that the other showed on it.
+    pub serial: Option<String>,
+    /// Who issued that.
+    pub issuer: Option<String>,
 }
 
 /// The actors of a node: Rhumb's own, and those that a program hosts.
@@ -209,4 +223,14 @@ pub struct CertificateStatus {
     pub expires_s: i64,
     /// Seconds since its validity began.
     pub age_s: i64,
+    /// From when on it is to be renewed.
+    pub renew_at: i64,
+    /// Why what the node found last was refused; none where it was not.
+    pub refused: Option<String>,
+    /// Which generation of its folder it is, where that has any.
+    pub generation: Option<u64>,
+    /// SHA-256 of the authorities that the node believes.
+    pub authorities: Vec<String>,
+    /// The numbers of their lists of revocations, by the authority's name.
+    pub lists: BTreeMap<String, u64>,
 }

@@ -66,6 +66,7 @@ fn reason(why: &ConnectError) -> &'static str {
         ConnectError::Identity(IdentityError::Revoked) => "revoked",
         ConnectError::Identity(IdentityError::Expired) => "expired",
         ConnectError::Identity(IdentityError::UnknownAuthority) => "unknown_authority",
+        ConnectError::Identity(IdentityError::RevocationUnknown) => "revocation_unknown",
         ConnectError::Identity(_) => "certificate",
         ConnectError::IdentityRefused(_) => "refused_us",
         ConnectError::Protocol(_) => "protocol",
@@ -157,6 +158,28 @@ impl Calls {
     /// Counts a connection that was turned away.
     pub(crate) fn turned_away(&self, why: &ConnectError) {
         *self.turned_away.lock().entry(reason(why)).or_default() += 1;
+    }
+
+    /// Connections that were turned away, by reason.
+    #[cfg(feature = "rocks")]
+    pub(crate) fn turned_away_so_far(&self) -> BTreeMap<String, u64> {
+        self.turned_away.lock().iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect()
+    }
+
+    /// Calls that have ended, on both sides, and those of them that ended in a fault.
+    #[cfg(feature = "rocks")]
+    pub(crate) fn ended_so_far(&self) -> (u64, u64) {
+        let (mut all, mut faults) = (0, 0);
+        for methods in [&self.served, &self.asked] {
+            for method in methods.known.load().values() {
+                for (at, counted) in method.outcomes.iter().enumerate() {
+                    let count = counted.get().map_or(0, |durations| durations.count());
+                    all += count;
+                    faults += if at == 0 { 0 } else { count };
+                }
+            }
+        }
+        (all, faults)
     }
 
     fn told(&self, ended: Result<(), &Fault>) {

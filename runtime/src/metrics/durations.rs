@@ -52,6 +52,12 @@ impl Durations {
         }
     }
 
+    /// How many were counted.
+    #[cfg(feature = "rocks")]
+    pub(super) fn count(&self) -> u64 {
+        self.buckets.iter().map(|count| count.load(Ordering::Relaxed)).sum()
+    }
+
     /// The counts at this moment. Those of one that is being recorded may be there in part.
     #[cfg(feature = "rocks")]
     pub(super) fn steps(&self) -> Steps {

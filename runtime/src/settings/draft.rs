@@ -18,7 +18,7 @@ use rhumb_topology::policy::{OperatorPublicKey, SignedPolicy};
 use rhumb_transport::{TransportSettings, TrustDomain};
 
 use super::kind::Value;
-use super::{LogSettings, NodeSettings, Settings};
+use super::{IdentitySettings, LogSettings, NodeSettings, Settings};
 use crate::supervisor::{CrashSettings, WatchSettings};
 use crate::telemetry::sampling::Share;
 use crate::telemetry::{Endpoint, Header, Protocol, TelemetrySettings};
@@ -47,6 +47,7 @@ pub(super) struct Draft {
     pub(super) hot: HotSettings,
     pub(super) rocks: RocksSettings,
     pub(super) telemetry: TelemetrySettings,
+    pub(super) identities: IdentitySettings,
 }
 
 impl Default for Draft {
@@ -74,6 +75,7 @@ impl Default for Draft {
             hot: HotSettings::default(),
             rocks: RocksSettings::default(),
             telemetry: TelemetrySettings::default(),
+            identities: IdentitySettings::default(),
         }
     }
 }
@@ -114,6 +116,7 @@ impl Draft {
             hot: self.hot,
             rocks: self.rocks,
             telemetry: self.telemetry,
+            identity: self.identities,
             entries: BTreeMap::new(),
         })
     }

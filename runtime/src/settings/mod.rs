@@ -13,6 +13,7 @@
 mod check;
 mod draft;
 mod fault;
+mod identity;
 mod key;
 mod keys;
 mod kind;
@@ -43,6 +44,7 @@ use crate::telemetry::TelemetrySettings;
 
 pub use check::{Checked, check};
 pub use fault::{Fault, Faults, Place};
+pub use identity::{IdentitySettings, IdentitySource};
 pub use key::{Key, key_of};
 pub use layer::{Entry, Shown};
 pub use live::{Difference, Live, Reloaded, differences};
@@ -93,6 +95,8 @@ pub struct Settings {
     pub rocks: RocksSettings,
     /// Where traces go, and which.
     pub telemetry: TelemetrySettings,
+    /// Where its certificate comes from.
+    pub identity: IdentitySettings,
     entries: Entries,
 }
 

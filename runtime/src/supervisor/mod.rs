@@ -32,9 +32,11 @@ mod readiness;
 mod reload;
 mod remembered;
 mod report;
+mod source;
 mod status;
 mod tasks;
 mod watchdog;
+mod workload;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;

@@ -17,11 +17,12 @@ use rhumb_storage::HotStore;
 use rhumb_transport::{LinkState, LinkStatus, Transport};
 use serde_json::json;
 
-use super::certificate::Own;
+use super::certificate::{EVENTS, Own};
 use super::policy::ServedPolicy;
 use super::readiness::Readiness;
 use super::{escrow_metrics, hosted};
 use crate::clock::NodeClock;
+use crate::fleet::renew_at;
 use crate::host::Hosts;
 use crate::http::Subject;
 use crate::mesh::Mesh;
@@ -55,6 +56,11 @@ struct OfPool {
 struct Refused {
     pool: String,
     code: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfEvent {
+    event: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -92,6 +98,31 @@ impl Report {
         let help = "When this node's certificate ends, since the Unix epoch";
         let ends = ConstGauge::new(certificate.not_after);
         registry.register_with_unit("rhumb_certificate_expiry_timestamp", help, Unit::Seconds, ends);
+        let moments = [
+            ("rhumb_identity_cert_expiration_timestamp", help, certificate.not_after),
+            (
+                "rhumb_identity_cert_refresh_timestamp",
+                "When it is to be renewed, since the Unix epoch",
+                renew_at(&certificate),
+            ),
+        ];
+        for (name, help, at) in moments {
+            registry.register_with_unit(name, help, Unit::Seconds, ConstGauge::new(at));
+        }
+        let told = self.own.told();
+        let events = Family::<OfEvent, Counter>::default();
+        for event in EVENTS {
+            let count = told.events.get(event).copied().unwrap_or_default();
+            events.get_or_create(&OfEvent { event: event.to_owned() }).inc_by(count);
+        }
+        let help = "What happened to this node's certificate and to what it believes";
+        registry.register("rhumb_identity_events", help, events);
+        let refreshes = told.events.get("certificate.renewed").copied().unwrap_or_default();
+        let help = "Renewed certificates that were taken up";
+        registry.register("rhumb_identity_cert_refreshes", help, ConstCounter::new(refreshes));
+        let revoked = self.mesh.calls().turned_away_so_far().get("revoked").copied().unwrap_or_default();
+        let help = "Connections that were turned away because their certificate is revoked";
+        registry.register("rhumb_identity_crl_rejections", help, ConstCounter::new(revoked));
     }
 
     fn storage(&self, registry: &mut Registry) {

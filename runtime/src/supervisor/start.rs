@@ -25,22 +25,24 @@ use super::policy::ServedPolicy;
 use super::pulse::{Health, Rounds};
 use super::readiness::Readiness;
 use super::report::Report;
+use super::source::Source;
 use super::status::Desk;
 use super::steps::Step;
 use super::tasks::Tasks;
-use super::{Supervisor, ceiling, certificate, escrow, footing, pools, reload, remembered, status};
+use super::{Supervisor, ceiling, certificate, escrow, footing, pools, reload, remembered, source, status};
 use crate::clock::{NodeClock, now_millis};
 use crate::host::arbiters::Arbiters;
 use crate::host::{HostList, Hosts};
 use crate::http;
 use crate::mesh::registry::Registry;
 use crate::mesh::{Carrier, Mesh};
-use crate::secrets::FirstOf;
-use crate::settings::{Live, Settings};
+use crate::settings::{IdentitySource, Live, Settings};
 use crate::telemetry::{Telemetry, TracedGate};
 
 /// How long one message may keep an arbiter before that is reported.
 const BLOCKED_AFTER: Duration = Duration::from_millis(100);
+/// How long whoever gives the node its certificate may take at the start.
+const IDENTITY_WITHIN: Duration = Duration::from_secs(30);
 /// How often peers' presence is told anew, so that a notice that was lost does no harm.
 const PRESENCE_EVERY: Duration = Duration::from_secs(1);
 
@@ -95,7 +97,8 @@ impl Start {
         hosts: HostList,
         changes: watch::Receiver<Arc<Settings>>,
     ) -> anyhow::Result<Supervisor> {
-        let credentials = Step::Identity.take(self.identity()).await?;
+        let mut source = source::of(&self.config, self.settings.subscribe());
+        let credentials = Step::Identity.take(self.identity(&mut *source)).await?;
         let opened = Step::HotStore.take(self.hot_store(begun)).await?;
         let (dir, store, clock) = (Arc::clone(&opened.dir), opened.store.clone(), opened.clock.clone());
         let acting = Step::Actors.take(self.actors(opened, &policy, hosts)).await?;
@@ -108,7 +111,7 @@ impl Start {
         };
         let (listener, transport) = Step::Transport.take(bound).await?;
         let ready = Ready { dir, store, clock, policy, credentials, transport, changes, desk };
-        Step::Ready.take(self.ready(acting, listener, ready)).await
+        Step::Ready.take(self.ready(acting, listener, ready, source)).await
     }
 
     /// A start that fails counts, unless the directory is somebody else's.
@@ -141,24 +144,30 @@ impl Start {
         .await
     }
 
-    async fn identity(&self) -> anyhow::Result<Credentials> {
+    async fn identity(&self, source: &mut dyn Source) -> anyhow::Result<Credentials> {
         let config = &self.config;
-        let folder = &config.node.identity;
-        let credentials = crate::identity::load_with(&FirstOf::environment_and(folder), folder)?;
+        let from = match config.identity.source {
+            IdentitySource::Files => config.node.identity.display(),
+            IdentitySource::WorkloadApi => config.identity.socket.display(),
+        };
+        let arrived = tokio::time::timeout(IDENTITY_WITHIN, source.next()).await;
+        let arrived = arrived.with_context(|| {
+            format!("{from} gave no certificate within {IDENTITY_WITHIN:?}: is there an entry for this node?")
+        })?;
+        let credentials = arrived.found.credentials(config.identity.revocations)?;
         let (principal, me) = (credentials.principal(), &config.me);
         let mine = principal.role == Role::Node
             && principal.region == me.region
             && principal.name == me.name.as_str();
         anyhow::ensure!(
             mine && *credentials.trust_domain() == config.trust_domain,
-            "the certificate in {} is that of {principal} of {}, but this is node {me} of {}",
-            folder.display(),
+            "the certificate in {from} is that of {principal} of {}, but this is node {me} of {}",
             credentials.trust_domain(),
             config.trust_domain
         );
         credentials
             .verify(Duration::from_millis(now_millis()))
-            .with_context(|| format!("the certificate in {}", folder.display()))?;
+            .with_context(|| format!("the certificate in {from}"))?;
         Ok(credentials)
     }
 
@@ -275,7 +284,13 @@ impl Start {
     }
 
     /// Admin HTTP, the tasks that keep going, and the watch over all of it.
-    async fn ready(&self, acting: Acting, listener: TcpListener, ready: Ready) -> anyhow::Result<Supervisor> {
+    async fn ready(
+        &self,
+        acting: Acting,
+        listener: TcpListener,
+        ready: Ready,
+        source: Box<dyn Source>,
+    ) -> anyhow::Result<Supervisor> {
         let config = &self.config;
         let own = certificate::Own::of(ready.credentials.clone());
         let report = Arc::new(self.report(&acting, &ready, &own));
@@ -283,7 +298,7 @@ impl Start {
         let pulse = self.watch(&acting.actors, &ready.store, &acting.arbiters)?;
         let readiness = report.readiness.clone();
         let admin = http::serve(listener, Arc::<Report>::clone(&report));
-        let tasks = self.tasks(&ready, &report, admin);
+        let tasks = self.tasks(&ready, &report, admin, source);
         tracing::info!(node = %config.me, quic = %config.node.listen, admin = %config.node.admin, "serving");
         Ok(Supervisor {
             settings: self.settings.clone(),
@@ -329,18 +344,12 @@ impl Start {
         }
     }
 
-    fn tasks(&self, ready: &Ready, report: &Report, admin: JoinHandle<()>) -> Tasks {
+    fn tasks(&self, ready: &Ready, report: &Report, admin: JoinHandle<()>, source: Box<dyn Source>) -> Tasks {
         let Ready { dir, store, clock, policy, transport, changes, .. } = ready;
         let Report { own, escrow, mesh, readiness, .. } = report;
-        let (folder, halt) = (self.config.node.identity.clone(), &self.halt);
+        let halt = &self.halt;
         let ceiling = ceiling::keep(clock.clone(), store.clone(), halt.clone());
-        let renewed = certificate::follow(
-            own.clone(),
-            folder,
-            transport.clone(),
-            self.settings.subscribe(),
-            mesh.clone(),
-        );
+        let renewed = certificate::follow(own.clone(), source, transport.clone(), mesh.clone());
         let mut tasks = Tasks::new(halt.clone());
         tasks.keep("raises the clock's ceiling", ceiling);
         tasks.keep("tells of peers", presence(transport.clone(), escrow.clone()));

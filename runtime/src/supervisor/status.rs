@@ -4,6 +4,7 @@
 //! * It decides: what is gathered, and that a node which does not answer in time is told as such.
 //! * It never does: tell of a pool over QUIC. Its figures are of the pool's class, and this is `control`.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use tokio::sync::Semaphore;
 
 use super::report::Report;
 use crate::clock::now_millis;
+use crate::fleet::renew_at;
 use crate::mesh::registry::{Call, Registry, ServedTwice};
 use crate::mesh::status::{
     AskStatus, Blocked, CertificateStatus, ClockStatus, HostedType, Link, MeshStatus, NodeStatus, Silent,
@@ -75,6 +77,8 @@ impl Report {
     /// What is known without asking anybody; whether it is ready is put in by [`NodeStatus::with`].
     pub(super) fn of_itself(&self) -> NodeStatus {
         let settings = self.settings.now();
+        let calls = self.mesh.calls();
+        let ended = calls.ended_so_far();
         NodeStatus {
             node: settings.me.to_string(),
             cluster: settings.cluster.to_string(),
@@ -91,6 +95,10 @@ impl Report {
             store: self.store_status(),
             clock: ClockStatus { wall_ms: now_millis(), max_offset_ms: millis(settings.max_offset) },
             certificate: self.certificate_status(),
+            guests: self.guests(),
+            turned_away: calls.turned_away_so_far(),
+            calls: ended.0,
+            faults: ended.1,
             ..NodeStatus::default()
         }
     }
@@ -151,9 +159,26 @@ impl Report {
         }
     }
 
+    fn guests(&self) -> BTreeMap<String, u64> {
+        let mut by_issuer = BTreeMap::new();
+        for certificate in self.transport.guests() {
+            *by_issuer.entry(certificate.issuer).or_default() += 1;
+        }
+        by_issuer
+    }
+
     fn certificate_status(&self) -> CertificateStatus {
         let (certificate, left) = self.own.certificate();
+        let (credentials, told) = (self.own.credentials(), self.own.told());
+        let lists = credentials.trust().lists().iter();
         CertificateStatus {
+            renew_at: renew_at(&certificate),
+            refused: told.refused,
+            generation: told.generation,
+            authorities: credentials.trust().authorities().map(|authority| authority.fingerprint()).collect(),
+            lists: lists
+                .map(|list| (list.issuer().to_owned(), u64::try_from(list.number).unwrap_or(u64::MAX)))
+                .collect(),
             serial: certificate.serial.to_string(),
             fingerprint: certificate.fingerprint(),
             issuer: certificate.issuer,
@@ -201,7 +226,7 @@ fn hosted(report: &Report) -> crate::mesh::status::Actors {
 fn link(link: &LinkStatus) -> Link {
     let (state, why) = match &link.state {
         LinkState::Connecting => ("connecting", None),
-        LinkState::Connected => ("connected", None),
+        LinkState::Connected => ("connected", link.last_error.as_ref().map(ToString::to_string)),
         LinkState::Draining => ("draining", None),
         LinkState::Down(why) => ("down", Some(why.clone())),
     };
@@ -214,6 +239,8 @@ fn link(link: &LinkStatus) -> Link {
         lost_packets: link.lost_packets,
         connections: link.generation,
         since_ms: millis(link.since),
+        serial: link.certificate.as_ref().map(|shown| shown.serial.to_string()),
+        issuer: link.certificate.as_ref().map(|shown| shown.issuer.clone()),
     }
 }
 

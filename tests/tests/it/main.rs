@@ -6,6 +6,7 @@ mod cluster;
 mod directions;
 mod documents;
 mod examples;
+mod fleet;
 mod host;
 mod identity;
 mod library;

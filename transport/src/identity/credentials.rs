@@ -126,7 +126,7 @@ impl Credentials {
         self.trust.verify(&self.key.cert, now)
     }
 
-    pub(super) fn chain(&self) -> &[CertificateDer<'static>] {
+    pub(crate) fn chain(&self) -> &[CertificateDer<'static>] {
         &self.key.cert
     }
 

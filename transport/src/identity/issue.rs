@@ -43,6 +43,13 @@ impl Validity {
         let now = SystemTime::now();
         Self { not_before: now - SKEW, not_after: now + ttl }
     }
+
+    /// The same, but to this second since the Unix epoch at most.
+    #[must_use]
+    pub fn within(self, not_after: i64) -> Self {
+        let end = SystemTime::UNIX_EPOCH + Duration::from_secs(not_after.max(0) as u64);
+        Self { not_after: self.not_after.min(end), ..self }
+    }
 }
 
 /// A mesh's certificate authority.
@@ -189,6 +196,21 @@ impl Authority {
         revoked: &BTreeMap<Serial, i64>,
         now: SystemTime,
     ) -> Result<String, CredentialsError> {
+        self.list(number, revoked, now, Duration::MAX)
+    }
+
+    /// As [`Authority::revocations`], but valid for so long at most: those who require lists
+    /// ([`Revocations::Strict`](super::Revocations)) need the next one before.
+    ///
+    /// # Errors
+    /// [`CredentialsError::Issue`].
+    pub fn list(
+        &self,
+        number: u128,
+        revoked: &BTreeMap<Serial, i64>,
+        now: SystemTime,
+        valid: Duration,
+    ) -> Result<String, CredentialsError> {
         let at = |seconds| {
             OffsetDateTime::from_unix_timestamp(seconds).map_err(|e| CredentialsError::Issue(e.to_string()))
         };
@@ -200,9 +222,13 @@ impl Authority {
                 invalidity_date: None,
             })
         };
+        let this_update = OffsetDateTime::from(now);
+        let ends = at(self.itself.not_after)?;
+        let next_update =
+            this_update.checked_add(time::Duration::try_from(valid).unwrap_or(time::Duration::MAX));
         let list = CertificateRevocationListParams {
-            this_update: OffsetDateTime::from(now),
-            next_update: at(self.itself.not_after)?,
+            this_update,
+            next_update: next_update.map_or(ends, |next| next.min(ends)),
             crl_number: SerialNumber::from_slice(Serial::from_bytes(&number.to_be_bytes()).as_bytes()),
             issuing_distribution_point: None,
             revoked_certs: revoked.iter().map(entry).collect::<Result<_, CredentialsError>>()?,

@@ -31,8 +31,8 @@ pub use credentials::{Credentials, CredentialsError};
 pub use renewal::{Outcome, Reading, Renewal};
 pub use revocation::RevocationList;
 pub(crate) use spiffe::principal_of;
-pub use trust::Trust;
-pub(crate) use verify::{ClientCheck, ServerCheck, Verdict};
+pub use trust::{Revocations, Trust};
+pub(crate) use verify::{ClientCheck, ServerCheck, Verdict, in_our_words};
 
 /// Characters of a trust domain at most, so that `<node>.<region>.<trust domain>` is a DNS name.
 pub const MAX_TRUST_DOMAIN_LEN: usize = 120;
@@ -154,6 +154,9 @@ pub enum IdentityError {
     /// It was revoked.
     #[error("it was revoked")]
     Revoked,
+    /// Whether it was revoked is not known, and it must be.
+    #[error("whether it was revoked is not known: its authority's list is missing or out of date")]
+    RevocationUnknown,
     /// Its region is not among those that may connect.
     #[error("region {0} is not among those that may connect")]
     Region(String),

@@ -56,7 +56,9 @@ impl Credentials {
                 let (credentials, identity) = self.believing(trust).next_identity(found, now);
                 match credentials.verify(now) {
                     Ok(())
-                    | Err(CredentialsError::Identity(IdentityError::Revoked | IdentityError::Expired)) => {
+                    | Err(CredentialsError::Identity(
+                        IdentityError::Revoked | IdentityError::Expired | IdentityError::RevocationUnknown,
+                    )) => {
                         return Renewal { credentials, identity, trust: Outcome::Taken };
                     }
                     Err(error) => Outcome::Refused(format!("this side would not believe itself: {error}")),
@@ -71,6 +73,7 @@ impl Credentials {
     fn next_trust(&self, found: &Reading<'_>) -> Result<Trust, String> {
         let (authorities, revocations) = (found.authorities.clone()?, found.revocations.clone()?);
         let trust = Trust::from_pem(authorities, revocations).map_err(|e| e.to_string())?;
+        let trust = trust.with(self.trust().revocations());
         trust.may_follow(self.trust()).map_err(|e| e.to_string())?;
         Ok(trust)
     }

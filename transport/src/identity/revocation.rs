@@ -69,6 +69,18 @@ impl RevocationList {
         &self.der
     }
 
+    /// Whether another list is of the same authority.
+    #[must_use]
+    pub fn is_of_the_same(&self, other: &Self) -> bool {
+        self.issuer == other.issuer
+    }
+
+    /// Who issued it, by name.
+    #[must_use]
+    pub fn issuer(&self) -> &str {
+        &self.issuer_name
+    }
+
     /// Whether the list speaks for an authority of this name.
     pub(super) fn speaks_for(&self, authority: &CertificateDer<'_>) -> Result<bool, CredentialsError> {
         Ok(spiffe::parse(authority)?.subject().as_raw() == self.issuer)

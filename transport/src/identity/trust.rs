@@ -7,8 +7,9 @@
 //! * Invariant: every revocation list in it is signed by an authority in it, and each authority has at
 //!   most one.
 //!
-//! Two authorities stand here side by side while one takes over from the other. A certificate of an
-//! authority without a list is believed: an authority that never revoked anything need not say so.
+//! Two authorities stand here side by side while one takes over from the other. Unless told otherwise
+//! ([`Revocations`]), a certificate of an authority without a list is believed: an authority that never revoked
+//! anything need not say so.
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,11 +25,22 @@ use super::credentials::{certificates, pem, provider};
 use super::revocation::wrong;
 use super::{Certificate, CredentialsError, IdentityError, RevocationList, spiffe, verify};
 
+/// What it means that an authority's list of revocations is missing or out of date.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Revocations {
+    /// Nothing more than is in force is revoked. An authority that is out of reach stops nobody.
+    #[default]
+    Lenient,
+    /// Nobody of that authority is believed. Whoever keeps the authority must sign lists in time.
+    Strict,
+}
+
 /// Authorities, and what they have revoked.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Trust {
     authorities: Vec<CertificateDer<'static>>,
     lists: Vec<RevocationList>,
+    revocations: Revocations,
 }
 
 impl Trust {
@@ -59,9 +71,21 @@ impl Trust {
                 (true, false) => return Err(wrong(format!("{} has not signed its list", list.issuer_name))),
             }
         }
-        let trust = Self { authorities, lists };
+        let trust = Self { authorities, lists, revocations: Revocations::Lenient };
         trust.roots()?;
         Ok(trust)
+    }
+
+    /// The same, with another meaning of a list that is missing or out of date.
+    #[must_use]
+    pub fn with(self, revocations: Revocations) -> Self {
+        Self { revocations, ..self }
+    }
+
+    /// What it means that a list is missing or out of date.
+    #[must_use]
+    pub fn revocations(&self) -> Revocations {
+        self.revocations
     }
 
     /// Whether one of the authorities has revoked a certificate.
@@ -76,11 +100,7 @@ impl Trust {
     /// # Errors
     /// What a peer would say.
     pub fn verify(&self, chain: &[CertificateDer<'_>], now: Duration) -> Result<(), CredentialsError> {
-        let (leaf, rest) = chain.split_first().ok_or(IdentityError::NoCertificate)?;
-        let now = UnixTime::since_unix_epoch(now);
-        let checked = self.client_verifier()?.verify_client_cert(leaf, rest, now);
-        checked.map_err(|e| verify::in_our_words(&e))?;
-        Ok(())
+        verify::taken_by_peers(self, chain, UnixTime::since_unix_epoch(now))
     }
 
     /// Whether the chain of a PEM text, leaf first, is one of these authorities, whatever became of it
@@ -91,7 +111,8 @@ impl Trust {
     pub fn has_issued(&self, chain: &[u8]) -> Result<bool, CredentialsError> {
         let chain = certificates("certificate chain", chain)?;
         let leaf = Certificate::read(&chain[0])?;
-        let without = Self { authorities: self.authorities.clone(), lists: Vec::new() };
+        let authorities = self.authorities.clone();
+        let without = Self { authorities, lists: Vec::new(), revocations: Revocations::Lenient };
         let ends = [leaf.not_after, leaf.not_before].map(|at| Duration::from_secs(at.max(0) as u64));
         Ok(ends.iter().any(|at| without.verify(&chain, *at).is_ok()))
     }
@@ -128,15 +149,33 @@ impl Trust {
     }
 
     pub(crate) fn server_verifier(&self) -> Result<Arc<WebPkiServerVerifier>, CredentialsError> {
+        self.has_a_list()?;
         let builder = WebPkiServerVerifier::builder_with_provider(self.roots()?, provider());
-        let built = builder.with_crls(self.ders()).allow_unknown_revocation_status().build();
-        built.map_err(|e| pem("authorities", e))
+        let builder = builder.with_crls(self.ders());
+        let builder = match self.revocations {
+            Revocations::Lenient => builder.allow_unknown_revocation_status(),
+            Revocations::Strict => builder.enforce_revocation_expiration(),
+        };
+        builder.build().map_err(|e| pem("authorities", e))
     }
 
     pub(crate) fn client_verifier(&self) -> Result<Arc<dyn ClientCertVerifier>, CredentialsError> {
+        self.has_a_list()?;
         let builder = WebPkiClientVerifier::builder_with_provider(self.roots()?, provider());
-        let built = builder.with_crls(self.ders()).allow_unknown_revocation_status().build();
-        built.map_err(|e| pem("authorities", e))
+        let builder = builder.with_crls(self.ders());
+        let builder = match self.revocations {
+            Revocations::Lenient => builder.allow_unknown_revocation_status(),
+            Revocations::Strict => builder.enforce_revocation_expiration(),
+        };
+        builder.build().map_err(|e| pem("authorities", e))
+    }
+
+    /// webpki looks for no revocation at all where it is given no list.
+    fn has_a_list(&self) -> Result<(), IdentityError> {
+        match self.revocations {
+            Revocations::Strict if self.lists.is_empty() => Err(IdentityError::RevocationUnknown),
+            _ => Ok(()),
+        }
     }
 
     fn roots(&self) -> Result<Arc<RootCertStore>, CredentialsError> {
@@ -157,5 +196,59 @@ impl fmt::Debug for Trust {
         let names: Vec<String> = self.authorities().map(|authority| authority.holder.to_string()).collect();
         let revoked: usize = self.lists.iter().map(|list| list.revoked.len()).sum();
         f.debug_struct("Trust").field("authorities", &names).field("revoked", &revoked).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::time::SystemTime;
+
+    use rhumb_core::{Principal, Region, Role};
+
+    use super::super::TrustDomain;
+    use super::super::issue::{Authority, IssuedCert, Validity};
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+    const NOW: Duration = Duration::from_secs(1_000_000);
+
+    fn at(offset: i64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(NOW.as_secs().saturating_add_signed(offset))
+    }
+
+    fn issued() -> (Authority, IssuedCert) {
+        let domain = TrustDomain::new("mesh.example").expect("valid");
+        let long = Validity { not_before: at(-3600), not_after: at(7200) };
+        let authority = Authority::create(domain, long).expect("created");
+        let who =
+            Principal { role: Role::Node, region: Region::new("us").expect("valid"), name: "n1".into() };
+        let issued = authority.issue(&who, long).expect("issued");
+        (authority, issued)
+    }
+
+    fn said(authority: &Authority, issued: &IssuedCert, list: Option<&str>, after: Duration) -> [String; 2] {
+        let text = authority.certificate_pem().as_bytes();
+        [Revocations::Lenient, Revocations::Strict].map(|revocations| {
+            let trust = Trust::from_pem(text, list.map(str::as_bytes)).expect("trust").with(revocations);
+            let chain = certificates("chain", issued.identity_pem.as_bytes()).expect("a chain");
+            trust.verify(&chain, NOW + after).map_or_else(|e| e.to_string(), |()| "ok".to_owned())
+        })
+    }
+
+    #[test]
+    fn a_missing_or_outdated_list_stops_nobody_unless_lists_are_required() {
+        let (authority, issued) = issued();
+        let list = authority.list(1, &BTreeMap::new(), at(0), HOUR).expect("signed");
+        let now = Duration::ZERO;
+        assert_eq!(said(&authority, &issued, Some(&list), now), ["ok", "ok"]);
+        let unknown = "own certificate: whether it was revoked is not known: its authority's list is missing or \
+                       out of date";
+        assert_eq!(said(&authority, &issued, None, now), ["ok", unknown]);
+        assert_eq!(said(&authority, &issued, Some(&list), HOUR + Duration::from_secs(2)), ["ok", unknown]);
+        let revoked = BTreeMap::from([(issued.certificate.serial.clone(), 0)]);
+        let list = authority.list(2, &revoked, at(0), HOUR).expect("signed");
+        let told = said(&authority, &issued, Some(&list), now);
+        assert!(told.iter().all(|told| told.ends_with("it was revoked")), "{told:?}");
     }
 }

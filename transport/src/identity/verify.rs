@@ -11,7 +11,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 
-use super::{IdentityError, Regions, TrustDomain, principal_of};
+use super::{CredentialsError, IdentityError, Regions, Trust, TrustDomain, principal_of, spiffe};
 
 /// Why this connection's verifier refused, if it did.
 #[derive(Debug, Clone, Default)]
@@ -43,13 +43,16 @@ impl Verdict {
     }
 }
 
-pub(super) fn in_our_words(error: &Error) -> IdentityError {
+pub(crate) fn in_our_words(error: &Error) -> IdentityError {
     let Error::InvalidCertificate(certificate) = error else {
         return IdentityError::Invalid(error.to_string());
     };
     match certificate {
         CertificateError::UnknownIssuer | CertificateError::BadSignature => IdentityError::UnknownAuthority,
         CertificateError::Revoked => IdentityError::Revoked,
+        CertificateError::UnknownRevocationStatus
+        | CertificateError::ExpiredRevocationList
+        | CertificateError::ExpiredRevocationListContext { .. } => IdentityError::RevocationUnknown,
         CertificateError::Expired
         | CertificateError::ExpiredContext { .. }
         | CertificateError::NotValidYet
@@ -59,6 +62,46 @@ pub(super) fn in_our_words(error: &Error) -> IdentityError {
         }
         other => IdentityError::Invalid(other.to_string()),
     }
+}
+
+/// Whether peers that believe this would take a chain, leaf first: as that of who dials them, and a node's also
+/// as that of who they dial. The verifiers are those that stand in their handshakes.
+///
+/// # Errors
+/// What a peer would say.
+pub(super) fn taken_by_peers(
+    trust: &Trust,
+    chain: &[CertificateDer<'_>],
+    now: UnixTime,
+) -> Result<(), CredentialsError> {
+    let (leaf, rest) = chain.split_first().ok_or(IdentityError::NoCertificate)?;
+    let domain = spiffe::domain_of_leaf(leaf)?;
+    let verdict = Verdict::default();
+    let refused = |error: Error| verdict.refusal().unwrap_or_else(|| in_our_words(&error));
+    let named = principal_of(&domain, leaf);
+    let regions = Regions::of(named.as_ref().ok().map(|who| who.region.clone()));
+    let dials = ClientCheck {
+        webpki: trust.client_verifier()?,
+        domain: domain.clone(),
+        regions: regions.clone(),
+        verdict: verdict.clone(),
+    };
+    dials.verify_client_cert(leaf, rest, now).map_err(refused)?;
+    let who = named?;
+    if who.role != Role::Node {
+        return Ok(());
+    }
+    let dialled =
+        ServerName::try_from(domain.dns_name(&who)).map_err(|e| IdentityError::Invalid(e.to_string()))?;
+    let is_dialled = ServerCheck {
+        webpki: trust.server_verifier()?,
+        domain,
+        regions: Some(regions),
+        any_node: false,
+        verdict: verdict.clone(),
+    };
+    is_dialled.verify_server_cert(leaf, rest, &dialled, &[], now).map_err(refused)?;
+    Ok(())
 }
 
 fn region_allowed(regions: Option<&Regions>, who: Principal) -> Result<Principal, IdentityError> {

@@ -244,6 +244,7 @@ impl Member {
             generation: slot.generation,
             since: slot.since.elapsed(),
             last_error: None,
+            certificate: None,
         }
     }
 }

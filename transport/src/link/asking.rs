@@ -105,7 +105,7 @@ impl<W: Wire> Link<W> {
         self.node.gate.check(Passage { direction: Direction::Ingress, class, from, to })
     }
 
-    fn take_in(self: &Arc<Self>, id: u64, waiter: Waiter) -> Result<Asking, Fault> {
+    pub(super) fn take_in(self: &Arc<Self>, id: u64, waiter: Waiter) -> Result<Asking, Fault> {
         match self.calls.lock().insert(id, waiter) {
             Ok(()) => Ok(Asking::new(Arc::clone(self) as Arc<dyn Abandons>, id)),
             Err(NotTaken::Full) => {

@@ -23,6 +23,10 @@ pub(crate) enum End {
     Replaced,
     #[error("the peer's certificate was revoked")]
     Revoked,
+    #[error("the peer's certificate has expired")]
+    Expired,
+    #[error("the peer's certificate is not believed any more: {0}")]
+    Disbelieved(String),
     #[error("this node failed: {0}")]
     Internal(String),
 }

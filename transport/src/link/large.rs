@@ -13,6 +13,7 @@ use crate::envelope::Frame;
 impl<W: Wire> Link<W> {
     /// Sends a call and returns when it is written. The caller's deadline ends it.
     pub(crate) async fn send_large(self: &Arc<Self>, frame: Frame, expires: Instant) -> Result<(), Fault> {
+        self.until_released().await;
         let permit = Arc::clone(&self.large).acquire_owned().await;
         let _permit = permit.map_err(|_| self.gone(Delivery::NotSent, "closing"))?;
         W::write_large(self, frame, expires).await

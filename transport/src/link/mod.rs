@@ -11,6 +11,7 @@ mod large;
 mod outside;
 mod receive;
 mod status;
+mod succession;
 
 use std::fmt;
 use std::future::poll_fn;
@@ -22,7 +23,7 @@ use std::time::Duration;
 use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
 use rhumb_core::{Delivery, Fault, FaultKind, Gate, Region, wakes};
-use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::sync::{Notify, Semaphore, oneshot, watch};
 use tokio::time::Instant;
 use tracing::debug;
 
@@ -36,6 +37,7 @@ use crate::lanes::{LaneQueue, NotQueued, Weight};
 use crate::message::{Peer, Reply};
 use crate::pending::Pending;
 use crate::settings::TransportSettings;
+use crate::tiebreak::Dialed;
 
 pub(crate) use end::End;
 pub(crate) use outside::Outside;
@@ -190,6 +192,8 @@ pub(crate) struct ToSay {
     pub(crate) lanes_done: bool,
     pub(crate) end_lanes: bool,
     pub(crate) cancels: Vec<u64>,
+    pub(crate) refresh: bool,
+    pub(crate) redial: bool,
 }
 
 pub(crate) type Waiter = oneshot::Sender<Result<Reply, Fault>>;
@@ -220,6 +224,14 @@ pub(crate) struct Link<W> {
     pub(crate) quieter: Notify,
     /// The peer has taken up everything that this side sent before it ended its lanes.
     pub(crate) taken_up: Notify,
+    /// Nothing may leave over the lanes yet: an older connection comes first.
+    pub(crate) held: watch::Sender<bool>,
+    /// A newer connection has taken this one's place.
+    pub(crate) superseded: AtomicBool,
+    /// The peer was told that it may dial anew, and will: that connection takes over from this one in order.
+    pub(crate) succession: AtomicBool,
+    /// Who dialled this connection is to dial anew.
+    pub(crate) redial: Notify,
 }
 
 impl<W> fmt::Debug for Link<W> {
@@ -251,6 +263,10 @@ impl<W: Wire> Link<W> {
             lanes_ended: AtomicU64::new(0),
             quieter: Notify::new(),
             taken_up: Notify::new(),
+            held: watch::Sender::new(false),
+            superseded: AtomicBool::new(false),
+            succession: AtomicBool::new(false),
+            redial: Notify::new(),
         })
     }
 
@@ -279,7 +295,9 @@ impl<W: Wire> Link<W> {
         for cancelled in owed.into_values() {
             cancelled.cancel();
         }
-        self.node.inbound.disconnected(&self.peer);
+        if !self.superseded.load(Ordering::Acquire) {
+            self.node.inbound.disconnected(&self.peer);
+        }
     }
 
     /// Ends the link from this side.
@@ -328,6 +346,12 @@ impl<W: Wire> Link<W> {
         if to_say.end_lanes {
             messages.push(ControlMessage::EndLanes);
         }
+        if to_say.refresh {
+            messages.push(ControlMessage::Refresh);
+        }
+        if to_say.redial {
+            messages.push(ControlMessage::Redial);
+        }
         messages
     }
 
@@ -345,7 +369,27 @@ impl<W: Wire> Link<W> {
                 self.to_end_lanes.store(true, Ordering::Release);
                 self.end_lanes_if_answered();
             }
+            ControlMessage::Refresh => self.have_redialled(),
+            ControlMessage::Redial => self.redial.notify_one(),
         }
+    }
+
+    /// What this side shows in handshakes has changed: asks for a connection that takes over from this one.
+    pub(crate) fn refresh(&self, dialed: Dialed) {
+        match dialed {
+            // The other side must expect it, or it takes this connection for lost.
+            Dialed::ByUs => {
+                self.to_say.lock().refresh = true;
+                self.say.notify_one();
+            }
+            Dialed::ByPeer => self.have_redialled(),
+        }
+    }
+
+    fn have_redialled(&self) {
+        self.succession.store(true, Ordering::Release);
+        self.to_say.lock().redial = true;
+        self.say.notify_one();
     }
 
     /// One call fewer is under way, or an answer fewer is owed.

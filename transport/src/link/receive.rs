@@ -11,7 +11,7 @@ use rhumb_core::{DataClass, Fault, FaultKind};
 use tokio::time::Instant;
 use tracing::{debug, error, warn};
 
-use super::{End, Link, Queued, Wire};
+use super::{End, Link, Queued, Wire, succession};
 use crate::answer::{Answer, Owed, Returns};
 use crate::control::WireFault;
 use crate::envelope::{Frame, FrameError, FrameKind};
@@ -50,8 +50,13 @@ impl<W: Wire> Link<W> {
         let taken_up = frame.trace.is_some_and(|trace| trace.is_sampled()).then(Instant::now);
         match self.may_be_delivered(&frame) {
             Ok(()) => {
+                let request = request(frame);
+                if let Some(reply) = succession::answer_to(&request) {
+                    answer.reply(reply);
+                    return Ok(());
+                }
                 let arrival = taken_up.map(|at| Arrival { at, gate: at.elapsed() });
-                self.deliver(Request { arrival, ..request(frame) }, answer);
+                self.deliver(Request { arrival, ..request }, answer);
             }
             Err(why) => {
                 if !frame.kind.wants_answer() {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use rhumb_core::NodeId;
 
 use crate::error::ConnectError;
+use crate::identity::Certificate;
 use crate::tiebreak::Dialed;
 
 /// How a peer is connected.
@@ -60,4 +61,6 @@ pub struct LinkStatus {
     pub since: Duration,
     /// Why the last attempt to connect failed, in types.
     pub last_error: Option<ConnectError>,
+    /// The certificate that the peer showed on this connection; `None` without one.
+    pub certificate: Option<Certificate>,
 }

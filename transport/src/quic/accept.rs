@@ -13,7 +13,7 @@ use tracing::{debug, warn};
 use super::Link;
 use super::close::{DUPLICATE, refusal};
 use super::greeting::{Greeted, Greeter, turn_away};
-use super::slot::Slot;
+use super::slot::{Moved, Slot};
 use super::transport::Inner;
 use crate::error::ConnectError;
 use crate::hello::{HelloRefusal, HelloRefusalKind};
@@ -90,12 +90,15 @@ impl Inner {
             let (hello, principal) = (greeted.hello.clone(), greeted.principal.clone());
             self.link(greeted.connection.clone(), hello, principal, greeted.agreement, generation)
         });
-        let Some(link) = moved else {
+        let Some(Moved { link, old }) = moved else {
             greeted.connection.close(DUPLICATE, b"the other connection stays");
             return Err(ConnectError::Duplicate);
         };
         let acknowledged = self.acknowledge(&link, &mut greeted).await;
-        self.close_if_revoked(&link);
+        self.close_if_disbelieved(&link);
+        if let Some(old) = old {
+            tokio::spawn(old.give_way(Arc::clone(&link), false));
+        }
         let end = match acknowledged {
             Ok(()) => Arc::clone(&link).run(greeted.send, greeted.receive).await,
             Err(ref error) => {
@@ -123,7 +126,7 @@ impl Inner {
             link
         };
         let acknowledged = self.acknowledge(&link, &mut greeted).await;
-        self.close_if_revoked(&link);
+        self.close_if_disbelieved(&link);
         match &acknowledged {
             Ok(()) => drop(Arc::clone(&link).run(greeted.send, greeted.receive).await),
             Err(error) => link.close(&End::Lost(error.to_string())),

@@ -11,12 +11,14 @@ use quinn::Endpoint;
 use rhumb_core::rng::Seed;
 use rhumb_core::{ClusterId, Fault, FaultKind, NodeId, Principal, Region, Role};
 use tokio::sync::watch;
+use tokio::task::{JoinError, JoinHandle};
 use tokio::time::timeout;
 use tracing::debug;
 
 use super::close::{GRACEFUL, refusal};
 use super::config::Tls;
 use super::greeting::{Greeted, Greeter};
+use super::keep::{AGAIN_AFTER, PAUSE, after};
 use super::thread::LinkThread;
 use super::transport::peer_of;
 use super::{Link, socket};
@@ -155,13 +157,18 @@ impl Client {
         self.inner.link.lock().is_ok()
     }
 
-    /// Swaps what this client is certified with and believes, for every later handshake. The connection
-    /// that there is stays.
+    /// Swaps what this client is certified with and believes, for every later handshake. Where another
+    /// certificate was shown, a connection is made anew and takes over from the one that there is, which drains.
     ///
     /// # Errors
     /// [`CredentialsError`]: they are somebody else's, or cannot be used; nothing has changed.
     pub fn renew(&self, credentials: &Credentials) -> Result<(), CredentialsError> {
-        self.inner.tls.renew(credentials)
+        if self.inner.tls.renew(credentials)?
+            && let Ok(link) = &*self.inner.link.lock()
+        {
+            link.redial.notify_one();
+        }
+        Ok(())
     }
 
     /// Closes the connection and waits a moment for the node to know it.
@@ -239,12 +246,57 @@ impl Inner {
     }
 
     fn move_in(&self, greeted: &Greeted) -> Arc<Link> {
+        let link = self.made(greeted);
+        *self.link.lock() = Ok(Arc::clone(&link));
+        link
+    }
+
+    /// The connection takes over from another, which then drains.
+    fn succeed(&self, old: Arc<Link>, greeted: &Greeted) -> Arc<Link> {
+        let link = self.made(greeted);
+        link.hold();
+        old.supersede();
+        *self.link.lock() = Ok(Arc::clone(&link));
+        tokio::spawn(old.give_way(Arc::clone(&link), true));
+        link
+    }
+
+    fn made(&self, greeted: &Greeted) -> Arc<Link> {
         let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
         let (hello, principal) = (greeted.hello.clone(), greeted.principal.clone());
         let peer = peer_of(&greeted.connection, hello, principal, generation);
-        let link = Link::new(Arc::clone(&self.node), peer, greeted.connection.clone(), greeted.agreement);
-        *self.link.lock() = Ok(Arc::clone(&link));
-        link
+        Link::new(Arc::clone(&self.node), peer, greeted.connection.clone(), greeted.agreement)
+    }
+
+    /// Serves a connection to its end, and those that take over from it.
+    async fn serve(&self, mut link: Arc<Link>, greeted: Greeted) -> End {
+        let limit = self.node.settings.handshake_timeout;
+        let (mut ended, mut again) = (run(&link, greeted), None);
+        loop {
+            tokio::select! {
+                end = &mut ended => return end_of(end),
+                () = link.redial.notified() => {}
+                () = after(again) => {}
+            }
+            let redial = async {
+                tokio::time::sleep(PAUSE).await;
+                timeout(limit, self.dial()).await
+            };
+            let dialed = tokio::select! {
+                end = &mut ended => return end_of(end),
+                dialed = redial => dialed,
+            };
+            match dialed.unwrap_or(Err(ConnectError::Timeout(limit))) {
+                Ok(greeted) => {
+                    link = self.succeed(link, &greeted);
+                    (ended, again) = (run(&link, greeted), None);
+                }
+                Err(error) => {
+                    debug!(%error, "no new connection; the old one stays");
+                    again = Some(AGAIN_AFTER);
+                }
+            }
+        }
     }
 
     /// Serves a connection to its end, then the next.
@@ -254,7 +306,7 @@ impl Inner {
         let mut backoff = Backoff::new(settings.connect_backoff_min, settings.connect_backoff_max, rng);
         let mut closing = self.closing.subscribe();
         loop {
-            let end = link.run(greeted.send, greeted.receive).await;
+            let end = self.serve(link, greeted).await;
             *self.link.lock() = Err(end.to_string());
             (link, greeted) = loop {
                 tokio::select! {
@@ -275,6 +327,15 @@ impl Inner {
             backoff.succeeded();
         }
     }
+}
+
+/// Runs a connection in a task of its own.
+fn run(link: &Arc<Link>, greeted: Greeted) -> JoinHandle<End> {
+    tokio::spawn(Arc::clone(link).run(greeted.send, greeted.receive))
+}
+
+fn end_of(ended: Result<End, JoinError>) -> End {
+    ended.unwrap_or_else(|panic| End::Internal(panic.to_string()))
 }
 
 fn hello(cluster: Option<ClusterId>, lanes: u16) -> Hello {

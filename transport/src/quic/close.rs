@@ -25,6 +25,10 @@ pub(crate) const INTERNAL: VarInt = VarInt::from_u32(6);
 
 /// The peer's certificate was revoked.
 pub(crate) const REVOKED: VarInt = VarInt::from_u32(7);
+/// The peer's certificate has expired.
+pub(crate) const EXPIRED: VarInt = VarInt::from_u32(8);
+/// The peer's authority is not believed any more.
+pub(crate) const DISBELIEVED: VarInt = VarInt::from_u32(9);
 
 impl End {
     /// The code with which this side closes.
@@ -35,6 +39,8 @@ impl End {
             Self::Broken(_) | Self::Protocol(_) | Self::Stalled(_) => PROTOCOL,
             Self::Replaced => REPLACED,
             Self::Revoked => REVOKED,
+            Self::Expired => EXPIRED,
+            Self::Disbelieved(_) => DISBELIEVED,
             Self::Internal(_) => INTERNAL,
         }
     }
@@ -48,6 +54,13 @@ impl End {
             }
             ConnectionError::ApplicationClosed(close) if close.error_code == REVOKED => {
                 Self::Lost("the peer says that this side's certificate was revoked".to_owned())
+            }
+            ConnectionError::ApplicationClosed(close) if close.error_code == EXPIRED => {
+                Self::Lost("the peer says that this side's certificate has expired".to_owned())
+            }
+            ConnectionError::ApplicationClosed(close) if close.error_code == DISBELIEVED => {
+                let why = "the peer does not believe this side's authority any more";
+                Self::Lost(why.to_owned())
             }
             other => Self::Lost(other.to_string()),
         }

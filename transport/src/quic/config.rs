@@ -10,17 +10,19 @@ use arc_swap::ArcSwap;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{ClientConfig, Connection, IdleTimeout, ServerConfig, TransportConfig, VarInt};
 use rustls::client::{ResolvesClientCert, Resumption, WebPkiServerVerifier};
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::UnixTime;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{SignatureScheme, version};
 
-use super::ALPN;
+use super::{ALPN, certificate};
 use crate::error::BindError;
 use crate::identity::{
-    ClientCheck, Credentials, CredentialsError, Regions, ServerCheck, TrustDomain, Verdict, provider,
+    ClientCheck, Credentials, CredentialsError, IdentityError, Regions, ServerCheck, TrustDomain, Verdict,
+    in_our_words, provider,
 };
+use crate::link::End;
 use crate::settings::TransportSettings;
 
 /// Streams that a dialler may open before its HELLO was accepted: the control stream.
@@ -66,19 +68,25 @@ impl Tls {
         Ok(Self { present: ArcSwap::from_pointee(present), domain, transport, server })
     }
 
-    /// From the next handshake on, this is certified and believed.
-    pub(crate) fn renew(&self, credentials: &Credentials) -> Result<(), CredentialsError> {
-        credentials.may_follow(&self.present().credentials)?;
+    /// From the next handshake on, this is certified and believed. Whether another certificate is shown.
+    pub(crate) fn renew(&self, credentials: &Credentials) -> Result<bool, CredentialsError> {
+        let before = self.present();
+        credentials.may_follow(&before.credentials)?;
         self.present.store(Arc::new(Present::new(credentials)?));
-        Ok(())
+        Ok(before.credentials.chain() != credentials.chain())
     }
 
-    /// Whether the certificate that a peer showed has been revoked.
-    pub(crate) fn revoked(&self, connection: &Connection) -> bool {
-        let chain = connection.peer_identity();
-        let chain = chain.and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
-        let present = self.present();
-        chain.is_some_and(|chain| chain.iter().any(|shown| present.credentials.trust().revokes(shown)))
+    /// Why the certificate that a peer showed is not believed any more, if so.
+    pub(crate) fn disbelieves(&self, connection: &Connection) -> Option<End> {
+        let (chain, present) = (certificate::shown(connection), self.present());
+        let (leaf, rest) = chain.split_first()?;
+        let now = UnixTime::since_unix_epoch(certificate::now());
+        let error = present.callers.verify_client_cert(leaf, rest, now).err()?;
+        Some(match in_our_words(&error) {
+            IdentityError::Revoked => End::Revoked,
+            IdentityError::Expired => End::Expired,
+            other => End::Disbelieved(other.to_string()),
+        })
     }
 
     fn present(&self) -> Arc<Present> {

@@ -6,6 +6,7 @@
 //! for a lane. FIN is never the end of a message, and a stream dropped in the middle is reset.
 
 mod accept;
+mod certificate;
 mod client;
 mod close;
 mod config;

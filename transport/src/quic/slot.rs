@@ -8,12 +8,15 @@ use rhumb_core::NodeId;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::Link;
+use super::{Link, certificate};
 use crate::error::ConnectError;
 use crate::link::{End, LinkState, LinkStatus};
 use crate::tiebreak::{Current, Dial, Dialed, Verdict, judge};
 
-/// A peer's place. There is at most one connection in it.
+/// Connections of one pair that may be draining at once. Each has at most half a minute.
+const MAX_RETIRING: usize = 4;
+
+/// A peer's place. There is at most one connection in it, besides those that give way to it.
 pub(crate) struct Slot {
     pub(crate) peer: NodeId,
     /// Held while a connection moves in, so that the old one has failed before.
@@ -25,6 +28,8 @@ pub(crate) struct Slot {
 struct Place {
     address: Option<SocketAddr>,
     link: Option<(Arc<Link>, Current)>,
+    /// Those that it took over from, until they have drained.
+    retiring: Vec<Arc<Link>>,
     dial: Dial,
     generation: u64,
     since: Instant,
@@ -37,6 +42,7 @@ impl Slot {
         let place = Place {
             address: None,
             link: None,
+            retiring: Vec::new(),
             dial: Dial::Idle,
             generation: 0,
             since: Instant::now(),
@@ -90,26 +96,54 @@ impl Slot {
         Some(self.move_in(place, Current { dialed: Dialed::ByUs, boot }, make))
     }
 
+    /// The connection that this node dialled takes over from one that it had dialled before, if that is still
+    /// there. It is to [give way](Link::give_way).
+    pub(crate) fn succeed_dialed(
+        &self,
+        old: &Arc<Link>,
+        boot: u64,
+        make: impl FnOnce(u64) -> Arc<Link>,
+    ) -> Option<Arc<Link>> {
+        let _moving = self.moving.lock();
+        let mut place = self.place.lock();
+        place.dial = Dial::Idle;
+        let is_present = place.link.as_ref().is_some_and(|(present, _)| Arc::ptr_eq(present, old));
+        if !is_present || place.retiring.len() >= MAX_RETIRING {
+            return None;
+        }
+        place.retire();
+        Some(self.move_in(place, Current { dialed: Dialed::ByUs, boot }, held(make)))
+    }
+
     /// The connection that the peer dialled moves in, if the tie-break says so. The present one has
-    /// failed before it does.
+    /// failed before it does; or gives way to it, where this node has said that it may.
     pub(crate) fn move_in_heard(
         &self,
         own: &NodeId,
         boot: u64,
         make: impl FnOnce(u64) -> Arc<Link>,
-    ) -> Option<Arc<Link>> {
+    ) -> Option<Moved> {
         let _moving = self.moving.lock();
         let mut place = self.place.lock();
         let current = place.link.as_ref().map(|(_, current)| *current);
         if judge(own, &self.peer, current, place.dial, boot) == Verdict::Refuse {
             return None;
         }
+        let present = Current { dialed: Dialed::ByPeer, boot };
+        let room = place.retiring.len() < MAX_RETIRING;
+        if room
+            && current == Some(present)
+            && place.link.as_ref().is_some_and(|(old, _)| old.expects_successor())
+        {
+            let old = place.retire();
+            return Some(Moved { link: self.move_in(place, present, held(make)), old });
+        }
         if let Some((old, _)) = place.link.take() {
             drop(place);
             old.close(&End::Replaced);
             place = self.place.lock();
         }
-        Some(self.move_in(place, Current { dialed: Dialed::ByPeer, boot }, make))
+        Some(Moved { link: self.move_in(place, present, make), old: None })
     }
 
     fn move_in(
@@ -130,12 +164,26 @@ impl Slot {
     /// A connection has ended. Nothing happens when another has moved in.
     pub(crate) fn ended(&self, link: &Arc<Link>, end: &End) {
         let mut place = self.place.lock();
+        place.retiring.retain(|retiring| !Arc::ptr_eq(retiring, link));
         if place.link.as_ref().is_some_and(|(present, _)| Arc::ptr_eq(present, link)) {
             place.link = None;
             (place.since, place.last_end) = (Instant::now(), Some(end.to_string()));
             drop(place);
             self.changed.send_modify(|changes| *changes += 1);
         }
+    }
+
+    /// Every connection of the pair, those that drain among them.
+    pub(crate) fn links(&self) -> Vec<Arc<Link>> {
+        let place = self.place.lock();
+        let present = place.link.iter().map(|(link, _)| Arc::clone(link));
+        present.chain(place.retiring.iter().map(Arc::clone)).collect()
+    }
+
+    /// The connection that there is, with who dialled it.
+    pub(crate) fn present(&self) -> Option<(Arc<Link>, Dialed)> {
+        let place = self.place.lock();
+        place.link.as_ref().map(|(link, current)| (Arc::clone(link), current.dialed))
     }
 
     /// Waits until there is a connection, or until there is none.
@@ -179,6 +227,33 @@ impl Slot {
             generation: place.generation,
             since: place.since.elapsed(),
             last_error: place.last_error.clone(),
+            certificate: link.and_then(|link| certificate::of_peer(&link.wire)),
         }
+    }
+}
+
+/// A connection that moved in.
+pub(crate) struct Moved {
+    pub(crate) link: Arc<Link>,
+    /// The one that gives way to it.
+    pub(crate) old: Option<Arc<Link>>,
+}
+
+impl Place {
+    /// The present connection gives its place up and drains.
+    fn retire(&mut self) -> Option<Arc<Link>> {
+        let (old, _) = self.link.take()?;
+        old.supersede();
+        self.retiring.push(Arc::clone(&old));
+        Some(old)
+    }
+}
+
+/// The connection is made, and lets nothing out yet.
+fn held(make: impl FnOnce(u64) -> Arc<Link>) -> impl FnOnce(u64) -> Arc<Link> {
+    |generation| {
+        let link = make(generation);
+        link.hold();
+        link
     }
 }

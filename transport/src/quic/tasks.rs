@@ -2,6 +2,7 @@
 //! ways, and the watch. The first that ends in error ends the link.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::{Bytes, BytesMut};
 use quinn::{RecvStream, VarInt};
@@ -11,8 +12,8 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, timeout};
 use tracing::{info, warn};
 
-use super::Link;
 use super::stream::{LANE, LARGE, Outgoing, read_message, write_message};
+use super::{Link, certificate};
 use crate::codec::{decode, encode};
 use crate::control::{ControlMessage, MAX_CONTROL_BYTES};
 use crate::envelope::{Deframer, Frame};
@@ -57,7 +58,11 @@ impl Link {
         };
         self.close(&end);
         tasks.shutdown().await;
-        info!(peer = %self.peer.principal, generation = self.peer.generation, %end, "disconnected");
+        if self.superseded.load(Ordering::Acquire) {
+            info!(peer = %self.peer.principal, generation = self.peer.generation, %end, "retired");
+        } else {
+            info!(peer = %self.peer.principal, generation = self.peer.generation, %end, "disconnected");
+        }
         end
     }
 
@@ -70,6 +75,7 @@ impl Link {
         let opened = opened.map_err(|_| End::Protocol(format!("lane {index} was not permitted")))?;
         let mut stream = Outgoing::new(opened.map_err(|e| lost(&e))?);
         stream.write_all(&[LANE, index as u8]).await.map_err(|e| lost(&e))?;
+        self.until_released().await;
         let lane = &self.lanes[index];
         let mut batch = Vec::new();
         while lane.next(BATCH_BYTES, &mut batch).await {
@@ -188,7 +194,8 @@ impl Link {
         }
     }
 
-    /// Probes the peer, and ends the link when it is silent for too long or the connection ends.
+    /// Probes the peer, and ends the link when it is silent for too long, its certificate expires, or the
+    /// connection ends.
     async fn watch(self: Arc<Self>) -> Result<(), End> {
         let settings = &self.node.settings;
         let now = || Mono(self.begun.elapsed());
@@ -197,6 +204,7 @@ impl Link {
         let mut tick = tokio::time::interval(look);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut looks = (0..LOOKS).cycle();
+        let valid_until = certificate::valid_until(&self.wire);
         loop {
             tokio::select! {
                 reason = self.wire.closed() => return Err(End::of(&reason)),
@@ -204,6 +212,10 @@ impl Link {
             }
             if let Some(silent) = silence.look(now(), self.frames_heard()) {
                 return Err(End::Silent(silent));
+            }
+            if valid_until.is_some_and(|end| certificate::now() > end) {
+                warn!(peer = %self.peer.principal, "closed: the peer's certificate has expired");
+                return Err(End::Expired);
             }
             if looks.next() != Some(0) {
                 continue;

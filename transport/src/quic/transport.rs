@@ -15,21 +15,22 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout};
 use tracing::{debug, warn};
 
-use super::Link;
 use super::close::GRACEFUL;
 use super::config::Tls;
 use super::slot::Slot;
 use super::socket;
 use super::thread::LinkThread;
+use super::{Link, certificate};
 use crate::asked::Asked;
 use crate::counts::TransportCounts;
 use crate::error::BindError;
 use crate::hello::{Agreement, Hello, VERSIONS};
-use crate::identity::{Credentials, CredentialsError, Regions, TrustDomain};
+use crate::identity::{Certificate, Credentials, CredentialsError, Regions, TrustDomain};
 use crate::inbound::Inbound;
 use crate::link::{End, LinkStatus, Node};
 use crate::message::{Identity, Kind, Peer, Reply, Request};
 use crate::settings::TransportSettings;
+use crate::tiebreak::Dialed;
 
 /// The longest that a closed endpoint says so to peers whose packets are still on their way.
 const CLOSE_WAIT: Duration = Duration::from_millis(500);
@@ -177,6 +178,13 @@ impl Transport {
         self.inner.slots.read().values().map(|slot| slot.status()).collect()
     }
 
+    /// The certificates that the clients and operators showed who are connected.
+    #[must_use]
+    pub fn guests(&self) -> Vec<Certificate> {
+        let guests = self.inner.guests.lock();
+        guests.values().filter_map(|link| certificate::of_peer(&link.wire)).collect()
+    }
+
     /// What was dropped without anyone being told.
     #[must_use]
     pub fn counts(&self) -> TransportCounts {
@@ -199,16 +207,21 @@ impl Transport {
         }
     }
 
-    /// Swaps what this node is certified with and believes, for every later handshake. Connections stay
-    /// as they are, but for those whose peer's certificate is revoked: these are closed. Gives their
-    /// number.
+    /// Swaps what this node is certified with and believes, for every later handshake. Connections on which
+    /// another certificate of this node was shown are made anew: the new one first, then the old one drains,
+    /// and no call is lost. Those whose peer's certificate is not believed any more (revoked, expired, or of an
+    /// authority that is none) are closed. Gives their number.
     ///
     /// # Errors
     /// [`CredentialsError`]: they are somebody else's, or cannot be used; nothing has changed.
     pub fn renew(&self, credentials: &Credentials) -> Result<usize, CredentialsError> {
-        self.inner.tls.renew(credentials)?;
+        let shows_another = self.inner.tls.renew(credentials)?;
         let links = self.inner.all_links();
-        Ok(links.iter().filter(|link| self.inner.close_if_revoked(link)).count())
+        let closed = links.iter().filter(|link| self.inner.close_if_disbelieved(link)).count();
+        if shows_another {
+            self.inner.refresh();
+        }
+        Ok(closed)
     }
 
     /// Takes no more calls and no more connections, and tells all peers so: the first half of
@@ -282,15 +295,23 @@ impl Inner {
         Link::new(Arc::clone(&self.node), peer, connection, agreement)
     }
 
-    /// Closes a connection whose peer's certificate was revoked, also while it was being made: to be
-    /// asked once the link has its place. Whether it was closed.
-    pub(crate) fn close_if_revoked(&self, link: &Link) -> bool {
-        let revoked = self.tls.revoked(&link.wire);
-        if revoked {
-            warn!(peer = %link.peer.principal, "closed: the peer's certificate was revoked");
-            link.close(&End::Revoked);
+    /// Closes a connection whose peer's certificate is not believed any more, also while it was being made:
+    /// to be asked once the link has its place. Whether it was closed.
+    pub(crate) fn close_if_disbelieved(&self, link: &Link) -> bool {
+        let Some(end) = self.tls.disbelieves(&link.wire) else { return false };
+        warn!(peer = %link.peer.principal, %end, "closed");
+        link.close(&end);
+        true
+    }
+
+    /// Asks for a successor of every connection.
+    fn refresh(&self) {
+        for (link, dialed) in self.slots.read().values().filter_map(|slot| slot.present()) {
+            link.refresh(dialed);
         }
-        revoked
+        for link in self.guests.lock().values() {
+            link.refresh(Dialed::ByPeer);
+        }
     }
 
     /// Connections that are about to be closed have to be heard of, also when they are gone by then.
@@ -303,7 +324,7 @@ impl Inner {
     fn all_links(&self) -> Vec<Arc<Link>> {
         let nodes = self.slots.read();
         let guests = self.guests.lock();
-        nodes.values().filter_map(|slot| slot.link()).chain(guests.values().map(Arc::clone)).collect()
+        nodes.values().flat_map(|slot| slot.links()).chain(guests.values().map(Arc::clone)).collect()
     }
 }
 

@@ -52,7 +52,11 @@ pub(crate) fn credentials(authority: &Authority, role: Role, id: &NodeId, validi
 
 /// Settings that give up sooner, so that refusals do not take long.
 pub(crate) fn settings() -> TransportSettings {
-    TransportSettings { connect_backoff_max: Duration::from_millis(200), ..TransportSettings::default() }
+    TransportSettings {
+        connect_backoff_max: Duration::from_millis(200),
+        refresh_spread: Duration::ZERO,
+        ..TransportSettings::default()
+    }
 }
 
 pub(crate) fn identity_of(id: &NodeId) -> Identity {

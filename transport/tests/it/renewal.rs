@@ -9,7 +9,7 @@ use quinn::Connection;
 use quinn::crypto::rustls::QuicServerConfig;
 use rhumb_core::{NodeId, Principal, Role};
 use rhumb_transport::identity::Serial;
-use rhumb_transport::issue::{Authority, IssuedCert};
+use rhumb_transport::issue::{Authority, IssuedCert, Validity};
 use rhumb_transport::{
     Certificate, Client, ConnectError, Credentials, CredentialsError, Expect, IdentityError, Trust,
 };
@@ -48,35 +48,165 @@ fn revoking(authority: &Authority, of: &IssuedCert, revoked: &[&IssuedCert]) -> 
     of.credentials().expect("usable").believing(trust.expect("trust"))
 }
 
+/// Waits until a node is connected with its peer for this time in a row.
+async fn generation(member: &Member, wanted: u64) {
+    let came = tokio::time::timeout(SOON, async {
+        while member.transport.links()[0].generation != wanted {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    came.await.unwrap_or_else(|_| panic!("connection {wanted}: {:?}", member.transport.links()));
+}
+
+/// The serial number that a node's peer showed.
+fn shown_to(member: &Member) -> Serial {
+    member.transport.links()[0].certificate.as_ref().expect("connected").serial.clone()
+}
+
 #[tokio::test]
-async fn a_node_shows_its_new_certificate_and_keeps_its_connections() {
+async fn a_renewed_certificate_is_shown_on_a_new_connection_and_calls_under_way_end_on_the_old_one() {
+    // Whoever renews, and whoever had dialled.
+    for dialled_by_who_renews in [false, true] {
+        let ca = authority();
+        let b = node("eu-central/n1");
+        let (old, new) = (issue(&ca, Role::Node, &b), issue(&ca, Role::Node, &b));
+        let (one, two) = (Member::start(&ca, "us-east/n1"), certified(&b, &old));
+        if dialled_by_who_renews {
+            two.join(&one).await
+        } else {
+            one.join(&two).await
+        }
+        assert_eq!(shown_to(&one), old.certificate.serial);
+        let (transport, to) = (one.transport.clone(), b.clone());
+        let call = tokio::spawn(async move { transport.ask(&to, 1, request("hold", b"")).await });
+        two.handlers.until("the call", |seen| seen.held.len() == 1).await;
+        let closed = two.transport.renew(&new.credentials().expect("usable")).expect("the same node");
+        assert_eq!(closed, 0);
+        generation(&one, 2).await;
+        generation(&two, 2).await;
+        assert_eq!(shown_to(&one), new.certificate.serial);
+        one.ask(&two, "echo", b"on the new one").await.expect("answered");
+        two.ask(&one, "echo", b"and back").await.expect("answered");
+
+        let answer = two.handlers.seen.lock().held.remove(0);
+        answer.reply(reply(inventory(), Bytes::from_static(b"late"), Default::default()));
+        let answered = call.await.expect("no panic").expect("a call under way is answered");
+        assert_eq!(answered.body, Bytes::from_static(b"late"));
+        for member in [&one, &two] {
+            assert!(member.handlers.seen.lock().disconnected.is_empty(), "{} noticed nothing", member.id);
+        }
+    }
+}
+
+#[tokio::test]
+async fn messages_of_one_pair_keep_their_order_while_connections_take_over_from_each_other() {
+    let ca = authority();
+    let a = node("us-east/n1");
+    let (one, two) = (certified(&a, &issue(&ca, Role::Node, &a)), Member::start(&ca, "eu-central/n1"));
+    one.join(&two).await;
+    let (mut told, mut renewed) = (0_u32, 0);
+    // Until four connections have followed each other, each while messages were on their way.
+    while one.transport.links()[0].generation < 4 || told % 500 != 0 {
+        one.transport.tell(&two.id, 7, request("note", &told.to_be_bytes())).expect("told");
+        told += 1;
+        let generation = one.transport.links()[0].generation;
+        if told % 100 == 50 && renewed < generation && generation < 4 {
+            renewed = generation;
+            let new = issue(&ca, Role::Node, &a).credentials().expect("usable");
+            one.transport.renew(&new).expect("the same node");
+        }
+        if told % 20 == 19 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert!(told < 200_000, "they do not take over: {:?}", one.transport.links());
+    }
+    let all = |seen: &mut crate::mesh::Seen| seen.requests.len() == told as usize;
+    two.handlers.until("all of them", all).await;
+    let seen = two.handlers.seen.lock();
+    let numbers = seen.requests.iter().map(|(_, r)| u32::from_be_bytes(r.body[..].try_into().expect("four")));
+    assert!(numbers.eq(0..told), "each once, in the order in which they were told");
+    assert!(seen.disconnected.is_empty());
+}
+
+#[tokio::test]
+async fn who_does_not_know_how_to_dial_anew_keeps_its_connection() {
     let ca = authority();
     let b = node("eu-central/n1");
     let (old, new) = (issue(&ca, Role::Node, &b), issue(&ca, Role::Node, &b));
-    let (one, two) = (Member::start(&ca, "us-east/n1"), certified(&b, &old));
-    one.join(&two).await;
+    let two = certified(&b, &old);
     let raw = Raw::new(&ca, Some("before"), b"rhumb/1");
     let (before, _send, _receive) = raw.greet(two.addr(), &b).await;
-    assert_eq!(shown(&before), old.certificate.serial);
-
-    let (transport, to) = (one.transport.clone(), b.clone());
-    let call = tokio::spawn(async move { transport.ask(&to, 1, request("hold", b"")).await });
-    two.handlers.until("the call", |seen| seen.held.len() == 1).await;
-    let closed = two.transport.renew(&new.credentials().expect("usable")).expect("the same node");
-    assert_eq!(closed, 0);
-
-    let answer = two.handlers.seen.lock().held.remove(0);
-    answer.reply(reply(inventory(), Bytes::from_static(b"late"), Default::default()));
-    let answered = call.await.expect("no panic").expect("a call under way is answered");
-    assert_eq!(answered.body, Bytes::from_static(b"late"));
-    let link = &one.transport.links()[0];
-    assert_eq!((&link.peer, link.generation), (&b, 1), "over the same connection");
-    assert!(before.close_reason().is_none(), "an established connection stays");
-    assert_eq!(shown(&before), old.certificate.serial);
-
+    two.transport.renew(&new.credentials().expect("usable")).expect("the same node");
     let raw = Raw::new(&ca, Some("after"), b"rhumb/1");
     let (after, _send, _receive) = raw.greet(two.addr(), &b).await;
     assert_eq!(shown(&after), new.certificate.serial, "a new connection is shown the new one");
+    assert!(before.close_reason().is_none(), "an established connection stays");
+    assert_eq!(shown(&before), old.certificate.serial);
+}
+
+#[tokio::test]
+async fn a_peer_that_refuses_the_new_certificate_keeps_the_old_connection_and_says_why() {
+    let (ca, stranger) = (authority(), authority());
+    let b = node("eu-central/n1");
+    let own = issue(&ca, Role::Node, &b);
+    let (one, two) = (Member::start(&ca, "us-east/n1"), certified(&b, &own));
+    two.join(&one).await;
+    let both = format!("{}{}", ca.certificate_pem(), stranger.certificate_pem());
+    let trust = Trust::from_pem(both.as_bytes(), None).expect("trust");
+    let foreign = issue(&stranger, Role::Node, &b).credentials().expect("usable").believing(trust.clone());
+    two.transport.renew(&foreign).expect("the same node");
+    let refused = |seen: &mut crate::mesh::Seen| {
+        seen.refused.contains(&ConnectError::Identity(IdentityError::UnknownAuthority))
+    };
+    one.handlers.until("it is turned away", refused).await;
+    let told = tokio::time::timeout(SOON, async {
+        while two.transport.links()[0].last_error.is_none() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    told.await.expect("it is told why");
+    let why = two.transport.links()[0].last_error.clone();
+    assert_eq!(why, Some(ConnectError::IdentityRefused(IdentityError::UnknownAuthority)));
+    two.ask(&one, "echo", b"over the old one").await.expect("calls go on");
+    // Back to what it had: the error goes with it.
+    two.transport.renew(&own.credentials().expect("usable").believing(trust)).expect("the same node");
+    generation(&two, 2).await;
+    assert_eq!(two.transport.links()[0].last_error, None);
+}
+
+#[tokio::test]
+async fn a_connection_ends_with_the_certificate_of_its_peer() {
+    let ca = authority();
+    let (a, b) = (node("us-east/n1"), node("eu-central/n1"));
+    let soon = Validity::for_the_next(Duration::from_secs(3));
+    let who = Principal { role: Role::Node, region: b.region.clone(), name: b.name.to_string() };
+    let short = ca.issue(&who, soon).expect("issued");
+    let (one, two) = (certified(&a, &issue(&ca, Role::Node, &a)), certified(&b, &short));
+    two.join(&one).await;
+    let gone = |seen: &mut crate::mesh::Seen| !seen.disconnected.is_empty();
+    one.handlers.until("its time has passed", gone).await;
+    let refused =
+        |seen: &mut crate::mesh::Seen| seen.refused.contains(&ConnectError::Identity(IdentityError::Expired));
+    one.handlers.until("it is turned away when it dials again", refused).await;
+}
+
+#[tokio::test]
+async fn connections_of_an_authority_that_is_not_believed_any_more_are_closed() {
+    let (old, new) = (authority(), authority());
+    let both = format!("{}{}", old.certificate_pem(), new.certificate_pem());
+    let trusting = |pem: &str| Trust::from_pem(pem.as_bytes(), None).expect("trust");
+    let (a, b, c) = (node("us-east/n1"), node("eu-central/n1"), node("ap-southeast/n1"));
+    let certificates = [(&a, &new), (&b, &old), (&c, &new)].map(|(id, by)| issue(by, Role::Node, id));
+    let credentials = |n: usize| certificates[n].credentials().expect("usable").believing(trusting(&both));
+    let [one, two, three] =
+        [(&a, 0), (&b, 1), (&c, 2)].map(|(id, n)| Member::with(&credentials(n), identity_of(id), settings()));
+    two.join(&one).await;
+    three.join(&one).await;
+    let retired = credentials(0).believing(trusting(new.certificate_pem()));
+    assert_eq!(one.transport.renew(&retired), Ok(1), "the one of the old authority");
+    two.handlers.until("it is closed", |seen| !seen.disconnected.is_empty()).await;
+    three.ask(&one, "echo", b"still here").await.expect("the other notices nothing");
+    assert_eq!(three.transport.links()[0].generation, 1);
 }
 
 /// A listener that tells which certificate whoever dials it shows.

@@ -22,6 +22,7 @@ pub(super) struct Section {
 pub(super) static SECTIONS: &[Section] = &[
     node::MESH,
     node::NODES,
+    node::IDENTITY,
     node::POLICY,
     node::LOG,
     node::CLOCK,

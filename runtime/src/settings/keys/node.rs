@@ -85,6 +85,34 @@ pub(super) const NODES: Section = Section {
     ],
 };
 
+pub(super) const IDENTITY: Section = Section {
+    name: "identity",
+    what: "Where a node's certificate comes from.",
+    keys: &[
+        Key::new(
+            "identity.source",
+            Kind::Choice(&["files", "workload-api"]),
+            field!(identities.source),
+            "`files`: those in `nodes.*.identity`. `workload-api`: a SPIFFE Workload API, such as a SPIRE agent's; the \
+             folder is not read then.",
+        ),
+        Key::new(
+            "identity.socket",
+            Kind::Text { form: "a Unix socket", example: "/run/spire/agent.sock" },
+            field!(identities.socket),
+            "Where the Workload API is, where that is the source. A relative path begins at the settings' folder.",
+        ),
+        Key::new(
+            "identity.revocations",
+            Kind::Choice(&["lenient", "strict"]),
+            field!(identities.revocations),
+            "What it means that an authority's list of revocations is missing or out of date. `lenient`: what is in force \
+             is revoked, and nothing more. `strict`: nobody of that authority is believed, this node's own certificate \
+             included, so lists must be signed in time (`rhumb ca sign-list`).",
+        ),
+    ],
+};
+
 pub(super) const POLICY: Section = Section {
     name: "policy",
     what: "The residency policy and who may sign it.",

@@ -76,6 +76,12 @@ pub(super) const TRANSPORT: Section = Section {
             "The longest delay between attempts to connect.",
         ),
         Key::new(
+            "transport.refresh_spread",
+            millis(0, 10 * MINUTE),
+            field!(transport.refresh_spread),
+            "Over how long connections are made anew after a certificate was renewed.",
+        ),
+        Key::new(
             "transport.max_frame",
             bytes(KIB, MIB),
             field!(transport.max_frame),

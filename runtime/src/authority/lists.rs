@@ -1,0 +1,117 @@
+//! The lists of what an authority has revoked, in its folder.
+//!
+//! * It decides: which authority's list a certificate belongs to, and that the lists of others stay.
+//! * It never does: forget what was revoked.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::time::{Duration, SystemTime};
+
+use pem::Pem;
+use rhumb_transport::identity::{RevocationList, Serial};
+use rhumb_transport::issue::Authority;
+
+use super::{AuthorityFault, AuthorityFolder, Issued, Revoked, file};
+use crate::clock::now_millis;
+use crate::identity::{CA_FILE, CRL_FILE};
+use crate::secrets;
+
+impl AuthorityFolder {
+    /// Revokes a certificate that was issued here.
+    ///
+    /// # Errors
+    /// [`AuthorityFault`].
+    pub fn revoke(&self, serial: &Serial) -> Result<Revoked, AuthorityFault> {
+        let mut issued = self.issued()?.into_iter();
+        let certificate = issued
+            .find(|issued| issued.serial == serial.to_string())
+            .ok_or_else(|| AuthorityFault::NotIssued(serial.clone()))?;
+        let by = self.issuer_of(&certificate);
+        let (number, mut revoked) = self.revoked_by(by)?;
+        if revoked.contains_key(serial) {
+            return Ok(Revoked { certificate, again: true, number, revoked: revoked.len() });
+        }
+        revoked.insert(serial.clone(), (now_millis() / 1000) as i64);
+        self.sign_list(by, number + 1, &revoked, Duration::MAX)?;
+        Ok(Revoked { certificate, again: false, number: number + 1, revoked: revoked.len() })
+    }
+
+    /// Signs the lists of revocations anew, valid for so long at most. Gives the number of the authority's own.
+    ///
+    /// # Errors
+    /// [`AuthorityFault`].
+    pub fn renew_lists(&self, valid: Duration) -> Result<u128, AuthorityFault> {
+        let mut last = 0;
+        for by in self.previous.iter().chain([&self.authority]) {
+            let (number, revoked) = self.revoked_by(by)?;
+            last = number + 1;
+            self.sign_list(by, last, &revoked, valid)?;
+        }
+        Ok(last)
+    }
+
+    /// Who issued this. Before the authority was first replaced, nobody wrote that down.
+    fn issuer_of(&self, certificate: &Issued) -> &Authority {
+        let of = |by: &&Authority| {
+            certificate.issuer.is_empty() || by.certificate().holder.to_string() == certificate.issuer
+        };
+        self.previous.iter().find(of).unwrap_or(&self.authority)
+    }
+
+    /// The number of an authority's list, and what stands in it.
+    fn revoked_by(&self, by: &Authority) -> Result<(u128, BTreeMap<Serial, i64>), AuthorityFault> {
+        let mut revoked = BTreeMap::new();
+        let mut number = 0;
+        for list in self.lists()?.iter().filter(|list| by.has_signed(list)) {
+            number = number.max(list.number);
+            revoked.extend(list.revoked.clone());
+        }
+        Ok((number, revoked))
+    }
+
+    /// Puts an authority's list in place of its last one. The lists of others stay.
+    fn sign_list(
+        &self,
+        by: &Authority,
+        number: u128,
+        revoked: &BTreeMap<Serial, i64>,
+        valid: Duration,
+    ) -> Result<(), AuthorityFault> {
+        let others = self.lists()?.into_iter().filter(|list| !by.has_signed(list));
+        let now = SystemTime::UNIX_EPOCH + Duration::from_millis(now_millis());
+        let mut text = by.list(number, revoked, now, valid)?;
+        text.extend(others.map(|list| pem::encode(&Pem::new("X509 CRL", list.der()))));
+        Ok(secrets::publish(&self.folder.join(CRL_FILE), text.as_bytes())?)
+    }
+
+    /// Has these authorities believed by whoever is given what this folder gives out, each with its list.
+    ///
+    /// # Errors
+    /// [`AuthorityFault`].
+    pub(crate) fn believe(&self, all: &[&Authority]) -> Result<(), AuthorityFault> {
+        let known = self.lists()?;
+        let (mut authorities, mut lists) = (String::new(), String::new());
+        for authority in all {
+            authorities.push_str(authority.certificate_pem());
+            match known.iter().find(|list| authority.has_signed(list)) {
+                Some(list) => lists.push_str(&pem::encode(&Pem::new("X509 CRL", list.der()))),
+                None => {
+                    let now = SystemTime::UNIX_EPOCH + Duration::from_millis(now_millis());
+                    lists.push_str(&authority.revocations(1, &BTreeMap::new(), now)?);
+                }
+            }
+        }
+        secrets::publish(&self.folder.join(CRL_FILE), lists.as_bytes())?;
+        Ok(secrets::publish(&self.folder.join(CA_FILE), authorities.as_bytes())?)
+    }
+
+    pub(super) fn lists(&self) -> Result<Vec<RevocationList>, AuthorityFault> {
+        let path = self.folder.join(CRL_FILE);
+        let text = match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            read => read.map_err(|source| file(&path, source))?,
+        };
+        RevocationList::all_of(&text).map_err(|source| AuthorityFault::Credentials { path, source })
+    }
+}

@@ -1,0 +1,201 @@
+//! `rhumb ca rotate`: a new authority takes over, stage by stage, and every stage waits for the one before.
+
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::authority_validity;
+use crate::cli::args::duration;
+use crate::cli::fleet::{Asking, MeshDir, Watcher};
+use crate::cli::output::{Done, Failure, Output};
+use crate::fleet::{Fleet, NotYet, Rotor, Stage, activated_everywhere, prepared_everywhere};
+use crate::mesh::status::MeshStatus;
+
+/// Between two questions to the mesh.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// The stages of a rotation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum StageArg {
+    /// Make a new authority; all believe both.
+    Prepare,
+    /// Issue every certificate anew, by the new authority.
+    Activate,
+    /// Believe the old authority no more.
+    Retire,
+}
+
+impl From<StageArg> for Stage {
+    fn from(stage: StageArg) -> Self {
+        match stage {
+            StageArg::Prepare => Self::Prepare,
+            StageArg::Activate => Self::Activate,
+            StageArg::Retire => Self::Retire,
+        }
+    }
+}
+
+/// Let a new authority take over from the present one. Each stage refuses to begin before the one before has
+/// reached every node; run again, it goes on where it was interrupted.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  rhumb ca rotate --mesh mesh --stage prepare\n  rhumb ca rotate --mesh mesh --stage activate\n  rhumb ca rotate --mesh mesh --stage retire\n\nEnds with 3 when a stage has not reached every node in time, and names those that are behind: run it again."
+)]
+pub struct Rotate {
+    #[command(flatten)]
+    mesh: MeshDir,
+    /// Which stage.
+    #[arg(long, value_enum)]
+    stage: StageArg,
+    /// How long the new authority is valid, 30d to 7300d; otherwise as long as the present one was.
+    #[arg(long, value_name = "TIME", value_parser = authority_validity)]
+    valid: Option<Duration>,
+    /// Do not ask the nodes: the operator has made sure that the stage before has reached all of them.
+    #[arg(long)]
+    confirmed: bool,
+    /// How long to wait for all nodes to say that they have got it.
+    #[arg(long, value_name = "TIME", default_value = "1m", value_parser = duration)]
+    wait: Duration,
+    #[command(flatten)]
+    asking: Asking,
+}
+
+#[derive(Debug, Serialize)]
+struct RotateAnswer {
+    stage: &'static str,
+    /// The authority that takes over, or has.
+    authority: String,
+    fingerprint: String,
+    /// Moves that were left to be made.
+    moves: usize,
+    /// Whether every node has said that it has got it; null where none was asked.
+    reached: Option<bool>,
+    behind: Vec<Behind>,
+}
+
+#[derive(Debug, Serialize)]
+struct Behind {
+    node: String,
+    why: String,
+}
+
+impl From<NotYet> for Behind {
+    fn from(NotYet { who, why }: NotYet) -> Self {
+        Self { node: who, why }
+    }
+}
+
+impl Rotate {
+    pub(super) async fn run(self, output: &Output) -> Result<Done, Failure> {
+        let fleet = self.mesh.open()?;
+        let stage = Stage::from(self.stage);
+        let rotor = Rotor::of(&fleet, self.valid);
+        let watcher = if self.confirmed { None } else { Some(self.asking.about(&fleet)?) };
+        if let Some(watcher) = &watcher {
+            self.may_begin(&fleet, &rotor, watcher).await?;
+        }
+        let made = rotor.run(stage).map_err(|error| Failure::Usage(format!("{error:#}")))?;
+        let coming = rotor.coming()?;
+        let behind = match &watcher {
+            Some(watcher) => Some(self.reached(&fleet, &rotor, watcher).await?),
+            None => None,
+        };
+        let answer = RotateAnswer {
+            stage: stage.as_str(),
+            authority: coming.holder.to_string(),
+            fingerprint: coming.fingerprint(),
+            moves: made.len(),
+            reached: behind.as_ref().map(Vec::is_empty),
+            behind: behind.into_iter().flatten().map(Behind::from).collect(),
+        };
+        output.answer(&answer, told(&answer));
+        Ok(if answer.behind.is_empty() { Done::Well } else { Done::InPart })
+    }
+
+    /// Whether the stage before has reached every node. The first has none before it.
+    async fn may_begin(&self, fleet: &Fleet, rotor: &Rotor<'_>, watcher: &Watcher) -> Result<(), Failure> {
+        let stand = rotor.stand()?;
+        let needed = match self.stage {
+            StageArg::Prepare => return Ok(()),
+            // What is not prepared here is refused with its reason by the stage itself.
+            StageArg::Activate if stand.next.is_none() && stand.previous.is_none() => return Ok(()),
+            StageArg::Retire if stand.next.is_some() || stand.previous.is_none() => return Ok(()),
+            StageArg::Activate => Stage::Prepare,
+            StageArg::Retire => Stage::Activate,
+        };
+        let behind = behind(needed, fleet, rotor, &watcher.look().await?)?;
+        if behind.is_empty() {
+            return Ok(());
+        }
+        let listed: Vec<String> = behind.iter().map(ToString::to_string).collect();
+        Err(Failure::Usage(format!(
+            "{} has not reached every node: {}; wait for them, or say --confirmed if you know better",
+            needed.as_str(),
+            listed.join("; ")
+        )))
+    }
+
+    /// Waits until every node says that it has got this stage. Who has not at the end is given.
+    async fn reached(
+        &self,
+        fleet: &Fleet,
+        rotor: &Rotor<'_>,
+        watcher: &Watcher,
+    ) -> Result<Vec<NotYet>, Failure> {
+        let deadline = Instant::now() + self.wait;
+        loop {
+            let seen = watcher.look().await;
+            let late = Instant::now() >= deadline;
+            match seen {
+                Ok(seen) => {
+                    let behind = behind(self.stage.into(), fleet, rotor, &seen)?;
+                    if behind.is_empty() || late {
+                        return Ok(behind);
+                    }
+                }
+                Err(failure) if late => return Err(failure),
+                Err(_) => {}
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+}
+
+/// Who has not got a stage yet.
+fn behind(stage: Stage, fleet: &Fleet, rotor: &Rotor<'_>, seen: &MeshStatus) -> Result<Vec<NotYet>, Failure> {
+    let coming = rotor.coming()?;
+    Ok(match stage {
+        Stage::Prepare => prepared_everywhere(fleet.nodes(), seen, &coming.fingerprint()),
+        Stage::Activate => activated_everywhere(fleet.nodes(), seen, &coming.holder.to_string()),
+        Stage::Retire => retired_everywhere(fleet, seen, &coming.fingerprint()),
+    })
+}
+
+/// Who still believes another authority than this.
+fn retired_everywhere(fleet: &Fleet, seen: &MeshStatus, fingerprint: &str) -> Vec<NotYet> {
+    let mut behind = prepared_everywhere(fleet.nodes(), seen, fingerprint);
+    for node in &seen.nodes {
+        if node.certificate.authorities.len() > 1 {
+            behind.push(NotYet {
+                who: node.node.clone(),
+                why: "it still believes the old authority too".to_owned(),
+            });
+        }
+    }
+    behind
+}
+
+fn told(answer: &RotateAnswer) -> String {
+    let mut text = format!("{}: {} moves made, {}", answer.stage, answer.moves, answer.authority);
+    text.push_str(match answer.reached {
+        Some(true) => "; every node has got it",
+        Some(false) => "; these nodes have not got it yet:",
+        None => "; no node was asked",
+    });
+    for Behind { node, why } in &answer.behind {
+        text.push_str(&format!("\n  {node}: {why}"));
+    }
+    text
+}

@@ -1,0 +1,90 @@
+//! `rhumb cert renew`: those of a mesh that are due, or those that are named.
+
+use std::time::Duration;
+
+use clap::Args;
+use rhumb_core::NodeId;
+use serde::Serialize;
+
+use super::{Shown, date, now, validity};
+use crate::cli::fleet::MeshDir;
+use crate::cli::output::{Done, Failure, Output};
+use crate::fleet::{Fleet, Member, renew_at};
+use crate::identity::IDENTITY_FILE;
+
+/// Renew certificates: those of the nodes that are named, else those of all nodes, clients and operators that
+/// are due, which is from 70 % of their life on.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  rhumb cert renew --mesh mesh\n  rhumb cert renew --mesh mesh eu-central/n1 --valid 30d\n\nA running node takes its own up within 10 s, or at once on SIGHUP."
+)]
+pub struct Renew {
+    #[command(flatten)]
+    mesh: MeshDir,
+    /// These nodes, due or not.
+    #[arg(value_name = "REGION/NODE")]
+    nodes: Vec<NodeId>,
+    /// Everybody, due or not.
+    #[arg(long, conflicts_with = "nodes")]
+    all: bool,
+    /// How long the new ones are valid, 24h to 825d; otherwise as long as the present ones are.
+    #[arg(long, value_name = "TIME", value_parser = validity)]
+    valid: Option<Duration>,
+}
+
+#[derive(Debug, Serialize)]
+struct RenewAnswer {
+    renewed: Vec<Shown>,
+    kept: Vec<Kept>,
+}
+
+/// One that is not due.
+#[derive(Debug, Serialize)]
+struct Kept {
+    holder: String,
+    renew_at: String,
+    not_after: String,
+}
+
+impl Renew {
+    pub(super) fn run(self, output: &Output) -> Result<Done, Failure> {
+        let fleet = self.mesh.open()?;
+        let mut answer = RenewAnswer { renewed: Vec::new(), kept: Vec::new() };
+        for member in self.members(&fleet)? {
+            let present = member.certificate()?;
+            let at = renew_at(&present);
+            if self.nodes.is_empty() && !self.all && now() < at {
+                let (renew_at, not_after) = (date(at), date(present.not_after));
+                answer.kept.push(Kept { holder: present.holder.to_string(), renew_at, not_after });
+                continue;
+            }
+            let issued =
+                fleet.renew(member, self.valid).map_err(|error| Failure::Usage(format!("{error:#}")))?;
+            fleet.deliver(member)?;
+            answer.renewed.push(Shown::of(&member.folder.join(IDENTITY_FILE), &issued));
+        }
+        output.answer(&answer, told(&answer));
+        if !answer.renewed.is_empty() {
+            output.note("a running node takes its own up within 10 s, or at once on SIGHUP");
+        }
+        Ok(Done::Well)
+    }
+
+    fn members<'a>(&self, fleet: &'a Fleet) -> Result<Vec<&'a Member>, Failure> {
+        if self.nodes.is_empty() {
+            return Ok(fleet.members().iter().collect());
+        }
+        let named = |id: &NodeId| {
+            fleet.node(id).ok_or_else(|| Failure::Usage(format!("{id} is no node of this mesh")))
+        };
+        self.nodes.iter().map(named).collect()
+    }
+}
+
+fn told(answer: &RenewAnswer) -> String {
+    let renewed = answer.renewed.iter().map(ToString::to_string);
+    let kept = answer.kept.iter();
+    let kept = kept
+        .map(|kept| format!("{}: not due before {}, ends {}", kept.holder, kept.renew_at, kept.not_after));
+    renewed.chain(kept).collect::<Vec<_>>().join("\n")
+}
