@@ -19,6 +19,7 @@ extern crate self as rhumb;
 
 pub mod client;
 pub mod clock;
+pub(crate) mod delivery;
 pub mod generations;
 pub mod host;
 pub mod identity;

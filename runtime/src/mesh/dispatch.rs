@@ -20,6 +20,7 @@ use super::address::class_of;
 use super::asking::not_hosted;
 use super::body::{pack, unpack, unpack_reply};
 use super::{Mesh, Whereabouts};
+use crate::delivery::staged::Staged;
 use crate::host::arbiters::Listed;
 use crate::host::call::{Answers, Before, CallState, MAX_CHAIN, Seen, Stage};
 use crate::host::cell::Cell;
@@ -38,6 +39,8 @@ pub(crate) struct Incoming {
     pub(crate) from: Option<Arc<Peer>>,
     pub(crate) request: Request,
     pub(crate) answer: Answer,
+    /// What its handler writes is kept there; none where nothing is kept.
+    pub(crate) staged: Option<Staged>,
 }
 
 impl Incoming {
@@ -60,6 +63,15 @@ pub(super) fn deliver(mesh: &Mesh, incoming: Incoming) {
     let Some(audience) = home.audience(&incoming.request.name) else { return incoming.unknown() };
     if let Err(fault) = welcome(audience, incoming.from.as_deref(), &incoming.request.name) {
         return incoming.answer.fault(fault);
+    }
+    let once = incoming.request.kind == Kind::Ask
+        && incoming.staged.is_none()
+        && home.runs_once(&incoming.request.name);
+    if let (true, Some(key), Some(delivery)) =
+        (once, incoming.request.headers.idempotency_key.clone(), mesh.delivery())
+    {
+        // It comes back here when it is its turn.
+        return delivery.ask(&key, incoming);
     }
     match target.whom {
         Whom::All => match welcome(Audience::Nodes, incoming.from.as_deref(), "a broadcast") {
@@ -107,11 +119,11 @@ where
     A: Hosted + Handler<M>,
     M: Remote,
 {
-    let Incoming { from, request, answer } = incoming;
+    let Incoming { from, request, answer, staged } = incoming;
     let (kind, cell) = (request.kind, home.found(&id));
     let came = answer.came(request.headers.deadline).unwrap_or_else(Instant::now);
-    let opened =
-        owned(home, &id, cell.as_deref()).and_then(|()| open::<A, M>(&home.mesh, id, from, request, came));
+    let opened = owned(home, &id, cell.as_deref())
+        .and_then(|()| open::<A, M>(&home.mesh, id, from, request, came, staged));
     let (message, call) = match opened {
         Ok(opened) => opened,
         Err(fault) => return answer.fault(fault),
@@ -134,12 +146,12 @@ where
     A: Hosted + Handler<M>,
     M: Remote,
 {
-    let Incoming { from, request, answer } = incoming;
+    let Incoming { from, request, answer, .. } = incoming;
     let (mut taken, mut refused, mut why) = (0_u64, 0_u64, None);
     let came = Instant::now();
     for cell in home.awake() {
         // Each gets a message of its own out of the same bytes.
-        let outcome = open::<A, M>(&home.mesh, cell.id.clone(), from.clone(), request.clone(), came)
+        let outcome = open::<A, M>(&home.mesh, cell.id.clone(), from.clone(), request.clone(), came, None)
             .and_then(|(message, call)| home.put(Some(cell), message, &call, Asker::Nobody, work, came));
         match outcome {
             Ok(()) => taken += 1,
@@ -171,7 +183,7 @@ pub(super) async fn broadcast_here(mesh: &Mesh, request: Request) -> Result<(u64
     let span = Span::current().map(|span| span.below(What::processed(&name, &request.class)));
     {
         let _within = span.as_ref().map(|span| span.context().attach());
-        deliver(mesh, Incoming { from: None, request, answer });
+        deliver(mesh, Incoming { from: None, request, answer, staged: None });
     }
     unpack_reply(&name, &answered.await?.body)
 }
@@ -221,6 +233,7 @@ fn open<A: Hosted, M: Remote>(
     from: Option<Arc<Peer>>,
     request: Request,
     came: Instant,
+    staged: Option<Staged>,
 ) -> Result<(M, Arc<CallState>), Fault> {
     let Request { name, class, body, headers, .. } = request;
     let decode = || mesh.decoding(|| unpack(&name, &body));
@@ -252,6 +265,7 @@ fn open<A: Hosted, M: Remote>(
         seen: Mutex::new(Seen { guarantee: headers.guarantee, ..Seen::default() }),
         end: OnceLock::new(),
         stage: AtomicU8::new(Stage::Waiting as u8),
+        staged,
     };
     if call.cycles() {
         return Err(Fault::not_sent(FaultKind::Cycle(call.to.shown().to_string())));
