@@ -26,7 +26,7 @@ seeds: setup ## Simulates fresh seeds for MINUTES (30)
 	$(cargo) run -p rhumb-tests --bin seeds -- --minutes $(MINUTES)
 
 check-full: build ## The same tests with full counts
-	RHUMB_SEEDS=100000 RHUMB_FULL=1 RHUMB_BIN=$(abspath $(target))/debug/rhumb $(cargo) test --workspace
+	RHUMB_SEEDS=100000 RHUMB_DELIVERY_SEEDS=5000 RHUMB_FULL=1 RHUMB_BIN=$(abspath $(target))/debug/rhumb $(cargo) test --workspace
 
 metrics-prometheus: build ## Lets Debian's Prometheus scrape a mesh of three nodes, and promtool judge the page
 	@scripts/metrics-prometheus.sh $(target)/debug/rhumb

@@ -2,10 +2,11 @@
 //! that lose their power under them ([`powercut`]).
 //!
 //! Nothing here links RocksDB: the simulated world keeps its bytes in memory, and tests of real
-//! clusters run the real program. The customers of those (`bin/customer.rs`) are a program of their own.
+//! clusters run the real program, or one of this crate's own that hosts the shop of [`orders`]. The customers of those (`bin/customer.rs`) are a program of their own.
 
 pub mod cluster;
 pub mod exposition;
+pub mod orders;
 pub mod otlp;
 pub mod powercut;
 pub mod sim;

@@ -3,6 +3,7 @@
 mod baddisk;
 mod clockstep;
 mod cluster;
+mod delivery;
 mod directions;
 mod documents;
 mod examples;
