@@ -57,6 +57,8 @@ pub struct Letter {
     pub class: DataClass,
     /// The message, encoded behind its layout's mark.
     pub body: Vec<u8>,
+    /// The message's idempotency key, for its handler to see.
+    pub key: Option<String>,
     /// How long its handler may take, in milliseconds.
     pub within_ms: u64,
     /// When it was written.

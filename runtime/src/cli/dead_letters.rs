@@ -21,9 +21,13 @@ const WITHIN: Duration = Duration::from_secs(10);
 /// What could not be delivered: list it, show it, send it again, drop it.
 #[derive(Debug, Subcommand)]
 pub enum DeadLettersCommand {
+    /// List the dead letters of one node, or of all.
     List(List),
+    /// Show what one says, and to whom.
     Show(Show),
+    /// Send one again.
     Retry(Retry),
+    /// Drop one for good.
     Drop(Drop),
 }
 

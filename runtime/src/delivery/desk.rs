@@ -22,6 +22,7 @@ use super::staged::{Above, Staged, Unwritten, Written, put};
 use super::{Disk, Recovered};
 use crate::mesh::Mesh;
 use crate::mesh::dispatch::Incoming;
+use crate::telemetry::Span;
 
 /// Batches that may be under way at a time; further ones join.
 const WINDOW: usize = 4;
@@ -37,7 +38,7 @@ pub(super) type Look = Box<dyn FnOnce(&Recovered) + Send>;
 
 /// What comes in from outside.
 pub(super) enum Input {
-    Ask { asked: Asked, incoming: Box<Incoming>, came: Instant },
+    Ask { asked: Asked, incoming: Box<Incoming>, came: Instant, span: Option<Span> },
     Tell { letter: Letter, answer: Told },
     Letter { arrived: Arrived, from: Arc<Peer>, request: Request, answer: oneshot::Sender<Verdict> },
     Reached(NodeId),
@@ -57,9 +58,18 @@ enum Done {
 /// What a handler wrote, if it is to be kept.
 type Kept = Option<(Written, Above)>;
 
+/// An ask that may have to run.
+struct Run {
+    from: Option<Arc<Peer>>,
+    request: Request,
+    came: Instant,
+    /// What it is a part of.
+    span: Option<Span>,
+}
+
 /// Who waits for a token.
 enum Waits {
-    Asker { answer: Answer, run: Option<(Option<Arc<Peer>>, Request, Instant)> },
+    Asker { answer: Answer, run: Option<Run> },
     Told(Told),
     Sender { answer: oneshot::Sender<Verdict>, run: Option<(Option<Arc<Peer>>, Request)> },
 }
@@ -161,9 +171,9 @@ impl Desk {
     fn take(&mut self, input: Input) {
         let now = self.mesh.now();
         match input {
-            Input::Ask { asked, incoming, came } => {
+            Input::Ask { asked, incoming, came, span } => {
                 let Incoming { from, request, answer, .. } = *incoming;
-                let token = self.token(Waits::Asker { answer, run: Some((from, request, came)) });
+                let token = self.token(Waits::Asker { answer, run: Some(Run { from, request, came, span }) });
                 self.machines.keys.asked(token, asked, &mut self.out);
             }
             Input::Tell { letter, answer } => {
@@ -328,7 +338,8 @@ impl Desk {
             Some(Waits::Asker { run, .. }) => run.take(),
             _ => None,
         };
-        let Some((from, mut request, came)) = run else { return };
+        let Some(Run { from, mut request, came, span }) = run else { return };
+        let _within = span.as_ref().map(|span| span.context().attach());
         request.headers.deadline = request.headers.deadline.saturating_sub(came.elapsed());
         let permit = self.permit();
         let late = request.headers.deadline.is_zero();

@@ -32,6 +32,7 @@ pub(crate) use self::report::DeliveryReport;
 use self::staged::Unwritten;
 use crate::mesh::Mesh;
 use crate::mesh::dispatch::Incoming;
+use crate::telemetry::Span;
 
 /// What may wait for the task.
 const WAITING: usize = 4_096;
@@ -109,7 +110,8 @@ impl Delivery {
     /// An ask with a key has come for an actor of this node.
     pub(crate) fn ask(&self, key: &str, incoming: Incoming) {
         let asked = asked(key, incoming.from.as_deref(), &incoming.request);
-        let input = Input::Ask { asked, incoming: Box::new(incoming), came: Instant::now() };
+        let (came, span) = (Instant::now(), Span::current());
+        let input = Input::Ask { asked, incoming: Box::new(incoming), came, span };
         if let Err(error) = self.0.inputs.try_send(input)
             && let Input::Ask { incoming, .. } = error.into_inner()
         {

@@ -42,6 +42,7 @@ pub(super) struct Parcel {
     after: Option<(u64, u64)>,
     target: String,
     name: String,
+    key: Option<String>,
     within_ms: u64,
     body: Vec<u8>,
 }
@@ -103,6 +104,7 @@ impl Parcel {
             after: sending.after.map(pair),
             target: letter.target.clone(),
             name: letter.name.clone(),
+            key: letter.key.clone(),
             within_ms: letter.within_ms,
             body: letter.body.clone(),
         }
@@ -116,7 +118,11 @@ impl Parcel {
     /// What it is for its actor: an ask, whose answer nobody wants but to know that there is one.
     pub(super) fn request(self) -> Request {
         let within = Duration::from_millis(self.within_ms).min(LONGEST);
-        let headers = Headers { target: Some(self.target.into()), ..Headers::within(within) };
+        let headers = Headers {
+            target: Some(self.target.into()),
+            idempotency_key: self.key,
+            ..Headers::within(within)
+        };
         Request::ask(self.name, self.class, Bytes::from(self.body), headers)
     }
 }

@@ -34,6 +34,10 @@ where
     let within = call::current().map(|current| current.call);
     let until = deadline::<M>(&said, within.as_deref());
     let allowed = said.within.unwrap_or(M::DEADLINE);
+    if said.epoch.is_some() || said.required.is_some() {
+        let why = "a durable tell outlives epochs and has no answer: it says neither .epoch nor .requiring";
+        return Err(Fault::not_sent(FaultKind::Handler(why.to_owned())));
+    }
     let (mesh, owner) = to.found(until).await?;
     let call = outgoing::<A, M>(&mesh, to.id(), &message, said, within.clone(), until, Waits::No)?;
     let ready = mesh.delivery().ok_or_else(no_outbox).and_then(|delivery| {
@@ -80,6 +84,7 @@ fn letter<M: Remote>(
         shown: call.to.shown().to_string(),
         stream,
         name: M::NAME.to_owned(),
+        key: call.key.clone(),
         class: call.class.clone(),
         body: body.to_vec(),
         within_ms: u64::try_from(within.as_millis()).unwrap_or(u64::MAX),

@@ -48,16 +48,15 @@ fn each_order_counts_once_and_ships_once_and_in_order_while_both_nodes_are_kille
         }
         assert_eq!(runtime.block_on(place(&orders, *number)), number + 1, "it counts once");
     }
-    let mut shipped = Ok(Vec::new());
-    eventually("all orders are shipped", || {
-        shipped = runtime.block_on(actor::<Warehouses>(&orders, "eu-central").ask(Shipped).into_future());
-        shipped.as_ref() == Ok(&all)
-    });
+    let warehouse = actor::<Warehouses>(&orders, "eu-central");
+    let shipped = || runtime.block_on(warehouse.ask(Shipped).into_future());
+    eventually("all orders are shipped", || shipped().as_ref() == Ok(&all));
     assert_eq!(runtime.block_on(place(&orders, 0)), 1, "an answer outlives its node");
 
     // What the warehouse has never heard of is a dead letter of the node that told it.
-    let misplaced = actor::<Desks>(&orders, "us-east").ask(Misplace { order: "m".into() }).into_future();
-    runtime.block_on(misplaced).expect("it is taken");
+    let desk = actor::<Desks>(&orders, "us-east");
+    let misplaced = desk.ask(Misplace { order: "m".into() });
+    runtime.block_on(misplaced.into_future()).expect("it is taken");
     let dead = || mesh.ok(&["dead-letters", "list", "--node", "us-east/n1"])["nodes"][0]["letters"].clone();
     eventually("it is a dead letter", || dead().as_array().is_some_and(|letters| letters.len() == 1));
     let letter = dead()[0].clone();

@@ -117,6 +117,8 @@ struct Known {
     runs: BTreeMap<u64, u8>,
     /// The answer that a key was given.
     answers: BTreeMap<u64, u64>,
+    /// Letters that runs of a letter's handler have enclosed.
+    enclosed: BTreeMap<u64, Vec<u64>>,
 }
 
 pub(super) struct World {
@@ -252,6 +254,7 @@ impl World {
                 }
             }
         }
+        self.check_enclosed(&done);
         for (number, told) in self.known.letters.clone() {
             let (times, died) = (done.get(&number).copied().unwrap_or(0), dead[told.from].contains(&number));
             if times > 1 {
@@ -265,6 +268,18 @@ impl World {
             }
             if died != (told.taken || died) && (is_refused(number) || is_poison(number)) {
                 self.breaks(format!("letter {number} cannot be delivered, and is no dead letter"));
+            }
+        }
+    }
+
+    /// A letter that a handler enclosed is done or given up if the letter that it handled is done by that run, and was
+    /// never told otherwise.
+    fn check_enclosed(&mut self, done: &BTreeMap<u64, usize>) {
+        for (of, enclosed) in self.known.enclosed.clone() {
+            let told = |number: &&u64| done.contains_key(number) || self.known.letters[number].died;
+            let (times, runs) = (enclosed.iter().filter(told).count(), done.get(&of).copied().unwrap_or(0));
+            if times > runs {
+                self.breaks(format!("the handler of letter {of} told {times} times, and ran {runs} times"));
             }
         }
     }
@@ -334,7 +349,7 @@ impl World {
                 life.keys.tick(now, &mut life.out);
             }
             Event::Sync => self.sync(node, &mut life),
-            Event::Handled(token) => self.handled(&mut life, token),
+            Event::Handled(token) => self.handled(node, &mut life, token),
             Event::Arrives { from, sending, attempt } => {
                 let token = life.token();
                 let (id, floor, after) = (sending.id, sending.floor, sending.after);
@@ -358,6 +373,13 @@ impl World {
     }
 
     fn tell(&mut self, node: usize, life: &mut Life) {
+        let (number, letter) = self.letter(node);
+        let token = life.token();
+        life.tells.insert(token, number);
+        life.outbox.tell(self.now(), token, letter, &mut life.out);
+    }
+
+    fn letter(&mut self, node: usize) -> (u64, Letter) {
         self.last_number += 1;
         let number = self.last_number;
         let (to, actor) = (self.rng.below(NODES as u64) as usize, self.rng.below(ACTORS));
@@ -372,12 +394,11 @@ impl World {
             name: "test.Append".to_owned(),
             class: DataClass::control(),
             body: number.to_be_bytes().to_vec(),
+            key: None,
             within_ms: 5_000,
             written: self.now().hybrid,
         };
-        let token = life.token();
-        life.tells.insert(token, number);
-        life.outbox.tell(self.now(), token, letter, &mut life.out);
+        (number, letter)
     }
 
     fn ask(&mut self, life: &mut Life, number: usize) {
@@ -392,7 +413,7 @@ impl World {
     }
 
     /// The handler of a letter or an ask has come to its end.
-    fn handled(&mut self, life: &mut Life, token: Token) {
+    fn handled(&mut self, node: usize, life: &mut Life, token: Token) {
         let mut writes = Batch::new();
         let mut append = |actor: String, number: u64| {
             let key = rows::actor_key(&actor, b"list");
@@ -409,7 +430,13 @@ impl World {
                     _ if fails => Err(Verdict::Busy(None)),
                     _ => Ok(append(format!("test/{actor}"), letter)),
                 };
+                if outcome.is_ok() && self.rng.chance(0.2) {
+                    let (number, enclosed) = self.letter(node);
+                    self.known.enclosed.entry(letter).or_default().push(number);
+                    life.outbox.enclose(vec![enclosed], &mut writes);
+                }
                 life.inbox.ended(&source, id, outcome, writes, &mut life.out);
+                life.outbox.begin(self.now(), &mut life.out);
             }
             Work::Ask { key, run } => {
                 let outcome = if fails {
