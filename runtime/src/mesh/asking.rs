@@ -165,7 +165,7 @@ pub(super) fn outgoing<A: Addressed, M: Remote>(
 }
 
 /// Puts a message into a mailbox of this node.
-fn here<A: Addressed, M: Remote>(
+pub(super) fn here<A: Addressed, M: Remote>(
     mesh: &Mesh,
     message: M,
     call: &Arc<CallState>,
@@ -243,7 +243,7 @@ async fn ask_there<M: Remote>(
 }
 
 /// The bytes of a message, if the peer knows it and lays it out alike.
-fn packed<M: Remote>(mesh: &Mesh, owner: &NodeId, message: M) -> Result<Bytes, Fault> {
+pub(super) fn packed<M: Remote>(mesh: &Mesh, owner: &NodeId, message: M) -> Result<Bytes, Fault> {
     understood::<M>(mesh, owner)?;
     telemetry::part(names::ENCODE, || pack(M::NAME, &message))
 }

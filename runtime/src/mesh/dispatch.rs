@@ -10,10 +10,12 @@ use std::sync::atomic::AtomicU8;
 use std::sync::{Arc, OnceLock};
 
 use actix::Handler;
+use bytes::Bytes;
 use parking_lot::Mutex;
 use rhumb_actors::remote::{Audience, Hosted, Remote};
 use rhumb_core::{DataClass, Epoch, Fault, FaultKind, Region, Role};
-use rhumb_transport::{Answer, Kind, Peer, Reply, Request};
+use rhumb_transport::gathering::{self, Refused};
+use rhumb_transport::{Answer, Headers, Kind, Peer, Reply, Request};
 use tokio::time::Instant;
 
 use super::address::class_of;
@@ -110,9 +112,16 @@ where
     let Incoming { from, request, answer } = incoming;
     let (kind, cell) = (request.kind, home.found(&id));
     let came = answer.came(request.headers.deadline).unwrap_or_else(Instant::now);
-    let opened =
-        owned(home, &id, cell.as_deref()).and_then(|()| open::<A, M>(&home.mesh, id, from, request, came));
-    let (message, call) = match opened {
+    if let Err(fault) = owned(home, &id, cell.as_deref()) {
+        return answer.fault(fault);
+    }
+    if kind == Kind::Posts {
+        return match receive_gathered::<A, M>(home, &id, cell, work, from, &request, came) {
+            Ok(body) => answer.reply(Reply { body, ..empty_reply(&home.mesh) }),
+            Err(fault) => answer.fault(fault),
+        };
+    }
+    let (message, call) = match open::<A, M>(&home.mesh, id, from, request, came) {
         Ok(opened) => opened,
         Err(fault) => return answer.fault(fault),
     };
@@ -126,6 +135,41 @@ where
         Ok(()) => answer.reply(empty_reply(&home.mesh)),
         Err(fault) => answer.fault(fault),
     }
+}
+
+/// Puts messages that came under one head into the mailbox of an actor, in order. Says which of them were
+/// not taken.
+fn receive_gathered<A, M>(
+    home: &Arc<Home<A>>,
+    id: &ActorId,
+    cell: Option<Arc<Cell<A>>>,
+    work: Listed,
+    from: Option<Arc<Peer>>,
+    request: &Request,
+    came: Instant,
+) -> Result<Bytes, Fault>
+where
+    A: Hosted + Handler<M>,
+    M: Remote,
+{
+    let nonsense = |reason| FaultKind::Decode { name: request.name.to_string(), reason };
+    let messages = gathering::messages(&request.body).map_err(|reason| Fault::not_sent(nonsense(reason)))?;
+    let mut refused = Refused::default();
+    let (mut cell, head) = (cell, request.headers.clone());
+    let head = Headers { target: None, ..head };
+    let head = Request { body: Bytes::new(), headers: head, ..request.clone() };
+    for (at, range) in messages.into_iter().enumerate() {
+        let body = &request.body[range];
+        let outcome = open_body::<A, M>(&home.mesh, id.clone(), from.clone(), head.clone(), body, came)
+            .and_then(|(message, call)| {
+                cell = cell.take().or_else(|| home.cell(id));
+                home.put(cell.clone(), message, &call, Asker::Nobody, work, came)
+            });
+        if let Err(fault) = outcome {
+            refused.note(at, fault);
+        }
+    }
+    refused.encode()
 }
 
 /// Puts a message of the network into the mailboxes of all actors of type `A` that are awake.
@@ -222,8 +266,21 @@ fn open<A: Hosted, M: Remote>(
     request: Request,
     came: Instant,
 ) -> Result<(M, Arc<CallState>), Fault> {
-    let Request { name, class, body, headers, .. } = request;
-    let decode = || mesh.decoding(|| unpack(&name, &body));
+    let body = request.body.clone();
+    open_body::<A, M>(mesh, to, from, request, &body, came)
+}
+
+/// As [`open`], of bytes that stand elsewhere.
+fn open_body<A: Hosted, M: Remote>(
+    mesh: &Mesh,
+    to: ActorId,
+    from: Option<Arc<Peer>>,
+    request: Request,
+    body: &[u8],
+    came: Instant,
+) -> Result<(M, Arc<CallState>), Fault> {
+    let Request { name, class, headers, .. } = request;
+    let decode = || mesh.decoding(|| unpack(&name, body));
     let message: M = telemetry::part(names::DECODE, decode).map_err(Fault::not_sent)?;
     // The gates judged the envelope: what is in it must be of that class.
     let state = class_of::<A>()?;
@@ -276,7 +333,7 @@ fn callers(from: Option<Role>, chain: Vec<String>) -> Result<Vec<String>, Fault>
 fn empty_reply(mesh: &Mesh) -> Reply {
     Reply {
         class: DataClass::control(),
-        body: bytes::Bytes::new(),
+        body: Bytes::new(),
         hybrid: mesh.hybrid(),
         guarantee: rhumb_core::Guarantee::STRONGEST,
         trace: None,

@@ -16,6 +16,7 @@ pub mod recipient;
 pub mod registry;
 mod service;
 pub mod status;
+pub mod teller;
 pub mod watch;
 
 use std::cell::RefCell;
@@ -31,7 +32,7 @@ use rhumb_core::{DataClass, Epoch, Fault, FaultKind, HybridTime, NodeId, Region}
 use rhumb_topology::Founding;
 use rhumb_topology::policy::PolicySnapshot;
 use rhumb_transport::in_process::{ClientPort, Port};
-use rhumb_transport::{Answer, Asked, Headers, Peer, Reply, Request, TraceContext, Transport};
+use rhumb_transport::{Answer, Asked, Gathering, Headers, Peer, Reply, Request, TraceContext, Transport};
 #[cfg(feature = "rocks")]
 use serde::Serialize;
 
@@ -47,6 +48,7 @@ use crate::telemetry::{self, Span, Tracer, What, current_trace, names};
 pub use address::{Ask, MeshAddr, Tell};
 pub use broadcast::Broadcast;
 pub(crate) use service::serve;
+pub use teller::{Failed, Teller, Told};
 pub use watch::{Seen, Watch};
 
 /// What carries messages to other nodes.
@@ -72,6 +74,31 @@ impl Carrier {
                 Ok(Asked::later(async move { port.ask_in_order(&to, pair, request).await }))
             }
             Self::Client(client) => client.begin(to, pair, request),
+        }
+    }
+
+    /// Whether a node is connected that knows gathered messages.
+    fn gathers(&self, to: &NodeId) -> bool {
+        match self {
+            Self::Quic(transport) => transport.gathers(to),
+            Self::InProcess(port) => port.gathers(to),
+            Self::InProcessClient(port) => port.gathers(to),
+            Self::Client(client) => client.gathers(to),
+        }
+    }
+
+    fn gather(
+        &self,
+        to: &NodeId,
+        pair: u64,
+        request: Request,
+        gathering: &Arc<Gathering>,
+    ) -> Result<Asked, Fault> {
+        match self {
+            Self::Quic(transport) => transport.gather(to, pair, request, gathering),
+            Self::InProcess(port) => port.gather(to, pair, request, gathering),
+            Self::InProcessClient(port) => port.gather(to, pair, request, gathering),
+            Self::Client(client) => client.gather(to, pair, request, gathering),
         }
     }
 
@@ -397,6 +424,25 @@ impl Mesh {
         let carrier = self.carrier(to)?;
         let mut under_way = self.inner.calls.asking(&request.name, request.headers.trace);
         match carrier.begin(to, pair, request) {
+            Ok(asked) => Ok(Carried { asked, under_way }),
+            Err(fault) => {
+                under_way.end(Some(&fault));
+                Err(fault)
+            }
+        }
+    }
+
+    /// As [`Mesh::carry`], with what gathers until it is sent. It counts as one call.
+    fn carry_gathered(
+        &self,
+        to: &NodeId,
+        pair: u64,
+        request: Request,
+        gathering: &Arc<Gathering>,
+    ) -> Result<Carried, Fault> {
+        let carrier = self.carrier(to)?;
+        let mut under_way = self.inner.calls.asking(&request.name, request.headers.trace);
+        match carrier.gather(to, pair, request, gathering) {
             Ok(asked) => Ok(Carried { asked, under_way }),
             Err(fault) => {
                 under_way.end(Some(&fault));
