@@ -7,15 +7,19 @@
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rhumb_actors::remote::Remote;
 use rhumb_core::{Fault, FaultKind};
+use rhumb_transport::gathering::Refused;
 use rhumb_transport::{Answer, Reply};
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 use tokio::time::timeout_at;
 
 use super::call::CallState;
+use crate::mesh::Mesh;
 use crate::mesh::body::pack;
+use crate::mesh::dispatch::empty_reply;
 use crate::telemetry::{Served, names};
 
 /// An answer owed over the network, and the call that it is of.
@@ -83,6 +87,35 @@ impl<M: Remote> Owed<M> {
     fn give(mut self, outcome: Result<Reply, Fault>) {
         if let Some(answer) = self.answer.take() {
             give(&self.call, answer, outcome);
+        }
+    }
+}
+
+/// The answer to messages that came under one head: what of them was not taken. Given when the last handle
+/// on it is dropped, at the latest by the message that holds it back in a mailbox.
+pub(crate) struct Acknowledgement {
+    mesh: Mesh,
+    due: Mutex<(Option<Answer>, Refused)>,
+}
+
+impl Acknowledgement {
+    pub(crate) fn new(mesh: Mesh, answer: Answer) -> Arc<Self> {
+        Arc::new(Self { mesh, due: Mutex::new((Some(answer), Refused::default())) })
+    }
+
+    /// The message at this position was not taken.
+    pub(crate) fn refuse(&self, at: usize, fault: Fault) {
+        self.due.lock().1.note(at, fault);
+    }
+}
+
+impl Drop for Acknowledgement {
+    fn drop(&mut self) {
+        let (answer, refused) = self.due.get_mut();
+        let Some(answer) = answer.take() else { return };
+        match refused.encode() {
+            Ok(body) => answer.reply(Reply { body, ..empty_reply(&self.mesh) }),
+            Err(fault) => answer.fault(fault),
         }
     }
 }

@@ -178,7 +178,7 @@ pub(super) fn here<A: Addressed, M: Remote>(
     dispatch::epoch_matches(mesh, call.epoch)?;
     call.is_served(call.asked.as_ref().map(|asked| {
         asked.below(match &asker {
-            Asker::Nobody => What::processed(M::NAME, &call.class),
+            Asker::Nobody | Asker::HeldBack(_) => What::processed(M::NAME, &call.class),
             Asker::Here(_) | Asker::There(_) => What::rpc(M::NAME, SpanKind::Server, &call.class),
         })
     }));

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use rhumb_actors::remote::{Audience, Hosted, Remote};
 use rhumb_core::{DataClass, Epoch, Fault, FaultKind, Region, Role};
-use rhumb_transport::gathering::{self, Refused};
+use rhumb_transport::gathering;
 use rhumb_transport::{Answer, Headers, Kind, Peer, Reply, Request};
 use tokio::time::Instant;
 
@@ -27,7 +27,7 @@ use crate::host::call::{Answers, Before, CallState, MAX_CHAIN, Seen, Stage};
 use crate::host::cell::Cell;
 use crate::host::home::Home;
 use crate::host::id::{ActorId, Target, Whom};
-use crate::host::owed::Owed;
+use crate::host::owed::{Acknowledgement, Owed};
 use crate::host::packed::{Asker, Packed};
 use crate::telemetry::{self, Span, What, names};
 
@@ -116,10 +116,7 @@ where
         return answer.fault(fault);
     }
     if kind == Kind::Posts {
-        return match receive_gathered::<A, M>(home, &id, cell, work, from, &request, came) {
-            Ok(body) => answer.reply(Reply { body, ..empty_reply(&home.mesh) }),
-            Err(fault) => answer.fault(fault),
-        };
+        return receive_gathered::<A, M>(home, &id, work, Incoming { from, request, answer }, came);
     }
     let (message, call) = match open::<A, M>(&home.mesh, id, from, request, came) {
         Ok(opened) => opened,
@@ -137,39 +134,40 @@ where
     }
 }
 
-/// Puts messages that came under one head into the mailbox of an actor, in order. Says which of them were
-/// not taken.
-fn receive_gathered<A, M>(
-    home: &Arc<Home<A>>,
-    id: &ActorId,
-    cell: Option<Arc<Cell<A>>>,
-    work: Listed,
-    from: Option<Arc<Peer>>,
-    request: &Request,
-    came: Instant,
-) -> Result<Bytes, Fault>
+/// Puts messages that came under one head into the mailbox of an actor, in order. Their sender is told at
+/// once which of them were not taken; but when the last one's turn comes where the mailbox is more than half
+/// full, so that who keeps a window of tells goes no faster than the actor.
+fn receive_gathered<A, M>(home: &Arc<Home<A>>, id: &ActorId, work: Listed, incoming: Incoming, came: Instant)
 where
     A: Hosted + Handler<M>,
     M: Remote,
 {
-    let nonsense = |reason| FaultKind::Decode { name: request.name.to_string(), reason };
-    let messages = gathering::messages(&request.body).map_err(|reason| Fault::not_sent(nonsense(reason)))?;
-    let mut refused = Refused::default();
-    let (mut cell, head) = (cell, request.headers.clone());
-    let head = Headers { target: None, ..head };
-    let head = Request { body: Bytes::new(), headers: head, ..request.clone() };
+    let Incoming { from, request, answer } = incoming;
+    let messages = match gathering::messages(&request.body) {
+        Ok(messages) => messages,
+        Err(reason) => {
+            let nonsense = FaultKind::Decode { name: request.name.to_string(), reason };
+            return answer.fault(Fault::not_sent(nonsense));
+        }
+    };
+    let body = request.body.clone();
+    let headers = Headers { target: None, ..request.headers };
+    let head = Request { body: Bytes::new(), headers, ..request };
+    let acknowledged = Acknowledgement::new(home.mesh.clone(), answer);
+    let last = messages.len() - 1;
     for (at, range) in messages.into_iter().enumerate() {
-        let body = &request.body[range];
-        let outcome = open_body::<A, M>(&home.mesh, id.clone(), from.clone(), head.clone(), body, came)
-            .and_then(|(message, call)| {
-                cell = cell.take().or_else(|| home.cell(id));
-                home.put(cell.clone(), message, &call, Asker::Nobody, work, came)
-            });
+        let opened =
+            open_body::<A, M>(&home.mesh, id.clone(), from.clone(), head.clone(), &body[range], came);
+        let outcome = opened.and_then(|(message, call)| {
+            let cell = home.cell(id);
+            let held = at == last && cell.as_ref().is_some_and(|cell| 2 * cell.waiting() > home.capacity());
+            let asker = if held { Asker::HeldBack(Arc::clone(&acknowledged)) } else { Asker::Nobody };
+            home.put(cell, message, &call, asker, work, came)
+        });
         if let Err(fault) = outcome {
-            refused.note(at, fault);
+            acknowledged.refuse(at, fault);
         }
     }
-    refused.encode()
 }
 
 /// Puts a message of the network into the mailboxes of all actors of type `A` that are awake.
@@ -330,7 +328,8 @@ fn callers(from: Option<Role>, chain: Vec<String>) -> Result<Vec<String>, Fault>
     Err(Fault::not_sent(FaultKind::Cycle(why)))
 }
 
-fn empty_reply(mesh: &Mesh) -> Reply {
+/// The reply that says nothing but that a message was taken.
+pub(crate) fn empty_reply(mesh: &Mesh) -> Reply {
     Reply {
         class: DataClass::control(),
         body: Bytes::new(),

@@ -127,8 +127,9 @@ where
         }
     }
 
-    /// So many tells, at least one, may be without an answer. More than the actor's mailbox takes are
-    /// refused there with [`FaultKind::Full`].
+    /// So many tells, at least one, may be without an answer. While an actor's mailbox is more than half
+    /// full, answers wait until the messages' turn comes; so tellers whose windows together are half of it
+    /// are never refused there with [`FaultKind::Full`].
     pub fn window(mut self, tells: usize) -> Self {
         self.window = tells.max(1);
         self
