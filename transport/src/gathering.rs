@@ -28,7 +28,7 @@ pub const SINCE_VERSION: u16 = 2;
 /// Messages under one head at most.
 pub const MAX_GATHERED: usize = 256;
 /// Bytes of gathered messages at most, their lengths included. What is larger goes by itself.
-pub const GATHERED_BYTES: usize = 16 << 10;
+pub const GATHERED_BYTES: usize = 32 << 10;
 /// Bytes before each message.
 const LENGTH: usize = 4;
 
@@ -58,7 +58,7 @@ impl Gathering {
         if gathered.sealed || gathered.count == MAX_GATHERED || message.len() + LENGTH > room {
             return false;
         }
-        gathered.bytes.put_u32(u32::try_from(message.len()).expect("it fits into 16 KiB"));
+        gathered.bytes.put_u32(u32::try_from(message.len()).expect("it fits into 32 KiB"));
         gathered.bytes.put_slice(message);
         gathered.count += 1;
         true
@@ -248,6 +248,17 @@ mod tests {
         assert!(of(&[(0, 2), (2, 1), (9, 1)]).is_ok());
         for wrong in [&[(0, 2), (1, 1)][..], &[(3, 0)], &[(9, 2)], &[(u32::MAX, u32::MAX)]] {
             of(wrong).expect_err("no such runs");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300)) {
+            for range in messages(&bytes).into_iter().flatten() {
+                let _ = &bytes[range];
+            }
+            let _ = Refused::decode(&bytes, 300).map(|refused| refused.each().count());
+            let _ = taken(&bytes).count();
         }
     }
 

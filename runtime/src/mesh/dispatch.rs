@@ -118,7 +118,9 @@ where
     if kind == Kind::Posts {
         return receive_gathered::<A, M>(home, &id, work, Incoming { from, request, answer }, came);
     }
-    let (message, call) = match open::<A, M>(&home.mesh, id, from, request, came) {
+    let Request { name, class, body, headers, .. } = request;
+    let opening = Opening { name: &name, class: &class, body: &body, came };
+    let (message, call) = match open::<A, M>(&home.mesh, id, from, &opening, headers) {
         Ok(opened) => opened,
         Err(fault) => return answer.fault(fault),
     };
@@ -150,19 +152,19 @@ where
             return answer.fault(Fault::not_sent(nonsense));
         }
     };
-    let body = request.body.clone();
-    let headers = Headers { target: None, ..request.headers };
-    let head = Request { body: Bytes::new(), headers, ..request };
+    let Request { name, class, body, headers, .. } = request;
+    let headers = Headers { target: None, ..headers };
     let acknowledged = Acknowledgement::new(home.mesh.clone(), answer);
-    let last = messages.len() - 1;
+    let (last, mut cell) = (messages.len() - 1, None);
     for (at, range) in messages.into_iter().enumerate() {
-        let opened =
-            open_body::<A, M>(&home.mesh, id.clone(), from.clone(), head.clone(), &body[range], came);
+        let opening = Opening { name: &name, class: &class, body: &body[range], came };
+        let opened = open::<A, M>(&home.mesh, id.clone(), from.clone(), &opening, headers.clone());
         let outcome = opened.and_then(|(message, call)| {
-            let cell = home.cell(id);
-            let held = at == last && cell.as_ref().is_some_and(|cell| 2 * cell.waiting() > home.capacity());
+            let found: Option<Arc<Cell<A>>> = cell.take().or_else(|| home.cell(id));
+            let held = at == last && found.as_ref().is_some_and(|cell| 2 * cell.waiting() > home.capacity());
             let asker = if held { Asker::HeldBack(Arc::clone(&acknowledged)) } else { Asker::Nobody };
-            home.put(cell, message, &call, asker, work, came)
+            cell.clone_from(&found);
+            home.put(found, message, &call, asker, work, came)
         });
         if let Err(fault) = outcome {
             acknowledged.refuse(at, fault);
@@ -181,8 +183,10 @@ where
     let came = Instant::now();
     for cell in home.awake() {
         // Each gets a message of its own out of the same bytes.
-        let outcome = open::<A, M>(&home.mesh, cell.id.clone(), from.clone(), request.clone(), came)
-            .and_then(|(message, call)| home.put(Some(cell), message, &call, Asker::Nobody, work, came));
+        let opening = Opening { name: &request.name, class: &request.class, body: &request.body, came };
+        let outcome =
+            open::<A, M>(&home.mesh, cell.id.clone(), from.clone(), &opening, request.headers.clone())
+                .and_then(|(message, call)| home.put(Some(cell), message, &call, Asker::Nobody, work, came));
         match outcome {
             Ok(()) => taken += 1,
             Err(fault) => {
@@ -256,35 +260,30 @@ fn owned<A: Hosted>(home: &Home<A>, id: &ActorId, cell: Option<&Cell<A>>) -> Res
     Err(Fault::not_sent(FaultKind::Moved(moved)))
 }
 
-/// The message of a request, and the call in which it runs.
+/// A message that is about to be decoded, under its head.
+struct Opening<'a> {
+    name: &'a str,
+    class: &'a DataClass,
+    body: &'a [u8],
+    came: Instant,
+}
+
+/// The message of these bytes, and the call in which it runs.
 fn open<A: Hosted, M: Remote>(
     mesh: &Mesh,
     to: ActorId,
     from: Option<Arc<Peer>>,
-    request: Request,
-    came: Instant,
+    opening: &Opening<'_>,
+    headers: Headers,
 ) -> Result<(M, Arc<CallState>), Fault> {
-    let body = request.body.clone();
-    open_body::<A, M>(mesh, to, from, request, &body, came)
-}
-
-/// As [`open`], of bytes that stand elsewhere.
-fn open_body<A: Hosted, M: Remote>(
-    mesh: &Mesh,
-    to: ActorId,
-    from: Option<Arc<Peer>>,
-    request: Request,
-    body: &[u8],
-    came: Instant,
-) -> Result<(M, Arc<CallState>), Fault> {
-    let Request { name, class, headers, .. } = request;
-    let decode = || mesh.decoding(|| unpack(&name, body));
+    let Opening { name, class, body, came } = *opening;
+    let decode = || mesh.decoding(|| unpack(name, body));
     let message: M = telemetry::part(names::DECODE, decode).map_err(Fault::not_sent)?;
     // The gates judged the envelope: what is in it must be of that class.
     let state = class_of::<A>()?;
     let own = message.class().unwrap_or(&state);
-    if *own != class {
-        return Err(Fault::not_sent(FaultKind::ClassLowered { from: own.clone(), to: class }));
+    if own != class {
+        return Err(Fault::not_sent(FaultKind::ClassLowered { from: own.clone(), to: class.clone() }));
     }
     let role = from.as_ref().map(|from| from.principal.role);
     let chain = callers(role, headers.chain)?;
@@ -298,7 +297,7 @@ fn open_body<A: Hosted, M: Remote>(
         trace: headers.trace,
         asked: None,
         served: OnceLock::new(),
-        class,
+        class: class.clone(),
         answers: Answers::to(&message, &state),
         required: headers.required,
         key: headers.idempotency_key,
