@@ -92,28 +92,42 @@ impl<M: Remote> Owed<M> {
 }
 
 /// The answer to messages that came under one head: what of them was not taken. Given when the last handle
-/// on it is dropped, at the latest by the message that holds it back in a mailbox.
+/// on it is dropped, at the latest by the message that holds it back in a mailbox. Where what took them in
+/// ended before the last (it panicked), nobody knows, and the answer says so.
 pub(crate) struct Acknowledgement {
     mesh: Mesh,
-    due: Mutex<(Option<Answer>, Refused)>,
+    due: Mutex<Due>,
+}
+
+struct Due {
+    answer: Option<Answer>,
+    refused: Refused,
+    complete: bool,
 }
 
 impl Acknowledgement {
     pub(crate) fn new(mesh: Mesh, answer: Answer) -> Arc<Self> {
-        Arc::new(Self { mesh, due: Mutex::new((Some(answer), Refused::default())) })
+        let due = Due { answer: Some(answer), refused: Refused::default(), complete: false };
+        Arc::new(Self { mesh, due: Mutex::new(due) })
     }
 
     /// The message at this position was not taken.
     pub(crate) fn refuse(&self, at: usize, fault: Fault) {
-        self.due.lock().1.note(at, fault);
+        self.due.lock().refused.note(at, fault);
+    }
+
+    /// Each message has been taken or refused.
+    pub(crate) fn complete(&self) {
+        self.due.lock().complete = true;
     }
 }
 
 impl Drop for Acknowledgement {
     fn drop(&mut self) {
-        let (answer, refused) = self.due.get_mut();
-        let Some(answer) = answer.take() else { return };
-        match refused.encode() {
+        let due = self.due.get_mut();
+        // Dropped without an answer, it says that the messages were lost.
+        let Some(answer) = due.answer.take().filter(|_| due.complete) else { return };
+        match due.refused.encode() {
             Ok(body) => answer.reply(Reply { body, ..empty_reply(&self.mesh) }),
             Err(fault) => answer.fault(fault),
         }

@@ -170,6 +170,7 @@ where
             acknowledged.refuse(at, fault);
         }
     }
+    acknowledged.complete();
 }
 
 /// Puts a message of the network into the mailboxes of all actors of type `A` that are awake.
