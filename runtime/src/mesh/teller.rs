@@ -49,6 +49,8 @@ pub struct Teller<A: Addressed, M: Remote> {
     said: Said,
     sent: VecDeque<Batch>,
     unanswered: usize,
+    /// Handed over on this node since this last gave way to others.
+    here: usize,
     next: u64,
     told: Told,
     marker: PhantomData<fn(M)>,
@@ -121,6 +123,7 @@ where
             said: Said::default(),
             sent: VecDeque::new(),
             unanswered: 0,
+            here: 0,
             next: 0,
             told: Told::default(),
             marker: PhantomData,
@@ -143,7 +146,8 @@ where
     }
 
     /// Tells: returns the tell's number (they count from 0) once it is on its way, which takes no waiting
-    /// while there is room in the window. Dropped before, it has not been told.
+    /// while there is room in the window. On the actor's own node it goes straight into the mailbox. Dropped
+    /// before, it has not been told.
     ///
     /// # Errors
     /// A fault of this tell alone, which was not sent; it has no number.
@@ -151,8 +155,9 @@ where
         while self.unanswered >= self.window {
             self.answered().await;
         }
-        if self.is_share() {
-            // What has gathered leaves while more is told.
+        if self.is_share() || self.here >= self.share() {
+            // What has gathered leaves while more is told; what was handed over here has its turn.
+            self.here = 0;
             yield_now().await;
         }
         if !self.joins(&message)? {
@@ -186,8 +191,11 @@ where
     /// Whether the last batch is as large as one may be: a part of the window, so that one is answered while
     /// the next is told.
     fn is_share(&self) -> bool {
-        let share = (self.window / 4).clamp(1, MAX_GATHERED);
-        self.sent.back().is_some_and(|batch| batch.gathering.is_some() && batch.count >= share)
+        self.sent.back().is_some_and(|batch| batch.gathering.is_some() && batch.count >= self.share())
+    }
+
+    fn share(&self) -> usize {
+        (self.window / 4).clamp(1, MAX_GATHERED)
     }
 
     /// Puts a message under the head of those before it, where it may stand there. False when not.
@@ -227,9 +235,11 @@ where
         let call = outgoing::<A, M>(&mesh, self.to.id(), &message, said, within.clone(), until, Waits::No)?;
         if Some(&owner) == mesh.node() {
             let taken = here::<A, M>(&mesh, message, &call, Asker::Nobody);
-            call.went(taken.as_ref().map(|_| ()));
-            self.told.taken += u64::from(taken.is_ok());
-            return taken;
+            call.went(taken.as_ref().map(|()| ()));
+            taken?;
+            self.told.taken += 1;
+            self.here += 1;
+            return Ok(());
         }
         let sent = telemetry::working_for(call.asked.as_ref(), || send(&mesh, &owner, &call, &message));
         let (gathering, carried) = sent.inspect_err(|fault| {

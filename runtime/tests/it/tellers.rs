@@ -7,6 +7,7 @@ use std::time::Duration;
 use rhumb::mesh::teller::MAX_LISTED;
 use rhumb::prelude::*;
 use rhumb::testing::{TestMesh, run};
+use serde::{Deserialize, Deserializer, Serialize};
 
 const POLICY: &str = r#"
 version = 1
@@ -41,11 +42,30 @@ fn line(number: u64) -> Line {
     Line { class: "open".parse().expect("a class"), number, text: String::new() }
 }
 
+/// Cannot be decoded without a panic, if it is armed.
+#[derive(Serialize)]
+struct Fuse(bool);
+
+impl<'de> Deserialize<'de> for Fuse {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let armed = bool::deserialize(deserializer)?;
+        assert!(!armed, "on purpose");
+        Ok(Self(armed))
+    }
+}
+
+#[remote(name = "test.Fused", class = "open", reply = ())]
+struct Fused {
+    number: u64,
+    #[wire(opaque = "fuse-v1")]
+    fuse: Fuse,
+}
+
 type Seen = Arc<Mutex<Vec<u64>>>;
 
 struct Book(Seen);
 
-#[remote_actor(name = "test.book", class = "open", accepts(Line, Sit), mailbox = 64)]
+#[remote_actor(name = "test.book", class = "open", accepts(Line, Sit, Fused), mailbox = 64)]
 impl Actor for Book {
     type Context = Context<Self>;
 }
@@ -55,6 +75,14 @@ impl Handler<Line> for Book {
 
     fn handle(&mut self, line: Line, _: &mut Context<Self>) {
         self.0.lock().expect("no panic").push(line.number);
+    }
+}
+
+impl Handler<Fused> for Book {
+    type Result = ();
+
+    fn handle(&mut self, fused: Fused, _: &mut Context<Self>) {
+        self.0.lock().expect("no panic").push(fused.number);
     }
 }
 
@@ -147,6 +175,7 @@ fn what_a_full_mailbox_refuses_is_named_and_the_rest_is_taken() {
             assert!(matches!(failed.fault.kind, FaultKind::Full(_)), "{}", failed.fault);
             assert!(failed.fault.delivery() == Delivery::NotSent && failed.fault.retry_after.is_some());
         }
+        tokio::time::sleep(Duration::from_millis(1)).await;
         assert_eq!(taken(&seen), [0, 1, 2, 3]);
         assert_eq!(teller.close().await, rhumb::mesh::Told::default(), "said once");
     });
@@ -237,5 +266,23 @@ fn faults_that_nobody_has_looked_at_are_counted_when_there_are_too_many() {
         assert_eq!((told.taken, told.failed.len()), (64, MAX_LISTED));
         assert_eq!(told.unlisted, 2_000 - 64 - MAX_LISTED as u64);
         assert_eq!(told.failed[0].number, 64);
+    });
+}
+
+#[test]
+fn nobody_is_told_of_tells_that_a_panic_lost_that_they_were_taken() {
+    run(async {
+        let (mesh, seen) = mesh().await;
+        let mut teller = book(mesh.at("us"), "eu").teller::<Fused>();
+        for number in 0..10 {
+            teller.tell(Fused { number, fuse: Fuse(number == 5) }).await.expect("on its way");
+        }
+        let told = teller.flush().await;
+        assert_eq!((told.taken, told.failed.len()), (0, 10));
+        assert!(told.failed.iter().all(|failed| failed.fault.delivery() == Delivery::Unknown));
+        teller.tell(Fused { number: 10, fuse: Fuse(false) }).await.expect("on its way");
+        assert_eq!(teller.close().await.all_taken(), Ok(1), "the connection goes on");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert_eq!(taken(&seen), [0, 1, 2, 3, 4, 10]);
     });
 }
