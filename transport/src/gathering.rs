@@ -265,6 +265,7 @@ mod tests {
     #[test]
     fn calls_that_were_taken_read_back() {
         let body = ids(&[1, u64::MAX, 7]);
+        assert_eq!(body[..9], [0, 0, 0, 0, 0, 0, 0, 1, 255]);
         assert_eq!(taken(&body).collect::<Vec<_>>(), [1, u64::MAX, 7]);
         assert_eq!(taken(&body[..20]).collect::<Vec<_>>(), [1, u64::MAX]);
     }

@@ -131,6 +131,26 @@ fn more_than_a_window_arrives_in_order_from_here_from_elsewhere_and_from_a_progr
 }
 
 #[test]
+fn a_peer_that_knows_no_gathered_tells_is_told_one_by_one() {
+    run(async {
+        let seen = Seen::default();
+        let of = Arc::clone(&seen);
+        let host = Host::new(move |_: &_| Book(Arc::clone(&of)));
+        let older = TestMesh::of(["us", "eu"]).protocol(1).policy(POLICY).host(host);
+        let mesh = older.start().await.expect("starts");
+        let mut teller = book(mesh.at("us"), "eu").teller::<Fused>().window(16);
+        for number in 0..100 {
+            teller.tell(Fused { number, fuse: Fuse(number == 50) }).await.expect("on its way");
+            assert!(teller.unanswered() <= 16);
+        }
+        let told = teller.close().await;
+        assert_eq!((told.taken, told.failed.len(), told.failed[0].number), (99, 1, 50), "each by itself");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert_eq!(taken(&seen), (0..50).chain(51..100).collect::<Vec<_>>());
+    });
+}
+
+#[test]
 fn a_tell_that_a_gate_refuses_fails_alone() {
     run(async {
         let (mesh, seen) = mesh().await;
