@@ -85,7 +85,15 @@ fn too_large(bytes: usize, limit: usize) -> Fault {
 /// Rows that are answered for and not yet known durable, over those on disk.
 #[derive(Debug, Default)]
 pub(crate) struct Unwritten {
-    rows: Mutex<(u64, BTreeMap<Vec<u8>, (u64, Option<Vec<u8>>)>)>,
+    rows: Mutex<Laid>,
+}
+
+#[derive(Debug, Default)]
+struct Laid {
+    /// How many calls have laid rows.
+    calls: u64,
+    /// Each row, and which of them laid it.
+    rows: BTreeMap<Vec<u8>, (u64, Option<Vec<u8>>)>,
 }
 
 /// Names the rows of one call.
@@ -99,10 +107,10 @@ impl Unwritten {
     /// These are answered for from now on.
     pub(crate) fn lay(&self, rows: &Rows) -> Above {
         let mut all = self.rows.lock();
-        all.0 += 1;
-        let number = all.0;
+        all.calls += 1;
+        let number = all.calls;
         for (key, value) in rows {
-            all.1.insert(key.clone(), (number, value.clone()));
+            all.rows.insert(key.clone(), (number, value.clone()));
         }
         Above { number, keys: rows.keys().cloned().collect() }
     }
@@ -111,8 +119,8 @@ impl Unwritten {
     pub(crate) fn lift(&self, above: &Above) {
         let mut all = self.rows.lock();
         for key in &above.keys {
-            if all.1.get(key).is_some_and(|(number, _)| *number == above.number) {
-                all.1.remove(key);
+            if all.rows.get(key).is_some_and(|(number, _)| *number == above.number) {
+                all.rows.remove(key);
             }
         }
     }
@@ -125,7 +133,7 @@ impl Unwritten {
     ) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, E> {
         let all = self.rows.lock();
         let above: Rows = all
-            .1
+            .rows
             .range(prefix.to_vec()..)
             .take_while(|(key, _)| key.starts_with(prefix))
             .map(|(key, (_, value))| (key.clone(), value.clone()))

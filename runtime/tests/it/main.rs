@@ -11,5 +11,6 @@ mod mailboxes;
 mod restarts;
 mod sleep;
 mod spans;
+mod tellers;
 mod versions;
 mod watching;
