@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rhumb::client::MeshClient;
 use rhumb::client::directory::Directory;
 use rhumb::prelude::*;
 use rhumb_tests::cluster::{DevMesh, eventually};
 use rhumb_tests::orders::{Desks, Misplace, Place, Shipped, Warehouses};
+use tokio::time::Instant;
 
 /// How long a customer tries.
 const PATIENCE: Duration = Duration::from_secs(60);

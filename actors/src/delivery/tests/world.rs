@@ -428,7 +428,10 @@ impl World {
                     _ if is_refused(letter) => Err(Verdict::Never("unknown".to_owned())),
                     _ if is_poison(letter) => Err(Verdict::Failed("panicked".to_owned())),
                     _ if fails => Err(Verdict::Busy(None)),
-                    _ => Ok(append(format!("test/{actor}"), letter)),
+                    _ => {
+                        append(format!("test/{actor}"), letter);
+                        Ok(())
+                    }
                 };
                 if outcome.is_ok() && self.rng.chance(0.2) {
                     let (number, enclosed) = self.letter(node);
