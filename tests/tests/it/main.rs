@@ -8,6 +8,7 @@ mod documents;
 mod examples;
 mod fleet;
 mod host;
+mod hostile;
 mod identity;
 mod library;
 mod powercut;
