@@ -4,7 +4,7 @@ cargo := scripts/cargo.sh
 target := $(or $(CARGO_TARGET_DIR),target)
 MINUTES ?= 30
 
-.PHONY: help setup build demo test seeds check-full metrics-prometheus trace-phoenix systemd-unit bench bench-docs lint fmt
+.PHONY: help setup build demo test seeds check-full fuzz metrics-prometheus trace-phoenix systemd-unit bench bench-docs lint fmt
 
 help: ## Shows this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -27,6 +27,9 @@ seeds: setup ## Simulates fresh seeds for MINUTES (30)
 
 check-full: build ## The same tests with full counts
 	RHUMB_SEEDS=100000 RHUMB_FULL=1 RHUMB_BIN=$(abspath $(target))/debug/rhumb $(cargo) test --workspace
+
+fuzz: setup ## Fuzzes every way by which bytes come in, for MINUTES (30) in all
+	scripts/fuzz.sh $(MINUTES)
 
 metrics-prometheus: build ## Lets Debian's Prometheus scrape a mesh of three nodes, and promtool judge the page
 	@scripts/metrics-prometheus.sh $(target)/debug/rhumb

@@ -2,8 +2,10 @@
 
 import os
 import random
+import signal
 import socket
 import struct
+import subprocess
 import time
 from datetime import datetime, timedelta, timezone
 
@@ -94,6 +96,29 @@ def _parameters() -> bytes:
         coded = struct.pack(">I", 0x80000000 | value)
         out += bytes([id, len(coded)]) + coded
     return out
+
+
+def outlives(seconds: float):
+    """A connection whose certificate ends while it is open."""
+
+    def act(scene):
+        scene.identities["dying"] = scene.authority.issue("client", "us-east", "dying", ends=seconds / 86_400)
+        return outcome(greeted(scene, "dying"), None)
+
+    return act
+
+
+def revoked_alive(who: str):
+    """A connection whose certificate is revoked while it is open."""
+
+    def act(scene):
+        speaker = greeted(scene, who)
+        revoke = [scene.program, "cert", "revoke", scene.mesh / f"clients/us-east-{who}", "--mesh", scene.mesh]
+        subprocess.run(revoke, check=True, capture_output=True)
+        os.kill(scene.pid, signal.SIGHUP)
+        return outcome(speaker, None)
+
+    return act
 
 
 def dripping(count: int, source="127.0.0.2"):

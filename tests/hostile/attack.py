@@ -35,7 +35,9 @@ class Scene:
         self.address, self.admin, self.pid = (host, int(port)), plan["admin"], plan["pid"]
         self.server_name = f"n1.us-east.{plan['domain']}"
         self.pool = plan["pool"]
-        self.identities = certificates.all_of(Path(plan["mesh"]), plan["domain"])
+        self.program, self.mesh = plan["program"], Path(plan["mesh"])
+        self.authority = certificates.Authority(plan["domain"], (self.mesh / "ca/authority.pem").read_bytes())
+        self.identities = certificates.all_of(self.mesh, self.authority)
         witness = Speaker(self, self.identities["app"]).connect()
         if not witness.greet(Hello().write()):
             raise SystemExit(f"the node lets nobody in: {witness.end()}")

@@ -10,8 +10,8 @@ from typing import Callable
 
 import wire
 from acts import (attest, cancels, create, dial, dripping, early, first_flights, hello, hold, initial, lane, lane_reset,
-                  nested, never_finished, never_says_hello, noise, opened_and_reset, peer, random_bytes, sets,
-                  short_header, show, sold_once, streams, then_heard, thousands_of_streams, unread)
+                  nested, never_finished, never_says_hello, noise, opened_and_reset, outlives, peer, random_bytes,
+                  revoked_alive, sets, short_header, show, sold_once, streams, then_heard, thousands_of_streams, unread)
 from wire import CALLER, EPOCH, NAME, TARGET, entry, frame, message, number
 
 
@@ -62,6 +62,8 @@ CERTIFICATES = [
     Case("a certificate that has expired", dial("expired"), "tls 45", away("expired")),
     Case("a certificate that is not yet valid", dial("not yet valid"), "tls 45", away("expired")),
     Case("a certificate that was revoked", dial("revoked"), "tls 44", away("revoked")),
+    Case("a certificate that is revoked while it is in use", revoked_alive("guest"), "close 7: .*revoked", ended("revoked")),
+    Case("a certificate that expires while it is in use", outlives(3.0), "close 8: .*expired", ended("expired")),
     Case("no certificate", dial("nobody"), "tls 116", away("no_certificate")),
     Case("a client of no region of the mesh", dial("of no region of the mesh"), "tls 49", away("region")),
     Case("a node of no region of the mesh", dial("node of no region of the mesh"), "tls 49", away("region")),

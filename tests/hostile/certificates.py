@@ -85,9 +85,9 @@ class Authority:
         return builder.sign(self.key, hashes.SHA256())
 
 
-def all_of(mesh: Path, domain: str) -> dict[str, Identity | None]:
+def all_of(mesh: Path, ours: Authority) -> dict[str, Identity | None]:
     """Everyone who dials in a case, by the name that the cases use."""
-    ours, theirs = Authority(domain, (mesh / "ca/authority.pem").read_bytes()), Authority(domain)
+    domain, theirs = ours.domain, Authority(ours.domain)
     app, hostile = load(mesh / "clients/us-east-app"), load(mesh / "nodes/ap-southeast-n1/identity")
     here = ("client", "us-east", "app")
     uris = [f"spiffe://{domain}/region/us-east/client/{name}" for name in ("app", "admin")]
@@ -97,6 +97,7 @@ def all_of(mesh: Path, domain: str) -> dict[str, Identity | None]:
         "node": hostile,
         "itself": load(mesh / "nodes/us-east-n1/identity"),
         "revoked": load(mesh / "clients/us-east-thief"),
+        "guest": load(mesh / "clients/us-east-guest"),
         "nobody": None,
         "another authority": theirs.issue(*here),
         "with another authority's chain": replace(theirs.issue(*here), chain=[theirs.certificate]),

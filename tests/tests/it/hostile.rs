@@ -76,16 +76,21 @@ fn founded() -> FoundedMesh {
     let text = fs::read_to_string(&policy).expect("a policy");
     fs::write(&policy, text + PERSONAL).expect("written");
     mesh.ok(&["policy", "sign", "--key", "mesh/policy/operator.key", "mesh/config/policy.toml"]);
-    let thief = "mesh/clients/us-east-thief";
-    mesh.ok(&["cert", "issue", "--ca", "mesh/ca", "--client", "us-east/thief", "--out", thief]);
-    mesh.ok(&["cert", "revoke", thief, "--mesh", "mesh"]);
+    for name in ["thief", "guest"] {
+        let (client, folder) = (format!("us-east/{name}"), format!("mesh/clients/us-east-{name}"));
+        mesh.ok(&["cert", "issue", "--ca", "mesh/ca", "--client", &client, "--out", &folder]);
+    }
+    mesh.ok(&["cert", "revoke", "mesh/clients/us-east-thief", "--mesh", "mesh"]);
     mesh
 }
 
 /// A pool whose home is the node under attack: where that is depends on the name alone.
 fn pool(mesh: &FoundedMesh) -> String {
+    let node = mesh.admin(0);
+    let asking = ["--endpoint", &node, "--identity", "mesh/operators/us-east-admin"];
     let at_home = |name: &String| {
-        let ran = mesh.ask("operator", &["pool", "create", name, "--supply", "100000"]);
+        let create = ["pool", "create", name, "--supply", "100000"];
+        let ran = mesh.rhumb(&[&create[..], &asking].concat());
         ran.code == 0 && ran.json["home"] == json!("us-east/n1")
     };
     let pool = (1..50).map(|number| format!("fair-{number}")).find(at_home);
@@ -126,6 +131,7 @@ fn attack(mesh: &FoundedMesh, under_attack: &Serving, pool: &str) {
         "admin": mesh.admin(0),
         "pid": under_attack.pid(),
         "mesh": mesh.directory().join("mesh"),
+        "program": program(),
         "domain": domain.expect("a trust domain"),
         "pool": pool,
         "memory_mib": MEMORY_MIB,

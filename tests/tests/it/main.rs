@@ -3,6 +3,7 @@
 mod baddisk;
 mod clockstep;
 mod cluster;
+mod corpora;
 mod directions;
 mod documents;
 mod examples;
