@@ -75,10 +75,9 @@ def early(who: str):
             resumption_secret=os.urandom(32), server_name=scene.server_name, ticket=os.urandom(64),
             max_early_data_size=0xFFFFFFFF, other_extensions=[(0x39, _parameters())],
         )
-        speaker = Speaker(scene, scene.identities[who], ticket=ticket)
+        speaker = Speaker(scene, scene.identities[who], ticket=ticket).connect()
         # A second message, which is none, makes it more than the first datagram holds.
         speaker.quic.send_stream_data(0, message(hello_of(scene, who).write()) + message(bytes([200]) * 5000))
-        speaker.connect()
         speaker.until(lambda: speaker.closed or speaker.control())
         said = speaker.control() is not None
         taken = speaker.completed and (speaker.completed.early_data_accepted or speaker.completed.session_resumed)

@@ -101,7 +101,7 @@ fn pool(mesh: &FoundedMesh) -> String {
 fn customers(mesh: &FoundedMesh, pool: &str) -> Child {
     let endpoints = (0..2).map(|node| mesh.admin(node)).collect::<Vec<_>>().join(",");
     let load = format!(
-        "load escrow {pool} --rate 20 --abandon 0 --receipts r.jsonl -o json --endpoint {endpoints} \
+        "load escrow {pool} --rate 20 --for 20m --abandon 0 --receipts r.jsonl -o json --endpoint {endpoints} \
          --identity mesh/clients/eu-central-app"
     );
     let customers = spawn(mesh.directory(), &load.split(' ').collect::<Vec<_>>());

@@ -288,6 +288,7 @@ impl<W: Wire> Link<W> {
                 return;
             }
         }
+        self.node.counters.ended[end.kind()].one();
         for lane in &self.lanes {
             let unsent = lane.clear();
             let told = unsent.iter().filter(|queued| queued.frame.kind == FrameKind::Tell).count();

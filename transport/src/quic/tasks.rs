@@ -57,7 +57,6 @@ impl Link {
             _ => end,
         };
         self.close(&end);
-        self.node.counters.ended[end.kind()].one();
         tasks.shutdown().await;
         if self.superseded.load(Ordering::Acquire) {
             info!(peer = %self.peer.principal, generation = self.peer.generation, %end, "retired");
