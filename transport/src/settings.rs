@@ -28,7 +28,8 @@ pub struct TransportSettings {
     pub probe_interval: Duration,
     /// A peer without any authenticated packet for this long is frozen: its calls fail (1.5 s).
     pub silence_limit: Duration,
-    /// A peer that is heard but does not read a lane for this long is closed (30 s): its reader hangs.
+    /// A peer that is heard but does not read a lane for this long is closed (30 s): its reader hangs. A large
+    /// frame of which nothing comes for this long is given up.
     pub stall_limit: Duration,
     /// From the first packet to HELLO_ACK (5 s); then as long again until the lanes are open.
     pub handshake_timeout: Duration,

@@ -55,7 +55,8 @@ pub(super) const TRANSPORT: Section = Section {
             "transport.stall_limit",
             millis(SECOND, 10 * MINUTE),
             field!(transport.stall_limit),
-            "A peer that is heard, but does not read a lane for this long, is disconnected.",
+            "A peer that is heard, but does not read a lane for this long, is disconnected. A large frame of which \
+             nothing comes for this long is given up.",
         ),
         Key::new(
             "transport.handshake_timeout",
