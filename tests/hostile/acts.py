@@ -132,14 +132,11 @@ def dripping(count: int, source="127.0.0.2"):
                 one.pump()
                 one.flush()
             time.sleep(0.01)
-            if honest is None and time.monotonic() > deadline - PATIENCE + 1.5:
+            if honest is None and time.monotonic() > deadline - PATIENCE + 1.0:
                 honest = Speaker(scene, scene.identities["app"]).connect()
-                said = [False]
-            if honest is not None:
+                honest.quic.send_stream_data(0, message(Hello().write()))
+            elif honest is not None:
                 honest.turn(0.0)
-                if honest.completed and not said[0]:
-                    honest.quic.send_stream_data(0, message(Hello().write()))
-                    said[0] = True
                 if honest.control() is not None:
                     seen = "an honest one was let in"
                 elif honest.closed:

@@ -22,7 +22,7 @@ from speaker import Speaker
 from wire import Hello
 
 # A count that has not risen by then does not rise.
-SOON = 5.0
+SOON = 15.0
 # Nobody stands between this machine and itself.
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 

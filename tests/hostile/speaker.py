@@ -19,7 +19,7 @@ quic.CRYPTO_BUFFER_SIZE = 1 << 20
 # No part of a case waits longer.
 PATIENCE = 25.0
 # Nothing that comes is waited for so long: what has not come by then does not come.
-MOMENT = 0.7
+MOMENT = 0.4
 
 
 class Speaker:
