@@ -123,7 +123,8 @@ fn report(mesh: &FoundedMesh, mut customers: Child) -> Value {
     answers.next().expect("an answer").expect("JSON")
 }
 
-fn attack(mesh: &FoundedMesh, under_attack: &Serving, pool: &str) {
+/// Attacks; gives a line an attack.
+fn attack(mesh: &FoundedMesh, under_attack: &Serving, pool: &str) -> String {
     let settings = fs::read_to_string(mesh.directory().join("mesh/config/global.toml")).expect("settings");
     let domain = settings.split("trust_domain = \"").nth(1).and_then(|rest| rest.split('"').next());
     let plan = json!({
@@ -148,8 +149,8 @@ fn attack(mesh: &FoundedMesh, under_attack: &Serving, pool: &str) {
         .output()
         .expect("the attacker starts");
     let said = [ran.stdout, ran.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
-    println!("{said}");
     assert!(ran.status.success(), "{said}");
+    said
 }
 
 #[test]
@@ -160,7 +161,7 @@ fn hostile_bytes_end_in_typed_errors_and_are_counted_and_nobody_else_notices() {
     let pool = pool(&mesh);
     let customers = customers(&mesh, &pool);
 
-    attack(&mesh, &nodes[0], &pool);
+    println!("{}", attack(&mesh, &nodes[0], &pool));
 
     let report = report(&mesh, customers);
     for nothing in ["lost_holds", "lost_confirms", "unknown", "turned_away", "broken"] {
