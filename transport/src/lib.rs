@@ -21,6 +21,7 @@ pub mod counts;
 mod datagrams;
 pub mod envelope;
 pub mod error;
+pub mod gathering;
 pub mod hello;
 pub mod identity;
 pub mod in_process;
@@ -39,6 +40,7 @@ pub use answer::{Answer, AnswerFuture, Cancelled};
 pub use asked::Asked;
 pub use counts::{Counted, TransportCounts};
 pub use error::{BindError, ConnectError};
+pub use gathering::Gathering;
 pub use hello::{HelloRefusal, HelloRefusalKind, ManifestEntry};
 pub use identity::{
     Certificate, Credentials, CredentialsError, IdentityError, Regions, Trust, TrustDomain, issue,
