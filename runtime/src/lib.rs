@@ -19,6 +19,9 @@ extern crate self as rhumb;
 
 pub mod client;
 pub mod clock;
+#[cfg(feature = "rocks")]
+#[doc(hidden)]
+pub mod entry;
 pub mod generations;
 pub mod host;
 pub mod identity;

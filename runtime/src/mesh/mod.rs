@@ -15,7 +15,7 @@ pub(crate) mod dispatch;
 mod place;
 pub mod recipient;
 pub mod registry;
-mod service;
+pub(crate) mod service;
 pub mod status;
 pub mod teller;
 pub mod watch;

@@ -67,6 +67,8 @@ fn reason(why: &ConnectError) -> &'static str {
         ConnectError::Identity(IdentityError::Expired) => "expired",
         ConnectError::Identity(IdentityError::UnknownAuthority) => "unknown_authority",
         ConnectError::Identity(IdentityError::RevocationUnknown) => "revocation_unknown",
+        ConnectError::Identity(IdentityError::NoCertificate) => "no_certificate",
+        ConnectError::Identity(IdentityError::Region(_)) => "region",
         ConnectError::Identity(_) => "certificate",
         ConnectError::IdentityRefused(_) => "refused_us",
         ConnectError::Protocol(_) => "protocol",

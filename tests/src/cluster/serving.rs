@@ -152,6 +152,12 @@ impl Serving {
         assert!(sent.success());
     }
 
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Its log.
     ///
     /// # Panics

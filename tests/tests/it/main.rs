@@ -3,11 +3,13 @@
 mod baddisk;
 mod clockstep;
 mod cluster;
+mod corpora;
 mod directions;
 mod documents;
 mod examples;
 mod fleet;
 mod host;
+mod hostile;
 mod identity;
 mod library;
 mod powercut;
