@@ -11,6 +11,7 @@
 //!   of the operator's takes the folder there ([`Delivery`]).
 
 mod canary;
+mod delivery;
 mod events;
 mod reached;
 mod rollback;
@@ -20,7 +21,6 @@ mod schedule;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -32,7 +32,8 @@ use rhumb_transport::issue::Validity;
 use crate::authority::{AuthorityFolder, Place};
 use crate::founding::MeshFile;
 use crate::identity::IDENTITY_FILE;
-pub use canary::{Bake, ENOUGH, Limits, Verdict};
+pub use canary::{Bake, Before, ENOUGH, Given, Limits, Verdict};
+pub use delivery::{Delivery, Missed, told as told_of_missed};
 pub use events::{EVENTS_FILE, Event, note};
 pub use reached::{activated_everywhere, prepared_everywhere};
 pub use rollback::{RolledBack, roll_back};
@@ -70,22 +71,14 @@ impl Member {
 #[derive(Debug, Clone, Default)]
 pub struct Delivery(pub Option<PathBuf>);
 
-impl Delivery {
-    /// Takes a folder there. Without a program it is there already.
-    ///
-    /// # Errors
-    /// The program did not start, or failed.
-    pub fn deliver(&self, holder: &str, folder: &Path) -> anyhow::Result<()> {
-        let Some(program) = &self.0 else { return Ok(()) };
-        let status = Command::new(program).arg(holder).arg(folder).status();
-        let status = status.with_context(|| format!("{} does not start", program.display()))?;
-        anyhow::ensure!(
-            status.success(),
-            "{} did not take {} to {holder}: {status}",
-            program.display(),
-            folder.display()
-        );
-        Ok(())
+    /// Whose it is, as far as that is known.
+    #[must_use]
+    pub fn holder(&self) -> String {
+        match (self.certificate(), &self.node) {
+            (Ok(certificate), _) => certificate.holder.to_string(),
+            (Err(_), Some(node)) => format!("node {node}"),
+            (Err(_), None) => self.folder.display().to_string(),
+        }
     }
 }
 
@@ -166,26 +159,6 @@ impl Fleet {
         let issued = authority.issue(who, validity, &member.folder, Place::Renewed)?;
         note(&self.authority(), &Event::renewed(&issued))?;
         Ok(issued)
-    }
-
-    /// Gives a member what is to be believed, and what was revoked.
-    ///
-    /// # Errors
-    /// It cannot be written or delivered.
-    pub fn give_out(&self, authority: &AuthorityFolder, member: &Member) -> anyhow::Result<()> {
-        authority.give_out(&member.folder)?;
-        self.deliver(member)
-    }
-
-    /// Takes a member's folder to where it is used.
-    ///
-    /// # Errors
-    /// [`Delivery::deliver`].
-    pub fn deliver(&self, member: &Member) -> anyhow::Result<()> {
-        if self.delivery.0.is_none() {
-            return Ok(());
-        }
-        self.delivery.deliver(&member.certificate()?.holder.to_string(), &member.folder)
     }
 
     /// Where its nodes are dialled, as the settings beside it say.

@@ -9,8 +9,10 @@ use rhumb_transport::issue::{Authority, Validity};
 use rhumb_transport::{Certificate, Trust};
 
 use super::rotation::{Folder, Move, Stage, Stand, next_move};
-use super::{Event, Fleet, note};
-use crate::authority::{AUTHORITY_FILE, AuthorityFolder, NEXT_FILE, PREVIOUS_FILE, read_authority};
+use super::strays::{Stray, strays};
+use super::{Event, Fleet, Missed, note};
+use crate::authority::{AUTHORITY_FILE, AuthorityFolder, Lock, NEXT_FILE, PREVIOUS_FILE, read_authority};
+use crate::clock::now_millis;
 use crate::identity::{CA_FILE, IDENTITY_FILE};
 use crate::secrets::{self, Files, Secret, Secrets};
 
@@ -64,20 +66,17 @@ impl<'a> Rotor<'a> {
         Ok(coming.certificate().clone())
     }
 
-    /// Makes all moves of a stage that are left; gives those that were. What was changed is delivered at the
-    /// end, also what an interrupted run had changed.
+    /// Makes all moves of a stage that are left; gives those that were, and who has not got it. What was changed
+    /// is delivered at the end, also what an interrupted run had changed.
     ///
     /// # Errors
     /// The stage does not follow, or a move could not be made: run it again.
-    pub fn run(&self, stage: Stage) -> anyhow::Result<Vec<Move>> {
+    pub fn run(&self, stage: Stage) -> anyhow::Result<(Vec<Move>, Vec<Missed>)> {
         let mut made = Vec::new();
         while let Some(step) = self.step(stage)? {
             made.push(step);
         }
-        for member in self.fleet.members() {
-            self.fleet.deliver(member)?;
-        }
-        Ok(made)
+        Ok((made, self.fleet.deliver_all(self.fleet.members())))
     }
 
     /// Makes the next move of a stage, if one is left.

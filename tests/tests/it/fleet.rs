@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Child;
+use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rhumb_tests::cluster::{Ran, Serving, eventually, free_port, run, spawn};
@@ -280,6 +280,83 @@ fn a_revocation_reaches_every_folder_and_ends_live_connections() {
             page.lines()
                 .any(|line| line.starts_with("rhumb_identity_crl_rejections_total ") && !line.ends_with(" 0"))
         };
+#[test]
+fn a_machine_that_cannot_be_reached_keeps_nothing_from_the_others() {
+    let fleet = Fleet::found(&["us-east", "eu-central"]);
+    let (program, log) = (fleet.path("deliver.sh"), fleet.path("delivered"));
+    // Written by another process: this one forks while it would hold the file open, and then nobody could run it.
+    let script = format!(
+        "cat > {0} <<'END'\n#!/bin/sh\necho \"$1\" >> {1}\n[ \"$1\" != 'node us-east/n1' ]\nEND\nchmod +x {0}",
+        program.display(),
+        log.display()
+    );
+    assert!(Command::new("sh").arg("-c").arg(script).status().expect("it runs").success());
+    let program = program.to_str().expect("text");
+    let delivered = || {
+        let all = fs::read_to_string(&log).unwrap_or_default();
+        fs::remove_file(&log).ok();
+        all.lines().count()
+    };
+    for (command, ends_with) in [
+        ("cert revoke --deliver {} mesh/clients/us-east-app", 3),
+        ("cert revoke --deliver {} mesh/clients/us-east-app", 3),
+        ("ca sign-list --valid 7d --deliver {}", 3),
+        ("cert renew --all --deliver {}", 3),
+        // Nobody is due any more, and the one that was not reached is not forgotten.
+        ("cert renew --deliver {}", 3),
+        ("cert renew --deliver {} eu-central/n1", 0),
+        ("ca rotate --stage prepare --confirmed --deliver {}", 3),
+    ] {
+        let words: Vec<&str> =
+            command.split(' ').map(|word| if word == "{}" { program } else { word }).collect();
+        let ran = fleet.rhumb(&[&words[..], &MESH].concat());
+        assert_eq!(ran.code, ends_with, "{command}: {}", ran.text);
+        let missed: Vec<&Value> =
+            ran.json["missed"].as_array().expect("a list").iter().map(|missed| &missed["holder"]).collect();
+        let (whom, reached) = if ends_with == 3 { (vec!["node us-east/n1"], 6) } else { (vec![], 1) };
+        assert_eq!(missed, whom, "{command}: {}", ran.text);
+        assert_eq!(delivered(), reached, "{command}: everybody is tried");
+    }
+}
+
+#[test]
+fn nobody_is_cut_off_by_a_rotation_without_being_named_first() {
+    let fleet = Fleet::found(&["us-east"]);
+    let issue = |more: &[&str]| {
+        let client = ["cert", "issue", "--ca", "mesh/ca", "--client", "us-east/shop", "--out"];
+        fleet.ok(&[&client[..], more].concat());
+    };
+    issue(&["shop"]);
+    issue(&["mesh/clients/us-east-shop2"]);
+    let rotate = |stage: &str, more: &[&str]| {
+        fleet.rhumb(&[&["ca", "rotate", "--confirmed", "--stage", stage][..], &MESH, more].concat())
+    };
+    // One of the mesh's own of the same name is looked after: then nobody is left to be told.
+    let prepared = rotate("prepare", &[]);
+    assert_eq!((prepared.code, &prepared.json["others"]), (0, &json!([])), "{}", prepared.text);
+    fs::remove_dir_all(fleet.path("clients/us-east-shop2")).expect("removed");
+    let prepared = rotate("prepare", &[]);
+    assert_eq!(prepared.json["others"][0]["holder"], "client us-east/shop", "{}", prepared.text);
+    for (stage, lacks) in [("activate", "the new ca.pem"), ("retire", "a certificate of the new authority")] {
+        let refused = rotate(stage, &[]);
+        assert_eq!(refused.code, 2, "{}", refused.text);
+        for part in ["client us-east/shop", lacks, "--others-told"] {
+            assert!(refused.text.contains(part), "{part}: {}", refused.text);
+        }
+        if stage == "activate" {
+            assert_eq!(rotate(stage, &["--others-told"]).code, 0);
+        }
+    }
+    issue(&["shop", "--renew"]);
+    let retired = rotate("retire", &[]);
+    assert_eq!(
+        (retired.code, &retired.json["others"]),
+        (0, &json!([])),
+        "he has a new one: {}",
+        retired.text
+    );
+}
+
         fleet.serving.iter().all(rejections)
     });
     load.kill().expect("it runs");

@@ -10,7 +10,11 @@ use super::authority_validity;
 use crate::cli::args::duration;
 use crate::cli::fleet::{Asking, MeshDir, Watcher};
 use crate::cli::output::{Done, Failure, Output};
-use crate::fleet::{Fleet, NotYet, Rotor, Stage, activated_everywhere, prepared_everywhere};
+use crate::client::PROGRAMS_LOOK_EVERY;
+use crate::fleet::{
+    Fleet, Missed, NotYet, Rotor, Stage, Stray, activated_everywhere, prepared_everywhere,
+    retired_everywhere, told_of_missed,
+};
 use crate::mesh::status::MeshStatus;
 
 /// Between two questions to the mesh.
@@ -77,6 +81,10 @@ struct RotateAnswer {
 
 #[derive(Debug, Serialize)]
 struct Behind {
+    /// Whose folder was not delivered.
+    missed: Vec<Missed>,
+    /// Who has a certificate of the authority that is to go, and no folder in this mesh.
+    others: Vec<Stray>,
     node: String,
     why: String,
 }
@@ -96,7 +104,8 @@ impl Rotate {
         if let Some(watcher) = &watcher {
             self.may_begin(&fleet, &rotor, watcher).await?;
         }
-        let made = rotor.run(stage).map_err(|error| Failure::Usage(format!("{error:#}")))?;
+        let (made, missed) = rotor.run(stage).map_err(|error| Failure::Usage(format!("{error:#}")))?;
+        let delivered = Instant::now();
         let coming = rotor.coming()?;
         let behind = match &watcher {
             Some(watcher) => Some(self.reached(&fleet, &rotor, watcher).await?),
@@ -111,13 +120,37 @@ impl Rotate {
             behind: behind.into_iter().flatten().map(Behind::from).collect(),
         };
         output.answer(&answer, told(&answer));
-        Ok(if answer.behind.is_empty() { Done::Well } else { Done::InPart })
+        let well = answer.behind.is_empty() && answer.missed.is_empty();
+        Ok(if well { Done::Well } else { Done::InPart })
+    }
+
+    /// Whether those know of the stage before whose folders nobody reaches from here.
+    fn others_know(&self, rotor: &Rotor<'_>) -> Result<(), Failure> {
+        let stand = rotor.stand()?;
+        let (needs, meanwhile) = match self.stage {
+            StageArg::Activate if stand.previous.is_none() => ("the new ca.pem and crl.pem", "prepare"),
+            StageArg::Retire if stand.next.is_none() => ("a certificate of the new authority", "activate"),
+            _ => return Ok(()),
+        };
+        let others = rotor.strays()?;
+        if self.others_told || others.is_empty() {
+            return Ok(());
+        }
+        let listed: Vec<String> = others.iter().map(ToString::to_string).collect();
+        Err(Failure::Usage(format!(
+            "no folder of this mesh has the certificates of {}: these could connect no more. Give them {needs} (ca/ has \
+             had it since {meanwhile}), or move their folders below clients/ or operators/ of the mesh; then say \
+             --others-told",
+            listed.join(", ")
+        )))
     }
 
     /// Whether the stage before has reached every node. The first has none before it.
     async fn may_begin(&self, fleet: &Fleet, rotor: &Rotor<'_>, watcher: &Watcher) -> Result<(), Failure> {
         let stand = rotor.stand()?;
         let needed = match self.stage {
+            missed,
+            others: rotor.strays()?,
             StageArg::Prepare => return Ok(()),
             // What is not prepared here is refused with its reason by the stage itself.
             StageArg::Activate if stand.next.is_none() && stand.previous.is_none() => return Ok(()),
@@ -192,6 +225,11 @@ fn told(answer: &RotateAnswer) -> String {
     text.push_str(match answer.reached {
         Some(true) => "; every node has got it",
         Some(false) => "; these nodes have not got it yet:",
+    text.push_str(&told_of_missed(&answer.missed));
+    if !answer.others.is_empty() {
+        let others: Vec<String> = answer.others.iter().map(ToString::to_string).collect();
+        text.push_str(&format!("\nnot in this mesh's folders, and yours to tell: {}", others.join(", ")));
+    }
         None => "; no node was asked",
     });
     for Behind { node, why } in &answer.behind {
