@@ -146,7 +146,15 @@ impl Fleet {
     /// # Errors
     /// It would not do, or cannot be written.
     pub fn renew(&self, member: &Member, valid: Option<Duration>) -> anyhow::Result<Certificate> {
-        let authority = AuthorityFolder::open(&self.authority())?;
+        self.renew_by(&AuthorityFolder::open(&self.authority())?, member, valid)
+    }
+
+    fn renew_by(
+        &self,
+        authority: &AuthorityFolder,
+        member: &Member,
+        valid: Option<Duration>,
+    ) -> anyhow::Result<Certificate> {
         let present = member.certificate()?;
         let Holder::Member(_, who) = &present.holder else {
             anyhow::bail!("{} is an authority's certificate", member.folder.display())

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -83,21 +84,22 @@ impl<'a> Rotor<'a> {
     fn step(&self, stage: Stage) -> anyhow::Result<Option<Move>> {
         let stand = self.stand()?;
         let next = next_move(stage, &stand).map_err(anyhow::Error::msg)?;
-        next.iter().try_for_each(|next| self.make(next, &stand))?;
+        next.iter().try_for_each(|next| self.make(next, &stand, &lock))?;
         Ok(next)
     }
 
     /// Makes one move.
-    fn make(&self, made: &Move, stand: &Stand) -> anyhow::Result<()> {
+    fn make(&self, made: &Move, stand: &Stand, lock: &Arc<Lock>) -> anyhow::Result<()> {
         let at = self.fleet.authority();
         let file = |name: &str| at.join(name);
         match made {
             Move::MakeNext => self.make_next()?,
-            Move::GiveOut(authorities) => self.give_out(authorities)?,
+            Move::GiveOut(authorities) => self.give_out(&authority()?, authorities)?,
             Move::Believe(member) => {
-                AuthorityFolder::open(&at)?.give_out(&self.fleet.members()[*member].folder)?;
+                authority()?.give_out(&self.fleet.members()[*member].folder)?;
             }
             Move::KeepPrevious => {
+        let lock = Arc::new(Lock::take(&self.fleet.authority())?);
                 secrets::replace(&file(PREVIOUS_FILE), &Files::of(&at).read(AUTHORITY_FILE)?)?;
             }
             Move::Promote => secrets::replace(&file(AUTHORITY_FILE), &Files::of(&at).read(NEXT_FILE)?)?,
@@ -106,8 +108,9 @@ impl<'a> Rotor<'a> {
                 self.note("authority.activated", &stand.present)?;
             }
             Move::Certify(member) => {
-                self.fleet.renew(&self.fleet.members()[*member], None)?;
+                self.fleet.renew_by(&authority()?, &self.fleet.members()[*member], None)?;
             }
+        let authority = || AuthorityFolder::open_under(Arc::clone(lock), &at);
             Move::ForgetPrevious => {
                 remove(file(PREVIOUS_FILE))?;
                 self.note("authority.retired", stand.previous.as_deref().unwrap_or_default())?;
@@ -127,8 +130,7 @@ impl<'a> Rotor<'a> {
         self.note("authority.prepared", &next.certificate().holder.to_string())
     }
 
-    fn give_out(&self, names: &[String]) -> anyhow::Result<()> {
-        let present = AuthorityFolder::open(&self.fleet.authority())?;
+    fn give_out(&self, present: &AuthorityFolder, names: &[String]) -> anyhow::Result<()> {
         let others = [self.authority(NEXT_FILE)?, self.authority(PREVIOUS_FILE)?];
         let known = || [present.authority()].into_iter().chain(others.iter().flatten());
         let named = |name: &String| {
@@ -173,7 +175,6 @@ mod tests {
     use super::super::Delivery;
     use super::*;
     use crate::authority::Place;
-    use crate::clock::now_millis;
     use crate::founding::MeshFile;
     use crate::identity;
 
@@ -234,7 +235,7 @@ mod tests {
         assert_eq!((stand.next, stand.previous, stand.given_out.len()), (None, None, 1));
         assert!(stand.folders.iter().all(|folder| folder.issuer == stand.present));
         let authority = AuthorityFolder::open(&fleet.authority()).expect("opened");
-        let issued = authority.issued().expect("listed");
+        let issued = authority.issued().expect("listed").all;
         assert_eq!(issued.len(), 6, "three by each");
         authority.revoke(&issued[5].serial.parse().expect("a serial")).expect("the new one revokes its own");
     }
@@ -247,7 +248,7 @@ mod tests {
             Rotor::of(&fleet, None).run(stage).expect("run");
         }
         let authority = AuthorityFolder::open(&fleet.authority()).expect("opened");
-        let old = authority.issued().expect("listed").swap_remove(0);
+        let old = authority.issued().expect("listed").all.swap_remove(0);
         authority.revoke(&old.serial.parse().expect("a serial")).expect("revoked");
         let text = fs::read(fleet.authority().join(crate::identity::CRL_FILE)).expect("there");
         let lists = rhumb_transport::identity::RevocationList::all_of(&text).expect("readable");
