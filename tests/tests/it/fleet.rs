@@ -215,6 +215,7 @@ fn a_bad_canary_is_rolled_back_by_itself_and_the_log_says_why_and_a_good_one_is_
     fleet.serving[0].signal("HUP");
     eventually("the canary is back at its old certificate", || serials() == before);
     eventually("its log says why", || {
+    assert_eq!((&bad.json["bad"], &bad.json["stuck"]), (&json!("us-east/n1"), &Value::Null));
         let log = fleet.serving[0].log();
         log.lines().any(|line| line.contains("certificate.rolled_back") && line.contains("turned away"))
     });
@@ -227,6 +228,21 @@ fn a_bad_canary_is_rolled_back_by_itself_and_the_log_says_why_and_a_good_one_is_
     let good = fleet.while_they_look(&rollout);
     assert_eq!(good.code, 0, "{}", good.text);
     assert_eq!(good.json["renewed"], json!(["us-east/n1", "eu-central/n1"]));
+    // A program that reaches nobody keeps the node from its certificate, and then from its way back.
+    let unreached = fleet.rhumb(&[&rollout[..], &["--deliver", "false"]].concat());
+    assert_eq!(unreached.code, 5, "{}", unreached.text);
+    assert_eq!(
+        (&unreached.json["bad"], &unreached.json["rolled_back"]),
+        (&json!("us-east/n1"), &Value::Null)
+    );
+    for told in ["why", "stuck"] {
+        assert!(
+            unreached.json[told].as_str().is_some_and(|why| why.contains("did not take")),
+            "{}",
+            unreached.text
+        );
+    }
+    eventually("its folder is back all the same", || serials() == before);
     let after = serials();
     assert!(after[0] != before[0] && after[1] != before[1], "{before:?} {after:?}");
     assert_eq!(fleet.connections().0, 0);
