@@ -18,6 +18,7 @@ mod rollback;
 mod rotation;
 mod rotor;
 mod schedule;
+mod strays;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -39,10 +40,8 @@ pub use reached::{activated_everywhere, prepared_everywhere, retired_everywhere}
 pub use rollback::{RolledBack, roll_back, roll_back_to};
 pub use rotation::{Folder, Move, NotYet, Stage, Stand, next_move};
 pub use rotor::Rotor;
-pub use schedule::renew_at;
-
-/// Seconds by which a certificate begins before it is issued, for clocks that differ.
-const AHEAD: i64 = 300;
+pub use schedule::{next_life, renew_at};
+pub use strays::Stray;
 
 /// Somebody's identity folder.
 #[derive(Debug, Clone, PartialEq, Eq)]

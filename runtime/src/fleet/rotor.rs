@@ -55,6 +55,23 @@ impl<'a> Rotor<'a> {
         })
     }
 
+    /// Who has a certificate of the authority that is to go, and no folder in this mesh. Nobody where none is.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub fn strays(&self) -> anyhow::Result<Vec<Stray>> {
+        let stand = self.stand()?;
+        let goes = match (stand.previous, stand.next) {
+            (Some(previous), _) => previous,
+            (None, Some(_)) => stand.present,
+            (None, None) => return Ok(Vec::new()),
+        };
+        let authority = AuthorityFolder::open(&self.fleet.authority())?;
+        let members = stand.folders.into_iter().map(|folder| folder.holder).collect();
+        let now = (now_millis() / 1000) as i64;
+        Ok(strays(&authority.issued()?.all, &goes, &members, &authority.revoked()?, now))
+    }
+
     /// The fingerprint of the certificate of the authority that is to take over, or has.
     ///
     /// # Errors
@@ -82,6 +99,7 @@ impl<'a> Rotor<'a> {
 
     /// Makes the next move of a stage, if one is left.
     fn step(&self, stage: Stage) -> anyhow::Result<Option<Move>> {
+        let lock = Arc::new(Lock::take(&self.fleet.authority())?);
         let stand = self.stand()?;
         let next = next_move(stage, &stand).map_err(anyhow::Error::msg)?;
         next.iter().try_for_each(|next| self.make(next, &stand, &lock))?;
@@ -92,6 +110,7 @@ impl<'a> Rotor<'a> {
     fn make(&self, made: &Move, stand: &Stand, lock: &Arc<Lock>) -> anyhow::Result<()> {
         let at = self.fleet.authority();
         let file = |name: &str| at.join(name);
+        let authority = || AuthorityFolder::open_under(Arc::clone(lock), &at);
         match made {
             Move::MakeNext => self.make_next()?,
             Move::GiveOut(authorities) => self.give_out(&authority()?, authorities)?,
@@ -99,7 +118,6 @@ impl<'a> Rotor<'a> {
                 authority()?.give_out(&self.fleet.members()[*member].folder)?;
             }
             Move::KeepPrevious => {
-        let lock = Arc::new(Lock::take(&self.fleet.authority())?);
                 secrets::replace(&file(PREVIOUS_FILE), &Files::of(&at).read(AUTHORITY_FILE)?)?;
             }
             Move::Promote => secrets::replace(&file(AUTHORITY_FILE), &Files::of(&at).read(NEXT_FILE)?)?,
@@ -110,7 +128,6 @@ impl<'a> Rotor<'a> {
             Move::Certify(member) => {
                 self.fleet.renew_by(&authority()?, &self.fleet.members()[*member], None)?;
             }
-        let authority = || AuthorityFolder::open_under(Arc::clone(lock), &at);
             Move::ForgetPrevious => {
                 remove(file(PREVIOUS_FILE))?;
                 self.note("authority.retired", stand.previous.as_deref().unwrap_or_default())?;

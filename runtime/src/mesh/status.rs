@@ -128,6 +128,8 @@ pub struct Link {
     pub serial: Option<String>,
     /// Who issued that.
     pub issuer: Option<String>,
+    /// Who issued those that it showed on connections which have given way to this one, and still end calls.
+    pub draining: Vec<String>,
 }
 
 /// The actors of a node: Rhumb's own, and those that a program hosts.

@@ -243,6 +243,7 @@ fn link(link: &LinkStatus) -> Link {
         since_ms: millis(link.since),
         serial: link.certificate.as_ref().map(|shown| shown.serial.to_string()),
         issuer: link.certificate.as_ref().map(|shown| shown.issuer.clone()),
+        draining: link.draining.iter().map(|shown| shown.issuer.clone()).collect(),
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rhumb_tests::cluster::{Ran, Serving, eventually, free_port, run, spawn};
+use rhumb_tests::cluster::{Ran, Serving, eventually, free_port, run, signal, spawn};
 use rhumb_tests::spire::Agent;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -136,7 +136,7 @@ fn the_root_of_a_running_mesh_is_replaced_under_load_and_no_call_is_lost() {
     let fleet = Fleet::started(&["us-east", "eu-central", "ap-southeast"]);
     fleet.pool("concert", "100000");
     let old = fleet.issuers()[0].clone();
-    let mut load = fleet.sells(30, 24);
+    let mut load = fleet.sells(30, 600);
 
     let rotate = |stage: &str, more: &[&str]| {
         fleet.while_they_look(&[&["ca", "rotate", "--stage", stage][..], &MESH, more].concat())
@@ -161,9 +161,12 @@ fn the_root_of_a_running_mesh_is_replaced_under_load_and_no_call_is_lost() {
     let retired = rotate("retire", &[]);
     assert_eq!((retired.code, &retired.json["reached"]), (0, &json!(true)), "{}", retired.text);
     assert!(!fleet.path("ca/previous.pem").exists(), "the old key is destroyed");
+    // It sold through all of it, and is asked to come to an end.
+    assert_eq!(load.try_wait().expect("known"), None, "it still sells");
+    signal(&load, "INT");
     let ended = load.wait().expect("it ends");
     let report = fs::read_to_string(fleet.directory.path().join("spawned.log")).expect("a report");
-    assert!(ended.success(), "{report}");
+    assert_eq!(ended.code(), Some(130), "{report}");
     // Notes for people stand before it and after it.
     let answer = &report[report.find("{\n").expect("an object")..];
     let mut answers = serde_json::Deserializer::from_str(answer).into_iter::<Value>();
@@ -172,7 +175,7 @@ fn the_root_of_a_running_mesh_is_replaced_under_load_and_no_call_is_lost() {
         assert_eq!(report[nothing], json!(0), "{nothing}: {report}");
     }
     assert_eq!(report["unserved"], json!({}), "{report}");
-    assert!(report["sold"].as_u64().is_some_and(|sold| sold > 500), "{report}");
+    assert!(report["sold"].as_u64().is_some_and(|sold| sold > 300), "{report}");
     let (lost, retired) = fleet.connections();
     assert_eq!(lost, 0, "{}", fleet.serving[0].log());
     assert!(retired >= 6, "each connection gave way, on both sides: {retired}");
@@ -212,10 +215,10 @@ fn a_bad_canary_is_rolled_back_by_itself_and_the_log_says_why_and_a_good_one_is_
         why.contains("turned away") && (why.contains("unknown_authority") || why.contains("refused_us")),
         "{why}"
     );
+    assert_eq!((&bad.json["bad"], &bad.json["stuck"]), (&json!("us-east/n1"), &Value::Null));
     fleet.serving[0].signal("HUP");
     eventually("the canary is back at its old certificate", || serials() == before);
     eventually("its log says why", || {
-    assert_eq!((&bad.json["bad"], &bad.json["stuck"]), (&json!("us-east/n1"), &Value::Null));
         let log = fleet.serving[0].log();
         log.lines().any(|line| line.contains("certificate.rolled_back") && line.contains("turned away"))
     });
@@ -225,9 +228,6 @@ fn a_bad_canary_is_rolled_back_by_itself_and_the_log_says_why_and_a_good_one_is_
 
     fs::rename(&ca, &rogue).expect("moved");
     fs::rename(&kept, &ca).expect("moved");
-    let good = fleet.while_they_look(&rollout);
-    assert_eq!(good.code, 0, "{}", good.text);
-    assert_eq!(good.json["renewed"], json!(["us-east/n1", "eu-central/n1"]));
     // A program that reaches nobody keeps the node from its certificate, and then from its way back.
     let unreached = fleet.rhumb(&[&rollout[..], &["--deliver", "false"]].concat());
     assert_eq!(unreached.code, 5, "{}", unreached.text);
@@ -243,6 +243,9 @@ fn a_bad_canary_is_rolled_back_by_itself_and_the_log_says_why_and_a_good_one_is_
         );
     }
     eventually("its folder is back all the same", || serials() == before);
+    let good = fleet.while_they_look(&rollout);
+    assert_eq!(good.code, 0, "{}", good.text);
+    assert_eq!(good.json["renewed"], json!(["us-east/n1", "eu-central/n1"]));
     let after = serials();
     assert!(after[0] != before[0] && after[1] != before[1], "{before:?} {after:?}");
     assert_eq!(fleet.connections().0, 0);
@@ -277,25 +280,6 @@ fn what_is_due_is_renewed_and_what_is_not_is_left_alone() {
     assert_eq!(renewed, 7, "{events}");
 }
 
-#[test]
-fn a_revocation_reaches_every_folder_and_ends_live_connections() {
-    let fleet = Fleet::started(&["us-east", "eu-central"]);
-    fleet.pool("concert", "1000");
-    let mut load = fleet.sells(20, 20);
-    fleet.ok(&[&["cert", "revoke", "mesh/clients/us-east-app"][..], &MESH].concat());
-    fleet.serving.iter().for_each(|node| node.signal("HUP"));
-    eventually("its live connections are closed", || {
-        fleet
-            .serving
-            .iter()
-            .all(|node| node.log().contains("peer=client us-east/app") && node.log().contains("was revoked"))
-    });
-    eventually("and it is turned away when it comes again", || {
-        let rejections = |node: &Serving| {
-            let page = node.get("/metrics");
-            page.lines()
-                .any(|line| line.starts_with("rhumb_identity_crl_rejections_total ") && !line.ends_with(" 0"))
-        };
 #[test]
 fn a_machine_that_cannot_be_reached_keeps_nothing_from_the_others() {
     let fleet = Fleet::found(&["us-east", "eu-central"]);
@@ -373,6 +357,25 @@ fn nobody_is_cut_off_by_a_rotation_without_being_named_first() {
     );
 }
 
+#[test]
+fn a_revocation_reaches_every_folder_and_ends_live_connections() {
+    let fleet = Fleet::started(&["us-east", "eu-central"]);
+    fleet.pool("concert", "1000");
+    let mut load = fleet.sells(20, 20);
+    fleet.ok(&[&["cert", "revoke", "mesh/clients/us-east-app"][..], &MESH].concat());
+    fleet.serving.iter().for_each(|node| node.signal("HUP"));
+    eventually("its live connections are closed", || {
+        fleet
+            .serving
+            .iter()
+            .all(|node| node.log().contains("peer=client us-east/app") && node.log().contains("was revoked"))
+    });
+    eventually("and it is turned away when it comes again", || {
+        let rejections = |node: &Serving| {
+            let page = node.get("/metrics");
+            page.lines()
+                .any(|line| line.starts_with("rhumb_identity_crl_rejections_total ") && !line.ends_with(" 0"))
+        };
         fleet.serving.iter().all(rejections)
     });
     load.kill().expect("it runs");

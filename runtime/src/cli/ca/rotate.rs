@@ -59,6 +59,10 @@ pub struct Rotate {
     /// Do not ask the nodes: the operator has made sure that the stage before has reached all of them.
     #[arg(long)]
     confirmed: bool,
+    /// Everybody whose certificate lies in no folder of this mesh has been given the new ca.pem and crl.pem (before
+    /// activate), or a new certificate (before retire).
+    #[arg(long)]
+    others_told: bool,
     /// How long to wait for all nodes to say that they have got it.
     #[arg(long, value_name = "TIME", default_value = "1m", value_parser = duration)]
     wait: Duration,
@@ -77,14 +81,14 @@ struct RotateAnswer {
     /// Whether every node has said that it has got it; null where none was asked.
     reached: Option<bool>,
     behind: Vec<Behind>,
-}
-
-#[derive(Debug, Serialize)]
-struct Behind {
     /// Whose folder was not delivered.
     missed: Vec<Missed>,
     /// Who has a certificate of the authority that is to go, and no folder in this mesh.
     others: Vec<Stray>,
+}
+
+#[derive(Debug, Serialize)]
+struct Behind {
     node: String,
     why: String,
 }
@@ -101,6 +105,7 @@ impl Rotate {
         let stage = Stage::from(self.stage);
         let rotor = Rotor::of(&fleet, self.valid);
         let watcher = if self.confirmed { None } else { Some(self.asking.about(&fleet)?) };
+        self.others_know(&rotor)?;
         if let Some(watcher) = &watcher {
             self.may_begin(&fleet, &rotor, watcher).await?;
         }
@@ -111,6 +116,10 @@ impl Rotate {
             Some(watcher) => Some(self.reached(&fleet, &rotor, watcher).await?),
             None => None,
         };
+        if watcher.is_some() && stage == Stage::Prepare && !made.is_empty() {
+            // Programs do not say what they believe. One that dials later than this does so by what its folder has.
+            tokio::time::sleep_until(delivered + PROGRAMS_LOOK_EVERY).await;
+        }
         let answer = RotateAnswer {
             stage: stage.as_str(),
             authority: coming.holder.to_string(),
@@ -118,6 +127,8 @@ impl Rotate {
             moves: made.len(),
             reached: behind.as_ref().map(Vec::is_empty),
             behind: behind.into_iter().flatten().map(Behind::from).collect(),
+            missed,
+            others: rotor.strays()?,
         };
         output.answer(&answer, told(&answer));
         let well = answer.behind.is_empty() && answer.missed.is_empty();
@@ -149,8 +160,6 @@ impl Rotate {
     async fn may_begin(&self, fleet: &Fleet, rotor: &Rotor<'_>, watcher: &Watcher) -> Result<(), Failure> {
         let stand = rotor.stand()?;
         let needed = match self.stage {
-            missed,
-            others: rotor.strays()?,
             StageArg::Prepare => return Ok(()),
             // What is not prepared here is refused with its reason by the stage itself.
             StageArg::Activate if stand.next.is_none() && stand.previous.is_none() => return Ok(()),
@@ -202,22 +211,8 @@ fn behind(stage: Stage, fleet: &Fleet, rotor: &Rotor<'_>, seen: &MeshStatus) -> 
     Ok(match stage {
         Stage::Prepare => prepared_everywhere(fleet.nodes(), seen, &coming.fingerprint()),
         Stage::Activate => activated_everywhere(fleet.nodes(), seen, &coming.holder.to_string()),
-        Stage::Retire => retired_everywhere(fleet, seen, &coming.fingerprint()),
+        Stage::Retire => retired_everywhere(fleet.nodes(), seen, &coming.fingerprint()),
     })
-}
-
-/// Who still believes another authority than this.
-fn retired_everywhere(fleet: &Fleet, seen: &MeshStatus, fingerprint: &str) -> Vec<NotYet> {
-    let mut behind = prepared_everywhere(fleet.nodes(), seen, fingerprint);
-    for node in &seen.nodes {
-        if node.certificate.authorities.len() > 1 {
-            behind.push(NotYet {
-                who: node.node.clone(),
-                why: "it still believes the old authority too".to_owned(),
-            });
-        }
-    }
-    behind
 }
 
 fn told(answer: &RotateAnswer) -> String {
@@ -225,15 +220,15 @@ fn told(answer: &RotateAnswer) -> String {
     text.push_str(match answer.reached {
         Some(true) => "; every node has got it",
         Some(false) => "; these nodes have not got it yet:",
-    text.push_str(&told_of_missed(&answer.missed));
-    if !answer.others.is_empty() {
-        let others: Vec<String> = answer.others.iter().map(ToString::to_string).collect();
-        text.push_str(&format!("\nnot in this mesh's folders, and yours to tell: {}", others.join(", ")));
-    }
         None => "; no node was asked",
     });
     for Behind { node, why } in &answer.behind {
         text.push_str(&format!("\n  {node}: {why}"));
+    }
+    text.push_str(&told_of_missed(&answer.missed));
+    if !answer.others.is_empty() {
+        let others: Vec<String> = answer.others.iter().map(ToString::to_string).collect();
+        text.push_str(&format!("\nnot in this mesh's folders, and yours to tell: {}", others.join(", ")));
     }
     text
 }
