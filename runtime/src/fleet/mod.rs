@@ -30,7 +30,7 @@ use rhumb_transport::Certificate;
 use rhumb_transport::identity::Holder;
 use rhumb_transport::issue::Validity;
 
-use crate::authority::{AuthorityFolder, Place};
+use crate::authority::{AuthorityFolder, Issued, Place};
 use crate::founding::MeshFile;
 use crate::identity::IDENTITY_FILE;
 pub use canary::{Bake, Before, ENOUGH, Given, Limits, Verdict};
@@ -63,12 +63,6 @@ impl Member {
         let mut chain = Certificate::all_of(&bytes).with_context(|| path.display().to_string())?;
         Ok(chain.swap_remove(0))
     }
-}
-
-/// A program that takes a folder to where it is used: called with the holder (`node eu-central/n1`) and the
-/// folder.
-#[derive(Debug, Clone, Default)]
-pub struct Delivery(pub Option<PathBuf>);
 
     /// Whose it is, as far as that is known.
     #[must_use]
@@ -139,8 +133,8 @@ impl Fleet {
         self.members.iter().find(|member| member.node.as_ref() == Some(id))
     }
 
-    /// Renews a member's certificate, for as long as its present one was issued for unless told otherwise, but
-    /// never longer than the authority is. It is not delivered yet.
+    /// Renews a member's certificate, for [as long](next_life) as its present one was issued for unless told
+    /// otherwise, but never longer than the authority is. It is not delivered yet.
     ///
     /// # Errors
     /// It would not do, or cannot be written.
@@ -158,8 +152,11 @@ impl Fleet {
         let Holder::Member(_, who) = &present.holder else {
             anyhow::bail!("{} is an authority's certificate", member.folder.display())
         };
-        let life = Duration::from_secs((present.not_after - present.not_before - AHEAD).max(0) as u64);
-        let mut validity = Validity::for_the_next(valid.unwrap_or(life));
+        let life = || -> anyhow::Result<Duration> {
+            let issued = authority.issued()?.all;
+            Ok(next_life(&Issued::from(&present), &issued, &authority.ends()))
+        };
+        let mut validity = Validity::for_the_next(valid.map_or_else(life, Ok)?);
         if valid.is_none() {
             validity = validity.within(authority.authority().certificate().not_after);
         }
