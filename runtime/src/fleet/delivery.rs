@@ -6,7 +6,7 @@
 //!   the next command that delivers.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -55,7 +55,10 @@ impl Delivery {
     /// The program did not start, failed, or took longer than two minutes.
     pub fn deliver(&self, holder: &str, folder: &Path) -> anyhow::Result<()> {
         let Some(program) = &self.0 else { return Ok(()) };
-        let started = Command::new(program).arg(holder).arg(folder).spawn();
+        let mut command = Command::new(program);
+        // Standard output is the command's answer alone.
+        command.arg(holder).arg(folder).stdin(Stdio::null()).stdout(std::io::stderr());
+        let started = command.spawn();
         let mut started = started.with_context(|| format!("{} does not start", program.display()))?;
         let ended = end_of(&mut started, WITHIN)?;
         let what = || format!("{} did not take {} to {holder}", program.display(), folder.display());

@@ -286,7 +286,7 @@ fn a_machine_that_cannot_be_reached_keeps_nothing_from_the_others() {
     let (program, log) = (fleet.path("deliver.sh"), fleet.path("delivered"));
     // Written by another process: this one forks while it would hold the file open, and then nobody could run it.
     let script = format!(
-        "cat > {0} <<'END'\n#!/bin/sh\necho \"$1\" >> {1}\n[ \"$1\" != 'node us-east/n1' ]\nEND\nchmod +x {0}",
+        "cat > {0} <<'END'\n#!/bin/sh\necho \"$1\" | tee -a {1}\n[ \"$1\" != 'node us-east/n1' ]\nEND\nchmod +x {0}",
         program.display(),
         log.display()
     );
@@ -384,7 +384,7 @@ fn a_revocation_reaches_every_folder_and_ends_live_connections() {
 }
 
 #[test]
-fn lists_that_are_required_are_signed_in_time_or_nobody_is_believed() {
+fn where_lists_are_required_nodes_that_have_one_believe_each_other_and_one_without_does_not_start() {
     let mut fleet = Fleet::found(&["us-east", "eu-central"]);
     fleet.ok(&[&["ca", "sign-list", "--valid", "7d"][..], &MESH].concat());
     fleet.serve(&[("RHUMB__IDENTITY__REVOCATIONS", "strict")]);
