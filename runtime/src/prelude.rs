@@ -6,4 +6,4 @@ pub use rhumb_core::{DataClass, Delivery, Fault, FaultKind, Guarantee, NodeId, R
 
 pub use crate::host::watch::Ended;
 pub use crate::host::{Activation, ActorReply, Call, Host, Reply, Restarts, call};
-pub use crate::mesh::{Mesh, MeshAddr, Seen, Watch};
+pub use crate::mesh::{Mesh, MeshAddr, Seen, Teller, Told, Watch};

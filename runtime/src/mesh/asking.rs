@@ -165,7 +165,7 @@ pub(super) fn outgoing<A: Addressed, M: Remote>(
 }
 
 /// Puts a message into a mailbox of this node.
-fn here<A: Addressed, M: Remote>(
+pub(super) fn here<A: Addressed, M: Remote>(
     mesh: &Mesh,
     message: M,
     call: &Arc<CallState>,
@@ -178,7 +178,7 @@ fn here<A: Addressed, M: Remote>(
     dispatch::epoch_matches(mesh, call.epoch)?;
     call.is_served(call.asked.as_ref().map(|asked| {
         asked.below(match &asker {
-            Asker::Nobody => What::processed(M::NAME, &call.class),
+            Asker::Nobody | Asker::HeldBack(_) => What::processed(M::NAME, &call.class),
             Asker::Here(_) | Asker::There(_) => What::rpc(M::NAME, SpanKind::Server, &call.class),
         })
     }));
@@ -243,7 +243,7 @@ async fn ask_there<M: Remote>(
 }
 
 /// The bytes of a message, if the peer knows it and lays it out alike.
-fn packed<M: Remote>(mesh: &Mesh, owner: &NodeId, message: M) -> Result<Bytes, Fault> {
+pub(super) fn packed<M: Remote>(mesh: &Mesh, owner: &NodeId, message: M) -> Result<Bytes, Fault> {
     understood::<M>(mesh, owner)?;
     telemetry::part(names::ENCODE, || pack(M::NAME, &message))
 }

@@ -10,5 +10,6 @@ mod mailboxes;
 mod restarts;
 mod sleep;
 mod spans;
+mod tellers;
 mod versions;
 mod watching;
