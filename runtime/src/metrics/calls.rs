@@ -83,6 +83,12 @@ fn reason(why: &ConnectError) -> &'static str {
     }
 }
 
+/// The reason why a connection was turned away, if that is a certificate.
+#[cfg(feature = "rocks")]
+pub(crate) fn over_a_certificate(why: &ConnectError) -> Option<&'static str> {
+    matches!(why, ConnectError::Identity(_) | ConnectError::IdentityRefused(_)).then(|| reason(why))
+}
+
 /// One method: a histogram for each outcome that it has had.
 #[derive(Debug, Default)]
 struct Method {
