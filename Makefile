@@ -4,7 +4,7 @@ cargo := scripts/cargo.sh
 target := $(or $(CARGO_TARGET_DIR),target)
 MINUTES ?= 30
 
-.PHONY: help setup build demo test seeds check-full soak metrics-prometheus trace-phoenix systemd-unit bench bench-docs lint fmt
+.PHONY: help setup build demo test seeds check-full soak fuzz metrics-prometheus trace-phoenix systemd-unit bench bench-docs lint fmt
 
 help: ## Shows this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -33,6 +33,9 @@ soak: build ## Sells for MINUTES (30) while faults befall a mesh of three; memor
 	RHUMB__STORAGE__MEMTABLE=1MiB RHUMB__STORAGE__WRITE_AHEAD_LOG=4MiB RHUMB__SUPERVISOR__CRASHES=64 \
 	RHUMB__SUPERVISOR__CRASH_WINDOW=1s RHUMB_BIN=$(abspath $(target))/debug/rhumb \
 		$(target)/debug/soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
+fuzz: setup ## Fuzzes every way by which bytes come in, for MINUTES (30) in all
+	scripts/fuzz.sh $(MINUTES)
 
 metrics-prometheus: build ## Lets Debian's Prometheus scrape a mesh of three nodes, and promtool judge the page
 	@scripts/metrics-prometheus.sh $(target)/debug/rhumb

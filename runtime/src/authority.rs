@@ -8,6 +8,7 @@
 //! events.jsonl    what was done with certificates, a line each
 //! next.pem        the one that takes over, and
 //! previous.pem    the one that it took over from: only while the authority is replaced
+//! LOCK            held by whoever changes any of these
 //! ```
 //!
 //! * It decides: what a new certificate's folder holds, and that only what was issued can be revoked.
@@ -16,25 +17,30 @@
 //! * Invariant: what was issued stands in `issued.jsonl` before anyone can use it.
 
 mod lists;
+mod lock;
+mod register;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rhumb_core::Principal;
 use rhumb_transport::identity::{Holder, Serial};
 use rhumb_transport::issue::{Authority, IssuedCert, Validity};
 use rhumb_transport::{Certificate, Credentials, CredentialsError, Trust, TrustDomain};
-use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::clock::now_millis;
 use crate::generations::{Content, Generations};
 use crate::identity::{CA_FILE, CRL_FILE, IDENTITY_FILE};
 use crate::secrets::{self, Files, Secret, SecretError, Secrets};
+pub use lock::Lock;
+pub(crate) use register::append;
+pub use register::{Issued, Register};
 
 /// The authority's certificate and its key.
 pub const AUTHORITY_FILE: &str = "authority.pem";
@@ -102,6 +108,22 @@ pub enum AuthorityFault {
     /// It did not issue what it should revoke.
     #[error("{}", not_issued(.0))]
     NotIssued(Serial),
+    /// It may have issued what it should revoke: not every line can be read.
+    #[error(
+        "{serial} is not among what was issued here as far as {ISSUED_FILE} can be read ({lines}): mend that file or \
+         put it back from a copy"
+    )]
+    Unreadable {
+        /// The serial number.
+        serial: Serial,
+        /// What is wrong with the others.
+        lines: String,
+    },
+    /// Somebody else is changing its folder.
+    #[error(
+        "another command is changing {} for more than {:?}: run this again when it has ended", .0.display(), lock::WITHIN
+    )]
+    Busy(PathBuf),
     /// A secret cannot be read or written.
     #[error(transparent)]
     Secret(#[from] SecretError),
@@ -124,24 +146,6 @@ pub enum AuthorityFault {
         /// Why.
         source: io::Error,
     },
-}
-
-/// A line of [`ISSUED_FILE`]. Times are seconds since the Unix epoch.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Issued {
-    /// The serial number.
-    pub serial: String,
-    /// To whom.
-    pub holder: String,
-    /// Its first second.
-    pub not_before: i64,
-    /// Its last second.
-    pub not_after: i64,
-    /// SHA-256 over the certificate.
-    pub fingerprint: String,
-    /// Which authority issued it; empty in lines of earlier builds.
-    #[serde(default)]
-    pub issuer: String,
 }
 
 /// Whether a folder for a new certificate may hold one.
@@ -174,6 +178,8 @@ pub struct AuthorityFolder {
     authority: Authority,
     /// The one that it took over from, while that is still believed.
     previous: Option<Authority>,
+    /// Nobody else changes it.
+    _lock: Arc<Lock>,
 }
 
 impl AuthorityFolder {
@@ -187,31 +193,49 @@ impl AuthorityFolder {
             return Err(AuthorityFault::Exists(key));
         }
         fs::create_dir_all(folder).map_err(|source| file(folder, source))?;
+        let lock = Arc::new(Lock::take(folder)?);
         let authority = Authority::create(domain, validity)?;
         let list = authority.revocations(1, &BTreeMap::new(), validity.not_before)?;
         secrets::create(&key, &Secret::from(authority.to_pem()))?;
         secrets::publish(&folder.join(CRL_FILE), list.as_bytes())?;
         secrets::publish(&folder.join(CA_FILE), authority.certificate_pem().as_bytes())?;
-        Ok(Self { folder: folder.to_owned(), authority, previous: None })
+        Ok(Self { folder: folder.to_owned(), authority, previous: None, _lock: lock })
     }
 
-    /// The authority that is kept in a folder.
+    /// The authority that is kept in a folder, which nobody else changes until this is dropped.
     ///
     /// # Errors
     /// [`AuthorityFault`].
     pub fn open(folder: &Path) -> Result<Self, AuthorityFault> {
+        // A folder without one is told as such, and left as it is.
+        read_authority(folder, AUTHORITY_FILE)?;
+        Self::open_under(Arc::new(Lock::take(folder)?), folder)
+    }
+
+    /// The same, under a lock that is held already.
+    ///
+    /// # Errors
+    /// [`AuthorityFault`].
+    pub(crate) fn open_under(lock: Arc<Lock>, folder: &Path) -> Result<Self, AuthorityFault> {
         let authority = read_authority(folder, AUTHORITY_FILE)?;
         let previous = match read_authority(folder, PREVIOUS_FILE) {
             Err(AuthorityFault::Secret(SecretError::Missing { .. })) => None,
             read => Some(read?),
         };
-        Ok(Self { folder: folder.to_owned(), authority, previous })
+        Ok(Self { folder: folder.to_owned(), authority, previous, _lock: lock })
     }
 
     /// The authority.
     #[must_use]
     pub fn authority(&self) -> &Authority {
         &self.authority
+    }
+
+    /// The last seconds of its certificate, and of that of the authority that it took over from while there is one.
+    #[must_use]
+    pub fn ends(&self) -> Vec<i64> {
+        let all = self.previous.iter().chain([&self.authority]);
+        all.map(|authority| authority.certificate().not_after).collect()
     }
 
     /// The folder.
@@ -238,7 +262,7 @@ impl AuthorityFolder {
         if place == Place::Renewed {
             self.would_do(&identity, &issued)?;
         }
-        self.note(&issued.certificate)?;
+        append(&self.folder.join(ISSUED_FILE), &Issued::from(&issued.certificate))?;
         fs::create_dir_all(into).map_err(|source| file(into, source))?;
         let secret = Secret::from(issued.identity_pem);
         match place {
@@ -288,19 +312,8 @@ impl AuthorityFolder {
     ///
     /// # Errors
     /// [`AuthorityFault::File`].
-    pub fn issued(&self) -> Result<Vec<Issued>, AuthorityFault> {
-        let path = self.folder.join(ISSUED_FILE);
-        let text = match fs::read_to_string(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-            read => read.map_err(|source| file(&path, source))?,
-        };
-        let line = |(at, line): (usize, &str)| {
-            serde_json::from_str(line).map_err(|error| {
-                let what = format!("line {}: {error}", at + 1);
-                file(&path, io::Error::new(io::ErrorKind::InvalidData, what))
-            })
-        };
-        text.lines().enumerate().map(line).collect()
+    pub fn issued(&self) -> Result<Register, AuthorityFault> {
+        Register::read(&self.folder)
     }
 
     fn may_take(&self, identity: &Path, who: &Principal, place: Place) -> Result<(), AuthorityFault> {
@@ -349,36 +362,12 @@ impl AuthorityFolder {
         };
         Trust::from_pem(&authorities, revoked.as_deref()).map_err(|source| wrong(folder, source))
     }
-
-    fn note(&self, certificate: &Certificate) -> Result<(), AuthorityFault> {
-        let line = Issued {
-            serial: certificate.serial.to_string(),
-            holder: certificate.holder.to_string(),
-            not_before: certificate.not_before,
-            not_after: certificate.not_after,
-            fingerprint: certificate.fingerprint(),
-            issuer: certificate.issuer.clone(),
-        };
-        append(&self.folder.join(ISSUED_FILE), &line)
-    }
 }
 
 /// The authority of a file.
 pub(crate) fn read_authority(folder: &Path, name: &str) -> Result<Authority, AuthorityFault> {
     let key = Files::of(folder).read(name)?;
     Authority::from_pem(key.bytes()).map_err(|source| wrong(&folder.join(name), source))
-}
-
-/// Appends a line of JSON, on the disk when this returns.
-pub(crate) fn append(path: &Path, line: &impl Serialize) -> Result<(), AuthorityFault> {
-    let write = || -> io::Result<()> {
-        let mut text = serde_json::to_vec(line)?;
-        text.push(b'\n');
-        let mut file = OpenOptions::new().create(true).append(true).open(path)?;
-        file.write_all(&text)?;
-        file.sync_all()
-    };
-    write().map_err(|source| file(path, source))
 }
 
 /// That no certificate with this serial number was issued.
@@ -442,7 +431,7 @@ mod tests {
         let second = authority.issue(&who("n1"), day(), &into, Place::Renewed).expect("renewed");
         assert_eq!(identity::load(&into).expect("usable").certificate(), &second);
         let listed: Vec<String> =
-            authority.issued().expect("listed").into_iter().map(|issued| issued.serial).collect();
+            authority.issued().expect("listed").all.into_iter().map(|issued| issued.serial).collect();
         assert_eq!(listed, [first.serial.to_string(), second.serial.to_string()]);
     }
 
@@ -457,9 +446,13 @@ mod tests {
     fn refused(by: &AuthorityFolder, into: &Path) -> String {
         let files =
             || [IDENTITY_FILE, CA_FILE, CRL_FILE].map(|name| fs::read(into.join(name)).expect("there"));
-        let (before, issued) = (files(), by.issued().expect("listed").len());
+        let (before, issued) = (files(), by.issued().expect("listed").all.len());
         let refused = by.issue(&who("n1"), day(), into, Place::Renewed).expect_err("refused");
-        assert_eq!((files(), by.issued().expect("listed").len()), (before, issued), "nothing was touched");
+        assert_eq!(
+            (files(), by.issued().expect("listed").all.len()),
+            (before, issued),
+            "nothing was touched"
+        );
         refused.to_string()
     }
 
@@ -532,14 +525,33 @@ mod tests {
         );
         let again = authority.revoke(&one.serial).expect("revoked before");
         assert_eq!((again.again, again.number), (true, 2));
-        let second =
-            AuthorityFolder::open(&into("ca")).expect("opened").revoke(&two.serial).expect("revoked");
+        drop(authority);
+        let authority = AuthorityFolder::open(&into("ca")).expect("opened");
+        let second = authority.revoke(&two.serial).expect("revoked");
         assert_eq!((second.number, second.revoked), (3, 2));
         let now = Duration::from_millis(now_millis());
         identity::load(&into("n1")).expect("usable").verify(now).expect("it has the list of before");
         authority.give_out(&into("n1")).expect("copied");
         let said = identity::load(&into("n1")).expect("usable").verify(now).expect_err("revoked").to_string();
         assert!(said.contains("revoked"), "{said}");
+    }
+
+    #[test]
+    fn what_is_revoked_at_one_time_all_stands_in_the_list() {
+        let (folder, authority) = founded();
+        let into = |name: &str| folder.path().join(name);
+        let issue = |name: &str| authority.issue(&who(name), day(), &into(name), Place::New).expect("issued");
+        let all: Vec<Certificate> = (0..8).map(|n| issue(&format!("n{n}"))).collect();
+        drop(authority);
+        let begin = std::sync::Barrier::new(all.len());
+        let revoke = |certificate: &Certificate| {
+            begin.wait();
+            AuthorityFolder::open(&into("ca")).expect("opened").revoke(&certificate.serial).expect("revoked");
+        };
+        std::thread::scope(|scope| all.iter().for_each(|one| drop(scope.spawn(|| revoke(one)))));
+        let authority = AuthorityFolder::open(&into("ca")).expect("opened");
+        let list = authority.lists().expect("readable").swap_remove(0);
+        assert_eq!((list.number, list.revoked.len()), (1 + 8, 8));
     }
 
     #[test]

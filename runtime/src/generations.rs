@@ -10,7 +10,8 @@
 //! * It never does: judge a certificate; or change what is in force before all of the new is on the disk.
 //! * Invariants: who reads `identity.pem` finds a whole one at every moment, also after a crash. A folder
 //!   without generations is read as it is, and becomes the first generation when something is added to it.
-//!   A file that somebody puts at the top in place of its link counts, and is kept as a generation too.
+//!   A file that somebody puts at the top in place of its link counts, and is kept as a generation too. What root
+//!   adds belongs to whom the certificate before belonged: the node's own user goes on reading it.
 
 use std::fs;
 use std::io;
@@ -18,7 +19,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use crate::identity::{CA_FILE, CRL_FILE, IDENTITY_FILE};
-use crate::secrets::{self, Secret, SecretError};
+use crate::secrets::{self, Owner, Secret, SecretError};
 
 /// The link to the generation in force.
 pub const CURRENT: &str = "current";
@@ -195,8 +196,15 @@ impl Generations {
         if fresh.exists() {
             fs::remove_dir_all(&fresh).map_err(|e| failed(&fresh, e))?;
         }
+        let is_first = !all.exists();
         fs::create_dir_all(&fresh).map_err(|e| failed(&fresh, e))?;
         content.write(&fresh)?;
+        if let Some(owner) = Owner::to_keep(&self.folder.join(IDENTITY_FILE)) {
+            let folders = is_first.then_some(&all).into_iter().chain([&fresh]);
+            folders
+                .chain(&files_of(&fresh)?)
+                .try_for_each(|path| owner.take(path).map_err(|e| failed(path, e)))?;
+        }
         sync(&fresh)?;
         fs::rename(&fresh, &to).map_err(|e| failed(&to, e))?;
         sync(&all)?;
@@ -239,6 +247,13 @@ impl Generations {
     fn lies_at_the_top(&self, name: &str) -> bool {
         !self.is_linked(name) && self.folder.join(name).exists()
     }
+}
+
+/// The files of a generation.
+fn files_of(generation: &Path) -> Result<Vec<PathBuf>, SecretError> {
+    let entries = fs::read_dir(generation).map_err(|e| failed(generation, e))?;
+    let paths: io::Result<Vec<PathBuf>> = entries.map(|entry| Ok(entry?.path())).collect();
+    paths.map_err(|e| failed(generation, e))
 }
 
 /// The number that a generation's folder has as its name.
@@ -366,6 +381,27 @@ mod tests {
         assert_eq!(read(&folder, "identity.pem"), "one", "it is not in force yet");
         assert_eq!(generations.add(&content("three")).expect("added"), 3);
         assert_eq!(read(&folder, "identity.pem"), "three");
+    }
+
+    #[test]
+    fn what_root_adds_is_its_owners_whose_certificate_it_replaces() {
+        use std::os::unix::fs::{MetadataExt, lchown};
+
+        let (folder, generations) = folder();
+        content("one").write(folder.path()).expect("written");
+        let top = folder.path().join("identity.pem");
+        let own = fs::metadata(&top).expect("there");
+        // Who is not root adds only what is his own.
+        let owner = if own.uid() == 0 { (1234, 1234) } else { (own.uid(), own.gid()) };
+        lchown(&top, Some(owner.0), Some(owner.1)).expect("given");
+        for key in ["two", "three"] {
+            generations.add(&content(key)).expect("added");
+            let new = generations.path(generations.current().expect("one"));
+            for path in [new.join("identity.pem"), new.join("ca.pem"), new, folder.path().join(GENERATIONS)] {
+                let found = fs::metadata(&path).expect("there");
+                assert_eq!((found.uid(), found.gid()), owner, "{key}: {}", path.display());
+            }
+        }
     }
 
     #[test]

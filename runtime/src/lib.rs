@@ -20,6 +20,9 @@ extern crate self as rhumb;
 pub mod client;
 pub mod clock;
 pub(crate) mod delivery;
+#[cfg(feature = "rocks")]
+#[doc(hidden)]
+pub mod entry;
 pub mod generations;
 pub mod host;
 pub mod identity;

@@ -3,7 +3,8 @@
 //! * It decides: whether a file may be believed to be secret: it belongs to this user or to root, and
 //!   nobody else can read it.
 //! * It never does: print a secret, leave one in memory that it frees, or overwrite one unasked.
-//! * Invariant: a secret file has mode 0600 from its first moment.
+//! * Invariants: a secret file has mode 0600 from its first moment. One that root puts in the place of another's
+//!   is that other's, as it was.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -271,6 +272,35 @@ pub fn publish(path: &Path, bytes: &[u8]) -> Result<(), SecretError> {
     swap(path, bytes, 0o644).map_err(failed)
 }
 
+/// Whose a file is: user and group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Owner {
+    user: u32,
+    group: u32,
+}
+
+impl Owner {
+    const ROOT: Self = Self { user: 0, group: 0 };
+
+    /// To whom what takes the place of this file is to be given; nobody where there is none yet, or where who runs
+    /// this may not give anything away.
+    pub(crate) fn to_keep(path: &Path) -> Option<Self> {
+        let found = fs::metadata(path).ok();
+        let found = found.map(|found| Self { user: found.uid(), group: found.gid() });
+        Self::kept(found, rustix::process::geteuid().as_raw())
+    }
+
+    /// Root gives it back, or its owner could not read it any more.
+    fn kept(found: Option<Self>, us: u32) -> Option<Self> {
+        found.filter(|found| us == 0 && *found != Self::ROOT)
+    }
+
+    /// Gives a file or folder to this owner.
+    pub(crate) fn take(self, path: &Path) -> io::Result<()> {
+        std::os::unix::fs::lchown(path, Some(self.user), Some(self.group))
+    }
+}
+
 fn swap(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let mut fresh = path.as_os_str().to_owned();
     fresh.push(".new");
@@ -278,6 +308,10 @@ fn swap(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     match fs::remove_file(fresh) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => write_new(fresh, bytes, mode)?,
+    }
+    if let Some(owner) = Owner::to_keep(path) {
+        owner.take(fresh)?;
+        File::open(fresh)?.sync_all()?;
     }
     fs::rename(fresh, path)?;
     // Else a power cut could bring the old one back, a list of revocations among them.
@@ -360,6 +394,32 @@ mod tests {
             };
             assert_eq!(judged, want, "{owner} {us} {mode:o}");
         }
+    }
+
+    #[test]
+    fn what_root_replaces_stays_its_owners() {
+        let owner = |user, group| Owner { user, group };
+        for (found, us, want) in [
+            (Some(owner(1000, 1000)), 0, Some(owner(1000, 1000))),
+            (Some(owner(0, 1000)), 0, Some(owner(0, 1000))),
+            (Some(owner(0, 0)), 0, None),
+            (Some(owner(1000, 1000)), 1000, None),
+            (None, 0, None),
+        ] {
+            assert_eq!(Owner::kept(found, us), want, "{found:?} {us}");
+        }
+        let folder = tempfile::tempdir().expect("a directory");
+        let path = folder.path().join("identity.pem");
+        create(&path, &Secret::from("one".to_owned())).expect("written");
+        // Who is not root cannot make it somebody else's, and need not.
+        let us = fs::metadata(&path).expect("there").uid();
+        let theirs =
+            if us == 0 { owner(1234, 1234) } else { owner(us, fs::metadata(&path).expect("there").gid()) };
+        theirs.take(&path).expect("given");
+        replace(&path, &Secret::from("two".to_owned())).expect("replaced");
+        let found = fs::metadata(&path).expect("there");
+        assert_eq!(owner(found.uid(), found.gid()), theirs);
+        assert_eq!(found.permissions().mode() & 0o777, 0o600);
     }
 
     #[test]

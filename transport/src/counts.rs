@@ -2,6 +2,10 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use rhumb_core::FaultKind;
+
+use crate::link::End;
+
 /// What was dropped in silence since the transport began, because nobody waits for an answer to it.
 /// Whatever somebody does wait for ends in a fault instead and is not counted here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -24,7 +28,12 @@ pub struct TransportCounts {
     pub answers_too_late: u64,
     /// Cancellations that were not said because too many waited to be.
     pub cancels_dropped: u64,
+    /// Large frames of a peer that were cut short, took too long, or came when too much of them waited.
+    pub large_abandoned: u64,
 }
+
+/// A number of times that something happened, by its kind.
+pub type Counted = Vec<(&'static str, u64)>;
 
 macro_rules! counters {
     ($($field:ident),+ $(,)?) => {
@@ -32,6 +41,10 @@ macro_rules! counters {
         #[derive(Debug, Default)]
         pub(crate) struct Counters {
             $(pub(crate) $field: Counter,)+
+            /// Connections that have ended, by [`End::KINDS`].
+            pub(crate) ended: [Counter; End::KINDS.len()],
+            /// Asked calls of peers that did not come so far as a handler, by [`REFUSED`].
+            pub(crate) refused: [Counter; REFUSED.len()],
         }
 
         impl TransportCounts {
@@ -43,7 +56,7 @@ macro_rules! counters {
 
         impl Counters {
             pub(crate) fn counts(&self) -> TransportCounts {
-                TransportCounts { $($field: self.$field.0.load(Ordering::Relaxed),)+ }
+                TransportCounts { $($field: self.$field.count(),)+ }
             }
         }
     };
@@ -59,7 +72,34 @@ counters!(
     answers_unwanted,
     answers_too_late,
     cancels_dropped,
+    large_abandoned,
 );
+
+/// Why calls of peers are refused before they come to a handler.
+const REFUSED: [&str; 4] = ["gate", "decode", "full", "draining"];
+
+impl Counters {
+    /// A call of a peer is refused.
+    pub(crate) fn refused_for(&self, why: &FaultKind) {
+        let kind = match why {
+            FaultKind::Gate(_) => 0,
+            FaultKind::Full(_) => 2,
+            FaultKind::Draining => 3,
+            _ => 1,
+        };
+        self.refused[kind].one();
+    }
+
+    /// Connections that have ended, by how.
+    pub(crate) fn ends(&self) -> Counted {
+        End::KINDS.into_iter().zip(self.ended.iter().map(Counter::count)).collect()
+    }
+
+    /// Asked calls of peers that did not come so far as a handler, by why.
+    pub(crate) fn refusals(&self) -> Counted {
+        REFUSED.into_iter().zip(self.refused.iter().map(Counter::count)).collect()
+    }
+}
 
 /// A number that only rises.
 #[derive(Debug, Default)]
@@ -68,6 +108,10 @@ pub(crate) struct Counter(AtomicU64);
 impl Counter {
     pub(crate) fn one(&self) {
         self.add(1);
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
     }
 
     pub(crate) fn add(&self, more: u64) {

@@ -23,6 +23,12 @@ use crate::settings::MAX_LANES;
 pub const VERSIONS: (u16, u16) = (1, 2);
 /// Bytes of a HELLO at most.
 pub const MAX_HELLO_BYTES: usize = 256 << 10;
+/// Codecs in a HELLO at most.
+pub const MAX_CODECS: usize = 16;
+/// Messages in a HELLO at most: each takes more room in memory than on the wire.
+pub const MAX_MANIFEST: usize = 4096;
+/// Bytes of a public key, and of the name of a build, at most.
+pub const MAX_SHORT_BYTES: usize = 256;
 
 const MAGIC: &[u8; 4] = b"RHLO";
 
@@ -97,10 +103,12 @@ pub enum HelloRefusalKind {
     Draining = 0x17,
     /// As many connections as may be.
     Busy = 0x18,
+    /// It did not come in time.
+    Slow = 0x19,
 }
 
 impl HelloRefusalKind {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Version,
         Self::Cluster,
         Self::Founding,
@@ -110,6 +118,7 @@ impl HelloRefusalKind {
         Self::Malformed,
         Self::Draining,
         Self::Busy,
+        Self::Slow,
     ];
 
     /// The kind of a connection's close code.
@@ -231,6 +240,7 @@ impl Hello {
     /// # Errors
     /// [`HelloRefusalKind::Malformed`] when it is too large, which a manifest can make it.
     pub fn to_bytes(&self) -> Result<Vec<u8>, HelloRefusal> {
+        self.check()?;
         let entry = |e: &ManifestEntry| (e.name.clone(), e.version, e.fingerprint);
         let wire = HelloV1 {
             cluster: self.cluster.map(|id| id.0),
@@ -253,6 +263,24 @@ impl Hello {
         match bytes.len() {
             len if len <= MAX_HELLO_BYTES => Ok(bytes),
             len => Err(malformed(format!("HELLO of {len} bytes is over {MAX_HELLO_BYTES}"))),
+        }
+    }
+
+    /// What is wrong with it, whoever says it: each part has its bound, so that a connection costs a
+    /// bounded amount of memory, and its refusal a short line.
+    fn check(&self) -> Result<(), HelloRefusal> {
+        let bounds = [
+            ("codecs", self.codecs.len(), MAX_CODECS),
+            ("messages", self.manifest.len(), MAX_MANIFEST),
+            ("bytes of a public key", self.public_key.len(), MAX_SHORT_BYTES),
+            ("bytes of a build's name", self.build.len(), MAX_SHORT_BYTES),
+        ];
+        match bounds.into_iter().find(|(_, found, most)| found > most) {
+            None => Ok(()),
+            Some((what, found, most)) => {
+                let detail = format!("HELLO of {found} {what}, at most {most} may be");
+                Err(HelloRefusal::new(HelloRefusalKind::Malformed, detail))
+            }
         }
     }
 
@@ -284,7 +312,7 @@ impl Hello {
             None => None,
         };
         let entry = |(name, version, fingerprint)| ManifestEntry { name, version, fingerprint };
-        Ok(Self {
+        let hello = Self {
             versions,
             cluster: wire.cluster.map(ClusterId),
             node,
@@ -296,7 +324,9 @@ impl Hello {
             public_key: wire.public_key,
             incarnation: wire.incarnation,
             build: wire.build,
-        })
+        };
+        hello.check()?;
+        Ok(hello)
     }
 }
 
@@ -395,6 +425,30 @@ mod tests {
             damaged[bit / 8] ^= 1 << (bit % 8);
             let _ = Hello::from_bytes(&damaged);
         }
+    }
+
+    #[test]
+    fn a_hello_that_would_cost_more_than_its_bytes_is_refused_on_both_sides() {
+        let entry = ManifestEntry { name: String::new(), version: 0, fingerprint: 0 };
+        let changes: [fn(&mut Hello); 3] = [
+            |hello| hello.codecs = vec![1; MAX_CODECS + 1],
+            |hello| hello.build = "x".repeat(MAX_SHORT_BYTES + 1),
+            |hello| hello.public_key = vec![0; MAX_SHORT_BYTES + 1],
+        ];
+        for change in changes {
+            let mut hello = node("n1");
+            change(&mut hello);
+            assert_eq!(hello.to_bytes().expect_err("refused").kind, HelloRefusalKind::Malformed);
+        }
+        let most = Hello { manifest: vec![entry.clone(); MAX_MANIFEST], ..node("n1") };
+        let mut bytes = most.to_bytes().expect("within bounds");
+        Hello::from_bytes(&bytes).expect("within bounds");
+        // The number of messages follows 4096 as a number of two bytes: one more, with its three bytes.
+        let at = bytes.windows(3).position(|part| part == [251, 0, 16]).expect("the number 4096");
+        bytes[at + 1] = 1;
+        bytes.splice(at + 3..at + 3, [0, 0, 0]);
+        let refused = Hello::from_bytes(&bytes).expect_err("one too many");
+        assert!(refused.detail.contains("4097 messages"), "{}", refused.detail);
     }
 
     #[test]

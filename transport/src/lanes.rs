@@ -4,7 +4,8 @@
 //!   lane is full.
 //! * It never does: write, or look into what waits.
 //! * Invariant: what waits is bounded in number and in bytes. Answers are not counted in number (there
-//!   are never more than calls that were let in), and a fault always has room: a caller is told.
+//!   are never more than calls that were let in), and a fault has room beyond the bounds: a caller is
+//!   told. Only a peer that asks and does not read comes to the end of that room ([`MAX_FAULTS`]).
 
 use std::collections::VecDeque;
 
@@ -26,9 +27,12 @@ pub enum Weight {
     Call,
     /// An answer: bounded in bytes.
     Answer,
-    /// A fault: always has room.
+    /// A fault: has room of its own.
     Fault,
 }
+
+/// Faults that wait on one lane at most. Who has so many unread has long stopped reading.
+pub const MAX_FAULTS: usize = 16_384;
 
 /// Why an item was not taken. It is given back.
 #[derive(Debug, PartialEq, Eq)]
@@ -56,6 +60,7 @@ pub struct LaneQueue<T> {
     items: VecDeque<(T, usize, Weight)>,
     bytes: usize,
     calls: usize,
+    faults: usize,
     capacity: usize,
     capacity_bytes: usize,
     closed: bool,
@@ -65,7 +70,15 @@ impl<T> LaneQueue<T> {
     /// Room for so many calls and so many bytes.
     #[must_use]
     pub fn new(capacity: usize, capacity_bytes: usize) -> Self {
-        Self { items: VecDeque::new(), bytes: 0, calls: 0, capacity, capacity_bytes, closed: false }
+        Self {
+            items: VecDeque::new(),
+            bytes: 0,
+            calls: 0,
+            faults: 0,
+            capacity,
+            capacity_bytes,
+            closed: false,
+        }
     }
 
     /// Appends an item of so many bytes.
@@ -81,13 +94,14 @@ impl<T> LaneQueue<T> {
         let full = match weight {
             Weight::Call => over_bytes || self.calls >= self.capacity,
             Weight::Answer => over_bytes,
-            Weight::Fault => false,
+            Weight::Fault => self.faults >= MAX_FAULTS,
         };
         if full {
             return Err(NotQueued::Full(item));
         }
         self.bytes += bytes;
         self.calls += usize::from(weight == Weight::Call);
+        self.faults += usize::from(weight == Weight::Fault);
         self.items.push_back((item, bytes, weight));
         Ok(())
     }
@@ -106,6 +120,7 @@ impl<T> LaneQueue<T> {
             taken += bytes;
             self.bytes -= bytes;
             self.calls -= usize::from(weight == Weight::Call);
+            self.faults -= usize::from(weight == Weight::Fault);
             out.push(item);
         }
     }
@@ -143,6 +158,17 @@ impl<T> LaneQueue<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn there_is_an_end_to_faults_that_nobody_reads() {
+        let mut queue = LaneQueue::new(1, 1000);
+        for _ in 0..MAX_FAULTS {
+            queue.push((), 100, Weight::Fault).expect("a caller is told");
+        }
+        assert_eq!(queue.push((), 100, Weight::Fault), Err(NotQueued::Full(())));
+        queue.take(1, &mut Vec::new());
+        queue.push((), 100, Weight::Fault).expect("one was written");
+    }
 
     #[test]
     fn a_pair_keeps_its_lane_and_pairs_spread_over_all() {

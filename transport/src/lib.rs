@@ -12,11 +12,13 @@
 //! Pure modules decide; what touches sockets is in [`quic`]. [`in_process`] is a mesh without them, for
 //! tests of what stands upon transport.
 
+mod admission;
 pub mod answer;
 mod asked;
 pub mod backoff;
 pub mod control;
 pub mod counts;
+mod datagrams;
 pub mod envelope;
 pub mod error;
 pub mod gathering;
@@ -36,7 +38,7 @@ pub mod tiebreak;
 
 pub use answer::{Answer, AnswerFuture, Cancelled};
 pub use asked::Asked;
-pub use counts::TransportCounts;
+pub use counts::{Counted, TransportCounts};
 pub use error::{BindError, ConnectError};
 pub use gathering::Gathering;
 pub use hello::{HelloRefusal, HelloRefusalKind, ManifestEntry};

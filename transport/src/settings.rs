@@ -28,7 +28,8 @@ pub struct TransportSettings {
     pub probe_interval: Duration,
     /// A peer without any authenticated packet for this long is frozen: its calls fail (1.5 s).
     pub silence_limit: Duration,
-    /// A peer that is heard but does not read a lane for this long is closed (30 s): its reader hangs.
+    /// A peer that is heard but does not read a lane for this long is closed (30 s): its reader hangs. A large
+    /// frame of which nothing comes for this long is given up.
     pub stall_limit: Duration,
     /// From the first packet to HELLO_ACK (5 s); then as long again until the lanes are open.
     pub handshake_timeout: Duration,
@@ -45,13 +46,16 @@ pub struct TransportSettings {
     pub max_large_frame: usize,
     /// Streams of their own that a peer may have open at once (4).
     pub large_streams: u16,
+    /// Bytes of large frames of which a part has come, from all peers together (256 MiB).
+    pub large_buffer: usize,
     /// Messages waiting on one lane (4096).
     pub lane_queue: usize,
     /// Bytes waiting on one lane (8 MiB).
     pub lane_queue_bytes: usize,
     /// Calls waiting for an answer, and answers owed, per connection and direction (16384).
     pub in_flight: usize,
-    /// Handshakes under way at once (64). Beyond it, addresses are validated first, then refused.
+    /// Handshakes under way at once (64): half of them of addresses that are not validated; of the rest one
+    /// address has half.
     pub handshakes: usize,
     /// Connections that wait to be accepted (1024).
     pub max_incoming: usize,
@@ -79,6 +83,7 @@ impl Default for TransportSettings {
             max_frame: MAX_FRAME_BYTES,
             max_large_frame: MAX_ENCODED_BYTES,
             large_streams: 4,
+            large_buffer: 256 << 20,
             lane_queue: 4096,
             lane_queue_bytes: 8 << 20,
             in_flight: 16_384,
@@ -137,6 +142,12 @@ impl TransportSettings {
             format!("use max_frame to {MAX_ENCODED_BYTES} bytes"),
         )?;
         check(
+            self.large_buffer >= self.max_large_frame,
+            "large_buffer",
+            self.large_buffer.to_string(),
+            format!("use at least max_large_frame = {} bytes", self.max_large_frame),
+        )?;
+        check(
             !self.probe_interval.is_zero() && self.probe_interval * 3 <= self.silence_limit,
             "silence_limit",
             format!("{:?}", self.silence_limit),
@@ -189,6 +200,7 @@ mod tests {
         assert_eq!(refused(|s| s.lanes = 0), "lanes");
         assert_eq!(refused(|s| s.max_frame = MAX_FRAME_BYTES + 1), "max_frame");
         assert_eq!(refused(|s| s.max_large_frame = 10), "max_large_frame");
+        assert_eq!(refused(|s| s.large_buffer = 10), "large_buffer");
         assert_eq!(refused(|s| s.probe_interval = Duration::from_secs(1)), "silence_limit");
         assert_eq!(refused(|s| s.idle_timeout = Duration::from_secs(1)), "idle_timeout");
         assert!(refused(|s| s.in_flight = 0).contains("in_flight"));

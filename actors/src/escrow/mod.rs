@@ -50,3 +50,12 @@ pub use policy::{Initiative, LevelPolicy};
 pub use reconcile::Reconciliations;
 pub use records::RecoverError;
 pub use settings::EscrowSettings;
+
+/// Reads records as a node does that starts; for tests that make some up.
+///
+/// # Errors
+/// Why they are none.
+#[doc(hidden)]
+pub fn read_records(records: impl Iterator<Item = (Vec<u8>, Vec<u8>)>) -> Result<(), String> {
+    records::Image::read(records).map(drop).map_err(|error| error.to_string())
+}

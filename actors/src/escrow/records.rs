@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 
 use bincode::config;
+use rhumb_core::codec::MAX_ENCODED_BYTES;
 use rhumb_core::{DataClass, HybridTime, Incarnation, NodeId, PoolName, Region, StoreId};
 use rhumb_storage::{Batch, Family};
 use serde::de::DeserializeOwned;
@@ -418,7 +419,9 @@ fn text(bytes: &[u8]) -> Result<&str, String> {
 }
 
 fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
-    let (value, read) = bincode::serde::decode_from_slice(bytes, config::standard()).map_err(said)?;
+    // Without a limit a damaged length is a request for so much memory, which ends the process.
+    let bounded = config::standard().with_limit::<MAX_ENCODED_BYTES>();
+    let (value, read) = bincode::serde::decode_from_slice(bytes, bounded).map_err(said)?;
     if read == bytes.len() { Ok(value) } else { Err(format!("{} bytes follow it", bytes.len() - read)) }
 }
 

@@ -3,7 +3,7 @@
 //! * It decides: which authority's list a certificate belongs to, and that the lists of others stay.
 //! * It never does: forget what was revoked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::time::{Duration, SystemTime};
@@ -23,10 +23,7 @@ impl AuthorityFolder {
     /// # Errors
     /// [`AuthorityFault`].
     pub fn revoke(&self, serial: &Serial) -> Result<Revoked, AuthorityFault> {
-        let mut issued = self.issued()?.into_iter();
-        let certificate = issued
-            .find(|issued| issued.serial == serial.to_string())
-            .ok_or_else(|| AuthorityFault::NotIssued(serial.clone()))?;
+        let certificate = self.issued()?.find(serial)?;
         let by = self.issuer_of(&certificate);
         let (number, mut revoked) = self.revoked_by(by)?;
         if revoked.contains_key(serial) {
@@ -104,6 +101,15 @@ impl AuthorityFolder {
         }
         secrets::publish(&self.folder.join(CRL_FILE), lists.as_bytes())?;
         Ok(secrets::publish(&self.folder.join(CA_FILE), authorities.as_bytes())?)
+    }
+
+    /// What any of the authorities has revoked.
+    ///
+    /// # Errors
+    /// [`AuthorityFault`].
+    pub fn revoked(&self) -> Result<BTreeSet<String>, AuthorityFault> {
+        let lists = self.lists()?;
+        Ok(lists.iter().flat_map(|list| list.revoked.keys().map(ToString::to_string)).collect())
     }
 
     pub(super) fn lists(&self) -> Result<Vec<RevocationList>, AuthorityFault> {

@@ -75,6 +75,7 @@ impl From<AuthorityFault> for Failure {
             | AuthorityFault::OtherAuthority { .. }
             | AuthorityFault::Forgets { .. }
             | AuthorityFault::NotIssued(_)
+            | AuthorityFault::Unreadable { .. }
             | AuthorityFault::WouldNotDo { .. }
             | AuthorityFault::Issue(_) => Self::Usage(fault.to_string()),
             fault => Self::local(fault),
@@ -191,7 +192,7 @@ fn now() -> i64 {
 #[derive(Debug, Args)]
 #[command(
     group = ArgGroup::new("whom").args(["node", "client", "operator"]).required(true),
-    after_help = "Examples:\n  rhumb cert issue --ca mesh/ca --node eu-central/n1 --out mesh/nodes/eu-central-n1/identity --renew\n  rhumb cert issue --ca mesh/ca --client eu-central/shop --valid 30d --out shop"
+    after_help = "Examples:\n  rhumb cert issue --ca mesh/ca --node eu-central/n1 --out mesh/nodes/eu-central-n1/identity --renew\n  rhumb cert issue --ca mesh/ca --client eu-central/shop --valid 30d --out mesh/clients/eu-central-shop\n\nWhat lies below clients/ or operators/ of the mesh is renewed and told with it; what lies elsewhere is yours to look after."
 )]
 pub struct Issue {
     /// The authority's folder.

@@ -71,6 +71,17 @@ impl Failure {
         Self::Other { kind: "local", message: error.to_string() }
     }
 
+    /// In words, where the answer of a command tells it.
+    #[must_use]
+    pub fn message(&self) -> String {
+        match self {
+            Self::Refused(refusal) => refusal.to_string(),
+            Self::Usage(message) | Self::Other { message, .. } => message.clone(),
+            Self::Settings(faults) => faults.to_string(),
+            Self::Fault(fault) => fault.to_string(),
+        }
+    }
+
     fn code(&self) -> u8 {
         match self {
             Self::Refused(_) => 1,

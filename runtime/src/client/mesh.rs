@@ -27,6 +27,7 @@ use rhumb_transport::{
 };
 use thiserror::Error;
 use tokio::sync::OnceCell;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
 use super::Ask;
@@ -86,8 +87,8 @@ struct Own {
     looked: Mutex<Instant>,
 }
 
-/// How often the folder is looked at, at the most: only while questions are asked.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// How often the folder is looked at, at the most: only while questions are asked. Who dials looks first.
+pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 impl Own {
     fn read(folder: &Path) -> Result<Self, ClientError> {
@@ -255,30 +256,43 @@ impl MeshClient {
 
     fn look_if_due(&self) {
         if self.own.is_due() {
-            self.look();
+            drop(self.look());
         }
     }
 
     /// Looks at the folder in the background, and takes up what is new there.
-    fn look(&self) {
+    fn look(&self) -> JoinHandle<()> {
         let (own, nodes) = (Arc::clone(&self.own), Arc::clone(&self.nodes));
         tokio::task::spawn_blocking(move || {
             let Some(credentials) = own.renewed() else { return };
-            for client in nodes.values().filter_map(OnceCell::get) {
-                if let Err(error) = client.renew(&credentials) {
-                    tracing::warn!(%error, "a renewed certificate could not be used");
-                }
-            }
-            own.credentials.store(Arc::new(credentials));
-        });
+            let credentials = Arc::new(credentials);
+            // First: who connects meanwhile finds them here, or is found below.
+            own.credentials.store(Arc::clone(&credentials));
+            nodes.values().filter_map(OnceCell::get).for_each(|client| show(client, &credentials));
+        })
     }
 
     async fn client(&self, node: &NodeId, address: SocketAddr) -> Result<&Client, ConnectError> {
         let cell = &self.nodes[node];
+        if let Some(client) = cell.get() {
+            self.look_if_due();
+            return Ok(client);
+        }
+        if self.own.is_due()
+            && let Err(error) = self.look().await
+        {
+            tracing::error!(%error, "the folder with the certificate was not looked at");
+        }
         let expect = Expect::Node(node.clone());
-        let credentials = self.own.credentials.load_full();
-        let dial = || Client::connect(address, expect, &credentials, None, TransportSettings::default());
-        cell.get_or_try_init(dial).await
+        let shown = self.own.credentials.load_full();
+        let dial = || Client::connect(address, expect, &shown, None, TransportSettings::default());
+        let client = cell.get_or_try_init(dial).await?;
+        // Who renewed while it was dialled did not find it.
+        let now = self.own.credentials.load_full();
+        if !Arc::ptr_eq(&now, &shown) {
+            show(client, &now);
+        }
+        Ok(client)
     }
 
     /// The connection to a node, and the request with the time that is left then.
@@ -288,7 +302,6 @@ impl MeshClient {
         request: Request,
         until: Instant,
     ) -> Result<(&Client, Request), Fault> {
-        self.look_if_due();
         let unreachable = |why: String| Fault::not_sent(FaultKind::Unreachable(format!("{node}: {why}")));
         let address =
             self.directory.address(node).ok_or_else(|| unreachable("its address is not known".into()))?;
@@ -337,6 +350,13 @@ impl Ask for MeshClient {
     }
 }
 
+/// Has a connection made anew with these.
+fn show(client: &Client, credentials: &Credentials) {
+    if let Err(error) = client.renew(credentials) {
+        tracing::warn!(%error, "a renewed certificate could not be used");
+    }
+}
+
 async fn greet(credentials: &Credentials, text: &str) -> Result<(NodeId, SocketAddr, Client), ClientError> {
     let bad = |what: String| ClientError::Address { address: text.to_owned(), what };
     let mut found = tokio::net::lookup_host(text).await.map_err(|e| bad(e.to_string()))?;
@@ -352,9 +372,10 @@ async fn greet(credentials: &Credentials, text: &str) -> Result<(NodeId, SocketA
 
 #[cfg(test)]
 mod tests {
-    use rhumb_core::Role;
-    use rhumb_transport::TrustDomain;
+    use rhumb_core::gate::{Gate, GateRefusal, Passage};
+    use rhumb_core::{ClusterId, Role};
     use rhumb_transport::issue::{Authority, Validity};
+    use rhumb_transport::{Answer, Identity, Inbound, Regions, Transport, Trust, TrustDomain};
 
     use super::*;
     use crate::identity::{CA_FILE, IDENTITY_FILE};
@@ -387,5 +408,71 @@ mod tests {
         assert_eq!(renewed.certificate().serial.to_string(), serial);
         certify(&authority, "somebody", folder.path());
         assert!(own.renewed().is_none(), "somebody else's");
+    }
+
+    /// Nobody who comes is given anything.
+    struct Nothing;
+
+    impl Inbound for Nothing {
+        fn deliver(&self, _: &Arc<Peer>, _: Request, answer: Answer) {
+            answer.fault(Fault::not_sent(FaultKind::Handler("there is nothing here".into())));
+        }
+    }
+
+    impl Gate for Nothing {
+        fn check(&self, passage: Passage<'_>) -> Result<(), GateRefusal> {
+            let (class, from, to) = (passage.class.clone(), passage.from.clone(), passage.to.clone());
+            Err(GateRefusal { class, from, to, reason: "nothing may pass".into() })
+        }
+    }
+
+    /// A node that anyone of its mesh may connect to.
+    fn node(authority: &Authority) -> (NodeId, Transport) {
+        let id: NodeId = "us/n1".parse().expect("a node");
+        let who = Principal { role: Role::Node, region: id.region.clone(), name: id.name.to_string() };
+        let hour = Validity::for_the_next(Duration::from_secs(3_600));
+        let issued = authority.issue(&who, hour).expect("issued");
+        let trust = Trust::from_pem(authority.certificate_pem().as_bytes(), None).expect("trust");
+        let credentials = Credentials::new(issued.identity_pem.as_bytes(), trust).expect("credentials");
+        let any = "127.0.0.1:0".parse().expect("an address");
+        let identity = Identity {
+            cluster: ClusterId(1),
+            node: Some(id.clone()),
+            founding_hash: [0; 32],
+            manifest: Vec::new(),
+            public_key: Vec::new(),
+            incarnation: 1,
+            build: String::new(),
+        };
+        let (regions, settings) = (Regions::of([id.region.clone()]), TransportSettings::default());
+        let nothing = Arc::new(Nothing);
+        let bound = Transport::bind(
+            any,
+            &credentials,
+            regions,
+            identity,
+            settings,
+            Arc::clone(&nothing) as _,
+            nothing,
+        );
+        (id, bound.expect("bound"))
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn the_first_call_to_a_node_after_a_renewal_goes_by_the_new_certificate() {
+        let domain: TrustDomain = "mesh.example".parse().expect("a name");
+        let valid = Validity::for_the_next(Duration::from_secs(7_200));
+        let authority = Authority::create(domain, valid).expect("an authority");
+        let folder = tempfile::tempdir().expect("a directory");
+        certify(&authority, "app", folder.path());
+        let (id, node) = node(&authority);
+        let directory = Directory::of(vec![(id.clone(), node.local_addr().expect("bound"))]);
+        let client = MeshClient::new(folder.path(), directory).expect("a client");
+        let serial = certify(&authority, "app", folder.path());
+        // As if it had asked nobody for a while.
+        *client.own.looked.lock() -= LOOK_EVERY;
+        client.connect_all().await.expect("connected");
+        let shown: Vec<String> = node.guests().iter().map(|guest| guest.serial.to_string()).collect();
+        assert_eq!(shown, [serial]);
     }
 }

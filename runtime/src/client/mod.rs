@@ -20,6 +20,8 @@ use rhumb_core::{Delivery, Fault, FaultKind, NodeId};
 use tokio::time::Instant;
 
 pub use crate::clock::now_millis as now_ms;
+#[cfg(feature = "rocks")]
+pub(crate) use mesh::LOOK_EVERY as PROGRAMS_LOOK_EVERY;
 pub use mesh::{ClientError, MeshClient};
 
 /// Asks nodes. [`MeshClient`] does so over QUIC; a test may put a scripted mesh in its place.

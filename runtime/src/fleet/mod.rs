@@ -11,16 +11,17 @@
 //!   of the operator's takes the folder there ([`Delivery`]).
 
 mod canary;
+mod delivery;
 mod events;
 mod reached;
 mod rollback;
 mod rotation;
 mod rotor;
 mod schedule;
+mod strays;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -29,19 +30,18 @@ use rhumb_transport::Certificate;
 use rhumb_transport::identity::Holder;
 use rhumb_transport::issue::Validity;
 
-use crate::authority::{AuthorityFolder, Place};
+use crate::authority::{AuthorityFolder, Issued, Place};
 use crate::founding::MeshFile;
 use crate::identity::IDENTITY_FILE;
-pub use canary::{Bake, ENOUGH, Limits, Verdict};
+pub use canary::{Bake, Before, ENOUGH, Given, Limits, Verdict};
+pub use delivery::{Delivery, Missed, told as told_of_missed};
 pub use events::{EVENTS_FILE, Event, note};
-pub use reached::{activated_everywhere, prepared_everywhere};
-pub use rollback::{RolledBack, roll_back};
+pub use reached::{activated_everywhere, prepared_everywhere, retired_everywhere};
+pub use rollback::{RolledBack, roll_back, roll_back_to};
 pub use rotation::{Folder, Move, NotYet, Stage, Stand, next_move};
 pub use rotor::Rotor;
-pub use schedule::renew_at;
-
-/// Seconds by which a certificate begins before it is issued, for clocks that differ.
-const AHEAD: i64 = 300;
+pub use schedule::{next_life, renew_at};
+pub use strays::Stray;
 
 /// Somebody's identity folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,29 +63,15 @@ impl Member {
         let mut chain = Certificate::all_of(&bytes).with_context(|| path.display().to_string())?;
         Ok(chain.swap_remove(0))
     }
-}
 
-/// A program that takes a folder to where it is used: called with the holder (`node eu-central/n1`) and the
-/// folder.
-#[derive(Debug, Clone, Default)]
-pub struct Delivery(pub Option<PathBuf>);
-
-impl Delivery {
-    /// Takes a folder there. Without a program it is there already.
-    ///
-    /// # Errors
-    /// The program did not start, or failed.
-    pub fn deliver(&self, holder: &str, folder: &Path) -> anyhow::Result<()> {
-        let Some(program) = &self.0 else { return Ok(()) };
-        let status = Command::new(program).arg(holder).arg(folder).status();
-        let status = status.with_context(|| format!("{} does not start", program.display()))?;
-        anyhow::ensure!(
-            status.success(),
-            "{} did not take {} to {holder}: {status}",
-            program.display(),
-            folder.display()
-        );
-        Ok(())
+    /// Whose it is, as far as that is known.
+    #[must_use]
+    pub fn holder(&self) -> String {
+        match (self.certificate(), &self.node) {
+            (Ok(certificate), _) => certificate.holder.to_string(),
+            (Err(_), Some(node)) => format!("node {node}"),
+            (Err(_), None) => self.folder.display().to_string(),
+        }
     }
 }
 
@@ -147,45 +133,36 @@ impl Fleet {
         self.members.iter().find(|member| member.node.as_ref() == Some(id))
     }
 
-    /// Renews a member's certificate, for as long as its present one was issued for unless told otherwise, but
-    /// never longer than the authority is. It is not delivered yet.
+    /// Renews a member's certificate, for [as long](next_life) as its present one was issued for unless told
+    /// otherwise, but never longer than the authority is. It is not delivered yet.
     ///
     /// # Errors
     /// It would not do, or cannot be written.
     pub fn renew(&self, member: &Member, valid: Option<Duration>) -> anyhow::Result<Certificate> {
-        let authority = AuthorityFolder::open(&self.authority())?;
+        self.renew_by(&AuthorityFolder::open(&self.authority())?, member, valid)
+    }
+
+    fn renew_by(
+        &self,
+        authority: &AuthorityFolder,
+        member: &Member,
+        valid: Option<Duration>,
+    ) -> anyhow::Result<Certificate> {
         let present = member.certificate()?;
         let Holder::Member(_, who) = &present.holder else {
             anyhow::bail!("{} is an authority's certificate", member.folder.display())
         };
-        let life = Duration::from_secs((present.not_after - present.not_before - AHEAD).max(0) as u64);
-        let mut validity = Validity::for_the_next(valid.unwrap_or(life));
+        let life = || -> anyhow::Result<Duration> {
+            let issued = authority.issued()?.all;
+            Ok(next_life(&Issued::from(&present), &issued, &authority.ends()))
+        };
+        let mut validity = Validity::for_the_next(valid.map_or_else(life, Ok)?);
         if valid.is_none() {
             validity = validity.within(authority.authority().certificate().not_after);
         }
         let issued = authority.issue(who, validity, &member.folder, Place::Renewed)?;
         note(&self.authority(), &Event::renewed(&issued))?;
         Ok(issued)
-    }
-
-    /// Gives a member what is to be believed, and what was revoked.
-    ///
-    /// # Errors
-    /// It cannot be written or delivered.
-    pub fn give_out(&self, authority: &AuthorityFolder, member: &Member) -> anyhow::Result<()> {
-        authority.give_out(&member.folder)?;
-        self.deliver(member)
-    }
-
-    /// Takes a member's folder to where it is used.
-    ///
-    /// # Errors
-    /// [`Delivery::deliver`].
-    pub fn deliver(&self, member: &Member) -> anyhow::Result<()> {
-        if self.delivery.0.is_none() {
-            return Ok(());
-        }
-        self.delivery.deliver(&member.certificate()?.holder.to_string(), &member.folder)
     }
 
     /// Where its nodes are dialled, as the settings beside it say.

@@ -21,8 +21,24 @@ pub fn prepared_everywhere<'a>(
     })
 }
 
+/// Who does not believe the authority with this fingerprint alone.
+#[must_use]
+pub fn retired_everywhere<'a>(
+    nodes: impl Iterator<Item = &'a NodeId>,
+    seen: &MeshStatus,
+    fingerprint: &str,
+) -> Vec<NotYet> {
+    behind(nodes, seen, |node| match node.certificate.authorities.as_slice() {
+        [only] if only == fingerprint => None,
+        all if all.iter().any(|known| known == fingerprint) => {
+            Some("it still believes the old authority too".to_owned())
+        }
+        _ => Some("it does not believe the new authority yet".to_owned()),
+    })
+}
+
 /// Who has not got a certificate of this authority yet, or has a connection, with a node or a client, on which
-/// another was shown.
+/// another was shown; also one that has given way and still ends calls: it would be closed with them.
 #[must_use]
 pub fn activated_everywhere<'a>(
     nodes: impl Iterator<Item = &'a NodeId>,
@@ -37,6 +53,14 @@ pub fn activated_everywhere<'a>(
         if let Some(old) = old {
             let by = old.issuer.as_deref().unwrap_or("an authority that it does not name");
             return Some(format!("its connection with {} still goes by a certificate of {by}", old.node));
+        }
+        let mut giving_way =
+            node.links.iter().flat_map(|link| link.draining.iter().map(move |by| (link, by)));
+        if let Some((old, by)) = giving_way.find(|(_, by)| *by != issuer) {
+            return Some(format!(
+                "calls still end on a connection with {} by a certificate of {by}",
+                old.node
+            ));
         }
         let old: u64 = node.guests.iter().filter(|(by, _)| *by != issuer).map(|(_, count)| count).sum();
         (old > 0).then(|| format!("{old} clients are connected with certificates of other authorities"))
@@ -120,11 +144,36 @@ mod tests {
             told(activated_everywhere(nodes[..1].iter(), &clients, "new")),
             ["us/n1: 2 clients are connected with certificates of other authorities"]
         );
+        let mut calls = node("us/n1", "new", &[], &[("eu/n1", "new")]);
+        calls.links[0].draining = vec!["new".into(), "old".into()];
+        let calls = MeshStatus { nodes: vec![calls], ..MeshStatus::default() };
+        assert_eq!(
+            told(activated_everywhere(nodes[..1].iter(), &calls, "new")),
+            ["us/n1: calls still end on a connection with eu/n1 by a certificate of old"]
+        );
         let well = MeshStatus {
             nodes: vec![node("us/n1", "new", &["f-new"], &[("eu/n1", "new")])],
             ..MeshStatus::default()
         };
         assert_eq!(told(prepared_everywhere(nodes[..1].iter(), &well, "f-new")), Vec::<String>::new());
         assert_eq!(told(activated_everywhere(nodes[..1].iter(), &well, "new")), Vec::<String>::new());
+    }
+
+    #[test]
+    fn an_authority_is_retired_when_every_node_believes_the_new_one_alone() {
+        let nodes: [NodeId; 1] = ["us/n1".parse().expect("a node")];
+        for (believes, want) in [
+            (&["f-new"][..], None),
+            (&["f-old", "f-new"], Some("us/n1: it still believes the old authority too")),
+            (&["f-old"], Some("us/n1: it does not believe the new authority yet")),
+            (&[], Some("us/n1: it does not believe the new authority yet")),
+        ] {
+            let seen =
+                MeshStatus { nodes: vec![node("us/n1", "new", believes, &[])], ..MeshStatus::default() };
+            let behind = told(retired_everywhere(nodes.iter(), &seen, "f-new"));
+            assert_eq!(behind.first().map(String::as_str), want, "{believes:?}");
+        }
+        let nobody = told(retired_everywhere(nodes.iter(), &MeshStatus::default(), "f-new"));
+        assert_eq!(nobody, ["us/n1: it was not asked"]);
     }
 }

@@ -34,16 +34,46 @@ pub struct RolledBack {
 /// # Errors
 /// There is none, or peers would refuse it; nothing has changed.
 pub fn roll_back(folder: &Path, why: &str) -> anyhow::Result<RolledBack> {
+    let (generations, from) = present(folder)?;
+    let to = generations.before()?.with_context(|| none(folder))?;
+    go_back(&generations, from, to, why)
+}
+
+/// Puts the generation in force whose certificate has this serial number, and leaves a note why.
+///
+/// # Errors
+/// It is not kept, or peers would refuse it; nothing has changed.
+pub fn roll_back_to(folder: &Path, serial: &str, why: &str) -> anyhow::Result<RolledBack> {
+    let (generations, from) = present(folder)?;
+    let has_it = |number: &u64| {
+        let file = generations.path(*number).join(IDENTITY_FILE);
+        let chain = fs::read(file).ok().and_then(|bytes| Certificate::all_of(&bytes).ok());
+        chain.is_some_and(|chain| chain[0].serial.to_string() == serial)
+    };
+    let to = generations.all()?.into_iter().rfind(|number| *number != from && has_it(number));
+    let to =
+        to.with_context(|| format!("{} has kept no certificate {serial} to go back to", folder.display()))?;
+    go_back(&generations, from, to, why)
+}
+
+/// The generations of a folder, and which one is in force.
+fn present(folder: &Path) -> anyhow::Result<(Generations, u64)> {
     let generations = Generations::of(folder);
-    let none = || format!("{} has no generation to go back to: only a renewal makes one", folder.display());
-    let from = generations.current().with_context(none)?;
-    let to = generations.before()?.with_context(none)?;
-    let back = generations.path(to);
+    let from = generations.current().with_context(|| none(folder))?;
+    Ok((generations, from))
+}
+
+fn none(folder: &Path) -> String {
+    format!("{} has no generation to go back to: only a renewal makes one", folder.display())
+}
+
+fn go_back(generations: &Generations, from: u64, to: u64, why: &str) -> anyhow::Result<RolledBack> {
+    let (left, back) = (generations.path(from), generations.path(to));
     let read = |path: &Path| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
-    let lists = latest(&[lists_of(&generations.path(from))?, lists_of(&back)?]);
+    let lists = latest(&[lists_of(&left)?, lists_of(&back)?]);
     let (identity, authorities) = (read(&back.join(IDENTITY_FILE))?, read(&back.join(CA_FILE))?);
     let certificate = would_do(&identity, &authorities, &lists)
-        .with_context(|| format!("generation {to} of {} would not do, {from} stays", folder.display()))?;
+        .with_context(|| format!("{} would not do, {} stays", back.display(), left.display()))?;
     if !lists.is_empty() {
         secrets::publish(&back.join(CRL_FILE), lists.as_bytes())?;
     }
@@ -127,7 +157,33 @@ mod tests {
         authority.revoke(&first.serial).expect("revoked");
         authority.give_out(&own).expect("given out");
         let refused = format!("{:#}", roll_back(&own, "again").expect_err("the first is revoked"));
-        assert!(refused.contains("generation 1") && refused.contains("it was revoked"), "{refused}");
+        assert!(
+            refused.contains("generations/1 would not do") && refused.contains("it was revoked"),
+            "{refused}"
+        );
         assert_eq!(identity::load(&own).expect("usable").certificate(), &back.certificate, "nothing changed");
+    }
+
+    #[test]
+    fn a_folder_goes_back_to_the_certificate_that_is_named_and_over_others() {
+        let folder = tempfile::tempdir().expect("a directory");
+        let own = folder.path().join("n1");
+        let domain = TrustDomain::new("mesh.example").expect("valid");
+        let validity = Validity::for_the_next(9 * DAY);
+        let authority = AuthorityFolder::found(&folder.path().join("ca"), domain, validity).expect("founded");
+        let who =
+            Principal { role: Role::Node, region: Region::new("us").expect("valid"), name: "n1".into() };
+        let issue = |place| authority.issue(&who, Validity::for_the_next(DAY), &own, place).expect("issued");
+        let proven = issue(Place::New);
+        // Of a rollout that was killed: it is not known to be good.
+        issue(Place::Renewed);
+        let bad = issue(Place::Renewed);
+        let back = roll_back_to(&own, &proven.serial.to_string(), "the canary died").expect("rolled back");
+        assert_eq!((back.from, back.to), (3, 1));
+        assert_eq!(identity::load(&own).expect("usable").certificate(), &proven);
+        let unknown = roll_back_to(&own, "1234", "again").expect_err("it is not kept").to_string();
+        assert!(unknown.contains("has kept no certificate 1234"), "{unknown}");
+        let forward = roll_back_to(&own, &bad.serial.to_string(), "by name").expect("it is kept");
+        assert_eq!(forward.to, 3, "only what is named counts");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -9,8 +10,10 @@ use rhumb_transport::issue::{Authority, Validity};
 use rhumb_transport::{Certificate, Trust};
 
 use super::rotation::{Folder, Move, Stage, Stand, next_move};
-use super::{Event, Fleet, note};
-use crate::authority::{AUTHORITY_FILE, AuthorityFolder, NEXT_FILE, PREVIOUS_FILE, read_authority};
+use super::strays::{Stray, strays};
+use super::{Event, Fleet, Missed, note};
+use crate::authority::{AUTHORITY_FILE, AuthorityFolder, Lock, NEXT_FILE, PREVIOUS_FILE, read_authority};
+use crate::clock::now_millis;
 use crate::identity::{CA_FILE, IDENTITY_FILE};
 use crate::secrets::{self, Files, Secret, Secrets};
 
@@ -52,6 +55,23 @@ impl<'a> Rotor<'a> {
         })
     }
 
+    /// Who has a certificate of the authority that is to go, and no folder in this mesh. Nobody where none is.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub fn strays(&self) -> anyhow::Result<Vec<Stray>> {
+        let stand = self.stand()?;
+        let goes = match (stand.previous, stand.next) {
+            (Some(previous), _) => previous,
+            (None, Some(_)) => stand.present,
+            (None, None) => return Ok(Vec::new()),
+        };
+        let authority = AuthorityFolder::open(&self.fleet.authority())?;
+        let members = stand.folders.into_iter().map(|folder| folder.holder).collect();
+        let now = (now_millis() / 1000) as i64;
+        Ok(strays(&authority.issued()?.all, &goes, &members, &authority.revoked()?, now))
+    }
+
     /// The fingerprint of the certificate of the authority that is to take over, or has.
     ///
     /// # Errors
@@ -64,39 +84,38 @@ impl<'a> Rotor<'a> {
         Ok(coming.certificate().clone())
     }
 
-    /// Makes all moves of a stage that are left; gives those that were. What was changed is delivered at the
-    /// end, also what an interrupted run had changed.
+    /// Makes all moves of a stage that are left; gives those that were, and who has not got it. What was changed
+    /// is delivered at the end, also what an interrupted run had changed.
     ///
     /// # Errors
     /// The stage does not follow, or a move could not be made: run it again.
-    pub fn run(&self, stage: Stage) -> anyhow::Result<Vec<Move>> {
+    pub fn run(&self, stage: Stage) -> anyhow::Result<(Vec<Move>, Vec<Missed>)> {
         let mut made = Vec::new();
         while let Some(step) = self.step(stage)? {
             made.push(step);
         }
-        for member in self.fleet.members() {
-            self.fleet.deliver(member)?;
-        }
-        Ok(made)
+        Ok((made, self.fleet.deliver_all(self.fleet.members())))
     }
 
     /// Makes the next move of a stage, if one is left.
     fn step(&self, stage: Stage) -> anyhow::Result<Option<Move>> {
+        let lock = Arc::new(Lock::take(&self.fleet.authority())?);
         let stand = self.stand()?;
         let next = next_move(stage, &stand).map_err(anyhow::Error::msg)?;
-        next.iter().try_for_each(|next| self.make(next, &stand))?;
+        next.iter().try_for_each(|next| self.make(next, &stand, &lock))?;
         Ok(next)
     }
 
     /// Makes one move.
-    fn make(&self, made: &Move, stand: &Stand) -> anyhow::Result<()> {
+    fn make(&self, made: &Move, stand: &Stand, lock: &Arc<Lock>) -> anyhow::Result<()> {
         let at = self.fleet.authority();
         let file = |name: &str| at.join(name);
+        let authority = || AuthorityFolder::open_under(Arc::clone(lock), &at);
         match made {
             Move::MakeNext => self.make_next()?,
-            Move::GiveOut(authorities) => self.give_out(authorities)?,
+            Move::GiveOut(authorities) => self.give_out(&authority()?, authorities)?,
             Move::Believe(member) => {
-                AuthorityFolder::open(&at)?.give_out(&self.fleet.members()[*member].folder)?;
+                authority()?.give_out(&self.fleet.members()[*member].folder)?;
             }
             Move::KeepPrevious => {
                 secrets::replace(&file(PREVIOUS_FILE), &Files::of(&at).read(AUTHORITY_FILE)?)?;
@@ -107,7 +126,7 @@ impl<'a> Rotor<'a> {
                 self.note("authority.activated", &stand.present)?;
             }
             Move::Certify(member) => {
-                self.fleet.renew(&self.fleet.members()[*member], None)?;
+                self.fleet.renew_by(&authority()?, &self.fleet.members()[*member], None)?;
             }
             Move::ForgetPrevious => {
                 remove(file(PREVIOUS_FILE))?;
@@ -128,8 +147,7 @@ impl<'a> Rotor<'a> {
         self.note("authority.prepared", &next.certificate().holder.to_string())
     }
 
-    fn give_out(&self, names: &[String]) -> anyhow::Result<()> {
-        let present = AuthorityFolder::open(&self.fleet.authority())?;
+    fn give_out(&self, present: &AuthorityFolder, names: &[String]) -> anyhow::Result<()> {
         let others = [self.authority(NEXT_FILE)?, self.authority(PREVIOUS_FILE)?];
         let known = || [present.authority()].into_iter().chain(others.iter().flatten());
         let named = |name: &String| {
@@ -174,7 +192,6 @@ mod tests {
     use super::super::Delivery;
     use super::*;
     use crate::authority::Place;
-    use crate::clock::now_millis;
     use crate::founding::MeshFile;
     use crate::identity;
 
@@ -235,7 +252,7 @@ mod tests {
         assert_eq!((stand.next, stand.previous, stand.given_out.len()), (None, None, 1));
         assert!(stand.folders.iter().all(|folder| folder.issuer == stand.present));
         let authority = AuthorityFolder::open(&fleet.authority()).expect("opened");
-        let issued = authority.issued().expect("listed");
+        let issued = authority.issued().expect("listed").all;
         assert_eq!(issued.len(), 6, "three by each");
         authority.revoke(&issued[5].serial.parse().expect("a serial")).expect("the new one revokes its own");
     }
@@ -248,7 +265,7 @@ mod tests {
             Rotor::of(&fleet, None).run(stage).expect("run");
         }
         let authority = AuthorityFolder::open(&fleet.authority()).expect("opened");
-        let old = authority.issued().expect("listed").swap_remove(0);
+        let old = authority.issued().expect("listed").all.swap_remove(0);
         authority.revoke(&old.serial.parse().expect("a serial")).expect("revoked");
         let text = fs::read(fleet.authority().join(crate::identity::CRL_FILE)).expect("there");
         let lists = rhumb_transport::identity::RevocationList::all_of(&text).expect("readable");

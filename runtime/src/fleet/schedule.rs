@@ -1,9 +1,15 @@
-//! When a certificate is to be renewed.
+//! When a certificate is to be renewed, and for how long.
 //!
-//! * It decides: the moment, which lies in the certificate itself: nobody need remember it.
+//! * It decides: the moment, which lies in the certificate itself: nobody need remember it; and the life of the
+//!   next one. That an authority's end cut one short does not make the next ones short.
 //! * It never does: renew.
 
+use std::time::Duration;
+
 use rhumb_transport::Certificate;
+use rhumb_transport::issue::SKEW;
+
+use crate::authority::Issued;
 
 /// The part of its life after which a certificate is renewed, in hundredths. As linkerd does.
 const AFTER: i64 = 70;
@@ -22,9 +28,22 @@ pub fn renew_at(certificate: &Certificate) -> i64 {
     certificate.not_before.saturating_add(i64::try_from(after).unwrap_or(i64::MAX))
 }
 
+/// For how long the next certificate is issued: as long as the present one was. One that ends with its authority
+/// was cut short: then as long as the latest one of this holder that was not, and where all were, the longest of
+/// them. `issued` is the oldest first; `ends` are the last seconds of the authorities.
+#[must_use]
+pub fn next_life(present: &Issued, issued: &[Issued], ends: &[i64]) -> Duration {
+    let seconds = |one: &Issued| one.not_after.saturating_sub(one.not_before).max(0) as u64;
+    let life = |one: &Issued| Duration::from_secs(seconds(one)).saturating_sub(SKEW);
+    let is_whole = |one: &&Issued| !ends.contains(&one.not_after);
+    let its = || issued.iter().filter(|one| one.holder == present.holder).chain([present]);
+    let whole = Some(present).filter(is_whole).or_else(|| its().rfind(is_whole));
+    whole.or_else(|| its().max_by_key(|one| seconds(one))).map(life).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, SystemTime};
+    use std::time::SystemTime;
 
     use rhumb_core::{Principal, Region, Role};
     use rhumb_transport::TrustDomain;
@@ -54,6 +73,38 @@ mod tests {
         tenths.sort_unstable();
         tenths.dedup();
         assert!(tenths.len() >= 6, "spread over the ten hundredths: {tenths:?}");
+    }
+
+    #[test]
+    fn a_life_that_an_authority_has_cut_short_does_not_make_the_next_one_short() {
+        const DAY: i64 = 24 * 3600;
+        let ahead = SKEW.as_secs() as i64;
+        let one = |holder: &str, at: i64, days: i64| Issued {
+            serial: at.to_string(),
+            holder: holder.to_owned(),
+            not_before: at * DAY - ahead,
+            not_after: (at + days) * DAY,
+            fingerprint: String::new(),
+            issuer: String::new(),
+        };
+        // The authorities end on days 400 and 4000. Who, from which day on, for how many.
+        let ends = [400 * DAY, 4000 * DAY];
+        for (issued, want) in [
+            (vec![("n1", 0, 90)], 90),
+            (vec![("n1", 0, 90), ("n1", 70, 30)], 30),
+            (vec![("n1", 300, 90), ("n1", 390, 10)], 90),
+            (vec![("n1", 200, 90), ("n1", 290, 30), ("n1", 390, 10), ("n1", 391, 9)], 30),
+            (vec![("n1", 300, 90), ("n2", 301, 5), ("n1", 390, 10)], 90),
+            (vec![("n1", 100, 300), ("n1", 390, 10)], 300),
+            (vec![("n1", 390, 10)], 10),
+        ] {
+            let issued: Vec<Issued> =
+                issued.iter().map(|(holder, at, days)| one(holder, *at, *days)).collect();
+            let present = issued.last().expect("one");
+            let days = next_life(present, &issued, &ends).as_secs() as i64 / DAY;
+            assert_eq!(days, want, "{issued:?}");
+        }
+        assert_eq!(next_life(&one("n1", 5, 90), &[], &ends).as_secs() as i64, 90 * DAY, "issued elsewhere");
     }
 
     #[test]

@@ -97,7 +97,6 @@ impl<A: Addressed> MeshAddr<A> {
     }
 
     /// A handle that tells the actor without waiting for each message: see [`Teller`].
-    #[must_use]
     pub fn teller<M: Remote>(&self) -> Teller<A, M>
     where
         A: Accepts<M>,

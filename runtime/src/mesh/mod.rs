@@ -17,7 +17,7 @@ mod durably;
 mod place;
 pub mod recipient;
 pub mod registry;
-mod service;
+pub(crate) mod service;
 pub mod status;
 pub mod teller;
 pub mod watch;

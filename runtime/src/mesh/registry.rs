@@ -16,7 +16,7 @@ use opentelemetry::KeyValue;
 use opentelemetry::trace::SpanKind;
 use rhumb_actors::remote::{Audience, Remote};
 use rhumb_core::wire::Wire;
-use rhumb_core::{DataClass, Delivery, Fault, FaultKind, Guarantee, Region};
+use rhumb_core::{DataClass, Delivery, Epoch, Fault, FaultKind, Guarantee, Region};
 use rhumb_transport::{Answer, ConnectError, Inbound, Kind, ManifestEntry, Peer, Reply, Request};
 use serde::de::DeserializeOwned;
 use thiserror::Error;
@@ -191,20 +191,20 @@ impl Registry {
         self.insert(M::NAME, Entry { audience: M::AUDIENCE, version: M::VERSION, fingerprint, handler })
     }
 
-    /// Serves a told message of nodes, which has no reply.
+    /// Serves a told message of nodes, which has no reply; its handler says whether it has taken it.
     ///
     /// # Errors
     /// [`ServedTwice`].
     pub fn hear<M>(
         &mut self,
         name: &'static str,
-        handler: impl Fn(Call<M>) + Send + Sync + 'static,
+        handler: impl Fn(Call<M>) -> Result<(), Fault> + Send + Sync + 'static,
     ) -> Result<(), ServedTwice>
     where
         M: Wire + DeserializeOwned + Send + 'static,
     {
         let run: Later = Box::new(move |from, request| {
-            let outcome = call::<M>(name, from, request).map(&handler);
+            let outcome = call::<M>(name, from, request).and_then(&handler);
             let ran = |()| Err(Fault::ran(FaultKind::Handler(format!("{name} is told, it has no reply"))));
             Box::pin(std::future::ready(outcome.and_then(ran)))
         });
@@ -281,10 +281,11 @@ impl Registry {
         Ok(())
     }
 
-    fn find(&self, peer: &Peer, name: &str) -> Result<&Entry, Fault> {
+    fn find(&self, peer: &Peer, name: &str, epoch: Option<Epoch>) -> Result<&Entry, Fault> {
         let entry = self.entries.get(name);
         let entry = entry.ok_or_else(|| Fault::not_sent(FaultKind::UnknownMessage(name.to_owned())))?;
         dispatch::welcome(entry.audience, Some(peer), name)?;
+        self.mesh.as_ref().map_or(Ok(()), |mesh| dispatch::epoch_matches(mesh, epoch))?;
         Ok(entry)
     }
 }
@@ -311,7 +312,7 @@ impl Inbound for Registry {
         let within = request.headers.deadline;
         let name = request.name.clone();
         let owed = Owed { answer, span: span.clone(), kind: request.kind };
-        let ran = match self.find(from, &name) {
+        let ran = match self.find(from, &name, request.headers.epoch) {
             Ok(Entry { handler: Handler::Later(handler), .. }) => handler(Arc::clone(from), request),
             Ok(Entry { handler: Handler::Itself(handler), .. }) => {
                 return handler(Arc::clone(from), request, owed);

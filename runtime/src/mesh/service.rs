@@ -35,7 +35,7 @@ const MAX_KEPT_OF_ONE: usize = 8_192;
     deadline = "5s",
     crate = rhumb_actors
 )]
-pub(super) struct WatchActor {
+pub(crate) struct WatchActor {
     /// The actor, as [`Shown`].
     pub(super) actor: String,
     /// The watch, the same in every question of it and drawn at random: a watcher that restarts does
@@ -52,7 +52,7 @@ pub(super) struct WatchActor {
 /// What there is to say of a watched actor.
 #[derive(Debug, Clone, Serialize, Deserialize, Wire)]
 #[wire(crate = rhumb_actors)]
-pub(super) struct Watched {
+pub(crate) struct Watched {
     /// The present epoch of the node.
     pub(super) epoch: u64,
     /// How it ended, if it did.
@@ -61,7 +61,7 @@ pub(super) struct Watched {
 
 /// Which node owns this actor?
 #[remote(name = "mesh.Locate", class = "control", reply = NodeId, idempotent, deadline = "2s", crate = rhumb_actors)]
-pub(super) struct Locate {
+pub(crate) struct Locate {
     /// The actor, as [`Shown`]: whoever is asked need not learn the key.
     actor: String,
     /// The class of the state of its type.

@@ -114,6 +114,8 @@ pub struct Link {
     pub state: String,
     /// Why it is down; or, while it is up, why no new one could take over from it.
     pub why: Option<String>,
+    /// If that is a certificate, this side's or the other's: the reason, as in [`NodeStatus::turned_away`].
+    pub refused: Option<String>,
     /// The round trip, smoothed.
     pub rtt_ms: Option<f64>,
     /// Packets lost on this connection, by this side.
@@ -126,6 +128,8 @@ pub struct Link {
     pub serial: Option<String>,
     /// Who issued that.
     pub issuer: Option<String>,
+    /// Who issued those that it showed on connections which have given way to this one, and still end calls.
+    pub draining: Vec<String>,
 }
 
 /// The actors of a node: Rhumb's own, and those that a program hosts.

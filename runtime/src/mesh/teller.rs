@@ -235,7 +235,7 @@ where
         let call = outgoing::<A, M>(&mesh, self.to.id(), &message, said, within.clone(), until, Waits::No)?;
         if Some(&owner) == mesh.node() {
             let taken = here::<A, M>(&mesh, message, &call, Asker::Nobody);
-            call.went(taken.as_ref().map(|()| ()));
+            call.went(taken.as_ref().copied());
             taken?;
             self.told.taken += 1;
             self.here += 1;

@@ -67,6 +67,8 @@ fn reason(why: &ConnectError) -> &'static str {
         ConnectError::Identity(IdentityError::Expired) => "expired",
         ConnectError::Identity(IdentityError::UnknownAuthority) => "unknown_authority",
         ConnectError::Identity(IdentityError::RevocationUnknown) => "revocation_unknown",
+        ConnectError::Identity(IdentityError::NoCertificate) => "no_certificate",
+        ConnectError::Identity(IdentityError::Region(_)) => "region",
         ConnectError::Identity(_) => "certificate",
         ConnectError::IdentityRefused(_) => "refused_us",
         ConnectError::Protocol(_) => "protocol",
@@ -79,6 +81,12 @@ fn reason(why: &ConnectError) -> &'static str {
         ConnectError::Timeout(_) => "timeout",
         ConnectError::Lost(_) | ConnectError::Dial { .. } | ConnectError::Local(_) => "lost",
     }
+}
+
+/// The reason why a connection was turned away, if that is a certificate.
+#[cfg(feature = "rocks")]
+pub(crate) fn over_a_certificate(why: &ConnectError) -> Option<&'static str> {
+    matches!(why, ConnectError::Identity(_) | ConnectError::IdentityRefused(_)).then(|| reason(why))
 }
 
 /// One method: a histogram for each outcome that it has had.

@@ -540,6 +540,7 @@ fn every_number_of_the_rooms_is_a_key() {
         max_frame: _,
         max_large_frame: _,
         large_streams: _,
+        large_buffer: _,
         lane_queue: _,
         lane_queue_bytes: _,
         in_flight: _,

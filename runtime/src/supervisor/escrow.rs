@@ -206,8 +206,10 @@ pub(super) fn serve(
     let escrow = escrow.clone();
     registry.hear(PEER_MESSAGE, move |call: Call<PeerMessage>| {
         // The class is what the pool says, not what the envelope says: the gate judged the envelope.
-        if call.message.class() != call.class {
-            return tracing::warn!(from = %call.from.principal, "a peer's message came under another class; dropped");
+        let own = call.message.class();
+        if own != call.class {
+            tracing::warn!(from = %call.from.principal, "a peer's message came under another class; dropped");
+            return Err(Fault::not_sent(FaultKind::ClassLowered { from: own, to: call.class }));
         }
         if let Some(node) = &call.from.node {
             if let Some(span) = Span::current() {
@@ -215,6 +217,7 @@ pub(super) fn serve(
             }
             escrow.peer(node.clone(), call.message, current());
         }
+        Ok(())
     })
 }
 

@@ -59,6 +59,38 @@ pub(super) fn metrics(registry: &mut Registry, hosts: &Hosts) {
     registry.register("rhumb_arbiter_blocks", "Times that one message kept an arbiter for too long", blocked);
 }
 
+/// What came to the transport and went no further, and how its connections ended: what attackers leave behind.
+pub(super) fn turned_back(registry: &mut Registry, transport: &Transport) {
+    let ended = Family::<OfReason, Counter>::default();
+    for (reason, count) in transport.ends() {
+        ended.get_or_create(&OfReason { reason }).inc_by(count);
+    }
+    let help = "Connections with nodes and programs that have ended, by how";
+    registry.register("rhumb_connections_ended", help, ended);
+    let refused = Family::<OfReason, Counter>::default();
+    for (reason, count) in transport.refusals() {
+        refused.get_or_create(&OfReason { reason }).inc_by(count);
+    }
+    let help = "Asked calls that were refused before they came to a handler, by why";
+    registry.register("rhumb_calls_refused", help, refused);
+    let datagrams = Family::<OfKind, Counter>::default();
+    for (kind, count) in transport.datagrams() {
+        datagrams.get_or_create(&OfKind { kind }).inc_by(count);
+    }
+    let help = "Datagrams that have come, by what their first bytes say";
+    registry.register("rhumb_datagrams", help, datagrams);
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfReason {
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfKind {
+    kind: &'static str,
+}
+
 /// What the transport dropped: each is something that nobody else will ever tell.
 pub(super) fn dropped(registry: &mut Registry, transport: &Transport) {
     let family = Family::<Dropped, Counter>::default();

@@ -1,12 +1,15 @@
 //! Carries settings that changed while the node runs to the parts that they concern.
+//!
+//! * It never does: go on after a write that failed. What was to be remembered may be on the disk or not.
 
 use std::sync::Arc;
 
 use rhumb_actors::escrow::EscrowHandle;
-use rhumb_storage::DataDir;
+use rhumb_storage::{DataDir, StorageFault};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::halt::Halt;
 use super::policy::ServedPolicy;
 use crate::settings::Settings;
 
@@ -16,11 +19,15 @@ pub(super) fn follow(
     policy: ServedPolicy,
     escrow: EscrowHandle,
     dir: Arc<DataDir>,
+    halt: Halt,
 ) -> JoinHandle<()> {
     tokio::spawn(async move {
         while settings.changed().await.is_ok() {
             let now = Arc::clone(&settings.borrow_and_update());
-            if let Err(error) = policy.follow(&now, dir.control()) {
+            if let Err(error) = followed(policy.clone(), Arc::clone(&now), Arc::clone(&dir)).await {
+                if is_final(&error) {
+                    return halt.now(format!("the policy's version could not be made durable: {error:#}"));
+                }
                 tracing::error!(%error, "the policy stays as it was");
             }
             if !escrow.configure(now.escrow.clone()).await {
@@ -28,4 +35,61 @@ pub(super) fn follow(
             }
         }
     })
+}
+
+/// Goes on under another policy. On a thread of its own: it syncs.
+async fn followed(policy: ServedPolicy, now: Arc<Settings>, dir: Arc<DataDir>) -> anyhow::Result<()> {
+    tokio::task::spawn_blocking(move || policy.follow(&now, dir.control())).await?
+}
+
+/// Whether the disk failed; else it is the policy that was refused.
+fn is_final(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| cause.is::<StorageFault>())
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context;
+    use rhumb_storage::control::{ControlRecord, LastSeen, Recorded};
+    use rhumb_storage::{ControlStore, FaultCause};
+
+    use super::super::remembered;
+    use super::*;
+
+    /// A control store on a disk that reads and does not write.
+    #[derive(Debug)]
+    struct ReadOnly;
+
+    impl ReadOnly {
+        fn fault() -> StorageFault {
+            StorageFault::new(FaultCause::Io, "write the control store", "Input/output error")
+        }
+    }
+
+    impl ControlStore for ReadOnly {
+        fn record(&self) -> Result<Option<Recorded>, StorageFault> {
+            Ok(None)
+        }
+
+        fn stamp(&self, _: &ControlRecord) -> Result<(), StorageFault> {
+            Err(Self::fault())
+        }
+
+        fn last_seen(&self, _: LastSeen) -> Result<Option<Vec<u8>>, StorageFault> {
+            Ok(Some(7u64.to_be_bytes().to_vec()))
+        }
+
+        fn remember(&self, _: LastSeen, _: &[u8]) -> Result<(), StorageFault> {
+            Err(Self::fault())
+        }
+    }
+
+    #[test]
+    fn a_policy_that_is_refused_leaves_the_node_as_it_was_and_a_disk_that_fails_ends_it() {
+        let older = remembered::policy(&ReadOnly, Some(6)).expect_err("an older one");
+        assert!(!is_final(&older), "{older}");
+        let failed = remembered::policy(&ReadOnly, Some(8)).expect_err("it cannot be remembered");
+        assert!(is_final(&failed), "{failed}");
+        assert!(is_final(&Err::<(), _>(failed).context("reloading").expect_err("the same")));
+    }
 }

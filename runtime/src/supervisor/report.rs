@@ -276,6 +276,7 @@ impl Subject for Report {
         self.certificate(&mut registry);
         hosted::metrics(&mut registry, &self.hosts);
         hosted::dropped(&mut registry, &self.transport);
+        hosted::turned_back(&mut registry, &self.transport);
         let refused = ConstCounter::new(self.clock.merges_refused());
         registry.register("rhumb_clock_merges_refused", "Times of peers that were too far ahead", refused);
         let mut page = Page::default();

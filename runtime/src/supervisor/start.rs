@@ -379,7 +379,8 @@ impl Start {
         tasks.keep("raises the clock's ceiling", ceiling);
         tasks.keep("tells of peers", presence(transport.clone(), escrow.clone()));
         tasks.keep("lets exceptions end", observe(policy.clone()));
-        let reloads = reload::follow(changes.clone(), policy.clone(), escrow.clone(), Arc::clone(dir));
+        let (changes, dir_of_policy) = (changes.clone(), Arc::clone(dir));
+        let reloads = reload::follow(changes, policy.clone(), escrow.clone(), dir_of_policy, halt.clone());
         tasks.keep("follows the settings", reloads);
         tasks.keep("follows the certificate", renewed);
         tasks.keep("watches the data directory", footing::watch(dir.footing(), store.clone()));

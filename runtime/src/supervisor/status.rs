@@ -23,6 +23,7 @@ use crate::mesh::status::{
     AskStatus, Blocked, CertificateStatus, ClockStatus, HostedType, Link, MeshStatus, NodeStatus, Silent,
     StoreStatus,
 };
+use crate::metrics::calls::over_a_certificate;
 
 /// Questions about the whole mesh that are gathered for at once.
 const AT_ONCE: usize = 8;
@@ -235,12 +236,14 @@ fn link(link: &LinkStatus) -> Link {
         up: link.state == LinkState::Connected,
         state: state.to_owned(),
         why,
+        refused: link.last_error.as_ref().and_then(over_a_certificate).map(str::to_owned),
         rtt_ms: link.rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
         lost_packets: link.lost_packets,
         connections: link.generation,
         since_ms: millis(link.since),
         serial: link.certificate.as_ref().map(|shown| shown.serial.to_string()),
         issuer: link.certificate.as_ref().map(|shown| shown.issuer.clone()),
+        draining: link.draining.iter().map(|shown| shown.issuer.clone()).collect(),
     }
 }
 

@@ -162,7 +162,7 @@ async fn reprice_often(cart: &MeshAddr<Carts>, times: u64) -> Result<u64, Fault>
     }
     let told = teller.close().await;
     for failed in &told.failed {
-        eprintln!("{} is not repriced: {}", failed.number, failed.fault);
+        tracing::warn!(number = failed.number, fault = %failed.fault, "not repriced");
     }
     Ok(told.taken)
 }

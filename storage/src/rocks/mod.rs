@@ -26,6 +26,24 @@ use crate::fault::{EngineOpenError, FaultCause, StorageFault};
 
 pub use settings::RocksSettings;
 
+/// Reads a log as a start does, for tests that make some up; gives how far anything was found in it.
+#[doc(hidden)]
+#[must_use]
+pub fn read_log(log: &[u8], number: u64) -> u64 {
+    let mut furthest = 0;
+    wal::read(log, number, |found| {
+        let at = match found {
+            wal::Found::Damage { offset, .. } => offset,
+            wal::Found::Record { offset, bytes } => {
+                let _ = wal::commit_in(&bytes);
+                offset
+            }
+        };
+        furthest = furthest.max(at);
+    });
+    furthest
+}
+
 /// An open RocksDB.
 pub struct RocksEngine {
     db: DB,

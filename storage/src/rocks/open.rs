@@ -65,8 +65,8 @@ fn scan(path: &Path, oldest_log: u64) -> Result<Verdict, EngineOpenError> {
 }
 
 /// Refuses a damaged manifest; gives the number of the oldest log that it asks for. A torn last record is
-/// no damage: what it would have said was not relied on yet. RocksDB takes a damaged length for one, and
-/// would then forget tables.
+/// no damage: what it would have said was not relied on yet. One that ends in zeros is cut off here, for RocksDB
+/// would not open it. RocksDB takes a damaged length for a torn record, and would then forget tables.
 fn check_manifest(path: &Path) -> Result<u64, StorageFault> {
     // What is wrong with CURRENT itself, RocksDB says when it opens.
     let Ok(current) = fs::read_to_string(path.join("CURRENT")) else { return Ok(0) };
@@ -86,6 +86,10 @@ fn check_manifest(path: &Path) -> Result<u64, StorageFault> {
     });
     match wrong {
         None | Some((_, _, true)) => Ok(asked.oldest_log()),
+        Some((offset, ..)) if wal::fades_out(&bytes[offset as usize..]) => {
+            cut_off(&file, offset).map_err(|error| io_fault("cut the torn end off", &file, &error))?;
+            Ok(asked.oldest_log())
+        }
         Some((offset, what, false)) => {
             let detail = format!("{} is damaged at byte {offset} ({what})", file.display());
             Err(StorageFault::new(
@@ -95,6 +99,12 @@ fn check_manifest(path: &Path) -> Result<u64, StorageFault> {
             ))
         }
     }
+}
+
+fn cut_off(file: &Path, at: u64) -> io::Result<()> {
+    let file = File::options().write(true).open(file)?;
+    file.set_len(at)?;
+    file.sync_all()
 }
 
 /// The log files of a directory, oldest first.

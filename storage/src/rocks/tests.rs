@@ -290,6 +290,32 @@ fn a_damaged_manifest_or_current_is_refused() {
 }
 
 #[test]
+fn a_manifest_whose_last_record_was_not_written_whole_is_read_without_it() {
+    const LENGTH: usize = 100;
+    let image = with_tables();
+    let name = file(image.path(), "MANIFEST").file_name().expect("is a file").to_os_string();
+    // An edit of which so many bytes came through, and its length; what follows it.
+    for (came, after, opens) in [
+        (0, &b""[..], true),
+        (1, b"", true),
+        (LENGTH - 32, b"", true),
+        (LENGTH - 31, b"", false),
+        (LENGTH, b"", false),
+        (1, b"more", false),
+    ] {
+        let dir = copied(image.path());
+        change(&dir.path().join(&name), |bytes| {
+            bytes.extend([1, 2, 3, 4, LENGTH as u8, 0, 1]);
+            bytes.extend(std::iter::repeat_n(7, came).chain(std::iter::repeat_n(0, LENGTH - came)));
+            bytes.extend(after);
+        });
+        for time in ["at first", "and again"] {
+            assert_eq!(reopen(dir.path()).is_ok(), opens, "{came} bytes, then {after:?}, {time}");
+        }
+    }
+}
+
+#[test]
 fn a_directory_in_use_or_not_there_is_a_typed_fault() {
     let dir = tempdir();
     let cause = |opened: Result<RocksEngine, EngineOpenError>| match opened {

@@ -23,6 +23,8 @@ const HEADER_CUT: &str = "a header is cut off";
 const CUT: &str = "a record is cut off";
 const CUT_FOREIGN: &str = "a record of a type that is not in use is cut off";
 const ZEROS: &str = "zeros or an unused type in place of a record";
+/// More zeros than an edit of a manifest ends with.
+const FADED: usize = 32;
 const UNFINISHED: &str = "a record is not finished";
 
 /// What stands in a log, in order.
@@ -161,6 +163,15 @@ impl Reader<'_> {
         };
         damage(damaged, what, torn)
     }
+}
+
+/// Whether this is one record, the last of its file, of which a crash has kept the length and lost the last bytes:
+/// zeros stand for them. An edit of a manifest that was written whole does not end so; a batch of a log may.
+pub(super) fn fades_out(rest: &[u8]) -> bool {
+    let Some((header, payload)) = rest.split_first_chunk::<HEADER>() else { return false };
+    let length = usize::from(u16::from_le_bytes([header[4], header[5]]));
+    let zeros = payload.iter().rev().take_while(|byte| **byte == 0).count();
+    length == payload.len() && zeros >= FADED
 }
 
 /// Whether what a length calls cut off is a whole record of another length. The checksum does not cover

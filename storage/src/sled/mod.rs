@@ -3,9 +3,13 @@
 //! sled's own flush ends with sync_file_range(2), which makes neither a file's length nor its name durable and
 //! does not empty the disk's cache: a power cut could take back what was flushed. So a write here ends with a
 //! sync of sled's file of our own, and an opening with one of the directories.
+//!
+//! After one that failed nothing is written any more: a later sync may succeed although what the first was to cover
+//! is lost (Rebello et al., "Can Applications Recover from fsync Failures?", ATC 2020).
 
 use std::fs::File;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use crate::control::{ControlRecord, ControlStore, LastSeen, Recorded};
 use crate::fault::{FaultCause, StorageFault};
@@ -22,6 +26,8 @@ pub struct SledControl {
     db: ::sled::Db,
     /// The file that `db` writes, to be synced.
     log: File,
+    /// The first write or sync that failed.
+    failed: OnceLock<StorageFault>,
 }
 
 impl SledControl {
@@ -39,7 +45,7 @@ impl SledControl {
             Ok(log)
         });
         let log = synced.map_err(|error| StorageFault::io(doing, &error))?;
-        Ok(Self { db, log })
+        Ok(Self { db, log, failed: OnceLock::new() })
     }
 
     fn read(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StorageFault> {
@@ -48,6 +54,16 @@ impl SledControl {
     }
 
     fn write(&self, key: &[u8], value: &[u8]) -> Result<(), StorageFault> {
+        if let Some(failed) = self.failed.get() {
+            return Err(failed.clone());
+        }
+        self.write_once(key, value).inspect_err(|fault| {
+            // The first stands.
+            self.failed.set(fault.clone()).ok();
+        })
+    }
+
+    fn write_once(&self, key: &[u8], value: &[u8]) -> Result<(), StorageFault> {
         let doing = "write the control store";
         self.db.insert(key, value).map_err(|error| fault(doing, &error))?;
         self.db.flush().map_err(|error| fault(doing, &error))?;
@@ -91,5 +107,23 @@ fn fault(doing: &str, error: &::sled::Error) -> StorageFault {
             StorageFault::new(FaultCause::Corrupt, doing, detail)
         }
         _ => StorageFault::new(FaultCause::Io, doing, error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_a_sync_that_failed_nothing_is_written_any_more() {
+        let folder = tempfile::tempdir().expect("a directory");
+        let mut control = SledControl::open(folder.path()).expect("opened");
+        control.remember(LastSeen::Policy, b"1").expect("written");
+        // A pipe cannot be synced.
+        let (_reader, writer) = std::io::pipe().expect("a pipe");
+        let log = std::mem::replace(&mut control.log, std::os::fd::OwnedFd::from(writer).into());
+        let first = control.remember(LastSeen::Policy, b"2").expect_err("it is not synced");
+        control.log = log;
+        assert_eq!(control.remember(LastSeen::Policy, b"3").expect_err("nor is this"), first);
     }
 }

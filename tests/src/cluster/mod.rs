@@ -116,6 +116,16 @@ pub fn spawn(directory: &Path, arguments: &[&str]) -> Child {
         .expect("the program starts")
 }
 
+/// Sends a program a signal: `HUP`, `INT`.
+///
+/// # Panics
+/// When it cannot be sent.
+pub fn signal(program: &Child, signal: &str) {
+    let pid = program.id().to_string();
+    let sent = Command::new("kill").args(["-s", signal, &pid]).status().expect("kill runs");
+    assert!(sent.success());
+}
+
 /// Where a mesh's traces go, and the environment of its nodes.
 #[derive(Debug, Default)]
 struct Traces {

@@ -212,6 +212,13 @@ fn does(scene: &mut Scene, names: &str) -> Result<Does, String> {
 fn a_flipped_bit_is_refused_by_its_files_name_or_bears_on_nothing() {
     let (mut scene, image) = a_stopped_shop();
     let folder = scene.mesh.directory().join("mesh");
+    let is_the_nodes = |path: &String| path.starts_with("nodes/us-east-n1/");
+    let is_of_a_kind =
+        |path: &String| KINDS.iter().any(|kind| path.starts_with(kind.0) && path.ends_with(kind.1));
+    let holds_something = |path: &String| image.file(path).is_some_and(|bytes| !bytes.is_empty());
+    let none: Vec<String> = image.files().into_iter().filter(|path| !is_of_a_kind(path)).collect();
+    let none: Vec<&String> = none.iter().filter(|path| is_the_nodes(path) && holds_something(path)).collect();
+    assert_eq!(none, Vec::<&String>::new(), "each kind of file of a node is named");
     for (begins, ends, names, want) in KINDS {
         let paths = image.files();
         let is = |path: &&String| path.starts_with(begins) && path.ends_with(ends);

@@ -31,7 +31,15 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("rhumb-examples", &["rhumb"]),
         (
             "rhumb-tests",
-            &["rhumb-core", "rhumb-topology", "rhumb-transport", "rhumb-storage", "rhumb-actors", "rhumb"],
+            &[
+                "rhumb-core",
+                "rhumb-verify",
+                "rhumb-topology",
+                "rhumb-transport",
+                "rhumb-storage",
+                "rhumb-actors",
+                "rhumb",
+            ],
         ),
     ])
 }

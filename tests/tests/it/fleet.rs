@@ -3,10 +3,10 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Child;
+use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rhumb_tests::cluster::{Ran, Serving, eventually, free_port, run, spawn};
+use rhumb_tests::cluster::{Ran, Serving, eventually, free_port, run, signal, spawn};
 use rhumb_tests::spire::Agent;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -136,7 +136,7 @@ fn the_root_of_a_running_mesh_is_replaced_under_load_and_no_call_is_lost() {
     let fleet = Fleet::started(&["us-east", "eu-central", "ap-southeast"]);
     fleet.pool("concert", "100000");
     let old = fleet.issuers()[0].clone();
-    let mut load = fleet.sells(30, 24);
+    let mut load = fleet.sells(30, 600);
 
     let rotate = |stage: &str, more: &[&str]| {
         fleet.while_they_look(&[&["ca", "rotate", "--stage", stage][..], &MESH, more].concat())
@@ -161,9 +161,12 @@ fn the_root_of_a_running_mesh_is_replaced_under_load_and_no_call_is_lost() {
     let retired = rotate("retire", &[]);
     assert_eq!((retired.code, &retired.json["reached"]), (0, &json!(true)), "{}", retired.text);
     assert!(!fleet.path("ca/previous.pem").exists(), "the old key is destroyed");
+    // It sold through all of it, and is asked to come to an end.
+    assert_eq!(load.try_wait().expect("known"), None, "it still sells");
+    signal(&load, "INT");
     let ended = load.wait().expect("it ends");
     let report = fs::read_to_string(fleet.directory.path().join("spawned.log")).expect("a report");
-    assert!(ended.success(), "{report}");
+    assert_eq!(ended.code(), Some(130), "{report}");
     // Notes for people stand before it and after it.
     let answer = &report[report.find("{\n").expect("an object")..];
     let mut answers = serde_json::Deserializer::from_str(answer).into_iter::<Value>();
@@ -172,7 +175,7 @@ fn the_root_of_a_running_mesh_is_replaced_under_load_and_no_call_is_lost() {
         assert_eq!(report[nothing], json!(0), "{nothing}: {report}");
     }
     assert_eq!(report["unserved"], json!({}), "{report}");
-    assert!(report["sold"].as_u64().is_some_and(|sold| sold > 500), "{report}");
+    assert!(report["sold"].as_u64().is_some_and(|sold| sold > 300), "{report}");
     let (lost, retired) = fleet.connections();
     assert_eq!(lost, 0, "{}", fleet.serving[0].log());
     assert!(retired >= 6, "each connection gave way, on both sides: {retired}");
@@ -212,6 +215,7 @@ fn a_bad_canary_is_rolled_back_by_itself_and_the_log_says_why_and_a_good_one_is_
         why.contains("turned away") && (why.contains("unknown_authority") || why.contains("refused_us")),
         "{why}"
     );
+    assert_eq!((&bad.json["bad"], &bad.json["stuck"]), (&json!("us-east/n1"), &Value::Null));
     fleet.serving[0].signal("HUP");
     eventually("the canary is back at its old certificate", || serials() == before);
     eventually("its log says why", || {
@@ -224,6 +228,21 @@ fn a_bad_canary_is_rolled_back_by_itself_and_the_log_says_why_and_a_good_one_is_
 
     fs::rename(&ca, &rogue).expect("moved");
     fs::rename(&kept, &ca).expect("moved");
+    // A program that reaches nobody keeps the node from its certificate, and then from its way back.
+    let unreached = fleet.rhumb(&[&rollout[..], &["--deliver", "false"]].concat());
+    assert_eq!(unreached.code, 5, "{}", unreached.text);
+    assert_eq!(
+        (&unreached.json["bad"], &unreached.json["rolled_back"]),
+        (&json!("us-east/n1"), &Value::Null)
+    );
+    for told in ["why", "stuck"] {
+        assert!(
+            unreached.json[told].as_str().is_some_and(|why| why.contains("did not take")),
+            "{}",
+            unreached.text
+        );
+    }
+    eventually("its folder is back all the same", || serials() == before);
     let good = fleet.while_they_look(&rollout);
     assert_eq!(good.code, 0, "{}", good.text);
     assert_eq!(good.json["renewed"], json!(["us-east/n1", "eu-central/n1"]));
@@ -262,6 +281,83 @@ fn what_is_due_is_renewed_and_what_is_not_is_left_alone() {
 }
 
 #[test]
+fn a_machine_that_cannot_be_reached_keeps_nothing_from_the_others() {
+    let fleet = Fleet::found(&["us-east", "eu-central"]);
+    let (program, log) = (fleet.path("deliver.sh"), fleet.path("delivered"));
+    // Written by another process: this one forks while it would hold the file open, and then nobody could run it.
+    let script = format!(
+        "cat > {0} <<'END'\n#!/bin/sh\necho \"$1\" | tee -a {1}\n[ \"$1\" != 'node us-east/n1' ]\nEND\nchmod +x {0}",
+        program.display(),
+        log.display()
+    );
+    assert!(Command::new("sh").arg("-c").arg(script).status().expect("it runs").success());
+    let program = program.to_str().expect("text");
+    let delivered = || {
+        let all = fs::read_to_string(&log).unwrap_or_default();
+        fs::remove_file(&log).ok();
+        all.lines().count()
+    };
+    for (command, ends_with) in [
+        ("cert revoke --deliver {} mesh/clients/us-east-app", 3),
+        ("cert revoke --deliver {} mesh/clients/us-east-app", 3),
+        ("ca sign-list --valid 7d --deliver {}", 3),
+        ("cert renew --all --deliver {}", 3),
+        // Nobody is due any more, and the one that was not reached is not forgotten.
+        ("cert renew --deliver {}", 3),
+        ("cert renew --deliver {} eu-central/n1", 0),
+        ("ca rotate --stage prepare --confirmed --deliver {}", 3),
+    ] {
+        let words: Vec<&str> =
+            command.split(' ').map(|word| if word == "{}" { program } else { word }).collect();
+        let ran = fleet.rhumb(&[&words[..], &MESH].concat());
+        assert_eq!(ran.code, ends_with, "{command}: {}", ran.text);
+        let missed: Vec<&Value> =
+            ran.json["missed"].as_array().expect("a list").iter().map(|missed| &missed["holder"]).collect();
+        let (whom, reached) = if ends_with == 3 { (vec!["node us-east/n1"], 6) } else { (vec![], 1) };
+        assert_eq!(missed, whom, "{command}: {}", ran.text);
+        assert_eq!(delivered(), reached, "{command}: everybody is tried");
+    }
+}
+
+#[test]
+fn nobody_is_cut_off_by_a_rotation_without_being_named_first() {
+    let fleet = Fleet::found(&["us-east"]);
+    let issue = |more: &[&str]| {
+        let client = ["cert", "issue", "--ca", "mesh/ca", "--client", "us-east/shop", "--out"];
+        fleet.ok(&[&client[..], more].concat());
+    };
+    issue(&["shop"]);
+    issue(&["mesh/clients/us-east-shop2"]);
+    let rotate = |stage: &str, more: &[&str]| {
+        fleet.rhumb(&[&["ca", "rotate", "--confirmed", "--stage", stage][..], &MESH, more].concat())
+    };
+    // One of the mesh's own of the same name is looked after: then nobody is left to be told.
+    let prepared = rotate("prepare", &[]);
+    assert_eq!((prepared.code, &prepared.json["others"]), (0, &json!([])), "{}", prepared.text);
+    fs::remove_dir_all(fleet.path("clients/us-east-shop2")).expect("removed");
+    let prepared = rotate("prepare", &[]);
+    assert_eq!(prepared.json["others"][0]["holder"], "client us-east/shop", "{}", prepared.text);
+    for (stage, lacks) in [("activate", "the new ca.pem"), ("retire", "a certificate of the new authority")] {
+        let refused = rotate(stage, &[]);
+        assert_eq!(refused.code, 2, "{}", refused.text);
+        for part in ["client us-east/shop", lacks, "--others-told"] {
+            assert!(refused.text.contains(part), "{part}: {}", refused.text);
+        }
+        if stage == "activate" {
+            assert_eq!(rotate(stage, &["--others-told"]).code, 0);
+        }
+    }
+    issue(&["shop", "--renew"]);
+    let retired = rotate("retire", &[]);
+    assert_eq!(
+        (retired.code, &retired.json["others"]),
+        (0, &json!([])),
+        "he has a new one: {}",
+        retired.text
+    );
+}
+
+#[test]
 fn a_revocation_reaches_every_folder_and_ends_live_connections() {
     let fleet = Fleet::started(&["us-east", "eu-central"]);
     fleet.pool("concert", "1000");
@@ -288,7 +384,7 @@ fn a_revocation_reaches_every_folder_and_ends_live_connections() {
 }
 
 #[test]
-fn lists_that_are_required_are_signed_in_time_or_nobody_is_believed() {
+fn where_lists_are_required_nodes_that_have_one_believe_each_other_and_one_without_does_not_start() {
     let mut fleet = Fleet::found(&["us-east", "eu-central"]);
     fleet.ok(&[&["ca", "sign-list", "--valid", "7d"][..], &MESH].concat());
     fleet.serve(&[("RHUMB__IDENTITY__REVOCATIONS", "strict")]);

@@ -3,12 +3,14 @@
 mod baddisk;
 mod clockstep;
 mod cluster;
+mod corpora;
 mod delivery;
 mod directions;
 mod documents;
 mod examples;
 mod fleet;
 mod host;
+mod hostile;
 mod identity;
 mod library;
 mod powercut;

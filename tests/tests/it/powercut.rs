@@ -83,7 +83,9 @@ fn cut_one(scene: &mut Scene, nodes: &mut Vec<Running>) -> Result<(), String> {
 /// All nodes lose their power at once, under customers.
 fn cut_all(scene: &mut Scene, nodes: &mut Vec<Running>) -> Result<(), String> {
     let buying = scene.buy();
-    scene.heights = (0..nodes.len()).map(|node| scene.height(node).unwrap_or_default()).collect();
+    // Of one that does not answer just now, what it said last.
+    let heights = (0..nodes.len()).map(|node| scene.height(node).unwrap_or(scene.heights[node])).collect();
+    scene.heights = heights;
     nodes.iter().for_each(|node| node.serving.signal("KILL"));
     for (at, mut node) in nodes.drain(..).enumerate() {
         node.serving.wait_end();
@@ -113,7 +115,9 @@ fn a_node_that_does_not_sync_is_caught() {
     let mut lives = Lives::begin(Scene::new(1, seed(3), &[("RHUMB_TEST_CANARY", "no-sync")]));
     let found = (0..20).find_map(|_| lives.live().err());
     let found = found.expect("a store that does not sync loses what it answered");
-    assert!(found.contains("an answer was lost") || found.contains("gone back"), "{found}");
+    // Or, of parts of the log that came through, that one is missing which a later one names as durable.
+    let caught = ["an answer was lost", "gone back", "is lost although"];
+    assert!(caught.iter().any(|how| found.contains(how)), "{found}");
 }
 
 #[test]

@@ -4,6 +4,9 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use super::{Broken, FIXED, MAGIC, MAX_HEAD, VERSION};
 
+/// Room that is made for the rest of any frame.
+const READY_BYTES: usize = 4 << 10;
+
 /// Cuts a stream of bytes into frames. The cap is checked before anything is set aside for a frame.
 #[derive(Debug)]
 pub struct Deframer {
@@ -30,7 +33,9 @@ impl Deframer {
     pub fn next_frame(&mut self) -> Result<Option<Bytes>, Broken> {
         let Some(lengths) = Lengths::read(&self.buffer, self.cap)? else { return Ok(None) };
         if self.buffer.len() < lengths.total() {
-            self.buffer.reserve(lengths.total() - self.buffer.len());
+            // As much again as has come: a claimed length alone takes up nothing.
+            let missing = lengths.total() - self.buffer.len();
+            self.buffer.reserve(missing.min(self.buffer.len().max(READY_BYTES)));
             return Ok(None);
         }
         Ok(Some(self.buffer.split_to(lengths.total()).freeze()))

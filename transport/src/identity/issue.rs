@@ -23,8 +23,8 @@ use time::OffsetDateTime;
 
 use super::{Certificate, Credentials, CredentialsError, RevocationList, Serial, Trust, TrustDomain, spiffe};
 
-/// Clocks of peers may differ by this much when a certificate is new.
-const SKEW: Duration = Duration::from_secs(300);
+/// Clocks of peers may differ by this much when a certificate is new: it begins so long before it is issued.
+pub const SKEW: Duration = Duration::from_secs(300);
 
 /// When a certificate is valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

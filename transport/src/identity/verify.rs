@@ -29,6 +29,13 @@ impl Verdict {
         })
     }
 
+    /// Keeps that the peer has not shown to have the certificate's key.
+    fn of_signature<T>(&self, checked: Result<T, Error>) -> Result<T, Error> {
+        checked.inspect_err(|_| {
+            let _ = self.0.set(IdentityError::Invalid("the handshake is not signed with its key".to_owned()));
+        })
+    }
+
     /// Keeps a refusal of our own, and gives the TLS error whose alert tells the peer most.
     fn of_ours<T>(&self, checked: Result<T, IdentityError>) -> Result<T, Error> {
         checked.map_err(|refusal| {
@@ -159,7 +166,7 @@ impl ServerCertVerifier for ServerCheck {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.webpki.verify_tls13_signature(message, certificate, signed)
+        self.verdict.of_signature(self.webpki.verify_tls13_signature(message, certificate, signed))
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -222,7 +229,7 @@ impl ClientCertVerifier for ClientCheck {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.webpki.verify_tls13_signature(message, certificate, signed)
+        self.verdict.of_signature(self.webpki.verify_tls13_signature(message, certificate, signed))
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -8,7 +8,7 @@ use tokio::task::coop::consume_budget;
 
 use super::cable::{Cable, Parcel};
 use crate::lanes::lane_of;
-use crate::link::End;
+use crate::link::{End, unread};
 
 /// A link over a cable.
 pub(crate) type Link = crate::link::Link<Cable>;
@@ -57,9 +57,7 @@ async fn hear(link: Arc<Link>) -> Result<(), End> {
             Parcel::LaneEnds => link.lane_ended(),
             Parcel::Said(message) => link.told(message),
             Parcel::Close(End::Replaced) => return Err(End::Replaced),
-            Parcel::Close(End::Lost(_)) => {
-                return Err(End::Lost("the peer closed the connection".to_owned()));
-            }
+            Parcel::Close(End::Lost(_) | End::Left) => return Err(End::Left),
             Parcel::Close(end) => return Err(End::Lost(format!("closed by the peer: {end}"))),
         }
         consume_budget().await;
@@ -99,6 +97,8 @@ async fn write_lane(link: Arc<Link>, index: usize) -> Result<(), End> {
 
 async fn watch(link: Arc<Link>) -> Result<(), End> {
     let limit = link.node.settings.silence_limit;
-    link.wire.until_silent(limit).await;
-    Err(End::Silent(limit))
+    tokio::select! {
+        () = link.wire.until_silent(limit) => Err(End::Silent(limit)),
+        () = link.unread.notified() => Err(unread()),
+    }
 }

@@ -245,6 +245,7 @@ impl Member {
             since: slot.since.elapsed(),
             last_error: None,
             certificate: None,
+            draining: Vec::new(),
         }
     }
 }

@@ -11,6 +11,8 @@ use crate::envelope::Broken;
 pub(crate) enum End {
     #[error("{0}")]
     Lost(String),
+    #[error("the peer closed the connection")]
+    Left,
     #[error("the peer was silent for {0:?}")]
     Silent(Duration),
     #[error("the peer did not read lane {0} for too long")]
@@ -29,4 +31,43 @@ pub(crate) enum End {
     Disbelieved(String),
     #[error("this node failed: {0}")]
     Internal(String),
+}
+
+/// The end of a link whose peer asks and does not read.
+pub(crate) fn unread() -> End {
+    End::Protocol("faults wait on a lane, and the peer does not read them".to_owned())
+}
+
+impl End {
+    /// What an end is counted as, each once.
+    pub(crate) const KINDS: [&'static str; 11] = [
+        "lost",
+        "left",
+        "silent",
+        "stalled",
+        "framing",
+        "protocol",
+        "replaced",
+        "revoked",
+        "expired",
+        "disbelieved",
+        "internal",
+    ];
+
+    /// Which of [`End::KINDS`] it is.
+    pub(crate) fn kind(&self) -> usize {
+        match self {
+            Self::Lost(_) => 0,
+            Self::Left => 1,
+            Self::Silent(_) => 2,
+            Self::Stalled(_) => 3,
+            Self::Broken(_) => 4,
+            Self::Protocol(_) => 5,
+            Self::Replaced => 6,
+            Self::Revoked => 7,
+            Self::Expired => 8,
+            Self::Disbelieved(_) => 9,
+            Self::Internal(_) => 10,
+        }
+    }
 }

@@ -16,7 +16,7 @@ mod succession;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hashbrown::HashMap;
@@ -38,7 +38,7 @@ use crate::pending::Pending;
 use crate::settings::TransportSettings;
 use crate::tiebreak::Dialed;
 
-pub(crate) use end::End;
+pub(crate) use end::{End, unread};
 pub(crate) use lane::Lane;
 pub(crate) use outside::Outside;
 pub use status::{LinkState, LinkStatus, Waiting};
@@ -71,6 +71,8 @@ pub(crate) struct Node {
     /// This node is about to stop: calls from peers are turned away.
     pub(crate) draining: AtomicBool,
     pub(crate) counters: Counters,
+    /// Bytes of large frames of which a part has come.
+    pub(crate) large_waiting: AtomicUsize,
 }
 
 impl Node {
@@ -81,7 +83,8 @@ impl Node {
         settings: TransportSettings,
     ) -> Self {
         let (draining, counters) = (AtomicBool::new(false), Counters::default());
-        Self { region, gate, inbound, settings, draining, counters }
+        let large_waiting = AtomicUsize::new(0);
+        Self { region, gate, inbound, settings, draining, counters, large_waiting }
     }
 }
 
@@ -137,6 +140,8 @@ pub(crate) struct Link<W> {
     pub(crate) going_away: AtomicBool,
     /// The peer asks that this side's lanes end.
     pub(crate) to_end_lanes: AtomicBool,
+    /// Lanes of the peer that were opened, a bit each: there are at most 64.
+    pub(crate) lanes_begun: AtomicU64,
     /// Lanes of the peer that have ended in order.
     pub(crate) lanes_ended: AtomicU64,
     /// Something that a drain waits for may have happened.
@@ -151,6 +156,8 @@ pub(crate) struct Link<W> {
     pub(crate) succession: AtomicBool,
     /// Who dialled this connection is to dial anew.
     pub(crate) redial: Notify,
+    /// More faults wait for the peer than a lane has room for: it asks, and does not read.
+    pub(crate) unread: Notify,
 }
 
 impl<W> fmt::Debug for Link<W> {
@@ -179,6 +186,7 @@ impl<W: Wire> Link<W> {
             open: RwLock::new(true),
             going_away: AtomicBool::new(false),
             to_end_lanes: AtomicBool::new(false),
+            lanes_begun: AtomicU64::new(0),
             lanes_ended: AtomicU64::new(0),
             quieter: Notify::new(),
             taken_up: Notify::new(),
@@ -186,6 +194,7 @@ impl<W: Wire> Link<W> {
             superseded: AtomicBool::new(false),
             succession: AtomicBool::new(false),
             redial: Notify::new(),
+            unread: Notify::new(),
         })
     }
 
@@ -198,6 +207,7 @@ impl<W: Wire> Link<W> {
                 return;
             }
         }
+        self.node.counters.ended[end.kind()].one();
         for lane in &self.lanes {
             let unsent = lane.clear();
             let told = unsent.iter().filter(|queued| queued.frame.kind == FrameKind::Tell).count();

@@ -63,7 +63,9 @@ impl<W: Wire> Link<W> {
                 self.deliver(Request { arrival, ..request }, answer);
             }
             Err(why) => {
-                if !frame.kind.wants_answer() {
+                if frame.kind.wants_answer() {
+                    self.node.counters.refused_for(&why);
+                } else {
                     debug!(peer = %self.peer.principal, message = &*frame.name, %why, "a tell was turned away");
                     self.node.counters.tells_refused.one();
                 }
@@ -101,8 +103,9 @@ impl<W: Wire> Link<W> {
         let mut all = self.owed.lock();
         if all.len() >= self.node.settings.in_flight {
             drop(all);
-            let what = format!("node {}", self.node.region);
-            self.send_fault(id, lane, &Fault::not_sent(FaultKind::Full(what)));
+            let full = FaultKind::Full(format!("node {}", self.node.region));
+            self.node.counters.refused_for(&full);
+            self.send_fault(id, lane, &Fault::not_sent(full));
             return Ok(None);
         }
         match all.entry(id) {
@@ -176,7 +179,8 @@ impl<W: Wire> Link<W> {
         let what = FaultKind::Decode { name, reason };
         match kind {
             Some(FrameKind::Ask | FrameKind::Post | FrameKind::Posts) => {
-                self.send_fault(id, lane, &Fault::not_sent(what))
+                self.node.counters.refused_for(&what);
+                self.send_fault(id, lane, &Fault::not_sent(what));
             }
             Some(FrameKind::Reply | FrameKind::Fault) => {
                 let waiter = self.calls.lock().answered(id);
@@ -237,6 +241,8 @@ impl<W: Wire> Link<W> {
         let lane_index = lane % self.lanes.len();
         match self.lanes[lane_index].push(Queued { frame, expires: None, gathering: None }, bytes, weight) {
             Ok(()) => {}
+            // It is told nothing more.
+            Err(NotQueued::Full(_)) if weight == Weight::Fault => self.unread.notify_one(),
             Err(NotQueued::Full(_)) => {
                 let what = format!("lane {lane_index} for answers of {}", self.node.region);
                 self.send_fault(id, lane_index, &Fault::ran(FaultKind::Full(what)));

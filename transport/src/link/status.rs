@@ -63,4 +63,6 @@ pub struct LinkStatus {
     pub last_error: Option<ConnectError>,
     /// The certificate that the peer showed on this connection; `None` without one.
     pub certificate: Option<Certificate>,
+    /// Those that it showed on connections that have given way to this one, and still end calls.
+    pub draining: Vec<Certificate>,
 }

@@ -4,9 +4,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use quinn::Incoming;
+use quinn::{Connection, Incoming};
 use rhumb_core::limits::MAX_NODES;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
@@ -15,6 +14,7 @@ use super::close::{DUPLICATE, refusal};
 use super::greeting::{Greeted, Greeter, turn_away};
 use super::slot::{Moved, Slot};
 use super::transport::Inner;
+use crate::admission::{NotHeard, Place};
 use crate::error::ConnectError;
 use crate::hello::{HelloRefusal, HelloRefusalKind};
 use crate::link::End;
@@ -23,21 +23,30 @@ impl Inner {
     /// Accepts until the endpoint is closed.
     pub(crate) async fn accept_all(self: Arc<Self>) {
         while let Some(incoming) = self.endpoint.accept().await {
-            match Arc::clone(&self.handshakes).try_acquire_owned() {
-                Ok(permit) => drop(tokio::spawn(Arc::clone(&self).accept(incoming, permit))),
-                // Busy: who has not shown that its address is real must do so, the others come later.
-                Err(_) if incoming.may_retry() => drop(incoming.retry()),
-                Err(_) => incoming.refuse(),
+            let from = incoming.remote_address();
+            match self.handshakes.begin(from.ip(), incoming.remote_address_validated()) {
+                Ok(place) => drop(tokio::spawn(Arc::clone(&self).accept(incoming, place))),
+                Err(NotHeard::Unproven) if incoming.may_retry() => drop(incoming.retry()),
+                Err(_) => {
+                    incoming.refuse();
+                    let refusal = HelloRefusal::new(HelloRefusalKind::Busy, "as many handshakes as may be");
+                    self.node.inbound.refused(from, &ConnectError::Hello(refusal));
+                }
             }
         }
     }
 
-    async fn accept(self: Arc<Self>, incoming: Incoming, permit: OwnedSemaphorePermit) {
+    async fn accept(self: Arc<Self>, incoming: Incoming, place: Place) {
         let from = incoming.remote_address();
         let limit = self.node.settings.handshake_timeout;
-        let heard = timeout(limit, self.hear(incoming)).await;
-        let heard = heard.unwrap_or(Err(ConnectError::Timeout(limit)));
-        drop(permit);
+        let mut silent = None;
+        let heard = timeout(limit, self.hear(incoming, &mut silent)).await;
+        let heard = heard.unwrap_or_else(|_| {
+            let refusal = HelloRefusal::new(HelloRefusalKind::Slow, format!("no HELLO within {limit:?}"));
+            silent.iter().for_each(|connection| turn_away(connection, &refusal));
+            Err(ConnectError::Timeout(limit))
+        });
+        drop((place, silent));
         let error = match heard {
             Ok(greeted) => match self.admit(greeted).await {
                 Ok(()) => return,
@@ -53,12 +62,17 @@ impl Inner {
         self.node.inbound.refused(from, &error);
     }
 
-    /// From the first packet to the peer's HELLO.
-    async fn hear(&self, incoming: Incoming) -> Result<Greeted, ConnectError> {
+    /// From the first packet to the peer's HELLO. The connection stands in `silent` as soon as it is one.
+    async fn hear(
+        &self,
+        incoming: Incoming,
+        silent: &mut Option<Connection>,
+    ) -> Result<Greeted, ConnectError> {
         let accepting = self.tls.accepting(self.regions.clone());
         let (config, verdict) = accepting.map_err(|e| ConnectError::Local(e.to_string()))?;
         let lost = |e: quinn::ConnectionError| refusal(&e, &verdict, &self.principal);
         let connection = incoming.accept_with(Arc::new(config)).map_err(lost)?.await.map_err(lost)?;
+        *silent = Some(connection.clone());
         let greeter =
             Greeter { own: &self.hello, principal: &self.principal, domain: &self.domain, verdict: &verdict };
         let greeted = greeter.hear(connection).await?;

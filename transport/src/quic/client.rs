@@ -220,7 +220,7 @@ impl Inner {
             SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
         };
         let thread = LinkThread::of_clients().map_err(|e| local(&e))?;
-        let endpoint = {
+        let (endpoint, _) = {
             let _on_it = thread.handle().enter();
             socket::endpoint(from, settings.socket_buffer, None).map_err(|e| local(&e))?
         };

@@ -34,7 +34,7 @@ impl End {
     /// The code with which this side closes.
     pub(crate) fn code(&self) -> VarInt {
         match self {
-            Self::Lost(_) => GRACEFUL,
+            Self::Lost(_) | Self::Left => GRACEFUL,
             Self::Silent(_) => SILENT,
             Self::Broken(_) | Self::Protocol(_) | Self::Stalled(_) => PROTOCOL,
             Self::Replaced => REPLACED,
@@ -49,9 +49,9 @@ impl End {
     pub(crate) fn of(error: &ConnectionError) -> Self {
         match error {
             ConnectionError::ApplicationClosed(close) if close.error_code == REPLACED => Self::Replaced,
-            ConnectionError::ApplicationClosed(close) if close.error_code == GRACEFUL => {
-                Self::Lost("the peer closed the connection".to_owned())
-            }
+            ConnectionError::ApplicationClosed(close) if close.error_code == GRACEFUL => Self::Left,
+            // QUIC's own rules, and this side has seen it.
+            ConnectionError::TransportError(broken) => Self::Protocol(broken.to_string()),
             ConnectionError::ApplicationClosed(close) if close.error_code == REVOKED => {
                 Self::Lost("the peer says that this side's certificate was revoked".to_owned())
             }
@@ -76,7 +76,7 @@ pub(crate) fn refusal(error: &ConnectionError, verdict: &Verdict, own: &Principa
                 (Some(refusal), _) => ConnectError::Identity(refusal),
                 (None, Some(CERTIFICATE_REQUIRED)) => ConnectError::Identity(IdentityError::NoCertificate),
                 (None, Some(_)) => ConnectError::Protocol(ours.reason.clone()),
-                (None, None) => ConnectError::Lost(ours.to_string()),
+                (None, None) => ConnectError::Protocol(ours.to_string()),
             }
         }
         ConnectionError::ConnectionClosed(theirs) => {

@@ -9,7 +9,7 @@ use rustls::pki_types::CertificateDer;
 use super::close::refusal;
 use super::stream::{Outgoing, read_message, write_message};
 use crate::error::ConnectError;
-use crate::hello::{Agreement, Hello, HelloRefusal, MAX_HELLO_BYTES, judge};
+use crate::hello::{Agreement, Hello, HelloRefusal, HelloRefusalKind, MAX_HELLO_BYTES, judge};
 use crate::identity::{IdentityError, TrustDomain, Verdict, principal_of};
 use crate::link::End;
 
@@ -93,9 +93,14 @@ impl Greeter<'_> {
     }
 
     fn lost(&self, connection: &Connection, end: End) -> ConnectError {
-        match connection.close_reason() {
-            Some(reason) => refusal(&reason, self.verdict, self.principal),
-            None => ConnectError::Lost(end.to_string()),
+        match (connection.close_reason(), end) {
+            (Some(reason), _) => refusal(&reason, self.verdict, self.principal),
+            (None, End::Protocol(why)) => {
+                let refusal = HelloRefusal::new(HelloRefusalKind::Malformed, why);
+                turn_away(connection, &refusal);
+                ConnectError::Hello(refusal)
+            }
+            (None, end) => ConnectError::Lost(end.to_string()),
         }
     }
 }

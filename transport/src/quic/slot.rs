@@ -228,6 +228,7 @@ impl Slot {
             since: place.since.elapsed(),
             last_error: place.last_error.clone(),
             certificate: link.and_then(|link| certificate::of_peer(&link.wire)),
+            draining: place.retiring.iter().filter_map(|link| certificate::of_peer(&link.wire)).collect(),
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::ops::{Deref, DerefMut};
 
-use quinn::{RecvStream, SendStream};
+use quinn::{ReadError, ReadExactError, RecvStream, SendStream};
 
 use super::close::ABANDONED;
 use crate::link::End;
@@ -74,7 +74,13 @@ pub(crate) async fn write_message(stream: &mut Outgoing, bytes: &[u8]) -> Result
 
 /// Reads one message of the control stream, of at most `cap` bytes.
 pub(crate) async fn read_message(stream: &mut RecvStream, cap: usize) -> Result<Vec<u8>, End> {
-    let lost = |e: quinn::ReadExactError| End::Lost(format!("control stream: {e}"));
+    let lost = |error| match error {
+        ReadExactError::FinishedEarly(_) => End::Protocol("the control stream ended".to_owned()),
+        ReadExactError::ReadError(ReadError::Reset(_)) => {
+            End::Protocol("the control stream was reset".to_owned())
+        }
+        ReadExactError::ReadError(error) => End::Lost(format!("control stream: {error}")),
+    };
     let mut length = [0; 4];
     stream.read_exact(&mut length).await.map_err(lost)?;
     let length = u32::from_be_bytes(length) as usize;

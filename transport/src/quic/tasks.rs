@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::{Bytes, BytesMut};
-use quinn::{RecvStream, VarInt};
+use quinn::{ReadError, ReadExactError, RecvStream, VarInt};
 use rhumb_core::Mono;
 use rhumb_core::wakes::Wakes;
 use tokio::task::JoinSet;
@@ -17,7 +17,7 @@ use super::{Link, certificate};
 use crate::codec::{decode, encode};
 use crate::control::{ControlMessage, MAX_CONTROL_BYTES};
 use crate::envelope::{Deframer, Frame};
-use crate::link::{End, Queued};
+use crate::link::{End, Queued, unread};
 use crate::liveness::Silence;
 
 /// Bytes that a lane hands to QUIC at once.
@@ -129,7 +129,7 @@ impl Link {
         let mut kind = [0];
         match stream.read_exact(&mut kind).await {
             Ok(()) => {}
-            Err(quinn::ReadExactError::ReadError(quinn::ReadError::Reset(_))) => return Ok(()),
+            Err(ReadExactError::ReadError(ReadError::Reset(_))) => return Ok(()),
             Err(error) => return Err(End::Lost(error.to_string())),
         }
         match kind[0] {
@@ -147,6 +147,9 @@ impl Link {
         if lane >= self.lanes.len() {
             return Err(End::Protocol(format!("lane {lane}, agreed were {}", self.lanes.len())));
         }
+        if self.lanes_begun.fetch_or(1 << lane, Ordering::AcqRel) & 1 << lane != 0 {
+            return Err(End::Protocol(format!("lane {lane} was opened twice")));
+        }
         let mut deframer = Deframer::new(self.node.settings.max_frame);
         loop {
             match stream.read_chunk(READ_BYTES, true).await {
@@ -155,6 +158,7 @@ impl Link {
                     return Err(End::Protocol(format!("lane {lane} ended in the middle of a frame")));
                 }
                 Ok(None) => break,
+                Err(ReadError::Reset(_)) => return Err(End::Protocol(format!("lane {lane} was reset"))),
                 Err(error) => return Err(End::Lost(error.to_string())),
             }
             // Whoever is to handle them is woken once for all of them.
@@ -210,6 +214,7 @@ impl Link {
         loop {
             tokio::select! {
                 reason = self.wire.closed() => return Err(End::of(&reason)),
+                () = self.unread.notified() => return Err(unread()),
                 _ = tick.tick() => {}
             }
             if let Some(silent) = silence.look(now(), self.frames_heard()) {

@@ -11,18 +11,19 @@ use parking_lot::{Mutex, RwLock};
 use quinn::{Connection, Endpoint};
 use rhumb_core::rng::Seed;
 use rhumb_core::{Fault, FaultKind, Gate, NodeId, Principal, Role};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, warn};
 
 use super::close::GRACEFUL;
 use super::config::Tls;
 use super::slot::Slot;
-use super::socket;
+use super::socket::{self, Datagrams};
 use super::thread::LinkThread;
 use super::{Link, certificate};
+use crate::admission::Handshakes;
 use crate::asked::Asked;
-use crate::counts::TransportCounts;
+use crate::counts::{Counted, TransportCounts};
 use crate::error::BindError;
 use crate::gathering::Gathering;
 use crate::hello::{Agreement, Hello, VERSIONS};
@@ -52,6 +53,7 @@ impl fmt::Debug for Transport {
 
 pub(crate) struct Inner {
     pub(crate) endpoint: Endpoint,
+    datagrams: Arc<Datagrams>,
     thread: LinkThread,
     pub(crate) tls: Tls,
     pub(crate) hello: Hello,
@@ -63,7 +65,7 @@ pub(crate) struct Inner {
     pub(crate) slots: RwLock<BTreeMap<NodeId, Arc<Slot>>>,
     pub(crate) guests: Mutex<BTreeMap<u64, Arc<Link>>>,
     pub(crate) guest_number: AtomicU64,
-    pub(crate) handshakes: Arc<Semaphore>,
+    pub(crate) handshakes: Handshakes,
     pub(crate) stopping: watch::Sender<bool>,
     /// How long the peers that were connected when this node began to stop may still send.
     closing: Mutex<Duration>,
@@ -92,7 +94,7 @@ impl Transport {
         let tls = Tls::new(credentials, &settings)?;
         let unbound = |source| BindError::Socket { addr, source };
         let thread = LinkThread::of_node().map_err(unbound)?;
-        let endpoint = {
+        let (endpoint, datagrams) = {
             let _on_it = thread.handle().enter();
             socket::endpoint(addr, settings.socket_buffer, Some(tls.listening())).map_err(unbound)?
         };
@@ -101,6 +103,7 @@ impl Transport {
         hello.to_bytes().map_err(|refusal| BindError::Identity(refusal.to_string()))?;
         let inner = Arc::new(Inner {
             endpoint,
+            datagrams,
             thread,
             tls,
             hello,
@@ -108,7 +111,7 @@ impl Transport {
             principal: credentials.principal().clone(),
             domain: credentials.trust_domain().clone(),
             regions,
-            handshakes: Arc::new(Semaphore::new(settings.handshakes)),
+            handshakes: Handshakes::new(settings.handshakes),
             node: Arc::new(Node::new(credentials.principal().region.clone(), gate, inbound, settings)),
             slots: RwLock::default(),
             guests: Mutex::default(),
@@ -212,6 +215,24 @@ impl Transport {
     #[must_use]
     pub fn counts(&self) -> TransportCounts {
         self.inner.node.counters.counts()
+    }
+
+    /// Connections that have ended, by how.
+    #[must_use]
+    pub fn ends(&self) -> Counted {
+        self.inner.node.counters.ends()
+    }
+
+    /// Asked calls of peers that were refused before they came to a handler, by why.
+    #[must_use]
+    pub fn refusals(&self) -> Counted {
+        self.inner.node.counters.refusals()
+    }
+
+    /// Datagrams that have come, by what their first bytes say.
+    #[must_use]
+    pub fn datagrams(&self) -> Counted {
+        self.inner.datagrams.counted()
     }
 
     /// A connected peer, as its HELLO and certificate describe it.

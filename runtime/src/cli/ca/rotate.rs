@@ -10,7 +10,11 @@ use super::authority_validity;
 use crate::cli::args::duration;
 use crate::cli::fleet::{Asking, MeshDir, Watcher};
 use crate::cli::output::{Done, Failure, Output};
-use crate::fleet::{Fleet, NotYet, Rotor, Stage, activated_everywhere, prepared_everywhere};
+use crate::client::PROGRAMS_LOOK_EVERY;
+use crate::fleet::{
+    Fleet, Missed, NotYet, Rotor, Stage, Stray, activated_everywhere, prepared_everywhere,
+    retired_everywhere, told_of_missed,
+};
 use crate::mesh::status::MeshStatus;
 
 /// Between two questions to the mesh.
@@ -55,6 +59,10 @@ pub struct Rotate {
     /// Do not ask the nodes: the operator has made sure that the stage before has reached all of them.
     #[arg(long)]
     confirmed: bool,
+    /// Everybody whose certificate lies in no folder of this mesh has been given the new ca.pem and crl.pem (before
+    /// activate), or a new certificate (before retire).
+    #[arg(long)]
+    others_told: bool,
     /// How long to wait for all nodes to say that they have got it.
     #[arg(long, value_name = "TIME", default_value = "1m", value_parser = duration)]
     wait: Duration,
@@ -73,6 +81,10 @@ struct RotateAnswer {
     /// Whether every node has said that it has got it; null where none was asked.
     reached: Option<bool>,
     behind: Vec<Behind>,
+    /// Whose folder was not delivered.
+    missed: Vec<Missed>,
+    /// Who has a certificate of the authority that is to go, and no folder in this mesh.
+    others: Vec<Stray>,
 }
 
 #[derive(Debug, Serialize)]
@@ -93,15 +105,21 @@ impl Rotate {
         let stage = Stage::from(self.stage);
         let rotor = Rotor::of(&fleet, self.valid);
         let watcher = if self.confirmed { None } else { Some(self.asking.about(&fleet)?) };
+        self.others_know(&rotor)?;
         if let Some(watcher) = &watcher {
             self.may_begin(&fleet, &rotor, watcher).await?;
         }
-        let made = rotor.run(stage).map_err(|error| Failure::Usage(format!("{error:#}")))?;
+        let (made, missed) = rotor.run(stage).map_err(|error| Failure::Usage(format!("{error:#}")))?;
+        let delivered = Instant::now();
         let coming = rotor.coming()?;
         let behind = match &watcher {
             Some(watcher) => Some(self.reached(&fleet, &rotor, watcher).await?),
             None => None,
         };
+        if watcher.is_some() && stage == Stage::Prepare && !made.is_empty() {
+            // Programs do not say what they believe. One that dials later than this does so by what its folder has.
+            tokio::time::sleep_until(delivered + PROGRAMS_LOOK_EVERY).await;
+        }
         let answer = RotateAnswer {
             stage: stage.as_str(),
             authority: coming.holder.to_string(),
@@ -109,9 +127,33 @@ impl Rotate {
             moves: made.len(),
             reached: behind.as_ref().map(Vec::is_empty),
             behind: behind.into_iter().flatten().map(Behind::from).collect(),
+            missed,
+            others: rotor.strays()?,
         };
         output.answer(&answer, told(&answer));
-        Ok(if answer.behind.is_empty() { Done::Well } else { Done::InPart })
+        let well = answer.behind.is_empty() && answer.missed.is_empty();
+        Ok(if well { Done::Well } else { Done::InPart })
+    }
+
+    /// Whether those know of the stage before whose folders nobody reaches from here.
+    fn others_know(&self, rotor: &Rotor<'_>) -> Result<(), Failure> {
+        let stand = rotor.stand()?;
+        let (needs, meanwhile) = match self.stage {
+            StageArg::Activate if stand.previous.is_none() => ("the new ca.pem and crl.pem", "prepare"),
+            StageArg::Retire if stand.next.is_none() => ("a certificate of the new authority", "activate"),
+            _ => return Ok(()),
+        };
+        let others = rotor.strays()?;
+        if self.others_told || others.is_empty() {
+            return Ok(());
+        }
+        let listed: Vec<String> = others.iter().map(ToString::to_string).collect();
+        Err(Failure::Usage(format!(
+            "no folder of this mesh has the certificates of {}: these could connect no more. Give them {needs} (ca/ has \
+             had it since {meanwhile}), or move their folders below clients/ or operators/ of the mesh; then say \
+             --others-told",
+            listed.join(", ")
+        )))
     }
 
     /// Whether the stage before has reached every node. The first has none before it.
@@ -169,22 +211,8 @@ fn behind(stage: Stage, fleet: &Fleet, rotor: &Rotor<'_>, seen: &MeshStatus) -> 
     Ok(match stage {
         Stage::Prepare => prepared_everywhere(fleet.nodes(), seen, &coming.fingerprint()),
         Stage::Activate => activated_everywhere(fleet.nodes(), seen, &coming.holder.to_string()),
-        Stage::Retire => retired_everywhere(fleet, seen, &coming.fingerprint()),
+        Stage::Retire => retired_everywhere(fleet.nodes(), seen, &coming.fingerprint()),
     })
-}
-
-/// Who still believes another authority than this.
-fn retired_everywhere(fleet: &Fleet, seen: &MeshStatus, fingerprint: &str) -> Vec<NotYet> {
-    let mut behind = prepared_everywhere(fleet.nodes(), seen, fingerprint);
-    for node in &seen.nodes {
-        if node.certificate.authorities.len() > 1 {
-            behind.push(NotYet {
-                who: node.node.clone(),
-                why: "it still believes the old authority too".to_owned(),
-            });
-        }
-    }
-    behind
 }
 
 fn told(answer: &RotateAnswer) -> String {
@@ -196,6 +224,11 @@ fn told(answer: &RotateAnswer) -> String {
     });
     for Behind { node, why } in &answer.behind {
         text.push_str(&format!("\n  {node}: {why}"));
+    }
+    text.push_str(&told_of_missed(&answer.missed));
+    if !answer.others.is_empty() {
+        let others: Vec<String> = answer.others.iter().map(ToString::to_string).collect();
+        text.push_str(&format!("\nnot in this mesh's folders, and yours to tell: {}", others.join(", ")));
     }
     text
 }

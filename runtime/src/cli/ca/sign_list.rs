@@ -10,7 +10,7 @@ use crate::authority::AuthorityFolder;
 use crate::cli::cert::days;
 use crate::cli::fleet::MeshDir;
 use crate::cli::output::{Done, Failure, Output};
-use crate::fleet::{Event, note};
+use crate::fleet::{Event, Missed, note, told_of_missed};
 use crate::identity::CRL_FILE;
 
 /// Sign the list of revocations anew, and give it to everybody: needed where `identity.revocations` is `strict`.
@@ -35,6 +35,8 @@ fn list_validity(text: &str) -> Result<Duration, String> {
 struct Signed {
     list: PathBuf,
     number: u128,
+    /// Who has not got it.
+    missed: Vec<Missed>,
 }
 
 impl SignList {
@@ -44,12 +46,11 @@ impl SignList {
         let number = authority.renew_lists(self.valid)?;
         let event = Event::of("list.signed", authority.authority().certificate());
         note(&fleet.authority(), &event.because(format!("number {number}")))?;
-        for member in fleet.members() {
-            fleet.give_out(&authority, member)?;
-        }
-        let answer = Signed { list: fleet.authority().join(CRL_FILE), number };
-        let text = format!("list {number} is signed and given to everybody: {}", answer.list.display());
-        output.answer(&answer, text);
-        Ok(Done::Well)
+        let missed = fleet.give_out_all(authority);
+        let answer = Signed { list: fleet.authority().join(CRL_FILE), number, missed };
+        let whom = if answer.missed.is_empty() { "everybody" } else { "all but these" };
+        let text = format!("list {number} is signed and given to {whom}: {}", answer.list.display());
+        output.answer(&answer, text + &told_of_missed(&answer.missed));
+        Ok(if answer.missed.is_empty() { Done::Well } else { Done::InPart })
     }
 }

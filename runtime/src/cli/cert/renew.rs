@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{Shown, date, now, validity};
 use crate::cli::fleet::MeshDir;
 use crate::cli::output::{Done, Failure, Output};
-use crate::fleet::{Fleet, Member, renew_at};
+use crate::fleet::{Fleet, Member, Missed, renew_at, told_of_missed};
 use crate::identity::IDENTITY_FILE;
 
 /// Renew certificates: those of the nodes that are named, else those of all nodes, clients and operators that
@@ -36,6 +36,8 @@ pub struct Renew {
 struct RenewAnswer {
     renewed: Vec<Shown>,
     kept: Vec<Kept>,
+    /// Who could not be renewed, or whose folder could not be delivered.
+    missed: Vec<Missed>,
 }
 
 /// One that is not due.
@@ -49,25 +51,34 @@ struct Kept {
 impl Renew {
     pub(super) fn run(self, output: &Output) -> Result<Done, Failure> {
         let fleet = self.mesh.open()?;
-        let mut answer = RenewAnswer { renewed: Vec::new(), kept: Vec::new() };
-        for member in self.members(&fleet)? {
-            let present = member.certificate()?;
-            let at = renew_at(&present);
-            if self.nodes.is_empty() && !self.all && now() < at {
-                let (renew_at, not_after) = (date(at), date(present.not_after));
-                answer.kept.push(Kept { holder: present.holder.to_string(), renew_at, not_after });
-                continue;
+        let members = self.members(&fleet)?;
+        let mut answer = RenewAnswer { renewed: Vec::new(), kept: Vec::new(), missed: Vec::new() };
+        for member in &members {
+            if let Err(why) = self.look_after(&fleet, member, &mut answer) {
+                answer.missed.push(Missed::of(member, &why));
             }
-            let issued =
-                fleet.renew(member, self.valid).map_err(|error| Failure::Usage(format!("{error:#}")))?;
-            fleet.deliver(member)?;
-            answer.renewed.push(Shown::of(&member.folder.join(IDENTITY_FILE), &issued));
         }
+        // Also those that are not due: an earlier run may not have reached them.
+        answer.missed.extend(fleet.deliver_all(members));
         output.answer(&answer, told(&answer));
         if !answer.renewed.is_empty() {
             output.note("a running node takes its own up within 10 s, or at once on SIGHUP");
         }
-        Ok(Done::Well)
+        Ok(if answer.missed.is_empty() { Done::Well } else { Done::InPart })
+    }
+
+    /// Renews one, if that is due or asked for.
+    fn look_after(&self, fleet: &Fleet, member: &Member, answer: &mut RenewAnswer) -> anyhow::Result<()> {
+        let present = member.certificate()?;
+        let at = renew_at(&present);
+        if self.nodes.is_empty() && !self.all && now() < at {
+            let (renew_at, not_after) = (date(at), date(present.not_after));
+            answer.kept.push(Kept { holder: present.holder.to_string(), renew_at, not_after });
+            return Ok(());
+        }
+        let issued = fleet.renew(member, self.valid)?;
+        answer.renewed.push(Shown::of(&member.folder.join(IDENTITY_FILE), &issued));
+        Ok(())
     }
 
     fn members<'a>(&self, fleet: &'a Fleet) -> Result<Vec<&'a Member>, Failure> {
@@ -86,5 +97,5 @@ fn told(answer: &RenewAnswer) -> String {
     let kept = answer.kept.iter();
     let kept = kept
         .map(|kept| format!("{}: not due before {}, ends {}", kept.holder, kept.renew_at, kept.not_after));
-    renewed.chain(kept).collect::<Vec<_>>().join("\n")
+    renewed.chain(kept).collect::<Vec<_>>().join("\n") + &told_of_missed(&answer.missed)
 }

@@ -14,7 +14,7 @@ use super::certificate_file;
 use crate::authority::{AuthorityFault, AuthorityFolder, Revoked, not_issued};
 use crate::cli::fleet::MeshDir;
 use crate::cli::output::{Done, Failure, Output};
-use crate::fleet::{Event, Fleet, note};
+use crate::fleet::{Event, Fleet, Missed, note, told_of_missed};
 use crate::identity::CRL_FILE;
 
 /// Revoke a certificate: it is added to the authority's crl.pem.
@@ -46,10 +46,12 @@ struct RevokeAnswer {
     list: PathBuf,
     number: u128,
     revoked: usize,
+    /// Who has not got the list.
+    missed: Vec<Missed>,
 }
 
 impl RevokeAnswer {
-    fn of(done: Revoked, ca: &Path) -> Self {
+    fn of(done: Revoked, ca: &Path, missed: Vec<Missed>) -> Self {
         Self {
             serial: done.certificate.serial,
             holder: done.certificate.holder,
@@ -57,6 +59,7 @@ impl RevokeAnswer {
             list: ca.join(CRL_FILE),
             number: done.number,
             revoked: done.revoked,
+            missed,
         }
     }
 }
@@ -65,7 +68,8 @@ impl fmt::Display for RevokeAnswer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let what = if self.again { "was revoked before" } else { "is revoked" };
         write!(f, "{} {} {what}: ", self.holder, self.serial)?;
-        write!(f, "list {} in {} names {}", self.number, self.list.display(), self.revoked)
+        write!(f, "list {} in {} names {}", self.number, self.list.display(), self.revoked)?;
+        f.write_str(&told_of_missed(&self.missed))
     }
 }
 
@@ -90,17 +94,17 @@ impl Revoke {
             note(&ca, &Event { event: "certificate.revoked", holder, serial, detail })?;
         }
         // Also when it was revoked before: an earlier command may have been cut short.
-        for member in fleet.iter().flat_map(Fleet::members) {
-            fleet.iter().try_for_each(|fleet| fleet.give_out(&authority, member))?;
-        }
-        let answer = RevokeAnswer::of(done, &ca);
+        let missed = fleet.as_ref().map(|fleet| fleet.give_out_all(authority)).unwrap_or_default();
+        let answer = RevokeAnswer::of(done, &ca, missed);
         output.answer(&answer, &answer);
-        output.note(if fleet.is_some() {
-            "it is in everybody's identity folder: a running node takes it up within 10 s, or at once on SIGHUP"
-        } else {
-            "copy it into the identity folder of every node: each takes it up within 10 s"
+        output.note(match (&fleet, answer.missed.is_empty()) {
+            (None, _) => "copy it into the identity folder of every node: each takes it up within 10 s",
+            (Some(_), true) => {
+                "it is in everybody's identity folder: a running node takes it up within 10 s, or at once on SIGHUP"
+            }
+            (Some(_), false) => "those go on believing it: run the same again when they can be reached",
         });
-        Ok(Done::Well)
+        Ok(if answer.missed.is_empty() { Done::Well } else { Done::InPart })
     }
 
     /// The serial number that is meant, and whether a file names it.

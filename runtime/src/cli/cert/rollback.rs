@@ -13,7 +13,7 @@ use crate::identity::IDENTITY_FILE;
 /// Go back to the certificate that was in force before, if peers would still take it.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  rhumb cert rollback mesh/nodes/eu-central-n1/identity\n\nA running node takes it up within 10 s, or at once on SIGHUP."
+    after_help = "Example:\n  rhumb cert rollback mesh/nodes/eu-central-n1/identity\n\nA running node takes it up within 10 s, or at once on SIGHUP; one on another machine, once the folder is there."
 )]
 pub struct Rollback {
     /// The identity folder.
@@ -37,7 +37,7 @@ impl Rollback {
         let certificate = Shown::of(&self.dir.join(IDENTITY_FILE), &back.certificate);
         let text = format!("generation {} takes the place of {}\n{certificate}", back.to, back.from);
         output.answer(&RollbackAnswer { from: back.from, to: back.to, certificate }, text);
-        output.note("a running node takes it up within 10 s, or at once on SIGHUP");
+        output.note("its node takes it up within 10 s, or at once on SIGHUP; on another machine, once the folder is there");
         Ok(Done::Well)
     }
 }

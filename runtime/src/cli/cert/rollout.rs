@@ -1,5 +1,6 @@
 //! `rhumb cert rollout`: one node first.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use clap::Args;
@@ -8,10 +9,12 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::validity;
+use crate::authority::Lock;
 use crate::cli::args::duration;
 use crate::cli::fleet::{Asking, MeshDir, Watcher};
 use crate::cli::output::{Done, Failure, Output};
-use crate::fleet::{Bake, Event, Fleet, Limits, Member, Verdict, note, roll_back};
+use crate::fleet::{Bake, Before, Event, Fleet, Given, Limits, Member, Verdict, note, roll_back_to};
+use crate::generations::Generations;
 
 /// Between two questions to the mesh.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -35,7 +38,7 @@ pub struct Rollout {
     /// How long it may take until then, and how long a connection may be gone.
     #[arg(long, value_name = "TIME", default_value = "1m", value_parser = duration)]
     grace: Duration,
-    /// Connections that may be turned away over certificates, anywhere.
+    /// How often somebody who dials the node may refuse its certificate.
     #[arg(long, value_name = "N", default_value_t = 0)]
     max_refused: u64,
     /// Calls of the node in a hundred that may end in a fault.
@@ -53,11 +56,28 @@ struct RolloutAnswer {
     canary: String,
     well: bool,
     renewed: Vec<String>,
-    /// The node that did badly and is back at its old certificate.
+    /// The node that did badly.
+    bad: Option<String>,
+    /// The same, if it is back at its old certificate.
     rolled_back: Option<String>,
+    /// Why it did badly; or why the next node could not be renewed.
     why: Option<String>,
+    /// Why it could not go back: it is left with the bad certificate.
+    stuck: Option<String>,
     /// Nodes that keep their old certificates.
     left: Vec<String>,
+}
+
+/// How it went with one node.
+enum Went {
+    Well,
+    /// Nothing was changed.
+    Nowhere(Failure),
+    /// It did badly. Why it did, and why it could not go back, if it could not.
+    Badly {
+        why: String,
+        stuck: Option<String>,
+    },
 }
 
 impl Rollout {
@@ -67,23 +87,32 @@ impl Rollout {
         fleet.node(&self.canary).ok_or_else(unknown)?;
         let watcher = self.asking.about(&fleet)?;
         let others = fleet.nodes().filter(|node| **node != self.canary);
-        let mut left: Vec<NodeId> = [&self.canary].into_iter().chain(others).cloned().collect();
+        let mut left: VecDeque<NodeId> = [&self.canary].into_iter().chain(others).cloned().collect();
         let mut answer = RolloutAnswer {
             canary: self.canary.to_string(),
             well: true,
             renewed: Vec::new(),
+            bad: None,
             rolled_back: None,
             why: None,
+            stuck: None,
             left: Vec::new(),
         };
-        while answer.well && !left.is_empty() {
-            let node = left.remove(0);
+        while answer.well
+            && let Some(node) = left.pop_front()
+        {
             let Some(member) = fleet.node(&node) else { continue };
             match self.renew(&fleet, member, &node, &watcher).await? {
-                None => answer.renewed.push(node.to_string()),
-                Some(why) => {
-                    answer.well = false;
-                    (answer.rolled_back, answer.why) = (Some(node.to_string()), Some(why));
+                Went::Well => answer.renewed.push(node.to_string()),
+                Went::Nowhere(failure) if answer.renewed.is_empty() => return Err(failure),
+                Went::Nowhere(failure) => {
+                    (answer.well, answer.why) = (false, Some(failure.message()));
+                    left.push_front(node);
+                }
+                Went::Badly { why, stuck } => {
+                    (answer.well, answer.bad, answer.why) = (false, Some(node.to_string()), Some(why));
+                    answer.rolled_back = answer.bad.clone().filter(|_| stuck.is_none());
+                    answer.stuck = stuck;
                 }
             }
         }
@@ -92,19 +121,64 @@ impl Rollout {
         Ok(if answer.well { Done::Well } else { Done::False })
     }
 
-    /// Renews one node and watches it. Why it was rolled back, if it was.
+    /// Renews one node and watches it.
     async fn renew(
         &self,
         fleet: &Fleet,
         member: &Member,
         node: &NodeId,
         watcher: &Watcher,
-    ) -> Result<Option<String>, Failure> {
+    ) -> Result<Went, Failure> {
+        let before = match self.before(node, watcher).await {
+            Ok(before) => before,
+            Err(failure) => return Ok(Went::Nowhere(failure)),
+        };
+        let old = before.serial().to_owned();
+        let issued = match fleet.renew(member, self.valid) {
+            Ok(issued) => issued,
+            Err(error) => return Ok(Went::Nowhere(Failure::Usage(format!("{error:#}")))),
+        };
+        let generation = Generations::of(&member.folder).current();
+        let given = Given { serial: issued.serial.to_string(), generation };
+        let verdict = match fleet.deliver(member) {
+            Err(error) => Verdict::Bad(format!("{error:#}")),
+            Ok(()) => self.watch(before, given, watcher).await,
+        };
+        let Verdict::Bad(why) = verdict else {
+            note(&fleet.authority(), &Event::of("certificate.rolled_out", &issued))?;
+            return Ok(Went::Well);
+        };
+        tracing::error!(%node, why, "the new certificate does badly: the node goes back to its old one");
+        let stuck = undo(fleet, member, &old, &why).err().map(|error| format!("{error:#}"));
+        if let Some(stuck) = &stuck {
+            tracing::error!(%node, stuck, "the node could not go back: it is left with a bad certificate");
+        }
+        Ok(Went::Badly { why, stuck })
+    }
+
+    /// How a node stands, as soon as it answers.
+    async fn before(&self, node: &NodeId, watcher: &Watcher) -> Result<Before, Failure> {
+        let until = Instant::now() + self.grace;
+        loop {
+            if let Some(before) = Before::of(node, &watcher.look().await?) {
+                return Ok(before);
+            }
+            if Instant::now() >= until {
+                let why = format!(
+                    "{node} has not answered for {:?}: what cannot be watched is not renewed",
+                    self.grace
+                );
+                return Err(Failure::local(why));
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Watches a node that has got its new certificate, until it is known whether that is good.
+    async fn watch(&self, before: Before, given: Given, watcher: &Watcher) -> Verdict {
+        let is_canary = before.node() == self.canary.to_string();
         let begun = Instant::now();
         let now = || Mono(begun.elapsed());
-        let is_canary = *node == self.canary;
-        let before = watcher.look().await?;
-        let issued = fleet.renew(member, self.valid).map_err(|error| Failure::Usage(format!("{error:#}")))?;
         let limits = Limits {
             // What the canary has shown need not be shown by the others for as long.
             bake: if is_canary { self.bake } else { Duration::ZERO },
@@ -112,27 +186,26 @@ impl Rollout {
             turned_away: self.max_refused,
             faults_percent: self.max_faults,
         };
-        let mut bake = Bake::begin(node, issued.serial.to_string(), &before, limits, now());
-        let verdict = match fleet.deliver(member) {
-            Err(error) => Verdict::Bad(format!("{error:#}")),
-            Ok(()) => loop {
-                let seen = watcher.look().await.ok();
-                match bake.look(seen.as_ref(), now()) {
-                    Verdict::Wait => tokio::time::sleep(LOOK_EVERY).await,
-                    known => break known,
-                }
-            },
-        };
-        let Verdict::Bad(why) = verdict else {
-            note(&fleet.authority(), &Event::of("certificate.rolled_out", &issued))?;
-            return Ok(None);
-        };
-        tracing::error!(%node, why, "the new certificate does badly: the node goes back to its old one");
-        let back = roll_back(&member.folder, &why)?;
-        note(&fleet.authority(), &Event::of("certificate.rolled_back", &back.certificate).because(&why))?;
-        fleet.deliver(member)?;
-        Ok(Some(why))
+        let mut bake = Bake::begin(before, given, limits, now());
+        loop {
+            let seen = watcher.look().await.ok();
+            match bake.look(seen.as_ref(), now()) {
+                Verdict::Wait => tokio::time::sleep(LOOK_EVERY).await,
+                known => return known,
+            }
+        }
     }
+}
+
+/// Takes a node back to the certificate that it had shown.
+fn undo(fleet: &Fleet, member: &Member, serial: &str, why: &str) -> anyhow::Result<()> {
+    let back = {
+        // Nobody puts a later list of revocations there meanwhile.
+        let _lock = Lock::take(&fleet.authority())?;
+        roll_back_to(&member.folder, serial, why)?
+    };
+    fleet.deliver(member)?;
+    Ok(note(&fleet.authority(), &Event::of("certificate.rolled_back", &back.certificate).because(why))?)
 }
 
 fn told(answer: &RolloutAnswer) -> String {
@@ -140,8 +213,15 @@ fn told(answer: &RolloutAnswer) -> String {
         [] => "nothing is renewed".to_owned(),
         renewed => format!("renewed: {}", renewed.join(", ")),
     };
-    if let (Some(node), Some(why)) = (&answer.rolled_back, &answer.why) {
-        text.push_str(&format!("\n{node} is back at its old certificate: {why}"));
+    let why = answer.why.as_deref().unwrap_or("no reason");
+    match (&answer.bad, &answer.stuck) {
+        (None, _) if answer.well => {}
+        (None, _) => text.push_str(&format!("\nthe next could not be: {why}")),
+        (Some(node), None) => text.push_str(&format!("\n{node} is back at its old certificate: {why}")),
+        (Some(node), Some(stuck)) => {
+            text.push_str(&format!("\n{node} does badly with its new certificate: {why}"));
+            text.push_str(&format!("\nit could not go back, mend it now: {stuck}"));
+        }
     }
     if !answer.left.is_empty() {
         text.push_str(&format!("\nnot touched: {}", answer.left.join(", ")));

@@ -55,7 +55,8 @@ pub(super) const TRANSPORT: Section = Section {
             "transport.stall_limit",
             millis(SECOND, 10 * MINUTE),
             field!(transport.stall_limit),
-            "A peer that is heard, but does not read a lane for this long, is disconnected.",
+            "A peer that is heard, but does not read a lane for this long, is disconnected. A large frame of which \
+             nothing comes for this long is given up.",
         ),
         Key::new(
             "transport.handshake_timeout",
@@ -100,6 +101,12 @@ pub(super) const TRANSPORT: Section = Section {
             "Streams of their own that a peer may have open at once.",
         ),
         Key::new(
+            "transport.large_buffer",
+            bytes(KIB, 16 * GIB),
+            field!(transport.large_buffer),
+            "Bytes of frames on streams of their own that have come in part, from all peers together.",
+        ),
+        Key::new(
             "transport.lane_queue",
             count(1, 1_000_000, "messages"),
             field!(transport.lane_queue),
@@ -121,7 +128,8 @@ pub(super) const TRANSPORT: Section = Section {
             "transport.handshakes",
             count(1, 65_536, "handshakes"),
             field!(transport.handshakes),
-            "Handshakes under way at once. Beyond it addresses are validated first, then refused.",
+            "Handshakes under way at once: half of them of addresses that are not validated; of the rest one address \
+             has half.",
         ),
         Key::new(
             "transport.max_incoming",
