@@ -26,7 +26,7 @@ seeds: setup ## Simulates fresh seeds for MINUTES (30)
 	$(cargo) run -p rhumb-tests --bin seeds -- --minutes $(MINUTES)
 
 check-full: build ## The same tests with full counts
-	RHUMB_SEEDS=100000 RHUMB_FULL=1 RHUMB_BIN=$(abspath $(target))/debug/rhumb $(cargo) test --workspace
+	RHUMB_SEEDS=100000 RHUMB_DELIVERY_SEEDS=5000 RHUMB_FULL=1 RHUMB_BIN=$(abspath $(target))/debug/rhumb $(cargo) test --workspace
 
 # Tables and logs that turn over within minutes: what fills once has filled before anybody looks.
 soak: build ## Sells for MINUTES (30) while faults befall a mesh of three; memory, descriptors and threads stay flat

@@ -109,12 +109,43 @@ canaries! {
     CosignBeforePersist = "cosign-before-persist",
     /// A log witness does not look whether a checkpoint continues the last one.
     WitnessSkipsProof = "witness-skips-proof",
+    /// An answer under a key is given before it is durable.
+    KeyAnsweredBeforeDurable = "key-answered-before-durable",
+    /// Another message under a key gets the first one's answer.
+    OtherBodyAnswered = "other-body-answered",
+    /// A key that runs is run again by whoever asks meanwhile.
+    RunningKeyRunsAgain = "running-key-runs-again",
+    /// A letter is said to be taken before it is durable.
+    LetterTakenBeforeDurable = "letter-taken-before-durable",
+    /// A new life of a node names its letters as the first one did.
+    LetterNamesReused = "letter-names-reused",
+    /// A letter runs although its forerunner is not settled.
+    LetterOutOfOrder = "letter-out-of-order",
+    /// That a letter is settled is not written down.
+    NoteForgotten = "note-forgotten",
+    /// That a letter is settled is written in another batch than what its handler wrote.
+    NoteApartFromEffect = "note-apart-from-effect",
+    /// What cannot be delivered is gone.
+    DeadLetterVanishes = "dead-letter-vanishes",
 }
 
 impl Canary {
-    /// Those of the audit log, which has a simulated world of its own. All others are the escrow's.
+    /// Those of the audit log, which has a simulated world of its own.
     pub const OF_THE_AUDIT_LOG: &'static [Self] =
         &[Self::SignBeforeDurable, Self::CosignBeforePersist, Self::WitnessSkipsProof];
+
+    /// Those of delivery, which has one too. All others are the escrow's.
+    pub const OF_DELIVERY: &'static [Self] = &[
+        Self::KeyAnsweredBeforeDurable,
+        Self::OtherBodyAnswered,
+        Self::RunningKeyRunsAgain,
+        Self::LetterTakenBeforeDurable,
+        Self::LetterNamesReused,
+        Self::LetterOutOfOrder,
+        Self::NoteForgotten,
+        Self::NoteApartFromEffect,
+        Self::DeadLetterVanishes,
+    ];
 }
 
 #[cfg(feature = "canaries")]

@@ -130,6 +130,13 @@ pub enum FaultKind {
     /// Nobody waits for the answer any more.
     #[error("nobody waits for the answer any more")]
     Abandoned,
+    /// The idempotency key was used before, for another message of this name.
+    #[error("the idempotency key was used for another {0:?}: a new message needs a new key")]
+    KeyReused(String),
+    /// The message of this name ran under its idempotency key, and its answer was not kept: it may not be held where
+    /// it was given, or found no room.
+    #[error("{0:?} was answered under this key before, and the answer was not kept")]
+    NotKept(String),
 }
 
 /// A call that has no answer: why, and what that says about the callee.

@@ -19,6 +19,7 @@ extern crate self as rhumb;
 
 pub mod client;
 pub mod clock;
+pub(crate) mod delivery;
 #[cfg(feature = "rocks")]
 #[doc(hidden)]
 pub mod entry;

@@ -7,7 +7,7 @@
 //! Outside of it (in a plain `#[tokio::main]`), a mesh runs in real time on threads of its own.
 //!
 //! * It never does: mock what is tested. What differs from a node is the network's last step and that
-//!   nothing is stored.
+//!   what is stored is in memory.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -17,19 +17,23 @@ use std::time::Duration;
 use actix::System;
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
+use rhumb_actors::delivery::DeliverySettings;
 use rhumb_actors::remote::Hosted;
-use rhumb_core::{Epoch, Gate, NodeId, Principal, Region, Role};
+use rhumb_core::{Epoch, Gate, Incarnation, NodeId, Principal, Region, Role};
+use rhumb_storage::MemoryDisk;
 use rhumb_topology::Founding;
 use rhumb_topology::policy::{Policy, PolicySnapshot};
 use rhumb_transport::in_process::{Network, NodeDescription, Port};
 
 use crate::clock::NodeClock;
+use crate::delivery::{self, Delivery, Disk, Memory, Recovered};
 use crate::host::arbiters::Arbiters;
 use crate::host::{Host, HostList, Hosts};
 use crate::mesh::registry::Registry;
 use crate::mesh::{Carrier, Mesh};
 use crate::telemetry::sampling::Share;
 use crate::telemetry::{Spans, TracedGate, Tracer};
+use tokio::task::JoinHandle;
 
 /// The wall clock at the start of every test: 2026-01-01T00:00:00Z.
 const BEGIN_MS: u64 = 1_767_225_600_000;
@@ -81,6 +85,7 @@ struct Node {
     hosts: Arc<Hosts>,
     clock: NodeClock,
     port: Port,
+    delivery: JoinHandle<()>,
 }
 
 impl TestMesh {
@@ -208,6 +213,7 @@ impl TestMesh {
 impl Drop for TestMesh {
     fn drop(&mut self) {
         for node in self.nodes.values() {
+            node.delivery.abort();
             node.hosts.close_now();
             node.hosts.stop();
         }
@@ -320,14 +326,24 @@ impl Builder {
         };
         let hosts = Hosts::start(list, &mesh, arbiters)?;
         mesh.hosts(&hosts, Epoch(1));
+        let (delivery, task) = self.delivery(&mesh)?;
+        mesh.delivers(delivery.clone());
         let nobody = Box::new(|_: &rhumb_transport::Peer, _| ());
         let mut registry = Registry::new(clock.clone(), tokio::runtime::Handle::current(), nobody);
         registry.hosting(mesh.clone());
         crate::mesh::serve(&mut registry, &mesh)?;
+        delivery::parcel::serve(&mut registry, &delivery)?;
+        crate::mesh::dead_letters::serve(&mut registry, &mesh)?;
         let member = NodeDescription { manifest: registry.manifest(), ..NodeDescription::new(id.clone()) };
         let gate: Arc<dyn Gate> = Arc::new(TracedGate(Arc::clone(policy) as Arc<dyn Gate>));
         let port = network.join(member, gate, Arc::new(registry));
         mesh.bound(Carrier::InProcess(port.clone()));
-        Ok(Node { mesh, hosts, clock, port })
+        Ok(Node { mesh, hosts, clock, port, delivery: task })
+    }
+
+    fn delivery(&self, mesh: &Mesh) -> anyhow::Result<(Delivery, JoinHandle<()>)> {
+        let disk: Arc<dyn Disk> = Arc::new(Memory::open(&MemoryDisk::new())?);
+        let recovered = Recovered::read(&*disk, &DeliverySettings::default(), Incarnation(1))?;
+        Ok(Delivery::start(mesh, disk, recovered, |why| tracing::error!(why, "a disk in memory failed")))
     }
 }

@@ -1,12 +1,14 @@
 //! What tests are made of: the deterministic world ([`sim`]), clusters of processes ([`cluster`]), and disks
 //! that lose their power under them ([`powercut`]), and faults for half an hour ([`soak`]).
 //!
-//! The simulated world keeps its bytes in memory, and tests of real clusters run the real program; RocksDB is
+//! The simulated world keeps its bytes in memory, and tests of real clusters run the real program, or one
+//! of this crate's own that hosts the shop of [`orders`]; RocksDB is
 //! linked for the sake of [`entries`], the ways in which bytes come from outside. The customers of those (`bin/customer.rs`) are a program of their own.
 
 pub mod cluster;
 pub mod entries;
 pub mod exposition;
+pub mod orders;
 pub mod otlp;
 pub mod powercut;
 pub mod sim;

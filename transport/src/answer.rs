@@ -66,10 +66,23 @@ impl fmt::Debug for Observed {
     }
 }
 
-#[derive(Debug)]
 enum To {
     Peer(Owed),
     Here(oneshot::Sender<Result<Reply, Fault>>),
+    Then(Then),
+}
+
+/// What is called with an answer, where it is given.
+pub type Then = Box<dyn FnOnce(Result<Reply, Fault>) + Send + Sync>;
+
+impl fmt::Debug for To {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Peer(owed) => owed.fmt(f),
+            Self::Here(_) => f.write_str("here"),
+            Self::Then(_) => f.write_str("then"),
+        }
+    }
 }
 
 /// An answer owed to a peer.
@@ -97,6 +110,14 @@ impl Answer {
         let cancelled = Cancelled::default();
         let future = AnswerFuture { receiver, cancelled: cancelled.clone() };
         (Self { to: Some(To::Here(sender)), cancelled, observed: Observed::default(), timed: None }, future)
+    }
+
+    /// An answer that this is called with, on the thread that gives it and before that goes on: answers that are
+    /// given one after the other come in that order. It must be quick and must not block. Never cancelled.
+    #[must_use]
+    pub fn then(then: Then) -> Self {
+        let (cancelled, observed) = (Cancelled::default(), Observed::default());
+        Self { to: Some(To::Then(then)), cancelled, observed, timed: None }
     }
 
     /// An answer to a peer, and what cancels it.
@@ -196,6 +217,7 @@ impl Answer {
             Some(To::Peer(Owed { link, id, lane, expires })) => link.give_back(id, lane, expires, answer),
             // The asker may have gone; then nobody wants to know.
             Some(To::Here(sender)) => drop(sender.send(answer)),
+            Some(To::Then(then)) => then(answer),
             None => {}
         }
     }

@@ -12,6 +12,7 @@ pub mod ca;
 pub mod cert;
 pub mod config;
 mod connect;
+pub mod dead_letters;
 pub mod demo;
 pub mod dev;
 pub mod doctor;
@@ -82,6 +83,8 @@ enum Command {
     Load(load::LoadCommand),
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
+    #[command(subcommand)]
+    DeadLetters(dead_letters::DeadLettersCommand),
     Doctor(doctor::Doctor),
     Completions(manual::Completions),
     #[command(name = "man")]
@@ -139,6 +142,7 @@ impl Command {
             Command::Return(request) => request.run(output).await,
             Command::Load(load) => load.run(output).await,
             Command::Policy(policy) => policy.run(output),
+            Command::DeadLetters(letters) => letters.run(output).await,
             Command::Doctor(doctor) => doctor.run(output).await,
             Command::Completions(completions) => completions.run(output),
             Command::Manual(manual) => manual.run(output),
@@ -235,6 +239,10 @@ mod tests {
             ("rhumb doctor --config /etc/rhumb --region us-east", true),
             ("rhumb doctor --config /etc/rhumb", false),
             ("rhumb doctor --data . --config /etc/rhumb --region us-east", false),
+            ("rhumb dead-letters list --node us-east/n1", true),
+            ("rhumb dead-letters show 1790000000000-7", false),
+            ("rhumb dead-letters retry 1790000000000-7 --node us-east/n1", true),
+            ("rhumb dead-letters drop --node us-east/n1", false),
             ("rhumb completions bash", true),
             ("rhumb completions cmd", false),
             ("rhumb man", false),

@@ -92,6 +92,8 @@ pub fn fault_code(kind: &FaultKind) -> &'static str {
         FaultKind::Skew { .. } => "skew",
         FaultKind::WrongEpoch { .. } => "wrong_epoch",
         FaultKind::Abandoned => "abandoned",
+        FaultKind::KeyReused(_) => "key_reused",
+        FaultKind::NotKept(_) => "not_kept",
     }
 }
 

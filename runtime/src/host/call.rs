@@ -22,6 +22,7 @@ use tokio::time::Instant;
 
 use super::arbiters::{Gauge, Listed};
 use super::id::ActorId;
+use crate::delivery::staged::Staged;
 use crate::mesh::Mesh;
 use crate::telemetry::{AtWork, Served, Span, Tracer};
 
@@ -53,6 +54,8 @@ pub(crate) struct CallState {
     pub(crate) seen: Mutex<Seen>,
     pub(crate) end: OnceLock<Fault>,
     pub(crate) stage: AtomicU8,
+    /// What it writes is kept there; none where nothing is kept.
+    pub(crate) staged: Option<Staged>,
 }
 
 /// What binds the class of a call's answer before anything has happened in it.
@@ -271,6 +274,33 @@ impl Call {
     /// that and than what the call has seen, not looser; the gates judge the answer by it.
     pub fn answer_under(&self, class: DataClass) {
         self.0.call.seen.lock().reply_class = Some(class);
+    }
+
+    /// Writes a row of this actor, in the batch in which the answer of this call is kept: both are durable before the
+    /// answer is given, or neither is. Only for an ask under an idempotency key and a durable tell, and until the
+    /// call is answered. [`Activation::rows`](super::Activation::rows) gives rows back.
+    ///
+    /// # Errors
+    /// Nothing of this call is kept, it has been answered, or its batch has more than 1 MiB.
+    pub fn put(&self, row: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<(), Fault> {
+        self.row(row.as_ref(), Some(value.as_ref()))
+    }
+
+    /// Deletes a row of this actor, as [`Call::put`] writes one.
+    ///
+    /// # Errors
+    /// As for that.
+    pub fn delete(&self, row: impl AsRef<[u8]>) -> Result<(), Fault> {
+        self.row(row.as_ref(), None)
+    }
+
+    fn row(&self, row: &[u8], value: Option<&[u8]>) -> Result<(), Fault> {
+        let nothing = || {
+            let why = "nothing of this call is kept: only of an ask under a key and of a durable tell";
+            Fault::not_sent(FaultKind::Handler(why.to_owned()))
+        };
+        let staged = self.0.call.staged.as_ref().ok_or_else(nothing)?;
+        staged.row(&self.0.call.to.target(), row, value)
     }
 
     /// Runs a future within this call: for what a handler gives to `actix::spawn`, `context.spawn` or

@@ -88,6 +88,7 @@ pub(crate) struct Entry<A: Hosted> {
     version: u16,
     fingerprint: u64,
     audience: Audience,
+    runs_once: bool,
     work: Listed,
     unpack: Unpack<A>,
     receive: fn(&Arc<Home<A>>, ActorId, Listed, Incoming),
@@ -108,6 +109,7 @@ impl<A: Hosted> Table<A> for Entries<A> {
             version: M::VERSION,
             fingerprint: fingerprint::<M>(),
             audience: M::AUDIENCE,
+            runs_once: !M::IDEMPOTENT,
             work: Work { actor: A::TYPE, message: M::NAME }.list(),
             unpack: unpack::<A, M>,
             receive: dispatch::receive::<A, M>,
@@ -404,6 +406,10 @@ impl<A: Hosted> AnyHome for Home<A> {
 
     fn audience(&self, name: &str) -> Option<Audience> {
         self.entries.get(name).map(|entry| entry.audience)
+    }
+
+    fn runs_once(&self, name: &str) -> bool {
+        self.entries.get(name).is_some_and(|entry| entry.runs_once)
     }
 
     fn local(

@@ -1,10 +1,11 @@
 //! How actors of one type are hosted: what a program says, and what a factory is told.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rhumb_actors::remote::{Addressed, Hosted};
-use rhumb_core::Epoch;
+use rhumb_core::{Epoch, Fault};
 
 use super::cell::Cell;
 use super::id::ActorId;
@@ -28,6 +29,15 @@ impl Activation {
     pub(crate) fn new<A: Hosted>(cell: &Cell<A>) -> Self {
         let mesh = cell.home.mesh.clone();
         Self { id: cell.id.clone(), epoch: mesh.epoch(), mesh }
+    }
+
+    /// The rows that this actor wrote ([`Call::put`](super::Call::put)), as its last answered call left them. Empty
+    /// where nothing is kept.
+    ///
+    /// # Errors
+    /// The node's store does not answer.
+    pub fn rows(&self) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Fault> {
+        self.mesh.delivery().map_or_else(|| Ok(BTreeMap::new()), |delivery| delivery.rows(&self.id.target()))
     }
 
     /// The actor's key; empty for a singleton.

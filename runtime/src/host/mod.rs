@@ -125,6 +125,8 @@ pub(crate) trait AnyHome: Send + Sync {
     /// Name, version and layout of each message.
     fn messages(&self) -> Vec<(&'static str, u16, u64)>;
     fn audience(&self, name: &str) -> Option<Audience>;
+    /// Whether an ask of this name that has a key runs once for it.
+    fn runs_once(&self, name: &str) -> bool;
     /// A message of an actor or program of this node: a boxed [`packed::Packed`].
     fn local(
         &self,

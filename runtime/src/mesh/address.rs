@@ -198,6 +198,8 @@ pub(super) struct Said {
     pub(super) key: Option<String>,
     pub(super) epoch: Option<Epoch>,
     pub(super) trace: Option<TraceContext>,
+    /// Through the outbox, in this stream.
+    pub(super) durably: Option<String>,
 }
 
 /// A question that is about to be asked.
@@ -254,6 +256,27 @@ macro_rules! sayings {
 }
 sayings!(Ask);
 sayings!(Tell);
+
+impl<A: Addressed, M: Remote> Tell<'_, A, M> {
+    /// Tells for sure. Returns when the message is durable in this node's outbox; it is sent until the actor has
+    /// handled it and its node has durably noted that, in the order in which it was told to that actor, across
+    /// reconnects and restarts. What cannot be delivered becomes a dead letter.
+    ///
+    /// Within a call whose writes are kept ([`Call::put`](crate::host::Call::put)) it is durable with the answer of that
+    /// call, or dropped with it.
+    ///
+    /// `within` is how long the handler may take each time. The class of the message must be one that this node may
+    /// hold. A program that only calls has no outbox, and is refused.
+    pub fn durably(self) -> Self {
+        self.stream("")
+    }
+
+    /// As [`Tell::durably`], in a stream of this name: only messages of one stream to one actor wait for each other.
+    pub fn stream(mut self, name: impl Into<String>) -> Self {
+        self.said.durably = Some(name.into());
+        self
+    }
+}
 
 type Asked<'a, T> = Pin<Box<dyn Future<Output = Result<T, Fault>> + Send + 'a>>;
 

@@ -21,7 +21,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::address::{MeshAddr, Said, class_of};
 use super::body::{alike, pack, unpack_reply};
-use super::{Mesh, dispatch, registry};
+use super::{Mesh, dispatch, durably, registry};
 use crate::host::call::{self, Answers, Before, CallState, MAX_CHAIN, Stage};
 use crate::host::id::ActorId;
 use crate::host::packed::{Asker, Packed};
@@ -44,7 +44,9 @@ where
     let deadline = deadline::<M>(&said, within.as_deref());
     let (mesh, owner) = to.found(deadline).await?;
     let call = outgoing::<A, M>(&mesh, to.id(), &message, said, within.clone(), deadline, Waits::Yes)?;
-    let answered = if Some(&owner) == mesh.node() {
+    let answered = if Some(&owner) == mesh.node() && durably::is_kept::<M>(&mesh, &call) {
+        durably::ask_kept::<A, M>(&mesh, message, &call).await
+    } else if Some(&owner) == mesh.node() {
         ask_here::<A, M>(&mesh, message, &call).await
     } else {
         ask_there(&mesh, &owner, message, &call).await
@@ -64,11 +66,14 @@ where
 }
 
 /// Tells, and waits until the mailbox has taken the message.
-pub(super) async fn tell<A, M>(to: &MeshAddr<A>, message: M, said: Said) -> Result<(), Fault>
+pub(super) async fn tell<A, M>(to: &MeshAddr<A>, message: M, mut said: Said) -> Result<(), Fault>
 where
     A: Addressed,
     M: Remote,
 {
+    if let Some(stream) = said.durably.take() {
+        return Box::pin(durably::tell(to, message, said, stream)).await;
+    }
     let within = call::current().map(|current| current.call);
     // Who tells waits for the mailbox only, and no longer than its own caller does.
     let (mesh, owner) = to.found(deadline::<M>(&said, within.as_deref())).await?;
@@ -155,6 +160,7 @@ pub(super) fn outgoing<A: Addressed, M: Remote>(
         seen: Mutex::default(),
         end: OnceLock::new(),
         stage: AtomicU8::new(Stage::Waiting as u8),
+        staged: None,
     };
     if call.cycles() || call.before.len() >= MAX_CHAIN {
         let fault = Fault::not_sent(FaultKind::Cycle(call.to.shown().to_string()));

@@ -22,6 +22,7 @@ use super::address::class_of;
 use super::asking::not_hosted;
 use super::body::{pack, unpack, unpack_reply};
 use super::{Mesh, Whereabouts};
+use crate::delivery::staged::Staged;
 use crate::host::arbiters::Listed;
 use crate::host::call::{Answers, Before, CallState, MAX_CHAIN, Seen, Stage};
 use crate::host::cell::Cell;
@@ -40,6 +41,8 @@ pub(crate) struct Incoming {
     pub(crate) from: Option<Arc<Peer>>,
     pub(crate) request: Request,
     pub(crate) answer: Answer,
+    /// What its handler writes is kept there; none where nothing is kept.
+    pub(crate) staged: Option<Staged>,
 }
 
 impl Incoming {
@@ -62,6 +65,15 @@ pub(super) fn deliver(mesh: &Mesh, incoming: Incoming) {
     let Some(audience) = home.audience(&incoming.request.name) else { return incoming.unknown() };
     if let Err(fault) = welcome(audience, incoming.from.as_deref(), &incoming.request.name) {
         return incoming.answer.fault(fault);
+    }
+    let once = incoming.request.kind == Kind::Ask
+        && incoming.staged.is_none()
+        && home.runs_once(&incoming.request.name);
+    if let (true, Some(key), Some(delivery)) =
+        (once, incoming.request.headers.idempotency_key.clone(), mesh.delivery())
+    {
+        // It comes back here when it is its turn.
+        return delivery.ask(&key, incoming);
     }
     match target.whom {
         Whom::All => match welcome(Audience::Nodes, incoming.from.as_deref(), "a broadcast") {
@@ -109,17 +121,17 @@ where
     A: Hosted + Handler<M>,
     M: Remote,
 {
-    let Incoming { from, request, answer } = incoming;
+    let Incoming { from, request, answer, staged } = incoming;
     let (kind, cell) = (request.kind, home.found(&id));
     let came = answer.came(request.headers.deadline).unwrap_or_else(Instant::now);
     if let Err(fault) = owned(home, &id, cell.as_deref()) {
         return answer.fault(fault);
     }
     if kind == Kind::Posts {
-        return receive_gathered::<A, M>(home, &id, work, Incoming { from, request, answer }, came);
+        return receive_gathered::<A, M>(home, &id, work, Incoming { from, request, answer, staged }, came);
     }
     let Request { name, class, body, headers, .. } = request;
-    let opening = Opening { name: &name, class: &class, body: &body, came };
+    let opening = Opening { name: &name, class: &class, body: &body, came, staged: staged.as_ref() };
     let (message, call) = match open::<A, M>(&home.mesh, id, from, &opening, headers) {
         Ok(opened) => opened,
         Err(fault) => return answer.fault(fault),
@@ -144,7 +156,7 @@ where
     A: Hosted + Handler<M>,
     M: Remote,
 {
-    let Incoming { from, request, answer } = incoming;
+    let Incoming { from, request, answer, .. } = incoming;
     let messages = match gathering::messages(&request.body) {
         Ok(messages) => messages,
         Err(reason) => {
@@ -157,7 +169,7 @@ where
     let acknowledged = Acknowledgement::new(home.mesh.clone(), answer);
     let (last, mut cell) = (messages.len() - 1, None);
     for (at, range) in messages.into_iter().enumerate() {
-        let opening = Opening { name: &name, class: &class, body: &body[range], came };
+        let opening = Opening { name: &name, class: &class, body: &body[range], came, staged: None };
         let opened = open::<A, M>(&home.mesh, id.clone(), from.clone(), &opening, headers.clone());
         let outcome = opened.and_then(|(message, call)| {
             let found: Option<Arc<Cell<A>>> = cell.take().or_else(|| home.cell(id));
@@ -179,12 +191,13 @@ where
     A: Hosted + Handler<M>,
     M: Remote,
 {
-    let Incoming { from, request, answer } = incoming;
+    let Incoming { from, request, answer, .. } = incoming;
     let (mut taken, mut refused, mut why) = (0_u64, 0_u64, None);
     let came = Instant::now();
     for cell in home.awake() {
         // Each gets a message of its own out of the same bytes.
-        let opening = Opening { name: &request.name, class: &request.class, body: &request.body, came };
+        let (name, class, body) = (&request.name, &request.class, &request.body);
+        let opening = Opening { name, class, body, came, staged: None };
         let outcome =
             open::<A, M>(&home.mesh, cell.id.clone(), from.clone(), &opening, request.headers.clone())
                 .and_then(|(message, call)| home.put(Some(cell), message, &call, Asker::Nobody, work, came));
@@ -218,7 +231,7 @@ pub(super) async fn broadcast_here(mesh: &Mesh, request: Request) -> Result<(u64
     let span = Span::current().map(|span| span.below(What::processed(&name, &request.class)));
     {
         let _within = span.as_ref().map(|span| span.context().attach());
-        deliver(mesh, Incoming { from: None, request, answer });
+        deliver(mesh, Incoming { from: None, request, answer, staged: None });
     }
     unpack_reply(&name, &answered.await?.body)
 }
@@ -267,6 +280,8 @@ struct Opening<'a> {
     class: &'a DataClass,
     body: &'a [u8],
     came: Instant,
+    /// Where what its handler writes is kept, if it is.
+    staged: Option<&'a Staged>,
 }
 
 /// The message of these bytes, and the call in which it runs.
@@ -277,7 +292,7 @@ fn open<A: Hosted, M: Remote>(
     opening: &Opening<'_>,
     headers: Headers,
 ) -> Result<(M, Arc<CallState>), Fault> {
-    let Opening { name, class, body, came } = *opening;
+    let Opening { name, class, body, came, staged } = *opening;
     let decode = || mesh.decoding(|| unpack(name, body));
     let message: M = telemetry::part(names::DECODE, decode).map_err(Fault::not_sent)?;
     // The gates judged the envelope: what is in it must be of that class.
@@ -307,6 +322,7 @@ fn open<A: Hosted, M: Remote>(
         seen: Mutex::new(Seen { guarantee: headers.guarantee, ..Seen::default() }),
         end: OnceLock::new(),
         stage: AtomicU8::new(Stage::Waiting as u8),
+        staged: staged.cloned(),
     };
     if call.cycles() {
         return Err(Fault::not_sent(FaultKind::Cycle(call.to.shown().to_string())));

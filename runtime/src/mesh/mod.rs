@@ -11,7 +11,9 @@ mod asking;
 pub(crate) mod body;
 mod broadcast;
 mod carrier;
+pub mod dead_letters;
 pub(crate) mod dispatch;
+mod durably;
 mod place;
 pub mod recipient;
 pub mod registry;
@@ -39,6 +41,7 @@ use serde::Serialize;
 use self::body::{pack, unpack_reply};
 use self::place::Places;
 use crate::clock::NodeClock;
+use crate::delivery::Delivery;
 use crate::host::id::ActorId;
 use crate::host::{Call, Hosts};
 use crate::metrics::calls::{Calls, UnderWay};
@@ -77,6 +80,7 @@ struct Inner {
     watches: service::Watches,
     calls: Arc<Calls>,
     tracer: OnceLock<Tracer>,
+    delivery: OnceLock<Delivery>,
 }
 
 /// A question on its way to another node.
@@ -131,6 +135,7 @@ impl Mesh {
             watches: service::Watches::default(),
             calls: Arc::default(),
             tracer: OnceLock::new(),
+            delivery: OnceLock::new(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -303,7 +308,10 @@ impl Mesh {
 
     /// Takes up a message for an actor of this node.
     pub(crate) fn deliver(&self, from: &Arc<Peer>, request: Request, answer: Answer) {
-        dispatch::deliver(self, dispatch::Incoming { from: Some(Arc::clone(from)), request, answer });
+        dispatch::deliver(
+            self,
+            dispatch::Incoming { from: Some(Arc::clone(from)), request, answer, staged: None },
+        );
     }
 
     /// The node of an actor.

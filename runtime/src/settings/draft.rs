@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rhumb_actors::delivery::DeliverySettings;
 use rhumb_actors::escrow::EscrowSettings;
 use rhumb_core::time::DEFAULT_MAX_OFFSET;
 use rhumb_core::{ClusterId, NodeId};
@@ -44,6 +45,7 @@ pub(super) struct Draft {
     pub(super) crash: CrashSettings,
     pub(super) transport: TransportSettings,
     pub(super) escrow: EscrowSettings,
+    pub(super) delivery: DeliverySettings,
     pub(super) hot: HotSettings,
     pub(super) rocks: RocksSettings,
     pub(super) telemetry: TelemetrySettings,
@@ -72,6 +74,7 @@ impl Default for Draft {
             crash: CrashSettings::default(),
             transport: TransportSettings::default(),
             escrow: EscrowSettings::default(),
+            delivery: DeliverySettings::default(),
             hot: HotSettings::default(),
             rocks: RocksSettings::default(),
             telemetry: TelemetrySettings::default(),
@@ -113,6 +116,7 @@ impl Draft {
             crash: self.crash,
             transport: self.transport,
             escrow: EscrowSettings { max_offset: self.max_offset, ..self.escrow },
+            delivery: self.delivery,
             hot: self.hot,
             rocks: self.rocks,
             telemetry: self.telemetry,

@@ -30,6 +30,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rhumb_actors::delivery::DeliverySettings;
 use rhumb_actors::escrow::EscrowSettings;
 use rhumb_core::{ClusterId, NodeId};
 use rhumb_storage::hot::HotSettings;
@@ -89,6 +90,8 @@ pub struct Settings {
     pub transport: TransportSettings,
     /// Numbers of the escrow machine.
     pub escrow: EscrowSettings,
+    /// Numbers of keys, letters and dead letters.
+    pub delivery: DeliverySettings,
     /// Bounds of the hot store.
     pub hot: HotSettings,
     /// Sizes of the engine below it.

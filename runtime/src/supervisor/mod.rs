@@ -18,6 +18,7 @@ mod announce;
 mod ceiling;
 mod certificate;
 mod crashes;
+mod delivery_metrics;
 mod escrow;
 mod escrow_metrics;
 mod footing;

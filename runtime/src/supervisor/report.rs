@@ -20,7 +20,7 @@ use serde_json::json;
 use super::certificate::{EVENTS, Own};
 use super::policy::ServedPolicy;
 use super::readiness::Readiness;
-use super::{escrow_metrics, hosted};
+use super::{delivery_metrics, escrow_metrics, hosted};
 use crate::clock::NodeClock;
 use crate::fleet::renew_at;
 use crate::host::Hosts;
@@ -293,8 +293,16 @@ impl Subject for Report {
             registry.register("rhumb_traces_held_back", help, held_back);
         }
         let (escrow, readiness) = (self.escrow.clone(), self.readiness.clone());
+        let (delivery, clock) = (self.mesh.delivery().cloned(), self.clock.clone());
         async move {
             let report = escrow.report().await;
+            let delivered = match delivery {
+                Some(delivery) => delivery.report().await,
+                None => None,
+            };
+            if let Some(delivered) = delivered {
+                delivery_metrics::metrics(&mut registry, &delivered, clock.last());
+            }
             let ready = i64::from(readiness.now().is_ok());
             registry.register("rhumb_node_ready", "Whether the node can serve", ConstGauge::new(ready));
             if let Some(report) = &report {

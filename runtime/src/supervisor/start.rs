@@ -31,6 +31,7 @@ use super::steps::Step;
 use super::tasks::Tasks;
 use super::{Supervisor, ceiling, certificate, escrow, footing, pools, reload, remembered, source, status};
 use crate::clock::{NodeClock, now_millis};
+use crate::delivery::{self, Delivery, Disk, Hot, Recovered};
 use crate::host::arbiters::Arbiters;
 use crate::host::{HostList, Hosts};
 use crate::http;
@@ -72,6 +73,9 @@ struct Acting {
     mesh: Mesh,
     hosts: Arc<Hosts>,
     arbiters: Vec<(String, actix::ArbiterHandle)>,
+    delivery: Delivery,
+    /// Its task.
+    desk: JoinHandle<()>,
     /// The one on whose thread the links are.
     links: actix::ArbiterHandle,
     life: Incarnation,
@@ -216,12 +220,29 @@ impl Start {
         let stands = standing.subscribe();
         let world = escrow::EscrowWorld { clock, mesh: mesh.clone(), halt, store: at, standing };
         let gate: Arc<dyn Gate> = Arc::new(policy.clone());
-        let actors = Actors::start(store, book, me.region.clone(), gate, Arc::new(world)).await?;
+        let actors = Actors::start(store.clone(), book, me.region.clone(), gate, Arc::new(world)).await?;
+        let (delivery, desk) = self.delivery(&mesh, Hot { storage: actors.storage(), store }, life).await?;
         let threads = Arbiters::threads(arbiters(), BLOCKED_AFTER).await?;
         let (arbiters, links) = (threads.handles(), threads.of_links().handle.clone());
         let hosts = Hosts::start(hosts, &mesh, threads)?;
         mesh.hosts(&hosts, Epoch(life.0));
-        Ok(Acting { actors, standing: stands, mesh, hosts, arbiters, links, life })
+        Ok(Acting { actors, standing: stands, mesh, hosts, arbiters, delivery, desk, links, life })
+    }
+
+    /// What asks with keys and durable tells go through, as the last life has left it.
+    async fn delivery(
+        &self,
+        mesh: &Mesh,
+        disk: Hot,
+        life: Incarnation,
+    ) -> anyhow::Result<(Delivery, JoinHandle<()>)> {
+        let (disk, settings): (Arc<dyn Disk>, _) = (Arc::new(disk), self.config.delivery.clone());
+        let at = Arc::clone(&disk);
+        let recovered = off_the_loop(move || Recovered::read(&*at, &settings, life)).await?;
+        let halt = self.halt.clone();
+        let started = Delivery::start(mesh, disk, recovered, move |reason| halt.now(reason));
+        mesh.delivers(started.0.clone());
+        Ok(started)
     }
 
     /// Everything that peers, clients and operators may ask this node.
@@ -235,9 +256,12 @@ impl Start {
     ) -> anyhow::Result<Registry> {
         let (mesh, escrow) = (&acting.mesh, acting.actors.escrow());
         let runtime = tokio::runtime::Handle::current();
-        let mut registry = Registry::new(clock.clone(), runtime, peer_changed(escrow.clone()));
+        let changed = peer_changed(escrow.clone(), acting.delivery.clone());
+        let mut registry = Registry::new(clock.clone(), runtime, changed);
         registry.hosting(mesh.clone());
         crate::mesh::serve(&mut registry, mesh)?;
+        delivery::parcel::serve(&mut registry, &acting.delivery)?;
+        crate::mesh::dead_letters::serve(&mut registry, mesh)?;
         escrow::serve(&mut registry, &escrow, policy, regions.to_vec())?;
         pools::serve(&mut registry, &escrow, &self.config.me, &self.config.founding)?;
         status::serve(&mut registry, desk)?;
@@ -298,7 +322,8 @@ impl Start {
         let pulse = self.watch(&acting.actors, &ready.store, &acting.arbiters)?;
         let readiness = report.readiness.clone();
         let admin = http::serve(listener, Arc::<Report>::clone(&report));
-        let tasks = self.tasks(&ready, &report, admin, source);
+        let mut tasks = self.tasks(&ready, &report, admin, source);
+        tasks.keep("delivers letters", acting.desk);
         tracing::info!(node = %config.me, quic = %config.node.listen, admin = %config.node.admin, "serving");
         Ok(Supervisor {
             settings: self.settings.clone(),
@@ -417,10 +442,13 @@ fn arbiters() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-fn peer_changed(escrow: EscrowHandle) -> crate::mesh::registry::PeerChanged {
+fn peer_changed(escrow: EscrowHandle, delivery: Delivery) -> crate::mesh::registry::PeerChanged {
     Box::new(move |peer: &Peer, up| {
         let node: Option<NodeId> = peer.node.clone();
         if let Some(node) = node {
+            if up {
+                delivery.reached(node.clone());
+            }
             escrow.peer_changed(node, up);
         }
     })

@@ -72,8 +72,9 @@ impl Supervisor {
         // From here on nothing beats any more.
         self.pulse.take();
         self.hosts.stop();
-        self.actors.stop();
+        // Before the storage actor that some of them write to.
         self.tasks.end();
+        self.actors.stop();
         let eighth = stages.within / 8;
         let flushed = self.flushed(stages.share(8).saturating_sub(eighth).max(eighth)).await;
         if let Some(telemetry) = &self.telemetry {

@@ -3,6 +3,7 @@
 mod addresses;
 mod bare_actix;
 mod context;
+mod delivery;
 mod fairness;
 mod gates;
 mod guide;

@@ -4,6 +4,7 @@ mod baddisk;
 mod clockstep;
 mod cluster;
 mod corpora;
+mod delivery;
 mod directions;
 mod documents;
 mod examples;

@@ -37,7 +37,10 @@ const BUDGET: u64 = 400;
 #[test]
 fn every_known_bug_is_caught() {
     let (mut missed, kept) = (Vec::new(), kept());
-    for &canary in Canary::ALL.iter().filter(|canary| !Canary::OF_THE_AUDIT_LOG.contains(canary)) {
+    let of_the_escrow = |canary: &&Canary| {
+        !Canary::OF_THE_AUDIT_LOG.contains(canary) && !Canary::OF_DELIVERY.contains(canary)
+    };
+    for &canary in Canary::ALL.iter().filter(of_the_escrow) {
         let next = |drawn: u64| match drawn.checked_sub(BUDGET) {
             None => Some(drawn),
             Some(more) => kept.get(more as usize).copied(),

@@ -1,6 +1,7 @@
 //! Every key there is, declared once: from here come parsing, checks, `rhumb config show`, and
 //! `docs/settings.md`. The built-in values are those of the rooms' own `Default`s.
 
+mod delivery;
 mod escrow;
 mod node;
 mod storage;
@@ -29,6 +30,7 @@ pub(super) static SECTIONS: &[Section] = &[
     node::SUPERVISOR,
     transport::TRANSPORT,
     escrow::ESCROW,
+    delivery::DELIVERY,
     storage::STORAGE,
     telemetry::TELEMETRY,
 ];

@@ -1,0 +1,307 @@
+//! What the machines say, case by case.
+
+use rhumb_core::Barrier;
+use rhumb_core::effects::Release;
+use rhumb_core::{DataClass, Fault, FaultKind, Guarantee, HybridTime, Incarnation, Mono, NodeId, Now};
+use rhumb_storage::Batch;
+
+use crate::delivery::keys::{Asked, Ended, Key, KeyTable, Scope, Stored};
+use crate::delivery::{DeliverySettings, Effect, Letter, LetterId, Out, Outbox, Token, Verdict};
+
+/// The effects of a step, as if every disk were done at once.
+fn effects(out: &mut Out) -> Vec<Effect> {
+    let (mut barrier, mut done, mut last) = (Barrier::default(), Vec::new(), None);
+    barrier.absorb(out, |release| match release {
+        Release::Persist(ticket, _) => last = Some(ticket),
+        Release::Perform(effect) => done.push(effect),
+    });
+    if let Some(ticket) = last {
+        barrier.durable(ticket, |effect| done.push(effect));
+    }
+    done
+}
+
+fn at(ms: u64) -> Now {
+    Now { hybrid: HybridTime::new(1_700_000_000_000 + ms, 0), mono: Mono::millis(ms) }
+}
+
+fn asked(key: u8, body: u8, scope: &str) -> Asked {
+    Asked { key: Key([key; 32]), body: [body; 32], scope: Scope(scope.to_owned()), name: "t.Run".to_owned() }
+}
+
+fn answer(bytes: usize) -> Ended {
+    let body = vec![7; bytes];
+    let stored = Stored { class: DataClass::control(), guarantee: Guarantee::STRONGEST, body };
+    Ended { outcome: Ok(stored), may_keep: true, writes: Batch::new() }
+}
+
+struct Table(KeyTable, u64);
+
+impl Table {
+    fn of(settings: DeliverySettings) -> Self {
+        Self(KeyTable::recover(settings, []), 0)
+    }
+
+    /// Asks, and says in a word what came of it.
+    fn ask(&mut self, asked: Asked) -> String {
+        self.1 += 1;
+        let mut out = Out::default();
+        self.0.asked(Token(self.1), asked, &mut out);
+        words(effects(&mut out))
+    }
+
+    fn end(&mut self, ms: u64, token: u64, ended: Ended) -> String {
+        let mut out = Out::default();
+        self.0.ended(at(ms), Token(token), ended, &mut out);
+        words(effects(&mut out))
+    }
+}
+
+fn words(effects: Vec<Effect>) -> String {
+    let word = |effect: &Effect| match effect {
+        Effect::Run(token) => format!("run {}", token.0),
+        Effect::Reply(token, stored) => format!("{} gets {} bytes", token.0, stored.body.len()),
+        Effect::Fault(token, fault) => format!("{} gets {fault}", token.0),
+        Effect::Taken(token) => format!("taken {}", token.0),
+        Effect::Send(sending) => {
+            let after = sending.after.map(|after| format!(" after {}", after.sequence));
+            format!("send {}{}", sending.id.sequence, after.unwrap_or_default())
+        }
+        Effect::Died(id, dead) => format!("{} died: {}", id.sequence, dead.reason),
+        Effect::NoRoom(id) => format!("no room for {}", id.sequence),
+        other => format!("{other:?}"),
+    };
+    effects.iter().map(word).collect::<Vec<_>>().join("; ")
+}
+
+#[test]
+fn the_first_ask_of_a_key_runs_and_all_others_get_its_answer() {
+    let mut table = Table::of(DeliverySettings::default());
+    assert_eq!(table.ask(asked(1, 1, "")), "run 1");
+    assert_eq!(table.ask(asked(1, 1, "")), "", "it waits");
+    assert_eq!(
+        table.ask(asked(1, 2, "")),
+        "3 gets the idempotency key was used for another \"t.Run\": a new message needs a new key (outcome: not sent)"
+    );
+    assert_eq!(table.end(0, 1, answer(5)), "1 gets 5 bytes; 2 gets 5 bytes");
+    assert_eq!(table.ask(asked(1, 1, "")), "4 gets 5 bytes");
+    assert!(table.ask(asked(1, 2, "")).contains("another"));
+}
+
+#[test]
+fn a_run_without_an_answer_leaves_the_key_free_and_who_waited_hears_how_it_ended() {
+    let mut table = Table::of(DeliverySettings::default());
+    table.ask(asked(1, 1, ""));
+    table.ask(asked(1, 1, ""));
+    let panicked = Err(Fault::ran(FaultKind::Panicked("t.Run".to_owned())));
+    let ended = table.end(0, 1, Ended { outcome: panicked, may_keep: true, writes: Batch::new() });
+    assert_eq!(ended.matches("panicked").count(), 2, "{ended}");
+    assert_eq!(table.0.len(), 0);
+    assert_eq!(table.ask(asked(1, 2, "")), "run 3", "also for another message");
+}
+
+#[test]
+fn an_answer_that_may_not_be_kept_leaves_a_mark() {
+    let settings = DeliverySettings { key_bytes: 2_000, ..DeliverySettings::default() };
+    for (bytes, may_keep) in [(5, false), (1_900, true)] {
+        let mut table = Table::of(settings.clone());
+        table.ask(asked(1, 1, ""));
+        assert_eq!(table.end(0, 1, Ended { may_keep, ..answer(bytes) }), format!("1 gets {bytes} bytes"));
+        assert!(table.ask(asked(1, 1, "")).contains("was not kept (outcome: ran)"));
+    }
+}
+
+#[test]
+fn a_full_table_refuses_and_forgets_nothing_before_its_time() {
+    let settings = DeliverySettings { keys: 8, ..DeliverySettings::default() };
+    let kept = settings.keys_kept.as_millis() as u64;
+    let mut table = Table::of(settings);
+    assert_eq!(table.ask(asked(1, 1, "client eu/a")), "run 1");
+    assert_eq!(table.ask(asked(2, 1, "client eu/a")), "run 2");
+    let full = table.ask(asked(3, 1, "client eu/a"));
+    assert_eq!(full, "3 gets this program's share of the idempotency table is full (outcome: not sent)");
+    for key in 10..16 {
+        table.ask(asked(key, 1, ""));
+    }
+    assert!(table.ask(asked(20, 1, "client eu/b")).contains("the idempotency table is full"));
+    table.end(0, 1, answer(1));
+    let mut out = Out::default();
+    table.0.tick(at(kept - 1), &mut out);
+    assert_eq!((table.0.len(), out.is_empty()), (8, true));
+    assert_eq!(table.0.next_deadline(at(0)), Some(Mono::millis(kept)));
+    table.0.tick(at(kept), &mut out);
+    assert_eq!((table.0.len(), table.0.bytes()), (7, 7 * 160), "the others still run");
+    assert!(table.ask(asked(20, 1, "client eu/b")).starts_with("run"));
+}
+
+fn letter(key: &str, written_ms: u64) -> Letter {
+    Letter {
+        to: node(),
+        target: format!("t/{key}"),
+        shown: "t#1".to_owned(),
+        stream: String::new(),
+        name: "t.Do".to_owned(),
+        class: DataClass::control(),
+        body: vec![1; 10],
+        key: None,
+        within_ms: 5_000,
+        written: at(written_ms).hybrid,
+    }
+}
+
+fn node() -> NodeId {
+    "eu/n1".parse().expect("a node")
+}
+
+fn id(sequence: u64) -> LetterId {
+    LetterId { epoch: Incarnation(5), sequence }
+}
+
+struct Box(Outbox);
+
+impl Box {
+    fn of(settings: DeliverySettings) -> Self {
+        Self(Outbox::recover(settings, Incarnation(5), [], []))
+    }
+
+    fn tell(&mut self, ms: u64, key: &str) -> String {
+        let mut out = Out::default();
+        self.0.tell(at(ms), Token(1), letter(key, ms), &mut out);
+        words(effects(&mut out))
+    }
+
+    fn hear(&mut self, ms: u64, sequence: u64, verdict: Verdict) -> String {
+        let mut out = Out::default();
+        self.0.answered(at(ms), id(sequence), verdict, &mut out);
+        words(effects(&mut out))
+    }
+
+    fn tick(&mut self, ms: u64) -> String {
+        let mut out = Out::default();
+        self.0.tick(at(ms), &mut out);
+        words(effects(&mut out))
+    }
+}
+
+fn unknown() -> Verdict {
+    Verdict::Never("the peer does not know the message".to_owned())
+}
+
+#[test]
+fn letters_of_a_channel_name_their_forerunner_and_rest_together() {
+    let mut outbox = Box::of(DeliverySettings::default());
+    assert_eq!(outbox.tell(0, "a"), "taken 1; send 1");
+    assert_eq!(outbox.tell(0, "a"), "taken 1; send 2 after 1");
+    assert_eq!(outbox.tell(0, "b"), "taken 1; send 3", "another actor's do not wait");
+    assert_eq!(outbox.hear(10, 1, Verdict::Busy(None)), "", "the channel rests");
+    assert_eq!(outbox.hear(10, 2, Verdict::Order), "");
+    assert_eq!(outbox.tell(20, "a"), "taken 1");
+    assert_eq!(outbox.hear(20, 3, Verdict::Settled), "");
+    assert_eq!(outbox.tick(110), "send 1; send 2 after 1; send 4 after 2");
+    assert_eq!(outbox.hear(120, 1, Verdict::Settled), "");
+    assert_eq!(outbox.hear(120, 1, Verdict::Settled), "", "twice is once");
+    assert_eq!(outbox.0.report().settled, 2);
+}
+
+#[test]
+fn a_node_that_is_not_reached_rests_longer_each_time_and_no_longer_once_it_is() {
+    let mut outbox = Box::of(DeliverySettings::default());
+    outbox.tell(0, "a");
+    outbox.tell(0, "b");
+    assert_eq!(outbox.hear(0, 1, Verdict::Unreachable), "");
+    assert_eq!(outbox.hear(0, 2, Verdict::Unreachable), "", "one failure");
+    assert_eq!(outbox.tick(99), "");
+    assert_eq!(outbox.tick(100), "send 1; send 2");
+    assert_eq!(outbox.hear(100, 1, Verdict::Unreachable), "");
+    assert_eq!((outbox.tick(299), outbox.tick(300)), (String::new(), "send 1".to_owned()));
+    outbox.hear(300, 1, Verdict::Unreachable);
+    let mut out = Out::default();
+    outbox.0.reached(at(301), &node(), &mut out);
+    assert_eq!(words(effects(&mut out)), "send 1");
+}
+
+#[test]
+fn what_is_refused_for_good_or_panics_too_often_or_is_too_old_is_a_dead_letter() {
+    let mut outbox = Box::of(DeliverySettings { attempts: 2, ..DeliverySettings::default() });
+    outbox.tell(0, "a");
+    assert_eq!(outbox.hear(0, 1, unknown()), "1 died: the peer does not know the message");
+    outbox.tell(0, "a");
+    let failed = || Verdict::Failed("it panicked".to_owned());
+    assert_eq!(outbox.hear(0, 2, failed()), "");
+    assert_eq!(outbox.tick(100), "send 2");
+    assert_eq!(outbox.hear(100, 2, failed()), "2 died: its handler failed 2 times: it panicked");
+    outbox.tell(0, "a");
+    let week = DeliverySettings::default().letters_kept.as_millis() as u64;
+    assert_eq!(outbox.tick(week - 1), "");
+    assert!(outbox.tick(week).starts_with("3 died: it is older than delivery.letters_kept"));
+    assert_eq!(outbox.hear(week, 3, Verdict::Settled), "", "too late");
+    assert_eq!(outbox.0.report().dead, (3, 3 * letter("a", 0).bytes()));
+}
+
+#[test]
+fn a_dead_letter_is_sent_again_as_a_new_one_or_dropped() {
+    let mut outbox = Box::of(DeliverySettings::default());
+    outbox.tell(0, "a");
+    outbox.hear(0, 1, unknown());
+    outbox.tell(0, "a");
+    outbox.hear(0, 2, unknown());
+    let mut out = Out::default();
+    outbox.0.retry(at(10), Token(9), id(1), &mut out);
+    assert_eq!(words(effects(&mut out)), "taken 9; send 3");
+    outbox.0.drop_dead(Token(10), id(2), &mut out);
+    outbox.0.drop_dead(Token(11), id(2), &mut out);
+    assert_eq!(
+        words(effects(&mut out)),
+        "taken 10; 11 gets the handler failed: there is no dead letter 5-2 here: see `rhumb dead-letters list` (outcome: not sent)"
+    );
+    assert_eq!(outbox.0.report().dead, (0, 0));
+}
+
+#[test]
+fn a_full_queue_of_dead_letters_holds_the_channel_and_nothing_is_lost() {
+    let mut outbox = Box::of(DeliverySettings { dead: 1, ..DeliverySettings::default() });
+    outbox.tell(0, "a");
+    outbox.hear(0, 1, unknown());
+    outbox.tell(0, "a");
+    assert_eq!(outbox.hear(0, 2, unknown()), "no room for 2");
+    assert_eq!(outbox.tell(1, "b"), "taken 1; send 3", "other channels go on");
+    let mut out = Out::default();
+    outbox.0.drop_dead(Token(9), id(1), &mut out);
+    effects(&mut out);
+    assert_eq!(outbox.tick(10_000), "send 2");
+    assert!(outbox.hear(10_000, 2, unknown()).starts_with("2 died"));
+}
+
+#[test]
+fn an_outbox_that_is_full_refuses_in_a_word() {
+    let mut outbox = Box::of(DeliverySettings { letters: 1, ..DeliverySettings::default() });
+    outbox.tell(0, "a");
+    assert_eq!(outbox.tell(0, "b"), "1 gets the outbox for eu/n1 is full (outcome: not sent)");
+    assert_eq!(outbox.0.report().refused, 1);
+    let small = DeliverySettings { letter_bytes: 200, ..DeliverySettings::default() };
+    let mut outbox = Box::of(small);
+    outbox.tell(0, "a");
+    assert!(outbox.tell(0, "b").contains("is full"));
+}
+
+#[test]
+fn a_channel_has_a_window_and_so_has_a_node() {
+    let mut outbox = Box::of(DeliverySettings::default());
+    let sent = |told: String| told.contains("send");
+    assert_eq!((0..20).filter(|_| sent(outbox.tell(0, "a"))).count(), 8);
+    assert_eq!((0..200).filter(|key| sent(outbox.tell(0, &format!("b{key}")))).count(), 120);
+    assert_eq!(outbox.hear(1, 1, Verdict::Settled).matches("send").count(), 1);
+}
+
+#[test]
+fn letters_of_a_handler_are_in_its_batch_and_make_the_outbox_full_for_the_next() {
+    let settings = DeliverySettings { letters: 2, ..DeliverySettings::default() };
+    let mut outbox = Outbox::recover(settings, Incarnation(5), [], []);
+    let (mut batch, mut out) = (Batch::new(), Out::default());
+    outbox.enclose(vec![letter("a", 0), letter("a", 0)], &mut batch);
+    assert!(!batch.is_empty() && out.is_empty(), "they wait for the batch");
+    out.persist(batch);
+    outbox.begin(at(0), &mut out);
+    assert_eq!(words(effects(&mut out)), "send 1; send 2 after 1");
+    assert_eq!(outbox.full().collect::<Vec<_>>(), [&node()]);
+}
