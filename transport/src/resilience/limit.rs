@@ -1,0 +1,204 @@
+//! How many calls are let in at once, learned from how long they take.
+//!
+//! The rule is that of Netflix's concurrency-limits, "Gradient2": where calls take longer than they used to, they wait for
+//! each other, and the limit falls by that ratio; where they do not, it grows by the square root of itself, if it is used.
+//!
+//! * It decides: whether one more is let in, by its priority: the lowest are turned away first.
+//! * Invariant: the limit stays within its bounds; what was let in is never more than it was at that moment.
+
+use std::time::Duration;
+
+/// How a limit is learned.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LimitSettings {
+    /// Where it begins.
+    pub first: u32,
+    /// Never fewer.
+    pub least: u32,
+    /// Never more.
+    pub most: u32,
+    /// How much longer than usual calls may take before the limit falls: 1.5 is half again.
+    pub tolerance: f64,
+    /// How far each look moves the limit, 0 to 1.
+    pub smoothing: f64,
+    /// Calls to a look.
+    pub sample: u32,
+}
+
+impl Default for LimitSettings {
+    fn default() -> Self {
+        Self { first: 20, least: 4, most: 10_000, tolerance: 1.5, smoothing: 0.2, sample: 100 }
+    }
+}
+
+/// How much a call matters.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Priority {
+    /// Can be done later, or not: turned away from half of the limit on.
+    Low,
+    /// Turned away from nine tenths on.
+    #[default]
+    Normal,
+    /// Has all of it.
+    High,
+}
+
+impl Priority {
+    fn share(self) -> f64 {
+        match self {
+            Self::Low => 0.5,
+            Self::Normal => 0.9,
+            Self::High => 1.0,
+        }
+    }
+}
+
+/// A limit on calls at once.
+#[derive(Debug, Clone)]
+pub struct Limit {
+    settings: LimitSettings,
+    limit: f64,
+    under_way: u32,
+    /// What a call takes, over a long time, in seconds.
+    usual: Option<f64>,
+    /// Since the last look: calls, their time in seconds, and the most that were under way.
+    calls: u32,
+    seconds: f64,
+    peak: u32,
+}
+
+impl Limit {
+    /// A limit that has learned nothing.
+    #[must_use]
+    pub fn new(settings: LimitSettings) -> Self {
+        let limit = f64::from(settings.first.clamp(settings.least, settings.most));
+        Self { settings, limit, under_way: 0, usual: None, calls: 0, seconds: 0.0, peak: 0 }
+    }
+
+    /// Lets one more in, if there is room for its priority. It must be reported to [`Limit::done`].
+    pub fn admit(&mut self, priority: Priority) -> bool {
+        // The least has room for somebody of every priority.
+        let room = (self.limit * priority.share()).max(1.0);
+        let admitted = f64::from(self.under_way) + 1.0 <= room;
+        if admitted {
+            self.under_way += 1;
+            self.peak = self.peak.max(self.under_way);
+        }
+        admitted
+    }
+
+    /// One is done, after this time from when it was let in; none if it says nothing of how long calls take (it was
+    /// dropped, or never ran).
+    pub fn done(&mut self, took: Option<Duration>) {
+        self.under_way = self.under_way.saturating_sub(1);
+        let Some(took) = took else { return };
+        self.calls += 1;
+        self.seconds += took.as_secs_f64();
+        if self.calls >= self.settings.sample.max(1) {
+            self.look();
+        }
+    }
+
+    /// How many are let in at once.
+    #[must_use]
+    pub fn limit(&self) -> u32 {
+        self.limit as u32
+    }
+
+    /// How many are under way.
+    #[must_use]
+    pub fn under_way(&self) -> u32 {
+        self.under_way
+    }
+
+    fn look(&mut self) {
+        let short = (self.seconds / f64::from(self.calls)).max(1e-9);
+        let usual = self.usual.map_or(short, |usual| usual + (short - usual) * 0.02);
+        // After a time of overload the usual would be that of the overload: it comes back faster than it goes.
+        let usual = if usual / short > 2.0 { usual * 0.95 } else { usual };
+        self.usual = Some(usual);
+        let used = f64::from(self.peak) >= self.limit / 2.0;
+        (self.calls, self.seconds, self.peak) = (0, 0.0, self.under_way);
+        let gradient = (self.settings.tolerance * usual / short).clamp(0.5, 1.0);
+        if gradient >= 1.0 && !used {
+            return;
+        }
+        let wanted = self.limit * gradient + self.limit.sqrt();
+        let limit = self.limit + (wanted - self.limit) * self.settings.smoothing;
+        self.limit = limit.clamp(f64::from(self.settings.least), f64::from(self.settings.most));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A server of one thread that takes 200 µs a call, asked so many times a second for so many seconds: how many it
+    /// answered, the 99th percentile of what was let in, and the limit in the end.
+    fn serve(a_second: u64, seconds: u64) -> (u64, Duration, u32) {
+        let (mut limit, service) = (Limit::new(LimitSettings::default()), 200_u64);
+        let (mut free_at, mut waiting) = (0_u64, std::collections::VecDeque::new());
+        let (mut took, end) = (Vec::new(), seconds * 1_000_000);
+        for call in 0..a_second * seconds {
+            let now = call * 1_000_000 / a_second;
+            while waiting.front().is_some_and(|(_, done)| *done <= now) {
+                let (came, done): (u64, u64) = waiting.pop_front().expect("it was seen");
+                limit.done(Some(Duration::from_micros(done - came)));
+                took.push(done - came);
+            }
+            if limit.admit(Priority::Normal) {
+                free_at = free_at.max(now) + service;
+                waiting.push_back((now, free_at));
+            }
+        }
+        // What is learned in the first fifth is not the result.
+        let mut late: Vec<_> = took[took.len() / 5..].to_vec();
+        late.sort_unstable();
+        let served = took.len() as u64 * 1_000_000 / end;
+        (served, Duration::from_micros(late[late.len() * 99 / 100]), limit.limit())
+    }
+
+    #[test]
+    fn twice_the_capacity_leaves_the_goodput_and_bounds_the_wait() {
+        let (peak, _, _) = serve(4_900, 10);
+        let (served, p99, limit) = serve(10_000, 10);
+        assert!(served * 100 >= peak * 90, "{served} of {peak} a second");
+        assert!(limit < 100, "{limit} at once");
+        assert!(p99 <= Duration::from_millis(20), "{p99:?}");
+    }
+
+    #[test]
+    fn a_limit_that_is_not_used_does_not_grow_and_one_that_is_does() {
+        let mut limit = Limit::new(LimitSettings::default());
+        for _ in 0..10_000 {
+            assert!(limit.admit(Priority::Normal));
+            limit.done(Some(Duration::from_millis(1)));
+        }
+        assert_eq!(limit.limit(), 20);
+        for _ in 0..1_000 {
+            let admitted = (0..1_000).filter(|_| limit.admit(Priority::High)).count();
+            (0..admitted).for_each(|_| limit.done(Some(Duration::from_millis(1))));
+        }
+        assert!(limit.limit() > 200, "{}", limit.limit());
+    }
+
+    #[test]
+    fn the_lowest_are_turned_away_first() {
+        let mut limit = Limit::new(LimitSettings::default());
+        let admitted = |limit: &mut Limit, priority| (0..100).filter(|_| limit.admit(priority)).count();
+        let counts =
+            [Priority::Low, Priority::Normal, Priority::High].map(|priority| admitted(&mut limit, priority));
+        assert_eq!(counts, [10, 8, 2]);
+        (0..20).for_each(|_| limit.done(None));
+        assert_eq!(limit.under_way(), 0);
+    }
+
+    #[test]
+    fn the_least_has_room_for_everybody() {
+        let settings = LimitSettings { first: 1, least: 1, most: 1, ..LimitSettings::default() };
+        for priority in [Priority::Low, Priority::Normal, Priority::High] {
+            let mut limit = Limit::new(settings);
+            assert!(limit.admit(priority) && !limit.admit(priority), "{priority:?}");
+        }
+    }
+}
