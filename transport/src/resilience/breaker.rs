@@ -231,7 +231,7 @@ mod tests {
     #[test]
     fn a_run_of_failures_trips_it_and_one_probe_opens_it() {
         assert_eq!(play("ok bad*7 ok +400 ok +700 ok ok"), "Open Open:Run shut Probe Open");
-        assert_eq!(play("bad*6 ok bad*6 ok bad*6"), "Open", "a success ends the run");
+        assert_eq!(play("bad*6 ok bad*6 ok"), "Open", "a success ends the run");
     }
 
     #[test]
@@ -247,7 +247,7 @@ mod tests {
     #[test]
     fn too_few_successes_trip_it_and_old_ones_do_not_count() {
         assert_eq!(play("full*20 ok"), "Open Open:Share shut");
-        assert_eq!(play("full*19 ok*20"), "Open", "not among so few");
+        assert_eq!(play("full*19"), "Open", "not among so few");
         assert_eq!(play("ok*30 +11000 full*20 ok"), "Open Open:Share shut", "what was well is long ago");
         assert_eq!(play("ok*30 +5000 full*20 ok"), "Open", "three of five are well");
     }

@@ -1,7 +1,10 @@
 //! How many calls are let in at once, learned from how long they take.
 //!
-//! The rule is that of Netflix's concurrency-limits, "Gradient2": where calls take longer than they used to, they wait for
+//! The rule is that of Netflix's concurrency-limits ("Gradient"): where calls take longer than they do alone, they wait for
 //! each other, and the limit falls by that ratio; where they do not, it grows by the square root of itself, if it is used.
+//! What a call takes alone is the least that was seen. It is learned anew while the limit is not used, and where so few as
+//! the rule ever lets in take much longer for a while: then it is not for each other that they wait. An average, as in
+//! "Gradient2", learns the overload instead.
 //!
 //! * It decides: whether one more is let in, by its priority: the lowest are turned away first.
 //! * Invariant: the limit stays within its bounds; what was let in is never more than it was at that moment.
@@ -17,7 +20,7 @@ pub struct LimitSettings {
     pub least: u32,
     /// Never more.
     pub most: u32,
-    /// How much longer than usual calls may take before the limit falls: 1.5 is half again.
+    /// How much longer than alone calls may take before the limit falls: 1.5 is half again.
     pub tolerance: f64,
     /// How far each look moves the limit, 0 to 1.
     pub smoothing: f64,
@@ -27,9 +30,16 @@ pub struct LimitSettings {
 
 impl Default for LimitSettings {
     fn default() -> Self {
-        Self { first: 20, least: 4, most: 10_000, tolerance: 1.5, smoothing: 0.2, sample: 100 }
+        Self { first: 20, least: 1, most: 10_000, tolerance: 1.5, smoothing: 0.2, sample: 100 }
     }
 }
+
+/// Looks in a row after which it is believed that calls take longer for good.
+const LOOKS: u32 = 20;
+/// The limit to which the rule falls: half of it and its root are the whole of it.
+const LOWEST: f64 = 4.5;
+/// How many times as long as alone calls take at that limit where they only wait for each other, and one more.
+const FOR_EACH_OTHER: f64 = 4.0;
 
 /// How much a call matters.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -59,12 +69,15 @@ pub struct Limit {
     settings: LimitSettings,
     limit: f64,
     under_way: u32,
-    /// What a call takes, over a long time, in seconds.
-    usual: Option<f64>,
-    /// Since the last look: calls, their time in seconds, and the most that were under way.
+    /// What a call takes alone, in seconds.
+    alone: Option<f64>,
+    /// Since the last look: calls, their time in seconds, the least of one, and the most that were under way.
     calls: u32,
     seconds: f64,
+    fastest: f64,
     peak: u32,
+    /// Looks in a row at which even the fewest took much longer than alone.
+    slower: u32,
 }
 
 impl Limit {
@@ -72,7 +85,17 @@ impl Limit {
     #[must_use]
     pub fn new(settings: LimitSettings) -> Self {
         let limit = f64::from(settings.first.clamp(settings.least, settings.most));
-        Self { settings, limit, under_way: 0, usual: None, calls: 0, seconds: 0.0, peak: 0 }
+        Self {
+            settings,
+            limit,
+            under_way: 0,
+            alone: None,
+            calls: 0,
+            seconds: 0.0,
+            fastest: f64::MAX,
+            peak: 0,
+            slower: 0,
+        }
     }
 
     /// Lets one more in, if there is room for its priority. It must be reported to [`Limit::done`].
@@ -94,6 +117,7 @@ impl Limit {
         let Some(took) = took else { return };
         self.calls += 1;
         self.seconds += took.as_secs_f64();
+        self.fastest = self.fastest.min(took.as_secs_f64());
         if self.calls >= self.settings.sample.max(1) {
             self.look();
         }
@@ -112,14 +136,21 @@ impl Limit {
     }
 
     fn look(&mut self) {
-        let short = (self.seconds / f64::from(self.calls)).max(1e-9);
-        let usual = self.usual.map_or(short, |usual| usual + (short - usual) * 0.02);
-        // After a time of overload the usual would be that of the overload: it comes back faster than it goes.
-        let usual = if usual / short > 2.0 { usual * 0.95 } else { usual };
-        self.usual = Some(usual);
+        let now = (self.seconds / f64::from(self.calls)).max(1e-9);
+        // The fastest of a look waited for nobody, or for the fewest.
         let used = f64::from(self.peak) >= self.limit / 2.0;
-        (self.calls, self.seconds, self.peak) = (0, 0.0, self.under_way);
-        let gradient = (self.settings.tolerance * usual / short).clamp(0.5, 1.0);
+        let alone = match self.alone {
+            None => self.fastest,
+            Some(_) if !used => self.fastest,
+            Some(alone) => alone.min(self.fastest),
+        };
+        let is_slower =
+            self.limit <= LOWEST.max(f64::from(self.settings.least)) && now > alone * FOR_EACH_OTHER;
+        self.slower = if is_slower { self.slower + 1 } else { 0 };
+        let alone = if self.slower >= LOOKS { self.fastest / 2.0 } else { alone };
+        self.alone = Some(alone);
+        (self.calls, self.seconds, self.fastest, self.peak) = (0, 0.0, f64::MAX, self.under_way);
+        let gradient = (self.settings.tolerance * alone / now).clamp(0.5, 1.0);
         if gradient >= 1.0 && !used {
             return;
         }
@@ -163,8 +194,23 @@ mod tests {
         let (peak, _, _) = serve(4_900, 10);
         let (served, p99, limit) = serve(10_000, 10);
         assert!(served * 100 >= peak * 90, "{served} of {peak} a second");
-        assert!(limit < 100, "{limit} at once");
-        assert!(p99 <= Duration::from_millis(20), "{p99:?}");
+        let (_, alone, _) = serve(1_250, 10);
+        assert!(p99 <= alone * 3, "{p99:?}, and {alone:?} at a quarter of the capacity; {limit} at once");
+    }
+
+    #[test]
+    fn calls_that_take_longer_for_good_are_learned() {
+        let mut limit = Limit::new(LimitSettings::default());
+        let mut serve = |ms: u64, calls: u32| {
+            for _ in 0..calls {
+                // Sixteen at once do not wait for each other.
+                let admitted = (0..16).filter(|_| limit.admit(Priority::High)).count();
+                (0..admitted).for_each(|_| limit.done(Some(Duration::from_millis(ms))));
+            }
+            limit.limit()
+        };
+        assert!(serve(1, 1_000) >= 16);
+        assert!(serve(20, 20_000) >= 16, "that is how long they take now");
     }
 
     #[test]
