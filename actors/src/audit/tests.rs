@@ -1,5 +1,6 @@
 //! The machines of the audit log: by cases, and in a simulated world of three nodes.
 
+mod disk;
 mod world;
 
 use rhumb_core::canary::{self, Canary};

@@ -72,8 +72,8 @@ pub enum Effect {
         /// Why.
         why: NotCosigned,
     },
-    /// Two checkpoints of a log contradict each other: it was rewritten, or shows different trees to different
-    /// people. Both are durable by now.
+    /// A log has signed a checkpoint and not shown that it continues the one that was cosigned. Of one size,
+    /// both cannot be true; otherwise it is for the log to show how they can. Both are durable by now.
     Alarm {
         /// The log.
         origin: String,

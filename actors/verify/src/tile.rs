@@ -150,7 +150,8 @@ pub struct Tiled<F> {
 }
 
 impl<E, F: FnMut(Tile) -> Result<Vec<Hash>, E>> Tiled<F> {
-    /// The tree of this size. `fetch` gives a tile's hashes, as many as its width says.
+    /// The tree of this size. `fetch` gives a tile's hashes, as many as its width says ([`hashes`] sees to
+    /// that); a proof panics where it does not.
     pub fn new(size: u64, fetch: F) -> Self {
         Self { size, fetch, last: vec![None; 8] }
     }

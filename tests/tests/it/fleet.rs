@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Child;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rhumb_tests::cluster::{Ran, Serving, eventually, free_port, run, spawn};
@@ -86,7 +87,21 @@ impl Fleet {
             .collect()
     }
 
-    /// A pool of this many units, and a command that sells them.
+    /// Customers of the pool `concert`, so many a second for so many seconds, of whom one has bought by now.
+    fn sells(&self, a_second: u32, seconds: u32) -> Child {
+        let endpoints = self.endpoints().join(" ");
+        let load = format!(
+            "load escrow concert --rate {a_second} --for {seconds}s --abandon 0 --receipts r.jsonl -o json {endpoints} \
+             --identity mesh/clients/us-east-app"
+        );
+        let load = spawn(self.directory.path(), &load.split(' ').collect::<Vec<_>>());
+        eventually("it sells", || {
+            fs::read_to_string(self.directory.path().join("r.jsonl")).is_ok_and(|r| r.contains("sold"))
+        });
+        load
+    }
+
+    /// A pool of this many units.
     fn pool(&self, name: &str, supply: &str) {
         let endpoints = self.endpoints();
         let endpoints: Vec<&str> = endpoints.iter().map(String::as_str).collect();
@@ -121,15 +136,7 @@ fn the_root_of_a_running_mesh_is_replaced_under_load_and_no_call_is_lost() {
     let fleet = Fleet::started(&["us-east", "eu-central", "ap-southeast"]);
     fleet.pool("concert", "100000");
     let old = fleet.issuers()[0].clone();
-    let endpoints = fleet.endpoints().join(" ");
-    let load = format!(
-        "load escrow concert --rate 30 --for 24s --abandon 0 --receipts r.jsonl -o json {endpoints} --identity \
-         mesh/clients/us-east-app"
-    );
-    let mut load = spawn(fleet.directory.path(), &load.split(' ').collect::<Vec<_>>());
-    eventually("it sells", || {
-        fs::read_to_string(fleet.directory.path().join("r.jsonl")).is_ok_and(|r| r.contains("sold"))
-    });
+    let mut load = fleet.sells(30, 24);
 
     let rotate = |stage: &str, more: &[&str]| {
         fleet.while_they_look(&[&["ca", "rotate", "--stage", stage][..], &MESH, more].concat())
@@ -258,15 +265,7 @@ fn what_is_due_is_renewed_and_what_is_not_is_left_alone() {
 fn a_revocation_reaches_every_folder_and_ends_live_connections() {
     let fleet = Fleet::started(&["us-east", "eu-central"]);
     fleet.pool("concert", "1000");
-    let endpoints = fleet.endpoints().join(" ");
-    let load = format!(
-        "load escrow concert --rate 20 --for 20s --abandon 0 --receipts r.jsonl -o json {endpoints} --identity \
-         mesh/clients/us-east-app"
-    );
-    let mut load = spawn(fleet.directory.path(), &load.split(' ').collect::<Vec<_>>());
-    eventually("it sells", || {
-        fs::read_to_string(fleet.directory.path().join("r.jsonl")).is_ok_and(|r| r.contains("sold"))
-    });
+    let mut load = fleet.sells(20, 20);
     fleet.ok(&[&["cert", "revoke", "mesh/clients/us-east-app"][..], &MESH].concat());
     fleet.serving.iter().for_each(|node| node.signal("HUP"));
     eventually("its live connections are closed", || {
