@@ -18,6 +18,7 @@ use actix::System;
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use rhumb_actors::remote::Hosted;
+use rhumb_core::rng::Seed;
 use rhumb_core::{Epoch, Gate, NodeId, Principal, Region, Role};
 use rhumb_topology::Founding;
 use rhumb_topology::policy::{Policy, PolicySnapshot};
@@ -27,6 +28,7 @@ use crate::clock::NodeClock;
 use crate::host::arbiters::Arbiters;
 use crate::host::{Host, HostList, Hosts};
 use crate::mesh::registry::Registry;
+use crate::mesh::resilience::ResilienceSettings;
 use crate::mesh::{Carrier, Mesh};
 use crate::telemetry::sampling::Share;
 use crate::telemetry::{Spans, TracedGate, Tracer};
@@ -67,6 +69,7 @@ pub struct Builder {
     arbiters: usize,
     seed: u64,
     traced: Option<(Share, Spans)>,
+    resilience: Option<ResilienceSettings>,
 }
 
 /// A mesh inside a test.
@@ -98,6 +101,7 @@ impl TestMesh {
             arbiters: 2,
             seed: 1,
             traced: None,
+            resilience: None,
         }
     }
 
@@ -249,6 +253,13 @@ impl Builder {
         self
     }
 
+    /// How calls are retried and held back.
+    #[must_use]
+    pub fn resilience(mut self, settings: ResilienceSettings) -> Self {
+        self.resilience = Some(settings);
+        self
+    }
+
     /// The seed of what the network draws.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
@@ -296,6 +307,8 @@ impl Builder {
             Arc::new(ArcSwap::new(Arc::clone(policy))),
             clock.clone(),
         );
+        let resilience = self.resilience.clone().unwrap_or_default();
+        mesh.resilient(resilience, &Seed::new(self.seed).child(id.to_string()));
         if let Some((share, spans)) = &self.traced {
             let (region, name) = (id.region.as_str(), id.to_string());
             mesh.traced(Tracer::new(region, &name, Some(clock.clone()), *share, spans.clone()));

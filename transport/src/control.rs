@@ -89,6 +89,8 @@ pub enum WireFaultKind {
     Skew { name: String, ours: u32, theirs: u32 },
     WrongEpoch { ours: u64 },
     Abandoned,
+    Overloaded(String),
+    Shut(String),
 }
 
 impl WireFault {
@@ -166,6 +168,8 @@ impl From<FaultKind> for WireFaultKind {
             FaultKind::Skew { name, ours, theirs } => Self::Skew { name: short(name), ours, theirs },
             FaultKind::WrongEpoch { ours } => Self::WrongEpoch { ours },
             FaultKind::Abandoned => Self::Abandoned,
+            FaultKind::Overloaded(what) => Self::Overloaded(short(what)),
+            FaultKind::Shut(what) => Self::Shut(short(what)),
         }
     }
 }
@@ -194,6 +198,8 @@ impl From<WireFaultKind> for FaultKind {
             WireFaultKind::Skew { name, ours, theirs } => Self::Skew { name, ours, theirs },
             WireFaultKind::WrongEpoch { ours } => Self::WrongEpoch { ours },
             WireFaultKind::Abandoned => Self::Abandoned,
+            WireFaultKind::Overloaded(what) => Self::Overloaded(what),
+            WireFaultKind::Shut(what) => Self::Shut(what),
         }
     }
 }
@@ -267,6 +273,8 @@ mod tests {
             FaultKind::Skew { name: text(), ours: 1, theirs: u32::MAX },
             FaultKind::WrongEpoch { ours: 300 },
             FaultKind::Abandoned,
+            FaultKind::Overloaded(text()),
+            FaultKind::Shut(text()),
         ]
     }
 
@@ -284,12 +292,12 @@ mod tests {
     fn the_bytes_of_faults_and_control_messages_never_change() {
         let numbers: Vec<u8> =
             kinds().into_iter().map(|kind| encode(&WireFaultKind::from(kind)).expect("encodes")[0]).collect();
-        assert_eq!(numbers, (0..=20).collect::<Vec<u8>>(), "kinds are numbered in order, for ever");
+        assert_eq!(numbers, (0..=22).collect::<Vec<u8>>(), "kinds are numbered in order, for ever");
         let versions: Vec<u8> = kinds()
             .into_iter()
             .map(|kind| WireFault::encode(&Fault::ran(kind)).expect("encodes")[0])
             .collect();
-        assert_eq!(versions, [vec![0; 11], vec![1; 10]].concat());
+        assert_eq!(versions, [vec![0; 11], vec![1; 12]].concat());
         let draining = WireFault::encode(&Fault::not_sent(FaultKind::Draining)).expect("encodes");
         assert_eq!(draining.as_ref(), [0, 3, 0, 0]);
         let retry_after = Some(Duration::from_millis(9));

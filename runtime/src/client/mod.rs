@@ -90,6 +90,8 @@ pub fn fault_code(kind: &FaultKind) -> &'static str {
         FaultKind::Skew { .. } => "skew",
         FaultKind::WrongEpoch { .. } => "wrong_epoch",
         FaultKind::Abandoned => "abandoned",
+        FaultKind::Overloaded(_) => "overloaded",
+        FaultKind::Shut(_) => "shut",
     }
 }
 

@@ -189,6 +189,7 @@ pub(super) struct Said {
     pub(super) key: Option<String>,
     pub(super) epoch: Option<Epoch>,
     pub(super) trace: Option<TraceContext>,
+    pub(super) retried: bool,
 }
 
 /// A question that is about to be asked.
@@ -245,6 +246,23 @@ macro_rules! sayings {
 }
 sayings!(Ask);
 sayings!(Tell);
+
+impl<A: Addressed, M: Remote> Ask<'_, A, M> {
+    /// Asks again where that is safe and may help, within the deadline and the mesh's budget of retries: where the
+    /// question was not sent, and where its outcome is unknown and the message is `idempotent`. Only outside of any
+    /// other call, and only an actor of another node. For messages that are `idempotent` or have a `key`; with any
+    /// other it does not compile.
+    pub fn retried(mut self) -> Self {
+        const {
+            assert!(
+                M::IDEMPOTENT || M::KEYED,
+                "only a message that is `idempotent` or has a `key` may be retried"
+            )
+        };
+        self.said.retried = true;
+        self
+    }
+}
 
 type Asked<'a, T> = Pin<Box<dyn Future<Output = Result<T, Fault>> + Send + 'a>>;
 

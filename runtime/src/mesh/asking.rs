@@ -2,7 +2,7 @@
 //!
 //! * It decides: under which class a message goes, whether the call within which it is sent lets it go,
 //!   and whether its actor is of this node.
-//! * It never does: send a message again, or wait past the deadline of the call within which it is sent.
+//! * It never does: send a message again whose sender does not want it, or wait past the deadline of the call within which it is sent.
 //! * Invariant: a message leaves under its own class, and that is no less strict than any that its
 //!   caller has seen.
 
@@ -21,7 +21,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::address::{MeshAddr, Said, class_of};
 use super::body::{alike, pack, unpack_reply};
-use super::{Mesh, dispatch, registry};
+use super::{Carried, Mesh, dispatch, registry, resilience};
 use crate::host::call::{self, Answers, Before, CallState, MAX_CHAIN, Stage};
 use crate::host::id::ActorId;
 use crate::host::packed::{Asker, Packed};
@@ -42,12 +42,15 @@ where
 {
     let within = call::current().map(|current| current.call);
     let deadline = deadline::<M>(&said, within.as_deref());
+    let retried = (said.retried || M::RETRIED) && (M::IDEMPOTENT || M::KEYED);
     let (mesh, owner) = to.found(deadline).await?;
     let call = outgoing::<A, M>(&mesh, to.id(), &message, said, within.clone(), deadline, Waits::Yes)?;
     let answered = if Some(&owner) == mesh.node() {
         ask_here::<A, M>(&mesh, message, &call).await
     } else {
-        ask_there(&mesh, &owner, message, &call).await
+        // Only the outermost call is made again: within it, each layer would multiply those of the next.
+        let retried = retried && within.is_none();
+        ask_there(&mesh, &owner, message, &call, retried).await
     };
     let achieved = call.seen.lock().guarantee;
     let outcome = answered.and_then(|answer| match achieved.meets(call.required) {
@@ -82,7 +85,7 @@ where
     let sent = telemetry::working_for(call.asked.as_ref(), || {
         let body = packed(&mesh, &owner, message)?;
         let request = Request::post(M::NAME, call.class.clone(), body, headers(&call));
-        mesh.carry(&owner, pair(&call.to), request)
+        mesh.carry_to::<M>(&owner, &call.to, request)
     });
     let posted = match sent {
         Ok(sent) => sent.answer().await,
@@ -220,16 +223,21 @@ async fn ask_there<M: Remote>(
     owner: &NodeId,
     message: M,
     call: &Arc<CallState>,
+    retried: bool,
 ) -> Result<(M::Reply, DataClass), Fault> {
-    let sent = telemetry::working_for(call.asked.as_ref(), || {
-        let body = packed(mesh, owner, message)?;
-        let request = Request::ask(M::NAME, call.class.clone(), body, headers(call));
-        mesh.carry(owner, pair(&call.to), request)
-    });
-    let reply = match sent {
+    let packed = telemetry::working_for(call.asked.as_ref(), || packed(mesh, owner, message));
+    let again = packed.as_ref().ok().filter(|_| retried).cloned();
+    let mut reply = match packed.and_then(|body| send::<M>(mesh, owner, call, body)) {
         Ok(sent) => sent.answer().await,
         Err(fault) => Err(fault),
     };
+    if let Some(body) = again {
+        mesh.resilience().called();
+        if let Err(fault) = reply {
+            // In a box: seldom needed.
+            reply = Box::pin(resilience::again::<M>(mesh, owner, call, body, fault)).await;
+        }
+    }
     if let Some(span) = &call.asked {
         mesh.reached(owner, span);
     }
@@ -240,6 +248,19 @@ async fn ask_there<M: Remote>(
         telemetry::part(names::DECODE, || mesh.decoding(|| unpack_reply(M::NAME, body)))
     })?;
     Ok((decoded, reply.class))
+}
+
+/// Sends a question to a node.
+pub(super) fn send<M: Remote>(
+    mesh: &Mesh,
+    owner: &NodeId,
+    call: &CallState,
+    body: Bytes,
+) -> Result<Carried, Fault> {
+    telemetry::working_for(call.asked.as_ref(), || {
+        let request = Request::ask(M::NAME, call.class.clone(), body, headers(call));
+        mesh.carry_to::<M>(owner, &call.to, request)
+    })
 }
 
 /// The bytes of a message, if the peer knows it and lays it out alike.

@@ -2,7 +2,7 @@
 //!
 //! * It decides: what goes with a call ([`Call`]), whether it may be made (its class, its chain, its
 //!   deadline), and where it goes.
-//! * It never does: retry, let a call wait without a deadline, or pass a message on: it goes to the
+//! * It never does: retry unasked, let a call wait without a deadline, or pass a message on: it goes to the
 //!   actor's node directly, or not at all.
 //! * Invariant: every call ends with the reply or a typed fault.
 
@@ -14,6 +14,7 @@ pub(crate) mod dispatch;
 mod place;
 pub mod recipient;
 pub mod registry;
+pub mod resilience;
 mod service;
 pub mod status;
 pub mod watch;
@@ -34,9 +35,11 @@ use rhumb_transport::in_process::{ClientPort, Port};
 use rhumb_transport::{Answer, Asked, Headers, Peer, Reply, Request, TraceContext, Transport};
 #[cfg(feature = "rocks")]
 use serde::Serialize;
+use tokio::time::Instant;
 
 use self::body::{pack, unpack_reply};
 use self::place::Places;
+use self::resilience::{Passing, Resilience};
 use crate::client::MeshClient;
 use crate::clock::NodeClock;
 use crate::host::id::ActorId;
@@ -123,18 +126,24 @@ struct Inner {
     watches: service::Watches,
     calls: Arc<Calls>,
     tracer: OnceLock<Tracer>,
+    resilience: OnceLock<Resilience>,
 }
 
 /// A question on its way to another node.
 struct Carried {
     asked: Asked,
     under_way: UnderWay,
+    passing: Option<Passing>,
 }
 
 impl Carried {
     async fn answer(mut self) -> Result<Reply, Fault> {
         let ended = self.asked.await;
-        self.under_way.end(ended.as_ref().err());
+        let fault = ended.as_ref().err();
+        let (now, took) = self.under_way.end(fault);
+        if let Some(passing) = self.passing.take() {
+            passing.went(now, took, fault);
+        }
         ended
     }
 }
@@ -177,6 +186,7 @@ impl Mesh {
             watches: service::Watches::default(),
             calls: Arc::default(),
             tracer: OnceLock::new(),
+            resilience: OnceLock::new(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -397,9 +407,23 @@ impl Mesh {
         let carrier = self.carrier(to)?;
         let mut under_way = self.inner.calls.asking(&request.name, request.headers.trace);
         match carrier.begin(to, pair, request) {
-            Ok(asked) => Ok(Carried { asked, under_way }),
+            Ok(asked) => Ok(Carried { asked, under_way, passing: None }),
             Err(fault) => {
                 under_way.end(Some(&fault));
+                Err(fault)
+            }
+        }
+    }
+
+    /// Carries a message to actors of a type at another node, if that node and they are well enough.
+    fn carry_to<M: Remote>(&self, to: &NodeId, actor: &ActorId, request: Request) -> Result<Carried, Fault> {
+        let passing = self.resilience().pass(self, to, actor.kind, M::DEADLINE)?;
+        match self.carry(to, asking::pair(actor), request) {
+            Ok(carried) => Ok(Carried { passing, ..carried }),
+            Err(fault) => {
+                if let Some(passing) = passing {
+                    passing.went(Instant::now(), Duration::ZERO, Some(&fault));
+                }
                 Err(fault)
             }
         }

@@ -281,6 +281,7 @@ impl Subject for Report {
         let mut page = Page::default();
         self.syncs(&mut page);
         self.mesh.calls().write(&mut page);
+        self.mesh.resilience().write(&mut page);
         process::write(&mut page);
         if let Some(tracer) = self.mesh.tracer() {
             let spans = tracer.spans().counts();

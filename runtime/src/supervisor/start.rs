@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::Context;
 use rhumb_actors::escrow::book::Book;
 use rhumb_actors::escrow::{EscrowHandle, Standing};
+use rhumb_core::rng::Seed;
 use rhumb_core::{Epoch, Gate, Incarnation, NodeId, Region, Role};
 use rhumb_storage::data_dir::Begun;
 use rhumb_storage::{DataDir, DataDirError, Expect, Family, HotStore, RocksEngine, Store};
@@ -207,6 +208,7 @@ impl Start {
         let Opened { store, clock, book, .. } = opened;
         let Settings { me, founding, .. } = &*self.config;
         let mesh = Mesh::new(me.clone(), founding.clone(), policy.snapshots(), clock.clone());
+        mesh.resilient(self.config.resilience.clone(), &Seed::from_entropy());
         if let Some(telemetry) = &self.telemetry {
             mesh.traced(telemetry.tracer(Some(clock.clone())));
         }

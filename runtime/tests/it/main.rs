@@ -7,6 +7,7 @@ mod fairness;
 mod gates;
 mod guide;
 mod mailboxes;
+mod resilience;
 mod restarts;
 mod sleep;
 mod spans;

@@ -11,7 +11,6 @@
 use std::time::Duration;
 
 use rhumb_core::Mono;
-use rhumb_core::rng::Rng;
 
 const BUCKETS: usize = 10;
 
@@ -40,7 +39,7 @@ impl Default for BreakerSettings {
             least_calls: 20,
             window: Duration::from_secs(10),
             shut: Duration::from_secs(1),
-            longest: Duration::from_secs(60),
+            longest: Duration::from_secs(10),
         }
     }
 }
@@ -120,26 +119,45 @@ impl Breaker {
         }
     }
 
-    /// How a call went. Gives the reason if the breaker trips.
-    pub fn went(&mut self, now: Mono, passage: Passage, went: Went, rng: &mut Rng) -> Option<Tripped> {
+    /// How a call went. Gives the reason if the breaker trips; then it draws a number from 0 to 1, once.
+    pub fn went(
+        &mut self,
+        now: Mono,
+        passage: Passage,
+        went: Went,
+        draw: impl FnOnce() -> f64,
+    ) -> Option<Tripped> {
         match (self.state, passage) {
             (State::Probing { .. }, Passage::Probe) if went == Went::Well => {
-                self.buckets = [(0, 0); BUCKETS];
-                self.state = State::Open { run: 0 };
+                self.reset();
                 None
             }
             (State::Probing { times, .. }, Passage::Probe) => {
-                self.shut(now, times + 1, rng);
+                self.shut(now, times + 1, draw());
                 Some(Tripped::Probe)
             }
             (State::Open { run }, _) => {
                 let tripped = self.count(now, run, went)?;
-                self.shut(now, 0, rng);
+                self.shut(now, 0, draw());
                 Some(tripped)
             }
             // A call from before it tripped.
             _ => None,
         }
+    }
+
+    /// A call that was let through says nothing of the target: its asker has gone, or it never left. If it was the
+    /// probe, the next call is.
+    pub fn said_nothing(&mut self, now: Mono, passage: Passage) {
+        if let (State::Probing { times, .. }, Passage::Probe) = (self.state, passage) {
+            self.state = State::Shut { until: now, times };
+        }
+    }
+
+    /// Something else has shown that the target is well, or that it is another one now: what was counted is void.
+    pub fn reset(&mut self) {
+        self.buckets = [(0, 0); BUCKETS];
+        self.state = State::Open { run: 0 };
     }
 
     /// Whether calls are let through.
@@ -158,6 +176,9 @@ impl Breaker {
         let bucket = self.bucket(now);
         bucket.0 += 1;
         bucket.1 += u32::from(went == Went::Well);
+        if went == Went::Well {
+            return None;
+        }
         let (calls, well) =
             self.buckets.iter().fold((0, 0), |(calls, well), bucket| (calls + bucket.0, well + bucket.1));
         let settings = &self.settings;
@@ -183,9 +204,9 @@ impl Breaker {
     }
 
     /// Half of the time is fixed and half is drawn, so that those who watch one target do not all probe it at once.
-    fn shut(&mut self, now: Mono, times: u32, rng: &mut Rng) {
+    fn shut(&mut self, now: Mono, times: u32, drawn: f64) {
         let whole = self.settings.shut.saturating_mul(1 << times.min(20)).min(self.settings.longest);
-        let wait = whole / 2 + (whole / 2).mul_f64(rng.unit());
+        let wait = whole / 2 + (whole / 2).mul_f64(drawn);
         self.state = State::Shut { until: now.plus(wait), times };
     }
 }
@@ -217,7 +238,7 @@ mod tests {
                 };
                 told.push(match passage {
                     Passage::Shut(_) => "shut".to_owned(),
-                    passage => match breaker.went(Mono::millis(now), passage, went, &mut rng) {
+                    passage => match breaker.went(Mono::millis(now), passage, went, || rng.unit()) {
                         None => format!("{passage:?}"),
                         Some(tripped) => format!("{passage:?}:{tripped:?}"),
                     },
@@ -256,13 +277,23 @@ mod tests {
     fn while_one_probes_the_others_are_refused() {
         let (mut breaker, mut rng) = (Breaker::new(BreakerSettings::default()), Seed::new(2).rng());
         for _ in 0..7 {
-            breaker.went(Mono::millis(0), Passage::Open, Went::Badly, &mut rng);
+            breaker.went(Mono::millis(0), Passage::Open, Went::Badly, || rng.unit());
         }
         let now = Mono::millis(1_000);
         assert_eq!(breaker.passage(now), Passage::Probe);
         assert!(matches!(breaker.passage(now), Passage::Shut(_)));
-        assert_eq!(breaker.went(now, Passage::Open, Went::Badly, &mut rng), None, "an old call is no probe");
-        assert_eq!(breaker.passage(Mono::millis(61_000)), Passage::Probe, "the probe was lost");
+        assert_eq!(
+            breaker.went(now, Passage::Open, Went::Badly, || rng.unit()),
+            None,
+            "an old call is no probe"
+        );
+        breaker.said_nothing(now, Passage::Open);
+        assert!(matches!(breaker.passage(now), Passage::Shut(_)), "nor does it give up the probe");
+        breaker.said_nothing(now, Passage::Probe);
+        assert_eq!(breaker.passage(now), Passage::Probe, "the next is the probe");
+        assert_eq!(breaker.passage(Mono::millis(11_000)), Passage::Probe, "the probe was lost");
+        breaker.reset();
+        assert!(breaker.is_open());
     }
 
     #[test]
@@ -270,15 +301,15 @@ mod tests {
         let (mut breaker, mut rng) = (Breaker::new(BreakerSettings::default()), Seed::new(3).rng());
         let mut now = Mono::millis(0);
         for _ in 0..7 {
-            breaker.went(now, Passage::Open, Went::Badly, &mut rng);
+            breaker.went(now, Passage::Open, Went::Badly, || rng.unit());
         }
         for _ in 0..40 {
             let Passage::Shut(wait) = breaker.passage(now) else { panic!("it is shut") };
-            assert!(wait <= Duration::from_secs(60), "{wait:?}");
+            assert!(wait <= Duration::from_secs(10), "{wait:?}");
             now = now.plus(wait);
             let probe = breaker.passage(now);
             assert_eq!(probe, Passage::Probe);
-            breaker.went(now, probe, Went::Badly, &mut rng);
+            breaker.went(now, probe, Went::Badly, || rng.unit());
         }
     }
 }

@@ -11,6 +11,8 @@
 
 use std::time::Duration;
 
+use rhumb_core::Priority;
+
 /// How a limit is learned.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LimitSettings {
@@ -41,25 +43,12 @@ const LOWEST: f64 = 4.5;
 /// How many times as long as alone calls take at that limit where they only wait for each other, and one more.
 const FOR_EACH_OTHER: f64 = 4.0;
 
-/// How much a call matters.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Priority {
-    /// Can be done later, or not: turned away from half of the limit on.
-    Low,
-    /// Turned away from nine tenths on.
-    #[default]
-    Normal,
-    /// Has all of it.
-    High,
-}
-
-impl Priority {
-    fn share(self) -> f64 {
-        match self {
-            Self::Low => 0.5,
-            Self::Normal => 0.9,
-            Self::High => 1.0,
-        }
+/// The share of the limit that calls of a priority may take.
+fn share(priority: Priority) -> f64 {
+    match priority {
+        Priority::Low => 0.5,
+        Priority::Normal => 0.9,
+        Priority::High => 1.0,
     }
 }
 
@@ -101,7 +90,7 @@ impl Limit {
     /// Lets one more in, if there is room for its priority. It must be reported to [`Limit::done`].
     pub fn admit(&mut self, priority: Priority) -> bool {
         // The least has room for somebody of every priority.
-        let room = (self.limit * priority.share()).max(1.0);
+        let room = (self.limit * share(priority)).max(1.0);
         let admitted = f64::from(self.under_way) + 1.0 <= room;
         if admitted {
             self.under_way += 1;

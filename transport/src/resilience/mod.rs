@@ -1,6 +1,6 @@
 //! What keeps one slow or failing peer from taking the others down with it: pure machines, one file each.
 //!
-//! * They decide: whether a call is tried again ([`budget`]), whether a target is asked at all ([`breaker`]), which of
+//! * They decide: whether a call is tried again ([`retry`], [`budget`]), whether a target is asked at all ([`breaker`]), which of
 //!   several ([`balance`]), and how many calls are let in ([`limit`]).
 //! * They never do: read a clock or draw entropy: `now` and randomness are arguments.
 //!
@@ -11,3 +11,4 @@ pub mod balance;
 pub mod breaker;
 pub mod budget;
 pub mod limit;
+pub mod retry;

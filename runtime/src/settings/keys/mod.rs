@@ -3,6 +3,7 @@
 
 mod escrow;
 mod node;
+mod resilience;
 mod storage;
 mod telemetry;
 mod transport;
@@ -28,6 +29,7 @@ pub(super) static SECTIONS: &[Section] = &[
     node::CLOCK,
     node::SUPERVISOR,
     transport::TRANSPORT,
+    resilience::RESILIENCE,
     escrow::ESCROW,
     storage::STORAGE,
     telemetry::TELEMETRY,
