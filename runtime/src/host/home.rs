@@ -22,6 +22,7 @@ use rhumb_core::{Fault, FaultKind};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::admission::Door;
 use super::arbiters::{Arbiters, Listed, Work, Worker};
 use super::cell::{Cell, NotIn};
 use super::hosting::{Activation, Host};
@@ -126,6 +127,7 @@ pub(crate) struct Home<A: Hosted> {
     /// How an instance's turn shows, besides its messages.
     pub(crate) turning: Listed,
     host: Host<A>,
+    door: Option<Arc<Door>>,
     hosts: Weak<Hosts>,
     arbiters: Arc<Arbiters>,
     entries: HashMap<&'static str, Entry<A>>,
@@ -151,6 +153,7 @@ impl<A: Hosted> Home<A> {
             making: Work { actor: A::TYPE, message: "its factory" }.list(),
             turning: Work { actor: A::TYPE, message: "a hook (started, stopping, stopped) or a future" }
                 .list(),
+            door: host.admission.map(|settings| Arc::new(Door::new(A::TYPE, settings))),
             host,
             hosts,
             arbiters,
@@ -406,6 +409,10 @@ impl<A: Hosted> AnyHome for Home<A> {
         self.entries.get(name).map(|entry| entry.audience)
     }
 
+    fn door(&self) -> Option<&Arc<Door>> {
+        self.door.as_ref()
+    }
+
     fn local(
         &self,
         id: &ActorId,
@@ -479,6 +486,7 @@ impl<A: Hosted> AnyHome for Home<A> {
             gave_up: read(&counts.gave_up),
             overflows: read(&counts.overflows),
             dropped: read(&counts.dropped),
+            admission: self.door.as_ref().map(|door| door.report()),
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use rhumb_actors::remote::{Addressed, Hosted};
 use rhumb_core::Epoch;
 
+use super::Admission;
 use super::cell::Cell;
 use super::id::ActorId;
 use super::restarts::Restarts;
@@ -52,6 +53,7 @@ pub struct Host<A: Hosted> {
     pub(crate) parent: Option<(&'static str, Parent)>,
     pub(crate) needs: Vec<&'static str>,
     pub(crate) beside_links: bool,
+    pub(crate) admission: Option<Admission>,
 }
 
 impl<A: Hosted> Clone for Host<A> {
@@ -80,6 +82,7 @@ impl<A: Hosted> Host<A> {
             parent: None,
             needs: Vec::new(),
             beside_links: false,
+            admission: None,
         }
     }
 
@@ -130,6 +133,15 @@ impl<A: Hosted> Host<A> {
     #[must_use]
     pub fn beside_links(mut self) -> Self {
         self.beside_links = true;
+        self
+    }
+
+    /// Lets in only as many questions at once as these actors answer without waiting for each other: how many that is,
+    /// is learnt from how long they take. The others are told `Overloaded` at once, and when to come again; so is what
+    /// could not be done in the time that it has. For types whose questions take about equally long.
+    #[must_use]
+    pub fn admission(mut self, settings: Admission) -> Self {
+        self.admission = Some(settings);
         self
     }
 

@@ -10,6 +10,7 @@
 //! The machines are `mailbox`, `life` and [`restarts`]; [`cell`] is the shell that keeps one actor,
 //! [`home`] that which keeps a type.
 
+pub mod admission;
 pub mod arbiters;
 pub mod call;
 pub mod cell;
@@ -35,6 +36,7 @@ use rhumb_core::Fault;
 use thiserror::Error;
 use tokio::time::Instant;
 
+use self::admission::{Admitted, Door};
 use self::arbiters::{Arbiters, Blocked};
 use self::home::Home;
 use self::id::ActorId;
@@ -47,6 +49,7 @@ pub use home::BASE_FOOTPRINT;
 pub use hosting::{Activation, Host};
 pub use reply::{ActorReply, Reply};
 pub use restarts::Restarts;
+pub use rhumb_transport::resilience::limit::LimitSettings as Admission;
 
 /// When to ask an actor again whose mailbox was full.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_millis(50);
@@ -114,6 +117,8 @@ pub struct TypeReport {
     /// Messages that were told, taken, and then dropped: they gave way to others, their actor gave up, or
     /// the node stopped. Since the start.
     pub dropped: u64,
+    /// Of its door; none where it has none.
+    pub admission: Option<Admitted>,
 }
 
 /// A home, whatever the type of its actors.
@@ -125,6 +130,8 @@ pub(crate) trait AnyHome: Send + Sync {
     /// Name, version and layout of each message.
     fn messages(&self) -> Vec<(&'static str, u16, u64)>;
     fn audience(&self, name: &str) -> Option<Audience>;
+    /// Lets in only so many questions at once, where it was told to.
+    fn door(&self) -> Option<&Arc<Door>>;
     /// A message of an actor or program of this node: a boxed [`packed::Packed`].
     fn local(
         &self,

@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 use tokio::time::timeout_at;
 
+use super::admission::Permit;
 use super::call::CallState;
 use crate::mesh::body::pack;
 use crate::telemetry::{Served, names};
@@ -22,12 +23,13 @@ use crate::telemetry::{Served, names};
 pub(crate) struct Owed<M: Remote> {
     call: Arc<CallState>,
     answer: Option<Answer>,
+    permit: Option<Permit>,
     message: PhantomData<fn(M)>,
 }
 
 impl<M: Remote> Owed<M> {
-    pub(crate) fn new(call: Arc<CallState>, answer: Answer) -> Self {
-        Self { call, answer: Some(answer), message: PhantomData }
+    pub(crate) fn new(call: Arc<CallState>, answer: Answer, permit: Option<Permit>) -> Self {
+        Self { call, answer: Some(answer), permit, message: PhantomData }
     }
 
     /// Whether whoever asked has said that nobody waits any more.
@@ -81,9 +83,15 @@ impl<M: Remote> Owed<M> {
     }
 
     fn give(mut self, outcome: Result<Reply, Fault>) {
-        if let Some(answer) = self.answer.take() {
-            give(&self.call, answer, outcome);
+        self.end(outcome);
+    }
+
+    fn end(&mut self, outcome: Result<Reply, Fault>) {
+        let Some(answer) = self.answer.take() else { return };
+        if let Some(permit) = self.permit.take() {
+            permit.ended(outcome.as_ref().err());
         }
+        give(&self.call, answer, outcome);
     }
 }
 
@@ -107,8 +115,8 @@ fn give(call: &CallState, answer: Answer, outcome: Result<Reply, Fault>) {
 impl<M: Remote> Drop for Owed<M> {
     /// The message has ended without an answer, or its handler has: the call knows why.
     fn drop(&mut self) {
-        if let Some(answer) = self.answer.take() {
-            give(&self.call, answer, Err(self.call.why(M::NAME)));
+        if self.answer.is_some() {
+            self.end(Err(self.call.why(M::NAME)));
         }
     }
 }

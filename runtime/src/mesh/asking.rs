@@ -22,6 +22,7 @@ use tokio::time::{Instant, timeout_at};
 use super::address::{MeshAddr, Said, class_of};
 use super::body::{alike, pack, unpack_reply};
 use super::{Carried, Mesh, dispatch, registry, resilience};
+use crate::host::admission::Permit;
 use crate::host::call::{self, Answers, Before, CallState, MAX_CHAIN, Stage};
 use crate::host::id::ActorId;
 use crate::host::packed::{Asker, Packed};
@@ -78,7 +79,7 @@ where
     let deadline = deadline::<M>(&said, None);
     let call = outgoing::<A, M>(&mesh, to.id(), &message, said, within, deadline, Waits::No)?;
     if Some(&owner) == mesh.node() {
-        let taken = here::<A, M>(&mesh, message, &call, Asker::Nobody);
+        let taken = here::<A, M>(&mesh, message, &call, Asker::Nobody).map(drop);
         call.went(taken.as_ref().map(|_| ()));
         return taken;
     }
@@ -173,12 +174,16 @@ fn here<A: Addressed, M: Remote>(
     message: M,
     call: &Arc<CallState>,
     asker: Asker<M>,
-) -> Result<(), Fault> {
+) -> Result<Option<Permit>, Fault> {
+    let now = Instant::now();
     let hosts = mesh.hosted();
     let home = hosts.and_then(|hosts| hosts.home(call.to.kind).cloned());
     let home = home.ok_or_else(|| not_hosted(mesh, call.to.kind))?;
     same_class(A::TYPE, home.class(), A::CLASS)?;
     dispatch::epoch_matches(mesh, call.epoch)?;
+    let door = home.door().filter(|_| !matches!(asker, Asker::Nobody));
+    let left = call.deadline.saturating_duration_since(now);
+    let permit = door.map(|door| door.admit(M::PRIORITY, now, left)).transpose()?;
     call.is_served(call.asked.as_ref().map(|asked| {
         asked.below(match &asker {
             Asker::Nobody => What::processed(M::NAME, &call.class),
@@ -186,7 +191,8 @@ fn here<A: Addressed, M: Remote>(
         })
     }));
     let packed = Packed { message, call: Arc::clone(call), asker, work: None };
-    home.local(&call.to, M::NAME, Box::new(packed), Instant::now())
+    home.local(&call.to, M::NAME, Box::new(packed), now)?;
+    Ok(permit)
 }
 
 async fn ask_here<A: Addressed, M: Remote>(
@@ -195,7 +201,7 @@ async fn ask_here<A: Addressed, M: Remote>(
     call: &Arc<CallState>,
 ) -> Result<(M::Reply, DataClass), Fault> {
     let (answer, answered) = oneshot::channel();
-    here::<A, M>(mesh, message, call, Asker::Here(answer))?;
+    let permit = here::<A, M>(mesh, message, call, Asker::Here(answer))?;
     let abandon = Abandon(call);
     let outcome = match timeout_at(call.deadline, answered).await {
         Ok(Ok(reply)) => {
@@ -205,6 +211,9 @@ async fn ask_here<A: Addressed, M: Remote>(
         Ok(Err(_)) => Err(call.why(M::NAME)),
         Err(_) => Err(call.deadline_passed(M::NAME)),
     };
+    if let Some(permit) = permit {
+        permit.ended(outcome.as_ref().err());
+    }
     call.was_served(outcome.as_ref().map(|_| ()));
     outcome
 }

@@ -20,6 +20,7 @@ use super::address::class_of;
 use super::asking::not_hosted;
 use super::body::{pack, unpack, unpack_reply};
 use super::{Mesh, Whereabouts};
+use crate::host::AnyHome;
 use crate::host::arbiters::Listed;
 use crate::host::call::{Answers, Before, CallState, MAX_CHAIN, Seen, Stage};
 use crate::host::cell::Cell;
@@ -110,6 +111,14 @@ where
     let Incoming { from, request, answer } = incoming;
     let (kind, cell) = (request.kind, home.found(&id));
     let came = answer.came(request.headers.deadline).unwrap_or_else(Instant::now);
+    // Before anything is spent on it.
+    let permit = match home.door().filter(|_| kind == Kind::Ask) {
+        None => None,
+        Some(door) => match door.admit(M::PRIORITY, came, request.headers.deadline) {
+            Ok(permit) => Some(permit),
+            Err(fault) => return answer.fault(fault),
+        },
+    };
     let opened =
         owned(home, &id, cell.as_deref()).and_then(|()| open::<A, M>(&home.mesh, id, from, request, came));
     let (message, call) = match opened {
@@ -117,7 +126,7 @@ where
         Err(fault) => return answer.fault(fault),
     };
     if kind == Kind::Ask {
-        let owed = Owed::new(Arc::clone(&call), answer);
+        let owed = Owed::new(Arc::clone(&call), answer, permit);
         // Where it is not taken, the call says why as the answer is dropped.
         home.put(cell, message, &call, Asker::There(owed), work, came).ok();
         return;

@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use opentelemetry::trace::SpanKind;
+use parking_lot::Mutex;
 use rhumb_actors::remote::{Addressed, Remote};
 #[cfg(feature = "rocks")]
 use rhumb_core::wire::Wire;
@@ -32,6 +33,7 @@ use rhumb_core::{DataClass, Epoch, Fault, FaultKind, HybridTime, NodeId, Region}
 use rhumb_topology::Founding;
 use rhumb_topology::policy::PolicySnapshot;
 use rhumb_transport::in_process::{ClientPort, Port};
+use rhumb_transport::resilience::mode::Mode;
 use rhumb_transport::{Answer, Asked, Headers, Peer, Reply, Request, TraceContext, Transport};
 #[cfg(feature = "rocks")]
 use serde::Serialize;
@@ -127,6 +129,9 @@ struct Inner {
     calls: Arc<Calls>,
     tracer: OnceLock<Tracer>,
     resilience: OnceLock<Resilience>,
+    mode: tokio::sync::watch::Sender<Mode>,
+    /// For what sign that is less than all.
+    why: Mutex<Option<&'static str>>,
 }
 
 /// A question on its way to another node.
@@ -187,6 +192,8 @@ impl Mesh {
             calls: Arc::default(),
             tracer: OnceLock::new(),
             resilience: OnceLock::new(),
+            mode: tokio::sync::watch::Sender::default(),
+            why: Mutex::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -287,6 +294,25 @@ impl Mesh {
     #[must_use]
     pub fn hosted(&self) -> Option<Arc<Hosts>> {
         self.inner.hosts.get()?.upgrade()
+    }
+
+    /// How much this node does, for services that leave out what can wait: each change is heard of. A program that
+    /// only calls is always at its target.
+    #[must_use]
+    pub fn modes(&self) -> tokio::sync::watch::Receiver<Mode> {
+        self.inner.mode.subscribe()
+    }
+
+    /// How much this node does from now on, and for what sign.
+    pub(crate) fn does(&self, mode: Mode, why: Option<&'static str>) {
+        *self.inner.why.lock() = why;
+        self.inner.mode.send_replace(mode);
+    }
+
+    /// For what sign it does less than all.
+    #[cfg(feature = "rocks")]
+    pub(crate) fn does_less_for(&self) -> Option<&'static str> {
+        *self.inner.why.lock()
     }
 
     /// The transport, once it is bound, where it is QUIC.

@@ -30,7 +30,9 @@ use super::source::Source;
 use super::status::Desk;
 use super::steps::Step;
 use super::tasks::Tasks;
-use super::{Supervisor, ceiling, certificate, escrow, footing, pools, reload, remembered, source, status};
+use super::{
+    Supervisor, ceiling, certificate, escrow, footing, mode, pools, reload, remembered, source, status,
+};
 use crate::clock::{NodeClock, now_millis};
 use crate::host::arbiters::Arbiters;
 use crate::host::{HostList, Hosts};
@@ -360,6 +362,13 @@ impl Start {
         tasks.keep("follows the settings", reloads);
         tasks.keep("follows the certificate", renewed);
         tasks.keep("watches the data directory", footing::watch(dir.footing(), store.clone()));
+        let watched = mode::Watched {
+            mesh: mesh.clone(),
+            hosts: Arc::clone(&report.hosts),
+            store: store.clone(),
+            transport: transport.clone(),
+        };
+        tasks.keep("says how much the node does", mode::keep(watched, self.config.resilience.mode));
         tasks.keep("serves the admin HTTP", admin);
         tasks.keep("tells the service manager", super::announce::keep(readiness.clone()));
         tasks

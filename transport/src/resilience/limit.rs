@@ -6,7 +6,10 @@
 //! the rule ever lets in take much longer for a while: then it is not for each other that they wait. An average, as in
 //! "Gradient2", learns the overload instead.
 //!
-//! * It decides: whether one more is let in, by its priority: the lowest are turned away first.
+//! What cannot be done in the time that it has is turned away at once: where calls wait for each other, one more takes
+//! the pace of the last look times all that are there (Little's law); where they do not, as long as alone.
+//!
+//! * It decides: whether one more is let in, by its priority, for the lowest are turned away first, and by its time.
 //! * Invariant: the limit stays within its bounds; what was let in is never more than it was at that moment.
 
 use std::time::Duration;
@@ -34,6 +37,17 @@ impl Default for LimitSettings {
     fn default() -> Self {
         Self { first: 20, least: 1, most: 10_000, tolerance: 1.5, smoothing: 0.2, sample: 100 }
     }
+}
+
+/// What becomes of one more call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entry {
+    /// It is let in, and must be reported to [`Limit::done`].
+    Admitted,
+    /// There is no room for it; there may be after about this time.
+    Full(Duration),
+    /// It would take longer than it has time: about so long.
+    TooLate(Duration),
 }
 
 /// Looks in a row after which it is believed that calls take longer for good.
@@ -65,8 +79,13 @@ pub struct Limit {
     seconds: f64,
     fastest: f64,
     peak: u32,
+    /// Of all that were under way as each of these calls was done, the sum.
+    levels: u64,
     /// Looks in a row at which even the fewest took much longer than alone.
     slower: u32,
+    /// What each call that is there adds to the wait of the next one, in seconds; none where they do not wait for each
+    /// other.
+    pace: Option<f64>,
 }
 
 impl Limit {
@@ -83,27 +102,47 @@ impl Limit {
             seconds: 0.0,
             fastest: f64::MAX,
             peak: 0,
+            levels: 0,
             slower: 0,
+            pace: None,
         }
     }
 
-    /// Lets one more in, if there is room for its priority. It must be reported to [`Limit::done`].
-    pub fn admit(&mut self, priority: Priority) -> bool {
+    /// Lets one more in that has so much time, if there is room for its priority and it can be done.
+    pub fn admit(&mut self, priority: Priority, left: Duration) -> Entry {
         // The least has room for somebody of every priority.
         let room = (self.limit * share(priority)).max(1.0);
-        let admitted = f64::from(self.under_way) + 1.0 <= room;
-        if admitted {
-            self.under_way += 1;
-            self.peak = self.peak.max(self.under_way);
+        if f64::from(self.under_way) + 1.0 > room {
+            return Entry::Full(self.drains());
         }
-        admitted
+        let takes = self.takes();
+        if takes > left {
+            return Entry::TooLate(takes);
+        }
+        self.under_way += 1;
+        self.peak = self.peak.max(self.under_way);
+        Entry::Admitted
+    }
+
+    /// How long one more would take.
+    fn takes(&self) -> Duration {
+        let queued = self.pace.map(|pace| pace * f64::from(self.under_way + 1));
+        Duration::from_secs_f64(queued.or(self.alone).unwrap_or_default())
+    }
+
+    /// How long what is under way takes.
+    fn drains(&self) -> Duration {
+        let queued = self.pace.map(|pace| pace * f64::from(self.under_way));
+        Duration::from_secs_f64(queued.or(self.alone).unwrap_or_default())
     }
 
     /// One is done, after this time from when it was let in; none if it says nothing of how long calls take (it was
     /// dropped, or never ran).
     pub fn done(&mut self, took: Option<Duration>) {
+        let level = self.under_way;
         self.under_way = self.under_way.saturating_sub(1);
         let Some(took) = took else { return };
+        self.levels += u64::from(level);
         self.calls += 1;
         self.seconds += took.as_secs_f64();
         self.fastest = self.fastest.min(took.as_secs_f64());
@@ -138,6 +177,9 @@ impl Limit {
         self.slower = if is_slower { self.slower + 1 } else { 0 };
         let alone = if self.slower >= LOOKS { self.fastest / 2.0 } else { alone };
         self.alone = Some(alone);
+        let level = (self.levels as f64 / f64::from(self.calls)).max(1.0);
+        self.levels = 0;
+        self.pace = (now > alone * self.settings.tolerance).then_some(now / level);
         (self.calls, self.seconds, self.fastest, self.peak) = (0, 0.0, f64::MAX, self.under_way);
         let gradient = (self.settings.tolerance * alone / now).clamp(0.5, 1.0);
         if gradient >= 1.0 && !used {
@@ -153,6 +195,12 @@ impl Limit {
 mod tests {
     use super::*;
 
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn admitted(limit: &mut Limit, priority: Priority, of: usize) -> usize {
+        (0..of).filter(|_| limit.admit(priority, LONG) == Entry::Admitted).count()
+    }
+
     /// A server of one thread that takes 200 µs a call, asked so many times a second for so many seconds: how many it
     /// answered, the 99th percentile of what was let in, and the limit in the end.
     fn serve(a_second: u64, seconds: u64) -> (u64, Duration, u32) {
@@ -166,7 +214,7 @@ mod tests {
                 limit.done(Some(Duration::from_micros(done - came)));
                 took.push(done - came);
             }
-            if limit.admit(Priority::Normal) {
+            if limit.admit(Priority::Normal, LONG) == Entry::Admitted {
                 free_at = free_at.max(now) + service;
                 waiting.push_back((now, free_at));
             }
@@ -193,7 +241,7 @@ mod tests {
         let mut serve = |ms: u64, calls: u32| {
             for _ in 0..calls {
                 // Sixteen at once do not wait for each other.
-                let admitted = (0..16).filter(|_| limit.admit(Priority::High)).count();
+                let admitted = admitted(&mut limit, Priority::High, 16);
                 (0..admitted).for_each(|_| limit.done(Some(Duration::from_millis(ms))));
             }
             limit.limit()
@@ -206,12 +254,12 @@ mod tests {
     fn a_limit_that_is_not_used_does_not_grow_and_one_that_is_does() {
         let mut limit = Limit::new(LimitSettings::default());
         for _ in 0..10_000 {
-            assert!(limit.admit(Priority::Normal));
+            assert_eq!(admitted(&mut limit, Priority::Normal, 1), 1);
             limit.done(Some(Duration::from_millis(1)));
         }
         assert_eq!(limit.limit(), 20);
         for _ in 0..1_000 {
-            let admitted = (0..1_000).filter(|_| limit.admit(Priority::High)).count();
+            let admitted = admitted(&mut limit, Priority::High, 1_000);
             (0..admitted).for_each(|_| limit.done(Some(Duration::from_millis(1))));
         }
         assert!(limit.limit() > 200, "{}", limit.limit());
@@ -220,9 +268,8 @@ mod tests {
     #[test]
     fn the_lowest_are_turned_away_first() {
         let mut limit = Limit::new(LimitSettings::default());
-        let admitted = |limit: &mut Limit, priority| (0..100).filter(|_| limit.admit(priority)).count();
-        let counts =
-            [Priority::Low, Priority::Normal, Priority::High].map(|priority| admitted(&mut limit, priority));
+        let counts = [Priority::Low, Priority::Normal, Priority::High]
+            .map(|priority| admitted(&mut limit, priority, 100));
         assert_eq!(counts, [10, 8, 2]);
         (0..20).for_each(|_| limit.done(None));
         assert_eq!(limit.under_way(), 0);
@@ -233,7 +280,35 @@ mod tests {
         let settings = LimitSettings { first: 1, least: 1, most: 1, ..LimitSettings::default() };
         for priority in [Priority::Low, Priority::Normal, Priority::High] {
             let mut limit = Limit::new(settings);
-            assert!(limit.admit(priority) && !limit.admit(priority), "{priority:?}");
+            assert_eq!(admitted(&mut limit, priority, 2), 1, "{priority:?}");
         }
+    }
+
+    #[test]
+    fn what_cannot_be_done_in_its_time_is_turned_away_at_once() {
+        let mut limit = Limit::new(LimitSettings::default());
+        let ms = Duration::from_millis;
+        assert_eq!(limit.admit(Priority::Normal, ms(0)), Entry::Admitted, "nothing is known yet");
+        limit.done(Some(ms(10)));
+        // Ten at once that do not wait for each other.
+        for _ in 0..20 {
+            let count = admitted(&mut limit, Priority::Normal, 10);
+            (0..count).for_each(|_| limit.done(Some(ms(10))));
+        }
+        assert_eq!(admitted(&mut limit, Priority::Normal, 10), 10);
+        assert_eq!(limit.admit(Priority::Normal, ms(5)), Entry::TooLate(ms(10)));
+        assert_eq!(limit.admit(Priority::Normal, ms(11)), Entry::Admitted, "the others do not matter");
+        (0..11).for_each(|_| limit.done(None));
+        // Ten at once that do: the last takes as long as all.
+        for _ in 0..20 {
+            let count = admitted(&mut limit, Priority::High, 10);
+            (1..=count as u64).for_each(|nth| limit.done(Some(ms(10 * nth))));
+        }
+        let there = admitted(&mut limit, Priority::Normal, 5) as u64;
+        match limit.admit(Priority::High, ms(15)) {
+            Entry::TooLate(takes) => assert!(takes >= ms(8 * (there + 1)), "{takes:?} behind {there}"),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(limit.admit(Priority::High, ms(500)), Entry::Admitted);
     }
 }

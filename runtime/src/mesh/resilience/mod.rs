@@ -24,6 +24,7 @@ use super::Mesh;
 
 pub use rhumb_transport::resilience::breaker::BreakerSettings;
 pub use rhumb_transport::resilience::budget::BudgetSettings;
+pub use rhumb_transport::resilience::mode::{Mode, ModeSettings};
 
 pub(super) use self::again::again;
 pub(super) use self::targets::Passing;
@@ -42,6 +43,8 @@ pub struct ResilienceSettings {
     pub breakers: Switch,
     /// When they trip.
     pub breaker: BreakerSettings,
+    /// When a node does less than all.
+    pub mode: ModeSettings,
 }
 
 impl Default for ResilienceSettings {
@@ -52,6 +55,7 @@ impl Default for ResilienceSettings {
             backoff_max: Duration::from_secs(1),
             breakers: Switch::On,
             breaker: BreakerSettings::default(),
+            mode: ModeSettings::default(),
         }
     }
 }

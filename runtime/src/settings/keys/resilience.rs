@@ -1,13 +1,13 @@
 //! How calls are retried, and held back from where they fail.
 
-use super::{MINUTE, Section, field};
+use super::{MINUTE, SECOND, Section, field};
 use crate::settings::draft::Held;
 use crate::settings::key::{Field, Key};
 use crate::settings::kind::{Kind, count, millis};
 
 pub(super) const RESILIENCE: Section = Section {
     name: "resilience",
-    what: "How this node's calls to actors of other nodes are retried, and held back from where they fail.",
+    what: "How this node's calls to actors of other nodes are retried, and held back from where they fail; when it does less.",
     keys: &[
         Key::new(
             "resilience.retry_share",
@@ -74,6 +74,37 @@ pub(super) const RESILIENCE: Section = Section {
             millis(10, 10 * MINUTE),
             field!(resilience.breaker.longest),
             "That time doubles with each such call that fails, up to this.",
+        ),
+        Key::new(
+            "resilience.mode_worse_after",
+            millis(SECOND, 10 * MINUTE),
+            field!(resilience.mode.worse_after),
+            "How long a sign (questions turned away, a pressed store, peers that are not connected) lasts before the node \
+             does less.",
+        ),
+        Key::new(
+            "resilience.mode_calm_after",
+            millis(SECOND, 60 * MINUTE),
+            field!(resilience.mode.calm_after),
+            "How long it has been gone before the node recovers.",
+        ),
+        Key::new(
+            "resilience.mode_steady_after",
+            millis(SECOND, 60 * MINUTE),
+            field!(resilience.mode.steady_after),
+            "How long a recovery lasts before the node does all again.",
+        ),
+        Key::new(
+            "resilience.mode_shed",
+            Kind::Share,
+            field!(resilience.mode.shed),
+            "A larger share of questions turned away by their type's admission is such a sign.",
+        ),
+        Key::new(
+            "resilience.mode_shed_most",
+            Kind::Share,
+            field!(resilience.mode.shed_most),
+            "One larger than this takes the node to its floor.",
         ),
     ],
 };
