@@ -1,6 +1,8 @@
 //! What becomes of calls to where calls fail: made again where that is safe, held back where it is of no use.
 
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::IntoFuture;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -20,10 +22,19 @@ struct Take {
 #[remote(name = "test.Always", class = "control", reply = u32, idempotent, retried, deadline = "20s")]
 struct Always {}
 
+#[remote(name = "test.Slow", class = "control", reply = (), idempotent, deadline = "30s")]
+struct SlowRead {}
+
+#[remote(name = "test.Urgent", class = "control", reply = (), idempotent, priority = "high", deadline = "30s")]
+struct Urgent {}
+
 #[remote(name = "test.Through", class = "control", reply = Result<u32, String>, deadline = "10s")]
 struct Through {
     to: MeshAddr<Shelf>,
 }
+
+#[remote(name = "test.Where", class = "control", reply = String, idempotent, deadline = "2s")]
+struct Where {}
 
 /// What the actors do, and how often they did.
 #[derive(Clone, Default)]
@@ -50,11 +61,52 @@ impl World {
 
 struct Shelf(World);
 struct Beside;
+struct Narrow;
 struct Asker;
 
 #[remote_actor(name = "test.shelf", class = "control", accepts(Read, Take, Always))]
 impl Actor for Shelf {
     type Context = Context<Self>;
+}
+
+#[remote_actor(name = "test.narrow", class = "control", accepts(SlowRead, Urgent))]
+impl Actor for Narrow {
+    type Context = Context<Self>;
+}
+
+impl Handler<SlowRead> for Narrow {
+    type Result = Reply<()>;
+    fn handle(&mut self, _: SlowRead, _: &mut Context<Self>) -> Reply<()> {
+        Reply::later(tokio::time::sleep(Duration::from_secs(1)))
+    }
+}
+
+impl Handler<Urgent> for Narrow {
+    type Result = Reply<()>;
+    fn handle(&mut self, _: Urgent, _: &mut Context<Self>) -> Reply<()> {
+        Reply::later(tokio::time::sleep(Duration::from_secs(1)))
+    }
+}
+
+/// Says where it is; or nothing, for as long as it is told to.
+struct Equal {
+    at: String,
+    mute: Arc<Mutex<BTreeSet<String>>>,
+}
+
+#[remote_actor(name = "test.equal", class = "control", accepts(Where))]
+impl Actor for Equal {
+    type Context = Context<Self>;
+}
+
+impl Handler<Where> for Equal {
+    type Result = Reply<String>;
+    fn handle(&mut self, _: Where, _: &mut Context<Self>) -> Reply<String> {
+        match self.mute.lock().expect("no panic").contains(&self.at) {
+            true => Reply::later(std::future::pending()),
+            false => Reply::ready(self.at.clone()),
+        }
+    }
 }
 
 #[remote_actor(name = "test.beside", class = "control", accepts(Read))]
@@ -114,6 +166,12 @@ async fn mesh(settings: ResilienceSettings) -> (TestMesh, World) {
         .host(shelf)
         .host(Host::new(|_: &_| Beside))
         .host(Host::new(|_: &_| Asker))
+        .host(Host::new(|_: &_| Narrow).admission(Admission {
+            first: 4,
+            least: 4,
+            most: 4,
+            ..Admission::default()
+        }))
         .resilience(settings);
     (mesh.start().await.expect("starts"), world)
 }
@@ -255,5 +313,131 @@ fn a_new_connection_lets_calls_through_again() {
         mesh.heal("us", "eu");
         mesh.reachable("us", "eu").await;
         assert!(shelf.ask(Read {}).await.is_ok());
+    });
+}
+
+/// How many of so many questions at once were let in, and the fault of one that was not.
+async fn at_once<M>(narrow: &MeshAddr<Narrow>, many: usize, message: impl Fn() -> M) -> (usize, Option<Fault>)
+where
+    M: rhumb::remote::Remote<Reply = ()>,
+    Narrow: rhumb::remote::Accepts<M>,
+{
+    let asks = (0..many).map(|_| narrow.ask(message()).into_future());
+    let answers = futures::future::join_all(asks).await;
+    let let_in = answers.iter().filter(|answer| answer.is_ok()).count();
+    (let_in, answers.into_iter().find_map(Result::err))
+}
+
+#[test]
+fn a_type_lets_in_what_it_answers_in_time_the_lowest_last_and_no_other_type_notices() {
+    run(async {
+        let (mesh, _) = mesh(ResilienceSettings::default()).await;
+        for region in ["us", "eu"] {
+            // Here, and from the other region.
+            let narrow = mesh.at("us").actor_in::<Narrow>(&region.parse().expect("a region"), "a");
+            let ((normal, refused), beside) = tokio::join!(at_once(&narrow, 10, || SlowRead {}), async {
+                at_eu::<Beside>(&mesh).ask(Read {}).await
+            });
+            let refused = refused.expect("there is no room for ten");
+            assert!(matches!(refused.kind, FaultKind::Overloaded(_)), "{refused}");
+            assert_eq!(refused.delivery(), Delivery::NotSent);
+            assert!(refused.retry_after.is_some(), "it says when to come again");
+            assert_eq!((normal, beside), (3, Ok(7)), "nine tenths of four, in {region}");
+            let (urgent, _) = at_once(&narrow, 10, || Urgent {}).await;
+            assert_eq!(urgent, 4, "all of it is for the urgent, in {region}");
+            let hosts = mesh.at(region).hosted().expect("it hosts");
+            let report = hosts.report().into_iter().find(|of| of.kind == "test.narrow").expect("it is there");
+            let door = report.admission.expect("it has a door");
+            assert_eq!((door.admitted, door.full, door.under_way), (7, 13, 0));
+        }
+    });
+}
+
+#[test]
+fn what_was_turned_away_is_asked_again_when_it_was_told_to() {
+    run(async {
+        let (mesh, _) = mesh(ResilienceSettings::default()).await;
+        let narrow = at_eu::<Narrow>(&mesh);
+        let asks = (0..6).map(|_| async { narrow.ask(SlowRead {}).retried().await });
+        let answers = futures::future::join_all(asks).await;
+        assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    });
+}
+
+/// Two nodes in us and one in eu, each with two equal actors, of which those at these nodes say nothing.
+async fn equals() -> (TestMesh, Arc<Mutex<BTreeSet<String>>>) {
+    let mute = Arc::new(Mutex::new(BTreeSet::new()));
+    let of = Arc::clone(&mute);
+    let host = Host::new(move |made: &Activation| Equal {
+        at: made.mesh.node().map(ToString::to_string).unwrap_or_default(),
+        mute: Arc::clone(&of),
+    });
+    let mesh = TestMesh::of(["us/n1", "us/n2", "eu/n1"]).host(host.equals(2));
+    (mesh.start().await.expect("starts"), mute)
+}
+
+/// Who answers so many questions, and how many fail.
+async fn who_answers(mesh: &Mesh, many: usize) -> (BTreeMap<String, usize>, usize) {
+    let (any, mut answers, mut failed) = (mesh.any::<Equal>(), BTreeMap::new(), 0);
+    for _ in 0..many {
+        match any.ask(Where {}).await {
+            Ok(at) => *answers.entry(at).or_insert(0) += 1,
+            Err(_) => failed += 1,
+        }
+    }
+    (answers, failed)
+}
+
+#[test]
+fn any_of_several_is_asked_near_by_first_and_elsewhere_when_those_fail() {
+    run(async {
+        let (mesh, mute) = equals().await;
+        mesh.delay("us", "eu", Duration::from_millis(40));
+        mesh.delay("us/n1", "us/n2", Duration::from_millis(1));
+        let (answers, failed) = who_answers(mesh.at("us/n1"), 200).await;
+        assert_eq!(failed, 0);
+        assert!(!answers.contains_key("eu/n1") && answers["us/n1"] > 50, "{answers:?}");
+        let client = mesh.client("eu", "app");
+        let (answers, failed) = who_answers(&client, 50).await;
+        assert_eq!((answers.keys().collect::<Vec<_>>(), failed), (vec!["eu/n1"], 0), "a program too");
+
+        // Of who fails, few questions notice.
+        mute.lock().expect("no panic").insert("us/n1".into());
+        let (answers, failed) = who_answers(mesh.at("us/n1"), 200).await;
+        assert!(failed <= 3 && answers["us/n2"] > 150, "{failed} failed, {answers:?}");
+        mute.lock().expect("no panic").insert("us/n2".into());
+        let (answers, failed) = who_answers(mesh.at("us/n1"), 200).await;
+        assert!(failed <= 8 && answers["eu/n1"] > 150, "{failed} failed, {answers:?}");
+
+        // Well again, they are asked again.
+        mute.lock().expect("no panic").clear();
+        tokio::time::sleep(Duration::from_secs(120)).await;
+        let (answers, failed) = who_answers(mesh.at("us/n1"), 400).await;
+        assert!(failed == 0 && answers.contains_key("us/n1"), "{failed} failed, {answers:?}");
+    });
+}
+
+#[test]
+fn any_of_several_is_asked_again_elsewhere() {
+    run(async {
+        let (mesh, mute) = equals().await;
+        mesh.delay("us", "eu", Duration::from_millis(1));
+        mesh.cut("us/n1", "us/n2");
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        mute.lock().expect("no panic").clear();
+        let any = mesh.at("us/n1").any::<Equal>();
+        for _ in 0..100 {
+            let answered = any.ask(Where {}).retried().await;
+            assert!(answered.as_ref().is_ok_and(|at| at != "us/n2"), "{answered:?}");
+        }
+    });
+}
+
+#[test]
+fn a_type_without_equals_says_so() {
+    run(async {
+        let (mesh, _) = mesh(ResilienceSettings::default()).await;
+        let fault = mesh.at("us").any::<Beside>().ask(Read {}).await.expect_err("it has none");
+        assert!(matches!(fault.kind, FaultKind::NotHosted(_)), "{fault}");
     });
 }
