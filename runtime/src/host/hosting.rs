@@ -54,6 +54,7 @@ pub struct Host<A: Hosted> {
     pub(crate) needs: Vec<&'static str>,
     pub(crate) beside_links: bool,
     pub(crate) admission: Option<Admission>,
+    pub(crate) equals: usize,
 }
 
 impl<A: Hosted> Clone for Host<A> {
@@ -83,6 +84,7 @@ impl<A: Hosted> Host<A> {
             needs: Vec::new(),
             beside_links: false,
             admission: None,
+            equals: 0,
         }
     }
 
@@ -142,6 +144,15 @@ impl<A: Hosted> Host<A> {
     #[must_use]
     pub fn admission(mut self, settings: Admission) -> Self {
         self.admission = Some(settings);
+        self
+    }
+
+    /// Has so many actors on this node that are equal to each other and to those of other nodes, besides those with
+    /// keys: `mesh.any::<A>()` asks one of them, wherever that is best. They have no key, and what one keeps in its
+    /// memory the others do not know.
+    #[must_use]
+    pub fn equals(mut self, count: usize) -> Self {
+        self.equals = count;
         self
     }
 

@@ -132,6 +132,8 @@ pub(crate) trait AnyHome: Send + Sync {
     fn audience(&self, name: &str) -> Option<Audience>;
     /// Lets in only so many questions at once, where it was told to.
     fn door(&self) -> Option<&Arc<Door>>;
+    /// One of its equal actors, each in turn; none where it has none.
+    fn equal(&self) -> Option<ActorId>;
     /// A message of an actor or program of this node: a boxed [`packed::Packed`].
     fn local(
         &self,

@@ -16,6 +16,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use tokio::time::{Instant, timeout_at};
 
 use super::Mesh;
+use super::any::AskAny;
 use super::asking::{ask, tell};
 use crate::host::id::{ActorId, Target, Whom};
 
@@ -190,6 +191,7 @@ pub(super) struct Said {
     pub(super) epoch: Option<Epoch>,
     pub(super) trace: Option<TraceContext>,
     pub(super) retried: bool,
+    pub(super) hedged: bool,
 }
 
 /// A question that is about to be asked.
@@ -246,23 +248,29 @@ macro_rules! sayings {
 }
 sayings!(Ask);
 sayings!(Tell);
+sayings!(AskAny);
 
-impl<A: Addressed, M: Remote> Ask<'_, A, M> {
-    /// Asks again where that is safe and may help, within the deadline and the mesh's budget of retries: where the
-    /// question was not sent, and where its outcome is unknown and the message is `idempotent`. Only outside of any
-    /// other call, and only an actor of another node. For messages that are `idempotent` or have a `key`; with any
-    /// other it does not compile.
-    pub fn retried(mut self) -> Self {
-        const {
-            assert!(
-                M::IDEMPOTENT || M::KEYED,
-                "only a message that is `idempotent` or has a `key` may be retried"
-            )
-        };
-        self.said.retried = true;
-        self
-    }
+macro_rules! retried {
+    ($name:ident, $note:literal) => {
+        impl<A: Addressed, M: Remote> $name<'_, A, M> {
+            /// Asks again where that is safe and may help, within the deadline and the mesh's budget of retries: where
+            /// the question was not sent, and where its outcome is unknown and the message is `idempotent`. Only outside
+            /// of any other call. For messages that are `idempotent` or have a `key`; with any other it does not
+            /// compile.
+            #[doc = $note]
+            pub fn retried(mut self) -> Self {
+                const {
+                    let may = M::IDEMPOTENT || M::KEYED;
+                    assert!(may, "only a message that is `idempotent` or has a `key` may be retried");
+                }
+                self.said.retried = true;
+                self
+            }
+        }
+    };
 }
+retried!(Ask, "An actor of this node is asked once.");
+retried!(AskAny, "Each time the best of them is asked, which may be another one.");
 
 type Asked<'a, T> = Pin<Box<dyn Future<Output = Result<T, Fault>> + Send + 'a>>;
 

@@ -15,13 +15,14 @@ use opentelemetry::trace::SpanKind;
 use parking_lot::Mutex;
 use rhumb_actors::remote::{Addressed, Remote};
 use rhumb_core::{DataClass, Fault, FaultKind, Guarantee, NodeId};
-use rhumb_transport::{Headers, Request};
+use rhumb_transport::{Headers, Reply, Request};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use super::address::{MeshAddr, Said, class_of};
 use super::body::{alike, pack, unpack_reply};
-use super::{Carried, Mesh, dispatch, registry, resilience};
+use super::resilience::Attempts;
+use super::{Carried, Mesh, dispatch, registry};
 use crate::host::admission::Permit;
 use crate::host::call::{self, Answers, Before, CallState, MAX_CHAIN, Stage};
 use crate::host::id::ActorId;
@@ -53,18 +54,41 @@ where
         let retried = retried && within.is_none();
         ask_there(&mesh, &owner, message, &call, retried).await
     };
+    concluded(&call, within, answered).inspect_err(|fault| to.doubt(fault))
+}
+
+/// What a call comes to, for whoever made it and for the call within which it was made.
+pub(super) fn concluded<T>(
+    call: &CallState,
+    within: Option<Arc<CallState>>,
+    answered: Result<(T, DataClass), Fault>,
+) -> Result<(T, DataClass), Fault> {
     let achieved = call.seen.lock().guarantee;
     let outcome = answered.and_then(|answer| match achieved.meets(call.required) {
         true => Ok(answer),
         false => Err(Fault::ran(FaultKind::Guarantee { required: call.required, achieved })),
     });
     call.went(outcome.as_ref().map(|_| ()));
-    let (reply, class) = outcome.inspect_err(|fault| to.doubt(fault))?;
+    let (reply, class) = outcome?;
     if let Some(caller) = within {
         caller.saw(&class);
         caller.met(achieved);
     }
     Ok((reply, class))
+}
+
+/// The reply of another node, decoded, and its class.
+pub(super) fn unpacked<M: Remote>(
+    mesh: &Mesh,
+    call: &CallState,
+    reply: Reply,
+) -> Result<(M::Reply, DataClass), Fault> {
+    call.met(reply.guarantee);
+    let body = mesh.received(&reply);
+    let decoded = telemetry::working_for(call.asked.as_ref(), || {
+        telemetry::part(names::DECODE, || mesh.decoding(|| unpack_reply(M::NAME, body)))
+    })?;
+    Ok((decoded, reply.class))
 }
 
 /// Tells, and waits until the mailbox has taken the message.
@@ -244,19 +268,39 @@ async fn ask_there<M: Remote>(
         mesh.resilience().called();
         if let Err(fault) = reply {
             // In a box: seldom needed.
-            reply = Box::pin(resilience::again::<M>(mesh, owner, call, body, fault)).await;
+            reply = Box::pin(send_again::<M>(mesh, owner, call, body, fault)).await;
         }
     }
     if let Some(span) = &call.asked {
         mesh.reached(owner, span);
     }
-    let reply = reply?;
-    call.met(reply.guarantee);
-    let body = mesh.received(&reply);
-    let decoded = telemetry::working_for(call.asked.as_ref(), || {
-        telemetry::part(names::DECODE, || mesh.decoding(|| unpack_reply(M::NAME, body)))
-    })?;
-    Ok((decoded, reply.class))
+    unpacked::<M>(mesh, call, reply?)
+}
+
+/// Sends a question again whose first attempt ended so, until it is answered or may be sent no more.
+async fn send_again<M: Remote>(
+    mesh: &Mesh,
+    owner: &NodeId,
+    call: &CallState,
+    body: Bytes,
+    fault: Fault,
+) -> Result<Reply, Fault> {
+    let mut attempts = Attempts::new(mesh.resilience(), M::IDEMPOTENT, call.deadline);
+    let mut fault = fault;
+    loop {
+        attempts.failed(fault).await?;
+        let answered = match send::<M>(mesh, owner, call, body.clone()) {
+            Ok(sent) => sent.answer().await,
+            Err(fault) => Err(fault),
+        };
+        match answered {
+            Ok(reply) => {
+                attempts.answered();
+                return Ok(reply);
+            }
+            Err(failed) => fault = failed,
+        }
+    }
 }
 
 /// Sends a question to a node.

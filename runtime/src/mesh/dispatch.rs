@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use rhumb_actors::remote::{Audience, Hosted, Remote};
 use rhumb_core::{DataClass, Epoch, Fault, FaultKind, Region, Role};
 use rhumb_transport::{Answer, Kind, Peer, Reply, Request};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::address::class_of;
 use super::asking::not_hosted;
@@ -66,6 +66,13 @@ pub(super) fn deliver(mesh: &Mesh, incoming: Incoming) {
         Whom::All => match welcome(Audience::Nodes, incoming.from.as_deref(), "a broadcast") {
             Ok(()) => home.remote_all(incoming),
             Err(fault) => incoming.answer.fault(fault),
+        },
+        Whom::Any => match home.equal() {
+            Some(id) => home.remote(id, incoming),
+            None => {
+                let what = format!("no equal actors of type {} here: say Host::equals", target.kind);
+                incoming.answer.fault(Fault::not_sent(FaultKind::NotHosted(what)));
+            }
         },
         Whom::One(key) => match target.region.map(Region::new).transpose() {
             Ok(region) => home.remote(ActorId::new(home.kind(), region, key), incoming),
@@ -173,6 +180,15 @@ fn of_one_actor(fault: &Fault) -> bool {
     matches!(fault.kind, FaultKind::Full(_) | FaultKind::Failed(_) | FaultKind::Cycle(_))
 }
 
+/// Asks an actor of this node whose request stands in an envelope, until then.
+pub(super) async fn ask_here(mesh: &Mesh, request: Request, until: Instant) -> Result<Reply, Fault> {
+    let (answer, answered) = Answer::here();
+    let name = request.name.clone();
+    deliver(mesh, Incoming { from: None, request, answer });
+    let passed = |_| Err(Fault::unknown(FaultKind::Deadline(format!("waiting for an answer to {name}"))));
+    timeout_at(until, answered).await.unwrap_or_else(passed)
+}
+
 /// This node's own part of a broadcast.
 pub(super) async fn broadcast_here(mesh: &Mesh, request: Request) -> Result<(u64, u64), Fault> {
     let (answer, answered) = Answer::here();
@@ -210,6 +226,11 @@ fn owned<A: Hosted>(home: &Home<A>, id: &ActorId, cell: Option<&Cell<A>>) -> Res
     let policy = places.policy.load().version().map_or(0, |version| version.saturating_add(1));
     if cell.is_some_and(|cell| cell.is_owned_under(policy)) {
         return Ok(());
+    }
+    if id.is_equal() {
+        let permitted = places.equals(&class_of::<A>()?).iter().any(|node| Some(node) == mesh.node());
+        let what = || format!("no actors of type {} may be here, by the policy", id.kind);
+        return if permitted { Ok(()) } else { Err(Fault::not_sent(FaultKind::NotHosted(what()))) };
     }
     id.check()?;
     let owner = places.owner(&id.shown(), &class_of::<A>()?)?;

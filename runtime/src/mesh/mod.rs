@@ -7,6 +7,7 @@
 //! * Invariant: every call ends with the reply or a typed fault.
 
 pub mod address;
+pub mod any;
 mod asking;
 pub(crate) mod body;
 mod broadcast;
@@ -50,6 +51,7 @@ use crate::metrics::calls::{Calls, UnderWay};
 use crate::telemetry::{self, Span, Tracer, What, current_trace, names};
 
 pub use address::{Ask, MeshAddr, Tell};
+pub use any::{AnyOf, AskAny};
 pub use broadcast::Broadcast;
 pub(crate) use service::serve;
 pub use watch::{Seen, Watch};
@@ -290,6 +292,20 @@ impl Mesh {
         MeshAddr::new(ActorId::new(A::TYPE, Some(region.clone()), &key.to_string()), Some(self.clone()))
     }
 
+    /// Any actor of a type of which all are equal: asked where that is best. See [`AnyOf`].
+    #[must_use]
+    pub fn any<A: Addressed>(&self) -> AnyOf<A> {
+        AnyOf::new(self.clone())
+    }
+
+    /// The nodes that may have equal actors whose state is of this class. A program asks all, and learns who has none.
+    fn equals(&self, class: &DataClass) -> Vec<NodeId> {
+        match &self.inner.places {
+            Whereabouts::Known(places) => places.equals(class),
+            Whereabouts::Asked(nodes) => nodes.clone(),
+        }
+    }
+
     /// What the node hosts, if it hosts actors and has not stopped.
     #[must_use]
     pub fn hosted(&self) -> Option<Arc<Hosts>> {
@@ -443,7 +459,8 @@ impl Mesh {
 
     /// Carries a message to actors of a type at another node, if that node and they are well enough.
     fn carry_to<M: Remote>(&self, to: &NodeId, actor: &ActorId, request: Request) -> Result<Carried, Fault> {
-        let passing = self.resilience().pass(self, to, actor.kind, M::DEADLINE)?;
+        // Who chose among equal targets knows which of them fail.
+        let passing = self.resilience().pass(self, to, actor.kind, M::DEADLINE, actor.is_equal())?;
         match self.carry(to, asking::pair(actor), request) {
             Ok(carried) => Ok(Carried { passing, ..carried }),
             Err(fault) => {

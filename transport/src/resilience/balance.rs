@@ -94,15 +94,27 @@ pub struct Candidate<'a> {
 /// How much cheaper than the near ones a far one must be to be asked instead.
 pub const SPILL: f64 = 4.0;
 
-/// Chooses one; `None` where there is none. Near ones come first, unless none of them is open or the cheapest far
-/// one costs [`SPILL`] times less. Where no breaker is open, all count: somebody must be asked.
+/// Those that may be asked: those that are open, and where these are fewer than half, the cheapest of the others
+/// besides: who fails is left out, but never more than half of all, or the rest would fail under the load.
+fn eligible(candidates: &[Candidate<'_>], now: Mono) -> Vec<bool> {
+    let mut eligible: Vec<bool> = candidates.iter().map(|one| one.is_open).collect();
+    let open = eligible.iter().filter(|open| **open).count();
+    let mut shut: Vec<usize> = (0..candidates.len()).filter(|at| !eligible[*at]).collect();
+    shut.sort_by(|a, b| candidates[*a].cost.now(now).total_cmp(&candidates[*b].cost.now(now)));
+    for at in shut.into_iter().take(candidates.len().div_ceil(2).saturating_sub(open)) {
+        eligible[at] = true;
+    }
+    eligible
+}
+
+/// Chooses one; `None` where there is none. Near ones come first, unless none of them may be asked or the cheapest far
+/// one costs [`SPILL`] times less.
 pub fn choose(candidates: &[Candidate<'_>], now: Mono, rng: &mut Rng) -> Option<usize> {
-    let with = |near: bool, open: bool| -> Vec<usize> {
-        let fits = |one: &Candidate<'_>| one.is_near == near && (one.is_open || !open);
-        candidates.iter().enumerate().filter(|(_, one)| fits(one)).map(|(at, _)| at).collect()
+    let eligible = eligible(candidates, now);
+    let with = |near: bool| -> Vec<usize> {
+        (0..candidates.len()).filter(|at| candidates[*at].is_near == near && eligible[*at]).collect()
     };
-    let any_open = candidates.iter().any(|one| one.is_open);
-    let (near, far) = (with(true, any_open), with(false, any_open));
+    let (near, far) = (with(true), with(false));
     let cheapest = |of: &[usize]| of.iter().map(|at| candidates[*at].cost.now(now)).min_by(f64::total_cmp);
     let spills = match (cheapest(&near), cheapest(&far)) {
         (Some(near), Some(far)) => far * SPILL < near,
@@ -173,6 +185,16 @@ mod tests {
             "all are shut"
         );
         assert_eq!(choose(&[], Mono::millis(0), &mut Seed::new(1).rng()), None);
+    }
+
+    #[test]
+    fn never_more_than_half_are_left_out() {
+        let shut = |took| (cost(took, 0), true, false);
+        let shares_of = shares(&[shut(1), shut(9), shut(3), (cost(2, 0), true, true)]);
+        assert!(shares_of[0] > 900, "the cheapest of those that fail is asked beside the one that does not");
+        assert_eq!((shares_of[1], shares_of[2]), (0, 0));
+        let shares_of = shares(&[shut(1), (cost(5, 0), true, true), (cost(5, 0), true, true)]);
+        assert_eq!(shares_of[0], 0, "a third is left out");
     }
 
     #[test]

@@ -160,6 +160,16 @@ impl Breaker {
         self.state = State::Open { run: 0 };
     }
 
+    /// Whether a call would be let through now, if only as the probe.
+    #[must_use]
+    pub fn would_pass(&self, now: Mono) -> bool {
+        match self.state {
+            State::Open { .. } => true,
+            State::Shut { until, .. } => now >= until,
+            State::Probing { since, .. } => now.since(since) >= self.settings.longest,
+        }
+    }
+
     /// Whether calls are let through.
     #[must_use]
     pub fn is_open(&self) -> bool {

@@ -1,42 +1,41 @@
 //! Makes a call again that failed.
 //!
 //! * It decides nothing: [`rhumb_transport::resilience::retry`] does.
-//! * It never does: encode the message anew, or extend the deadline: each attempt carries what is left of it.
+//! * It never does: extend the deadline: each attempt carries what is left of it.
 
 use std::sync::atomic::Ordering;
 
-use bytes::Bytes;
-use rhumb_actors::remote::Remote;
-use rhumb_core::{Fault, NodeId};
-use rhumb_transport::Reply;
+use rhumb_core::Fault;
+use rhumb_transport::resilience::retry::Retries;
+use tokio::time::Instant;
 
-use super::super::Mesh;
-use super::super::asking::send;
-use crate::host::call::CallState;
+use super::Resilience;
 
-/// Makes a call again whose first attempt ended so, until it is answered or may be made no more.
-pub(in crate::mesh) async fn again<M: Remote>(
-    mesh: &Mesh,
-    owner: &NodeId,
-    call: &CallState,
-    body: Bytes,
-    fault: Fault,
-) -> Result<Reply, Fault> {
-    let (resilience, mut fault) = (mesh.resilience(), fault);
-    let mut retries = resilience.retries(M::IDEMPOTENT);
-    loop {
-        let wait = resilience.wait(&mut retries, fault, call.deadline)?;
+/// The attempts of a call whose first has failed.
+pub(in crate::mesh) struct Attempts<'a> {
+    resilience: &'a Resilience,
+    retries: Retries,
+    until: Instant,
+}
+
+impl<'a> Attempts<'a> {
+    /// Those of a call that may or may not be run twice, and whose caller waits until then.
+    pub(in crate::mesh) fn new(resilience: &'a Resilience, idempotent: bool, until: Instant) -> Self {
+        Self { resilience, retries: resilience.retries(idempotent), until }
+    }
+
+    /// One has failed: waits until the next may be made.
+    ///
+    /// # Errors
+    /// None may. The fault of all of them.
+    pub(in crate::mesh) async fn failed(&mut self, fault: Fault) -> Result<(), Fault> {
+        let wait = self.resilience.wait(&mut self.retries, fault, self.until)?;
         tokio::time::sleep(wait).await;
-        let answered = match send::<M>(mesh, owner, call, body.clone()) {
-            Ok(sent) => sent.answer().await,
-            Err(fault) => Err(fault),
-        };
-        match answered {
-            Ok(reply) => {
-                resilience.counts.answered.fetch_add(1, Ordering::Relaxed);
-                return Ok(reply);
-            }
-            Err(failed) => fault = failed,
-        }
+        Ok(())
+    }
+
+    /// The last was answered.
+    pub(in crate::mesh) fn answered(self) {
+        self.resilience.counts.answered.fetch_add(1, Ordering::Relaxed);
     }
 }

@@ -6,6 +6,7 @@
 //! * Invariant: a call that nobody wants retried, to where nothing fails, costs one look at each breaker and one count.
 
 mod again;
+mod hedged;
 mod targets;
 #[cfg(test)]
 mod tests;
@@ -26,7 +27,8 @@ pub use rhumb_transport::resilience::breaker::BreakerSettings;
 pub use rhumb_transport::resilience::budget::BudgetSettings;
 pub use rhumb_transport::resilience::mode::{Mode, ModeSettings};
 
-pub(super) use self::again::again;
+pub(super) use self::again::Attempts;
+pub(super) use self::hedged::hedged;
 pub(super) use self::targets::Passing;
 use self::targets::Targets;
 
@@ -39,6 +41,8 @@ pub struct ResilienceSettings {
     pub backoff_min: Duration,
     /// The longest (1 s).
     pub backoff_max: Duration,
+    /// How many hedges there may be (a twentieth of the questions that may be hedged, and one a second).
+    pub hedges: BudgetSettings,
     /// Whether there are breakers.
     pub breakers: Switch,
     /// When they trip.
@@ -53,6 +57,7 @@ impl Default for ResilienceSettings {
             retries: BudgetSettings::default(),
             backoff_min: Duration::from_millis(25),
             backoff_max: Duration::from_secs(1),
+            hedges: BudgetSettings { share: 0.05, least: 1 },
             breakers: Switch::On,
             breaker: BreakerSettings::default(),
             mode: ModeSettings::default(),
@@ -75,7 +80,8 @@ pub(crate) struct Resilience {
     begun: Instant,
     budget: Mutex<RetryBudget>,
     seed: Mutex<Rng>,
-    targets: Option<Targets>,
+    targets: Targets,
+    hedges: hedged::OfTypes,
     counts: Counts,
 }
 
@@ -85,16 +91,19 @@ struct Counts {
     made: AtomicU64,
     answered: AtomicU64,
     overflowed: AtomicU64,
+    hedged: AtomicU64,
+    hedges_won: AtomicU64,
 }
 
 impl Resilience {
     pub(crate) fn new(settings: ResilienceSettings, seed: &Seed) -> Self {
-        let targets = (settings.breakers == Switch::On).then(|| Targets::new(settings.breaker));
+        let targets = Targets::new(settings.breaker, settings.breakers == Switch::On);
         Self {
             begun: Instant::now(),
             budget: Mutex::new(RetryBudget::new(settings.retries)),
             seed: Mutex::new(seed.child("resilience").rng()),
             targets,
+            hedges: hedged::OfTypes::default(),
             counts: Counts::default(),
             settings,
         }
@@ -138,14 +147,16 @@ impl Resilience {
 
     /// A node has connected anew: what was counted of the old connection is void.
     pub(crate) fn connected(&self, node: &rhumb_core::NodeId) {
-        self.targets.iter().for_each(|targets| targets.connected(node));
+        self.targets.connected(node);
     }
 
     /// All of it, as OpenMetrics text.
     #[cfg(feature = "rocks")]
     pub(crate) fn write(&self, page: &mut crate::metrics::exposition::Page) {
-        let Counts { made, answered, overflowed } = &self.counts;
+        let Counts { made, answered, overflowed, hedged, hedges_won } = &self.counts;
         for (name, help, count) in [
+            ("rhumb_outbound_hedges", "Questions that were asked a second time, of somebody else", hedged),
+            ("rhumb_outbound_hedges_won", "Those of them whose second answer came first", hedges_won),
             ("rhumb_outbound_retry_requests", "Calls that were made again", made),
             ("rhumb_outbound_retry_successes", "Calls that were made again and then answered", answered),
             (
@@ -156,7 +167,7 @@ impl Resilience {
         ] {
             page.counter(name, help, count.load(Ordering::Relaxed) as f64);
         }
-        self.targets.iter().for_each(|targets| targets.write(page));
+        self.targets.write(page);
     }
 }
 

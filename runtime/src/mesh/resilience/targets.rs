@@ -14,6 +14,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use rhumb_core::{Delivery, Fault, FaultKind, Mono, NodeId};
+use rhumb_transport::resilience::balance::{Candidate, Cost, LONGEST_PENALTY, choose};
 use rhumb_transport::resilience::breaker::{Breaker, BreakerSettings, Passage, Tripped, Went};
 use tokio::time::Instant;
 
@@ -26,6 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// All breakers of a mesh.
 pub(super) struct Targets {
     settings: BreakerSettings,
+    /// Whether they hold anything back.
+    holds: bool,
     nodes: ArcSwap<HashMap<NodeId, Arc<OfNode>>>,
     tripped: [AtomicU64; TRIPPED.len()],
     refused: [AtomicU64; REFUSED.len()],
@@ -46,11 +49,17 @@ struct OfNode {
 struct Guarded {
     is_shut: AtomicBool,
     breaker: Mutex<Breaker>,
+    /// What asking there costs, where it is one of several equal targets.
+    cost: Mutex<Cost>,
 }
 
 impl Guarded {
     fn new(settings: BreakerSettings) -> Self {
-        Self { is_shut: AtomicBool::new(false), breaker: Mutex::new(Breaker::new(settings)) }
+        Self {
+            is_shut: AtomicBool::new(false),
+            breaker: Mutex::new(Breaker::new(settings)),
+            cost: Mutex::default(),
+        }
     }
 
     fn passage(&self, now: impl FnOnce() -> Mono) -> Passage {
@@ -63,9 +72,9 @@ impl Guarded {
         let tripped = breaker.went(now, passage, went, || resilience.seed.lock().unit());
         self.is_shut.store(!breaker.is_open(), Ordering::Release);
         drop(breaker);
-        if let (Some(tripped), Some(targets)) = (tripped, &resilience.targets) {
+        if let Some(tripped) = tripped {
             let of = TRIPPED.iter().position(|(known, _)| *known == tripped).unwrap_or(0);
-            targets.tripped[of].fetch_add(1, Ordering::Relaxed);
+            resilience.targets.tripped[of].fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -75,14 +84,24 @@ impl Guarded {
         self.is_shut.store(false, Ordering::Release);
     }
 
+    fn would_pass(&self, now: Mono) -> bool {
+        !self.is_shut.load(Ordering::Acquire) || self.breaker.lock().would_pass(now)
+    }
+
     fn said_nothing(&self, now: Mono, passage: Passage) {
         self.breaker.lock().said_nothing(now, passage);
     }
 }
 
 impl Targets {
-    pub(super) fn new(settings: BreakerSettings) -> Self {
-        Self { settings, nodes: ArcSwap::default(), tripped: Default::default(), refused: Default::default() }
+    pub(super) fn new(settings: BreakerSettings, holds: bool) -> Self {
+        Self {
+            settings,
+            holds,
+            nodes: ArcSwap::default(),
+            tripped: Default::default(),
+            refused: Default::default(),
+        }
     }
 
     fn node(&self, node: &NodeId) -> Arc<OfNode> {
@@ -142,6 +161,79 @@ impl OfNode {
     }
 }
 
+/// One of several equal targets, while it is asked.
+pub(in crate::mesh) struct Weighed {
+    mesh: Mesh,
+    of: Arc<Guarded>,
+    began: Instant,
+    ended: bool,
+}
+
+impl Weighed {
+    /// It was answered, or failed: the faults for which another target had better be asked.
+    pub(in crate::mesh) fn went(mut self, fault: Option<&Fault>) {
+        self.ended = true;
+        let now = Instant::now();
+        let (at, took) = (self.mesh.resilience().at(now), now.saturating_duration_since(self.began));
+        let mut cost = self.of.cost.lock();
+        match fault {
+            None => cost.answered(at, took),
+            // It will never be able to answer.
+            Some(Fault { kind: FaultKind::NotHosted(_) | FaultKind::UnknownMessage(_), .. }) => {
+                cost.failed(at, Some(LONGEST_PENALTY));
+            }
+            Some(fault) => cost.failed(at, fault.retry_after),
+        }
+    }
+}
+
+impl Drop for Weighed {
+    fn drop(&mut self) {
+        if !self.ended {
+            // Its asker has gone: it takes at least as long as that.
+            let (now, resilience) = (Instant::now(), self.mesh.resilience());
+            let took = now.saturating_duration_since(self.began);
+            self.of.cost.lock().answered(resilience.at(now), took);
+        }
+    }
+}
+
+impl Resilience {
+    /// Chooses one of these nodes for a question to equal actors of a type; none of none. It counts as asked from now on.
+    pub(in crate::mesh) fn choose(
+        &self,
+        mesh: &Mesh,
+        nodes: &[NodeId],
+        kind: &'static str,
+    ) -> Option<(usize, Weighed)> {
+        let began = Instant::now();
+        let now = self.at(began);
+        let each: Vec<(Arc<Guarded>, Cost, bool)> = nodes
+            .iter()
+            .map(|node| {
+                let of_node = self.targets.node(node);
+                let of = of_node.of(kind, self.targets.settings);
+                let is_open = of_node.own.would_pass(now) && of.would_pass(now);
+                let cost = of.cost.lock().clone();
+                (of, cost, is_open)
+            })
+            .collect();
+        let candidates: Vec<Candidate<'_>> = nodes
+            .iter()
+            .zip(&each)
+            .map(|(node, (_, cost, is_open))| Candidate {
+                cost,
+                is_near: node.region == *mesh.region(),
+                is_open: *is_open,
+            })
+            .collect();
+        let at = choose(&candidates, now, &mut self.seed.lock())?;
+        let of = Arc::clone(&each[at].0);
+        of.cost.lock().asked();
+        Some((at, Weighed { mesh: mesh.clone(), of, began, ended: false }))
+    }
+}
+
 /// A call that breakers have let through: they must hear how it went. Dropped, it says nothing.
 pub(in crate::mesh) struct Passing {
     mesh: Mesh,
@@ -154,15 +246,19 @@ pub(in crate::mesh) struct Passing {
 
 impl Resilience {
     /// Lets a call to actors of a type at a node pass, or says when to come again. `patience` is how long its message says
-    /// to wait.
+    /// to wait. One that passes `anyway` is not held back, and does not count while others are.
     pub(in crate::mesh) fn pass(
         &self,
         mesh: &Mesh,
         to: &NodeId,
         kind: &'static str,
         patience: Duration,
+        anyway: bool,
     ) -> Result<Option<Passing>, Fault> {
-        let Some(targets) = &self.targets else { return Ok(None) };
+        let targets = &self.targets;
+        if !targets.holds {
+            return Ok(None);
+        }
         let now = || self.at(Instant::now());
         let node = targets.node(to);
         let of = node.of(kind, targets.settings);
@@ -170,11 +266,17 @@ impl Resilience {
             targets.refused[at].fetch_add(1, Ordering::Relaxed);
             Err(Fault { retry_after: Some(wait), ..Fault::not_sent(kind) })
         };
-        let first = node.own.passage(now);
+        let mut first = node.own.passage(now);
+        if anyway && matches!(first, Passage::Shut(_)) {
+            first = Passage::Open;
+        }
         if let Passage::Shut(wait) = first {
             return refused(0, FaultKind::Unreachable(format!("{to} could not be reached lately")), wait);
         }
-        let second = of.passage(now);
+        let mut second = of.passage(now);
+        if anyway && matches!(second, Passage::Shut(_)) {
+            second = Passage::Open;
+        }
         if let Passage::Shut(wait) = second {
             if first == Passage::Probe {
                 node.own.said_nothing(now(), first);

@@ -34,6 +34,18 @@ pub(super) const RESILIENCE: Section = Section {
             "The longest pause before a retry.",
         ),
         Key::new(
+            "resilience.hedge_share",
+            Kind::Share,
+            field!(resilience.hedges.share),
+            "Hedges within ten seconds, for each question that may be hedged.",
+        ),
+        Key::new(
+            "resilience.hedge_least",
+            count(0, 10_000, "hedges a second"),
+            field!(resilience.hedges.least),
+            "Hedges besides these.",
+        ),
+        Key::new(
             "resilience.breakers",
             Kind::Choice(&["on", "off"]),
             field!(resilience.breakers),
