@@ -229,6 +229,15 @@ fn narrow() -> Host<Cart> {
     Host::new(|_: &Activation| Cart { orders: BTreeMap::new() }).admission(admission)
 }
 
+fn quotes() -> Host<Cart> {
+    Host::new(|_: &Activation| Cart { orders: BTreeMap::new() }).equals(2)
+}
+
+async fn quote(mesh: &Mesh, add: Add) -> Result<Result<Total, CartError>, Fault> {
+    // Of those of this region, unless they fail or cost four times as much; and a second one if the first is late.
+    mesh.any::<Cart>().ask(add).retried().hedged().await
+}
+
 async fn leave_out_what_can_wait(mesh: &Mesh, suggests: &AtomicBool) {
     let mut modes = mesh.modes();
     while modes.changed().await.is_ok() {
@@ -248,5 +257,8 @@ fn what_the_guide_shows_of_load_runs() {
         let watching = leave_out_what_can_wait(mesh.at("us-east"), &suggests);
         let watched = tokio::time::timeout(Duration::from_secs(60), watching).await;
         assert!(watched.is_err() && suggests.load(Ordering::Relaxed), "nothing is amiss");
+        let mesh = TestMesh::of(["us-east", "eu-west"]).policy(POLICY).host(quotes()).start().await.expect("it starts");
+        let quoted = quote(mesh.at("us-east"), add("order-1")).await.expect("answered");
+        assert_eq!(quoted, Ok(Total { articles: 2, weight_grams: 0 }));
     });
 }
