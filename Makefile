@@ -4,7 +4,11 @@ cargo := scripts/cargo.sh
 target := $(or $(CARGO_TARGET_DIR),target)
 MINUTES ?= 30
 
+<<<<<<< HEAD
 .PHONY: help setup build demo test seeds check-full metrics-prometheus trace-phoenix systemd-unit overload flood bench bench-docs lint fmt
+=======
+.PHONY: help setup build demo test seeds check-full soak metrics-prometheus trace-phoenix systemd-unit bench bench-docs lint fmt
+>>>>>>> main
 
 help: ## Shows this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -27,6 +31,12 @@ seeds: setup ## Simulates fresh seeds for MINUTES (30)
 
 check-full: build ## The same tests with full counts
 	RHUMB_SEEDS=100000 RHUMB_FULL=1 RHUMB_BIN=$(abspath $(target))/debug/rhumb $(cargo) test --workspace
+
+# Tables and logs that turn over within minutes: what fills once has filled before anybody looks.
+soak: build ## Sells for MINUTES (30) while faults befall a mesh of three; memory, descriptors and threads stay flat
+	RHUMB__STORAGE__MEMTABLE=1MiB RHUMB__STORAGE__WRITE_AHEAD_LOG=4MiB RHUMB__SUPERVISOR__CRASHES=64 \
+	RHUMB__SUPERVISOR__CRASH_WINDOW=1s RHUMB_BIN=$(abspath $(target))/debug/rhumb \
+		$(target)/debug/soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 metrics-prometheus: build ## Lets Debian's Prometheus scrape a mesh of three nodes, and promtool judge the page
 	@scripts/metrics-prometheus.sh $(target)/debug/rhumb

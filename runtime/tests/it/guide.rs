@@ -257,7 +257,12 @@ fn what_the_guide_shows_of_load_runs() {
         let watching = leave_out_what_can_wait(mesh.at("us-east"), &suggests);
         let watched = tokio::time::timeout(Duration::from_secs(60), watching).await;
         assert!(watched.is_err() && suggests.load(Ordering::Relaxed), "nothing is amiss");
-        let mesh = TestMesh::of(["us-east", "eu-west"]).policy(POLICY).host(quotes()).start().await.expect("it starts");
+        let mesh = TestMesh::of(["us-east", "eu-west"])
+            .policy(POLICY)
+            .host(quotes())
+            .start()
+            .await
+            .expect("it starts");
         let quoted = quote(mesh.at("us-east"), add("order-1")).await.expect("answered");
         assert_eq!(quoted, Ok(Total { articles: 2, weight_grams: 0 }));
     });

@@ -15,6 +15,7 @@ mod readme;
 mod scene;
 mod settings;
 mod sim;
+mod soak;
 mod stranger;
 mod supervision;
 mod traces;

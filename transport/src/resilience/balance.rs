@@ -58,6 +58,12 @@ impl Cost {
         self.decayed(now) * f64::from(self.pending + 1)
     }
 
+    /// It has answered nothing yet, and is not asked now.
+    #[must_use]
+    pub fn is_untried(&self) -> bool {
+        !self.known && self.pending == 0
+    }
+
     /// How much is under way there.
     #[must_use]
     pub fn pending(&self) -> u32 {
@@ -121,6 +127,10 @@ pub fn choose(candidates: &[Candidate<'_>], now: Mono, rng: &mut Rng) -> Option<
         (near, _) => near.is_none(),
     };
     let of = if spills { far } else { near };
+    // What is assumed of it would keep it from ever being asked beside one that is fast.
+    if let Some(untried) = of.iter().find(|at| candidates[**at].cost.is_untried()) {
+        return Some(*untried);
+    }
     let draw = |rng: &mut Rng, below: usize| rng.below(below as u64) as usize;
     match of.len() {
         0 => None,
@@ -185,6 +195,20 @@ mod tests {
             "all are shut"
         );
         assert_eq!(choose(&[], Mono::millis(0), &mut Seed::new(1).rng()), None);
+    }
+
+    #[test]
+    fn one_that_was_never_asked_is_asked_before_the_others_near_it_and_once() {
+        let (fast, mut fresh, now) = (cost(1, 0), Cost::default(), Mono::millis(0));
+        let mut rng = Seed::new(7).rng();
+        let at = |fresh: &Cost, is_near, rng: &mut Rng| {
+            let one = |cost, is_near| Candidate { cost, is_near, is_open: true };
+            choose(&[one(&fast, true), one(fresh, is_near)], now, rng)
+        };
+        assert_eq!(at(&fresh, true, &mut rng), Some(1));
+        assert_eq!(at(&fresh, false, &mut rng), Some(0), "it is no reason to go far");
+        fresh.asked();
+        assert_eq!(at(&fresh, true, &mut rng), Some(0), "not all at once");
     }
 
     #[test]

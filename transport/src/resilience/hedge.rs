@@ -11,6 +11,8 @@ use rhumb_core::Mono;
 
 use super::budget::{BudgetSettings, RetryBudget};
 
+/// Nothing is late sooner.
+const SOONEST: Duration = Duration::from_millis(1);
 /// Answers that are remembered.
 const SAMPLES: usize = 128;
 /// Answers without which nothing is known.
@@ -39,7 +41,7 @@ impl Hedges {
         }
         let mut took = self.took.clone();
         let nth = took.len() * 95 / 100;
-        Some(*took.select_nth_unstable(nth).1)
+        Some((*took.select_nth_unstable(nth).1).max(SOONEST))
     }
 
     /// Whether one is asked a second time now. If so, it is paid for.
@@ -75,6 +77,8 @@ mod tests {
         assert_eq!(hedges.asked(Mono::default()), Some(ms(96)));
         (0..SAMPLES).for_each(|_| hedges.answered(ms(7)));
         assert_eq!(hedges.asked(Mono::default()), Some(ms(7)));
+        (0..SAMPLES).for_each(|_| hedges.answered(Duration::ZERO));
+        assert_eq!(hedges.asked(Mono::default()), Some(SOONEST));
     }
 
     #[test]
