@@ -4,11 +4,7 @@ cargo := scripts/cargo.sh
 target := $(or $(CARGO_TARGET_DIR),target)
 MINUTES ?= 30
 
-<<<<<<< HEAD
-.PHONY: help setup build demo test seeds check-full metrics-prometheus trace-phoenix systemd-unit overload flood bench bench-docs lint fmt
-=======
-.PHONY: help setup build demo test seeds check-full soak metrics-prometheus trace-phoenix systemd-unit bench bench-docs lint fmt
->>>>>>> main
+.PHONY: help setup build demo test seeds check-full soak metrics-prometheus trace-phoenix systemd-unit overload flood bench bench-docs lint fmt
 
 help: ## Shows this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
