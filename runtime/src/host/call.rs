@@ -20,6 +20,7 @@ use rhumb_core::{DataClass, Epoch, Fault, FaultKind, Guarantee, HybridTime, Prin
 use rhumb_transport::{Peer, TraceContext};
 use tokio::time::Instant;
 
+use super::admission::Permit;
 use super::arbiters::{Gauge, Listed};
 use super::id::ActorId;
 use crate::mesh::Mesh;
@@ -53,6 +54,8 @@ pub(crate) struct CallState {
     pub(crate) seen: Mutex<Seen>,
     pub(crate) end: OnceLock<Fault>,
     pub(crate) stage: AtomicU8,
+    /// Its place behind the door of the actor's type, where it came over the network and there is one.
+    pub(crate) admitted: Mutex<Option<Permit>>,
 }
 
 /// What binds the class of a call's answer before anything has happened in it.

@@ -14,7 +14,6 @@ use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 use tokio::time::timeout_at;
 
-use super::admission::Permit;
 use super::call::CallState;
 use crate::mesh::body::pack;
 use crate::telemetry::{Served, names};
@@ -23,13 +22,12 @@ use crate::telemetry::{Served, names};
 pub(crate) struct Owed<M: Remote> {
     call: Arc<CallState>,
     answer: Option<Answer>,
-    permit: Option<Permit>,
     message: PhantomData<fn(M)>,
 }
 
 impl<M: Remote> Owed<M> {
-    pub(crate) fn new(call: Arc<CallState>, answer: Answer, permit: Option<Permit>) -> Self {
-        Self { call, answer: Some(answer), permit, message: PhantomData }
+    pub(crate) fn new(call: Arc<CallState>, answer: Answer) -> Self {
+        Self { call, answer: Some(answer), message: PhantomData }
     }
 
     /// Whether whoever asked has said that nobody waits any more.
@@ -88,7 +86,7 @@ impl<M: Remote> Owed<M> {
 
     fn end(&mut self, outcome: Result<Reply, Fault>) {
         let Some(answer) = self.answer.take() else { return };
-        if let Some(permit) = self.permit.take() {
+        if let Some(permit) = self.call.admitted.lock().take() {
             permit.ended(outcome.as_ref().err());
         }
         give(&self.call, answer, outcome);

@@ -183,6 +183,7 @@ pub(super) fn outgoing<A: Addressed, M: Remote>(
         seen: Mutex::default(),
         end: OnceLock::new(),
         stage: AtomicU8::new(Stage::Waiting as u8),
+        admitted: Mutex::default(),
     };
     if call.cycles() || call.before.len() >= MAX_CHAIN {
         let fault = Fault::not_sent(FaultKind::Cycle(call.to.shown().to_string()));

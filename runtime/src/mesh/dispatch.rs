@@ -133,7 +133,8 @@ where
         Err(fault) => return answer.fault(fault),
     };
     if kind == Kind::Ask {
-        let owed = Owed::new(Arc::clone(&call), answer, permit);
+        *call.admitted.lock() = permit;
+        let owed = Owed::new(Arc::clone(&call), answer);
         // Where it is not taken, the call says why as the answer is dropped.
         home.put(cell, message, &call, Asker::There(owed), work, came).ok();
         return;
@@ -282,6 +283,7 @@ fn open<A: Hosted, M: Remote>(
         seen: Mutex::new(Seen { guarantee: headers.guarantee, ..Seen::default() }),
         end: OnceLock::new(),
         stage: AtomicU8::new(Stage::Waiting as u8),
+        admitted: Mutex::default(),
     };
     if call.cycles() {
         return Err(Fault::not_sent(FaultKind::Cycle(call.to.shown().to_string())));
