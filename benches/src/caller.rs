@@ -27,6 +27,11 @@ pub trait Caller: Send + Sync + 'static {
         async { anyhow::bail!("this system is not told anything") }
     }
 
+    /// Waits until it is known what became of all that were told. How many failed that nobody was told of yet.
+    fn settled(&self) -> impl Future<Output = u64> + Send {
+        async { 0 }
+    }
+
     /// How many of all that were told have been handled.
     fn arrived(&self) -> impl Future<Output = anyhow::Result<u64>> + Send {
         async { anyhow::bail!("this system is not told anything") }
@@ -164,6 +169,7 @@ async fn tell_all<C: Caller>(caller: &Arc<C>, load: Load, count: u64) -> anyhow:
     for task in tasks {
         failed += task.await?;
     }
+    failed += caller.settled().await;
     let (arrived, last) = all_arrived(&**caller, before, count - failed).await?;
     let lost = (count - failed).saturating_sub(arrived);
     Ok(Sample { ops: arrived, failed, lost, seconds: (last - begin).as_secs_f64(), p50_us: 0.0, p99_us: 0.0 })

@@ -58,7 +58,7 @@ pub type Versions = BTreeMap<String, String>;
 #[must_use]
 pub fn versions(system: &str) -> Versions {
     let packages: &[&str] = match system {
-        "rhumb" | "rhumb-each" => &["rhumb", "actix", "quinn", "quinn-proto", "rustls"],
+        "rhumb" | "rhumb-each" | "rhumb-awaited" => &["rhumb", "actix", "quinn", "quinn-proto", "rustls"],
         "floor" => &["quinn", "quinn-proto", "rustls", "rocksdb"],
         "quinn-framed" | "quinn-streams" => &["quinn", "quinn-proto", "rustls"],
         "tonic" => &["tonic", "h2", "hyper", "rustls"],

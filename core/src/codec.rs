@@ -84,20 +84,7 @@ impl Codec for Bincode {
     const ID: u8 = 1;
 
     fn encode_after<T: Serialize>(head: &[u8], value: &T) -> Result<Bytes, CodecError> {
-        // Taken out while it is used: what is encoded may encode something itself.
-        let mut bytes = SCRATCH.take();
-        bytes.clear();
-        bytes.extend_from_slice(head);
-        let encoded = bincode::serde::encode_into_std_write(value, &mut bytes, bincode::config::standard());
-        encoded.map_err(|error| {
-            CodecError::Encode(match error {
-                EncodeError::OtherString(said) => said,
-                other => other.to_string(),
-            })
-        })?;
-        if bytes.len() > MAX_ENCODED_BYTES {
-            return Err(CodecError::TooLarge { bytes: bytes.len() });
-        }
+        let bytes = Self::scratch(head, value)?;
         if bytes.len() > MAX_SCRATCH {
             return Ok(bytes.into());
         }
@@ -121,6 +108,43 @@ impl Codec for Bincode {
             0 => Ok(value),
             left => Err(CodecError::Trailing { left }),
         }
+    }
+}
+
+impl Bincode {
+    /// Has a use for the bytes of a value behind a head that is no part of it, where they need not be kept.
+    ///
+    /// # Errors
+    /// As [`Codec::encode_after`].
+    pub fn with_encoded<T: Serialize, R>(
+        head: &[u8],
+        value: &T,
+        what: impl FnOnce(&[u8]) -> R,
+    ) -> Result<R, CodecError> {
+        let bytes = Self::scratch(head, value)?;
+        let done = what(&bytes);
+        if bytes.len() <= MAX_SCRATCH {
+            SCRATCH.set(bytes);
+        }
+        Ok(done)
+    }
+
+    fn scratch<T: Serialize>(head: &[u8], value: &T) -> Result<Vec<u8>, CodecError> {
+        // Taken out while it is used: what is encoded may encode something itself.
+        let mut bytes = SCRATCH.take();
+        bytes.clear();
+        bytes.extend_from_slice(head);
+        let encoded = bincode::serde::encode_into_std_write(value, &mut bytes, bincode::config::standard());
+        encoded.map_err(|error| {
+            CodecError::Encode(match error {
+                EncodeError::OtherString(said) => said,
+                other => other.to_string(),
+            })
+        })?;
+        if bytes.len() > MAX_ENCODED_BYTES {
+            return Err(CodecError::TooLarge { bytes: bytes.len() });
+        }
+        Ok(bytes)
     }
 }
 

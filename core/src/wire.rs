@@ -152,6 +152,17 @@ pub fn encode<T: Wire + Serialize>(value: &T) -> Result<Bytes, CodecError> {
     Bincode::encode_after(&prefix::<T>().to_be_bytes(), value)
 }
 
+/// Has a use for a value as it travels under a name, where the bytes need not be kept.
+///
+/// # Errors
+/// As [`Codec::encode`].
+pub fn with_encoded<T: Wire + Serialize, R>(
+    value: &T,
+    what: impl FnOnce(&[u8]) -> R,
+) -> Result<R, CodecError> {
+    Bincode::with_encoded(&prefix::<T>().to_be_bytes(), value, what)
+}
+
 /// The value of what travelled under a name.
 ///
 /// # Errors

@@ -7,4 +7,4 @@ pub use rhumb_core::{DataClass, Delivery, Fault, FaultKind, Guarantee, NodeId, P
 pub use crate::host::watch::Ended;
 pub use crate::host::{Activation, ActorReply, Admission, Call, Host, Reply, Restarts, call};
 pub use crate::mesh::resilience::Mode;
-pub use crate::mesh::{Mesh, MeshAddr, Seen, Watch};
+pub use crate::mesh::{Mesh, MeshAddr, Seen, Teller, Told, Watch};

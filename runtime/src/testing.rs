@@ -68,6 +68,7 @@ pub struct Builder {
     on: BTreeMap<String, Vec<AddHost>>,
     arbiters: usize,
     seed: u64,
+    protocol: Option<u16>,
     traced: Option<(Share, Spans)>,
     resilience: Option<ResilienceSettings>,
 }
@@ -100,6 +101,7 @@ impl TestMesh {
             on: BTreeMap::new(),
             arbiters: 2,
             seed: 1,
+            protocol: None,
             traced: None,
             resilience: None,
         }
@@ -267,6 +269,13 @@ impl Builder {
         self
     }
 
+    /// Its connections are of an older protocol version, as between builds of different ages.
+    #[must_use]
+    pub fn protocol(mut self, version: u16) -> Self {
+        self.protocol = Some(version);
+        self
+    }
+
     /// Starts the mesh and waits until its nodes reach each other. Must be called within tokio.
     ///
     /// # Errors
@@ -281,6 +290,7 @@ impl Builder {
         };
         let policy = Arc::new(policy);
         let network = Network::new(self.seed);
+        self.protocol.iter().for_each(|version| network.speak(*version));
         let mut mesh = TestMesh { nodes: BTreeMap::new(), network };
         for node in nodes {
             let started = self.node(&mesh.network, &node, &founding, &policy).await;

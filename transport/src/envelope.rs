@@ -6,6 +6,7 @@
 //!  2  1  version (1)                   32  8  hybrid time
 //!  3  1  kind: 1 ask 2 tell 3 reply    40  1  guarantee so far or achieved
 //!            4 fault 5 post            41  1  guarantee required
+//!            6 posts 7 taken
 //!  4  1  codec of the body             42  1  trace flags
 //!  5  1  flags: bit 0 traced           43  1  reserved, 0
 //!  6  2  length of header and fields   44 16  trace id
@@ -67,18 +68,23 @@ pub enum FrameKind {
     Fault = 4,
     /// A call that is answered as soon as the receiver's mailbox has taken it.
     Post = 5,
+    /// Many posts under one head, answered together: see [`crate::gathering`]. Since protocol version 2.
+    Posts = 6,
+    /// The calls with these ids have their answer, which says nothing but that they were taken; its own id
+    /// is 0. Since protocol version 2.
+    Taken = 7,
 }
 
 impl FrameKind {
     fn of(byte: u8) -> Option<Self> {
-        let known = [Self::Ask, Self::Tell, Self::Reply, Self::Fault, Self::Post];
+        let known = [Self::Ask, Self::Tell, Self::Reply, Self::Fault, Self::Post, Self::Posts, Self::Taken];
         known.into_iter().find(|kind| *kind as u8 == byte)
     }
 
     /// Whether somebody waits for an answer to it.
     #[must_use]
     pub fn wants_answer(self) -> bool {
-        matches!(self, Self::Ask | Self::Post)
+        matches!(self, Self::Ask | Self::Post | Self::Posts)
     }
 }
 

@@ -18,7 +18,9 @@ use crate::codec::{Bincode, Codec, decode, encode};
 use crate::settings::MAX_LANES;
 
 /// The protocol versions that this program speaks, lowest and highest.
-pub const VERSIONS: (u16, u16) = (1, 1);
+///
+/// Version 2 has frames of many posts, and answers to many: [`crate::gathering`].
+pub const VERSIONS: (u16, u16) = (1, 2);
 /// Bytes of a HELLO at most.
 pub const MAX_HELLO_BYTES: usize = 256 << 10;
 
@@ -338,13 +340,16 @@ mod tests {
         let at_a = judge(&a, &b, &who(Role::Node, "n2")).expect("agreed");
         let at_b = judge(&b, &a, &who(Role::Node, "n1")).expect("agreed");
         assert_eq!(at_a, at_b);
-        assert_eq!(at_a, Agreement { version: 1, codec: 1, lanes: 4 });
+        assert_eq!(at_a, Agreement { version: 2, codec: 1, lanes: 4 });
+        b.versions = (1, 1);
+        let older = judge(&a, &b, &who(Role::Node, "n2")).expect("agreed");
+        assert_eq!(older.version, 1, "the highest that both speak");
     }
 
     #[test]
     fn what_does_not_fit_is_refused_by_kind() {
         use HelloRefusalKind as Kind;
-        assert_eq!(refused(|h| h.versions = (2, 3)), Kind::Version);
+        assert_eq!(refused(|h| h.versions = (3, 4)), Kind::Version);
         assert_eq!(refused(|h| h.cluster = Some(ClusterId(8))), Kind::Cluster);
         assert_eq!(refused(|h| h.cluster = None), Kind::Malformed);
         assert_eq!(refused(|h| h.founding = Some([4; 32])), Kind::Founding);

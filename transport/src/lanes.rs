@@ -92,6 +92,12 @@ impl<T> LaneQueue<T> {
         Ok(())
     }
 
+    /// What was appended last, if it waits still.
+    #[must_use]
+    pub fn last(&self) -> Option<&T> {
+        self.items.back().map(|(item, ..)| item)
+    }
+
     /// Takes a batch out, in order, up to about so many bytes and at least one item.
     pub fn take(&mut self, max_bytes: usize, out: &mut Vec<T>) {
         let mut taken = 0;

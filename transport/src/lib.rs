@@ -19,6 +19,7 @@ pub mod control;
 pub mod counts;
 pub mod envelope;
 pub mod error;
+pub mod gathering;
 pub mod hello;
 pub mod identity;
 pub mod in_process;
@@ -38,6 +39,7 @@ pub use answer::{Answer, AnswerFuture, Cancelled};
 pub use asked::Asked;
 pub use counts::TransportCounts;
 pub use error::{BindError, ConnectError};
+pub use gathering::Gathering;
 pub use hello::{HelloRefusal, HelloRefusalKind, ManifestEntry};
 pub use identity::{
     Certificate, Credentials, CredentialsError, IdentityError, Regions, Trust, TrustDomain, issue,

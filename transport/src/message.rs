@@ -20,6 +20,8 @@ pub enum Kind {
     /// The caller waits until the receiver's mailbox has taken the message, or refused it: a tell that
     /// learns *full*. On the way it is an ask.
     Post,
+    /// Many posts under one head: the body is of [`gathering`](crate::gathering), and so is the answer's.
+    Posts,
 }
 
 impl Kind {
@@ -27,7 +29,7 @@ impl Kind {
     pub(crate) fn answered(self) -> Self {
         match self {
             Self::Ask | Self::Tell => Self::Ask,
-            Self::Post => Self::Post,
+            Self::Post | Self::Posts => self,
         }
     }
 }

@@ -21,6 +21,8 @@ use crate::sample::{Load, Verb};
 pub enum System {
     /// This project's.
     Rhumb,
+    /// This project's, each tell of which is waited for alone.
+    RhumbAwaited,
     /// One framed quinn stream with mutual TLS, no actor, no task a request.
     QuinnFramed,
     /// A quinn stream a request with mutual TLS, no actor.
@@ -45,6 +47,7 @@ impl System {
     pub fn name(self) -> &'static str {
         match self {
             Self::Rhumb => "rhumb",
+            Self::RhumbAwaited => "rhumb-awaited",
             Self::QuinnFramed => "quinn-framed",
             Self::QuinnStreams => "quinn-streams",
             Self::Tonic => "tonic",
@@ -59,7 +62,7 @@ impl System {
     #[must_use]
     pub fn note(self) -> &'static str {
         match self {
-            Self::Rhumb => "QUIC, mutual TLS; gates, deadlines, context, metrics on",
+            Self::Rhumb | Self::RhumbAwaited => "QUIC, mutual TLS; gates, deadlines, context, metrics on",
             Self::QuinnFramed => "floor: QUIC, mutual TLS, one framed stream, a loop and no actor",
             Self::QuinnStreams => "floor: QUIC, mutual TLS, a stream a request, no actor",
             Self::Tonic => "HTTP/2, mutual TLS, windows as Rhumb's; no actor, no mailbox",
@@ -76,7 +79,7 @@ impl System {
     /// It cannot.
     pub fn serve(self, dir: &Path) -> anyhow::Result<()> {
         match self {
-            Self::Rhumb => anyhow::bail!("rhumb is served by bench-node"),
+            Self::Rhumb | Self::RhumbAwaited => anyhow::bail!("rhumb is served by bench-node"),
             Self::QuinnFramed => current_thread()?.block_on(floor::serve_framed(dir)),
             Self::QuinnStreams => current_thread()?.block_on(floor::serve_streams(dir)),
             Self::Tonic => many_threads()?.block_on(tonic::serve(dir)),
@@ -93,7 +96,8 @@ impl System {
     /// It cannot.
     pub fn drive(self, dir: &Path, address: &str) -> anyhow::Result<()> {
         match self {
-            Self::Rhumb => current_thread()?.block_on(rhumb::drive(dir)),
+            Self::Rhumb => current_thread()?.block_on(rhumb::drive(dir, true)),
+            Self::RhumbAwaited => current_thread()?.block_on(rhumb::drive(dir, false)),
             Self::QuinnFramed => current_thread()?.block_on(floor::drive_framed(dir, address)),
             Self::QuinnStreams => current_thread()?.block_on(floor::drive_streams(dir, address)),
             Self::Tonic => many_threads()?.block_on(tonic::drive(dir, address)),

@@ -22,7 +22,8 @@ use rhumb_actors::remote::Remote;
 use rhumb_core::{DataClass, Fault, FaultKind, NodeId, Principal, Region};
 use rhumb_transport::identity::Outcome;
 use rhumb_transport::{
-    Asked, Client, ConnectError, Credentials, Expect, Headers, Peer, Request, TraceContext, TransportSettings,
+    Asked, Client, ConnectError, Credentials, Expect, Gathering, Headers, Peer, Request, TraceContext,
+    TransportSettings,
 };
 use thiserror::Error;
 use tokio::sync::OnceCell;
@@ -221,6 +222,23 @@ impl MeshClient {
             let (client, request) = this.ready(&node, request, until).await?;
             client.ask_in_order(pair, request).await
         }))
+    }
+
+    /// Tells a node what gathers until it is sent, where it is connected and knows such messages.
+    pub(crate) fn gather(
+        &self,
+        node: &NodeId,
+        pair: u64,
+        request: Request,
+        gathering: &Arc<Gathering>,
+    ) -> Result<Asked, Fault> {
+        let client = self.nodes.get(node).and_then(OnceCell::get);
+        let absent = || Fault::not_sent(FaultKind::Unreachable(format!("{node}: not connected yet")));
+        client.ok_or_else(absent)?.gather(pair, request, gathering)
+    }
+
+    pub(crate) fn gathers(&self, node: &NodeId) -> bool {
+        self.nodes.get(node).and_then(OnceCell::get).is_some_and(Client::gathers)
     }
 
     /// The nodes that it may ask.

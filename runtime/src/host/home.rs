@@ -287,7 +287,7 @@ impl<A: Hosted> Home<A> {
     }
 
     /// The cell of an actor; none any more when the node stops.
-    fn cell(&self, id: &ActorId) -> Option<Arc<Cell<A>>> {
+    pub(crate) fn cell(&self, id: &ActorId) -> Option<Arc<Cell<A>>> {
         let hash = self.hasher.hash_one(id);
         let mut cells = self.shard(hash).lock();
         if self.is_closed() {

@@ -7,15 +7,19 @@
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rhumb_actors::remote::Remote;
 use rhumb_core::{Fault, FaultKind};
+use rhumb_transport::gathering::Refused;
 use rhumb_transport::{Answer, Reply};
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 use tokio::time::timeout_at;
 
 use super::call::CallState;
+use crate::mesh::Mesh;
 use crate::mesh::body::pack;
+use crate::mesh::dispatch::empty_reply;
 use crate::telemetry::{Served, names};
 
 /// An answer owed over the network, and the call that it is of.
@@ -90,6 +94,49 @@ impl<M: Remote> Owed<M> {
             permit.ended(outcome.as_ref().err());
         }
         give(&self.call, answer, outcome);
+    }
+}
+
+/// The answer to messages that came under one head: what of them was not taken. Given when the last handle
+/// on it is dropped, at the latest by the message that holds it back in a mailbox. Where what took them in
+/// ended before the last (it panicked), nobody knows, and the answer says so.
+pub(crate) struct Acknowledgement {
+    mesh: Mesh,
+    due: Mutex<Due>,
+}
+
+struct Due {
+    answer: Option<Answer>,
+    refused: Refused,
+    complete: bool,
+}
+
+impl Acknowledgement {
+    pub(crate) fn new(mesh: Mesh, answer: Answer) -> Arc<Self> {
+        let due = Due { answer: Some(answer), refused: Refused::default(), complete: false };
+        Arc::new(Self { mesh, due: Mutex::new(due) })
+    }
+
+    /// The message at this position was not taken.
+    pub(crate) fn refuse(&self, at: usize, fault: Fault) {
+        self.due.lock().refused.note(at, fault);
+    }
+
+    /// Each message has been taken or refused.
+    pub(crate) fn complete(&self) {
+        self.due.lock().complete = true;
+    }
+}
+
+impl Drop for Acknowledgement {
+    fn drop(&mut self) {
+        let due = self.due.get_mut();
+        // Dropped without an answer, it says that the messages were lost.
+        let Some(answer) = due.answer.take().filter(|_| due.complete) else { return };
+        match due.refused.encode() {
+            Ok(body) => answer.reply(Reply { body, ..empty_reply(&self.mesh) }),
+            Err(fault) => answer.fault(fault),
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::arbiters::Listed;
 use super::call::{CallState, Current, Load, Scope};
 use super::mailbox::Waits;
-use super::owed::Owed;
+use super::owed::{Acknowledgement, Owed};
 
 /// A message on its way into an actor of type `A`, whatever it is.
 pub(crate) trait Deliver<A: Actor>: Waits + Send {
@@ -43,6 +43,9 @@ pub(crate) struct Packed<M: Remote> {
 pub(crate) enum Asker<M: Remote> {
     /// Nobody: it was told.
     Nobody,
+    /// Nobody, but its sender is told of it, and of those before it, only when its turn comes: the mailbox
+    /// is rather full.
+    HeldBack(Arc<Acknowledgement>),
     /// An actor or program of this process.
     Here(OneshotSender<M::Reply>),
     /// Whoever asked over the network.
@@ -53,7 +56,7 @@ impl<M: Remote> Waits for Packed<M> {
     fn coalesces(&self) -> Option<u64> {
         // Who waits for an answer is not replaced by somebody else's newer question.
         match self.asker {
-            Asker::Nobody => self.message.coalesce_key(),
+            Asker::Nobody | Asker::HeldBack(_) => self.message.coalesce_key(),
             Asker::Here(_) | Asker::There(_) => None,
         }
     }
@@ -64,7 +67,7 @@ impl<M: Remote> Asker<M> {
     /// any more.
     fn waits(&self, call: &CallState, now: Instant) -> bool {
         let gone = match self {
-            Self::Nobody => return true,
+            Self::Nobody | Self::HeldBack(_) => return true,
             Self::Here(answer) => answer.is_closed(),
             Self::There(owed) => owed.is_cancelled(),
         };
@@ -92,6 +95,10 @@ where
         }
         let (answer, later) = match asker {
             Asker::Nobody => (None, None),
+            Asker::HeldBack(acknowledged) => {
+                drop(acknowledged);
+                (None, None)
+            }
             Asker::Here(answer) => (Some(answer), None),
             Asker::There(owed) => {
                 let (answer, answered) = oneshot::channel();
@@ -117,7 +124,7 @@ where
     }
 
     fn is_asked(&self) -> bool {
-        !matches!(self.asker, Asker::Nobody)
+        !matches!(self.asker, Asker::Nobody | Asker::HeldBack(_))
     }
 }
 

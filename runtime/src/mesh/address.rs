@@ -18,6 +18,7 @@ use tokio::time::{Instant, timeout_at};
 use super::Mesh;
 use super::any::AskAny;
 use super::asking::{ask, tell};
+use super::teller::Teller;
 use crate::host::id::{ActorId, Target, Whom};
 
 /// The address of an actor of type `A`. It names an identity and not a place, can be cloned, and can be
@@ -94,6 +95,15 @@ impl<A: Addressed> MeshAddr<A> {
         A: Accepts<M>,
     {
         Tell { to: self, message, said: Said::default() }
+    }
+
+    /// A handle that tells the actor without waiting for each message: see [`Teller`].
+    #[must_use]
+    pub fn teller<M: Remote>(&self) -> Teller<A, M>
+    where
+        A: Accepts<M>,
+    {
+        Teller::new(self.clone())
     }
 
     /// The node that owns the actor.

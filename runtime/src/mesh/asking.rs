@@ -194,7 +194,7 @@ pub(super) fn outgoing<A: Addressed, M: Remote>(
 }
 
 /// Puts a message into a mailbox of this node.
-fn here<A: Addressed, M: Remote>(
+pub(super) fn here<A: Addressed, M: Remote>(
     mesh: &Mesh,
     message: M,
     call: &Arc<CallState>,
@@ -206,12 +206,12 @@ fn here<A: Addressed, M: Remote>(
     let home = home.ok_or_else(|| not_hosted(mesh, call.to.kind))?;
     same_class(A::TYPE, home.class(), A::CLASS)?;
     dispatch::epoch_matches(mesh, call.epoch)?;
-    let door = home.door().filter(|_| !matches!(asker, Asker::Nobody));
+    let door = home.door().filter(|_| matches!(asker, Asker::Here(_)));
     let left = call.deadline.saturating_duration_since(now);
     let permit = door.map(|door| door.admit(M::PRIORITY, now, left)).transpose()?;
     call.is_served(call.asked.as_ref().map(|asked| {
         asked.below(match &asker {
-            Asker::Nobody => What::processed(M::NAME, &call.class),
+            Asker::Nobody | Asker::HeldBack(_) => What::processed(M::NAME, &call.class),
             Asker::Here(_) | Asker::There(_) => What::rpc(M::NAME, SpanKind::Server, &call.class),
         })
     }));
@@ -318,7 +318,7 @@ pub(super) fn send<M: Remote>(
 }
 
 /// The bytes of a message, if the peer knows it and lays it out alike.
-fn packed<M: Remote>(mesh: &Mesh, owner: &NodeId, message: M) -> Result<Bytes, Fault> {
+pub(super) fn packed<M: Remote>(mesh: &Mesh, owner: &NodeId, message: M) -> Result<Bytes, Fault> {
     understood::<M>(mesh, owner)?;
     telemetry::part(names::ENCODE, || pack(M::NAME, &message))
 }

@@ -10,10 +10,12 @@ use std::sync::atomic::AtomicU8;
 use std::sync::{Arc, OnceLock};
 
 use actix::Handler;
+use bytes::Bytes;
 use parking_lot::Mutex;
 use rhumb_actors::remote::{Audience, Hosted, Remote};
 use rhumb_core::{DataClass, Epoch, Fault, FaultKind, Region, Role};
-use rhumb_transport::{Answer, Kind, Peer, Reply, Request};
+use rhumb_transport::gathering;
+use rhumb_transport::{Answer, Headers, Kind, Peer, Reply, Request};
 use tokio::time::{Instant, timeout_at};
 
 use super::address::class_of;
@@ -26,7 +28,7 @@ use crate::host::call::{Answers, Before, CallState, MAX_CHAIN, Seen, Stage};
 use crate::host::cell::Cell;
 use crate::host::home::Home;
 use crate::host::id::{ActorId, Target, Whom};
-use crate::host::owed::Owed;
+use crate::host::owed::{Acknowledgement, Owed};
 use crate::host::packed::{Asker, Packed};
 use crate::telemetry::{self, Span, What, names};
 
@@ -126,9 +128,15 @@ where
             Err(fault) => return answer.fault(fault),
         },
     };
-    let opened =
-        owned(home, &id, cell.as_deref()).and_then(|()| open::<A, M>(&home.mesh, id, from, request, came));
-    let (message, call) = match opened {
+    if let Err(fault) = owned(home, &id, cell.as_deref()) {
+        return answer.fault(fault);
+    }
+    if kind == Kind::Posts {
+        return receive_gathered::<A, M>(home, &id, work, Incoming { from, request, answer }, came);
+    }
+    let Request { name, class, body, headers, .. } = request;
+    let opening = Opening { name: &name, class: &class, body: &body, came };
+    let (message, call) = match open::<A, M>(&home.mesh, id, from, &opening, headers) {
         Ok(opened) => opened,
         Err(fault) => return answer.fault(fault),
     };
@@ -145,6 +153,43 @@ where
     }
 }
 
+/// Puts messages that came under one head into the mailbox of an actor, in order. Their sender is told at
+/// once which of them were not taken; but when the last one's turn comes where the mailbox is more than half
+/// full, so that who keeps a window of tells goes no faster than the actor.
+fn receive_gathered<A, M>(home: &Arc<Home<A>>, id: &ActorId, work: Listed, incoming: Incoming, came: Instant)
+where
+    A: Hosted + Handler<M>,
+    M: Remote,
+{
+    let Incoming { from, request, answer } = incoming;
+    let messages = match gathering::messages(&request.body) {
+        Ok(messages) => messages,
+        Err(reason) => {
+            let nonsense = FaultKind::Decode { name: request.name.to_string(), reason };
+            return answer.fault(Fault::not_sent(nonsense));
+        }
+    };
+    let Request { name, class, body, headers, .. } = request;
+    let headers = Headers { target: None, ..headers };
+    let acknowledged = Acknowledgement::new(home.mesh.clone(), answer);
+    let (last, mut cell) = (messages.len() - 1, None);
+    for (at, range) in messages.into_iter().enumerate() {
+        let opening = Opening { name: &name, class: &class, body: &body[range], came };
+        let opened = open::<A, M>(&home.mesh, id.clone(), from.clone(), &opening, headers.clone());
+        let outcome = opened.and_then(|(message, call)| {
+            let found: Option<Arc<Cell<A>>> = cell.take().or_else(|| home.cell(id));
+            let held = at == last && found.as_ref().is_some_and(|cell| 2 * cell.waiting() > home.capacity());
+            let asker = if held { Asker::HeldBack(Arc::clone(&acknowledged)) } else { Asker::Nobody };
+            cell.clone_from(&found);
+            home.put(found, message, &call, asker, work, came)
+        });
+        if let Err(fault) = outcome {
+            acknowledged.refuse(at, fault);
+        }
+    }
+    acknowledged.complete();
+}
+
 /// Puts a message of the network into the mailboxes of all actors of type `A` that are awake.
 pub(crate) fn receive_all<A, M>(home: &Arc<Home<A>>, work: Listed, incoming: Incoming)
 where
@@ -156,8 +201,10 @@ where
     let came = Instant::now();
     for cell in home.awake() {
         // Each gets a message of its own out of the same bytes.
-        let outcome = open::<A, M>(&home.mesh, cell.id.clone(), from.clone(), request.clone(), came)
-            .and_then(|(message, call)| home.put(Some(cell), message, &call, Asker::Nobody, work, came));
+        let opening = Opening { name: &request.name, class: &request.class, body: &request.body, came };
+        let outcome =
+            open::<A, M>(&home.mesh, cell.id.clone(), from.clone(), &opening, request.headers.clone())
+                .and_then(|(message, call)| home.put(Some(cell), message, &call, Asker::Nobody, work, came));
         match outcome {
             Ok(()) => taken += 1,
             Err(fault) => {
@@ -245,22 +292,30 @@ fn owned<A: Hosted>(home: &Home<A>, id: &ActorId, cell: Option<&Cell<A>>) -> Res
     Err(Fault::not_sent(FaultKind::Moved(moved)))
 }
 
-/// The message of a request, and the call in which it runs.
+/// A message that is about to be decoded, under its head.
+struct Opening<'a> {
+    name: &'a str,
+    class: &'a DataClass,
+    body: &'a [u8],
+    came: Instant,
+}
+
+/// The message of these bytes, and the call in which it runs.
 fn open<A: Hosted, M: Remote>(
     mesh: &Mesh,
     to: ActorId,
     from: Option<Arc<Peer>>,
-    request: Request,
-    came: Instant,
+    opening: &Opening<'_>,
+    headers: Headers,
 ) -> Result<(M, Arc<CallState>), Fault> {
-    let Request { name, class, body, headers, .. } = request;
-    let decode = || mesh.decoding(|| unpack(&name, &body));
+    let Opening { name, class, body, came } = *opening;
+    let decode = || mesh.decoding(|| unpack(name, body));
     let message: M = telemetry::part(names::DECODE, decode).map_err(Fault::not_sent)?;
     // The gates judged the envelope: what is in it must be of that class.
     let state = class_of::<A>()?;
     let own = message.class().unwrap_or(&state);
-    if *own != class {
-        return Err(Fault::not_sent(FaultKind::ClassLowered { from: own.clone(), to: class }));
+    if own != class {
+        return Err(Fault::not_sent(FaultKind::ClassLowered { from: own.clone(), to: class.clone() }));
     }
     let role = from.as_ref().map(|from| from.principal.role);
     let chain = callers(role, headers.chain)?;
@@ -274,7 +329,7 @@ fn open<A: Hosted, M: Remote>(
         trace: headers.trace,
         asked: None,
         served: OnceLock::new(),
-        class,
+        class: class.clone(),
         answers: Answers::to(&message, &state),
         required: headers.required,
         key: headers.idempotency_key,
@@ -305,10 +360,11 @@ fn callers(from: Option<Role>, chain: Vec<String>) -> Result<Vec<String>, Fault>
     Err(Fault::not_sent(FaultKind::Cycle(why)))
 }
 
-fn empty_reply(mesh: &Mesh) -> Reply {
+/// The reply that says nothing but that a message was taken.
+pub(crate) fn empty_reply(mesh: &Mesh) -> Reply {
     Reply {
         class: DataClass::control(),
-        body: bytes::Bytes::new(),
+        body: Bytes::new(),
         hybrid: mesh.hybrid(),
         guarantee: rhumb_core::Guarantee::STRONGEST,
         trace: None,

@@ -11,6 +11,7 @@ pub mod any;
 mod asking;
 pub(crate) mod body;
 mod broadcast;
+mod carrier;
 pub(crate) mod dispatch;
 mod place;
 pub mod recipient;
@@ -18,6 +19,7 @@ pub mod registry;
 pub mod resilience;
 mod service;
 pub mod status;
+pub mod teller;
 pub mod watch;
 
 use std::cell::RefCell;
@@ -33,9 +35,8 @@ use rhumb_core::wire::Wire;
 use rhumb_core::{DataClass, Epoch, Fault, FaultKind, HybridTime, NodeId, Region};
 use rhumb_topology::Founding;
 use rhumb_topology::policy::PolicySnapshot;
-use rhumb_transport::in_process::{ClientPort, Port};
 use rhumb_transport::resilience::mode::Mode;
-use rhumb_transport::{Answer, Asked, Headers, Peer, Reply, Request, TraceContext, Transport};
+use rhumb_transport::{Answer, Asked, Gathering, Headers, Peer, Reply, Request, TraceContext, Transport};
 #[cfg(feature = "rocks")]
 use serde::Serialize;
 use tokio::time::Instant;
@@ -43,7 +44,6 @@ use tokio::time::Instant;
 use self::body::{pack, unpack_reply};
 use self::place::Places;
 use self::resilience::{Passing, Resilience};
-use crate::client::MeshClient;
 use crate::clock::NodeClock;
 use crate::host::id::ActorId;
 use crate::host::{Call, Hosts};
@@ -53,56 +53,10 @@ use crate::telemetry::{self, Span, Tracer, What, current_trace, names};
 pub use address::{Ask, MeshAddr, Tell};
 pub use any::{AnyOf, AskAny};
 pub use broadcast::Broadcast;
+pub use carrier::Carrier;
 pub(crate) use service::serve;
+pub use teller::{Failed, Teller, Told};
 pub use watch::{Seen, Watch};
-
-/// What carries messages to other nodes.
-#[derive(Clone)]
-pub enum Carrier {
-    /// QUIC with mutual TLS.
-    Quic(Transport),
-    /// The network inside one process, for tests.
-    InProcess(Port),
-    /// That of a program in the same process that only calls.
-    InProcessClient(ClientPort),
-    /// A program's connections to the nodes.
-    Client(Arc<MeshClient>),
-}
-
-impl Carrier {
-    fn begin(&self, to: &NodeId, pair: u64, request: Request) -> Result<Asked, Fault> {
-        match self {
-            Self::Quic(transport) => transport.begin(to, pair, request),
-            Self::InProcess(port) => port.begin(to, pair, request),
-            Self::InProcessClient(port) => {
-                let (port, to) = (port.clone(), to.clone());
-                Ok(Asked::later(async move { port.ask_in_order(&to, pair, request).await }))
-            }
-            Self::Client(client) => client.begin(to, pair, request),
-        }
-    }
-
-    #[cfg(feature = "rocks")]
-    fn tell(&self, to: &NodeId, pair: u64, request: Request) -> Result<(), Fault> {
-        match self {
-            Self::Quic(transport) => transport.tell(to, pair, request),
-            Self::InProcess(port) => port.tell(to, pair, request),
-            Self::Client(_) | Self::InProcessClient(_) => {
-                let why = "a program that only calls tells no services".to_owned();
-                Err(Fault::not_sent(FaultKind::Unauthorized(why)))
-            }
-        }
-    }
-
-    fn peer(&self, node: &NodeId) -> Option<Arc<Peer>> {
-        match self {
-            Self::Quic(transport) => transport.peer(node),
-            Self::InProcess(port) => port.peer(node),
-            Self::InProcessClient(port) => port.peer(node),
-            Self::Client(client) => client.peer(node),
-        }
-    }
-}
 
 /// How this side finds an actor's node.
 enum Whereabouts {
@@ -467,6 +421,25 @@ impl Mesh {
                 if let Some(passing) = passing {
                     passing.went(Instant::now(), Duration::ZERO, Some(&fault));
                 }
+                Err(fault)
+            }
+        }
+    }
+
+    /// As [`Mesh::carry`], with what gathers until it is sent. It counts as one call.
+    fn carry_gathered(
+        &self,
+        to: &NodeId,
+        pair: u64,
+        request: Request,
+        gathering: &Arc<Gathering>,
+    ) -> Result<Carried, Fault> {
+        let carrier = self.carrier(to)?;
+        let mut under_way = self.inner.calls.asking(&request.name, request.headers.trace);
+        match carrier.gather(to, pair, request, gathering) {
+            Ok(asked) => Ok(Carried { asked, under_way, passing: None }),
+            Err(fault) => {
+                under_way.end(Some(&fault));
                 Err(fault)
             }
         }

@@ -76,8 +76,8 @@ impl Owed {
             // Nobody waits; that it was not taken up is counted.
             (Kind::Tell, Err(fault)) if fault.delivery() == Delivery::NotSent => self.answer.fault(fault),
             (Kind::Tell, _) => drop(self.answer),
-            (Kind::Ask | Kind::Post, Ok(reply)) => self.answer.reply(reply),
-            (Kind::Ask | Kind::Post, Err(fault)) => self.answer.fault(fault),
+            (Kind::Ask | Kind::Post | Kind::Posts, Ok(reply)) => self.answer.reply(reply),
+            (Kind::Ask | Kind::Post | Kind::Posts, Err(fault)) => self.answer.fault(fault),
         }
     }
 }
@@ -251,7 +251,7 @@ impl Registry {
             let name = if self.serves(&request.name) { &*request.name } else { "_OTHER" };
             match kind {
                 Kind::Ask => What::rpc(name, SpanKind::Server, &class),
-                Kind::Post | Kind::Tell => What::processed(name, &class),
+                Kind::Post | Kind::Posts | Kind::Tell => What::processed(name, &class),
             }
         };
         let trace = request.headers.trace;

@@ -154,6 +154,20 @@ async fn reprice(mesh: &Mesh, cart: &MeshAddr<Carts>, regions: &[Region]) -> Res
     Ok(outcomes.into_iter().filter_map(|node| node.outcome.ok()).map(|(taken, _)| taken).sum())
 }
 
+/// Tells many things to one cart; says how many of them its mailbox took.
+async fn reprice_often(cart: &MeshAddr<Carts>, times: u64) -> Result<u64, Fault> {
+    let mut teller = cart.teller::<Reprice>();
+    for _ in 0..times {
+        // Waits only when 256 have no answer yet. An error is of this one alone: it was not sent.
+        teller.tell(Reprice).await?;
+    }
+    let told = teller.close().await;
+    for failed in &told.failed {
+        eprintln!("{} is not repriced: {}", failed.number, failed.fault);
+    }
+    Ok(told.taken)
+}
+
 async fn until_it_ends(cart: &MeshAddr<Carts>) -> Result<Option<Ended>, Fault> {
     let mut watch = cart.watch().await?;
     while let Some(seen) = watch.next().await {
@@ -218,6 +232,7 @@ fn what_the_guide_shows_of_addresses_tells_and_watches_runs() {
         let total = strict.ask(add("order-9")).await.expect("answered");
         assert_eq!(total, Ok(Total { articles: 4, weight_grams: 0 }), "order-1 came over");
         assert_eq!(reprice(mesh.at("us-east"), &ada, &[eu]).await, Ok(2), "both live in eu-west");
+        assert_eq!(reprice_often(&ada, 1_000).await, Ok(1_000), "each was in the mailbox");
         let watched = tokio::time::timeout(Duration::from_secs(60), until_it_ends(&ada)).await;
         assert!(watched.is_err(), "it lives");
     });

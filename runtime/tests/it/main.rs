@@ -11,5 +11,6 @@ mod resilience;
 mod restarts;
 mod sleep;
 mod spans;
+mod tellers;
 mod versions;
 mod watching;

@@ -2,6 +2,7 @@
 
 use std::future::pending;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU16;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use super::line::Line;
 use super::paths::{Paths, Seat};
 use crate::control::ControlMessage;
 use crate::envelope::Frame;
+use crate::hello::VERSIONS;
 use crate::link::{End, Wire};
 
 /// What every cable of a network looks at.
@@ -23,11 +25,14 @@ pub(crate) struct World {
     pub(crate) paths: watch::Sender<Paths>,
     begun: Instant,
     seed: Seed,
+    /// The protocol version of connections that are made from now on.
+    pub(crate) version: AtomicU16,
 }
 
 impl World {
     pub(crate) fn new(seed: u64) -> Self {
-        Self { paths: watch::Sender::new(Paths::default()), begun: Instant::now(), seed: Seed::new(seed) }
+        let (paths, begun) = (watch::Sender::new(Paths::default()), Instant::now());
+        Self { paths, begun, seed: Seed::new(seed), version: AtomicU16::new(VERSIONS.1) }
     }
 
     pub(crate) fn now(&self) -> Mono {

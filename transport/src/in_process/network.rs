@@ -80,6 +80,16 @@ impl Network {
         Self { inner: Arc::new(inner) }
     }
 
+    /// Connections that are made from now on are of this protocol version, as if one side were of an older
+    /// build.
+    ///
+    /// # Panics
+    /// When this build does not speak it.
+    pub fn speak(&self, version: u16) {
+        assert!((VERSIONS.0..=VERSIONS.1).contains(&version), "this build speaks versions {VERSIONS:?}");
+        self.inner.world.version.store(version, Ordering::Relaxed);
+    }
+
     /// A node joins, and comes to be connected with every other (see [`Port::connected`]). One that has
     /// left may join again, thawed if it was frozen: say a higher incarnation if it is to count as a
     /// new life.
@@ -288,8 +298,8 @@ async fn reach(world: &World, one: &Seat, other: &Seat) {
 }
 
 fn connect(world: &Arc<World>, one: &Member, other: &Member) -> (Arc<Link>, Arc<Link>) {
-    let settings = &one.node.settings;
-    let agreement = Agreement { version: VERSIONS.1, codec: Bincode::ID, lanes: settings.lanes };
+    let (settings, version) = (&one.node.settings, world.version.load(Ordering::Relaxed));
+    let agreement = Agreement { version, codec: Bincode::ID, lanes: settings.lanes };
     let duct = || Duct::new(settings.lanes, settings.stream_window);
     let (there, back) = (duct(), duct());
     let end = |own: &Member, peer: &Member, outward: &Arc<Duct>, inward: &Arc<Duct>| {

@@ -15,6 +15,7 @@ use super::network::Network;
 use super::paths::Seat;
 use crate::asked::Asked;
 use crate::counts::TransportCounts;
+use crate::gathering::Gathering;
 use crate::link::{LinkStatus, expiry};
 use crate::message::{Peer, Reply, Request};
 
@@ -57,6 +58,26 @@ impl Port {
     pub fn begin(&self, to: &NodeId, pair: u64, mut request: Request) -> Result<Asked, Fault> {
         request.kind = request.kind.answered();
         self.member.link_to(to)?.ask(pair, request)
+    }
+
+    /// As [`Transport::gather`](crate::Transport::gather).
+    ///
+    /// # Errors
+    /// A [`Fault`]: it was not sent.
+    pub fn gather(
+        &self,
+        to: &NodeId,
+        pair: u64,
+        request: Request,
+        gathering: &Arc<Gathering>,
+    ) -> Result<Asked, Fault> {
+        self.member.link_to(to)?.gather(pair, request, gathering)
+    }
+
+    /// Whether a peer is connected that knows gathered messages.
+    #[must_use]
+    pub fn gathers(&self, to: &NodeId) -> bool {
+        self.member.link_to(to).is_ok_and(|link| link.gathers())
     }
 
     /// Tells a peer, without waiting: `Ok` means queued. Order as for [`Port::ask`].
@@ -161,6 +182,26 @@ impl ClientPort {
     pub async fn ask(&self, to: &NodeId, request: Request) -> Result<Reply, Fault> {
         let pair = self.inner.next_pair.fetch_add(1, Ordering::Relaxed);
         self.ask_in_order(to, pair, request).await
+    }
+
+    /// As [`Transport::gather`](crate::Transport::gather).
+    ///
+    /// # Errors
+    /// A [`Fault`]: it was not sent.
+    pub fn gather(
+        &self,
+        to: &NodeId,
+        pair: u64,
+        request: Request,
+        gathering: &Arc<Gathering>,
+    ) -> Result<Asked, Fault> {
+        self.inner.member.link_to(to)?.gather(pair, request, gathering)
+    }
+
+    /// Whether a node is connected that knows gathered messages.
+    #[must_use]
+    pub fn gathers(&self, to: &NodeId) -> bool {
+        self.inner.member.link_to(to).is_ok_and(|link| link.gathers())
     }
 
     /// Asks, in the order of calls with the same `pair`, within one connection.

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::{Link, Queued, Waiter, Wire, expiry};
 use crate::asked::{Abandons, Asked, Asking, deadline_passed};
 use crate::envelope::{Frame, FrameKind, MAX_HEAD, MAX_NAME_BYTES, MAX_TARGET_BYTES};
+use crate::gathering::{GATHERED_BYTES, Gathering, SINCE_VERSION};
 use crate::lanes::{NotQueued, Weight, lane_of};
 use crate::message::{Kind, Request};
 use crate::pending::NotTaken;
@@ -19,17 +20,51 @@ use crate::pending::NotTaken;
 impl<W: Wire> Link<W> {
     /// Asks, and gives what to wait for. `pair` chooses the lane.
     pub(crate) fn ask(self: &Arc<Self>, pair: u64, request: Request) -> Result<Asked, Fault> {
-        let expires = expiry(request.headers.deadline);
         let kind = if request.kind == Kind::Post { FrameKind::Post } else { FrameKind::Ask };
-        let frame = self.frame(kind, request)?;
+        self.begin(pair, kind, request, None)
+    }
+
+    /// Asks with what gathers until the lane's writer takes it, and gives what to wait for. Something has
+    /// gathered already.
+    pub(crate) fn gather(
+        self: &Arc<Self>,
+        pair: u64,
+        request: Request,
+        gathering: &Arc<Gathering>,
+    ) -> Result<Asked, Fault> {
+        if !self.gathers() {
+            let what = format!("gathered tells, which {} does not know", self.peer.principal);
+            return Err(Fault::not_sent(FaultKind::UnknownMessage(what)));
+        }
+        self.begin(pair, FrameKind::Posts, request, Some(gathering))
+    }
+
+    /// Whether the peer understands gathered tells.
+    pub(crate) fn gathers(&self) -> bool {
+        self.agreement.version >= SINCE_VERSION
+    }
+
+    fn begin(
+        self: &Arc<Self>,
+        pair: u64,
+        kind: FrameKind,
+        request: Request,
+        gathering: Option<&Arc<Gathering>>,
+    ) -> Result<Asked, Fault> {
+        let expires = expiry(request.headers.deadline);
+        let mut frame = self.frame(kind, request)?;
         let (waiter, answer) = oneshot::channel();
         let asking = self.take_in(frame.id, waiter)?;
-        if frame.len() > self.node.settings.max_frame {
+        let room = if gathering.is_some() { GATHERED_BYTES } else { 0 };
+        if frame.len() + room > self.node.settings.max_frame {
+            if let Some(gathering) = gathering {
+                frame.body = gathering.take();
+            }
             let link = Arc::clone(self);
             let sending = Box::pin(async move { link.send_large(frame, expires).await });
             return Ok(Asked::sending(asking, answer, expires, sending));
         }
-        self.enqueue(pair, frame, expires)?;
+        self.enqueue(pair, frame, expires, gathering.cloned())?;
         Ok(Asked::queued(asking, answer, expires))
     }
 
@@ -40,7 +75,7 @@ impl<W: Wire> Link<W> {
         if frame.len() > self.node.settings.max_frame {
             return self.tell_large(frame, expires);
         }
-        self.enqueue(pair, frame, expires)
+        self.enqueue(pair, frame, expires, None)
     }
 
     /// The frame of a request, once it may leave and fits.
@@ -115,10 +150,17 @@ impl<W: Wire> Link<W> {
         }
     }
 
-    fn enqueue(&self, pair: u64, frame: Frame, expires: Instant) -> Result<(), Fault> {
+    /// What gathers counts as much as it may become.
+    fn enqueue(
+        &self,
+        pair: u64,
+        frame: Frame,
+        expires: Instant,
+        gathering: Option<Arc<Gathering>>,
+    ) -> Result<(), Fault> {
         let lane = lane_of(pair, self.agreement.lanes);
-        let bytes = frame.len();
-        let queued = Queued { frame, expires: Some(expires) };
+        let bytes = frame.len() + if gathering.is_some() { GATHERED_BYTES } else { 0 };
+        let queued = Queued { frame, expires: Some(expires), gathering };
         match self.lanes[lane].push(queued, bytes, Weight::Call) {
             Ok(()) => Ok(()),
             Err(NotQueued::Full(_)) => {

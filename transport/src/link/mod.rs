@@ -7,6 +7,7 @@
 
 mod asking;
 mod end;
+mod lane;
 mod large;
 mod outside;
 mod receive;
@@ -14,15 +15,13 @@ mod status;
 mod succession;
 
 use std::fmt;
-use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
-use rhumb_core::{Delivery, Fault, FaultKind, Gate, Region, wakes};
+use rhumb_core::{Delivery, Fault, FaultKind, Gate, Region};
 use tokio::sync::{Notify, Semaphore, oneshot, watch};
 use tokio::time::Instant;
 use tracing::debug;
@@ -31,15 +30,16 @@ use crate::answer::Cancelled;
 use crate::control::{ControlMessage, MAX_CANCELS};
 use crate::counts::Counters;
 use crate::envelope::{Frame, FrameKind, MAX_DEADLINE};
+use crate::gathering::Gathering;
 use crate::hello::Agreement;
 use crate::inbound::Inbound;
-use crate::lanes::{LaneQueue, NotQueued, Weight};
 use crate::message::{Peer, Reply};
 use crate::pending::Pending;
 use crate::settings::TransportSettings;
 use crate::tiebreak::Dialed;
 
 pub(crate) use end::End;
+pub(crate) use lane::Lane;
 pub(crate) use outside::Outside;
 pub use status::{LinkState, LinkStatus, Waiting};
 
@@ -100,89 +100,8 @@ pub(crate) struct Queued {
     pub(crate) frame: Frame,
     /// When nobody wants it any more; `None` for answers, which are owed.
     pub(crate) expires: Option<Instant>,
-}
-
-/// One lane, outward.
-#[derive(Debug)]
-pub(crate) struct Lane(Mutex<Outward>);
-
-/// What waits on a lane, and who writes it.
-#[derive(Debug)]
-struct Outward {
-    queue: LaneQueue<Queued>,
-    writer: Option<Waker>,
-}
-
-impl Outward {
-    /// Nothing waits: ready only where nothing will.
-    fn waits(&mut self, writer: &Context<'_>) -> Poll<()> {
-        if self.queue.is_closed() {
-            return Poll::Ready(());
-        }
-        self.writer = Some(writer.waker().clone());
-        Poll::Pending
-    }
-}
-
-impl Lane {
-    fn new(capacity: usize, capacity_bytes: usize) -> Self {
-        Self(Mutex::new(Outward { queue: LaneQueue::new(capacity, capacity_bytes), writer: None }))
-    }
-
-    /// Appends a frame, and wakes the writer.
-    pub(crate) fn push(&self, queued: Queued, bytes: usize, weight: Weight) -> Result<(), NotQueued<()>> {
-        let writer = {
-            let mut outward = self.0.lock();
-            outward.queue.push(queued, bytes, weight).map_err(NotQueued::without)?;
-            outward.writer.take()
-        };
-        writer.into_iter().for_each(wakes::wake);
-        Ok(())
-    }
-
-    /// Takes no more; the writer learns of it.
-    fn close(&self) {
-        let writer = {
-            let mut outward = self.0.lock();
-            outward.queue.close();
-            outward.writer.take()
-        };
-        writer.into_iter().for_each(Waker::wake);
-    }
-
-    /// Takes no more, and gives what will never be written.
-    fn clear(&self) -> Vec<Queued> {
-        self.close();
-        let mut unsent = Vec::new();
-        self.0.lock().queue.take(usize::MAX, &mut unsent);
-        unsent
-    }
-
-    /// Waits for something to write: up to about so many bytes. False when there is nothing and will be
-    /// nothing more.
-    pub(crate) async fn next(&self, max_bytes: usize, batch: &mut Vec<Queued>) -> bool {
-        poll_fn(|task| {
-            let mut outward = self.0.lock();
-            outward.queue.take(max_bytes, batch);
-            if batch.is_empty() { outward.waits(task).map(|()| false) } else { Poll::Ready(true) }
-        })
-        .await
-    }
-
-    /// Waits until [`Lane::next`] need not.
-    pub(crate) async fn ready(&self) {
-        poll_fn(|task| {
-            let mut outward = self.0.lock();
-            if outward.queue.is_empty() { outward.waits(task) } else { Poll::Ready(()) }
-        })
-        .await;
-    }
-
-    /// Messages and bytes that wait.
-    fn waiting(&self) -> (usize, usize) {
-        let outward = self.0.lock();
-        (outward.queue.len(), outward.queue.bytes())
-    }
+    /// What becomes its body when it is written.
+    pub(crate) gathering: Option<Arc<Gathering>>,
 }
 
 /// What the control stream has yet to say. Not a queue: each part coalesces.
@@ -243,7 +162,7 @@ impl<W> fmt::Debug for Link<W> {
 impl<W: Wire> Link<W> {
     pub(crate) fn new(node: Arc<Node>, peer: Arc<Peer>, wire: W, agreement: Agreement) -> Arc<Self> {
         let settings = &node.settings;
-        let lane = || Lane::new(settings.lane_queue, settings.lane_queue_bytes);
+        let lane = || Lane::new(settings.lane_queue, settings.lane_queue_bytes, agreement.codec);
         Arc::new(Self {
             lanes: (0..agreement.lanes).map(|_| lane()).collect(),
             calls: Mutex::new(Pending::with_capacity(settings.in_flight)),
@@ -424,7 +343,10 @@ impl<W: Wire> Link<W> {
     pub(crate) fn leaving(&self, batch: &mut Vec<Queued>, mut leave: impl FnMut(Frame)) {
         let now = Instant::now();
         let mut calls = self.calls.lock();
-        for Queued { mut frame, expires } in batch.drain(..) {
+        for Queued { mut frame, expires, gathering } in batch.drain(..) {
+            if let Some(gathering) = gathering {
+                frame.body = gathering.take();
+            }
             if let Some(expires) = expires {
                 if expires <= now {
                     // An ask's caller keeps its own deadline; a tell has nobody to be told.

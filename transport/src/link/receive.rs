@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use hashbrown::hash_map::Entry;
-use rhumb_core::{DataClass, Fault, FaultKind};
+use rhumb_core::{DataClass, Fault, FaultKind, Guarantee, HybridTime};
 use tokio::time::Instant;
 use tracing::{debug, error, warn};
 
@@ -15,6 +15,7 @@ use super::{End, Link, Queued, Wire, succession};
 use crate::answer::{Answer, Owed, Returns};
 use crate::control::WireFault;
 use crate::envelope::{Frame, FrameError, FrameKind};
+use crate::gathering;
 use crate::lanes::{NotQueued, Weight};
 use crate::message::{Arrival, Headers, Kind, Reply, Request};
 
@@ -27,8 +28,11 @@ impl<W: Wire> Link<W> {
         }
         match Frame::decode(bytes) {
             Ok(frame) => match frame.kind {
-                FrameKind::Ask | FrameKind::Post | FrameKind::Tell => self.called(lane, frame)?,
+                FrameKind::Ask | FrameKind::Post | FrameKind::Posts | FrameKind::Tell => {
+                    self.called(lane, frame)?;
+                }
                 FrameKind::Reply | FrameKind::Fault => self.answered(frame),
+                FrameKind::Taken => self.were_taken(&frame),
             },
             Err(FrameError::Broken(broken)) => return Err(broken.into()),
             Err(FrameError::Message { kind, id, name, reason }) => {
@@ -141,6 +145,25 @@ impl<W: Wire> Link<W> {
         self.quieter();
     }
 
+    /// Posts were taken: many answers in one.
+    fn were_taken(&self, frame: &Frame) {
+        let passes = self.may_come(&frame.class);
+        let waiters: Vec<_> = {
+            let mut calls = self.calls.lock();
+            gathering::taken(&frame.body).map(|id| calls.answered(id)).collect()
+        };
+        for waiter in waiters {
+            let answer = match &passes {
+                Ok(()) => Ok(taken(frame.hybrid)),
+                Err(refusal) => Err(Fault::ran(FaultKind::Gate(refusal.clone()))),
+            };
+            if waiter.is_none_or(|waiter| waiter.send(answer).is_err()) {
+                self.node.counters.answers_unwanted.one();
+            }
+        }
+        self.quieter();
+    }
+
     fn not_understood(
         self: &Arc<Self>,
         lane: usize,
@@ -152,7 +175,9 @@ impl<W: Wire> Link<W> {
         warn!(peer = %self.peer.principal, call = id, reason, "a message was not understood");
         let what = FaultKind::Decode { name, reason };
         match kind {
-            Some(FrameKind::Ask | FrameKind::Post) => self.send_fault(id, lane, &Fault::not_sent(what)),
+            Some(FrameKind::Ask | FrameKind::Post | FrameKind::Posts) => {
+                self.send_fault(id, lane, &Fault::not_sent(what))
+            }
             Some(FrameKind::Reply | FrameKind::Fault) => {
                 let waiter = self.calls.lock().answered(id);
                 if waiter.is_none_or(|waiter| waiter.send(Err(Fault::unknown(what))).is_err()) {
@@ -160,7 +185,7 @@ impl<W: Wire> Link<W> {
                 }
                 self.quieter();
             }
-            Some(FrameKind::Tell) | None => self.node.counters.not_understood.one(),
+            Some(FrameKind::Tell | FrameKind::Taken) | None => self.node.counters.not_understood.one(),
         }
     }
 
@@ -175,6 +200,12 @@ impl<W: Wire> Link<W> {
     fn send_reply(self: &Arc<Self>, id: u64, lane: usize, expires: Instant, reply: Reply) {
         if let Err(refusal) = self.may_leave(&reply.class) {
             return self.send_fault(id, lane, &Fault::ran(FaultKind::Gate(refusal)));
+        }
+        if self.gathers() && reply == taken(reply.hybrid) {
+            if !self.lanes[lane % self.lanes.len()].taken(id, reply.hybrid) {
+                debug!(call = id, "answer after the end of the connection");
+            }
+            return;
         }
         let mut frame = Frame::answer(FrameKind::Reply, self.agreement.codec, id, reply.class, reply.body);
         frame.hybrid = reply.hybrid;
@@ -204,7 +235,7 @@ impl<W: Wire> Link<W> {
     fn push(self: &Arc<Self>, lane: usize, frame: Frame, weight: Weight) {
         let (id, bytes) = (frame.id, frame.len());
         let lane_index = lane % self.lanes.len();
-        match self.lanes[lane_index].push(Queued { frame, expires: None }, bytes, weight) {
+        match self.lanes[lane_index].push(Queued { frame, expires: None, gathering: None }, bytes, weight) {
             Ok(()) => {}
             Err(NotQueued::Full(_)) => {
                 let what = format!("lane {lane_index} for answers of {}", self.node.region);
@@ -233,6 +264,7 @@ fn request(frame: Frame) -> Request {
     let kind = match frame.kind {
         FrameKind::Ask => Kind::Ask,
         FrameKind::Post => Kind::Post,
+        FrameKind::Posts => Kind::Posts,
         _ => Kind::Tell,
     };
     let headers = Headers {
@@ -247,6 +279,12 @@ fn request(frame: Frame) -> Request {
         target: frame.target,
     };
     Request { name: frame.name, class: frame.class, body: frame.body, headers, kind, arrival: None }
+}
+
+/// The answer that says nothing but *taken*.
+fn taken(hybrid: HybridTime) -> Reply {
+    let (class, guarantee) = (DataClass::control(), Guarantee::STRONGEST);
+    Reply { class, body: Bytes::new(), hybrid, guarantee, trace: None }
 }
 
 fn fault(body: &[u8]) -> Fault {

@@ -84,7 +84,7 @@ impl<W: Wire> Link<W> {
             let Ok(asking) = self.take_in(id, waiter) else { return false };
             let frame = self.fence(id);
             let bytes = frame.len();
-            let queued = Queued { frame, expires: Some(Instant::now() + FENCED_WITHIN) };
+            let queued = Queued { frame, expires: Some(Instant::now() + FENCED_WITHIN), gathering: None };
             // It is in addition to what callers have room for.
             if self.lanes[lane].push(queued, bytes, Weight::Fault).is_err() {
                 return false;

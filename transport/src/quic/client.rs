@@ -25,6 +25,7 @@ use super::{Link, socket};
 use crate::asked::Asked;
 use crate::backoff::Backoff;
 use crate::error::ConnectError;
+use crate::gathering::Gathering;
 use crate::hello::{Hello, VERSIONS};
 use crate::identity::{Credentials, CredentialsError, Regions, TrustDomain};
 use crate::link::{End, Node, Outside};
@@ -137,12 +138,29 @@ impl Client {
     /// A [`Fault`]: it was not sent.
     pub fn begin(&self, pair: u64, mut request: Request) -> Result<Asked, Fault> {
         request.kind = request.kind.answered();
+        self.link()?.ask(pair, request)
+    }
+
+    /// As [`Transport::gather`](crate::Transport::gather).
+    ///
+    /// # Errors
+    /// A [`Fault`]: it was not sent.
+    pub fn gather(&self, pair: u64, request: Request, gathering: &Arc<Gathering>) -> Result<Asked, Fault> {
+        self.link()?.gather(pair, request, gathering)
+    }
+
+    /// Whether there is a connection to a node that knows gathered messages.
+    #[must_use]
+    pub fn gathers(&self) -> bool {
+        self.inner.link.lock().as_ref().is_ok_and(|link| link.gathers())
+    }
+
+    fn link(&self) -> Result<Arc<Link>, Fault> {
         let link = self.inner.link.lock().clone();
-        let link = link.map_err(|why| {
+        link.map_err(|why| {
             let why = format!("{}: {why}", self.inner.addr);
             Fault::not_sent(FaultKind::Unreachable(why))
-        })?;
-        link.ask(pair, request)
+        })
     }
 
     /// The node, as its certificate and HELLO describe it; `None` while there is no connection.

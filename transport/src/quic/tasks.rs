@@ -90,7 +90,9 @@ impl Link {
     /// Encodes a batch. From here on a call counts as possibly sent.
     fn seal(&self, batch: &mut Vec<Queued>) -> Vec<Bytes> {
         let copied = |frame: &Frame| frame.head_len() + frame.body.len().min(COPY_BYTES);
-        let bytes = batch.iter().map(|queued| copied(&queued.frame)).sum();
+        let gathered =
+            |queued: &Queued| queued.gathering.as_ref().map_or(0, |more| more.len().min(COPY_BYTES));
+        let bytes = batch.iter().map(|queued| copied(&queued.frame) + gathered(queued)).sum();
         let (mut chunks, mut joined) = (Vec::new(), BytesMut::with_capacity(bytes));
         self.leaving(batch, |frame| {
             frame.encode_head(&mut joined);

@@ -24,6 +24,7 @@ use super::{Link, certificate};
 use crate::asked::Asked;
 use crate::counts::TransportCounts;
 use crate::error::BindError;
+use crate::gathering::Gathering;
 use crate::hello::{Agreement, Hello, VERSIONS};
 use crate::identity::{Certificate, Credentials, CredentialsError, Regions, TrustDomain};
 use crate::inbound::Inbound;
@@ -161,6 +162,28 @@ impl Transport {
     pub fn begin(&self, to: &NodeId, pair: u64, mut request: Request) -> Result<Asked, Fault> {
         request.kind = request.kind.answered();
         self.link_to(to)?.ask(pair, request)
+    }
+
+    /// Tells a peer what gathers until it is sent, in one message; the answer says what was not taken
+    /// ([`Refused`](crate::gathering::Refused)). Something has gathered already. Order as for
+    /// [`Transport::ask`].
+    ///
+    /// # Errors
+    /// A [`Fault`] before anything was sent; among them that the peer does not know such messages.
+    pub fn gather(
+        &self,
+        to: &NodeId,
+        pair: u64,
+        request: Request,
+        gathering: &Arc<Gathering>,
+    ) -> Result<Asked, Fault> {
+        self.link_to(to)?.gather(pair, request, gathering)
+    }
+
+    /// Whether a peer is connected that knows gathered messages.
+    #[must_use]
+    pub fn gathers(&self, to: &NodeId) -> bool {
+        self.link_to(to).is_ok_and(|link| link.gathers())
     }
 
     /// Tells a peer, without waiting: `Ok` means queued. Order as for [`Transport::ask`].

@@ -2,6 +2,7 @@
 
 mod calls;
 mod ends;
+mod gathered;
 mod identity;
 mod in_process;
 mod mesh;

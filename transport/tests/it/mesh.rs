@@ -135,6 +135,10 @@ impl Inbound for Handlers {
         self.note(|seen| seen.requests.push((Arc::clone(from), request)));
         match &*name {
             "echo" => answer.reply(reply(class, body, hybrid)),
+            "taken" => {
+                let blank = reply(DataClass::control(), Bytes::new(), hybrid);
+                answer.reply(Reply { guarantee: Guarantee::STRONGEST, ..blank });
+            }
             "tattle" => answer.reply(reply(DataClass::new("personal").expect("a class"), body, hybrid)),
             "hold" => self.note(|seen| seen.held.push(answer)),
             "drop" => drop(answer),
