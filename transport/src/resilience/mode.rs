@@ -240,7 +240,7 @@ mod tests {
         assert_eq!(play("calm*5 shed=20*3 calm*5"), "", "two seconds are nothing");
         assert_eq!(
             play("calm*5 shed=20*10 calm*60"),
-            "8s degraded: questions are turned away; 25s recovery; 55s target"
+            "8s degraded: questions are turned away; 25s recovery; 56s target"
         );
     }
 
@@ -268,7 +268,7 @@ mod tests {
         assert_eq!(
             play("shed=60*4 shed=20*11 calm*11 shed=20*4 calm*60"),
             "3s floor: questions are turned away; 14s degraded: questions are turned away; 25s recovery; \
-             29s degraded: questions are turned away; 40s recovery; 70s target"
+             29s degraded: questions are turned away; 40s recovery; 71s target"
         );
     }
 
