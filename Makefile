@@ -4,7 +4,7 @@ cargo := scripts/cargo.sh
 target := $(or $(CARGO_TARGET_DIR),target)
 MINUTES ?= 30
 
-.PHONY: help setup build demo test seeds check-full soak fuzz metrics-prometheus trace-phoenix systemd-unit bench bench-docs lint fmt
+.PHONY: help setup build demo test seeds check-full soak fuzz metrics-prometheus trace-phoenix systemd-unit overload flood bench bench-docs lint fmt
 
 help: ## Shows this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -45,6 +45,12 @@ trace-phoenix: build ## Has an independent server, arize-phoenix, check the trac
 
 systemd-unit: build ## Has a real systemd, in namespaces of its own, run contrib/systemd (as root)
 	@scripts/systemd-unit.sh $(target)/debug/rhumb
+
+overload: build ## Asks a node for twice what it can do, and says what it then does (5: outside the bars)
+	@scripts/overload.sh $(abspath $(target))/debug/rhumb $(abspath $(target))/debug/overload
+
+flood: setup ## Attempts a thousand connections a second, and says what that costs a peer (5: outside the bar)
+	$(cargo) run -q -p rhumb-transport --example flood
 
 bench: setup ## Measures Rhumb beside its peers (one work: ONLY=remote-ask; also ROUNDS, MILLIS, SYSTEMS)
 	cd benches && CARGO_TARGET_DIR=$(abspath $(target)) ../$(cargo) build --release

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, Handler, Message};
-use rhumb_core::{DataClass, Wire};
+use rhumb_core::{DataClass, Priority, Wire};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -42,12 +42,18 @@ pub trait Remote:
     const NAME: &'static str;
     /// The version of its layout: that of its newest field.
     const VERSION: u16 = 1;
-    /// Whether running it twice has the effect of once. Only such messages are ever retried.
+    /// Whether running it twice has the effect of once. Only such messages, and keyed ones, are ever retried.
     const IDEMPOTENT: bool;
     /// How long a caller waits who sets no deadline.
     const DEADLINE: Duration = Duration::from_secs(5);
     /// Who may send it.
     const AUDIENCE: Audience;
+    /// Whether each message has a key under which its receiver remembers that it ran.
+    const KEYED: bool = false;
+    /// Whether it is asked again where that is safe, also where its asker does not say so.
+    const RETRIED: bool = false;
+    /// How much it matters where there is not room for all.
+    const PRIORITY: Priority = Priority::Normal;
     /// Whether it declares the class of its replies. Unless it does, what an actor answers is also bound
     /// by the class of the actor's state.
     const DECLARES_REPLY_CLASS: bool = false;

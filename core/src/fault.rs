@@ -137,6 +137,13 @@ pub enum FaultKind {
     /// it was given, or found no room.
     #[error("{0:?} was answered under this key before, and the answer was not kept")]
     NotKept(String),
+    /// The callee lets in no more than it can do in time; `retry_after` says when it may be asked again.
+    #[error("there are too many calls for {0}")]
+    Overloaded(String),
+    /// The caller's own side holds calls back from where too many of them failed; `retry_after` says when
+    /// it tries again.
+    #[error("too many calls to {0} have failed: none is made for now")]
+    Shut(String),
 }
 
 /// A call that has no answer: why, and what that says about the callee.

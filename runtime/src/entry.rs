@@ -16,6 +16,7 @@ pub fn is_target(text: &str) -> bool {
     let place = target.region.map(|region| format!("@{region}")).unwrap_or_default();
     let again = match target.whom {
         Whom::All => Target::all(target.kind),
+        Whom::Any => format!("{}?", target.kind),
         Whom::One(key) => {
             // Whatever a peer calls a key, it is judged and shown.
             let id = ActorId::new("entry", None, key);

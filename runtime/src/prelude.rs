@@ -2,8 +2,9 @@
 
 pub use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Recipient};
 pub use rhumb_actors::{Wire, grows, protocol, remote, remote_actor};
-pub use rhumb_core::{DataClass, Delivery, Fault, FaultKind, Guarantee, NodeId, Region};
+pub use rhumb_core::{DataClass, Delivery, Fault, FaultKind, Guarantee, NodeId, Priority, Region};
 
 pub use crate::host::watch::Ended;
-pub use crate::host::{Activation, ActorReply, Call, Host, Reply, Restarts, call};
+pub use crate::host::{Activation, ActorReply, Admission, Call, Host, Reply, Restarts, call};
+pub use crate::mesh::resilience::Mode;
 pub use crate::mesh::{Mesh, MeshAddr, Seen, Teller, Told, Watch};

@@ -19,6 +19,7 @@ use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use rhumb_actors::delivery::DeliverySettings;
 use rhumb_actors::remote::Hosted;
+use rhumb_core::rng::Seed;
 use rhumb_core::{Epoch, Gate, Incarnation, NodeId, Principal, Region, Role};
 use rhumb_storage::MemoryDisk;
 use rhumb_topology::Founding;
@@ -30,6 +31,7 @@ use crate::delivery::{self, Delivery, Disk, Memory, Recovered};
 use crate::host::arbiters::Arbiters;
 use crate::host::{Host, HostList, Hosts};
 use crate::mesh::registry::Registry;
+use crate::mesh::resilience::ResilienceSettings;
 use crate::mesh::{Carrier, Mesh};
 use crate::telemetry::sampling::Share;
 use crate::telemetry::{Spans, TracedGate, Tracer};
@@ -72,6 +74,7 @@ pub struct Builder {
     seed: u64,
     protocol: Option<u16>,
     traced: Option<(Share, Spans)>,
+    resilience: Option<ResilienceSettings>,
 }
 
 /// A mesh inside a test.
@@ -105,6 +108,7 @@ impl TestMesh {
             seed: 1,
             protocol: None,
             traced: None,
+            resilience: None,
         }
     }
 
@@ -257,6 +261,13 @@ impl Builder {
         self
     }
 
+    /// How calls are retried and held back.
+    #[must_use]
+    pub fn resilience(mut self, settings: ResilienceSettings) -> Self {
+        self.resilience = Some(settings);
+        self
+    }
+
     /// The seed of what the network draws.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
@@ -312,6 +323,8 @@ impl Builder {
             Arc::new(ArcSwap::new(Arc::clone(policy))),
             clock.clone(),
         );
+        let resilience = self.resilience.clone().unwrap_or_default();
+        mesh.resilient(resilience, &Seed::new(self.seed).child(id.to_string()));
         if let Some((share, spans)) = &self.traced {
             let (region, name) = (id.region.as_str(), id.to_string());
             mesh.traced(Tracer::new(region, &name, Some(clock.clone()), *share, spans.clone()));

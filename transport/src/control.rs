@@ -91,6 +91,8 @@ pub enum WireFaultKind {
     Abandoned,
     KeyReused(String),
     NotKept(String),
+    Overloaded(String),
+    Shut(String),
 }
 
 impl WireFault {
@@ -170,6 +172,8 @@ impl From<FaultKind> for WireFaultKind {
             FaultKind::Abandoned => Self::Abandoned,
             FaultKind::KeyReused(name) => Self::KeyReused(short(name)),
             FaultKind::NotKept(name) => Self::NotKept(short(name)),
+            FaultKind::Overloaded(what) => Self::Overloaded(short(what)),
+            FaultKind::Shut(what) => Self::Shut(short(what)),
         }
     }
 }
@@ -200,6 +204,8 @@ impl From<WireFaultKind> for FaultKind {
             WireFaultKind::Abandoned => Self::Abandoned,
             WireFaultKind::KeyReused(name) => Self::KeyReused(name),
             WireFaultKind::NotKept(name) => Self::NotKept(name),
+            WireFaultKind::Overloaded(what) => Self::Overloaded(what),
+            WireFaultKind::Shut(what) => Self::Shut(what),
         }
     }
 }
@@ -275,6 +281,8 @@ mod tests {
             FaultKind::Abandoned,
             FaultKind::KeyReused(text()),
             FaultKind::NotKept(text()),
+            FaultKind::Overloaded(text()),
+            FaultKind::Shut(text()),
         ]
     }
 

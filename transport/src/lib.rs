@@ -33,6 +33,7 @@ pub mod message;
 pub mod pending;
 pub mod quic;
 pub mod relay;
+pub mod resilience;
 pub mod settings;
 pub mod tiebreak;
 

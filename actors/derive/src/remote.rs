@@ -23,6 +23,8 @@ const KNOWN: &[&str] = &[
     "key",
     "audience",
     "coalesce",
+    "retried",
+    "priority",
     "crate",
 ];
 const EXAMPLE: &str = "#[remote(name = \"cart.Add\", class = \"inventory\", reply = Result<u32, CartError>)]";
@@ -40,6 +42,8 @@ struct Declared {
     key: Option<Ident>,
     audience: Option<&'static str>,
     coalesce: Option<Option<Ident>>,
+    retried: Option<Ident>,
+    priority: Option<&'static str>,
     krate: Option<Path>,
 }
 
@@ -65,6 +69,12 @@ impl Declared {
                 set(&mut self.coalesce, key, Some(args::field(input, key, "coalesce = sku")?))
             }
             "coalesce" => set(&mut self.coalesce, key, None),
+            "retried" => set(&mut self.retried, key, key.clone()),
+            "priority" => {
+                let text = args::text(input, key, "priority = \"low\"")?;
+                let words = [("low", "Low"), ("normal", "Normal"), ("high", "High")];
+                set(&mut self.priority, key, rules::choice(&text, "priority", &words)?)
+            }
             "crate" => set(&mut self.krate, key, args::path(input, key)?),
             _ => Err(args::unknown(OF, key, KNOWN)),
         }
@@ -81,6 +91,14 @@ pub(crate) fn expand(args: TokenStream, item: TokenStream) -> Result<TokenStream
     let Declared { name: Some(name), class: Some(class), reply: Some(reply), .. } = &declared else {
         return Err(missing(&declared));
     };
+    if let Some(retried) = &declared.retried
+        && declared.idempotent.is_none()
+        && declared.key.is_none()
+    {
+        let why =
+            "only a message that is `idempotent` or has a `key` may be `retried`: any other could run twice";
+        return Err(syn::Error::new(retried.span(), why));
+    }
     let ident = &item.ident;
     let layout = growing(ident, &name.value(), &fields);
     let constants = constants(&declared, name, &fields);
@@ -118,6 +136,8 @@ fn constants(declared: &Declared, name: &LitStr, fields: &Grown) -> TokenStream 
     let deadline = u64::try_from(deadline).expect("it was made of 64 bits of milliseconds");
     let declares_reply_class = declared.reply_class.is_some();
     let audience = Ident::new(declared.audience.unwrap_or("Everyone"), proc_macro2::Span::call_site());
+    let priority = Ident::new(declared.priority.unwrap_or("Normal"), proc_macro2::Span::call_site());
+    let (keyed, retried) = (declared.key.is_some(), declared.retried.is_some());
     quote! {
         const NAME: &'static str = #name;
         const VERSION: u16 = #version;
@@ -125,6 +145,9 @@ fn constants(declared: &Declared, name: &LitStr, fields: &Grown) -> TokenStream 
         const DEADLINE: ::core::time::Duration = ::core::time::Duration::from_millis(#deadline);
         const DECLARES_REPLY_CLASS: bool = #declares_reply_class;
         const AUDIENCE: __rhumb::remote::Audience = __rhumb::remote::Audience::#audience;
+        const KEYED: bool = #keyed;
+        const RETRIED: bool = #retried;
+        const PRIORITY: __rhumb::core::Priority = __rhumb::core::Priority::#priority;
     }
 }
 

@@ -495,3 +495,13 @@ fn a_message_keeps_its_derives_and_gets_no_debug() {
     assert!(written.starts_with(&kept), "{written}");
     assert!(!written.contains("Debug"), "a labelled field must not reach a log by accident");
 }
+
+#[test]
+fn only_what_may_run_twice_or_has_a_key_may_be_retried() {
+    assert_eq!(
+        message(quote!(name = "cart.Add", class = "inventory", reply = u32, retried)),
+        "only a message that is `idempotent` or has a `key` may be `retried`: any other could run twice"
+    );
+    let said = message(quote!(name = "cart.Add", class = "inventory", reply = u32, priority = "urgent"));
+    assert!(said.contains("priority") && said.contains("low"), "{said}");
+}

@@ -13,6 +13,7 @@ use super::args::duration;
 use super::connect::{Connect, nodes_from};
 use super::output::{Done, Failure, Output};
 use crate::client::{Ask, MeshClient};
+use crate::mesh::resilience::Mode;
 use crate::mesh::status::{AskStatus, HostedType, Link, MeshStatus, NodeStatus, Silent};
 
 /// What is left to the asked node for gathering, of the time that the command waits.
@@ -125,7 +126,14 @@ fn text(status: &MeshStatus) -> String {
 
 fn reasons(status: &MeshStatus) -> impl Iterator<Item = (&str, String)> {
     let unready = status.nodes.iter().filter_map(|node| Some((node.node.as_str(), node.reason.clone()?)));
-    unready.chain(status.silent.iter().map(|silent| (silent.node.as_str(), silent.why.clone())))
+    let less = status.nodes.iter().filter_map(|node| Some((node.node.as_str(), does_less(node)?)));
+    unready.chain(less).chain(status.silent.iter().map(|silent| (silent.node.as_str(), silent.why.clone())))
+}
+
+/// That a node does less than all, and why.
+fn does_less(node: &NodeStatus) -> Option<String> {
+    let why = node.mode_for.as_ref().map_or_else(String::new, |why| format!(": {why}"));
+    (!node.mode.is_empty() && node.mode != Mode::Target.name()).then(|| format!("mode {}{why}", node.mode))
 }
 
 fn node_row(node: &NodeStatus) -> Vec<String> {

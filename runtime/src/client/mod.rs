@@ -94,6 +94,8 @@ pub fn fault_code(kind: &FaultKind) -> &'static str {
         FaultKind::Abandoned => "abandoned",
         FaultKind::KeyReused(_) => "key_reused",
         FaultKind::NotKept(_) => "not_kept",
+        FaultKind::Overloaded(_) => "overloaded",
+        FaultKind::Shut(_) => "shut",
     }
 }
 

@@ -20,6 +20,7 @@ use rhumb_core::{DataClass, Epoch, Fault, FaultKind, Guarantee, HybridTime, Prin
 use rhumb_transport::{Peer, TraceContext};
 use tokio::time::Instant;
 
+use super::admission::Permit;
 use super::arbiters::{Gauge, Listed};
 use super::id::ActorId;
 use crate::delivery::staged::Staged;
@@ -56,6 +57,8 @@ pub(crate) struct CallState {
     pub(crate) stage: AtomicU8,
     /// What it writes is kept there; none where nothing is kept.
     pub(crate) staged: Option<Staged>,
+    /// Its place behind the door of the actor's type, where it came over the network and there is one.
+    pub(crate) admitted: Mutex<Option<Permit>>,
 }
 
 /// What binds the class of a call's answer before anything has happened in it.

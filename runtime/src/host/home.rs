@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use rhumb_core::{Fault, FaultKind};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::admission::Door;
 use super::arbiters::{Arbiters, Listed, Work, Worker};
 use super::cell::{Cell, NotIn};
 use super::hosting::{Activation, Host};
@@ -128,6 +129,9 @@ pub(crate) struct Home<A: Hosted> {
     /// How an instance's turn shows, besides its messages.
     pub(crate) turning: Listed,
     host: Host<A>,
+    door: Option<Arc<Door>>,
+    /// Whose turn it is among equal actors.
+    turn: AtomicUsize,
     hosts: Weak<Hosts>,
     arbiters: Arc<Arbiters>,
     entries: HashMap<&'static str, Entry<A>>,
@@ -153,6 +157,8 @@ impl<A: Hosted> Home<A> {
             making: Work { actor: A::TYPE, message: "its factory" }.list(),
             turning: Work { actor: A::TYPE, message: "a hook (started, stopping, stopped) or a future" }
                 .list(),
+            turn: AtomicUsize::new(0),
+            door: host.admission.map(|settings| Arc::new(Door::new(A::TYPE, settings))),
             host,
             hosts,
             arbiters,
@@ -412,6 +418,16 @@ impl<A: Hosted> AnyHome for Home<A> {
         self.entries.get(name).is_some_and(|entry| entry.runs_once)
     }
 
+    fn door(&self) -> Option<&Arc<Door>> {
+        self.door.as_ref()
+    }
+
+    fn equal(&self) -> Option<ActorId> {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let number = turn.checked_rem(self.host.equals)?;
+        Some(ActorId::equal(A::TYPE, Some(number)))
+    }
+
     fn local(
         &self,
         id: &ActorId,
@@ -485,6 +501,7 @@ impl<A: Hosted> AnyHome for Home<A> {
             gave_up: read(&counts.gave_up),
             overflows: read(&counts.overflows),
             dropped: read(&counts.dropped),
+            admission: self.door.as_ref().map(|door| door.report()),
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use rhumb_actors::remote::{Addressed, Hosted};
 use rhumb_core::{Epoch, Fault};
 
+use super::Admission;
 use super::cell::Cell;
 use super::id::ActorId;
 use super::restarts::Restarts;
@@ -62,6 +63,8 @@ pub struct Host<A: Hosted> {
     pub(crate) parent: Option<(&'static str, Parent)>,
     pub(crate) needs: Vec<&'static str>,
     pub(crate) beside_links: bool,
+    pub(crate) admission: Option<Admission>,
+    pub(crate) equals: usize,
 }
 
 impl<A: Hosted> Clone for Host<A> {
@@ -90,6 +93,8 @@ impl<A: Hosted> Host<A> {
             parent: None,
             needs: Vec::new(),
             beside_links: false,
+            admission: None,
+            equals: 0,
         }
     }
 
@@ -140,6 +145,24 @@ impl<A: Hosted> Host<A> {
     #[must_use]
     pub fn beside_links(mut self) -> Self {
         self.beside_links = true;
+        self
+    }
+
+    /// Lets in only as many questions at once as these actors answer without waiting for each other: how many that is,
+    /// is learnt from how long they take. The others are told `Overloaded` at once, and when to come again; so is what
+    /// could not be done in the time that it has. For types whose questions take about equally long.
+    #[must_use]
+    pub fn admission(mut self, settings: Admission) -> Self {
+        self.admission = Some(settings);
+        self
+    }
+
+    /// Has so many actors on this node that are equal to each other and to those of other nodes, besides those with
+    /// keys: `mesh.any::<A>()` asks one of them, wherever that is best. They have no key, and what one keeps in its
+    /// memory the others do not know.
+    #[must_use]
+    pub fn equals(mut self, count: usize) -> Self {
+        self.equals = count;
         self
     }
 

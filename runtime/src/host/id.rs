@@ -9,6 +9,9 @@ use sha2::{Digest, Sha256};
 /// What stands before a key when it is hashed.
 const DOMAIN: &str = "rhumb-actor-v1\n";
 
+/// How the keys of equal actors begin: no key of an address does.
+const EQUAL: char = '\u{1}';
+
 /// Bytes that a key may have.
 pub const MAX_KEY: usize = 200;
 
@@ -54,6 +57,9 @@ impl ActorId {
 
     /// The name as text, with the key, as an envelope says it.
     pub(crate) fn target(&self) -> String {
+        if self.is_equal() {
+            return format!("{}?", self.kind);
+        }
         let region = self.region.as_ref().map(Region::as_str);
         let bytes = self.kind.len() + region.map_or(0, |region| 1 + region.len()) + 1 + self.key.len();
         let mut text = String::with_capacity(bytes);
@@ -62,6 +68,18 @@ impl ActorId {
             text.push_str(part);
         }
         text
+    }
+
+    /// One of the equal actors of a type on whichever node, of which there is no other name: no address can have this
+    /// key.
+    pub(crate) fn equal(kind: &'static str, number: Option<usize>) -> Self {
+        let number = number.map_or_else(String::new, |number| number.to_string());
+        Self::new(kind, None, &format!("{EQUAL}{number}"))
+    }
+
+    /// Whether it is one of those.
+    pub(crate) fn is_equal(&self) -> bool {
+        self.key.starts_with(EQUAL)
     }
 
     /// Whether the key can be one.
@@ -133,8 +151,8 @@ impl fmt::Display for ActorId {
     }
 }
 
-/// Whom a request is for, as the envelope says it: one actor, or (`cart*`) all of a type that are
-/// awake on the node.
+/// Whom a request is for, as the envelope says it: one actor, (`cart*`) all of a type that are awake on
+/// the node, or (`cart?`) any of the equal ones there.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Target<'a> {
     pub(crate) kind: &'a str,
@@ -146,6 +164,7 @@ pub(crate) struct Target<'a> {
 pub(crate) enum Whom<'a> {
     One(&'a str),
     All,
+    Any,
 }
 
 impl<'a> Target<'a> {
@@ -154,6 +173,11 @@ impl<'a> Target<'a> {
             && !kind.contains('/')
         {
             return Some(Self { kind, region: None, whom: Whom::All });
+        }
+        if let Some(kind) = text.strip_suffix('?')
+            && !kind.contains('/')
+        {
+            return Some(Self { kind, region: None, whom: Whom::Any });
         }
         let (head, key) = text.split_once('/')?;
         let (kind, region) = head.split_once('@').map_or((head, None), |(kind, region)| (kind, Some(region)));
@@ -181,6 +205,9 @@ mod tests {
             assert_eq!((target.kind, ActorId::new("cart", region, key)), ("cart", id));
         }
         assert_eq!(Target::parse(&Target::all("cart")).map(|t| t.whom), Some(Whom::All));
+        let any = ActorId::equal("cart", Some(3));
+        assert!(any.check().is_err(), "it is no address");
+        assert_eq!(Target::parse(&any.to_string()).map(|t| t.whom), Some(Whom::Any));
         assert_eq!(Target::parse("nothing"), None);
     }
 

@@ -10,6 +10,7 @@
 //! The machines are `mailbox`, `life` and [`restarts`]; [`cell`] is the shell that keeps one actor,
 //! [`home`] that which keeps a type.
 
+pub mod admission;
 pub mod arbiters;
 pub mod call;
 pub mod cell;
@@ -35,6 +36,7 @@ use rhumb_core::Fault;
 use thiserror::Error;
 use tokio::time::Instant;
 
+use self::admission::{Admitted, Door};
 use self::arbiters::{Arbiters, Blocked};
 use self::home::Home;
 use self::id::ActorId;
@@ -47,6 +49,7 @@ pub use home::BASE_FOOTPRINT;
 pub use hosting::{Activation, Host};
 pub use reply::{ActorReply, Reply};
 pub use restarts::Restarts;
+pub use rhumb_transport::resilience::limit::LimitSettings as Admission;
 
 /// When to ask an actor again whose mailbox was full.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_millis(50);
@@ -114,6 +117,8 @@ pub struct TypeReport {
     /// Messages that were told, taken, and then dropped: they gave way to others, their actor gave up, or
     /// the node stopped. Since the start.
     pub dropped: u64,
+    /// Of its door; none where it has none.
+    pub admission: Option<Admitted>,
 }
 
 /// A home, whatever the type of its actors.
@@ -127,6 +132,10 @@ pub(crate) trait AnyHome: Send + Sync {
     fn audience(&self, name: &str) -> Option<Audience>;
     /// Whether an ask of this name that has a key runs once for it.
     fn runs_once(&self, name: &str) -> bool;
+    /// Lets in only so many questions at once, where it was told to.
+    fn door(&self) -> Option<&Arc<Door>>;
+    /// One of its equal actors, each in turn; none where it has none.
+    fn equal(&self) -> Option<ActorId>;
     /// A message of an actor or program of this node: a boxed [`packed::Packed`].
     fn local(
         &self,

@@ -85,9 +85,15 @@ impl<M: Remote> Owed<M> {
     }
 
     fn give(mut self, outcome: Result<Reply, Fault>) {
-        if let Some(answer) = self.answer.take() {
-            give(&self.call, answer, outcome);
+        self.end(outcome);
+    }
+
+    fn end(&mut self, outcome: Result<Reply, Fault>) {
+        let Some(answer) = self.answer.take() else { return };
+        if let Some(permit) = self.call.admitted.lock().take() {
+            permit.ended(outcome.as_ref().err());
         }
+        give(&self.call, answer, outcome);
     }
 }
 
@@ -154,8 +160,8 @@ fn give(call: &CallState, answer: Answer, outcome: Result<Reply, Fault>) {
 impl<M: Remote> Drop for Owed<M> {
     /// The message has ended without an answer, or its handler has: the call knows why.
     fn drop(&mut self) {
-        if let Some(answer) = self.answer.take() {
-            give(&self.call, answer, Err(self.call.why(M::NAME)));
+        if self.answer.is_some() {
+            self.end(Err(self.call.why(M::NAME)));
         }
     }
 }

@@ -16,6 +16,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use tokio::time::{Instant, timeout_at};
 
 use super::Mesh;
+use super::any::AskAny;
 use super::asking::{ask, tell};
 use super::teller::Teller;
 use crate::host::id::{ActorId, Target, Whom};
@@ -200,6 +201,8 @@ pub(super) struct Said {
     pub(super) trace: Option<TraceContext>,
     /// Through the outbox, in this stream.
     pub(super) durably: Option<String>,
+    pub(super) retried: bool,
+    pub(super) hedged: bool,
 }
 
 /// A question that is about to be asked.
@@ -256,6 +259,29 @@ macro_rules! sayings {
 }
 sayings!(Ask);
 sayings!(Tell);
+sayings!(AskAny);
+
+macro_rules! retried {
+    ($name:ident, $note:literal) => {
+        impl<A: Addressed, M: Remote> $name<'_, A, M> {
+            /// Asks again where that is safe and may help, within the deadline and the mesh's budget of retries: where
+            /// the question was not sent, and where its outcome is unknown and the message is `idempotent`. Only outside
+            /// of any other call. For messages that are `idempotent` or have a `key`; with any other it does not
+            /// compile.
+            #[doc = $note]
+            pub fn retried(mut self) -> Self {
+                const {
+                    let may = M::IDEMPOTENT || M::KEYED;
+                    assert!(may, "only a message that is `idempotent` or has a `key` may be retried");
+                }
+                self.said.retried = true;
+                self
+            }
+        }
+    };
+}
+retried!(Ask, "An actor of this node is asked once.");
+retried!(AskAny, "Each time the best of them is asked, which may be another one.");
 
 impl<A: Addressed, M: Remote> Tell<'_, A, M> {
     /// Tells for sure. Returns when the message is durable in this node's outbox; it is sent until the actor has

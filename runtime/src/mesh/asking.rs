@@ -2,7 +2,7 @@
 //!
 //! * It decides: under which class a message goes, whether the call within which it is sent lets it go,
 //!   and whether its actor is of this node.
-//! * It never does: send a message again, or wait past the deadline of the call within which it is sent.
+//! * It never does: send a message again whose sender does not want it, or wait past the deadline of the call within which it is sent.
 //! * Invariant: a message leaves under its own class, and that is no less strict than any that its
 //!   caller has seen.
 
@@ -15,13 +15,15 @@ use opentelemetry::trace::SpanKind;
 use parking_lot::Mutex;
 use rhumb_actors::remote::{Addressed, Remote};
 use rhumb_core::{DataClass, Fault, FaultKind, Guarantee, NodeId};
-use rhumb_transport::{Headers, Request};
+use rhumb_transport::{Headers, Reply, Request};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use super::address::{MeshAddr, Said, class_of};
 use super::body::{alike, pack, unpack_reply};
-use super::{Mesh, dispatch, durably, registry};
+use super::resilience::Attempts;
+use super::{Carried, Mesh, dispatch, durably, registry};
+use crate::host::admission::Permit;
 use crate::host::call::{self, Answers, Before, CallState, MAX_CHAIN, Stage};
 use crate::host::id::ActorId;
 use crate::host::packed::{Asker, Packed};
@@ -42,6 +44,7 @@ where
 {
     let within = call::current().map(|current| current.call);
     let deadline = deadline::<M>(&said, within.as_deref());
+    let retried = (said.retried || M::RETRIED) && (M::IDEMPOTENT || M::KEYED);
     let (mesh, owner) = to.found(deadline).await?;
     let call = outgoing::<A, M>(&mesh, to.id(), &message, said, within.clone(), deadline, Waits::Yes)?;
     let answered = if Some(&owner) == mesh.node() && durably::is_kept::<M>(&mesh, &call) {
@@ -49,20 +52,45 @@ where
     } else if Some(&owner) == mesh.node() {
         ask_here::<A, M>(&mesh, message, &call).await
     } else {
-        ask_there(&mesh, &owner, message, &call).await
+        // Only the outermost call is made again: within it, each layer would multiply those of the next.
+        let retried = retried && within.is_none();
+        ask_there(&mesh, &owner, message, &call, retried).await
     };
+    concluded(&call, within, answered).inspect_err(|fault| to.doubt(fault))
+}
+
+/// What a call comes to, for whoever made it and for the call within which it was made.
+pub(super) fn concluded<T>(
+    call: &CallState,
+    within: Option<Arc<CallState>>,
+    answered: Result<(T, DataClass), Fault>,
+) -> Result<(T, DataClass), Fault> {
     let achieved = call.seen.lock().guarantee;
     let outcome = answered.and_then(|answer| match achieved.meets(call.required) {
         true => Ok(answer),
         false => Err(Fault::ran(FaultKind::Guarantee { required: call.required, achieved })),
     });
     call.went(outcome.as_ref().map(|_| ()));
-    let (reply, class) = outcome.inspect_err(|fault| to.doubt(fault))?;
+    let (reply, class) = outcome?;
     if let Some(caller) = within {
         caller.saw(&class);
         caller.met(achieved);
     }
     Ok((reply, class))
+}
+
+/// The reply of another node, decoded, and its class.
+pub(super) fn unpacked<M: Remote>(
+    mesh: &Mesh,
+    call: &CallState,
+    reply: Reply,
+) -> Result<(M::Reply, DataClass), Fault> {
+    call.met(reply.guarantee);
+    let body = mesh.received(&reply);
+    let decoded = telemetry::working_for(call.asked.as_ref(), || {
+        telemetry::part(names::DECODE, || mesh.decoding(|| unpack_reply(M::NAME, body)))
+    })?;
+    Ok((decoded, reply.class))
 }
 
 /// Tells, and waits until the mailbox has taken the message.
@@ -80,14 +108,14 @@ where
     let deadline = deadline::<M>(&said, None);
     let call = outgoing::<A, M>(&mesh, to.id(), &message, said, within, deadline, Waits::No)?;
     if Some(&owner) == mesh.node() {
-        let taken = here::<A, M>(&mesh, message, &call, Asker::Nobody);
+        let taken = here::<A, M>(&mesh, message, &call, Asker::Nobody).map(drop);
         call.went(taken.as_ref().map(|_| ()));
         return taken;
     }
     let sent = telemetry::working_for(call.asked.as_ref(), || {
         let body = packed(&mesh, &owner, message)?;
         let request = Request::post(M::NAME, call.class.clone(), body, headers(&call));
-        mesh.carry(&owner, pair(&call.to), request)
+        mesh.carry_to::<M>(&owner, &call.to, request)
     });
     let posted = match sent {
         Ok(sent) => sent.answer().await,
@@ -161,6 +189,7 @@ pub(super) fn outgoing<A: Addressed, M: Remote>(
         end: OnceLock::new(),
         stage: AtomicU8::new(Stage::Waiting as u8),
         staged: None,
+        admitted: Mutex::default(),
     };
     if call.cycles() || call.before.len() >= MAX_CHAIN {
         let fault = Fault::not_sent(FaultKind::Cycle(call.to.shown().to_string()));
@@ -176,12 +205,16 @@ pub(super) fn here<A: Addressed, M: Remote>(
     message: M,
     call: &Arc<CallState>,
     asker: Asker<M>,
-) -> Result<(), Fault> {
+) -> Result<Option<Permit>, Fault> {
+    let now = Instant::now();
     let hosts = mesh.hosted();
     let home = hosts.and_then(|hosts| hosts.home(call.to.kind).cloned());
     let home = home.ok_or_else(|| not_hosted(mesh, call.to.kind))?;
     same_class(A::TYPE, home.class(), A::CLASS)?;
     dispatch::epoch_matches(mesh, call.epoch)?;
+    let door = home.door().filter(|_| matches!(asker, Asker::Here(_)));
+    let left = call.deadline.saturating_duration_since(now);
+    let permit = door.map(|door| door.admit(M::PRIORITY, now, left)).transpose()?;
     call.is_served(call.asked.as_ref().map(|asked| {
         asked.below(match &asker {
             Asker::Nobody | Asker::HeldBack(_) => What::processed(M::NAME, &call.class),
@@ -189,7 +222,8 @@ pub(super) fn here<A: Addressed, M: Remote>(
         })
     }));
     let packed = Packed { message, call: Arc::clone(call), asker, work: None };
-    home.local(&call.to, M::NAME, Box::new(packed), Instant::now())
+    home.local(&call.to, M::NAME, Box::new(packed), now)?;
+    Ok(permit)
 }
 
 async fn ask_here<A: Addressed, M: Remote>(
@@ -198,7 +232,7 @@ async fn ask_here<A: Addressed, M: Remote>(
     call: &Arc<CallState>,
 ) -> Result<(M::Reply, DataClass), Fault> {
     let (answer, answered) = oneshot::channel();
-    here::<A, M>(mesh, message, call, Asker::Here(answer))?;
+    let permit = here::<A, M>(mesh, message, call, Asker::Here(answer))?;
     let abandon = Abandon(call);
     let outcome = match timeout_at(call.deadline, answered).await {
         Ok(Ok(reply)) => {
@@ -208,6 +242,9 @@ async fn ask_here<A: Addressed, M: Remote>(
         Ok(Err(_)) => Err(call.why(M::NAME)),
         Err(_) => Err(call.deadline_passed(M::NAME)),
     };
+    if let Some(permit) = permit {
+        permit.ended(outcome.as_ref().err());
+    }
     call.was_served(outcome.as_ref().map(|_| ()));
     outcome
 }
@@ -226,26 +263,64 @@ async fn ask_there<M: Remote>(
     owner: &NodeId,
     message: M,
     call: &Arc<CallState>,
+    retried: bool,
 ) -> Result<(M::Reply, DataClass), Fault> {
-    let sent = telemetry::working_for(call.asked.as_ref(), || {
-        let body = packed(mesh, owner, message)?;
-        let request = Request::ask(M::NAME, call.class.clone(), body, headers(call));
-        mesh.carry(owner, pair(&call.to), request)
-    });
-    let reply = match sent {
+    let packed = telemetry::working_for(call.asked.as_ref(), || packed(mesh, owner, message));
+    let again = packed.as_ref().ok().filter(|_| retried).cloned();
+    let mut reply = match packed.and_then(|body| send::<M>(mesh, owner, call, body)) {
         Ok(sent) => sent.answer().await,
         Err(fault) => Err(fault),
     };
+    if let Some(body) = again {
+        mesh.resilience().called();
+        if let Err(fault) = reply {
+            // In a box: seldom needed.
+            reply = Box::pin(send_again::<M>(mesh, owner, call, body, fault)).await;
+        }
+    }
     if let Some(span) = &call.asked {
         mesh.reached(owner, span);
     }
-    let reply = reply?;
-    call.met(reply.guarantee);
-    let body = mesh.received(&reply);
-    let decoded = telemetry::working_for(call.asked.as_ref(), || {
-        telemetry::part(names::DECODE, || mesh.decoding(|| unpack_reply(M::NAME, body)))
-    })?;
-    Ok((decoded, reply.class))
+    unpacked::<M>(mesh, call, reply?)
+}
+
+/// Sends a question again whose first attempt ended so, until it is answered or may be sent no more.
+async fn send_again<M: Remote>(
+    mesh: &Mesh,
+    owner: &NodeId,
+    call: &CallState,
+    body: Bytes,
+    fault: Fault,
+) -> Result<Reply, Fault> {
+    let mut attempts = Attempts::new(mesh.resilience(), M::IDEMPOTENT, call.deadline);
+    let mut fault = fault;
+    loop {
+        attempts.failed(fault).await?;
+        let answered = match send::<M>(mesh, owner, call, body.clone()) {
+            Ok(sent) => sent.answer().await,
+            Err(fault) => Err(fault),
+        };
+        match answered {
+            Ok(reply) => {
+                attempts.answered();
+                return Ok(reply);
+            }
+            Err(failed) => fault = failed,
+        }
+    }
+}
+
+/// Sends a question to a node.
+pub(super) fn send<M: Remote>(
+    mesh: &Mesh,
+    owner: &NodeId,
+    call: &CallState,
+    body: Bytes,
+) -> Result<Carried, Fault> {
+    telemetry::working_for(call.asked.as_ref(), || {
+        let request = Request::ask(M::NAME, call.class.clone(), body, headers(call));
+        mesh.carry_to::<M>(owner, &call.to, request)
+    })
 }
 
 /// The bytes of a message, if the peer knows it and lays it out alike.

@@ -16,13 +16,14 @@ use rhumb_actors::remote::{Audience, Hosted, Remote};
 use rhumb_core::{DataClass, Epoch, Fault, FaultKind, Region, Role};
 use rhumb_transport::gathering;
 use rhumb_transport::{Answer, Headers, Kind, Peer, Reply, Request};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::address::class_of;
 use super::asking::not_hosted;
 use super::body::{pack, unpack, unpack_reply};
 use super::{Mesh, Whereabouts};
 use crate::delivery::staged::Staged;
+use crate::host::AnyHome;
 use crate::host::arbiters::Listed;
 use crate::host::call::{Answers, Before, CallState, MAX_CHAIN, Seen, Stage};
 use crate::host::cell::Cell;
@@ -80,6 +81,13 @@ pub(super) fn deliver(mesh: &Mesh, incoming: Incoming) {
             Ok(()) => home.remote_all(incoming),
             Err(fault) => incoming.answer.fault(fault),
         },
+        Whom::Any => match home.equal() {
+            Some(id) => home.remote(id, incoming),
+            None => {
+                let what = format!("no equal actors of type {} here: say Host::equals", target.kind);
+                incoming.answer.fault(Fault::not_sent(FaultKind::NotHosted(what)));
+            }
+        },
         Whom::One(key) => match target.region.map(Region::new).transpose() {
             Ok(region) => home.remote(ActorId::new(home.kind(), region, key), incoming),
             Err(error) => {
@@ -124,6 +132,14 @@ where
     let Incoming { from, request, answer, staged } = incoming;
     let (kind, cell) = (request.kind, home.found(&id));
     let came = answer.came(request.headers.deadline).unwrap_or_else(Instant::now);
+    // Before anything is spent on it.
+    let permit = match home.door().filter(|_| kind == Kind::Ask) {
+        None => None,
+        Some(door) => match door.admit(M::PRIORITY, came, request.headers.deadline) {
+            Ok(permit) => Some(permit),
+            Err(fault) => return answer.fault(fault),
+        },
+    };
     if let Err(fault) = owned(home, &id, cell.as_deref()) {
         return answer.fault(fault);
     }
@@ -137,6 +153,7 @@ where
         Err(fault) => return answer.fault(fault),
     };
     if kind == Kind::Ask {
+        *call.admitted.lock() = permit;
         let owed = Owed::new(Arc::clone(&call), answer);
         // Where it is not taken, the call says why as the answer is dropped.
         home.put(cell, message, &call, Asker::There(owed), work, came).ok();
@@ -224,6 +241,15 @@ fn of_one_actor(fault: &Fault) -> bool {
     matches!(fault.kind, FaultKind::Full(_) | FaultKind::Failed(_) | FaultKind::Cycle(_))
 }
 
+/// Asks an actor of this node whose request stands in an envelope, until then.
+pub(super) async fn ask_here(mesh: &Mesh, request: Request, until: Instant) -> Result<Reply, Fault> {
+    let (answer, answered) = Answer::here();
+    let name = request.name.clone();
+    deliver(mesh, Incoming { from: None, request, answer, staged: None });
+    let passed = |_| Err(Fault::unknown(FaultKind::Deadline(format!("waiting for an answer to {name}"))));
+    timeout_at(until, answered).await.unwrap_or_else(passed)
+}
+
 /// This node's own part of a broadcast.
 pub(super) async fn broadcast_here(mesh: &Mesh, request: Request) -> Result<(u64, u64), Fault> {
     let (answer, answered) = Answer::here();
@@ -261,6 +287,11 @@ fn owned<A: Hosted>(home: &Home<A>, id: &ActorId, cell: Option<&Cell<A>>) -> Res
     let policy = places.policy.load().version().map_or(0, |version| version.saturating_add(1));
     if cell.is_some_and(|cell| cell.is_owned_under(policy)) {
         return Ok(());
+    }
+    if id.is_equal() {
+        let permitted = places.equals(&class_of::<A>()?).iter().any(|node| Some(node) == mesh.node());
+        let what = || format!("no actors of type {} may be here, by the policy", id.kind);
+        return if permitted { Ok(()) } else { Err(Fault::not_sent(FaultKind::NotHosted(what()))) };
     }
     id.check()?;
     let owner = places.owner(&id.shown(), &class_of::<A>()?)?;
@@ -323,6 +354,7 @@ fn open<A: Hosted, M: Remote>(
         end: OnceLock::new(),
         stage: AtomicU8::new(Stage::Waiting as u8),
         staged: staged.cloned(),
+        admitted: Mutex::default(),
     };
     if call.cycles() {
         return Err(Fault::not_sent(FaultKind::Cycle(call.to.shown().to_string())));

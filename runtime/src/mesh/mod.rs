@@ -2,11 +2,12 @@
 //!
 //! * It decides: what goes with a call ([`Call`]), whether it may be made (its class, its chain, its
 //!   deadline), and where it goes.
-//! * It never does: retry, let a call wait without a deadline, or pass a message on: it goes to the
+//! * It never does: retry unasked, let a call wait without a deadline, or pass a message on: it goes to the
 //!   actor's node directly, or not at all.
 //! * Invariant: every call ends with the reply or a typed fault.
 
 pub mod address;
+pub mod any;
 mod asking;
 pub(crate) mod body;
 mod broadcast;
@@ -17,6 +18,7 @@ mod durably;
 mod place;
 pub mod recipient;
 pub mod registry;
+pub mod resilience;
 pub(crate) mod service;
 pub mod status;
 pub mod teller;
@@ -28,18 +30,22 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use opentelemetry::trace::SpanKind;
+use parking_lot::Mutex;
 use rhumb_actors::remote::{Addressed, Remote};
 #[cfg(feature = "rocks")]
 use rhumb_core::wire::Wire;
 use rhumb_core::{DataClass, Epoch, Fault, FaultKind, HybridTime, NodeId, Region};
 use rhumb_topology::Founding;
 use rhumb_topology::policy::PolicySnapshot;
+use rhumb_transport::resilience::mode::Mode;
 use rhumb_transport::{Answer, Asked, Gathering, Headers, Peer, Reply, Request, TraceContext, Transport};
 #[cfg(feature = "rocks")]
 use serde::Serialize;
+use tokio::time::Instant;
 
 use self::body::{pack, unpack_reply};
 use self::place::Places;
+use self::resilience::{Passing, Resilience};
 use crate::clock::NodeClock;
 use crate::delivery::Delivery;
 use crate::host::id::ActorId;
@@ -48,6 +54,7 @@ use crate::metrics::calls::{Calls, UnderWay};
 use crate::telemetry::{self, Span, Tracer, What, current_trace, names};
 
 pub use address::{Ask, MeshAddr, Tell};
+pub use any::{AnyOf, AskAny};
 pub use broadcast::Broadcast;
 pub use carrier::Carrier;
 pub(crate) use service::serve;
@@ -81,18 +88,27 @@ struct Inner {
     calls: Arc<Calls>,
     tracer: OnceLock<Tracer>,
     delivery: OnceLock<Delivery>,
+    resilience: OnceLock<Resilience>,
+    mode: tokio::sync::watch::Sender<Mode>,
+    /// For what sign that is less than all.
+    why: Mutex<Option<&'static str>>,
 }
 
 /// A question on its way to another node.
 struct Carried {
     asked: Asked,
     under_way: UnderWay,
+    passing: Option<Passing>,
 }
 
 impl Carried {
     async fn answer(mut self) -> Result<Reply, Fault> {
         let ended = self.asked.await;
-        self.under_way.end(ended.as_ref().err());
+        let fault = ended.as_ref().err();
+        let (now, took) = self.under_way.end(fault);
+        if let Some(passing) = self.passing.take() {
+            passing.went(now, took, fault);
+        }
         ended
     }
 }
@@ -136,6 +152,9 @@ impl Mesh {
             calls: Arc::default(),
             tracer: OnceLock::new(),
             delivery: OnceLock::new(),
+            resilience: OnceLock::new(),
+            mode: tokio::sync::watch::Sender::default(),
+            why: Mutex::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -232,10 +251,43 @@ impl Mesh {
         MeshAddr::new(ActorId::new(A::TYPE, Some(region.clone()), &key.to_string()), Some(self.clone()))
     }
 
+    /// Any actor of a type of which all are equal: asked where that is best. See [`AnyOf`].
+    #[must_use]
+    pub fn any<A: Addressed>(&self) -> AnyOf<A> {
+        AnyOf::new(self.clone())
+    }
+
+    /// The nodes that may have equal actors whose state is of this class. A program asks all, and learns who has none.
+    fn equals(&self, class: &DataClass) -> Vec<NodeId> {
+        match &self.inner.places {
+            Whereabouts::Known(places) => places.equals(class),
+            Whereabouts::Asked(nodes) => nodes.clone(),
+        }
+    }
+
     /// What the node hosts, if it hosts actors and has not stopped.
     #[must_use]
     pub fn hosted(&self) -> Option<Arc<Hosts>> {
         self.inner.hosts.get()?.upgrade()
+    }
+
+    /// How much this node does, for services that leave out what can wait: each change is heard of. A program that
+    /// only calls is always at its target.
+    #[must_use]
+    pub fn modes(&self) -> tokio::sync::watch::Receiver<Mode> {
+        self.inner.mode.subscribe()
+    }
+
+    /// How much this node does from now on, and for what sign.
+    pub(crate) fn does(&self, mode: Mode, why: Option<&'static str>) {
+        *self.inner.why.lock() = why;
+        self.inner.mode.send_replace(mode);
+    }
+
+    /// For what sign it does less than all.
+    #[cfg(feature = "rocks")]
+    pub(crate) fn does_less_for(&self) -> Option<&'static str> {
+        *self.inner.why.lock()
     }
 
     /// The transport, once it is bound, where it is QUIC.
@@ -359,9 +411,24 @@ impl Mesh {
         let carrier = self.carrier(to)?;
         let mut under_way = self.inner.calls.asking(&request.name, request.headers.trace);
         match carrier.begin(to, pair, request) {
-            Ok(asked) => Ok(Carried { asked, under_way }),
+            Ok(asked) => Ok(Carried { asked, under_way, passing: None }),
             Err(fault) => {
                 under_way.end(Some(&fault));
+                Err(fault)
+            }
+        }
+    }
+
+    /// Carries a message to actors of a type at another node, if that node and they are well enough.
+    fn carry_to<M: Remote>(&self, to: &NodeId, actor: &ActorId, request: Request) -> Result<Carried, Fault> {
+        // Who chose among equal targets knows which of them fail.
+        let passing = self.resilience().pass(self, to, actor.kind, M::DEADLINE, actor.is_equal())?;
+        match self.carry(to, asking::pair(actor), request) {
+            Ok(carried) => Ok(Carried { passing, ..carried }),
+            Err(fault) => {
+                if let Some(passing) = passing {
+                    passing.went(Instant::now(), Duration::ZERO, Some(&fault));
+                }
                 Err(fault)
             }
         }
@@ -378,7 +445,7 @@ impl Mesh {
         let carrier = self.carrier(to)?;
         let mut under_way = self.inner.calls.asking(&request.name, request.headers.trace);
         match carrier.gather(to, pair, request, gathering) {
-            Ok(asked) => Ok(Carried { asked, under_way }),
+            Ok(asked) => Ok(Carried { asked, under_way, passing: None }),
             Err(fault) => {
                 under_way.end(Some(&fault));
                 Err(fault)

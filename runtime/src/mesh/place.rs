@@ -45,6 +45,15 @@ impl Places {
     }
 }
 
+impl Places {
+    /// The nodes that may have equal actors whose state is of this class.
+    pub(crate) fn equals(&self, class: &DataClass) -> Vec<NodeId> {
+        let policy = self.policy.load();
+        let permitted = |node: &&NodeId| policy.permits(&node.region, Use::Hold, class).is_ok();
+        self.founding.nodes().iter().filter(permitted).cloned().collect()
+    }
+}
+
 /// Actors have names of their own: a pool and an actor of one name need not live together.
 fn kind(id: &Shown) -> String {
     format!("actor:{}", id.kind)

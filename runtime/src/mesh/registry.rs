@@ -328,6 +328,9 @@ impl Inbound for Registry {
     }
 
     fn connected(&self, peer: &Arc<Peer>) {
+        if let (Some(mesh), Some(node)) = (&self.mesh, &peer.node) {
+            mesh.resilience().connected(node);
+        }
         (self.peer_changed)(peer, true);
     }
 

@@ -56,6 +56,10 @@ pub struct NodeStatus {
     pub reason: Option<String>,
     /// The version of its program.
     pub build: String,
+    /// How much it does: `target`, `recovery`, `degraded`, `floor`.
+    pub mode: String,
+    /// For what sign it does less than all.
+    pub mode_for: Option<String>,
     /// Its process.
     pub pid: u32,
     /// How long it has run.

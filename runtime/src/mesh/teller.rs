@@ -234,7 +234,7 @@ where
         let trace = current_trace();
         let call = outgoing::<A, M>(&mesh, self.to.id(), &message, said, within.clone(), until, Waits::No)?;
         if Some(&owner) == mesh.node() {
-            let taken = here::<A, M>(&mesh, message, &call, Asker::Nobody);
+            let taken = here::<A, M>(&mesh, message, &call, Asker::Nobody).map(drop);
             call.went(taken.as_ref().copied());
             taken?;
             self.told.taken += 1;

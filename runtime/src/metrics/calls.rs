@@ -25,7 +25,7 @@ use crate::client::fault_code;
 use crate::clock::now_millis;
 
 /// Every outcome that there is: `ok`, and the codes of faults.
-const OUTCOMES: [&str; 22] = [
+const OUTCOMES: [&str; 24] = [
     "ok",
     "unreachable",
     "deadline",
@@ -48,6 +48,8 @@ const OUTCOMES: [&str; 22] = [
     "skew",
     "wrong_epoch",
     "abandoned",
+    "overloaded",
+    "shut",
 ];
 /// Names of messages that are counted by themselves, each side.
 const MAX_METHODS: usize = 1_024;
@@ -214,16 +216,22 @@ pub(crate) struct UnderWay {
 
 impl UnderWay {
     /// It has ended, with this fault if it is one.
-    pub(crate) fn end(&mut self, fault: Option<&Fault>) {
+    /// Says when that is, and how long it took.
+    pub(crate) fn end(&mut self, fault: Option<&Fault>) -> (Instant, Duration) {
+        let now = Instant::now();
+        let took = now.saturating_duration_since(self.began);
         if !std::mem::replace(&mut self.ended, true) {
-            self.method.ended(fault, self.began.elapsed(), self.trace);
+            self.method.ended(fault, took, self.trace);
         }
+        (now, took)
     }
 }
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.end(Some(&Fault::unknown(FaultKind::Abandoned)));
+        if !self.ended {
+            self.end(Some(&Fault::unknown(FaultKind::Abandoned)));
+        }
     }
 }
 

@@ -20,6 +20,7 @@ use rhumb_transport::{TransportSettings, TrustDomain};
 
 use super::kind::Value;
 use super::{IdentitySettings, LogSettings, NodeSettings, Settings};
+use crate::mesh::resilience::{ResilienceSettings, Switch};
 use crate::supervisor::{CrashSettings, WatchSettings};
 use crate::telemetry::sampling::Share;
 use crate::telemetry::{Endpoint, Header, Protocol, TelemetrySettings};
@@ -50,6 +51,7 @@ pub(super) struct Draft {
     pub(super) rocks: RocksSettings,
     pub(super) telemetry: TelemetrySettings,
     pub(super) identities: IdentitySettings,
+    pub(super) resilience: ResilienceSettings,
 }
 
 impl Default for Draft {
@@ -79,6 +81,7 @@ impl Default for Draft {
             rocks: RocksSettings::default(),
             telemetry: TelemetrySettings::default(),
             identities: IdentitySettings::default(),
+            resilience: ResilienceSettings::default(),
         }
     }
 }
@@ -121,6 +124,7 @@ impl Draft {
             rocks: self.rocks,
             telemetry: self.telemetry,
             identity: self.identities,
+            resilience: self.resilience,
             entries: BTreeMap::new(),
         })
     }
@@ -156,6 +160,36 @@ macro_rules! held_number {
     )+};
 }
 held_number!(u16, u32, u64, usize);
+
+/// A share of a whole, from 0 to 1.
+impl Held for f64 {
+    fn get(&self) -> Option<Value> {
+        Some(Value::Number((self * 1e6).round() as u64))
+    }
+
+    fn set(&mut self, value: Value) -> Result<(), String> {
+        let Value::Number(millionths) = value else { return Err(OTHER_KIND.to_owned()) };
+        *self = millionths as f64 / 1e6;
+        Ok(())
+    }
+}
+
+impl Text for Switch {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "on" => Ok(Self::On),
+            "off" => Ok(Self::Off),
+            _ => Err(String::new()),
+        }
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::On => "on".to_owned(),
+            Self::Off => "off".to_owned(),
+        }
+    }
+}
 
 impl Held for Share {
     fn get(&self) -> Option<Value> {

@@ -40,6 +40,7 @@ use rhumb_topology::policy::SignedPolicy;
 use rhumb_transport::{TransportSettings, TrustDomain};
 use serde::{Deserialize, Serialize};
 
+use crate::mesh::resilience::ResilienceSettings;
 use crate::supervisor::{CrashSettings, WatchSettings};
 use crate::telemetry::TelemetrySettings;
 
@@ -100,6 +101,8 @@ pub struct Settings {
     pub telemetry: TelemetrySettings,
     /// Where its certificate comes from.
     pub identity: IdentitySettings,
+    /// How its calls are retried and held back.
+    pub resilience: ResilienceSettings,
     entries: Entries,
 }
 

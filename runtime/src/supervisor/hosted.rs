@@ -55,6 +55,7 @@ pub(super) fn metrics(registry: &mut Registry, hosts: &Hosts) {
     }
     let help = "What actors that are awake weigh, as far as they say";
     registry.register_with_unit("rhumb_actors_footprint", help, Unit::Bytes, bytes);
+    admissions(registry, &reports);
     let blocked = ConstCounter::new(hosts.times_blocked());
     registry.register("rhumb_arbiter_blocks", "Times that one message kept an arbiter for too long", blocked);
 }
@@ -89,6 +90,34 @@ struct OfReason {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfKind {
     kind: &'static str,
+}
+
+/// The doors of the types that have one.
+fn admissions(registry: &mut Registry, reports: &[TypeReport]) {
+    let (limits, refused) = (Family::<OfType, Gauge>::default(), Family::<Refused, Counter>::default());
+    let under_way = Family::<OfType, Gauge>::default();
+    for (actor, door) in reports.iter().filter_map(|report| Some((report.kind, report.admission?))) {
+        limits.get_or_create(&OfType { actor }).set(door.limit.into());
+        under_way.get_or_create(&OfType { actor }).set(door.under_way.into());
+        for (reason, count) in [("full", door.full), ("too_late", door.too_late)] {
+            refused.get_or_create(&Refused { actor, reason }).inc_by(count);
+        }
+    }
+    let help = "Questions that are let in at once, as it was learnt";
+    registry.register("rhumb_actors_admission_limit", help, limits);
+    registry.register(
+        "rhumb_actors_admission_under_way",
+        "Questions that were let in and are not answered",
+        under_way,
+    );
+    let help = "Questions that were not let in: there was no room, or they could not be done in their time";
+    registry.register("rhumb_actors_admission_refused", help, refused);
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Refused {
+    actor: &'static str,
+    reason: &'static str,
 }
 
 /// What the transport dropped: each is something that nobody else will ever tell.

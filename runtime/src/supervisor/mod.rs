@@ -25,6 +25,7 @@ mod footing;
 mod halt;
 mod hosted;
 mod life;
+mod mode;
 pub(crate) mod notify;
 mod policy;
 mod pools;

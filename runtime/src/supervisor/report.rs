@@ -26,6 +26,7 @@ use crate::fleet::renew_at;
 use crate::host::Hosts;
 use crate::http::Subject;
 use crate::mesh::Mesh;
+use crate::mesh::resilience::Mode;
 use crate::metrics::exposition::Page;
 use crate::metrics::{Steps, process};
 use crate::settings::{Live, Running};
@@ -282,6 +283,11 @@ impl Subject for Report {
         let mut page = Page::default();
         self.syncs(&mut page);
         self.mesh.calls().write(&mut page);
+        self.mesh.resilience().write(&mut page);
+        let mode = *self.mesh.modes().borrow();
+        let level = Mode::ALL.iter().position(|known| *known == mode).unwrap_or(0);
+        let help = "How much the node does: 0 floor, 1 degraded, 2 recovery, 3 all";
+        page.gauge("rhumb_node_mode", help, level as f64);
         process::write(&mut page);
         if let Some(tracer) = self.mesh.tracer() {
             let spans = tracer.spans().counts();

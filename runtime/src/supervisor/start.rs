@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::Context;
 use rhumb_actors::escrow::book::Book;
 use rhumb_actors::escrow::{EscrowHandle, Standing};
+use rhumb_core::rng::Seed;
 use rhumb_core::{Epoch, Gate, Incarnation, NodeId, Region, Role};
 use rhumb_storage::data_dir::Begun;
 use rhumb_storage::{DataDir, DataDirError, Expect, Family, HotStore, RocksEngine, Store};
@@ -29,7 +30,9 @@ use super::source::Source;
 use super::status::Desk;
 use super::steps::Step;
 use super::tasks::Tasks;
-use super::{Supervisor, ceiling, certificate, escrow, footing, pools, reload, remembered, source, status};
+use super::{
+    Supervisor, ceiling, certificate, escrow, footing, mode, pools, reload, remembered, source, status,
+};
 use crate::clock::{NodeClock, now_millis};
 use crate::delivery::{self, Delivery, Disk, Hot, Recovered};
 use crate::host::arbiters::Arbiters;
@@ -211,6 +214,7 @@ impl Start {
         let Opened { store, clock, book, .. } = opened;
         let Settings { me, founding, .. } = &*self.config;
         let mesh = Mesh::new(me.clone(), founding.clone(), policy.snapshots(), clock.clone());
+        mesh.resilient(self.config.resilience.clone(), &Seed::from_entropy());
         if let Some(telemetry) = &self.telemetry {
             mesh.traced(telemetry.tracer(Some(clock.clone())));
         }
@@ -384,6 +388,13 @@ impl Start {
         tasks.keep("follows the settings", reloads);
         tasks.keep("follows the certificate", renewed);
         tasks.keep("watches the data directory", footing::watch(dir.footing(), store.clone()));
+        let watched = mode::Watched {
+            mesh: mesh.clone(),
+            hosts: Arc::clone(&report.hosts),
+            store: store.clone(),
+            transport: transport.clone(),
+        };
+        tasks.keep("says how much the node does", mode::keep(watched, self.config.resilience.mode));
         tasks.keep("serves the admin HTTP", admin);
         tasks.keep("tells the service manager", super::announce::keep(readiness.clone()));
         tasks

@@ -84,6 +84,8 @@ impl Report {
             node: settings.me.to_string(),
             cluster: settings.cluster.to_string(),
             build: env!("CARGO_PKG_VERSION").to_owned(),
+            mode: self.mesh.modes().borrow().name().to_owned(),
+            mode_for: self.mesh.does_less_for().map(str::to_owned),
             pid: std::process::id(),
             uptime_ms: millis(self.begun.elapsed()),
             incarnation: self.incarnation.0,

@@ -2,6 +2,7 @@
 //! line, and `tests/tests/it/library.rs` compares.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rhumb::prelude::*;
@@ -234,5 +235,50 @@ fn what_the_guide_shows_of_addresses_tells_and_watches_runs() {
         assert_eq!(reprice_often(&ada, 1_000).await, Ok(1_000), "each was in the mailbox");
         let watched = tokio::time::timeout(Duration::from_secs(60), until_it_ends(&ada)).await;
         assert!(watched.is_err(), "it lives");
+    });
+}
+
+fn narrow() -> Host<Cart> {
+    // Where it begins, and what it never leaves, however long questions take.
+    let admission = Admission { first: 8, least: 2, most: 256, ..Admission::default() };
+    Host::new(|_: &Activation| Cart { orders: BTreeMap::new() }).admission(admission)
+}
+
+fn quotes() -> Host<Cart> {
+    Host::new(|_: &Activation| Cart { orders: BTreeMap::new() }).equals(2)
+}
+
+async fn quote(mesh: &Mesh, add: Add) -> Result<Result<Total, CartError>, Fault> {
+    // Of those of this region, unless they fail or cost four times as much; and a second one if the first is late.
+    mesh.any::<Cart>().ask(add).retried().hedged().await
+}
+
+async fn leave_out_what_can_wait(mesh: &Mesh, suggests: &AtomicBool) {
+    let mut modes = mesh.modes();
+    while modes.changed().await.is_ok() {
+        let mode = *modes.borrow_and_update();
+        // Nobody misses a suggestion while there is not room for orders.
+        suggests.store(matches!(mode, Mode::Target | Mode::Recovery), Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn what_the_guide_shows_of_load_runs() {
+    run(async {
+        let mesh = TestMesh::of(["us-east"]).policy(POLICY).host(narrow()).start().await.expect("it starts");
+        let cart = mesh.at("us-east").actor::<Carts>("ada");
+        assert_eq!(put(&cart, add("order-1")).await, Some(true));
+        let suggests = AtomicBool::new(true);
+        let watching = leave_out_what_can_wait(mesh.at("us-east"), &suggests);
+        let watched = tokio::time::timeout(Duration::from_secs(60), watching).await;
+        assert!(watched.is_err() && suggests.load(Ordering::Relaxed), "nothing is amiss");
+        let mesh = TestMesh::of(["us-east", "eu-west"])
+            .policy(POLICY)
+            .host(quotes())
+            .start()
+            .await
+            .expect("it starts");
+        let quoted = quote(mesh.at("us-east"), add("order-1")).await.expect("answered");
+        assert_eq!(quoted, Ok(Total { articles: 2, weight_grams: 0 }));
     });
 }

@@ -8,6 +8,7 @@ mod fairness;
 mod gates;
 mod guide;
 mod mailboxes;
+mod resilience;
 mod restarts;
 mod sleep;
 mod spans;

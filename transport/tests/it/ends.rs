@@ -354,6 +354,10 @@ async fn deaf(
     let mut raw = Raw::being(authority, Some(who), b"rhumb/1");
     let mut transport = quinn::TransportConfig::default();
     transport.max_concurrent_uni_streams(lanes.into());
+    // The windows of a node.
+    let windows = TransportSettings::default();
+    transport.stream_receive_window(windows.stream_window.into());
+    transport.receive_window(windows.connection_window.into());
     raw.config.transport_config(Arc::new(transport));
     let hello =
         rhumb_transport::hello::Hello { node: Some(id), founding: Some([1; 32]), ..crate::raw::hello() };
@@ -387,6 +391,61 @@ async fn a_peer_that_is_heard_but_does_not_read_is_closed() {
         let told = tokio::time::timeout(SOON, connection.closed()).await.expect("closed");
         assert!(told.to_string().contains(expected), "{told}");
     }
+}
+
+/// Reads so many bytes of a lane.
+async fn read(lane: &mut quinn::RecvStream, bytes: usize) {
+    let mut read = 0;
+    while read < bytes {
+        let chunk = lane.read_chunk(1 << 16, true).await.expect("it goes on").expect("it has not ended");
+        read += chunk.bytes.len();
+    }
+}
+
+#[tokio::test]
+async fn a_stopped_reader_stalls_only_its_own_lanes() {
+    const LANES: u16 = 8;
+    // Four windows' worth, so that the lanes that are read must be given room again and again.
+    let (notes, bytes) = (8, 1_000_000);
+    for stopped in [1, LANES - 1] {
+        let authority = authority();
+        let a = Member::start(&authority, "us-east/n1");
+        let (_raw, connection) = deaf(&authority, &a, 100).await;
+        let mut lanes = std::collections::BTreeMap::new();
+        while lanes.len() < usize::from(LANES) {
+            let mut lane = connection.accept_uni().await.expect("opened");
+            let mut head = [0; 2];
+            lane.read_exact(&mut head).await.expect("its number");
+            lanes.insert(u16::from(head[1]), lane);
+        }
+        let to = node("eu-central/n7");
+        for lane in 0..LANES {
+            let is_it = |pair: &u64| rhumb_transport::lanes::lane_of(*pair, LANES) == usize::from(lane);
+            let pair = (0..).find(is_it).expect("every lane has pairs");
+            for _ in 0..notes {
+                a.transport.tell(&to, pair, request("note", &vec![0; bytes])).expect("room");
+            }
+        }
+        let going_on = lanes.iter_mut().filter(|(number, _)| **number >= stopped);
+        let all = futures_of(going_on.map(|(_, lane)| read(lane, notes * bytes)));
+        tokio::time::timeout(SOON, all).await.expect("they are not stalled");
+        let waits = a.transport.links()[0].waiting.bytes;
+        assert!(waits >= bytes * usize::from(stopped), "the others do wait: {waits} bytes");
+        // Nothing was lost: they go on where they stopped.
+        let late = lanes.iter_mut().filter(|(number, _)| **number < stopped);
+        let all = futures_of(late.map(|(_, lane)| read(lane, notes * bytes)));
+        tokio::time::timeout(SOON, all).await.expect("they go on");
+    }
+}
+
+/// All of them, one beside the other.
+async fn futures_of(each: impl Iterator<Item = impl Future<Output = ()>>) {
+    let mut each: Vec<_> = each.map(Box::pin).collect();
+    std::future::poll_fn(|task| {
+        each.retain_mut(|one| one.as_mut().poll(task).is_pending());
+        if each.is_empty() { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+    })
+    .await;
 }
 
 #[tokio::test]

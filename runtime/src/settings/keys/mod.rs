@@ -4,6 +4,7 @@
 mod delivery;
 mod escrow;
 mod node;
+mod resilience;
 mod storage;
 mod telemetry;
 mod transport;
@@ -29,6 +30,7 @@ pub(super) static SECTIONS: &[Section] = &[
     node::CLOCK,
     node::SUPERVISOR,
     transport::TRANSPORT,
+    resilience::RESILIENCE,
     escrow::ESCROW,
     delivery::DELIVERY,
     storage::STORAGE,
