@@ -105,7 +105,7 @@ fn a_duration_needs_a_number_and_a_unit() {
 fn an_unknown_key_is_told_which_there_are() {
     assert_eq!(
         message(quote!(name = "cart.Add", since = 2)),
-        "#[remote] has no `since`; it knows `name`, `class`, `reply`, `reply_class`, `idempotent`, `deadline`, `key`, `audience`, `coalesce` and `crate`"
+        "#[remote] has no `since`; it knows `name`, `class`, `reply`, `reply_class`, `idempotent`, `deadline`, `key`, `audience`, `coalesce`, `retried`, `priority` and `crate`"
     );
     assert_eq!(
         actor_with(quote!(named = "cart")),

@@ -25,7 +25,7 @@ use crate::client::fault_code;
 use crate::clock::now_millis;
 
 /// Every outcome that there is: `ok`, and the codes of faults.
-const OUTCOMES: [&str; 24] = [
+const OUTCOMES: [&str; 26] = [
     "ok",
     "unreachable",
     "deadline",
@@ -48,6 +48,8 @@ const OUTCOMES: [&str; 24] = [
     "skew",
     "wrong_epoch",
     "abandoned",
+    "key_reused",
+    "not_kept",
     "overloaded",
     "shut",
 ];
