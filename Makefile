@@ -4,7 +4,7 @@ cargo := scripts/cargo.sh
 target := $(or $(CARGO_TARGET_DIR),target)
 MINUTES ?= 30
 
-.PHONY: help setup build demo test seeds check-full soak fuzz metrics-prometheus trace-phoenix systemd-unit overload flood bench bench-docs lint fmt
+.PHONY: help setup build demo test seeds check-full soak fuzz metrics-prometheus audit-pymerkle trace-phoenix systemd-unit overload flood bench bench-docs lint fmt
 
 help: ## Shows this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -25,8 +25,9 @@ test: build ## Runs all tests (under 12 minutes on 2 cores, after the build)
 seeds: setup ## Simulates fresh seeds for MINUTES (30)
 	$(cargo) run -p rhumb-tests --bin seeds -- --minutes $(MINUTES)
 
-check-full: build ## The same tests with full counts
+check-full: build ## The same tests with full counts, and the flood of connection attempts
 	RHUMB_SEEDS=100000 RHUMB_DELIVERY_SEEDS=5000 RHUMB_FULL=1 RHUMB_BIN=$(abspath $(target))/debug/rhumb $(cargo) test --workspace
+	$(cargo) run -q -p rhumb-transport --example flood
 
 # Tables and logs that turn over within minutes: what fills once has filled before anybody looks.
 soak: build ## Sells for MINUTES (30) while faults befall a mesh of three; memory, descriptors and threads stay flat
@@ -39,6 +40,9 @@ fuzz: setup ## Fuzzes every way by which bytes come in, for MINUTES (30) in all
 
 metrics-prometheus: build ## Lets Debian's Prometheus scrape a mesh of three nodes, and promtool judge the page
 	@scripts/metrics-prometheus.sh $(target)/debug/rhumb
+
+audit-pymerkle: build ## Has pymerkle recompute the root of an exported audit log from its entries
+	@scripts/audit-pymerkle.sh $(target)/debug/rhumb
 
 trace-phoenix: build ## Has an independent server, arize-phoenix, check the trace of a sale across regions
 	@scripts/trace-phoenix.sh $(target)/debug/rhumb

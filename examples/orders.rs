@@ -44,7 +44,6 @@ impl Handler<Place> for Desk {
     }
 }
 
-#[derive(Default)]
 struct Warehouse(Vec<String>);
 
 #[remote_actor(name = "example.warehouse", class = "control", accepts(Ship, Shipped))]
@@ -81,7 +80,11 @@ fn desks() -> Host<Desk> {
 
 fn main() -> anyhow::Result<()> {
     run(async {
-        let warehouses = Host::new(|_: &Activation| Warehouse::default());
+        let warehouses = Host::new(|at: &Activation| {
+            let rows = at.rows().expect("the store answers");
+            let shipped = rows.get(&b"shipped"[..]).map(|row| String::from_utf8_lossy(row));
+            Warehouse(shipped.iter().flat_map(|orders| orders.split(' ')).map(str::to_owned).collect())
+        });
         let mesh = TestMesh::of(["us-east", "eu-west"]).host(desks()).host(warehouses).start().await?;
         let desk = mesh.at("us-east").actor_in::<Desk>(&"us-east".parse()?, "1");
         mesh.cut("us-east", "eu-west");

@@ -32,7 +32,7 @@ one() {
   learnt=$target/corpus/$1 broken=fuzz/artifacts/$1 log=$target/$1.log
   mkdir -p "$learnt" "$broken"
   if RHUMB_ENTRY=$1 "$target/$host/release/entries" "$learnt" "fuzz/corpus/$1" -max_total_time="$seconds" \
-    -timeout=10 -rss_limit_mb=2048 -malloc_limit_mb=512 -artifact_prefix="$broken/" -print_final_stats=1 \
+    -timeout=10 -rss_limit_mb=2048 -artifact_prefix="$broken/" -print_final_stats=1 \
     >"$log" 2>&1; then
     rmdir "$broken" 2>/dev/null || true
     echo "fuzz: $1: $(sed -n 's/^stat::number_of_executed_units: *//p' "$log") inputs, none broke it"

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use clap::builder::PossibleValuesParser;
 use clap::{Parser, Subcommand};
 use rhumb_benches::conditions::Conditions;
 use rhumb_benches::holds::Holder;
@@ -23,8 +24,8 @@ struct Bench {
     #[arg(long)]
     only: Option<String>,
     /// Only these systems.
-    #[arg(long, value_enum, value_delimiter = ',')]
-    systems: Vec<System>,
+    #[arg(long, value_delimiter = ',', value_parser = PossibleValuesParser::new(work::system_names()))]
+    systems: Vec<String>,
     /// Rounds, interleaved.
     #[arg(long, default_value_t = ROUNDS)]
     rounds: usize,

@@ -109,6 +109,12 @@ canaries! {
     CosignBeforePersist = "cosign-before-persist",
     /// A log witness does not look whether a checkpoint continues the last one.
     WitnessSkipsProof = "witness-skips-proof",
+    /// Erasing a subject leaves the wrapping key that older copies of its key are wrapped under.
+    OldKeyStays = "old-key-stays",
+    /// Subjects' keys are not wrapped again before the old wrapping key is destroyed.
+    KeysNotRewrapped = "keys-not-rewrapped",
+    /// All records have one salt.
+    SaltReused = "salt-reused",
     /// An answer under a key is given before it is durable.
     KeyAnsweredBeforeDurable = "key-answered-before-durable",
     /// Another message under a key gets the first one's answer.
@@ -132,7 +138,10 @@ canaries! {
 impl Canary {
     /// Those of the audit log, which has a simulated world of its own.
     pub const OF_THE_AUDIT_LOG: &'static [Self] =
-        &[Self::SignBeforeDurable, Self::CosignBeforePersist, Self::WitnessSkipsProof];
+        &[Self::SignBeforeDurable, Self::CosignBeforePersist, Self::WitnessSkipsProof, Self::SaltReused];
+
+    /// Those of the audit log's keys, which have one of their own too.
+    pub const OF_THE_AUDIT_KEYS: &'static [Self] = &[Self::OldKeyStays, Self::KeysNotRewrapped];
 
     /// Those of delivery, which has one too. All others are the escrow's.
     pub const OF_DELIVERY: &'static [Self] = &[

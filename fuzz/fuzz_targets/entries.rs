@@ -5,6 +5,7 @@
 use std::sync::LazyLock;
 
 use rhumb_tests::entries::{ENTRIES, Entry};
+use rhumb_tests::peak;
 
 static ENTRY: LazyLock<Entry> = LazyLock::new(|| {
     let name = std::env::var("RHUMB_ENTRY").unwrap_or_default();
@@ -13,4 +14,10 @@ static ENTRY: LazyLock<Entry> = LazyLock::new(|| {
     *entry.unwrap_or_else(|| panic!("RHUMB_ENTRY is {name:?}; expected one of {}", names.join(", ")))
 });
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| (ENTRY.take)(input));
+#[global_allocator]
+static ALLOCATOR: peak::Counting = peak::Counting;
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| {
+    let most = peak::of(|| (ENTRY.take)(input));
+    assert!(most <= peak::MOST, "it takes {most} bytes at its highest, at most {} were to be", peak::MOST);
+});

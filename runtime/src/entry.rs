@@ -1,9 +1,14 @@
 //! Where bytes from outside come in, for tests that throw some at what is otherwise private. No part of the
 //! library: it may change with any build.
 
-use rhumb_core::wire;
+use rhumb_actors::remote::Remote;
+use rhumb_core::wire::{self, Wire};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
+use crate::delivery::parcel::{Judged, Parcel};
 use crate::host::id::{ActorId, Shown, Target, Whom};
+use crate::mesh::dead_letters::{ListDeadLetters, SettleDeadLetter, ShowDeadLetter, Shown as DeadLetter};
 use crate::mesh::service::{Locate, WatchActor, Watched};
 
 /// Whether a text is the target of a message; what is read writes back the same.
@@ -34,12 +39,35 @@ pub fn is_shown(text: &str) -> bool {
     Shown::parse(text).is_some()
 }
 
-/// Whether bytes are one of the questions that the mesh asks itself.
+/// Whether bytes are a message of this kind: what is read writes back.
+pub type Reads = fn(&[u8]) -> bool;
+
+/// The questions that the mesh asks itself, by name.
 #[must_use]
-pub fn is_of_the_mesh(bytes: &[u8]) -> [bool; 3] {
+pub fn questions_of_the_mesh() -> [(&'static str, Reads); 6] {
+    fn read<M: Remote>() -> (&'static str, Reads) {
+        (M::NAME, reads::<M>)
+    }
     [
-        wire::decode::<Locate>(bytes).is_ok(),
-        wire::decode::<WatchActor>(bytes).is_ok(),
-        wire::decode::<Watched>(bytes).is_ok(),
+        read::<Locate>(),
+        read::<WatchActor>(),
+        read::<Parcel>(),
+        read::<ListDeadLetters>(),
+        read::<ShowDeadLetter>(),
+        read::<SettleDeadLetter>(),
     ]
+}
+
+/// Whether bytes are one of the answers to these.
+#[must_use]
+pub fn is_an_answer_of_the_mesh(bytes: &[u8]) -> [bool; 3] {
+    [reads::<Watched>(bytes), reads::<Judged>(bytes), reads::<Result<DeadLetter, String>>(bytes)]
+}
+
+/// # Panics
+/// When what was read does not write back.
+fn reads<T: Wire + Serialize + DeserializeOwned>(bytes: &[u8]) -> bool {
+    let Ok(value) = wire::decode::<T>(bytes) else { return false };
+    let again = wire::encode(&value).expect("what was read can be written");
+    wire::decode::<T>(&again).is_ok_and(|read| wire::encode(&read).is_ok_and(|twice| twice == again))
 }

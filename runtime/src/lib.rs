@@ -56,6 +56,12 @@ pub mod settings;
 #[cfg(feature = "rocks")]
 pub mod supervisor;
 
+/// The audit log, for a program that tells of what it does itself ([`mesh::Mesh::audit`]).
+pub mod audit {
+    pub use rhumb_actors::audit::record::{NoRecord, Outcome, Record};
+    pub use rhumb_actors::audit::{AuditHandle, NotAppended, NotErased};
+}
+
 /// What `EscrowRegion` can be asked, and its answers.
 pub use rhumb_actors::escrow::messages as escrow;
 pub use rhumb_actors::{__private, Wire, grows, protocol, remote, remote_actor};

@@ -15,8 +15,7 @@ from aioquic.tls import CipherSuite, SessionTicket
 
 import wire
 from speaker import MOMENT, PATIENCE, Speaker
-from wire import Hello, frame, message, number, text
-
+from wire import CALLER, TARGET, Hello, entry, frame, gathered, message, number, text
 
 
 # ---- who ---------------------------------------------------------------------------------------------
@@ -30,10 +29,15 @@ def hello_of(scene, who: str) -> Hello:
     return Hello()
 
 
-def greeted(scene, who: str) -> Speaker:
-    """A connection on which one may speak."""
-    speaker = Speaker(scene, scene.identities[who]).connect()
-    if not speaker.greet(hello_of(scene, who).write()):
+def greeted(scene, who: str, versions=None, streams=None) -> Speaker:
+    """A connection on which one may speak, and the node open so many streams."""
+    speaker = Speaker(scene, scene.identities[who])
+    if streams is not None:
+        speaker.quic._local_max_streams_uni.value = streams
+    speaker.connect()
+    said = hello_of(scene, who)
+    said.versions = versions or said.versions
+    if not speaker.greet(said.write()):
         raise AssertionError(f"{who} was not let in: {speaker.end()}")
     # The node permits lanes after its HELLO.
     speaker.until(lambda: speaker.quic._remote_max_streams_uni > 0)
@@ -120,11 +124,13 @@ def revoked_alive(who: str):
     return act
 
 
-def dripping(count: int, source="127.0.0.2"):
-    """So many handshakes at once, a packet a second each, and somebody honest who dials meanwhile."""
+def dripping(count: int, sources=("127.0.0.2",)):
+    """So many handshakes at once, a packet a second each, and somebody honest who dials meanwhile, from an address
+    that is also a peer's."""
 
     def act(scene):
-        slow = [Speaker(scene, scene.identities["dripping"], source=source, pause=1.0).connect() for _ in range(count)]
+        slow = [Speaker(scene, scene.identities["dripping"], source=sources[n % len(sources)], pause=1.0).connect()
+                for n in range(count)]
         seen, honest = "nobody else was let in", None
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline and not all(one.closed for one in slow):
@@ -204,11 +210,11 @@ def sets(**values):
 # ---- frames ------------------------------------------------------------------------------------------
 
 
-def lane(*written, who="app", index=0, end=False, call: int | None = 1, within=PATIENCE):
+def lane(*written, who="app", index=0, end=False, call: int | None = 1, within=PATIENCE, versions=None):
     """Writes these bytes on a lane, and waits for its end or for an answer."""
 
     def act(scene):
-        speaker = greeted(scene, who)
+        speaker = greeted(scene, who, versions)
         data = b"".join(part(scene) if callable(part) else part for part in written)
         speaker.lane(data, index, end)
         return outcome(speaker, call, within)
@@ -286,12 +292,12 @@ def opened_and_reset(count=2000):
 
 
 def never_finished(connections=16, each=6):
-    """On many connections as many large frames as it may, each of 16 MiB by its length and never finished;
+    """On many connections as many large frames as it may, each of 4 MiB by its length and never finished;
     then nothing more."""
 
     def act(scene):
         speakers = [greeted(scene, "app") for _ in range(connections)]
-        begun = frame("escrow.ShowPool", b"", length=(16 << 20) - 4096, crc=0) + bytes(60_000)
+        begun = frame("escrow.ShowPool", b"", length=(4 << 20) - 4096, crc=0) + bytes(60_000)
         large = [[one.large(begun) for _ in range(each)] for one in speakers]
         deadline = time.monotonic() + PATIENCE
         done = lambda: all(one.closed or all(s in one.stopped for s in all_of) for one, all_of in zip(speakers, large))
@@ -310,10 +316,50 @@ def never_finished(connections=16, each=6):
     return act
 
 
+def dripped(connections=4, each=4):
+    """As many large frames as there may be, most of each sent, and then a byte now and then; somebody honest
+    sends a large one meanwhile."""
+
+    def act(scene):
+        speakers = [greeted(scene, "flooder") for _ in range(connections)]
+        begun = frame("escrow.ShowPool", b"", length=(2 << 20), crc=0) + bytes(1_200_000)
+        large = [(one, one.large(begun)) for one in speakers for _ in range(each)]
+
+        def drip(seconds):
+            until = time.monotonic() + seconds
+            while time.monotonic() < until:
+                for one, stream in large:
+                    if stream not in one.stopped and not one.closed:
+                        one.quic.send_stream_data(stream, b"\0")
+                for one in speakers:
+                    one.turn(0.02)
+
+        drip(4.0)
+        left = sum(stream not in one.stopped for one, stream in large)
+        honest = greeted(scene, "operator")
+        honest.large(show(raw=bytes(1_100_000), id=900)(scene), end=True)
+        deadline = time.monotonic() + PATIENCE
+        while honest.answer(900) is None and not honest.closed and time.monotonic() < deadline:
+            drip(0.05)
+            honest.turn(0.02)
+        seen = honest.answer(900) or honest.end()
+        for one in [*speakers, honest]:
+            one.leave()
+        return f"{left} of {len(large)} drip, {seen}"
+
+    return act
+
+
 def unread(whole=False):
     """Asks without end, on a connection whose window for answers is never opened again."""
 
     def act(scene):
+        def batch(after):
+            make = (lambda id: show(id=id)(scene)) if whole else (lambda id: frame(b"", klass=None, id=id))
+            return b"".join(make(after + id) for id in range(1, 500))
+
+        # Made before: what waits comes to its bound before the lane is given up.
+        made = [] if whole else [batch(at * 500) for at in range(80)]
         speaker = Speaker(scene, scene.identities["app"])
         # The window for answers is small, and stays.
         speaker.quic._local_max_data.value = 40_000
@@ -323,15 +369,14 @@ def unread(whole=False):
         if not speaker.greet(Hello().write()):
             return f"not let in: {speaker.end()}"
         speaker.until(lambda: speaker.quic._remote_max_streams_uni > 0)
-        asked, id = b"", 0
-        for id in range(1, 2000):
-            asked += show(id=id)(scene) if whole else frame(b"", klass=None, id=id)
+        asked = 0
         deadline = time.monotonic() + PATIENCE
         while not speaker.closed and time.monotonic() < deadline:
             # The node may stop the lane a moment before it says why the connection ends.
             stopped = speaker.lanes.get(0) in speaker.stopped
             if not stopped and (not speaker.quic._streams or _unsent(speaker) < 1 << 20):
-                speaker.lane(asked, 0)
+                speaker.lane(made.pop(0) if made else batch(asked), 0)
+                asked += 500
             speaker.turn(0.01)
         return outcome(speaker, None, 1.0)
 
@@ -382,6 +427,82 @@ def hold(key: str, qty=1, **how):
         return frame("escrow.Hold", mark(scene, "escrow.Hold") + body, **how)
 
     return made
+
+
+def aimed(name, body=b"", *, key="1", klass="inventory", more=b"", **how):
+    """A message to an actor of the node: these fields, and that no build has added any."""
+
+    def made(scene):
+        data = body(scene) if callable(body) else mark(scene, name) + body + number(0)
+        to = b"" if key is None else entry(TARGET, f"target@us-east/{key}")
+        return frame(name, data, klass=klass, more=to + more, **how)
+
+    return made
+
+
+def notes(*said, **how):
+    """`target.Note`, many under one head; a part that is bytes is put in as it is."""
+
+    def body(scene):
+        note = lambda one: one if isinstance(one, bytes) else mark(scene, "target.Note") + text(one) + number(0)
+        return gathered([note(one) for one in said])
+
+    return aimed("target.Note", body, **{"kind": wire.POSTS, **how})
+
+
+def each_of(posts):
+    """Gathered messages, and which of them were not taken."""
+
+    def act(scene):
+        speaker = greeted(scene, "app")
+        speaker.lane(posts(scene))
+        speaker.until(lambda: speaker.closed or speaker.answer(1))
+        seen = speaker.answer(1) or speaker.end()
+        if seen == "reply":
+            seen = f"refused {wire.refused(speaker.body(1))}"
+        speaker.leave()
+        return seen
+
+    return act
+
+
+def flood(make, count, streams=None, unanswered=0):
+    """So many calls at once; how each ended, by kinds. So many of them never do."""
+
+    def act(scene):
+        speaker = greeted(scene, "flooder", streams=streams)
+        for id in range(1, count + 1):
+            speaker.lane(make(id)(scene), id % 8)
+            speaker.flush()
+        done = lambda: len({id for _, id, _ in speaker.frames}) >= count - unanswered
+        speaker.until(lambda: speaker.closed or done())
+        kinds: dict[str, int] = {}
+        for kind, _, body in speaker.frames:
+            what = "taken" if kind == wire.REPLY else wire.fault(body).split(":")[0].removeprefix("fault ")
+            kinds[what] = kinds.get(what, 0) + 1
+        seen = speaker.end() if speaker.closed else ", ".join(f"{n} {what}" for what, n in sorted(kinds.items()))
+        speaker.leave()
+        return seen
+
+    return act
+
+
+def ahead(ms=400):
+    """A program that says it is later than it is; what time the node then says that it is."""
+
+    def act(scene):
+        speaker = greeted(scene, "app")
+        times = []
+        for id in range(1, 6):
+            later = (int(time.time() * 1000) + ms) << 16
+            speaker.lane(show(id=id, hybrid=later)(scene))
+            if not speaker.until(lambda: speaker.closed or speaker.answer(id)) or speaker.closed:
+                return speaker.end()
+            times.append((speaker.times[id] >> 16) - time.time() * 1000)
+        speaker.leave()
+        return "the node's time stays" if max(times) < ms / 2 else f"the node is {max(times):.0f} ms ahead"
+
+    return act
 
 
 def create(**how):
@@ -497,29 +618,26 @@ def initial(version: int, size=1200, payload=None):
     return make
 
 
-def first_flights(source="127.0.0.4"):
+def first_flights(count, source="127.0.0.4"):
     """A ClientHello after another, and never a word more."""
 
-    def make_all(count):
-        def act(scene):
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
-                udp.bind((source, 0))
-                for i in range(count):
-                    quic = QuicConnection(configuration=QuicConfiguration(
-                        is_client=True, alpn_protocols=["rhumb/1"], server_name=scene.server_name))
-                    quic.connect(scene.address, now=time.monotonic())
-                    for data, _ in quic.datagrams_to_send(now=time.monotonic()):
-                        udp.sendto(data, scene.address)
-                time.sleep(MOMENT)
-                speaker = Speaker(scene, scene.identities["app"]).connect()
-                said = speaker.greet(Hello().write())
-                seen = "an honest one was let in" if said else f"an honest one was sent away: {speaker.end()}"
-                speaker.leave()
-                return seen
+    def act(scene):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+            udp.bind((source, 0))
+            for _ in range(count):
+                quic = QuicConnection(configuration=QuicConfiguration(
+                    is_client=True, alpn_protocols=["rhumb/1"], server_name=scene.server_name))
+                quic.connect(scene.address, now=time.monotonic())
+                for data, _ in quic.datagrams_to_send(now=time.monotonic()):
+                    udp.sendto(data, scene.address)
+            time.sleep(MOMENT)
+            speaker = Speaker(scene, scene.identities["app"]).connect()
+            said = speaker.greet(Hello().write())
+            seen = "an honest one was let in" if said else f"an honest one was sent away: {speaker.end()}"
+            speaker.leave()
+            return seen
 
-        return act
-
-    return make_all
+    return act
 
 
 def cancels(count):

@@ -116,6 +116,7 @@ def all_of(mesh: Path, ours: Authority) -> dict[str, Identity | None]:
         "without its key": Identity(app.certificate, ec.generate_private_key(ec.SECP256R1()), app.chain),
         "with a chain of hundreds": replace(app, chain=[theirs.certificate] * 250),
         "with thousands of names": ours.issue(*here, padding=1500),
+        "flooder": ours.issue("client", "us-east", "flooder"),
         "dripping": replace(app, chain=[theirs.certificate] * 40),
     }
 

@@ -40,7 +40,7 @@ class Speaker:
         self.socket.setblocking(False)
         self.address, self.pause = scene.address, pause
         self.completed = self.closed = None
-        self.received, self.ended, self.stopped, self.frames = {}, set(), {}, []
+        self.received, self.ended, self.stopped, self.frames, self.times = {}, set(), {}, [], {}
         self.lanes, self.waiting, self.next_send = {}, [], 0.0
 
     def connect(self):
@@ -108,8 +108,11 @@ class Speaker:
                 self.ended.add(event.stream_id)
             if event.stream_id % 4 == 3 and data[:1] == b"\1":
                 found, left = wire.frames(data[2:])
+                self.times |= wire.times(data[2:])
                 # The node asks and tells too: those are not answers.
                 self.frames += [one for one in found if one[0] in (wire.REPLY, wire.FAULT)]
+                self.frames += [(wire.REPLY, id, b"") for kind, _, body in found if kind == wire.TAKEN
+                                for id in wire.taken(body)]
                 self.received[event.stream_id] = data[:2] + left
         elif isinstance(event, StreamReset):
             self.ended.add(event.stream_id)

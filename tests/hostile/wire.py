@@ -7,12 +7,12 @@ import os
 import struct
 from dataclasses import dataclass, field
 
-ASK, TELL, REPLY, FAULT, POST = 1, 2, 3, 4, 5
+ASK, TELL, REPLY, FAULT, POST, POSTS, TAKEN = 1, 2, 3, 4, 5, 6, 7
 FIXED = 72
 # Kinds of faults in the order of their numbers on the wire.
 FAULTS = (
     "unreachable deadline full draining gate unknown_message decode too_large unauthorized handler storage"
-    " cycle not_hosted moved failed panicked class_lowered guarantee skew wrong_epoch abandoned"
+    " cycle not_hosted moved failed panicked class_lowered guarantee skew wrong_epoch abandoned key_reused"
 ).split()
 
 
@@ -29,10 +29,28 @@ _TABLE = _crc_table()
 
 
 def crc32c(data: bytes) -> int:
-    crc = 0xFFFFFFFF
-    for byte in data:
+    crc, said = 0xFFFFFFFF, data.rstrip(b"\0")
+    for byte in said:
         crc = crc >> 8 ^ _TABLE[(crc ^ byte) & 0xFF]
-    return crc ^ 0xFFFFFFFF
+    return _after_zeros(crc, len(data) - len(said)) ^ 0xFFFFFFFF
+
+
+def _after_zeros(crc: int, count: int) -> int:
+    """The register after so many bytes of zero: what one does is linear, and squared again and again."""
+    once = [_TABLE[(1 << bit) & 0xFF] ^ (1 << bit) >> 8 for bit in range(32)]
+    while count:
+        if count & 1:
+            crc = _applied(once, crc)
+        once, count = [_applied(once, column) for column in once], count >> 1
+    return crc
+
+
+def _applied(matrix: list[int], crc: int) -> int:
+    out = 0
+    for bit in range(32):
+        if crc >> bit & 1:
+            out ^= matrix[bit]
+    return out
 
 
 # ---- bincode 2, standard configuration ---------------------------------------------------------------
@@ -84,7 +102,7 @@ class Reading:
 
 @dataclass
 class Hello:
-    versions: tuple[int, int] = (1, 1)
+    versions: tuple[int, int] = (1, 2)
     cluster: int | None = None
     node: tuple[str, str] | None = None
     founding: bytes | None = None
@@ -175,6 +193,39 @@ def frame(
                         hybrid, guarantee, required, 0, 0) + bytes(24)
     crc = crc32c(fixed + bytes(4) + fields + body) if crc is None else crc
     return fixed + struct.pack(">I", crc) + fields + body
+
+
+def times(data: bytes) -> dict[int, int]:
+    """The hybrid times of whole answers, by call."""
+    found = {}
+    while len(data) >= FIXED:
+        head, length = struct.unpack(">HI", data[6:12])
+        if len(data) < head + length:
+            break
+        found[struct.unpack(">Q", data[12:20])[0]] = struct.unpack(">Q", data[32:40])[0]
+        data = data[head + length :]
+    return found
+
+
+def gathered(messages: list[bytes]) -> bytes:
+    """Messages under one head."""
+    return b"".join(struct.pack(">I", len(one)) + one for one in messages)
+
+
+def taken(body: bytes) -> list[int]:
+    """The calls of a frame that says that they were taken."""
+    return list(struct.unpack(f">{len(body) // 8}Q", body))
+
+
+def refused(body: bytes) -> str:
+    """What of gathered messages was not taken, and why."""
+    if not body:
+        return "none"
+    reading, runs = Reading(body), []
+    for _ in range(reading.number()):
+        first, count = reading.number(), reading.number()
+        runs.append(f"{first}+{count}: {fault(reading.text()).split(':')[0].removeprefix('fault ')}")
+    return ", ".join(runs)
 
 
 def frames(data: bytes) -> tuple[list[tuple[int, int, bytes]], bytes]:

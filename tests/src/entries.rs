@@ -12,6 +12,8 @@ mod files;
 mod headers;
 mod wire;
 
+pub use wire::messages;
+
 /// A way in.
 #[derive(Debug, Clone, Copy)]
 pub struct Entry {
@@ -22,11 +24,13 @@ pub struct Entry {
 }
 
 /// All of them.
-pub const ENTRIES: [Entry; 12] = [
+pub const ENTRIES: [Entry; 14] = [
     Entry { name: "address", take: headers::address },
     Entry { name: "audit", take: files::audit },
+    Entry { name: "certificate", take: wire::certificate },
     Entry { name: "control", take: wire::control },
     Entry { name: "envelope", take: wire::envelope },
+    Entry { name: "gathered", take: wire::gathered },
     Entry { name: "headers", take: headers::headers },
     Entry { name: "hello", take: wire::hello },
     Entry { name: "log", take: disk::log },

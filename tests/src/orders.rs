@@ -1,6 +1,8 @@
 //! A shop of two actors in two regions, for tests of delivery: a desk that takes each order once, and tells a
 //! warehouse of it for sure.
 
+use std::time::Duration;
+
 use rhumb::prelude::*;
 
 /// Places an order: once a key, and the warehouse is told with it.
@@ -19,11 +21,24 @@ pub struct Misplace {
     pub order: String,
 }
 
-/// Ships an order.
+/// Tells the warehouse of its own region, which takes its time.
+#[remote(name = "orders.Stock", class = "inventory", reply = (), key = order)]
+pub struct Stock {
+    /// The order's key.
+    pub order: String,
+    /// What is told.
+    pub number: u32,
+}
+
+/// Ships an order, at once or after a while.
 #[remote(name = "orders.Ship", class = "inventory", reply = ())]
 pub struct Ship {
     number: u32,
+    slowly: bool,
 }
+
+/// How long it takes to ship slowly.
+const SLOWLY: Duration = Duration::from_secs(2);
 
 /// What no warehouse serves.
 #[remote(name = "orders.Burn", class = "inventory", reply = ())]
@@ -35,7 +50,7 @@ pub struct Shipped;
 
 protocol! {
     /// Where orders are placed.
-    pub Desks = "orders.desk", class "inventory": Place, Misplace;
+    pub Desks = "orders.desk", class "inventory": Place, Misplace, Stock;
 }
 
 protocol! {
@@ -104,7 +119,8 @@ impl Handler<Place> for Desk {
         let placed = self.placed;
         call().expect("it is called").put("placed", placed.to_be_bytes()).expect("it is kept");
         Reply::later(async move {
-            let told = abroad::<Warehouses>().tell(Ship { number: place.number }).durably().await;
+            let told =
+                abroad::<Warehouses>().tell(Ship { number: place.number, slowly: false }).durably().await;
             told.expect("there is room");
             placed
         })
@@ -121,13 +137,30 @@ impl Handler<Misplace> for Desk {
     }
 }
 
-impl Handler<Ship> for Warehouse {
-    type Result = ();
+impl Handler<Stock> for Desk {
+    type Result = Reply<()>;
 
-    fn handle(&mut self, ship: Ship, _: &mut Context<Self>) {
+    fn handle(&mut self, stock: Stock, _: &mut Context<Self>) -> Reply<()> {
+        let mesh = call().expect("it is called").mesh().clone();
+        let own = mesh.actor_in::<Warehouses>(mesh.region(), "1");
+        Reply::later(async move {
+            own.tell(Ship { number: stock.number, slowly: true }).durably().await.expect("there is room");
+        })
+    }
+}
+
+impl Handler<Ship> for Warehouse {
+    type Result = Reply<()>;
+
+    fn handle(&mut self, ship: Ship, _: &mut Context<Self>) -> Reply<()> {
         self.shipped.push(ship.number);
         let row: Vec<u8> = self.shipped.iter().flat_map(|number| number.to_be_bytes()).collect();
         call().expect("it is called").put("shipped", row).expect("it is kept");
+        Reply::later(async move {
+            if ship.slowly {
+                tokio::time::sleep(SLOWLY).await;
+            }
+        })
     }
 }
 

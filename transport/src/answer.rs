@@ -18,6 +18,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use crate::message::{Reply, TraceContext};
+use crate::shares::Held;
 
 /// Takes answers back to where the questions came from.
 pub(crate) trait Returns: fmt::Debug + Send + Sync {
@@ -33,6 +34,7 @@ pub struct Answer {
     cancelled: Cancelled,
     observed: Observed,
     timed: Option<Timed>,
+    held: Option<Held>,
 }
 
 /// Is told how long each answer took.
@@ -99,7 +101,13 @@ impl Answer {
     /// An answer that goes nowhere: a tell's. Never cancelled.
     #[must_use]
     pub fn to_nobody() -> Self {
-        Self { to: None, cancelled: Cancelled::default(), observed: Observed::default(), timed: None }
+        Self {
+            to: None,
+            cancelled: Cancelled::default(),
+            observed: Observed::default(),
+            timed: None,
+            held: None,
+        }
     }
 
     /// An answer that stays in this process, and the future of it. For messages between actors of one
@@ -109,7 +117,16 @@ impl Answer {
         let (sender, receiver) = oneshot::channel();
         let cancelled = Cancelled::default();
         let future = AnswerFuture { receiver, cancelled: cancelled.clone() };
-        (Self { to: Some(To::Here(sender)), cancelled, observed: Observed::default(), timed: None }, future)
+        (
+            Self {
+                to: Some(To::Here(sender)),
+                cancelled,
+                observed: Observed::default(),
+                timed: None,
+                held: None,
+            },
+            future,
+        )
     }
 
     /// An answer that this is called with, on the thread that gives it and before that goes on: answers that are
@@ -117,14 +134,29 @@ impl Answer {
     #[must_use]
     pub fn then(then: Then) -> Self {
         let (cancelled, observed) = (Cancelled::default(), Observed::default());
-        Self { to: Some(To::Then(then)), cancelled, observed, timed: None }
+        Self { to: Some(To::Then(then)), cancelled, observed, timed: None, held: None }
     }
 
     /// An answer to a peer, and what cancels it.
     pub(crate) fn to_peer(owed: Owed) -> (Self, Cancelled) {
         let cancelled = Cancelled { expires: Some(owed.expires), ..Cancelled::default() };
         let to = Some(To::Peer(owed));
-        (Self { to, cancelled: cancelled.clone(), observed: Observed::default(), timed: None }, cancelled)
+        (
+            Self { to, cancelled: cancelled.clone(), observed: Observed::default(), timed: None, held: None },
+            cancelled,
+        )
+    }
+
+    /// With what its message makes this node hold: it is given back when the answer is.
+    pub(crate) fn holding(mut self, held: Held) -> Self {
+        self.held = Some(held);
+        self
+    }
+
+    /// Takes that over, where the message goes on after the answer.
+    #[must_use]
+    pub fn held(&mut self) -> Option<Held> {
+        self.held.take()
     }
 
     /// Lets somebody know how the message ends: also when the answer is dropped, and the caller learns

@@ -45,6 +45,8 @@ pub const MAX_HEAD: usize = 16 << 10;
 pub const MAX_NAME_BYTES: usize = 255;
 /// Bytes of a target at most.
 pub const MAX_TARGET_BYTES: usize = 512;
+/// Callers that a frame names at most: a longer chain of calls is a cycle that is not seen.
+pub const MAX_CALLERS: usize = 32;
 
 /// The longest deadline that a frame can say; a longer one is sent as this.
 pub const MAX_DEADLINE: Duration = Duration::from_millis(u32::MAX as u64);

@@ -87,6 +87,9 @@ impl Gathering {
 /// # Errors
 /// What is wrong, when it is no such body.
 pub fn messages(body: &[u8]) -> Result<Vec<Range<usize>>, String> {
+    if body.len() > GATHERED_BYTES {
+        return Err(format!("{} bytes under one head, at most {GATHERED_BYTES}", body.len()));
+    }
     let (mut all, mut at) = (Vec::new(), 0);
     while at < body.len() {
         let length = body[at..].split_first_chunk().map(|(length, _)| u32::from_be_bytes(*length));
@@ -171,6 +174,14 @@ impl Refused {
     }
 }
 
+/// Calls that one frame says were taken, at most: it fits into the smallest frame that settings allow.
+pub(crate) const MAX_TAKEN: usize = 112;
+
+/// Whether these bytes are ids of calls, and no more than one frame has.
+pub(crate) fn are_ids(body: &[u8]) -> bool {
+    body.len().is_multiple_of(8) && body.len() <= 8 * MAX_TAKEN
+}
+
 /// The calls that were taken, as the body of a frame of kind `Taken`.
 pub(crate) fn ids(taken: &[u64]) -> Bytes {
     let mut body = BytesMut::with_capacity(8 * taken.len());
@@ -178,7 +189,7 @@ pub(crate) fn ids(taken: &[u64]) -> Bytes {
     body.freeze()
 }
 
-/// The calls in a body of [`ids`]; what is left over at its end is none.
+/// The calls in a body of [`ids`].
 pub(crate) fn taken(mut body: &[u8]) -> impl Iterator<Item = u64> {
     std::iter::from_fn(move || (body.len() >= 8).then(|| body.get_u64()))
 }

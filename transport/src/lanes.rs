@@ -1,7 +1,7 @@
 //! Which lane a message takes, and what waits on one.
 //!
-//! * It decides: the lane of a pair (always the same, so that the pair's order holds), and when a
-//!   lane is full.
+//! * It decides: the lane of a pair (always the same, so that the pair's order holds), the pair of a call whose
+//!   order matters to nobody, and when a lane is full.
 //! * It never does: write, or look into what waits.
 //! * Invariant: what waits is bounded in number and in bytes. Answers are not counted in number (there
 //!   are never more than calls that were let in), and a fault has room beyond the bounds: a caller is
@@ -18,6 +18,17 @@ pub fn lane_of(pair: u64, lanes: u16) -> usize {
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     ((x ^ (x >> 31)) % u64::from(lanes.max(1))) as usize
+}
+
+/// Calls whose order matters to nobody that take one lane together at most.
+const TOGETHER: usize = 64;
+
+/// A pair for a call whose order matters to nobody: the last such pair for as long as something waits on its
+/// lane, so that calls which are made together leave, arrive and are answered together; then another, so that
+/// what one lost packet holds up is no more than that.
+#[must_use]
+pub fn any_pair(last: u64, waiting: usize) -> u64 {
+    if (1..TOGETHER).contains(&waiting) { last } else { last.wrapping_add(1) }
 }
 
 /// What a waiting item is, as far as bounds go.
@@ -184,6 +195,19 @@ mod tests {
     fn the_lane_of_a_pair_never_changes_between_versions() {
         // Both sides of a rolling upgrade must agree on nothing here, but a test that replays must.
         assert_eq!([lane_of(0, 8), lane_of(1, 8), lane_of(2, 8), lane_of(3, 8)], [7, 1, 6, 5]);
+    }
+
+    #[test]
+    fn calls_made_together_share_a_pair_until_they_are_written_or_many() {
+        let mut pair = 0;
+        let pairs: Vec<_> = (0..2 * TOGETHER as u64)
+            .map(|waiting| {
+                pair = any_pair(pair, waiting as usize % TOGETHER);
+                pair
+            })
+            .collect();
+        assert_eq!(pairs, [[1; TOGETHER], [2; TOGETHER]].concat());
+        assert_eq!([any_pair(7, 0), any_pair(7, 1), any_pair(7, TOGETHER)], [8, 7, 8]);
     }
 
     #[test]

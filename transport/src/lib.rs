@@ -35,6 +35,7 @@ pub mod quic;
 pub mod relay;
 pub mod resilience;
 pub mod settings;
+mod shares;
 pub mod tiebreak;
 
 pub use answer::{Answer, AnswerFuture, Cancelled};
@@ -44,7 +45,8 @@ pub use error::{BindError, ConnectError};
 pub use gathering::Gathering;
 pub use hello::{HelloRefusal, HelloRefusalKind, ManifestEntry};
 pub use identity::{
-    Certificate, Credentials, CredentialsError, IdentityError, Regions, Trust, TrustDomain, issue,
+    Certificate, Credentials, CredentialsError, IdentityError, Regions, RevocationList, Trust, TrustDomain,
+    issue,
 };
 pub use inbound::Inbound;
 pub use link::{LinkState, LinkStatus, Waiting};
@@ -52,4 +54,5 @@ pub use message::{Arrival, Headers, Identity, Kind, Peer, Reply, Request, TraceC
 pub use quic::{Client, Expect, Transport};
 pub use rhumb_core::codec::{self, Bincode, Codec, CodecError, decode, encode};
 pub use settings::{SettingsError, TransportSettings};
+pub use shares::Held;
 pub use tiebreak::Dialed;

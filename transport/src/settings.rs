@@ -46,7 +46,8 @@ pub struct TransportSettings {
     pub max_large_frame: usize,
     /// Streams of their own that a peer may have open at once (4).
     pub large_streams: u16,
-    /// Bytes of large frames of which a part has come, from all peers together (256 MiB).
+    /// Bytes of large frames of which a part has come, from all peers together (256 MiB): of clients and operators
+    /// half, of one of them a quarter. At least four large frames.
     pub large_buffer: usize,
     /// Messages waiting on one lane (4096).
     pub lane_queue: usize,
@@ -54,12 +55,18 @@ pub struct TransportSettings {
     pub lane_queue_bytes: usize,
     /// Calls waiting for an answer, and answers owed, per connection and direction (16384).
     pub in_flight: usize,
+    /// Bytes of messages that wait to be handled, and of large answers that wait to be read, per principal and
+    /// direction (64 MiB). At least one large frame.
+    pub in_flight_bytes: usize,
+    /// The same of all principals together, per direction (512 MiB): of clients and operators half. At least
+    /// twice as much.
+    pub in_flight_bytes_all: usize,
     /// Handshakes under way at once (64): half of them of addresses that are not validated; of the rest one
-    /// address has half.
+    /// address has half. Half as many again are for the addresses of peers alone.
     pub handshakes: usize,
     /// Connections that wait to be accepted (1024).
     pub max_incoming: usize,
-    /// Connections of clients and operators (1024).
+    /// Connections of clients and operators (1024), half of them at most of one. 16 more are for operators alone.
     pub max_clients: usize,
     /// Bytes asked of the operating system for each UDP socket buffer (8 MiB).
     pub socket_buffer: usize,
@@ -87,6 +94,8 @@ impl Default for TransportSettings {
             lane_queue: 4096,
             lane_queue_bytes: 8 << 20,
             in_flight: 16_384,
+            in_flight_bytes: 64 << 20,
+            in_flight_bytes_all: 512 << 20,
             handshakes: 64,
             max_incoming: 1024,
             max_clients: 1024,
@@ -142,10 +151,22 @@ impl TransportSettings {
             format!("use max_frame to {MAX_ENCODED_BYTES} bytes"),
         )?;
         check(
-            self.large_buffer >= self.max_large_frame,
+            self.large_buffer >= 4 * self.max_large_frame,
             "large_buffer",
             self.large_buffer.to_string(),
+            format!("use at least 4 × max_large_frame = {} bytes", 4 * self.max_large_frame),
+        )?;
+        check(
+            self.in_flight_bytes >= self.max_large_frame,
+            "in_flight_bytes",
+            self.in_flight_bytes.to_string(),
             format!("use at least max_large_frame = {} bytes", self.max_large_frame),
+        )?;
+        check(
+            self.in_flight_bytes_all / 2 >= self.in_flight_bytes,
+            "in_flight_bytes_all",
+            self.in_flight_bytes_all.to_string(),
+            format!("use at least 2 × in_flight_bytes = {} bytes", self.in_flight_bytes.saturating_mul(2)),
         )?;
         check(
             !self.probe_interval.is_zero() && self.probe_interval * 3 <= self.silence_limit,
@@ -200,7 +221,9 @@ mod tests {
         assert_eq!(refused(|s| s.lanes = 0), "lanes");
         assert_eq!(refused(|s| s.max_frame = MAX_FRAME_BYTES + 1), "max_frame");
         assert_eq!(refused(|s| s.max_large_frame = 10), "max_large_frame");
-        assert_eq!(refused(|s| s.large_buffer = 10), "large_buffer");
+        assert_eq!(refused(|s| s.large_buffer = 63 << 20), "large_buffer");
+        assert_eq!(refused(|s| s.in_flight_bytes = 15 << 20), "in_flight_bytes");
+        assert_eq!(refused(|s| s.in_flight_bytes_all = 127 << 20), "in_flight_bytes_all");
         assert_eq!(refused(|s| s.probe_interval = Duration::from_secs(1)), "silence_limit");
         assert_eq!(refused(|s| s.idle_timeout = Duration::from_secs(1)), "idle_timeout");
         assert!(refused(|s| s.in_flight = 0).contains("in_flight"));

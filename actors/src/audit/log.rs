@@ -110,7 +110,8 @@ pub struct LogStatus {
 #[derive(Debug)]
 pub struct Log {
     key: Key,
-    policy: Policy,
+    /// None: too few log witnesses are known, so nothing is published.
+    policy: Option<Policy>,
     settings: LogSettings,
     edge: Edge,
     /// The text that is being signed.
@@ -122,16 +123,18 @@ pub struct Log {
     watching: BTreeMap<String, (Key, Watching)>,
     nonces: Vec<Vec<u8>>,
     broken: Option<String>,
+    other_key: bool,
 }
 
 impl Log {
-    /// The log on this disk. `witnesses` are those that are asked, `policy` says which suffice.
+    /// The log on this disk. `witnesses` are those that are asked, `policy` says which suffice; without one
+    /// nothing is published.
     ///
     /// # Errors
     /// [`Unsound`]: what is there is not what was signed.
     pub fn recover(
         key: Key,
-        policy: Policy,
+        policy: impl Into<Option<Policy>>,
         witnesses: impl IntoIterator<Item = Key>,
         settings: LogSettings,
         rows: &impl Rows,
@@ -145,12 +148,19 @@ impl Log {
                 return Err(Unsound::NotSigned { size: signed.size, have });
             }
         }
+        // What was signed with another key is signed anew: the entries are those. The log witnesses refuse it until
+        // operators of theirs replace the key that they have pinned.
+        let by_key = |(_, note): &(Checkpoint, Note)| matches!(key.verify(note), Ok(Some(_)));
+        let (checkpoint, other_key) = match checkpoint {
+            Some(last) if !by_key(&last) => (None, true),
+            last => (last, false),
+        };
         let published = checkpoint_size(rows, rows::PUBLISHED)?;
         let watching =
             witnesses.into_iter().map(|key| (key.name.clone(), (key, Watching::default()))).collect();
         Ok(Self {
             key,
-            policy,
+            policy: policy.into(),
             settings,
             edge,
             signing: None,
@@ -160,7 +170,14 @@ impl Log {
             watching,
             nonces: Vec::new(),
             broken: None,
+            other_key,
         })
+    }
+
+    /// Whether what was signed last in an earlier life was signed with another key than this one's.
+    #[must_use]
+    pub fn has_other_key(&self) -> bool {
+        self.other_key
     }
 
     /// Appends an entry, and the sealed body of what it commits to.
@@ -169,8 +186,23 @@ impl Log {
         let tiles = self.edge.push(hash::leaf(&bytes));
         let mut batch = Batch::new();
         rows::put_entry(&mut batch, index, &bytes, body, &tiles);
+        rows::put_partial(&mut batch, &self.edge, &tiles);
         out.persist(batch);
         out.send(Effect::Appended { token, index });
+    }
+
+    /// More log witnesses are known: those that were stay, and `policy` says which suffice now.
+    pub fn watched_by(&mut self, policy: Option<Policy>, witnesses: impl IntoIterator<Item = Key>) {
+        self.policy = policy;
+        for key in witnesses {
+            self.watching.entry(key.name.clone()).or_insert_with(|| (key, Watching::default()));
+        }
+    }
+
+    /// A log witness has another key from now on.
+    pub fn rekeyed(&mut self, policy: Option<Policy>, witness: Key) {
+        self.policy = policy;
+        self.watching.insert(witness.name.clone(), (witness, Watching::default()));
     }
 
     /// Has the next checkpoint answer a demand. False when it answers enough others already.
@@ -260,6 +292,18 @@ impl Log {
         }
     }
 
+    /// Its public key, whose name is its origin.
+    #[must_use]
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// The last signed checkpoint with its log's signature, a note.
+    #[must_use]
+    pub fn checkpoint(&self) -> Option<String> {
+        self.checkpoint.as_ref().map(|(_, note)| note.to_string())
+    }
+
     /// The text of the checkpoint that is to be cosigned.
     #[must_use]
     pub fn present(&self) -> Option<String> {
@@ -332,7 +376,7 @@ impl Log {
         let Some((checkpoint, note)) = &self.checkpoint else { return };
         let mut note = note.clone();
         note.signatures.extend(self.watching.values().filter_map(|(_, w)| w.cosignature.clone()));
-        if self.policy.trusts(&note).is_err() {
+        if self.policy.as_ref().is_none_or(|policy| policy.trusts(&note).is_err()) {
             return;
         }
         self.published = checkpoint.size;
@@ -356,12 +400,12 @@ pub fn tree<R: Rows>(rows: &R, size: u64) -> impl Subtrees<Error = Unsound> + us
     Tiled::new(size, move |tile| rows::any_tile(rows, tile))
 }
 
-/// The root of the first `size` entries on a disk.
+/// The root of the first `size` entries on a disk, made of entries and full tiles alone.
 ///
 /// # Errors
 /// [`Unsound`].
 pub fn root_of(rows: &impl Rows, size: u64) -> Result<Hash, Unsound> {
-    proof::root(&mut tree(rows, size), size)
+    proof::root(&mut Tiled::new(size, |tile| rows::made_tile(rows, tile)), size)
 }
 
 fn checkpoint(rows: &impl Rows, key: &[u8]) -> Result<Option<(Checkpoint, Note)>, Unsound> {

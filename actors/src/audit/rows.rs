@@ -5,10 +5,14 @@
 //! | `e` index | an entry, as it is hashed |
 //! | `b` index | its body: the record and its salt, sealed; gone when its subject was erased |
 //! | `n` | how many entries there are |
-//! | `t` level number | a full tile |
+//! | `t` level number | a full tile; above level 0 also the last one, as far as it has come |
 //! | `c` | this log's last signed checkpoint, a note |
 //! | `p` | this log's last published checkpoint, with its cosignatures |
 //! | `w` origin | the last checkpoint that was cosigned of another log, a note |
+//! | `h` node | the public key of another node's log, as it was first seen ([`super::peers`]) |
+//! | `r` node | its keys before that, which operators replaced |
+//! | `s` kind, subject | what was stated last with other regions ([`super::statements`]) |
+//! | `k`, `g` | keys ([`super::keys`]) |
 //! | `x` origin | evidence against a log: the note that was cosigned and the first that contradicts it |
 //!
 //! Numbers are big-endian, so that the family's order is the log's.
@@ -16,7 +20,7 @@
 //! * It decides: the bytes.
 //! * Invariant: the leaves of a tile are those of the entries beside it; who reads them checks that.
 
-use rhumb_storage::{Batch, Family};
+use rhumb_storage::{Batch, Family, HotStore};
 use rhumb_verify::hash::{self, Hash};
 use rhumb_verify::tile::{Tile, WIDTH, hashes, of_level};
 use thiserror::Error;
@@ -60,6 +64,12 @@ pub enum Unsound {
         /// How many there are.
         have: u64,
     },
+    /// The pinned key of another node's log is none.
+    #[error("the key of the log of node {0} cannot be read")]
+    PeerKey(String),
+    /// A statement that was signed is none.
+    #[error("a statement that this node signed cannot be read: {0}")]
+    Statement(String),
     /// The disk does not answer.
     #[error("the audit log cannot be read: {0}")]
     Disk(String),
@@ -72,6 +82,29 @@ pub trait Rows {
     /// # Errors
     /// [`Unsound::Disk`].
     fn row(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Unsound>;
+}
+
+impl Rows for HotStore {
+    fn row(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Unsound> {
+        self.get(FAMILY, key).map_err(|fault| Unsound::Disk(fault.to_string()))
+    }
+}
+
+/// A key and its value.
+pub type Row = (Vec<u8>, Vec<u8>);
+
+/// Rows whose keys begin with this, each without it.
+///
+/// # Errors
+/// [`Unsound::Disk`].
+pub fn with(store: &HotStore, prefix: &[u8]) -> Result<Vec<Row>, Unsound> {
+    let mut rows = Vec::new();
+    let read = store.scan(FAMILY, prefix, |key, value| {
+        rows.push((key[prefix.len()..].to_vec(), value.to_vec()));
+        true
+    });
+    read.map_err(|fault| Unsound::Disk(fault.to_string()))?;
+    Ok(rows)
 }
 
 /// The key of an entry.
@@ -119,9 +152,23 @@ pub fn put_entry(batch: &mut Batch, index: u64, entry: &[u8], body: &[u8], tiles
         batch.put(FAMILY, body_key(index), body);
     }
     for (tile, hashes) in tiles {
-        let bytes: Vec<u8> = hashes.iter().flat_map(|hash| hash.0).collect();
-        batch.put(FAMILY, tile_key(tile.level, tile.number), bytes);
+        put_tile(batch, tile.level, tile.number, hashes);
     }
+}
+
+/// Writes what an entry added to above the tiles that it completed: the tile in which the last one's hash stands, as
+/// far as it has come. A proof would have to make it of 255 full ones otherwise.
+pub fn put_partial(batch: &mut Batch, edge: &Edge, completed: &[(Tile, Vec<Hash>)]) {
+    let Some((last, _)) = completed.last() else { return };
+    let level = last.level + 1;
+    if let Some(hashes) = edge.levels().get(usize::from(level)) {
+        put_tile(batch, level, last.number / WIDTH, hashes);
+    }
+}
+
+fn put_tile(batch: &mut Batch, level: u8, number: u64, hashes: &[Hash]) {
+    let bytes: Vec<u8> = hashes.iter().flat_map(|hash| hash.0).collect();
+    batch.put(FAMILY, tile_key(level, number), bytes);
 }
 
 /// Writes a note.
@@ -169,11 +216,27 @@ pub fn tile(rows: &impl Rows, tile: Tile) -> Result<Vec<Hash>, Unsound> {
     read.ok_or_else(|| Unsound::NoTile(tile.path()))
 }
 
-/// The hashes of a tile of the tree of this size, partial ones among them: those are made of what is below.
+/// The hashes of a tile of the tree of this size: of a partial one those that the longer one on disk begins with.
 ///
 /// # Errors
 /// [`Unsound`].
 pub fn any_tile(rows: &impl Rows, wanted: Tile) -> Result<Vec<Hash>, Unsound> {
+    if u64::from(wanted.width) < WIDTH {
+        let bytes = rows.row(&tile_key(wanted.level, wanted.number))?.unwrap_or_default();
+        let begins = bytes.get(..usize::from(wanted.width) * 32);
+        return match begins.and_then(|bytes| hashes(wanted, bytes).ok()) {
+            Some(hashes) => Ok(hashes),
+            None => made_tile(rows, wanted),
+        };
+    }
+    tile(rows, wanted)
+}
+
+/// The same, but partial ones are made of what is below them.
+///
+/// # Errors
+/// [`Unsound`].
+pub fn made_tile(rows: &impl Rows, wanted: Tile) -> Result<Vec<Hash>, Unsound> {
     if u64::from(wanted.width) == WIDTH {
         return tile(rows, wanted);
     }
@@ -190,6 +253,26 @@ pub fn check_tile(rows: &impl Rows, level: u8, number: u64) -> Result<(), Unsoun
     for (said, number) in tile(rows, full)?.into_iter().zip(number * WIDTH..) {
         if of(rows, level, number)? != said {
             return Err(Unsound::OtherHash { path: full.path(), number });
+        }
+    }
+    Ok(())
+}
+
+/// Hashes everything again that a tile is made of that has not come to its end, and compares. Where none was written
+/// there is nothing to compare: it is made where it is needed.
+///
+/// # Errors
+/// [`Unsound`], naming what differs.
+pub fn check_partial(rows: &impl Rows, level: u8, number: u64) -> Result<(), Unsound> {
+    let Some(bytes) = rows.row(&tile_key(level, number))? else { return Ok(()) };
+    let path = |width| Tile { level, number, width }.path();
+    let width = u16::try_from(bytes.len() / 32).unwrap_or(0);
+    let said = hashes(Tile { level, number, width }, &bytes);
+    let said = said.ok().filter(|said| (1..=WIDTH).contains(&(said.len() as u64)));
+    for (said, number) in said.ok_or_else(|| Unsound::NoTile(path(width)))?.into_iter().zip(number * WIDTH..)
+    {
+        if of(rows, level, number)? != said {
+            return Err(Unsound::OtherHash { path: path(width), number });
         }
     }
     Ok(())

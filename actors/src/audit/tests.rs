@@ -1,6 +1,8 @@
 //! The machines of the audit log: by cases, and in a simulated world of three nodes.
 
 mod disk;
+mod keys;
+mod shell;
 mod world;
 
 use rhumb_core::canary::{self, Canary};

@@ -117,9 +117,30 @@ impl Witness {
         Ok(Self { logs, cosigned, accused: accused.into_iter().collect() })
     }
 
+    /// Watches another log from now on. A log that is watched already keeps its key.
+    pub fn watch(&mut self, log: Key) {
+        self.logs.entry(log.name.clone()).or_insert(log);
+    }
+
+    /// A log has another key from now on. What was cosigned under the one before binds it all the same.
+    pub fn rekeyed(&mut self, log: Key) {
+        self.logs.insert(log.name.clone(), log);
+    }
+
     /// The size and root that were cosigned last, by origin.
     pub fn cosigned(&self) -> impl Iterator<Item = &Checkpoint> {
         self.cosigned.values().map(|(checkpoint, _)| checkpoint)
+    }
+
+    /// What was cosigned last of a log: its checkpoint, and that with the log's signature.
+    #[must_use]
+    pub fn last(&self, origin: &str) -> Option<(&Checkpoint, &str)> {
+        self.cosigned.get(origin).map(|(checkpoint, note)| (checkpoint, note.as_str()))
+    }
+
+    /// Logs against which there is evidence, by origin.
+    pub fn accused(&self) -> impl Iterator<Item = &str> {
+        self.accused.iter().map(String::as_str)
     }
 
     /// A log asks for a cosignature.

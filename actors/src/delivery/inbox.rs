@@ -15,7 +15,8 @@ use super::{Effect, Out, Token, rows};
 
 /// Letters of one source that may be under way here.
 pub const MAX_UNDER_WAY: usize = 1_024;
-/// Notes that are kept of one source above its floor: more than its outbox may hold for this node.
+/// Notes that are kept of one source above its floor. Beyond them only what may move the floor is let in: the letter that
+/// is lower than all of them.
 pub const MAX_NOTES: usize = 65_536;
 /// Notes that one batch forgets.
 const FORGOTTEN_AT_ONCE: usize = 256;
@@ -91,6 +92,13 @@ impl Inbox {
         let Arrived { source: from, id, floor, after } = arrived;
         let source = self.sources.entry(from.clone()).or_default();
         source.told = source.told.max(floor);
+        if source.settled.len() >= MAX_NOTES {
+            let mut batch = Batch::new();
+            source.forget(&from, &mut batch);
+            if !batch.is_empty() {
+                out.persist(batch);
+            }
+        }
         if source.is_settled(id) {
             self.duplicates += 1;
             return out.send(Effect::Answer(token, Verdict::Settled));
@@ -100,7 +108,9 @@ impl Inbox {
             let before = std::mem::replace(&mut under_way.token, token);
             return out.send(Effect::Answer(before, Verdict::Busy(None)));
         }
-        if source.under_way.len() >= MAX_UNDER_WAY || source.settled.len() >= MAX_NOTES {
+        let is_lowest = source.settled.first().is_none_or(|lowest| id < *lowest);
+        let full = source.settled.len() >= MAX_NOTES && !is_lowest;
+        if source.under_way.len() >= MAX_UNDER_WAY || full {
             return out.send(Effect::Answer(token, Verdict::Busy(None)));
         }
         let waits =
@@ -179,6 +189,14 @@ impl Source {
         if !canary::sings(Canary::NoteForgotten) {
             rows::put_settled(&mut batch, from, id);
         }
+        self.forget(from, &mut batch);
+        if !batch.is_empty() {
+            out.persist(batch);
+        }
+    }
+
+    /// Forgets notes below what the source has told.
+    fn forget(&mut self, from: &NodeId, batch: &mut Batch) {
         let mut floor = self.told;
         for count in 0.. {
             let Some(below) = self.settled.first().copied().filter(|below| *below < self.told) else { break };
@@ -187,14 +205,11 @@ impl Source {
                 break;
             }
             self.settled.remove(&below);
-            rows::delete_settled(&mut batch, from, below);
+            rows::delete_settled(batch, from, below);
         }
         if floor > self.floor {
             self.floor = floor;
-            rows::put_floor(&mut batch, from, floor);
-        }
-        if !batch.is_empty() {
-            out.persist(batch);
+            rows::put_floor(batch, from, floor);
         }
     }
 }

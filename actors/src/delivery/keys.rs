@@ -119,6 +119,8 @@ pub struct KeyTable {
     entries: BTreeMap<Key, Entry>,
     /// Which key a token runs.
     running: BTreeMap<Token, Key>,
+    /// How many of them are whose.
+    running_of: BTreeMap<Scope, usize>,
     by_age: BTreeSet<(HybridTime, Key)>,
     used: Used,
     by_scope: BTreeMap<Scope, Used>,
@@ -132,6 +134,7 @@ impl KeyTable {
             settings,
             entries: BTreeMap::new(),
             running: BTreeMap::new(),
+            running_of: BTreeMap::new(),
             by_age: BTreeSet::new(),
             used: Used::default(),
             by_scope: BTreeMap::new(),
@@ -180,6 +183,7 @@ impl KeyTable {
         let Some(key) = self.running.remove(&token) else { return };
         let Some(Entry::Running { body, scope, waiting }) = self.entries.remove(&key) else { return };
         self.count(&scope, -1, -(ENTRY_BYTES as isize));
+        self.runs_no_more(&scope);
         let all = std::iter::once(token).chain(waiting);
         let stored = match ended.outcome {
             Ok(stored) => Arc::new(stored),
@@ -245,10 +249,20 @@ impl KeyTable {
     fn run(&mut self, token: Token, asked: Asked, out: &mut Out) {
         let Asked { key, body, scope, .. } = asked;
         self.running.insert(token, key);
+        *self.running_of.entry(scope.clone()).or_default() += 1;
         self.count(&scope, 1, ENTRY_BYTES as isize);
         self.entries.insert(key, Entry::Running { body, scope, waiting: Vec::new() });
         // That it begins tells nothing of what is kept.
         out.send_at_once(Effect::Run(token));
+    }
+
+    fn runs_no_more(&mut self, scope: &Scope) {
+        if let Some(running) = self.running_of.get_mut(scope) {
+            *running -= 1;
+            if *running == 0 {
+                self.running_of.remove(scope);
+            }
+        }
     }
 
     fn room(&self, scope: &Scope) -> Result<(), Fault> {
@@ -260,7 +274,9 @@ impl KeyTable {
             return full("the idempotency table");
         }
         let own = self.by_scope.get(scope).copied().unwrap_or_default();
-        if !scope.is_nodes() && own.keys >= (self.settings.keys / SHARE).max(1) {
+        let running = self.running_of.get(scope).copied().unwrap_or_default();
+        let has_its_share = own.keys >= (self.settings.keys / SHARE).max(1) || running >= MAX_RUNNING / SHARE;
+        if !scope.is_nodes() && has_its_share {
             return full("this program's share of the idempotency table");
         }
         Ok(())

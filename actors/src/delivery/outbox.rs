@@ -410,7 +410,10 @@ impl Outbox {
         let failures = channel.failures;
         let until = now.mono.plus(after.unwrap_or_else(|| self.wait(failures)).max(self.settings.retry));
         let bound = self.bound.get_mut(to).expect("it was found");
-        if let Some(channel) = bound.channels.get_mut(key) {
+        // Those behind the first are sent back sooner than it may be sent again: that shortens no rest.
+        if let Some(channel) = bound.channels.get_mut(key)
+            && channel.rests_until.is_none_or(|rests| rests < until)
+        {
             channel.rests_until = Some(until);
             self.resting.insert((until, to.clone(), Some(key.clone())));
         }

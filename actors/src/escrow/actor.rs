@@ -2,6 +2,7 @@
 //! It has no protocol decision in it.
 
 mod handle;
+mod reached;
 mod report;
 mod trail;
 
@@ -19,9 +20,9 @@ use rhumb_core::{
     Barrier, DataClass, Direction, Fault, FaultKind, Gate, Mono, NodeId, Now, Passage, PoolName, Region,
     Ticket,
 };
-use tokio::sync::watch;
 
 pub use self::handle::EscrowHandle;
+use self::reached::{Committed, Reached};
 pub use self::report::{EscrowReport, PoolReport};
 pub use self::trail::Sake;
 use self::trail::{Sent, Trail};
@@ -39,8 +40,8 @@ const MAX_ASKS: usize = 16_384;
 /// When a caller that found no room may ask again.
 const OVERLOADED: Duration = Duration::from_millis(100);
 /// How many batches the actor has under way with storage at a time: one that is being synced, and one that
-/// is written and goes with the next sync. What comes meanwhile joins into one: more under way would make
-/// more hand-overs of the same syncs.
+/// goes with the next sync. What comes meanwhile joins into one: more under way would make more hand-overs of
+/// the same syncs.
 const WINDOW: usize = 2;
 
 /// What the shell needs of the world around it.
@@ -96,7 +97,7 @@ pub struct EscrowRegion {
     last_token: u64,
     /// When it goes off, and what stops it.
     timer: Option<(Mono, SpawnHandle)>,
-    committed: watch::Sender<Committed>,
+    reached: Reached,
 }
 
 /// Takes an answer to whoever waits for it. Dropped instead, it tells that the actor stopped.
@@ -109,13 +110,6 @@ struct Asked {
     reply: Reply,
     /// Its span, if its trace is kept.
     span: Option<Span>,
-}
-
-/// How far this actor's batches are durable.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Committed {
-    UpTo(Ticket, rhumb_storage::CommitNumber),
-    Failed(String),
 }
 
 impl EscrowRegion {
@@ -136,7 +130,6 @@ impl EscrowRegion {
         world: Arc<dyn World>,
     ) -> Self {
         let standing = book.standing();
-        let (committed, _) = watch::channel(Committed::UpTo(Ticket(0), rhumb_storage::CommitNumber(0)));
         Self {
             book,
             out: Out::default(),
@@ -152,7 +145,7 @@ impl EscrowRegion {
             asks: HashMap::new(),
             last_token: 0,
             timer: None,
-            committed,
+            reached: Reached::default(),
         }
     }
 
@@ -187,16 +180,15 @@ impl EscrowRegion {
 
     fn hand_over(&mut self, ready: Option<(Ticket, rhumb_storage::Batch)>) {
         let Some((ticket, batch)) = ready else { return };
-        let (committed, world, syncs) =
-            (self.committed.clone(), Arc::clone(&self.world), self.trail.syncs.clone());
+        let (reached, world, syncs) =
+            (self.reached.clone(), Arc::clone(&self.world), self.trail.syncs.clone());
         let done = move |result: Result<rhumb_storage::CommitNumber, rhumb_storage::CommitError>| {
             if let Some(sync) = world.last_sync() {
                 syncs.covered(ticket, sync);
             }
-            committed.send_modify(|state| match (&result, &state) {
-                (_, Committed::Failed(_)) => {}
-                (Ok(number), _) => *state = Committed::UpTo(ticket, *number),
-                (Err(error), _) => *state = Committed::Failed(error.to_string()),
+            reached.tell(match result {
+                Ok(number) => Committed::UpTo(ticket, number),
+                Err(error) => Committed::Failed(error.to_string()),
             });
         };
         if let Err(reason) = self.storage.write(batch, Box::new(done)) {
@@ -301,12 +293,8 @@ impl Actor for EscrowRegion {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(MAILBOX);
-        let changes = stream::unfold(self.committed.subscribe(), |mut changes| async {
-            changes.changed().await.ok()?;
-            let state = changes.borrow_and_update().clone();
-            Some((state, changes))
-        });
-        ctx.add_stream(changes);
+        let reached = self.reached.clone();
+        ctx.add_stream(stream::poll_fn(move |cx| reached.poll(cx).map(Some)));
         let now = self.world.now();
         self.book.start(now, &Seed::from_entropy(), &mut self.out);
         self.settle(now, ctx);

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use rhumb::client::MeshClient;
 use rhumb::client::directory::Directory;
-use rhumb::mesh::{MeshAddr, Teller};
-use tokio::sync::Mutex;
+use rhumb::mesh::{MeshAddr, Teller, Told};
+use tokio::sync::{mpsc, oneshot};
 
 use super::obey;
 use crate::caller::Caller;
@@ -18,8 +18,30 @@ const WINDOW: usize = 512;
 
 struct Client {
     echo: MeshAddr<Echoes>,
-    /// None where each tell is waited for.
-    teller: Option<Mutex<Teller<Echoes, Note>>>,
+    /// To the task that has the teller. None where each tell is waited for.
+    teller: Option<mpsc::Sender<Order>>,
+}
+
+/// What senders that share a teller hand to the task that has it.
+enum Order {
+    Tell(Note),
+    Settle(oneshot::Sender<Told>),
+}
+
+/// Tells for all senders, as a tonic client's stream has one task that writes for all of them.
+async fn tell_for_all(mut teller: Teller<Echoes, Note>, mut orders: mpsc::Receiver<Order>) {
+    let mut unsent = 0;
+    while let Some(order) = orders.recv().await {
+        match order {
+            Order::Tell(note) => unsent += u64::from(teller.tell(note).await.is_err()),
+            Order::Settle(answer) => {
+                let mut told = teller.flush().await;
+                told.unlisted += std::mem::take(&mut unsent);
+                // Whoever asked may have gone.
+                let _ = answer.send(told);
+            }
+        }
+    }
 }
 
 impl Caller for Client {
@@ -32,7 +54,7 @@ impl Caller for Client {
     async fn tell(&self, payload: usize) -> anyhow::Result<()> {
         let note = Note { body: vec![7_u8; payload].into() };
         match &self.teller {
-            Some(teller) => teller.lock().await.tell(note).await.map(drop)?,
+            Some(teller) => teller.send(Order::Tell(note)).await?,
             None => self.echo.tell(note).await?,
         }
         Ok(())
@@ -40,7 +62,9 @@ impl Caller for Client {
 
     async fn settled(&self) -> u64 {
         let Some(teller) = &self.teller else { return 0 };
-        let told = teller.lock().await.flush().await;
+        let (answer, told) = oneshot::channel();
+        teller.send(Order::Settle(answer)).await.expect("its task ends after this");
+        let told = told.await.expect("its task ends after this");
         if let Some(first) = told.failed.first() {
             eprintln!("the first tell that failed: {}", first.fault);
         }
@@ -61,6 +85,10 @@ pub async fn drive(dir: &Path, windowed: bool) -> anyhow::Result<()> {
     let client = Arc::new(MeshClient::new(&dir.join("client"), Directory::read(dir)?)?);
     client.connect_all().await?;
     let echo = client.mesh().actor::<Echoes>("bench");
-    let teller = windowed.then(|| Mutex::new(echo.teller().window(WINDOW)));
+    let teller = windowed.then(|| {
+        let (orders, waiting) = mpsc::channel(2 * WINDOW);
+        tokio::spawn(tell_for_all(echo.teller().window(WINDOW), waiting));
+        orders
+    });
     obey(Arc::new(Client { echo, teller })).await
 }

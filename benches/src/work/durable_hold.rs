@@ -10,7 +10,7 @@ use anyhow::Context;
 use futures::FutureExt;
 use rhumb::dev::DevMesh;
 
-use super::{Effort, Work};
+use super::{Scope, Work};
 use crate::conditions::versions;
 use crate::holds::server::Server;
 use crate::holds::{HoldLoad, Holder};
@@ -23,11 +23,14 @@ use crate::tls::Tls;
 pub const WORK: Work = Work {
     name: "durable-hold",
     title: "Durable hold, from another process to a synced disk and back",
-    run: |scope| run(scope.effort).boxed_local(),
+    run: |scope| run(scope).boxed_local(),
 };
 const NAME: &str = WORK.name;
 /// What a request and an answer of the floor have: about what Rhumb's have.
 const PAYLOAD: usize = 64;
+
+/// The names of all who keep holds, in results.
+pub(super) const KEEPERS: [&str; 6] = ["rhumb", "rhumb-each", "redis", "redis-each", "postgres", "floor"];
 
 /// Who keeps holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,13 +90,15 @@ impl Keeper {
     }
 
     /// The loads that it is put under: concurrency, and whether each has a connection.
-    fn loads(self) -> Vec<(usize, bool)> {
+    fn loads(self, scope: &Scope) -> Vec<(usize, bool)> {
         let on_one = [(1, false), (16, false), (256, false)];
-        match self {
+        let mut loads = match self {
             Self::Rhumb | Self::Redis => [&on_one[..], &[(16, true), (256, true)]].concat(),
             Self::Postgres => vec![(1, true), (16, true), (256, true)],
             Self::Floor => on_one.to_vec(),
-        }
+        };
+        loads.retain(|(_, each)| scope.has(self.called(*each)));
+        loads
     }
 }
 
@@ -173,14 +178,16 @@ struct Came {
 }
 
 /// A keeper that is not installed is said to be missing; the others are measured.
-async fn run(effort: Effort) -> anyhow::Result<Vec<Outcome>> {
+async fn run(scope: Scope) -> anyhow::Result<Vec<Outcome>> {
+    let effort = scope.effort;
     let mut came: Vec<Came> = Keeper::ALL.map(|_| Came::default()).into();
     for round in 0..effort.rounds {
         for turn in 0..Keeper::ALL.len() {
             let at = (turn + round) % Keeper::ALL.len();
             let keeper = Keeper::ALL[at];
-            if came[at].missing.is_none() {
-                let one = once(keeper, effort.millis).await.with_context(|| keeper.called(false));
+            let loads = keeper.loads(&scope);
+            if came[at].missing.is_none() && !loads.is_empty() {
+                let one = once(keeper, &loads, effort.millis).await.with_context(|| keeper.called(false));
                 match one {
                     Ok(one) => {
                         came[at].samples.resize(one.len(), Vec::new());
@@ -196,15 +203,15 @@ async fn run(effort: Effort) -> anyhow::Result<Vec<Outcome>> {
         }
         eprintln!("{NAME}: round {} of {}", round + 1, effort.rounds);
     }
-    Ok(outcomes(&came))
+    Ok(outcomes(&came, &scope))
 }
 
 /// One round of one keeper, all its loads.
-async fn once(keeper: Keeper, millis: u64) -> anyhow::Result<Vec<Sample>> {
+async fn once(keeper: Keeper, loads: &[(usize, bool)], millis: u64) -> anyhow::Result<Vec<Sample>> {
     let dir = tempfile::tempdir()?;
     let mut standing = Standing::start(keeper, dir.path()).await?;
     let mut samples = Vec::new();
-    for load in keeper.loads() {
+    for &load in loads {
         match standing.round(load, millis).await {
             Ok(sample) => samples.push(sample),
             Err(error) => {
@@ -217,11 +224,11 @@ async fn once(keeper: Keeper, millis: u64) -> anyhow::Result<Vec<Sample>> {
     Ok(samples)
 }
 
-fn outcomes(came: &[Came]) -> Vec<Outcome> {
+fn outcomes(came: &[Came], scope: &Scope) -> Vec<Outcome> {
     let mut outcomes = Vec::new();
     for (keeper, came) in Keeper::ALL.iter().zip(came) {
         let versions = keeper.versions();
-        for (number, (concurrency, each)) in keeper.loads().into_iter().enumerate() {
+        for (number, (concurrency, each)) in keeper.loads(scope).into_iter().enumerate() {
             let load = Load { verb: Verb::Ask, concurrency, payload: PAYLOAD, millis: 0 };
             let samples = came.samples.get(number).map_or(&[][..], Vec::as_slice);
             let note = match &came.missing {

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use anyhow::Context;
+use clap::ValueEnum;
 use futures::future::LocalBoxFuture;
 use rhumb::dev::DevMesh;
 
@@ -57,16 +58,30 @@ pub struct Work {
 pub struct Scope {
     /// How much.
     pub effort: Effort,
-    /// Only these of the systems; all, if there are none.
-    pub only: Vec<System>,
+    /// Only these of the systems, by their names; all, if there are none.
+    pub only: Vec<String>,
 }
 
 impl Scope {
     /// Those of the systems that are to be measured.
     #[must_use]
     pub fn of(&self, systems: &[System]) -> Vec<System> {
-        systems.iter().copied().filter(|s| self.only.is_empty() || self.only.contains(s)).collect()
+        systems.iter().copied().filter(|system| self.has(system.name())).collect()
     }
+
+    /// Whether a system is to be measured.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|only| only == name)
+    }
+}
+
+/// The names of all systems, of whatever work.
+#[must_use]
+pub fn system_names() -> Vec<&'static str> {
+    let mut names: Vec<_> = System::value_variants().iter().map(|system| system.name()).collect();
+    names.extend(durable_hold::KEEPERS.into_iter().filter(|name| *name != System::Rhumb.name()));
+    names
 }
 
 /// How much is measured.

@@ -2,8 +2,8 @@
 //! were handled in a second, from the first that is told until the other side says that all have been.
 //!
 //! Beside it: `failed`, of which the sender was told, and `lost`, of which nobody was. Rhumb's senders share one
-//! `Teller`, as tonic's share 16 streams; what a tell costs that is waited for alone is `rhumb-awaited`: with one
-//! sender a way there and back.
+//! `Teller` through a channel, as tonic's share 16 streams; what a tell costs that is waited for alone is
+//! `rhumb-awaited`: with one sender a way there and back.
 
 use futures::FutureExt;
 

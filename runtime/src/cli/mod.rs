@@ -8,6 +8,7 @@
 pub mod advise;
 mod args;
 pub mod audit;
+pub mod audit_log;
 pub mod ca;
 pub mod cert;
 pub mod config;
@@ -80,6 +81,8 @@ enum Command {
     Release(hold::Release),
     Return(give_back::Return),
     #[command(subcommand)]
+    Audit(audit_log::AuditCommand),
+    #[command(subcommand)]
     Load(load::LoadCommand),
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
@@ -140,6 +143,7 @@ impl Command {
             Command::Confirm(confirm) => confirm.run(output).await,
             Command::Release(release) => release.run(output).await,
             Command::Return(request) => request.run(output).await,
+            Command::Audit(audit) => audit.run(output).await,
             Command::Load(load) => load.run(output).await,
             Command::Policy(policy) => policy.run(output),
             Command::DeadLetters(letters) => letters.run(output).await,
@@ -210,6 +214,17 @@ mod tests {
             ("rhumb hold concert --key k1:x", false),
             ("rhumb confirm concert/us-east/n1/a/1 -o json", true),
             ("rhumb confirm 17", false),
+            ("rhumb audit tail --count 5 --records", true),
+            ("rhumb audit query --action pool.create --last 1h", true),
+            ("rhumb audit prove 17 --out e17.tlog-proof", true),
+            ("rhumb audit prove", false),
+            ("rhumb audit verify --policy auditors.policy --proof e17.tlog-proof", true),
+            ("rhumb audit verify --policy auditors.policy", false),
+            ("rhumb audit verify --proof e17.tlog-proof", false),
+            ("rhumb audit export --format tiles --out log", true),
+            ("rhumb audit export --format yaml --out log", false),
+            ("rhumb audit checkpoint --fresh", true),
+            ("rhumb audit erase-subject", false),
             ("rhumb load escrow concert --rate 100 --for 10s --seed 1 --receipts r.jsonl", true),
             ("rhumb load escrow concert --rate 0 --for 10s --receipts r.jsonl", false),
             ("rhumb demo --seats 100 -o json", true),

@@ -9,6 +9,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::ValueEnum;
+use rhumb_actors::audit::messages::AuditRefusal;
 use rhumb_actors::escrow::messages::Refusal;
 use rhumb_core::{Delivery, Fault, FaultKind};
 use serde::Serialize;
@@ -49,6 +50,8 @@ pub enum Done {
 pub enum Failure {
     /// The mesh refused. Nothing was changed.
     Refused(Refusal),
+    /// The audit log refused. Nothing was changed.
+    NotAudited(AuditRefusal),
     /// The command line asks for something that cannot be.
     Usage(String),
     /// The settings have faults.
@@ -76,6 +79,7 @@ impl Failure {
     pub fn message(&self) -> String {
         match self {
             Self::Refused(refusal) => refusal.to_string(),
+            Self::NotAudited(refusal) => refusal.to_string(),
             Self::Usage(message) | Self::Other { message, .. } => message.clone(),
             Self::Settings(faults) => faults.to_string(),
             Self::Fault(fault) => fault.to_string(),
@@ -84,7 +88,7 @@ impl Failure {
 
     fn code(&self) -> u8 {
         match self {
-            Self::Refused(_) => 1,
+            Self::Refused(_) | Self::NotAudited(_) => 1,
             Self::Usage(_) | Self::Settings(_) => 2,
             Self::Fault(fault) if fault.delivery() == Delivery::Unknown => 4,
             Self::Fault(_) | Self::Other { .. } => 3,
@@ -99,6 +103,9 @@ impl Failure {
                     "code": refusal.code(), "message": refusal.to_string(), "retry_after_ms": retry
                 }})
             }
+            Self::NotAudited(refusal) => json!({"refused": {
+                "code": refusal.code(), "message": refusal.to_string(), "retry_after_ms": refusal.retry_after_ms()
+            }}),
             Self::Usage(message) => json!({"usage": {"message": message}}),
             Self::Settings(faults) => json!({"settings": {"config": faults.dir, "faults": faults.faults}}),
             Self::Fault(fault) => json!({"fault": {
@@ -115,6 +122,7 @@ impl Failure {
     fn text(&self) -> String {
         match self {
             Self::Refused(refusal) => format!("refused ({}): {refusal}", refusal.code()),
+            Self::NotAudited(refusal) => format!("refused ({}): {refusal}", refusal.code()),
             Self::Usage(message) => format!("error: {message}"),
             Self::Settings(faults) => format!("error: {faults}"),
             Self::Fault(fault) => format!("fault: {fault}"),
@@ -134,6 +142,12 @@ fn delivery_code(delivery: Delivery) -> &'static str {
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
         Self::Refused(refusal)
+    }
+}
+
+impl From<AuditRefusal> for Failure {
+    fn from(refusal: AuditRefusal) -> Self {
+        Self::NotAudited(refusal)
     }
 }
 

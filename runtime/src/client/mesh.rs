@@ -1,7 +1,7 @@
 //! The client over QUIC: one connection a node, made when first needed and kept.
 //!
 //! * It decides: nothing but which connection a question takes.
-//! * It never does: ask again. Who asks knows whether that is safe.
+//! * It never does: ask again. Who asks knows whether that is safe ([`MeshClient::ask_any`] and the mesh's addresses do).
 //! * It follows the folder of its certificate, as a node does: a renewed certificate, other authorities
 //!   and revocations count from the next handshake on.
 //! * Invariant: a question ends at its deadline at the latest, the time to connect included. While a
@@ -19,6 +19,7 @@ use futures::future::try_join_all;
 use opentelemetry::trace::SpanKind;
 use parking_lot::Mutex;
 use rhumb_actors::remote::Remote;
+use rhumb_core::rng::Seed;
 use rhumb_core::{DataClass, Fault, FaultKind, NodeId, Principal, Region};
 use rhumb_transport::identity::Outcome;
 use rhumb_transport::{
@@ -35,6 +36,7 @@ use super::directory::Directory;
 use crate::clock::now_millis;
 use crate::identity::{self, Found, IdentityFault};
 use crate::mesh::body::{pack, unpack_reply};
+use crate::mesh::resilience::{Resilience, ResilienceSettings};
 use crate::mesh::{Carrier, Mesh};
 use crate::secrets::Files;
 use crate::telemetry::{self, Tracer, What, current_trace, names};
@@ -76,6 +78,7 @@ pub struct MeshClient {
     nodes: Arc<BTreeMap<NodeId, OnceCell<Client>>>,
     tracer: Option<Tracer>,
     trace: Option<TraceContext>,
+    resilience: Arc<Resilience>,
 }
 
 /// What the client is certified with, and where that comes from.
@@ -135,8 +138,7 @@ impl MeshClient {
     /// [`ClientError::Credentials`].
     pub fn new(identity: &Path, directory: Directory) -> Result<Self, ClientError> {
         let nodes = directory.nodes().iter().map(|(node, _)| (node.clone(), OnceCell::new())).collect();
-        let own = Arc::new(Own::read(identity)?);
-        Ok(Self { own, directory, nodes: Arc::new(nodes), tracer: None, trace: None })
+        Ok(Self::of(Own::read(identity)?, directory, nodes))
     }
 
     /// A client of the nodes at these addresses, whoever they are: their certificates say it.
@@ -149,9 +151,25 @@ impl MeshClient {
         let greeted = try_join_all(addresses.iter().map(|address| greet(&credentials, address))).await?;
         let directory = greeted.iter().map(|(node, address, _)| (node.clone(), *address)).collect();
         let nodes = greeted.into_iter().map(|(node, _, client)| (node, OnceCell::new_with(Some(client))));
-        let nodes = Arc::new(nodes.collect());
-        let directory = Directory::of(directory);
-        Ok(Self { nodes, directory, own: Arc::new(own), tracer: None, trace: None })
+        let nodes = nodes.collect();
+        Ok(Self::of(own, Directory::of(directory), nodes))
+    }
+
+    fn of(own: Own, directory: Directory, nodes: BTreeMap<NodeId, OnceCell<Client>>) -> Self {
+        let resilience = Resilience::new(ResilienceSettings::default(), &Seed::from_entropy());
+        let (own, nodes, resilience) = (Arc::new(own), Arc::new(nodes), Arc::new(resilience));
+        Self { own, directory, nodes, tracer: None, trace: None, resilience }
+    }
+
+    /// How its questions are made again, held back and spread over nodes; those of its meshes too. What was counted
+    /// before is forgotten.
+    #[must_use]
+    pub fn resilient(self, settings: ResilienceSettings, seed: &Seed) -> Self {
+        Self { resilience: Arc::new(Resilience::new(settings, seed)), ..self }
+    }
+
+    pub(crate) fn resilience(&self) -> &Arc<Resilience> {
+        &self.resilience
     }
 
     /// Its questions belong to this trace, where there is one and the thread works for no other; and make
@@ -185,6 +203,7 @@ impl MeshClient {
     pub fn mesh(self: &Arc<Self>) -> Mesh {
         let mesh = Mesh::of_program(self.region().clone(), self.nodes(), Carrier::Client(Arc::clone(self)));
         self.tracer.iter().for_each(|tracer| mesh.traced(tracer.clone()));
+        mesh.shares(Arc::clone(&self.resilience));
         mesh
     }
 

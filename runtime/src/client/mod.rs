@@ -5,6 +5,7 @@
 //! * Invariant: every question ends in its typed reply or in a fault that says whether the service
 //!   may have run it.
 
+mod any;
 #[cfg(feature = "rocks")]
 pub mod audit;
 pub mod directory;

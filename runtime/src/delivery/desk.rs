@@ -10,7 +10,7 @@ use rhumb_actors::delivery::keys::{Asked, Ended, Stored};
 use rhumb_actors::delivery::{Arrived, Effect, Letter, LetterId, Out, Sending, Token, Verdict};
 use rhumb_actors::storage::Window;
 use rhumb_core::effects::Release;
-use rhumb_core::{Barrier, Fault, FaultKind, NodeId, Ticket};
+use rhumb_core::{Barrier, Fault, FaultKind, Mono, NodeId, Now, Ticket};
 use rhumb_storage::Batch;
 use rhumb_transport::{Answer, Peer, Reply, Request};
 use tokio::sync::mpsc::OwnedPermit;
@@ -124,8 +124,19 @@ impl Desk {
         self.machines.outbox.begin(now, &mut self.out);
         self.flush();
         let durable = Arc::clone(&self.durable);
+        let mut tick_at = self.due(now);
         loop {
-            let due = self.due();
+            // Looked at in each turn: where there is always something to do, no sleep ever ends.
+            let now = self.mesh.now();
+            if tick_at <= now.mono {
+                self.machines.outbox.tick(now, &mut self.out);
+                self.machines.keys.tick(now, &mut self.out);
+                self.flush();
+                tick_at = self.due(now);
+            } else {
+                tick_at = tick_at.min(self.due(now));
+            }
+            let due = tick_at.since(now.mono).max(Duration::from_millis(1));
             tokio::select! {
                 () = durable.1.notified() => self.durable(Ticket(durable.0.load(Ordering::Acquire))),
                 Some(done) = self.done.1.recv() => {
@@ -143,23 +154,18 @@ impl Desk {
                         self.take(input);
                     }
                 }
-                () = tokio::time::sleep(due) => {
-                    let now = self.mesh.now();
-                    self.machines.outbox.tick(now, &mut self.out);
-                    self.machines.keys.tick(now, &mut self.out);
-                }
+                () = tokio::time::sleep(due) => {}
             }
             self.flush();
             *self.full.lock() = self.machines.outbox.full().cloned().collect();
         }
     }
 
-    /// How long there is nothing to do.
-    fn due(&self) -> Duration {
-        let now = self.mesh.now();
+    /// Until when there is nothing to do.
+    fn due(&self, now: Now) -> Mono {
         let deadlines = [self.machines.outbox.next_deadline(now), self.machines.keys.next_deadline(now)];
-        let due = deadlines.into_iter().flatten().min().map(|due| due.since(now.mono));
-        due.unwrap_or(LONGEST_SLEEP).clamp(Duration::from_millis(1), LONGEST_SLEEP)
+        let longest = now.mono.plus(LONGEST_SLEEP);
+        deadlines.into_iter().flatten().min().map_or(longest, |due| due.min(longest))
     }
 
     fn token(&mut self, waits: Waits) -> Token {

@@ -24,6 +24,9 @@ const OLDER_BUILD: Duration = Duration::from_secs(10);
 /// The longest that a handler of a letter may take.
 const LONGEST: Duration = Duration::from_secs(600);
 
+/// What a node's manifest names where it takes letters, and keeps the answers to keys.
+pub(crate) const LETTER: &str = Parcel::NAME;
+
 /// A letter on its way.
 #[remote(
     name = "mesh.Letter",
@@ -35,7 +38,7 @@ const LONGEST: Duration = Duration::from_secs(600);
     audience = "nodes",
     crate = rhumb_actors
 )]
-pub(super) struct Parcel {
+pub(crate) struct Parcel {
     class: DataClass,
     id: (u64, u64),
     floor: (u64, u64),
@@ -50,7 +53,7 @@ pub(super) struct Parcel {
 /// What its receiver says of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Wire)]
 #[wire(crate = rhumb_actors)]
-pub(super) enum Judged {
+pub(crate) enum Judged {
     Settled,
     Never(String),
     Failed(String),
@@ -144,6 +147,8 @@ pub(super) fn judge(fault: &Fault) -> Verdict {
     match (&fault.kind, fault.delivery) {
         (
             FaultKind::Full(_)
+            | FaultKind::Overloaded(_)
+            | FaultKind::Shut(_)
             | FaultKind::Draining
             | FaultKind::Failed(_)
             | FaultKind::Unreachable(_)
@@ -151,6 +156,8 @@ pub(super) fn judge(fault: &Fault) -> Verdict {
             _,
         )
         | (FaultKind::Deadline(_), Outcome::NotSent) => Verdict::Busy(fault.retry_after),
+        // Its reason may quote the letter's bytes, and a dead letter's does not.
+        (FaultKind::Decode { .. }, Outcome::NotSent) => Verdict::Never("its bytes are not one".to_owned()),
         (_, Outcome::NotSent) => Verdict::Never(fault.kind.to_string()),
         _ => Verdict::Failed(fault.kind.to_string()),
     }
@@ -201,7 +208,13 @@ mod tests {
         ] {
             assert!(matches!(judge(&Fault::not_sent(kind)), Verdict::Never(_)));
         }
-        for kind in [FaultKind::Full(text()), FaultKind::Draining, FaultKind::Failed(text())] {
+        for kind in [
+            FaultKind::Full(text()),
+            FaultKind::Overloaded(text()),
+            FaultKind::Shut(text()),
+            FaultKind::Draining,
+            FaultKind::Failed(text()),
+        ] {
             let after = Some(Duration::from_millis(7));
             let fault = Fault { retry_after: after, ..Fault::not_sent(kind) };
             assert_eq!(judge(&fault), Verdict::Busy(after));

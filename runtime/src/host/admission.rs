@@ -12,7 +12,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use rhumb_core::rng::{Rng, Seed};
 use rhumb_core::{Delivery, Fault, FaultKind, Priority};
-use rhumb_transport::resilience::limit::{Entry, Limit, LimitSettings};
+use rhumb_transport::resilience::limit::{Entry, Limit, LimitSettings, Took};
 use tokio::time::Instant;
 
 /// When to ask again at the earliest, and at the latest: half of it is drawn, so that not all come at once.
@@ -109,7 +109,10 @@ impl Permit {
         // What did not run says nothing of how long it takes.
         if fault.is_none_or(|fault| fault.delivery != Delivery::NotSent) {
             self.is_inside = false;
-            self.door.inside.lock().limit.done(Some(self.came.elapsed()));
+            let took = self.came.elapsed();
+            let cut = fault.is_some_and(|fault| matches!(fault.kind, FaultKind::Deadline(_)));
+            let took = if cut { Took::Cut(took) } else { Took::Answered(took) };
+            self.door.inside.lock().limit.done(took);
         }
     }
 }
@@ -117,7 +120,7 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         if self.is_inside {
-            self.door.inside.lock().limit.done(None);
+            self.door.inside.lock().limit.done(Took::Unknown);
         }
     }
 }

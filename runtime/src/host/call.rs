@@ -17,7 +17,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use rhumb_actors::remote::Remote;
 use rhumb_core::{DataClass, Epoch, Fault, FaultKind, Guarantee, HybridTime, Principal, Region};
-use rhumb_transport::{Peer, TraceContext};
+use rhumb_transport::{Held, Peer, TraceContext};
 use tokio::time::Instant;
 
 use super::admission::Permit;
@@ -59,6 +59,10 @@ pub(crate) struct CallState {
     pub(crate) staged: Option<Staged>,
     /// Its place behind the door of the actor's type, where it came over the network and there is one.
     pub(crate) admitted: Mutex<Option<Permit>>,
+    /// What the message makes this node hold for its sender, where nobody waits for an answer: messages under
+    /// one head have it together.
+    #[expect(dead_code, reason = "it is given back when it is dropped")]
+    pub(crate) held: Option<Arc<Held>>,
 }
 
 /// What binds the class of a call's answer before anything has happened in it.
@@ -94,13 +98,14 @@ pub(crate) enum Stage {
 }
 
 /// The callers so far.
+#[derive(Clone)]
 pub(crate) enum Before {
     /// None: the call begins here.
     Nobody,
     /// An actor of this node, in the course of this call.
     Here(Arc<CallState>),
     /// Actors as another node names them, outermost first.
-    Elsewhere(Vec<String>),
+    Elsewhere(Arc<[String]>),
 }
 
 /// What a call has come across.
@@ -476,7 +481,7 @@ impl Before {
                 names.push(call.to.shown().to_string());
                 names
             }
-            Self::Elsewhere(names) => names.clone(),
+            Self::Elsewhere(names) => names.to_vec(),
         }
     }
 }

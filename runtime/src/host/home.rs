@@ -211,7 +211,7 @@ impl<A: Hosted> Home<A> {
     pub(crate) fn weighs(&self, before: u64, now: u64) {
         if now >= before {
             let all = self.weight.fetch_add(now - before, Ordering::Relaxed) + (now - before);
-            if now > before && self.host.memory.is_some_and(|limit| all > limit) {
+            if now > before && self.host.bound().is_some_and(|(limit, _)| all > limit) {
                 self.heavy.notify_one();
             }
         } else {
@@ -336,12 +336,13 @@ impl<A: Hosted> Home<A> {
 
     /// Lets the least recently used go while there are too many.
     fn shed(&self) {
-        let Some(limit) = self.host.memory else { return };
+        let Some((limit, fewer)) = self.host.bound() else { return };
         let leaving: u64 = self.cells(Cell::is_leaving).iter().map(|cell| cell.footprint()).sum();
         let mut over = self.weight.load(Ordering::Relaxed).saturating_sub(limit + leaving);
         if over == 0 {
             return;
         }
+        over += fewer;
         let mut cells = self.cells(|cell| cell.footprint() > 0);
         cells.sort_unstable_by_key(|cell| cell.used_ms());
         for cell in cells {

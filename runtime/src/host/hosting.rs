@@ -15,6 +15,10 @@ use crate::mesh::Mesh;
 
 /// How long an actor may be idle before it goes to sleep, unless its host says otherwise.
 const IDLE: Duration = Duration::from_secs(15 * 60);
+/// How large all actors of a type together are before the idle ones go to sleep sooner, unless their host says
+/// otherwise: whoever may send messages chooses their keys.
+pub const MEMORY: u64 = 1 << 30;
+
 /// What a factory is told about the actor that it makes.
 #[derive(Clone)]
 pub struct Activation {
@@ -106,8 +110,8 @@ impl<A: Hosted> Host<A> {
         self
     }
 
-    /// Lets no actor go to sleep for being idle: whoever may send it messages can then fill the memory,
-    /// one key after the other, unless [`Host::memory`] is set.
+    /// Lets no actor go to sleep, neither for being idle nor for memory: whoever may send it messages can then fill
+    /// that, one key after the other, unless [`Host::memory`] is set.
     #[must_use]
     pub fn never_idle(mut self) -> Self {
         self.idle = None;
@@ -115,7 +119,7 @@ impl<A: Hosted> Host<A> {
     }
 
     /// Lets actors go to sleep, the least recently used first, while all of this type together have a
-    /// larger footprint than this many bytes. Only idle ones: it is a target, not a wall.
+    /// larger footprint than this many bytes: [`MEMORY`] unless said. Only idle ones: it is a target, not a wall.
     #[must_use]
     pub fn memory(mut self, bytes: u64) -> Self {
         self.memory = Some(bytes);
@@ -188,5 +192,12 @@ impl<A: Hosted> Host<A> {
     pub fn calls<P: Addressed>(mut self) -> Self {
         self.needs.push(P::TYPE);
         self
+    }
+
+    /// By how many bytes all actors of the type may weigh, and how many fewer they weigh once some had to go: to
+    /// look for the least recently used costs as much for one as for many.
+    pub(crate) fn bound(&self) -> Option<(u64, u64)> {
+        let unsaid = self.idle.map(|_| (MEMORY, MEMORY / 16));
+        self.memory.map(|limit| (limit, 0)).or(unsaid)
     }
 }

@@ -46,7 +46,7 @@ use crate::mesh::dispatch::Incoming;
 
 pub use call::{Call, call};
 pub use home::BASE_FOOTPRINT;
-pub use hosting::{Activation, Host};
+pub use hosting::{Activation, Host, MEMORY};
 pub use reply::{ActorReply, Reply};
 pub use restarts::Restarts;
 pub use rhumb_transport::resilience::limit::LimitSettings as Admission;

@@ -265,9 +265,10 @@ macro_rules! retried {
     ($name:ident, $note:literal) => {
         impl<A: Addressed, M: Remote> $name<'_, A, M> {
             /// Asks again where that is safe and may help, within the deadline and the mesh's budget of retries: where
-            /// the question was not sent, and where its outcome is unknown and the message is `idempotent`. Only outside
+            /// the question was not sent, and where its outcome is unknown and it can be asked twice. Only outside
             /// of any other call. For messages that are `idempotent` or have a `key`; with any other it does not
             /// compile.
+            ///
             #[doc = $note]
             pub fn retried(mut self) -> Self {
                 const {
@@ -280,8 +281,15 @@ macro_rules! retried {
         }
     };
 }
-retried!(Ask, "An actor of this node is asked once.");
-retried!(AskAny, "Each time the best of them is asked, which may be another one.");
+retried!(
+    Ask,
+    "It can be asked twice where it is `idempotent`, or has a key: its actor's node keeps the answer to that, and gives it \
+     again. An actor of this node is asked once."
+);
+retried!(
+    AskAny,
+    "It can be asked twice where it is `idempotent`. Each time the best of them is asked, which may be another one."
+);
 
 impl<A: Addressed, M: Remote> Tell<'_, A, M> {
     /// Tells for sure. Returns when the message is durable in this node's outbox; it is sent until the actor has

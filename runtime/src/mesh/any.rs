@@ -179,8 +179,9 @@ async fn best<M: Remote>(
     asked: &Mutex<Option<NodeId>>,
 ) -> Result<Reply, Fault> {
     let mut left = nodes;
+    left.iter().for_each(|node| mesh.meets(node));
     loop {
-        let Some((at, weighed)) = mesh.resilience().choose(mesh, &left, call.to.kind) else {
+        let Some((at, weighed)) = mesh.resilience().choose(mesh.region(), &left, call.to.kind) else {
             let what = format!("no node may have actors of type {}", call.to.kind);
             return Err(Fault::not_sent(FaultKind::NotHosted(what)));
         };

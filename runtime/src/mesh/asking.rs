@@ -15,7 +15,7 @@ use opentelemetry::trace::SpanKind;
 use parking_lot::Mutex;
 use rhumb_actors::remote::{Addressed, Remote};
 use rhumb_core::{DataClass, Fault, FaultKind, Guarantee, NodeId};
-use rhumb_transport::{Headers, Reply, Request};
+use rhumb_transport::{Headers, Peer, Reply, Request};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
@@ -23,6 +23,7 @@ use super::address::{MeshAddr, Said, class_of};
 use super::body::{alike, pack, unpack_reply};
 use super::resilience::Attempts;
 use super::{Carried, Mesh, dispatch, durably, registry};
+use crate::delivery::parcel::LETTER;
 use crate::host::admission::Permit;
 use crate::host::call::{self, Answers, Before, CallState, MAX_CHAIN, Stage};
 use crate::host::id::ActorId;
@@ -115,7 +116,7 @@ where
     let sent = telemetry::working_for(call.asked.as_ref(), || {
         let body = packed(&mesh, &owner, message)?;
         let request = Request::post(M::NAME, call.class.clone(), body, headers(&call));
-        mesh.carry_to::<M>(&owner, &call.to, request)
+        mesh.carry_to::<M>(&owner, &call.to, request, Waits::No)
     });
     let posted = match sent {
         Ok(sent) => sent.answer().await,
@@ -190,6 +191,7 @@ pub(super) fn outgoing<A: Addressed, M: Remote>(
         stage: AtomicU8::new(Stage::Waiting as u8),
         staged: None,
         admitted: Mutex::default(),
+        held: None,
     };
     if call.cycles() || call.before.len() >= MAX_CHAIN {
         let fault = Fault::not_sent(FaultKind::Cycle(call.to.shown().to_string()));
@@ -267,6 +269,7 @@ async fn ask_there<M: Remote>(
 ) -> Result<(M::Reply, DataClass), Fault> {
     let packed = telemetry::working_for(call.asked.as_ref(), || packed(mesh, owner, message));
     let again = packed.as_ref().ok().filter(|_| retried).cloned();
+    let repeats = again.is_some() && repeats::<M>(mesh, owner, call);
     let mut reply = match packed.and_then(|body| send::<M>(mesh, owner, call, body)) {
         Ok(sent) => sent.answer().await,
         Err(fault) => Err(fault),
@@ -275,7 +278,7 @@ async fn ask_there<M: Remote>(
         mesh.resilience().called();
         if let Err(fault) = reply {
             // In a box: seldom needed.
-            reply = Box::pin(send_again::<M>(mesh, owner, call, body, fault)).await;
+            reply = Box::pin(send_again::<M>(mesh, owner, call, body, fault, repeats)).await;
         }
     }
     if let Some(span) = &call.asked {
@@ -284,15 +287,25 @@ async fn ask_there<M: Remote>(
     unpacked::<M>(mesh, call, reply?)
 }
 
-/// Sends a question again whose first attempt ended so, until it is answered or may be sent no more.
+/// Whether a question may be made again of its actor's node though it may have run: it has the effect of once, or that
+/// node keeps the answer to its key, which it says by taking letters: both rest on one table.
+fn repeats<M: Remote>(mesh: &Mesh, owner: &NodeId, call: &CallState) -> bool {
+    let peer = || mesh.inner.carrier.get().and_then(|carrier| carrier.peer(owner));
+    let keeps = |peer: Arc<Peer>| peer.manifest.iter().any(|entry| entry.name == LETTER);
+    M::IDEMPOTENT || call.key.is_some() && peer().is_some_and(keeps)
+}
+
+/// Sends a question again whose first attempt ended so, until it is answered or may be sent no more. `repeats` where it
+/// may be though it may have run.
 async fn send_again<M: Remote>(
     mesh: &Mesh,
     owner: &NodeId,
     call: &CallState,
     body: Bytes,
     fault: Fault,
+    repeats: bool,
 ) -> Result<Reply, Fault> {
-    let mut attempts = Attempts::new(mesh.resilience(), M::IDEMPOTENT, call.deadline);
+    let mut attempts = Attempts::new(mesh.resilience(), repeats, call.deadline);
     let mut fault = fault;
     loop {
         attempts.failed(fault).await?;
@@ -319,7 +332,7 @@ pub(super) fn send<M: Remote>(
 ) -> Result<Carried, Fault> {
     telemetry::working_for(call.asked.as_ref(), || {
         let request = Request::ask(M::NAME, call.class.clone(), body, headers(call));
-        mesh.carry_to::<M>(owner, &call.to, request)
+        mesh.carry_to::<M>(owner, &call.to, request, Waits::Yes)
     })
 }
 

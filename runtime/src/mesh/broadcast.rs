@@ -7,7 +7,7 @@ use rhumb_core::{Fault, NodeId, Region};
 use rhumb_transport::{Headers, Request};
 
 use super::address::Said;
-use super::asking::{Waits, deadline, headers, outgoing, pair, understood};
+use super::asking::{Waits, deadline, headers, outgoing, understood};
 use super::body::{pack, unpack_reply};
 use super::{Mesh, dispatch};
 use crate::host::call::{self, CallState};
@@ -69,7 +69,7 @@ impl Mesh {
             return dispatch::broadcast_here(self, request).await;
         }
         understood::<M>(self, node)?;
-        let reply = self.carry(node, pair(&call.to), request)?.answer().await?;
+        let reply = self.carry_to::<M>(node, &call.to, request, Waits::No)?.answer().await?;
         unpack_reply(M::NAME, self.received(&reply))
     }
 }

@@ -11,11 +11,12 @@ use std::sync::{Arc, OnceLock};
 
 use actix::Handler;
 use bytes::Bytes;
+use bytestring::ByteString;
 use parking_lot::Mutex;
 use rhumb_actors::remote::{Audience, Hosted, Remote};
 use rhumb_core::{DataClass, Epoch, Fault, FaultKind, Region, Role};
 use rhumb_transport::gathering;
-use rhumb_transport::{Answer, Headers, Kind, Peer, Reply, Request};
+use rhumb_transport::{Answer, Headers, Held, Kind, Peer, Reply, Request};
 use tokio::time::{Instant, timeout_at};
 
 use super::address::class_of;
@@ -129,8 +130,8 @@ where
     A: Hosted + Handler<M>,
     M: Remote,
 {
-    let Incoming { from, request, answer, staged } = incoming;
-    let (kind, cell) = (request.kind, home.found(&id));
+    let Incoming { from, request, mut answer, staged } = incoming;
+    let kind = request.kind;
     let came = answer.came(request.headers.deadline).unwrap_or_else(Instant::now);
     // Before anything is spent on it.
     let permit = match home.door().filter(|_| kind == Kind::Ask) {
@@ -140,15 +141,20 @@ where
             Err(fault) => return answer.fault(fault),
         },
     };
+    let cell = home.found(&id);
     if let Err(fault) = owned(home, &id, cell.as_deref()) {
         return answer.fault(fault);
     }
     if kind == Kind::Posts {
         return receive_gathered::<A, M>(home, &id, work, Incoming { from, request, answer, staged }, came);
     }
-    let Request { name, class, body, headers, .. } = request;
-    let opening = Opening { name: &name, class: &class, body: &body, came, staged: staged.as_ref() };
-    let (message, call) = match open::<A, M>(&home.mesh, id, from, &opening, headers) {
+    let Request { name, class, body, mut headers, .. } = request;
+    let key = headers.idempotency_key.take();
+    // What is asked is held until it is answered; what is told goes on after that.
+    let held = if kind == Kind::Ask { None } else { answer.held() };
+    let opened = Head::judge(&home.mesh, name, class, from, headers, came, held)
+        .and_then(|head| head.open::<A, M>(id, &body, key, staged.as_ref()));
+    let (message, call) = match opened {
         Ok(opened) => opened,
         Err(fault) => return answer.fault(fault),
     };
@@ -173,7 +179,7 @@ where
     A: Hosted + Handler<M>,
     M: Remote,
 {
-    let Incoming { from, request, answer, .. } = incoming;
+    let Incoming { from, request, mut answer, .. } = incoming;
     let messages = match gathering::messages(&request.body) {
         Ok(messages) => messages,
         Err(reason) => {
@@ -182,13 +188,14 @@ where
         }
     };
     let Request { name, class, body, headers, .. } = request;
-    let headers = Headers { target: None, ..headers };
+    let head = match Head::judge(&home.mesh, name, class, from, headers, came, answer.held()) {
+        Ok(head) => head,
+        Err(fault) => return answer.fault(fault),
+    };
     let acknowledged = Acknowledgement::new(home.mesh.clone(), answer);
     let (last, mut cell) = (messages.len() - 1, None);
     for (at, range) in messages.into_iter().enumerate() {
-        let opening = Opening { name: &name, class: &class, body: &body[range], came, staged: None };
-        let opened = open::<A, M>(&home.mesh, id.clone(), from.clone(), &opening, headers.clone());
-        let outcome = opened.and_then(|(message, call)| {
+        let outcome = head.open::<A, M>(id.clone(), &body[range], None, None).and_then(|(message, call)| {
             let found: Option<Arc<Cell<A>>> = cell.take().or_else(|| home.cell(id));
             let held = at == last && found.as_ref().is_some_and(|cell| 2 * cell.waiting() > home.capacity());
             let asker = if held { Asker::HeldBack(Arc::clone(&acknowledged)) } else { Asker::Nobody };
@@ -208,16 +215,19 @@ where
     A: Hosted + Handler<M>,
     M: Remote,
 {
-    let Incoming { from, request, answer, .. } = incoming;
+    let Incoming { from, request, mut answer, .. } = incoming;
     let (mut taken, mut refused, mut why) = (0_u64, 0_u64, None);
     let came = Instant::now();
+    let Request { name, class, body, headers, .. } = request;
+    let head = match Head::judge(&home.mesh, name, class, from, headers, came, answer.held()) {
+        Ok(head) => head,
+        Err(fault) => return answer.fault(fault),
+    };
     for cell in home.awake() {
         // Each gets a message of its own out of the same bytes.
-        let (name, class, body) = (&request.name, &request.class, &request.body);
-        let opening = Opening { name, class, body, came, staged: None };
-        let outcome =
-            open::<A, M>(&home.mesh, cell.id.clone(), from.clone(), &opening, request.headers.clone())
-                .and_then(|(message, call)| home.put(Some(cell), message, &call, Asker::Nobody, work, came));
+        let outcome = head
+            .open::<A, M>(cell.id.clone(), &body, None, None)
+            .and_then(|(message, call)| home.put(Some(cell), message, &call, Asker::Nobody, work, came));
         match outcome {
             Ok(()) => taken += 1,
             Err(fault) => {
@@ -305,63 +315,84 @@ fn owned<A: Hosted>(home: &Home<A>, id: &ActorId, cell: Option<&Cell<A>>) -> Res
     Err(Fault::not_sent(FaultKind::Moved(moved)))
 }
 
-/// A message that is about to be decoded, under its head.
-struct Opening<'a> {
-    name: &'a str,
-    class: &'a DataClass,
-    body: &'a [u8],
+/// What stands before a message, judged: many messages under one head share it, and what it says costs each of
+/// them nothing.
+struct Head<'a> {
+    mesh: &'a Mesh,
+    name: ByteString,
+    class: DataClass,
+    from: Option<Arc<Peer>>,
+    headers: Headers,
     came: Instant,
-    /// Where what its handler writes is kept, if it is.
-    staged: Option<&'a Staged>,
+    before: Before,
+    held: Option<Arc<Held>>,
 }
 
-/// The message of these bytes, and the call in which it runs.
-fn open<A: Hosted, M: Remote>(
-    mesh: &Mesh,
-    to: ActorId,
-    from: Option<Arc<Peer>>,
-    opening: &Opening<'_>,
-    headers: Headers,
-) -> Result<(M, Arc<CallState>), Fault> {
-    let Opening { name, class, body, came, staged } = *opening;
-    let decode = || mesh.decoding(|| unpack(name, body));
-    let message: M = telemetry::part(names::DECODE, decode).map_err(Fault::not_sent)?;
-    // The gates judged the envelope: what is in it must be of that class.
-    let state = class_of::<A>()?;
-    let own = message.class().unwrap_or(&state);
-    if own != class {
-        return Err(Fault::not_sent(FaultKind::ClassLowered { from: own.clone(), to: class.clone() }));
+impl<'a> Head<'a> {
+    /// Whether what it says of callers and epochs is believed of whoever sent it.
+    fn judge(
+        mesh: &'a Mesh,
+        name: ByteString,
+        class: DataClass,
+        from: Option<Arc<Peer>>,
+        mut headers: Headers,
+        came: Instant,
+        held: Option<Held>,
+    ) -> Result<Self, Fault> {
+        let role = from.as_ref().map(|from| from.principal.role);
+        let chain = callers(role, std::mem::take(&mut headers.chain))?;
+        epoch_matches(mesh, headers.epoch)?;
+        let before = if chain.is_empty() { Before::Nobody } else { Before::Elsewhere(chain.into()) };
+        Ok(Self { mesh, name, class, from, headers, came, before, held: held.map(Arc::new) })
     }
-    let role = from.as_ref().map(|from| from.principal.role);
-    let chain = callers(role, headers.chain)?;
-    epoch_matches(mesh, headers.epoch)?;
-    let call = CallState {
-        mesh: mesh.clone(),
-        to,
-        from,
-        deadline: came + headers.deadline,
-        hybrid: headers.hybrid,
-        trace: headers.trace,
-        asked: None,
-        served: OnceLock::new(),
-        class: class.clone(),
-        answers: Answers::to(&message, &state),
-        required: headers.required,
-        key: headers.idempotency_key,
-        epoch: headers.epoch,
-        before: if chain.is_empty() { Before::Nobody } else { Before::Elsewhere(chain) },
-        seen: Mutex::new(Seen { guarantee: headers.guarantee, ..Seen::default() }),
-        end: OnceLock::new(),
-        stage: AtomicU8::new(Stage::Waiting as u8),
-        staged: staged.cloned(),
-        admitted: Mutex::default(),
-    };
-    if call.cycles() {
-        return Err(Fault::not_sent(FaultKind::Cycle(call.to.shown().to_string())));
+
+    /// The message of these bytes, and the call in which it runs.
+    fn open<A: Hosted, M: Remote>(
+        &self,
+        to: ActorId,
+        body: &[u8],
+        key: Option<String>,
+        staged: Option<&Staged>,
+    ) -> Result<(M, Arc<CallState>), Fault> {
+        let (mesh, headers) = (self.mesh, &self.headers);
+        let decode = || mesh.decoding(|| unpack(&self.name, body));
+        let message: M = telemetry::part(names::DECODE, decode).map_err(Fault::not_sent)?;
+        // The gates judged the envelope: what is in it must be of that class.
+        let state = class_of::<A>()?;
+        let own = message.class().unwrap_or(&state);
+        if *own != self.class {
+            let (from, to) = (own.clone(), self.class.clone());
+            return Err(Fault::not_sent(FaultKind::ClassLowered { from, to }));
+        }
+        let call = CallState {
+            mesh: mesh.clone(),
+            to,
+            from: self.from.clone(),
+            deadline: self.came + headers.deadline,
+            hybrid: headers.hybrid,
+            trace: headers.trace,
+            asked: None,
+            served: OnceLock::new(),
+            class: self.class.clone(),
+            answers: Answers::to(&message, &state),
+            required: headers.required,
+            key,
+            epoch: headers.epoch,
+            before: self.before.clone(),
+            seen: Mutex::new(Seen { guarantee: headers.guarantee, ..Seen::default() }),
+            end: OnceLock::new(),
+            stage: AtomicU8::new(Stage::Waiting as u8),
+            staged: staged.cloned(),
+            admitted: Mutex::default(),
+            held: self.held.clone(),
+        };
+        if call.cycles() {
+            return Err(Fault::not_sent(FaultKind::Cycle(call.to.shown().to_string())));
+        }
+        // Whoever delivers works for the span of the message.
+        call.is_served(Span::current());
+        Ok((message, Arc::new(call)))
     }
-    // Whoever delivers works for the span of the message.
-    call.is_served(Span::current());
-    Ok((message, Arc::new(call)))
 }
 
 /// The callers so far, as a node says them. A program that only calls is nobody's actor.

@@ -31,18 +31,21 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use opentelemetry::trace::SpanKind;
 use parking_lot::Mutex;
+use rhumb_actors::audit::AuditHandle;
 use rhumb_actors::remote::{Addressed, Remote};
 #[cfg(feature = "rocks")]
 use rhumb_core::wire::Wire;
 use rhumb_core::{DataClass, Epoch, Fault, FaultKind, HybridTime, NodeId, Region};
 use rhumb_topology::Founding;
 use rhumb_topology::policy::PolicySnapshot;
+use rhumb_transport::resilience::breaker::Went;
 use rhumb_transport::resilience::mode::Mode;
 use rhumb_transport::{Answer, Asked, Gathering, Headers, Peer, Reply, Request, TraceContext, Transport};
 #[cfg(feature = "rocks")]
 use serde::Serialize;
 use tokio::time::Instant;
 
+use self::asking::Waits;
 use self::body::{pack, unpack_reply};
 use self::place::Places;
 use self::resilience::{Passing, Resilience};
@@ -87,8 +90,9 @@ struct Inner {
     watches: service::Watches,
     calls: Arc<Calls>,
     tracer: OnceLock<Tracer>,
+    audit: OnceLock<AuditHandle>,
     delivery: OnceLock<Delivery>,
-    resilience: OnceLock<Resilience>,
+    resilience: OnceLock<Arc<Resilience>>,
     mode: tokio::sync::watch::Sender<Mode>,
     /// For what sign that is less than all.
     why: Mutex<Option<&'static str>>,
@@ -110,6 +114,18 @@ impl Carried {
             passing.went(now, took, fault);
         }
         ended
+    }
+}
+
+/// What a breaker let through has been sent, or has not.
+fn passed(passing: Option<Passing>, sent: Result<Carried, Fault>) -> Result<Carried, Fault> {
+    match (sent, passing) {
+        (Ok(carried), passing) => Ok(Carried { passing, ..carried }),
+        (Err(fault), Some(passing)) => {
+            passing.went(Instant::now(), Duration::ZERO, Some(&fault));
+            Err(fault)
+        }
+        (Err(fault), None) => Err(fault),
     }
 }
 
@@ -151,6 +167,7 @@ impl Mesh {
             watches: service::Watches::default(),
             calls: Arc::default(),
             tracer: OnceLock::new(),
+            audit: OnceLock::new(),
             delivery: OnceLock::new(),
             resilience: OnceLock::new(),
             mode: tokio::sync::watch::Sender::default(),
@@ -170,6 +187,22 @@ impl Mesh {
     /// When it does so already.
     pub fn traced(&self, tracer: Tracer) {
         assert!(self.inner.tracer.set(tracer).is_ok(), "a mesh is traced once");
+    }
+
+    /// The node's audit log, for what a program does that must be proved. None for a program that hosts nothing,
+    /// and in a test's mesh.
+    #[must_use]
+    pub fn audit(&self) -> Option<&AuditHandle> {
+        self.inner.audit.get()
+    }
+
+    /// The node has this audit log.
+    ///
+    /// # Panics
+    /// When it has one already.
+    #[cfg(feature = "rocks")]
+    pub(crate) fn audits(&self, log: AuditHandle) {
+        assert!(self.inner.audit.set(log).is_ok(), "a mesh is given its audit log once");
     }
 
     /// What makes its spans, if something does.
@@ -420,37 +453,55 @@ impl Mesh {
     }
 
     /// Carries a message to actors of a type at another node, if that node and they are well enough.
-    fn carry_to<M: Remote>(&self, to: &NodeId, actor: &ActorId, request: Request) -> Result<Carried, Fault> {
-        // Who chose among equal targets knows which of them fail.
-        let passing = self.resilience().pass(self, to, actor.kind, M::DEADLINE, actor.is_equal())?;
-        match self.carry(to, asking::pair(actor), request) {
-            Ok(carried) => Ok(Carried { passing, ..carried }),
-            Err(fault) => {
-                if let Some(passing) = passing {
-                    passing.went(Instant::now(), Duration::ZERO, Some(&fault));
-                }
-                Err(fault)
-            }
-        }
-    }
-
-    /// As [`Mesh::carry`], with what gathers until it is sent. It counts as one call.
-    fn carry_gathered(
+    fn carry_to<M: Remote>(
         &self,
         to: &NodeId,
-        pair: u64,
+        actor: &ActorId,
+        request: Request,
+        waits: Waits,
+    ) -> Result<Carried, Fault> {
+        let passing = self.pass::<M>(to, actor, waits)?;
+        passed(passing, self.carry(to, asking::pair(actor), request))
+    }
+
+    /// As [`Mesh::carry_to`], with what gathers until it is sent. It counts as one call.
+    fn carry_gathered<M: Remote>(
+        &self,
+        to: &NodeId,
+        actor: &ActorId,
         request: Request,
         gathering: &Arc<Gathering>,
     ) -> Result<Carried, Fault> {
-        let carrier = self.carrier(to)?;
+        let (carrier, passing) = (self.carrier(to)?, self.pass::<M>(to, actor, Waits::No)?);
         let mut under_way = self.inner.calls.asking(&request.name, request.headers.trace);
-        match carrier.gather(to, pair, request, gathering) {
-            Ok(asked) => Ok(Carried { asked, under_way, passing: None }),
-            Err(fault) => {
-                under_way.end(Some(&fault));
-                Err(fault)
-            }
+        let begun = carrier.gather(to, asking::pair(actor), request, gathering);
+        passed(
+            passing,
+            match begun {
+                Ok(asked) => Ok(Carried { asked, under_way, passing: None }),
+                Err(fault) => {
+                    under_way.end(Some(&fault));
+                    Err(fault)
+                }
+            },
+        )
+    }
+
+    /// A program looks whether a node has connected anew; a node is told.
+    fn meets(&self, node: &NodeId) {
+        if let Some(Carrier::Client(client)) = self.inner.carrier.get()
+            && let Some(peer) = client.peer(node)
+        {
+            self.resilience().meets(node, peer.generation);
         }
+    }
+
+    /// Whether the breakers of a node, and of actors of a type there, let a message through.
+    fn pass<M: Remote>(&self, to: &NodeId, actor: &ActorId, waits: Waits) -> Result<Option<Passing>, Fault> {
+        self.meets(to);
+        let well = if waits == Waits::Yes { Went::Well } else { Went::Taken };
+        // Who chose among equal targets knows which of them fail.
+        self.resilience().pass(to, actor.kind, M::DEADLINE, well, actor.is_equal())
     }
 
     /// What this side counts of its calls.

@@ -123,6 +123,9 @@ struct Entry {
 /// Called when a peer node's connection comes up (`true`) or goes down.
 pub type PeerChanged = Box<dyn Fn(&Peer, bool) + Send + Sync>;
 
+/// Called when a connection is refused.
+pub type TurnedAway = Box<dyn Fn(SocketAddr, &ConnectError) + Send + Sync>;
+
 /// All messages that this node serves.
 pub struct Registry {
     entries: BTreeMap<&'static str, Entry>,
@@ -130,18 +133,24 @@ pub struct Registry {
     runtime: Handle,
     peer_changed: PeerChanged,
     mesh: Option<Mesh>,
+    turned_away: Option<TurnedAway>,
 }
 
 impl Registry {
     /// A registry whose handlers' futures run on the given runtime.
     #[must_use]
     pub fn new(clock: NodeClock, runtime: Handle, peer_changed: PeerChanged) -> Self {
-        Self { entries: BTreeMap::new(), clock, runtime, peer_changed, mesh: None }
+        Self { entries: BTreeMap::new(), clock, runtime, peer_changed, mesh: None, turned_away: None }
     }
 
     /// Also takes what is meant for the actors that this mesh hosts here.
     pub fn hosting(&mut self, mesh: Mesh) {
         self.mesh = Some(mesh);
+    }
+
+    /// Also tells of connections that are refused.
+    pub fn refusing(&mut self, tell: impl Fn(SocketAddr, &ConnectError) + Send + Sync + 'static) {
+        self.turned_away = Some(Box::new(tell));
     }
 
     /// Serves `M`. The handler enqueues before it returns; its future gives the reply and its class.
@@ -292,8 +301,11 @@ impl Registry {
 
 impl Inbound for Registry {
     fn deliver(&self, from: &Arc<Peer>, mut request: Request, answer: Answer) {
-        // A clock too far ahead is refused by the merge; what its node says is judged without it.
-        if let Err(refusal) = self.clock.merge(request.headers.hybrid) {
+        // A program has no clock in the mesh: what it says of the time moves nothing here. A node's clock too far
+        // ahead is refused by the merge; what its node says is judged without it.
+        if from.node.is_some()
+            && let Err(refusal) = self.clock.merge(request.headers.hybrid)
+        {
             tracing::warn!(from = %from.principal, %refusal, "a peer's time is not taken: set its clock right, or this node's");
         }
         let span = self.watch(from, &mut request);
@@ -338,7 +350,10 @@ impl Inbound for Registry {
         (self.peer_changed)(peer, false);
     }
 
-    fn refused(&self, _: SocketAddr, why: &ConnectError) {
+    fn refused(&self, from: SocketAddr, why: &ConnectError) {
+        if let Some(tell) = &self.turned_away {
+            tell(from, why);
+        }
         if let Some(mesh) = &self.mesh {
             mesh.calls().turned_away(why);
         }

@@ -25,6 +25,8 @@ const KEPT: Duration = Duration::from_secs(600);
 /// How many watches of others may be kept, and of one of them.
 const MAX_KEPT: usize = 65_536;
 const MAX_KEPT_OF_ONE: usize = 8_192;
+/// How often a full table is looked through for watches that are over, at most.
+const SWEEP: Duration = Duration::from_secs(1);
 
 /// Has this actor ended? Answers when it does, or after the time given.
 #[remote(
@@ -73,6 +75,8 @@ pub(crate) struct Locate {
 #[derive(Default)]
 pub(super) struct Watches {
     kept: Mutex<HashMap<Principal, KeptOfOne>>,
+    /// When the table was last looked through for watches that nobody asks for.
+    swept: Mutex<Option<Instant>>,
 }
 
 /// By the actor and the watch's number.
@@ -84,22 +88,35 @@ struct Kept {
 }
 
 impl Watches {
-    /// Keeps a new watch; false if there are too many.
-    fn begin(&self, watcher: &Principal, key: (Shown, u64), ended: End) -> bool {
+    /// Whether a watcher may have one more. A full table is looked through now and then, and not at every question.
+    fn has_room(&self, watcher: &Principal) -> bool {
         let now = Instant::now();
         let mut all = self.kept.lock();
-        let of_one = all.get(watcher).map_or(0, HashMap::len);
-        if of_one >= MAX_KEPT_OF_ONE || all.values().map(HashMap::len).sum::<usize>() >= MAX_KEPT {
-            all.retain(|_, kept| {
-                kept.retain(|_, kept| now.duration_since(kept.asked) < KEPT);
-                !kept.is_empty()
-            });
+        let room = |all: &HashMap<Principal, KeptOfOne>| {
+            all.get(watcher).map_or(0, HashMap::len) < MAX_KEPT_OF_ONE
+                && all.values().map(HashMap::len).sum::<usize>() < MAX_KEPT
+        };
+        if room(&all) {
+            return true;
         }
-        let room = all.values().map(HashMap::len).sum::<usize>() < MAX_KEPT;
-        let of_one = all.entry(watcher.clone()).or_default();
-        let room = room && of_one.len() < MAX_KEPT_OF_ONE;
+        let mut swept = self.swept.lock();
+        if swept.is_some_and(|at| now.duration_since(at) < SWEEP) {
+            return false;
+        }
+        *swept = Some(now);
+        all.retain(|_, kept| {
+            kept.retain(|_, kept| now.duration_since(kept.asked) < KEPT);
+            !kept.is_empty()
+        });
+        room(&all)
+    }
+
+    /// Keeps a new watch; false if there are too many.
+    fn begin(&self, watcher: &Principal, key: (Shown, u64), ended: End) -> bool {
+        let room = self.has_room(watcher);
         if room {
-            of_one.insert(key, Kept { ended, asked: now });
+            let kept = Kept { ended, asked: Instant::now() };
+            self.kept.lock().entry(watcher.clone()).or_default().insert(key, kept);
         }
         room
     }
@@ -124,8 +141,17 @@ impl Mesh {
     pub(super) async fn locate(&self, class: &DataClass, id: &Shown) -> Result<NodeId, Fault> {
         let question = Locate { actor: id.to_string(), class: class.clone() };
         let mut last = Fault::not_sent(FaultKind::Unreachable("there is no node to ask".into()));
-        for node in self.all_nodes() {
-            match self.ask_node(&node, &question, DataClass::control(), Locate::DEADLINE).await {
+        let mut left = self.all_nodes();
+        // Each once, the best first: any of them knows.
+        while let Some((at, weighed)) = self.resilience().choose(self.region(), &left, Locate::NAME) {
+            let node = left.swap_remove(at);
+            let answered = self.ask_node(&node, &question, DataClass::control(), Locate::DEADLINE).await;
+            // That it hosts no such actors is an answer.
+            weighed.went(answered.as_ref().err().filter(|fault| {
+                use FaultKind::{Deadline, Draining, Full, Unreachable};
+                matches!(fault.kind, Unreachable(_) | Deadline(_) | Full(_) | Draining)
+            }));
+            match answered {
                 Ok((owner, _)) => return Ok(owner),
                 // Nothing was run: where an actor lives may be asked of anybody.
                 Err(fault) => last = Fault { delivery: Delivery::NotSent, ..fault },
@@ -161,6 +187,9 @@ impl Mesh {
             },
             None => {
                 self.may_watch(&watcher, &home)?;
+                if !watches.has_room(&watcher) {
+                    return Err(too_many());
+                }
                 let watched = home.watchers().add(&key.0).ok_or_else(too_many)?;
                 if !watches.begin(&watcher, key, watched.clone()) {
                     return Err(too_many());
@@ -241,6 +270,10 @@ mod tests {
         told.send_replace(Some(Ended::Stopped));
         let kept = watches.goes_on(&other, &(actor.clone(), 1)).expect("kept");
         assert_eq!(*kept.borrow(), Some(Ended::Stopped), "an end stays until the watch is over");
+        assert!(!watches.has_room(&greedy) && watches.swept.lock().is_some());
+        let swept = *watches.swept.lock();
+        assert!(!watches.begin(&greedy, (actor.clone(), 8), told.subscribe()));
+        assert_eq!(*watches.swept.lock(), swept, "not at every question");
         let others = ActorId::new("cart", None, "43").shown();
         assert!(watches.goes_on(&other, &(others, 1)).is_none(), "a number is of one actor");
     }

@@ -25,7 +25,7 @@ use rhumb_transport::{Gathering, Kind, Reply, Request, TraceContext};
 use tokio::task::yield_now;
 
 use super::address::{MeshAddr, Said, class_of};
-use super::asking::{Waits, deadline, headers, here, outgoing, pair, understood};
+use super::asking::{Waits, deadline, headers, here, outgoing, understood};
 use super::body::pack;
 use super::{Carried, Mesh};
 use crate::host::call::{self, CallState};
@@ -299,12 +299,12 @@ fn send<M: Remote>(
     let body = telemetry::part(names::ENCODE, || pack(M::NAME, message))?;
     let request = |body| Request::post(M::NAME, call.class.clone(), body, headers(call));
     if call.key.is_some() || !Gathering::fits(body.len()) || !mesh.carrier(owner)?.gathers(owner) {
-        return Ok((None, mesh.carry(owner, pair(&call.to), request(body))?));
+        return Ok((None, mesh.carry_to::<M>(owner, &call.to, request(body), Waits::No)?));
     }
     let gathering = Arc::new(Gathering::default());
     assert!(gathering.push(&body), "an empty one takes what fits");
     let request = Request { kind: Kind::Posts, ..request(Bytes::new()) };
-    let carried = mesh.carry_gathered(owner, pair(&call.to), request, &gathering)?;
+    let carried = mesh.carry_gathered::<M>(owner, &call.to, request, &gathering)?;
     Ok((Some(gathering), carried))
 }
 

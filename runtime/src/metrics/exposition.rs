@@ -124,6 +124,17 @@ impl Page {
         writeln!(self.text, "{name} {value:?}").ok();
     }
 
+    /// Gauges by one label. Without any, there is nothing to tell.
+    pub(crate) fn gauges(&mut self, name: &str, help: &str, label: &str, values: &[(&str, u64)]) {
+        if values.is_empty() {
+            return;
+        }
+        self.head(name, help, "gauge");
+        for (of, value) in values {
+            writeln!(self.text, "{name}{{{label}=\"{}\"}} {value}", Quoted(of)).ok();
+        }
+    }
+
     /// Begins a family of histograms of seconds.
     pub(crate) fn histogram(&mut self, name: &str, help: &str) {
         self.head(name, help, "histogram");

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rhumb_actors::audit::AuditSettings;
 use rhumb_actors::delivery::DeliverySettings;
 use rhumb_actors::escrow::EscrowSettings;
 use rhumb_core::time::DEFAULT_MAX_OFFSET;
@@ -49,6 +50,8 @@ pub(super) struct Draft {
     pub(super) delivery: DeliverySettings,
     pub(super) hot: HotSettings,
     pub(super) rocks: RocksSettings,
+    pub(super) audit: AuditSettings,
+    pub(super) audit_keys: Option<PathBuf>,
     pub(super) telemetry: TelemetrySettings,
     pub(super) identities: IdentitySettings,
     pub(super) resilience: ResilienceSettings,
@@ -79,6 +82,8 @@ impl Default for Draft {
             delivery: DeliverySettings::default(),
             hot: HotSettings::default(),
             rocks: RocksSettings::default(),
+            audit: AuditSettings::default(),
+            audit_keys: None,
             telemetry: TelemetrySettings::default(),
             identities: IdentitySettings::default(),
             resilience: ResilienceSettings::default(),
@@ -98,6 +103,8 @@ impl Draft {
         let mut peers = self.founding;
         peers.remove(&me);
         peers.extend(self.dial);
+        let identity = self.identity?;
+        let audit_keys = self.audit_keys.unwrap_or_else(|| identity.with_file_name("audit-keys"));
         Some(Settings {
             me,
             cluster: self.cluster?,
@@ -105,12 +112,7 @@ impl Draft {
             founding,
             peers,
             max_offset: self.max_offset,
-            node: NodeSettings {
-                listen: self.listen?,
-                admin: self.admin?,
-                data: self.data?,
-                identity: self.identity?,
-            },
+            node: NodeSettings { listen: self.listen?, admin: self.admin?, data: self.data?, identity },
             policy: self.policy,
             log: self.log,
             catch_up: self.catch_up,
@@ -122,6 +124,8 @@ impl Draft {
             delivery: self.delivery,
             hot: self.hot,
             rocks: self.rocks,
+            audit: self.audit,
+            audit_keys,
             telemetry: self.telemetry,
             identity: self.identities,
             resilience: self.resilience,

@@ -30,6 +30,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rhumb_actors::audit::AuditSettings;
 use rhumb_actors::delivery::DeliverySettings;
 use rhumb_actors::escrow::EscrowSettings;
 use rhumb_core::{ClusterId, NodeId};
@@ -97,6 +98,10 @@ pub struct Settings {
     pub hot: HotSettings,
     /// Sizes of the engine below it.
     pub rocks: RocksSettings,
+    /// How the audit log is kept.
+    pub audit: AuditSettings,
+    /// The folder of the keys that wrap subjects' keys.
+    pub audit_keys: PathBuf,
     /// Where traces go, and which.
     pub telemetry: TelemetrySettings,
     /// Where its certificate comes from.

@@ -37,7 +37,11 @@ pub(super) static RULES: &[Rule] = &[
         broken: |draft, me| match draft.founders() {
             Err(wrong) => Some(wrong),
             Ok(founding) if founding.contains(me) => None,
-            Ok(founding) => Some(format!("mesh.founding does not list this node, {me}: it lists {founding}")),
+            Ok(founding) => Some(format!(
+                "mesh.founding does not list this node, {me} (`nodes.{}` of {}.toml, unless --node says which): it \
+                 lists {founding}",
+                me.name, me.region
+            )),
         },
     },
     Rule::Other {
@@ -50,6 +54,20 @@ pub(super) static RULES: &[Rule] = &[
                 "nodes.{}.dial: {stranger} is no peer; expected REGION/NODE of mesh.founding",
                 me.name
             ))
+        },
+    },
+    Rule::Other {
+        keys: &["audit.keys", "nodes.*.data"],
+        says: "`audit.keys` is not below `nodes.NODE.data`: a copy of the one must not have the other",
+        broken: |draft, _| {
+            let (keys, data) = (draft.audit_keys.as_ref()?, draft.data.as_ref()?);
+            keys.starts_with(data).then(|| {
+                format!(
+                    "audit.keys is {} and lies below the data directory {}: expected a folder elsewhere",
+                    keys.display(),
+                    data.display()
+                )
+            })
         },
     },
     Rule::Other {

@@ -166,6 +166,7 @@ impl Source {
         }
         draft.data = draft.data.map(|data| self.dir.join(data));
         draft.identity = draft.identity.map(|identity| self.dir.join(identity));
+        draft.audit_keys = draft.audit_keys.map(|keys| self.dir.join(keys));
         draft.identities.socket = self.dir.join(&draft.identities.socket);
         match draft.finish(me) {
             Some(settings) if faults.is_empty() => Ok(Settings { entries, ..settings }),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use actix::prelude::*;
+use rhumb_actors::audit::{AuditHandle, AuditLogger, Shared};
 use rhumb_actors::escrow::book::Book;
 use rhumb_actors::escrow::{EscrowHandle, EscrowRegion, World};
 use rhumb_actors::storage::{StorageActor, StorageHandle};
@@ -10,29 +11,35 @@ use rhumb_core::{Gate, Region};
 use rhumb_storage::HotStore;
 use tokio::sync::oneshot;
 
+use super::audit::{AuditWorld, Recovered};
+
 /// A node's actors, running.
 pub(super) struct Actors {
     escrow: EscrowHandle,
+    audit: AuditHandle,
     storage: StorageHandle,
-    arbiters: [(&'static str, ArbiterHandle); 1],
+    arbiters: [(&'static str, ArbiterHandle); 2],
     system: System,
 }
 
 impl Actors {
     /// Starts the system and its actors. Storage is on escrow's arbiter: it only hands batches on to the
-    /// threads of the store, and another arbiter would be another wake-up for each of them.
+    /// threads of the store, and another arbiter would be another wake-up for each of them. The audit log has an
+    /// arbiter of its own: it hashes and signs.
     pub(super) async fn start(
         store: HotStore,
         book: Book,
         region: Region,
         gate: Arc<dyn Gate>,
         world: Arc<dyn World>,
+        (audit, audit_world): (Recovered, AuditWorld),
     ) -> anyhow::Result<Self> {
         let (started, ready) = oneshot::channel();
         std::thread::Builder::new().name("rhumb-actors".into()).spawn(move || {
             let runner = System::new();
             runner.block_on(async {
                 let here = Arbiter::new().handle();
+                let reads = store.clone();
                 let (wait, writes) = (EscrowRegion::backlog(), StorageActor::backlog());
                 let counts = Arc::clone(&writes);
                 let storage = StorageActor::start_in_arbiter(&here, |_| StorageActor::new(store, counts));
@@ -41,10 +48,17 @@ impl Actors {
                 let escrow = EscrowRegion::start_in_arbiter(&here, move |_| {
                     EscrowRegion::new(book, region, to, counts, gate, world)
                 });
+                let (there, shared) = (Arbiter::new().handle(), Shared::default());
+                let (to, counts) = (storage.clone(), shared.clone());
+                let Recovered { machines, signing, .. } = audit;
+                let audit = AuditLogger::start_in_arbiter(&there, move |_| {
+                    AuditLogger::new(machines, signing, to, reads, &counts, Arc::new(audit_world))
+                });
                 let actors = Self {
+                    audit: AuditHandle::new(audit, shared),
                     escrow: EscrowHandle::new(escrow, wait),
                     storage,
-                    arbiters: [("the escrow arbiter", here)],
+                    arbiters: [("the escrow arbiter", here), ("the audit arbiter", there)],
                     system: System::current(),
                 };
                 started.send(actors).ok();
@@ -59,6 +73,11 @@ impl Actors {
     /// The node's escrow.
     pub(super) fn escrow(&self) -> EscrowHandle {
         self.escrow.clone()
+    }
+
+    /// The node's audit log.
+    pub(super) fn audit(&self) -> AuditHandle {
+        self.audit.clone()
     }
 
     /// The node's storage.

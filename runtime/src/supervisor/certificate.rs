@@ -9,11 +9,13 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use rhumb_actors::audit::record::{self, Record};
 use rhumb_transport::identity::{Age, Outcome, Renewal};
 use rhumb_transport::{Certificate, Credentials, Transport};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
+use super::audit::Audited;
 use super::source::{Arrived, Source};
 use crate::clock::now_millis;
 use crate::fleet::renew_at;
@@ -87,8 +89,10 @@ pub(super) fn follow(
     mut source: Box<dyn Source>,
     transport: Transport,
     mesh: Mesh,
+    audited: Audited,
 ) -> JoinHandle<()> {
-    let mut follower = Follower { own: own.clone(), transport, mesh, said: (String::new(), String::new()) };
+    let mut follower =
+        Follower { own: own.clone(), transport, mesh, audited, said: (String::new(), String::new()) };
     tokio::spawn(async move {
         let follow = async {
             loop {
@@ -103,6 +107,7 @@ struct Follower {
     own: Own,
     transport: Transport,
     mesh: Mesh,
+    audited: Audited,
     /// Why certificate and trust were refused when they were last looked at.
     said: (String, String),
 }
@@ -119,6 +124,8 @@ impl Follower {
         for ((said, outcome), what) in refused.into_iter().zip(what) {
             if say_once(said, outcome, what) {
                 self.own.count("certificate.refused", 1);
+                self.audited
+                    .saw(|| told("certificate.refused", record::Outcome::Refused).with("why", said.as_str()));
             }
         }
         let before = {
@@ -157,6 +164,13 @@ impl Follower {
             "new handshakes go by what the certificate's source says now"
         );
         self.own.count(event, 1);
+        self.audited.saw(|| {
+            told(event, record::Outcome::Done)
+                .on(format!("certificate {}", certificate.serial))
+                .with("authorities", trust.authorities().count().to_string())
+                .with("revoked", revoked.to_string())
+                .with("closed", closed.to_string())
+        });
         if closed > 0 {
             self.own.count("connection.closed", closed as u64);
         }
@@ -191,6 +205,10 @@ async fn remind(own: &Own) {
             () = own.0.changed.notified() => {}
         }
     }
+}
+
+fn told(event: &str, outcome: record::Outcome) -> Record {
+    Record::told(event, "the certificate's source", outcome)
 }
 
 fn now_s() -> i64 {

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use opentelemetry::KeyValue;
+use rhumb_actors::audit::AuditHandle;
+use rhumb_actors::audit::record::{Outcome, Record};
 use rhumb_actors::escrow::book::{Answer, Request};
 use rhumb_actors::escrow::messages::{
     AttestPool, Confirm, CreatePool, Held, Hold, PEER_MESSAGE, PeerMessage, PoolAttested, PoolCreated,
@@ -16,8 +18,9 @@ use rhumb_actors::span::{Span as Theirs, Under};
 use rhumb_core::{DataClass, Fault, FaultKind, NodeId, Now, Region, Role};
 use rhumb_storage::HotStore;
 use rhumb_topology::policy::Use;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
+use super::audit;
 use super::halt::Halt;
 use super::policy::ServedPolicy;
 use crate::clock::NodeClock;
@@ -146,6 +149,7 @@ impl World for EscrowWorld {
 pub(super) fn serve(
     registry: &mut Registry,
     escrow: &EscrowHandle,
+    log: &AuditHandle,
     policy: &ServedPolicy,
     regions: Vec<Region>,
 ) -> Result<(), ServedTwice> {
@@ -186,21 +190,26 @@ pub(super) fn serve(
             if let Answer::Row(row) = a { Some(*row) } else { None }
         },
     )?;
-    one::<AttestPool, PoolAttested>(
+    operated::<AttestPool, PoolAttested>(
         registry,
-        escrow,
-        |m, _| Request::Attest(m),
+        (escrow, log),
+        |m| Record::told("pool.attest", "", Outcome::Begun).on(format!("pool {}", m.pool)),
+        Request::Attest,
         |a| {
             if let Answer::Attested(attested) = a { Some(*attested) } else { None }
         },
     )?;
     let policy = policy.clone();
-    let create = move |request: CreatePool, _| {
+    let create = move |request: CreatePool| {
         let holds = |region: &&Region| policy.permits(region, Use::Hold, &request.class);
         let allowed: Vec<Region> = regions.iter().filter(holds).cloned().collect();
         Request::Create { request, allowed }
     };
-    one::<CreatePool, PoolCreated>(registry, escrow, create, |a| {
+    let told = |m: &CreatePool| {
+        let record = Record::told("pool.create", "", Outcome::Begun).on(format!("pool {}", m.name));
+        record.with("class", m.class.as_str()).with("supply", m.supply.to_string())
+    };
+    operated::<CreatePool, PoolCreated>(registry, (escrow, log), told, create, |a| {
         if let Answer::Created(created) = a { Some(created) } else { None }
     })?;
     let escrow = escrow.clone();
@@ -236,19 +245,71 @@ where
     T: Send + 'static,
 {
     let escrow = escrow.clone();
-    let reply = move |answered: Answered| {
-        let reply = match answered.outcome? {
-            Err(refusal) => Err(refusal),
-            Ok(answer) => Ok(wanted(answer).ok_or_else(|| {
-                Fault::ran(FaultKind::Handler(format!("{} was answered with something else", M::NAME)))
-            })?),
-        };
-        Ok((reply, answered.class))
-    };
     registry.answer(move |call: Call<M>, answering: Answering<M>| {
         let region = call.region().clone();
         let role = call.from.principal.role;
-        let then = move |answered| answering.give(reply(answered));
+        let then = move |answered| answering.give(replied::<M, T>(answered, wanted));
         escrow.ask(request(call.message, role), region, call.within, current(), then);
+    })
+}
+
+/// What an answer of the escrow is to who asked `M`.
+fn replied<M, T>(
+    answered: Answered,
+    wanted: fn(Answer) -> Option<T>,
+) -> Result<(Result<T, Refusal>, DataClass), Fault>
+where
+    M: Remote<Reply = Result<T, Refusal>>,
+{
+    let reply = match answered.outcome? {
+        Err(refusal) => Err(refusal),
+        Ok(answer) => Ok(wanted(answer).ok_or_else(|| {
+            Fault::ran(FaultKind::Handler(format!("{} was answered with something else", M::NAME)))
+        })?),
+    };
+    Ok((reply, answered.class))
+}
+
+/// Serves what operators do: it is in the audit log before it is done, and how it ended before it is answered.
+fn operated<M, T>(
+    registry: &mut Registry,
+    (escrow, log): (&EscrowHandle, &AuditHandle),
+    told: impl Fn(&M) -> Record + Send + Sync + 'static,
+    request: impl Fn(M) -> Request + Send + Sync + 'static,
+    wanted: fn(Answer) -> Option<T>,
+) -> Result<(), ServedTwice>
+where
+    M: Remote<Reply = Result<T, Refusal>>,
+    T: Send + 'static,
+{
+    let (escrow, log) = (escrow.clone(), log.clone());
+    registry.serve(move |call: Call<M>| {
+        let (region, within, record) = (call.region().clone(), call.within, told(&call.message));
+        let (escrow, log, span) = (escrow.clone(), log.clone(), current());
+        let (from, request) = (call.from, request(call.message));
+        let operates = async move {
+            let begun = audit::begin(&log, &from, record).await?;
+            let (answers, answer) = oneshot::channel();
+            // Who waited may have gone: how it ended is told all the same.
+            escrow.ask(request, region, within, span, move |answered| drop(answers.send(answered)));
+            let answered = answer.await.map_err(|_| Fault::unknown(FaultKind::Draining));
+            let (outcome, why) = match &answered {
+                Ok(Answered { outcome: Ok(Ok(_)), .. }) => (Outcome::Done, None),
+                Ok(Answered { outcome: Ok(Err(refusal)), .. }) => {
+                    (Outcome::Refused, Some(refusal.to_string()))
+                }
+                Ok(Answered { outcome: Err(fault), .. }) | Err(fault) => {
+                    (Outcome::Failed, Some(fault.to_string()))
+                }
+            };
+            begun.ended(outcome, why).await?;
+            replied::<M, T>(answered?, wanted)
+        };
+        // In a task: the deadline of who asked does not end it between what is done and what is told.
+        async move {
+            tokio::spawn(operates)
+                .await
+                .unwrap_or_else(|panic| Err(Fault::unknown(FaultKind::Panicked(panic.to_string()))))
+        }
     })
 }

@@ -15,6 +15,7 @@ mod stop;
 
 mod actors;
 mod announce;
+mod audit;
 mod ceiling;
 mod certificate;
 mod crashes;
@@ -63,6 +64,8 @@ use start::Start;
 
 /// How long a node that cannot go on waits for its last spans to be taken.
 const TRACES_WITHIN: Duration = Duration::from_secs(1);
+/// Between what cannot be mended and the end of the process: answers that say so leave it.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 
 /// A node that is about to start.
 pub struct Builder {
@@ -161,6 +164,8 @@ impl Supervisor {
             }
             reason = halt.asked() => {
                 self.life.failed(&reason);
+                // Whoever waits for what failed is answered: nothing can be acknowledged any more.
+                tokio::time::sleep(LAST_WORDS).await;
                 let telemetry = self.telemetry.clone();
                 if let Some(tracer) = self.mesh.tracer() {
                     tracer.incident("node halts", Vec::new());

@@ -41,6 +41,7 @@ impl Watched {
         let links = self.transport.links();
         let connected = links.iter().filter(|link| link.state == LinkState::Connected).count();
         Signs {
+            asked: admitted + refused,
             shed: refused as f64 / (admitted + refused).max(1) as f64,
             store: self.store.stats().pressure as u8,
             peers: links.len() as u32,

@@ -5,11 +5,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
+use rhumb_actors::audit::Observed;
 use rhumb_core::{DataClass, Gate, GateRefusal, Passage, Region};
 use rhumb_storage::ControlStore;
-use rhumb_topology::policy::{PolicySnapshot, Use};
+use rhumb_topology::policy::{Permit, PolicySnapshot, Use};
+use rhumb_verify::Hash;
 
+use super::audit::Audited;
 use super::remembered;
 use crate::clock::now_millis;
 use crate::settings::Settings;
@@ -20,6 +23,9 @@ pub(super) struct ServedPolicy {
     now: Arc<ArcSwap<PolicySnapshot>>,
     /// The latest time that was observed: what has ended stays ended under a later policy.
     latest_ms: Arc<AtomicU64>,
+    audited: Audited,
+    /// The version served under, and the hash of its file.
+    stated: Arc<ArcSwapOption<(u64, Hash)>>,
 }
 
 impl ServedPolicy {
@@ -27,7 +33,12 @@ impl ServedPolicy {
     pub(super) fn begin(settings: &Settings, control: &dyn ControlStore) -> anyhow::Result<Self> {
         let snapshot = compiled(settings, now_millis());
         remembered::policy(control, snapshot.version())?;
-        Ok(Self { now: Arc::new(ArcSwap::from_pointee(snapshot)), latest_ms: Arc::default() })
+        Ok(Self {
+            now: Arc::new(ArcSwap::from_pointee(snapshot)),
+            latest_ms: Arc::default(),
+            audited: Audited::default(),
+            stated: Arc::new(ArcSwapOption::new(stated(settings).map(Arc::new))),
+        })
     }
 
     /// The policy served under, for who asks more of it than a gate.
@@ -35,21 +46,37 @@ impl ServedPolicy {
         Arc::clone(&self.now)
     }
 
+    /// Where what it refuses, and what only an exception permits, is told of.
+    pub(super) fn audited(&self) -> Audited {
+        self.audited.clone()
+    }
+
     /// Its version; none without a policy.
     pub(super) fn version(&self) -> Option<u64> {
         self.now.load().version()
     }
 
+    /// What this node states of the policy together with other regions: its version, and the SHA-256 of its file.
+    pub(super) fn stated(&self) -> Option<(u64, Hash)> {
+        self.stated.load_full().map(|stated| *stated)
+    }
+
+    /// Whether the settings' policy is another one than is served under.
+    pub(super) fn differs(&self, settings: &Settings) -> bool {
+        self.now.load().policy() != settings.policy.as_ref().map(|signed| &signed.policy)
+    }
+
     /// Goes on under the settings' policy, if it is another one.
     pub(super) fn follow(&self, settings: &Settings, control: &dyn ControlStore) -> anyhow::Result<()> {
-        let before = self.now.load();
-        if before.policy() == settings.policy.as_ref().map(|signed| &signed.policy) {
+        if !self.differs(settings) {
             return Ok(());
         }
+        let before = self.now.load();
         let snapshot = compiled(settings, self.latest_ms());
         remembered::policy(control, snapshot.version())?;
         tracing::info!(before = ?before.version(), now = ?snapshot.version(), "another policy is served under");
         self.now.store(Arc::new(snapshot));
+        self.stated.store(stated(settings).map(Arc::new));
         Ok(())
     }
 
@@ -71,8 +98,26 @@ impl ServedPolicy {
 
 impl Gate for ServedPolicy {
     fn check(&self, passage: Passage<'_>) -> Result<(), GateRefusal> {
-        self.now.load().check(passage)
+        let policy = self.now.load();
+        let way = || format!("{} to {}", passage.from, passage.to);
+        match policy.decide(passage) {
+            Ok(Permit::Control | Permit::Rule) => Ok(()),
+            Ok(Permit::Exception(exception)) => {
+                let rule = format!("class {}, by exception: {}", exception.class, exception.reason);
+                self.audited.observe(|| Observed::permitted("gate.exception", way(), rule));
+                Ok(())
+            }
+            Err(refusal) => {
+                let rule = format!("class {}: {}", refusal.class, refusal.reason);
+                self.audited.observe(|| Observed::refused("gate.refused", way(), rule));
+                Err(refusal)
+            }
+        }
     }
+}
+
+fn stated(settings: &Settings) -> Option<(u64, Hash)> {
+    settings.policy.as_ref().map(|signed| (signed.policy.version, Hash(signed.digest)))
 }
 
 fn compiled(settings: &Settings, now_ms: u64) -> PolicySnapshot {

@@ -4,6 +4,8 @@
 
 use std::sync::Arc;
 
+use anyhow::Context;
+use rhumb_actors::audit::record::{Outcome, Record};
 use rhumb_actors::escrow::EscrowHandle;
 use rhumb_storage::{DataDir, StorageFault};
 use tokio::sync::watch;
@@ -24,7 +26,7 @@ pub(super) fn follow(
     tokio::spawn(async move {
         while settings.changed().await.is_ok() {
             let now = Arc::clone(&settings.borrow_and_update());
-            if let Err(error) = followed(policy.clone(), Arc::clone(&now), Arc::clone(&dir)).await {
+            if let Err(error) = follow_policy(&now, &policy, &dir).await {
                 if is_final(&error) {
                     return halt.now(format!("the policy's version could not be made durable: {error:#}"));
                 }
@@ -35,6 +37,38 @@ pub(super) fn follow(
             }
         }
     })
+}
+
+/// Goes on under another policy, if it is one: not before that is in the audit log.
+async fn follow_policy(
+    settings: &Arc<Settings>,
+    policy: &ServedPolicy,
+    dir: &Arc<DataDir>,
+) -> anyhow::Result<()> {
+    if !policy.differs(settings) {
+        return Ok(());
+    }
+    let audited = policy.audited();
+    let log = audited.log().context("the audit log has not begun")?;
+    let version = |version: Option<u64>| version.map_or("none".to_owned(), |version| version.to_string());
+    let now = settings.policy.as_ref().map(|signed| signed.policy.version);
+    let signer = settings.policy.as_ref().map_or(String::new(), |signed| signed.signed_by.to_string());
+    let record = |outcome| {
+        Record::told("policy.change", format!("node {}", settings.me), outcome)
+            .on(format!("policy version {}", version(now)))
+            .with("before", version(policy.version()))
+            .with("signed_by", signer.clone())
+    };
+    let (begun, done, failed) = (record(Outcome::Begun), record(Outcome::Done), record(Outcome::Failed));
+    log.append(begun, None).await.context("the audit log")?;
+    match followed(policy.clone(), Arc::clone(settings), Arc::clone(dir)).await {
+        Ok(()) => drop(log.append(done, None).await.context("the audit log: the policy is in force")?),
+        Err(error) => {
+            log.append(failed.with("why", format!("{error:#}")), None).await.context("the audit log")?;
+            return Err(error);
+        }
+    }
+    Ok(())
 }
 
 /// Goes on under another policy. On a thread of its own: it syncs.

@@ -10,6 +10,7 @@ use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::{Registry, Unit};
+use rhumb_actors::audit::AuditHandle;
 use rhumb_actors::escrow::{EscrowHandle, EscrowReport, PoolReport};
 use rhumb_actors::storage::StorageHandle;
 use rhumb_core::Incarnation;
@@ -37,6 +38,7 @@ pub(super) struct Report {
     pub(super) own: Own,
     pub(super) escrow: EscrowHandle,
     pub(super) storage: StorageHandle,
+    pub(super) audit: AuditHandle,
     pub(super) store: HotStore,
     pub(super) transport: Transport,
     pub(super) hosts: Arc<Hosts>,

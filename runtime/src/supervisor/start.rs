@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::Context;
+use rhumb_actors::audit::AuditHandle;
 use rhumb_actors::escrow::book::Book;
 use rhumb_actors::escrow::{EscrowHandle, Standing};
 use rhumb_core::rng::Seed;
@@ -20,6 +21,7 @@ use tokio::sync::{RwLock, watch};
 use tokio::task::JoinHandle;
 
 use super::actors::Actors;
+use super::audit::{Audited, Findings, Served};
 use super::halt::Halt;
 use super::life::Life;
 use super::policy::ServedPolicy;
@@ -31,7 +33,7 @@ use super::status::Desk;
 use super::steps::Step;
 use super::tasks::Tasks;
 use super::{
-    Supervisor, ceiling, certificate, escrow, footing, mode, pools, reload, remembered, source, status,
+    Supervisor, audit, ceiling, certificate, escrow, footing, mode, pools, reload, remembered, source, status,
 };
 use crate::clock::{NodeClock, now_millis};
 use crate::delivery::{self, Delivery, Disk, Hot, Recovered};
@@ -66,6 +68,7 @@ struct Opened {
     store: HotStore,
     clock: NodeClock,
     book: Book,
+    audit: audit::Recovered,
 }
 
 /// The actors run.
@@ -82,6 +85,8 @@ struct Acting {
     /// The one on whose thread the links are.
     links: actix::ArbiterHandle,
     life: Incarnation,
+    audit: Served,
+    audited: Audited,
 }
 
 impl Start {
@@ -205,13 +210,14 @@ impl Start {
                 opened,
                 clock.now(),
             )?;
-            Ok(Opened { dir: Arc::new(dir), store, clock, book })
+            let audit = audit::Recovered::of(&config, &store).context("the audit log")?;
+            Ok(Opened { dir: Arc::new(dir), store, clock, book, audit })
         })
         .await
     }
 
     async fn actors(&self, opened: Opened, policy: &ServedPolicy, hosts: HostList) -> anyhow::Result<Acting> {
-        let Opened { store, clock, book, .. } = opened;
+        let Opened { store, clock, book, audit, .. } = opened;
         let Settings { me, founding, .. } = &*self.config;
         let mesh = Mesh::new(me.clone(), founding.clone(), policy.snapshots(), clock.clone());
         mesh.resilient(self.config.resilience.clone(), &Seed::from_entropy());
@@ -222,15 +228,48 @@ impl Start {
         let (halt, at) = (self.halt.clone(), store.clone());
         let standing = watch::Sender::new(book.standing());
         let stands = standing.subscribe();
+        let audited = policy.audited();
+        let served = Served {
+            store: store.clone(),
+            me: me.clone(),
+            key: audit.signing.log.key().clone(),
+            findings: Findings::default(),
+            policy: policy.clone(),
+        };
+        let logs = (audit.world(clock.clone(), mesh.clone(), self.halt.clone()), clock.clone());
         let world = escrow::EscrowWorld { clock, mesh: mesh.clone(), halt, store: at, standing };
         let gate: Arc<dyn Gate> = Arc::new(policy.clone());
-        let actors = Actors::start(store.clone(), book, me.region.clone(), gate, Arc::new(world)).await?;
-        let (delivery, desk) = self.delivery(&mesh, Hot { storage: actors.storage(), store }, life).await?;
+        let (audit_world, clock) = logs;
+        let actors = Actors::start(
+            store.clone(),
+            book,
+            me.region.clone(),
+            gate,
+            Arc::new(world),
+            (audit, audit_world),
+        )
+        .await?;
+        mesh.audits(actors.audit());
+        audited.begins(actors.audit(), clock);
         let threads = Arbiters::threads(arbiters(), BLOCKED_AFTER).await?;
         let (arbiters, links) = (threads.handles(), threads.of_links().handle.clone());
         let hosts = Hosts::start(hosts, &mesh, threads)?;
         mesh.hosts(&hosts, Epoch(life.0));
-        Ok(Acting { actors, standing: stands, mesh, hosts, arbiters, delivery, desk, links, life })
+        // Begins with what the last life left: letters to actors of this node find them.
+        let (delivery, desk) = self.delivery(&mesh, Hot { storage: actors.storage(), store }, life).await?;
+        Ok(Acting {
+            actors,
+            standing: stands,
+            mesh,
+            hosts,
+            arbiters,
+            delivery,
+            desk,
+            links,
+            life,
+            audit: served,
+            audited,
+        })
     }
 
     /// What asks with keys and durable tells go through, as the last life has left it.
@@ -260,13 +299,21 @@ impl Start {
     ) -> anyhow::Result<Registry> {
         let (mesh, escrow) = (&acting.mesh, acting.actors.escrow());
         let runtime = tokio::runtime::Handle::current();
-        let changed = peer_changed(escrow.clone(), acting.delivery.clone());
+        let log = acting.actors.audit();
+        let changed = peer_changed(escrow.clone(), acting.delivery.clone(), log.clone());
         let mut registry = Registry::new(clock.clone(), runtime, changed);
+        let audited = acting.audited.clone();
+        registry.refusing(move |from, why| {
+            if let Some(refused) = audit::turned_away(from, why) {
+                audited.observe(|| refused);
+            }
+        });
         registry.hosting(mesh.clone());
         crate::mesh::serve(&mut registry, mesh)?;
         delivery::parcel::serve(&mut registry, &acting.delivery)?;
         crate::mesh::dead_letters::serve(&mut registry, mesh)?;
-        escrow::serve(&mut registry, &escrow, policy, regions.to_vec())?;
+        escrow::serve(&mut registry, &escrow, &log, policy, regions.to_vec())?;
+        audit::serve(&mut registry, &log, &acting.audit)?;
         pools::serve(&mut registry, &escrow, &self.config.me, &self.config.founding)?;
         status::serve(&mut registry, desk)?;
         Ok(registry)
@@ -288,7 +335,7 @@ impl Start {
             node: Some(config.me.clone()),
             founding_hash: config.founding.hash(),
             manifest: registry.manifest(),
-            public_key: Vec::new(),
+            public_key: acting.audit.key.public.to_vec(),
             incarnation: acting.life.0,
             build: env!("CARGO_PKG_VERSION").to_owned(),
         };
@@ -326,7 +373,8 @@ impl Start {
         let pulse = self.watch(&acting.actors, &ready.store, &acting.arbiters)?;
         let readiness = report.readiness.clone();
         let admin = http::serve(listener, Arc::<Report>::clone(&report));
-        let mut tasks = self.tasks(&ready, &report, admin, source);
+        acting.actors.audit().saw(audit::began(config, acting.life, &own));
+        let mut tasks = self.tasks(&ready, &acting, &report, admin, source);
         tasks.keep("delivers letters", acting.desk);
         tracing::info!(node = %config.me, quic = %config.node.listen, admin = %config.node.admin, "serving");
         Ok(Supervisor {
@@ -361,6 +409,7 @@ impl Start {
             own: own.clone(),
             escrow,
             storage: acting.actors.storage(),
+            audit: acting.actors.audit(),
             store: ready.store.clone(),
             transport: ready.transport.clone(),
             hosts: Arc::clone(&acting.hosts),
@@ -373,13 +422,25 @@ impl Start {
         }
     }
 
-    fn tasks(&self, ready: &Ready, report: &Report, admin: JoinHandle<()>, source: Box<dyn Source>) -> Tasks {
+    fn tasks(
+        &self,
+        ready: &Ready,
+        acting: &Acting,
+        report: &Report,
+        admin: JoinHandle<()>,
+        source: Box<dyn Source>,
+    ) -> Tasks {
         let Ready { dir, store, clock, policy, transport, changes, .. } = ready;
         let Report { own, escrow, mesh, readiness, .. } = report;
         let halt = &self.halt;
         let ceiling = ceiling::keep(clock.clone(), store.clone(), halt.clone());
-        let renewed = certificate::follow(own.clone(), source, transport.clone(), mesh.clone());
+        let renewed =
+            certificate::follow(own.clone(), source, transport.clone(), mesh.clone(), acting.audited.clone());
         let mut tasks = Tasks::new(halt.clone());
+        let Served { store: reads, key, findings, .. } = acting.audit.clone();
+        let (log, every) = (acting.actors.audit(), self.config.audit.check_every);
+        let checks = audit::keep_checking(log, reads, key, every, findings);
+        tasks.keep("checks the audit log", checks);
         tasks.keep("raises the clock's ceiling", ceiling);
         tasks.keep("tells of peers", presence(transport.clone(), escrow.clone()));
         tasks.keep("lets exceptions end", observe(policy.clone()));
@@ -453,11 +514,16 @@ fn arbiters() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-fn peer_changed(escrow: EscrowHandle, delivery: Delivery) -> crate::mesh::registry::PeerChanged {
+fn peer_changed(
+    escrow: EscrowHandle,
+    delivery: Delivery,
+    audit: AuditHandle,
+) -> crate::mesh::registry::PeerChanged {
     Box::new(move |peer: &Peer, up| {
         let node: Option<NodeId> = peer.node.clone();
         if let Some(node) = node {
             if up {
+                audit.shown(&node, &peer.public_key);
                 delivery.reached(node.clone());
             }
             escrow.peer_changed(node, up);

@@ -4,7 +4,6 @@
 //! * It decides: what is gathered, and that a node which does not answer in time is told as such.
 //! * It never does: tell of a pool over QUIC. Its figures are of the pool's class, and this is `control`.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -13,7 +12,8 @@ use rhumb_core::{DataClass, Fault, FaultKind, NodeId};
 use rhumb_storage::Pressure;
 use rhumb_transport::{LinkState, LinkStatus};
 use sha2::{Digest, Sha256};
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
+use tokio::time::Instant;
 
 use super::report::Report;
 use crate::clock::now_millis;
@@ -27,6 +27,8 @@ use crate::metrics::calls::over_a_certificate;
 
 /// Questions about the whole mesh that are gathered for at once.
 const AT_ONCE: usize = 8;
+/// For how long an answer about this node alone is as good as a new one.
+const FRESH: Duration = Duration::from_millis(100);
 /// What is kept of the asked time for the way back.
 const WAY_BACK: Duration = Duration::from_millis(200);
 
@@ -35,15 +37,30 @@ const WAY_BACK: Duration = Duration::from_millis(200);
 pub(super) struct Desk {
     report: Arc<OnceLock<Arc<Report>>>,
     room: Arc<Semaphore>,
+    /// The last answer about this node alone, and when it was gathered.
+    last: Arc<Mutex<Option<(Instant, String)>>>,
 }
 
 impl Default for Desk {
     fn default() -> Self {
-        Self { report: Arc::default(), room: Arc::new(Semaphore::new(AT_ONCE)) }
+        Self { report: Arc::default(), room: Arc::new(Semaphore::new(AT_ONCE)), last: Arc::default() }
     }
 }
 
 impl Desk {
+    /// The node's own status, gathered at most once in [`FRESH`]: whoever asks more often is told the same again.
+    async fn own(&self, report: &Report) -> Result<String, Fault> {
+        let mut last = self.last.lock().await;
+        if let Some((gathered, status)) = &*last
+            && gathered.elapsed() < FRESH
+        {
+            return Ok(status.clone());
+        }
+        let status = text(&report.own_status())?;
+        *last = Some((Instant::now(), status.clone()));
+        Ok(status)
+    }
+
     /// From now on questions are answered.
     pub(super) fn open(&self, report: Arc<Report>) {
         self.report.set(report).ok();
@@ -53,7 +70,7 @@ impl Desk {
         let starting = || Fault::not_sent(FaultKind::Handler("the node is still starting".into()));
         let report = self.report.get().ok_or_else(starting)?;
         if !question.mesh {
-            return text(&report.own_status());
+            return self.own(report).await;
         }
         let full = |_| Fault::not_sent(FaultKind::Full("questions about the mesh".into()));
         let _room = self.room.try_acquire().map_err(full)?;
@@ -98,7 +115,7 @@ impl Report {
             store: self.store_status(),
             clock: ClockStatus { wall_ms: now_millis(), max_offset_ms: millis(settings.max_offset) },
             certificate: self.certificate_status(),
-            guests: self.guests(),
+            guests: self.transport.guests_by_issuer(),
             turned_away: calls.turned_away_so_far(),
             calls: ended.0,
             faults: ended.1,
@@ -162,14 +179,6 @@ impl Report {
         }
     }
 
-    fn guests(&self) -> BTreeMap<String, u64> {
-        let mut by_issuer = BTreeMap::new();
-        for certificate in self.transport.guests() {
-            *by_issuer.entry(certificate.issuer).or_default() += 1;
-        }
-        by_issuer
-    }
-
     fn certificate_status(&self) -> CertificateStatus {
         let (certificate, left) = self.own.certificate();
         let (credentials, told) = (self.own.credentials(), self.own.told());
@@ -195,7 +204,11 @@ impl Report {
 
 fn hosted(report: &Report) -> crate::mesh::status::Actors {
     let hosts = &report.hosts;
-    let own = [("EscrowRegion", report.escrow.waiting()), ("StorageActor", report.storage.waiting())];
+    let own = [
+        ("AuditLogger", report.audit.waiting()),
+        ("EscrowRegion", report.escrow.waiting()),
+        ("StorageActor", report.storage.waiting()),
+    ];
     let own = own.map(|(kind, mailbox)| HostedType {
         kind: kind.to_owned(),
         live: 1,

@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::time::Instant;
 
-use super::{Supervisor, notify};
+use super::{Supervisor, audit, notify};
 
 /// The stages' times, and what did not end in its own.
 struct Stages {
@@ -62,6 +62,15 @@ impl Supervisor {
         self.refuse();
         let drained = self.unless_halted(self.drained(stages.share(3)));
         stages.stage("drain calls", stages.share(4), drained).await;
+        let (log, me) = (self.actors.audit(), self.settings.now().me.clone());
+        let told = async {
+            log.part();
+            match log.append(audit::stops(&me), None).await {
+                Ok(_) => Vec::new(),
+                Err(why) => vec![why.to_string()],
+            }
+        };
+        stages.stage("tell the audit log", stages.share(1), self.unless_halted(told)).await;
         let ended = self.unless_halted(self.hosts.close(stages.share(2)));
         stages.stage("end hosted actors", stages.share(3), ended).await;
         let closed = async {

@@ -186,24 +186,30 @@ async fn heals_after(mesh: &TestMesh, after: Duration) {
 }
 
 #[test]
-fn what_may_run_twice_is_asked_again_until_it_is_answered_and_nothing_else_is() {
+fn what_may_be_asked_twice_is_asked_again_until_it_is_answered_and_nothing_else_is() {
     run(async {
-        let (mesh, _) = mesh(ResilienceSettings::default()).await;
+        let (mesh, world) = mesh(ResilienceSettings::default()).await;
         let shelf = at_eu::<Shelf>(&mesh);
-        mesh.cut("us", "eu");
+        mesh.cut_one_way("eu", "us");
         let until = Duration::from_secs(20);
-        let (plain, keyed, again, declared, ()) = tokio::join!(
+        let take = || Take { order: "o".into() };
+        let (plain, once, keyed, again, declared, ()) = tokio::join!(
             async { shelf.ask(Read {}).within(until).await },
-            async { shelf.ask(Take { order: "o".into() }).retried().within(until).await },
+            async { shelf.ask(Take { order: "p".into() }).within(until).await },
+            async { shelf.ask(take()).retried().within(until).await },
             async { shelf.ask(Read {}).retried().within(until).await },
             async { shelf.ask(Always {}).await },
             heals_after(&mesh, Duration::from_secs(6)),
         );
-        // All were on their way when the link was found to be cut: whether they ran nobody knows.
-        for lost in [plain, keyed] {
+        // All had run when the link was found to be cut: their askers cannot know.
+        for lost in [plain, once] {
             assert_eq!(lost.expect_err("not made again").delivery(), Delivery::Unknown);
         }
+        let (keyed, runs) = (keyed.expect("it was asked again"), world.runs());
         assert!(again.is_ok() && declared.is_ok(), "{again:?} {declared:?}");
+        assert_eq!(runs, 7, "two once, two by their keys once, two twice... and no more");
+        assert_eq!(shelf.ask(take()).await, Ok(keyed));
+        assert_eq!(world.runs(), runs, "a key runs once");
     });
 }
 
@@ -276,6 +282,39 @@ fn actors_of_a_type_that_fails_are_left_alone_and_the_others_of_their_node_are_n
         assert_eq!(probe, Ok(8));
         assert!(matches!(other.expect_err("held back").kind, FaultKind::Shut(_)));
         assert_eq!(shelf.ask(Read {}).await, Ok(9), "all go through");
+    });
+}
+
+#[test]
+fn what_is_told_to_actors_that_fail_is_held_back_with_what_is_asked() {
+    run(async {
+        let (mesh, world) = mesh(ResilienceSettings::default()).await;
+        let shelf = at_eu::<Shelf>(&mesh);
+        world.hangs.store(true, Ordering::Relaxed);
+        let mut teller = shelf.teller::<Read>();
+        for _ in 0..7 {
+            shelf.ask(Read {}).await.expect_err("it hangs");
+            // That its mailbox takes what nobody waits for says nothing of what somebody waits for.
+            if world.runs() < 13 {
+                shelf.tell(Read {}).await.expect("its mailbox takes it");
+            }
+        }
+        let is_shut = |fault: Fault| {
+            assert!(matches!(fault.kind, FaultKind::Shut(_)), "{fault}");
+            assert_eq!(fault.delivery(), Delivery::NotSent);
+            fault.retry_after.expect("it says when to come again")
+        };
+        is_shut(shelf.tell(Read {}).await.expect_err("held back"));
+        is_shut(teller.tell(Read {}).await.expect_err("held back"));
+        let eu = "eu".parse().expect("a region");
+        let told = mesh.at("us").broadcast::<Shelf, _>(&[eu], Read {}).await;
+        let wait = is_shut(told[0].outcome.clone().expect_err("held back"));
+        // When its time is over, what is told finds out whether they take anything.
+        world.hangs.store(false, Ordering::Relaxed);
+        tokio::time::sleep(wait).await;
+        teller.tell(Read {}).await.expect("let through");
+        assert_eq!(teller.close().await.all_taken(), Ok(1));
+        assert!(shelf.ask(Read {}).await.is_ok(), "all go through");
     });
 }
 
@@ -429,6 +468,25 @@ fn any_of_several_is_asked_again_elsewhere() {
         for _ in 0..100 {
             let answered = any.ask(Where {}).retried().await;
             assert!(answered.as_ref().is_ok_and(|at| at != "us/n2"), "{answered:?}");
+        }
+    });
+}
+
+#[test]
+fn a_program_learns_where_an_actor_lives_of_a_node_near_it_and_past_one_that_is_silent() {
+    run(async {
+        let (mesh, _) = mesh(ResilienceSettings::default()).await;
+        mesh.freeze("eu");
+        for (region, at_once) in [("us", true), ("eu", false)] {
+            let (client, before) = (mesh.client(region, "app"), Instant::now());
+            let beside = client.actor_in::<Beside>(&"us".parse().expect("a region"), "a");
+            assert_eq!(beside.ask(Read {}).within(Duration::from_secs(9)).await, Ok(7), "from {region}");
+            assert_eq!(before.elapsed() < Duration::from_millis(100), at_once, "from {region}");
+            // Of others it is asked no more for a while.
+            let (other, before) =
+                (client.actor_in::<Beside>(&"us".parse().expect("a region"), "b"), Instant::now());
+            assert_eq!(other.ask(Read {}).await, Ok(7), "from {region}");
+            assert!(before.elapsed() < Duration::from_millis(100), "from {region}: {:?}", before.elapsed());
         }
     });
 }

@@ -14,8 +14,9 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
+use rhumb_core::wakes::Wakes;
 
-use super::queue::{Done, Queue, Waiting, Written};
+use super::queue::{Done, Queue, Task, Waiting, Written};
 use super::stats::Tally;
 use super::turns::Turn;
 use super::{CommitError, Durability, HotSettings, Left, Refusal, Stats, Turns};
@@ -25,16 +26,19 @@ use crate::engine::Engine;
 use crate::fault::{FaultCause, StorageFault};
 use crate::store::Store;
 
+/// One writes or syncs; the other writes meanwhile what does not wait for the sync to end.
+const THREADS: usize = 2;
+
 type OnPoison = Box<dyn FnOnce(StorageFault) + Send>;
 
 pub(super) struct Inner {
     pub(super) store: Store<Arc<dyn Engine>>,
     settings: HotSettings,
     queue: Mutex<Queue>,
-    /// Something waits to be written, or the store is closing.
-    to_write: Condvar,
-    /// Something waits to be synced, or the writer ended.
-    to_sync: Condvar,
+    /// There is something to do.
+    work: Condvar,
+    /// Locked after the queue.
+    pressure_asked: Mutex<Instant>,
     end: Mutex<End>,
     ended: Condvar,
     tally: Tally,
@@ -47,8 +51,7 @@ pub(super) struct Inner {
 /// How far the threads are on their way out.
 #[derive(Default)]
 struct End {
-    writer: bool,
-    syncer: bool,
+    ended: usize,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -63,8 +66,8 @@ impl Inner {
             store,
             settings,
             queue: Mutex::new(queue),
-            to_write: Condvar::new(),
-            to_sync: Condvar::new(),
+            work: Condvar::new(),
+            pressure_asked: Mutex::new(Instant::now()),
             end: Mutex::default(),
             ended: Condvar::new(),
             tally: Tally::default(),
@@ -73,8 +76,9 @@ impl Inner {
             sync_turn: Turn::default(),
             on_poison: Mutex::new(Some(on_poison)),
         });
-        inner.spawn("rhumb-write", Self::write_loop, |end| end.writer = true)?;
-        inner.spawn("rhumb-sync", Self::sync_loop, |end| end.syncer = true).inspect_err(|_| inner.close())?;
+        for _ in 0..THREADS {
+            inner.spawn().inspect_err(|_| inner.close())?;
+        }
         Ok(inner)
     }
 
@@ -90,19 +94,19 @@ impl Inner {
             return Err(Box::new(Left { batch, done, why }));
         }
         queue.push(Waiting { batch, durability, done });
-        self.to_write.notify_one();
+        self.call(&mut queue);
         Ok(())
     }
 
     pub(super) fn close(&self) {
         self.queue.lock().closing = true;
-        self.to_write.notify_one();
+        self.work.notify_one();
     }
 
     /// Waits until both threads have ended.
     pub(super) fn await_end(&self, deadline: Instant) -> Result<CommitNumber, StorageFault> {
         let mut end = self.end.lock();
-        while !(end.writer && end.syncer) {
+        while end.ended < THREADS {
             if self.ended.wait_until(&mut end, deadline).timed_out() {
                 let late = "the disk did not take what waits in time";
                 return Err(StorageFault::new(FaultCause::Io, "close the hot store", late));
@@ -141,60 +145,75 @@ impl Inner {
         Turns { write: self.write_turn.read(), sync: self.sync_turn.read() }
     }
 
-    /// Runs one of the loops on a thread of its own. Whatever ends it, even a panic of a completion,
-    /// no caller is left waiting.
-    fn spawn(
-        self: &Arc<Self>,
-        name: &str,
-        work: fn(&Self) -> Result<(), StorageFault>,
-        end: fn(&mut End),
-    ) -> Result<(), StorageFault> {
+    /// Starts one of the threads. Whatever ends it, even a panic, no caller is left waiting.
+    fn spawn(self: &Arc<Self>) -> Result<(), StorageFault> {
         let inner = Arc::clone(self);
         let run = move || {
-            let outcome = panic::catch_unwind(AssertUnwindSafe(|| work(&inner)));
+            let outcome = panic::catch_unwind(AssertUnwindSafe(|| inner.work()));
             if let Err(fault) = outcome.unwrap_or_else(|_| Err(bug("a thread of the hot store panicked"))) {
                 inner.fail(fault);
             }
-            end(&mut inner.end.lock());
+            inner.end.lock().ended += 1;
             inner.ended.notify_all();
-            // The syncer must learn that nothing more comes.
+            // The other must learn that nothing more comes.
             let _queue = inner.queue.lock();
-            inner.to_sync.notify_one();
-            inner.to_write.notify_one();
+            inner.work.notify_all();
         };
-        let spawned = thread::Builder::new().name(name.into()).spawn(run);
+        let spawned = thread::Builder::new().name("rhumb-commit".into()).spawn(run);
         let thread = spawned.map_err(|error| StorageFault::io("start a thread of the hot store", &error))?;
         self.end.lock().threads.push(thread);
         Ok(())
     }
 
-    fn write_loop(&self) -> Result<(), StorageFault> {
-        let mut asked = Instant::now();
-        while let Some(group) = self.next_group(&mut asked) {
-            self.write(group)?;
+    /// Does what is to be done, until the store is closed or poisoned. Who has written goes on to sync:
+    /// between the two nobody is woken.
+    fn work(&self) -> Result<(), StorageFault> {
+        while let Some(task) = self.next_task() {
+            match task {
+                Task::Write(group) => self.write(group)?,
+                Task::Sync => self.sync()?,
+                Task::Close => return self.note_the_end(),
+            }
         }
-        // One more record, so that the log itself says that everything before it is durable. On a
-        // poisoned store this gives the fault, and what was taken meanwhile hears of it.
-        self.store.sync()?;
-        self.store.write_group([&Batch::new()]).map(drop)
+        self.store.poisoned().map_or(Ok(()), |fault| Err(fault.clone()))
     }
 
-    /// Waits for batches to write. `None` when closing and nothing waits, or when poisoned.
-    fn next_group(&self, asked: &mut Instant) -> Option<Vec<Waiting>> {
+    /// Waits for something to do. `None` when the store is closed, or poisoned.
+    fn next_task(&self) -> Option<Task> {
         let mut queue = self.queue.lock();
         loop {
-            if asked.elapsed() >= self.settings.pressure_age {
-                *asked = Instant::now();
-                queue.pressure = self.store.pressure();
-            }
-            if self.store.poisoned().is_some() || (queue.closing && queue.unwritten.is_empty()) {
+            self.feel_pressure(&mut queue);
+            if self.store.poisoned().is_some() || queue.closed {
                 return None;
             }
-            if !queue.unwritten.is_empty() {
-                return Some(queue.drain(self.settings.max_group_bytes));
+            if let Some(task) = queue.next(self.settings.max_group_bytes) {
+                self.call(&mut queue);
+                return Some(task);
             }
-            // Not for ever: a refused caller must see the pressure fall although nothing is taken.
-            self.to_write.wait_for(&mut queue, self.settings.pressure_age);
+            if mem::replace(&mut queue.watched, true) {
+                self.work.wait(&mut queue);
+            } else {
+                // Not for ever: a refused caller must see the pressure fall although nothing is taken.
+                self.work.wait_for(&mut queue, self.settings.pressure_age);
+                queue.watched = false;
+            }
+            queue.called = false;
+        }
+    }
+
+    /// Wakes a thread if there is something to do, and none is on its way.
+    fn call(&self, queue: &mut Queue) {
+        if !queue.called && queue.has_task() {
+            queue.called = self.work.notify_one();
+        }
+    }
+
+    /// Asks how hard the engine is pressed, if its last word is old.
+    fn feel_pressure(&self, queue: &mut Queue) {
+        let mut asked = self.pressure_asked.lock();
+        if asked.elapsed() >= self.settings.pressure_age {
+            *asked = Instant::now();
+            queue.pressure = self.store.pressure();
         }
     }
 
@@ -203,15 +222,14 @@ impl Inner {
         let wrote = match wrote {
             Ok(wrote) => wrote,
             Err(fault) => {
-                self.complete(
-                    group.into_iter().map(|w| (w.batch.bytes(), w.done, Err(fault.clone().into()))),
-                );
+                let failed = |w: Waiting| (w.batch.bytes(), w.done, Err(fault.clone().into()));
+                self.complete(group.into_iter().map(failed).collect());
                 return Err(fault);
             }
         };
         self.tally.group_sizes.add(group.len() as u64);
         let number = wrote.number;
-        let (mut now, mut later) = (Vec::new(), Vec::new());
+        let (mut now, mut later) = (Vec::new(), Vec::with_capacity(group.len()));
         for (Waiting { batch, durability, done }, outcome) in group.into_iter().zip(wrote.outcomes) {
             let bytes = batch.bytes();
             self.tally.count(bytes, outcome.is_ok());
@@ -221,69 +239,53 @@ impl Inner {
                 (Ok(()), Durability::Durable) => later.push(Written { number, bytes, done }),
             }
         }
-        if !later.is_empty() {
-            self.queue.lock().unsynced.extend(later);
-            self.to_sync.notify_one();
-        }
         self.complete(now);
+        self.queue.lock().written(later);
         Ok(())
     }
 
-    fn sync_loop(&self) -> Result<(), StorageFault> {
-        loop {
-            {
-                let mut queue = self.queue.lock();
-                while queue.unsynced.is_empty() {
-                    if self.end.lock().writer {
-                        drop(queue);
-                        return self.sync_once();
-                    }
-                    if let Some(fault) = self.store.poisoned() {
-                        return Err(fault.clone());
-                    }
-                    self.to_sync.wait(&mut queue);
-                }
-            }
-            self.sync_once()?;
-        }
-    }
-
     /// One sync, for everything written before it.
-    fn sync_once(&self) -> Result<(), StorageFault> {
+    fn sync(&self) -> Result<(), StorageFault> {
         let started = Instant::now();
         let covered = self.sync_turn.during(|| self.store.sync())?;
         let took = started.elapsed();
         self.tally.sync_micros.add(took.as_micros() as u64);
         *self.last_sync.lock() = Some((started, took));
-        let covered: Vec<_> = {
-            let mut queue = self.queue.lock();
-            let count = queue.unsynced.partition_point(|written| written.number <= covered);
-            queue.unsynced.drain(..count).collect()
-        };
-        self.complete(covered.into_iter().map(|w| (w.bytes, w.done, Ok(w.number))));
+        let covered = self.queue.lock().covered(covered);
+        self.complete(covered.into_iter().map(|w| (w.bytes, w.done, Ok(w.number))).collect());
+        // Not before: completions come in the order of their commits.
+        self.queue.lock().synced();
         Ok(())
+    }
+
+    /// One more record, so that the log itself says that everything before it is durable.
+    fn note_the_end(&self) -> Result<(), StorageFault> {
+        self.store.sync()?;
+        self.store.write_group([&Batch::new()])?;
+        self.sync()
     }
 
     /// Ends the store: everything that waits hears of the fault, then the process does.
     pub(super) fn fail(&self, fault: StorageFault) {
         let fault = self.store.poisoned_by(fault);
-        let (unwritten, unsynced) = {
-            let mut queue = self.queue.lock();
-            (mem::take(&mut queue.unwritten), mem::take(&mut queue.unsynced))
-        };
+        let (unsynced, unwritten) = self.queue.lock().take();
         let unsynced = unsynced.into_iter().map(|w| (w.bytes, w.done));
         let all = unsynced.chain(unwritten.into_iter().map(|w| (w.batch.bytes(), w.done)));
-        self.complete(all.map(|(bytes, done)| (bytes, done, Err(fault.clone().into()))));
-        self.to_write.notify_all();
-        self.to_sync.notify_all();
+        self.complete(all.map(|(bytes, done)| (bytes, done, Err(fault.clone().into()))).collect());
+        self.work.notify_all();
         if let Some(on_poison) = self.on_poison.lock().take() {
             on_poison(fault);
         }
     }
 
-    fn complete(&self, outcomes: impl IntoIterator<Item = (usize, Done, Result<CommitNumber, CommitError>)>) {
-        for (bytes, done, outcome) in outcomes {
-            self.queue.lock().completed(bytes);
+    /// Tells everybody of these what became of their batch. Who is woken by it is woken when all are told.
+    fn complete(&self, outcomes: Vec<(usize, Done, Result<CommitNumber, CommitError>)>) {
+        if outcomes.is_empty() {
+            return;
+        }
+        self.queue.lock().completed(outcomes.len(), outcomes.iter().map(|(bytes, ..)| bytes).sum());
+        let _wakes = Wakes::hold();
+        for (_, done, outcome) in outcomes {
             if panic::catch_unwind(AssertUnwindSafe(|| done(outcome))).is_err() {
                 // The others still hear of their fate; then the loops see the poison and end.
                 self.store.poisoned_by(bug("the completion of a commit panicked"));

@@ -7,8 +7,9 @@
 //! * Invariant: durable completions come in the order of their commit numbers; every accepted batch
 //!   is completed exactly once.
 //!
-//! Two threads: the *writer* drains everything that waits into one write; the *syncer* covers all
-//! writes made so far by one sync, while the writer goes on with the next.
+//! Two threads, of which one works most of the time: it drains everything that waits into one write, covers
+//! it by one sync, tells everybody, and begins again with what has come meanwhile. The other writes, while
+//! a sync is under way, what does not wait for its end: much at once, and what wants no sync.
 
 mod committer;
 mod queue;

@@ -24,12 +24,36 @@ pub(super) struct Written {
     pub(super) done: Done,
 }
 
-/// Everything taken and not yet completed, in order.
+/// Bytes that wait while a sync is under way from which on they are written meanwhile.
+const OVERLAP_BYTES: usize = 64 << 10;
+
+/// What a thread of the store is to do.
+pub(super) enum Task {
+    /// Write these as one commit.
+    Write(Vec<Waiting>),
+    /// Sync all that was written.
+    Sync,
+    /// Nothing more comes: have the log say that all of it is durable.
+    Close,
+}
+
+/// Everything taken and not yet completed, in order; and who does something about it.
 #[derive(Default)]
 pub(super) struct Queue {
-    pub(super) unwritten: VecDeque<Waiting>,
-    pub(super) unsynced: VecDeque<Written>,
+    unwritten: VecDeque<Waiting>,
+    unwritten_bytes: usize,
+    /// How many of the unwritten want no sync.
+    unwritten_buffered: usize,
+    unsynced: VecDeque<Written>,
+    writing: bool,
+    syncing: bool,
     pub(super) closing: bool,
+    /// The last task was given out.
+    pub(super) closed: bool,
+    /// A thread was woken, and has not looked yet.
+    pub(super) called: bool,
+    /// A thread sees to it that the pressure is asked for, although nothing is done.
+    pub(super) watched: bool,
     pub(super) pressure: Pressure,
     /// Of all batches taken and not yet completed.
     outstanding: usize,
@@ -74,26 +98,95 @@ impl Queue {
     pub(super) fn push(&mut self, waiting: Waiting) {
         self.outstanding += 1;
         self.outstanding_bytes += waiting.batch.bytes();
+        self.unwritten_bytes += waiting.batch.bytes();
+        self.unwritten_buffered += usize::from(waiting.durability == Durability::Buffered);
         self.unwritten.push_back(waiting);
     }
 
+    /// Whether there is something to do that nobody does.
+    pub(super) fn has_task(&self) -> bool {
+        self.is_to_write() || self.is_to_sync() || self.is_over()
+    }
+
+    /// Gives out what is to be done next.
+    pub(super) fn next(&mut self, max_bytes: usize) -> Option<Task> {
+        if self.is_to_write() {
+            self.writing = true;
+            Some(Task::Write(self.drain(max_bytes)))
+        } else if self.is_to_sync() {
+            self.syncing = true;
+            Some(Task::Sync)
+        } else if self.is_over() {
+            self.closed = true;
+            Some(Task::Close)
+        } else {
+            None
+        }
+    }
+
+    /// What comes while a sync is under way is written when that has ended, in one piece, by who syncs it:
+    /// written piece by piece it would not be durable any sooner. Unless it is so much that writing it takes
+    /// long, or somebody waits for no sync.
+    fn is_to_write(&self) -> bool {
+        let now = if self.syncing {
+            self.unwritten_bytes >= OVERLAP_BYTES || self.unwritten_buffered > 0
+        } else {
+            self.unsynced.is_empty()
+        };
+        now && !self.writing && !self.unwritten.is_empty()
+    }
+
+    fn is_to_sync(&self) -> bool {
+        !self.syncing && !self.unsynced.is_empty()
+    }
+
+    fn is_over(&self) -> bool {
+        let idle = !self.writing && !self.syncing && self.unwritten.is_empty() && self.unsynced.is_empty();
+        self.closing && !self.closed && idle
+    }
+
     /// Takes what becomes one write: everything, up to a bound of bytes, and at least one batch.
-    pub(super) fn drain(&mut self, max_bytes: usize) -> Vec<Waiting> {
+    fn drain(&mut self, max_bytes: usize) -> Vec<Waiting> {
         let mut bytes = 0;
-        let mut group = Vec::new();
+        let mut group = Vec::with_capacity(self.unwritten.len());
         while let Some(next) = self.unwritten.front() {
-            bytes += next.batch.bytes();
-            if bytes > max_bytes && !group.is_empty() {
+            if bytes + next.batch.bytes() > max_bytes && !group.is_empty() {
                 break;
             }
+            bytes += next.batch.bytes();
+            self.unwritten_buffered -= usize::from(next.durability == Durability::Buffered);
             group.extend(self.unwritten.pop_front());
         }
+        self.unwritten_bytes -= bytes;
         group
     }
 
-    /// A batch of so many bytes was completed.
-    pub(super) fn completed(&mut self, bytes: usize) {
-        self.outstanding -= 1;
+    /// A write has ended; these wait for a sync now.
+    pub(super) fn written(&mut self, durable: Vec<Written>) {
+        self.writing = false;
+        self.unsynced.extend(durable);
+    }
+
+    /// What is durable, since everything up to this commit is.
+    pub(super) fn covered(&mut self, number: CommitNumber) -> Vec<Written> {
+        let count = self.unsynced.partition_point(|written| written.number <= number);
+        self.unsynced.drain(..count).collect()
+    }
+
+    /// A sync has ended, and everybody was told.
+    pub(super) fn synced(&mut self) {
+        self.syncing = false;
+    }
+
+    /// Everything that waits, in order.
+    pub(super) fn take(&mut self) -> (VecDeque<Written>, VecDeque<Waiting>) {
+        (self.unwritten_bytes, self.unwritten_buffered) = (0, 0);
+        (std::mem::take(&mut self.unsynced), std::mem::take(&mut self.unwritten))
+    }
+
+    /// So many batches of so many bytes were completed.
+    pub(super) fn completed(&mut self, batches: usize, bytes: usize) {
+        self.outstanding -= batches;
         self.outstanding_bytes -= bytes;
     }
 
@@ -125,7 +218,7 @@ mod tests {
         assert_eq!(queue.admit(&settings(), 1, Durability::Durable), Err(full.clone()), "by number");
         let group = queue.drain(usize::MAX);
         assert_eq!(queue.admit(&settings(), 1, Durability::Durable), Err(full.clone()), "still not complete");
-        group.iter().for_each(|w| queue.completed(w.batch.bytes()));
+        group.iter().for_each(|w| queue.completed(1, w.batch.bytes()));
         assert_eq!(queue.admit(&settings(), 100, Durability::Durable), Ok(()));
         queue.push(waiting(60));
         assert_eq!(queue.admit(&settings(), 41, Durability::Durable), Err(full), "by bytes");
@@ -144,7 +237,7 @@ mod tests {
         };
         assert_eq!(admitted(Pressure::Green), [true, true]);
         assert_eq!(admitted(Pressure::Yellow), [false, false], "2 wait, a quarter of 8 may");
-        queue.drain(usize::MAX).iter().for_each(|w| queue.completed(w.batch.bytes()));
+        queue.drain(usize::MAX).iter().for_each(|w| queue.completed(1, w.batch.bytes()));
         let mut admitted = |pressure| {
             queue.pressure = pressure;
             [Durability::Durable, Durability::Buffered].map(|d| queue.admit(&settings(), 1, d).is_ok())
@@ -152,6 +245,38 @@ mod tests {
         assert_eq!(admitted(Pressure::Yellow), [true, true]);
         assert_eq!(admitted(Pressure::Orange), [true, false]);
         assert_eq!(admitted(Pressure::Red), [false, false]);
+    }
+
+    #[test]
+    fn what_comes_during_a_sync_is_written_after_it_unless_it_is_much_or_wants_none() {
+        let mut queue = Queue::default();
+        let is_write =
+            |task: Option<Task>, many| matches!(task, Some(Task::Write(group)) if group.len() == many);
+        let is_sync = |task: Option<Task>| matches!(task, Some(Task::Sync));
+        let written = |queue: &mut Queue, number| {
+            queue.written(vec![Written { number: CommitNumber(number), bytes: 10, done: Box::new(|_| ()) }]);
+        };
+        queue.push(waiting(10));
+        assert!(is_write(queue.next(usize::MAX), 1) && queue.next(usize::MAX).is_none(), "one writes");
+        written(&mut queue, 1);
+        queue.push(waiting(OVERLAP_BYTES - 1));
+        assert!(is_sync(queue.next(usize::MAX)), "what is written is synced before more is");
+        assert!(!queue.has_task(), "it waits for the sync");
+        queue.push(waiting(1));
+        assert!(is_write(queue.next(usize::MAX), 2), "now it is much");
+        written(&mut queue, 2);
+        queue.push(Waiting { durability: Durability::Buffered, ..waiting(1) });
+        assert!(is_write(queue.next(usize::MAX), 1), "it wants no sync");
+        queue.written(Vec::new());
+        assert!(queue.next(usize::MAX).is_none(), "one syncs");
+        assert_eq!(queue.covered(CommitNumber(1)).len(), 1);
+        queue.synced();
+        assert!(is_sync(queue.next(usize::MAX)));
+        assert_eq!(queue.covered(CommitNumber(2)).len(), 1);
+        queue.closing = true;
+        assert!(queue.next(usize::MAX).is_none(), "not before the sync has ended");
+        queue.synced();
+        assert!(matches!(queue.next(usize::MAX), Some(Task::Close)) && queue.next(usize::MAX).is_none());
     }
 
     #[test]

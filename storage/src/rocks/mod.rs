@@ -13,6 +13,7 @@ mod manifest;
 mod open;
 mod recovery;
 mod settings;
+mod tables;
 mod wal;
 
 use std::fmt;

@@ -4,12 +4,12 @@ use std::fs::{self, File};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use rocksdb::{DB, DBRecoveryMode, IteratorMode, ReadOptions, WriteOptions};
+use rocksdb::{DB, DBRecoveryMode, WriteOptions};
 
 use super::manifest::Asked;
 use super::recovery::{Damage, Judge, Verdict};
 use super::wal::{self, Found};
-use super::{RocksEngine, RocksSettings, fault};
+use super::{RocksEngine, RocksSettings, fault, tables};
 use crate::batch::Family;
 use crate::commit::{CommitNumber, CommitRecord};
 use crate::engine::Engine;
@@ -36,12 +36,12 @@ pub(super) fn open(
     };
     let options = settings.options(create, recovery);
     let db = DB::open_cf_descriptors(&options, path, settings.families())
-        .map_err(|error| fault("open the engine", path, &error))?;
+        .map_err(|error| tables::blame(fault("open the engine", path, &error), path, settings))?;
     let mut write = WriteOptions::default();
     write.set_sync(false);
     let engine = RocksEngine { db, path: path.into(), write, settings: settings.clone() };
     check_recovered(&engine, &verdict)?;
-    check_tables(&engine)?;
+    tables::check(&engine)?;
     Ok(engine)
 }
 
@@ -160,23 +160,6 @@ fn check_recovered(engine: &RocksEngine, verdict: &Verdict) -> Result<(), Engine
     };
     if recovered < held {
         return Err(EngineOpenError::Shortened { path: engine.path.clone(), recovered, held });
-    }
-    Ok(())
-}
-
-/// Reads every block of every table, so that damage is met here and not under load.
-fn check_tables(engine: &RocksEngine) -> Result<(), EngineOpenError> {
-    let tables = engine.db.live_files().map_err(|error| engine.fault("list the tables", &error))?;
-    if tables.iter().map(|table| table.size as u64).sum::<u64>() > engine.settings.verify_bytes {
-        return Ok(());
-    }
-    for family in Family::ALL {
-        let mut options = ReadOptions::default();
-        options.set_verify_checksums(true);
-        options.fill_cache(false);
-        for row in engine.db.iterator_cf_opt(engine.family(family), options, IteratorMode::Start) {
-            row.map_err(|error| engine.fault("check the tables", &error))?;
-        }
     }
     Ok(())
 }

@@ -13,41 +13,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rhumb::client::MeshClient;
-use rhumb::client::directory::Directory;
-use rhumb::mesh::resilience::{ResilienceSettings, Switch};
+use rhumb::client::directory::{Directory, READY_FILE};
 use rhumb::prelude::*;
 use rhumb::seed::Seed;
+use rhumb_tests::overload::{Burn, Burner, burners, listeners};
+use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-/// What a question burns.
-const BURNS: Duration = Duration::from_micros(200);
 /// Actors that are asked.
 const ACTORS: usize = 64;
 /// How long each measurement lasts; the first fifth of it does not count.
 const LASTS: Duration = Duration::from_secs(8);
 /// Askers of the closed loop that finds the peak.
 const AT_ONCE: [usize; 4] = [2, 4, 8, 16];
-
-#[remote(name = "overload.Burn", class = "control", reply = (), idempotent, deadline = "1s")]
-struct Burn {}
-
-struct Burner;
-
-#[remote_actor(name = "overload.burner", class = "control", accepts(Burn))]
-impl Actor for Burner {
-    type Context = Context<Self>;
-}
-
-impl Handler<Burn> for Burner {
-    type Result = ();
-    fn handle(&mut self, _: Burn, _: &mut Context<Self>) {
-        let begun = Instant::now();
-        while begun.elapsed() < BURNS {
-            std::hint::spin_loop();
-        }
-    }
-}
 
 /// What was measured.
 #[derive(Debug, Default)]
@@ -56,6 +35,41 @@ struct Measured {
     refused: usize,
     failed: usize,
     lasted: Duration,
+    /// What the node, and these customers, ran on a core meanwhile.
+    cpu: [Duration; 2],
+}
+
+/// How long all threads of a process have run on a core so far.
+fn ran(process: &str) -> Duration {
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    let of = |task: std::fs::DirEntry| {
+        let text = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+        text.split(' ').next()?.parse::<u64>().ok()
+    };
+    Duration::from_nanos(tasks.filter_map(of).sum())
+}
+
+/// The node, and what both sides had run when a measurement began.
+struct Cpu {
+    node: String,
+    before: [Duration; 2],
+}
+
+impl Cpu {
+    /// Of the one node of a `rhumb dev` with this data directory.
+    fn of(data: &Path) -> anyhow::Result<Self> {
+        let ready: serde_json::Value = serde_json::from_slice(&std::fs::read(data.join(READY_FILE))?)?;
+        let node = ready["regions"][0]["pid"].to_string();
+        Ok(Self { node, before: Default::default() })
+    }
+
+    fn begins(&mut self) {
+        self.before = [ran(&self.node), ran("self")];
+    }
+
+    fn since(&self) -> [Duration; 2] {
+        [ran(&self.node) - self.before[0], ran("self") - self.before[1]]
+    }
 }
 
 impl Measured {
@@ -80,12 +94,14 @@ impl Measured {
 
     fn told(&self, what: &str) {
         println!(
-            "{what:<34} {:>7.0} answers/s  p50 {:>6} µs  p99 {:>6} µs  refused {:>6}  failed {:>4}",
+            "{what:<34} {:>7.0} answers/s  p50 {:>6} µs  p99 {:>6} µs  refused {:>6}  failed {:>4}  core: node {:>3.0} %, customers {:>3.0} %",
             self.goodput(),
             self.p(50).as_micros(),
             self.p(99).as_micros(),
             self.refused,
-            self.failed
+            self.failed,
+            self.cpu[0].as_secs_f64() / LASTS.as_secs_f64() * 100.0,
+            self.cpu[1].as_secs_f64() / LASTS.as_secs_f64() * 100.0,
         );
     }
 }
@@ -158,22 +174,26 @@ async fn until_due(due: Instant) {
 async fn measure(data: &Path) -> anyhow::Result<ExitCode> {
     let client = Arc::new(MeshClient::new(&data.join("client"), Directory::read(data)?)?);
     let mesh = client.mesh();
-    // The bars are those of the service's door: nothing else holds questions back.
-    let open_loop = ResilienceSettings { breakers: Switch::Off, ..ResilienceSettings::default() };
-    mesh.resilient(open_loop, &Seed::new(1));
     let actors: Vec<MeshAddr<Burner>> = (0..ACTORS).map(|key| mesh.actor(key)).collect();
     for actor in &actors {
         actor.ask(Burn {}).await?;
     }
+    let mut cpu = Cpu::of(data)?;
     let mut peak = 0.0_f64;
     for at_once in AT_ONCE {
-        let measured = closed(&actors, at_once, LASTS).await;
+        cpu.begins();
+        let mut measured = closed(&actors, at_once, LASTS).await;
+        measured.cpu = cpu.since();
         measured.told(&format!("{at_once} at once, as fast as answered"));
         peak = peak.max(measured.goodput());
     }
-    let alone = open(&actors, peak / 10.0, LASTS).await;
+    cpu.begins();
+    let mut alone = open(&actors, peak / 10.0, LASTS).await;
+    alone.cpu = cpu.since();
     alone.told("a tenth of the peak, open loop");
-    let twice = open(&actors, peak * 2.0, LASTS).await;
+    cpu.begins();
+    let mut twice = open(&actors, peak * 2.0, LASTS).await;
+    twice.cpu = cpu.since();
     twice.told("twice the peak, open loop");
     client.close().await;
     let (kept, longer) = (twice.goodput() / peak, twice.p(99).as_secs_f64() / alone.p(99).as_secs_f64());
@@ -182,13 +202,15 @@ async fn measure(data: &Path) -> anyhow::Result<ExitCode> {
     Ok(if kept >= 0.9 && longer <= 3.0 { ExitCode::SUCCESS } else { ExitCode::from(5) })
 }
 
-#[tokio::main]
-async fn main() -> anyhow::Result<ExitCode> {
+fn main() -> anyhow::Result<ExitCode> {
     let mut arguments = std::env::args().skip(1);
     if arguments.next().as_deref() == Some("measure") {
         let data = arguments.next().ok_or_else(|| anyhow::anyhow!("overload measure DATA"))?;
-        return measure(Path::new(&data)).await;
+        // On one thread, links and all: who waits for the next moment to ask would keep the core from another one, and
+        // what it has asked would leave in bursts of milliseconds.
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        return runtime.block_on(measure(Path::new(&data)));
     }
-    let burner = Host::new(|_: &Activation| Burner).admission(Admission::default());
-    Ok(rhumb::cli::serve::node_program(|node| node.host(burner)).await)
+    let node = rhumb::cli::serve::node_program(|node| node.host(burners()).host(listeners()));
+    Ok(Runtime::new()?.block_on(node))
 }

@@ -74,6 +74,14 @@ impl FoundedMesh {
         Serving::start_with(variables, self.directory(), "mesh/config", REGIONS[node], "n1", &admin)
     }
 
+    /// Starts a node that is a program of its own, with these environment variables.
+    #[must_use]
+    pub fn serve_with(&self, program: &Path, node: usize, variables: &[(&str, &str)]) -> Serving {
+        let admin = self.admin(node);
+        let config = "mesh/config";
+        Serving::start_of(program, variables, self.directory(), config, REGIONS[node], "n1", &admin)
+    }
+
     /// The folder in which the mesh and its commands are.
     #[must_use]
     pub fn directory(&self) -> &Path {

@@ -126,7 +126,7 @@ pub fn signal(program: &Child, signal: &str) {
     assert!(sent.success());
 }
 
-/// Where a mesh's traces go, and the environment of its nodes.
+/// Where a mesh's traces go, if anywhere, and the environment of its nodes.
 #[derive(Debug, Default)]
 struct Traces {
     to: Option<String>,
@@ -170,6 +170,22 @@ impl DevMesh {
     #[must_use]
     pub fn start_with(program: PathBuf, regions: &str, wan: &str) -> Self {
         Self::begin(regions, wan, Some(program), Traces::default())
+    }
+
+    /// Starts a mesh whose nodes run this program, with these environment variables.
+    ///
+    /// # Panics
+    /// When it does not become ready.
+    #[must_use]
+    pub fn start_with_settings(
+        program: PathBuf,
+        regions: &str,
+        wan: &str,
+        variables: &[(&str, &str)],
+    ) -> Self {
+        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let traces = Traces { to: None, variables: variables.collect() };
+        Self::begin(regions, wan, Some(program), traces)
     }
 
     fn begin(regions: &str, wan: &str, nodes_run: Option<PathBuf>, traces: Traces) -> Self {

@@ -76,9 +76,26 @@ impl Serving {
         node: &str,
         admin: &str,
     ) -> Self {
+        Self::start_of(&program(), variables, directory, config, region, node, admin)
+    }
+
+    /// Starts a node that is a program of its own.
+    ///
+    /// # Panics
+    /// When the program does not start.
+    #[must_use]
+    pub fn start_of(
+        program: &Path,
+        variables: &[(&str, &str)],
+        directory: &Path,
+        config: &str,
+        region: &str,
+        node: &str,
+        admin: &str,
+    ) -> Self {
         let log = directory.join(format!("{region}-{node}.log"));
         let out = std::fs::File::create(&log).expect("a log");
-        let child = Command::new(program())
+        let child = Command::new(program)
             .args(["serve", "--config", config, "--region", region, "--node", node, "--until-stdin-closes"])
             .envs(variables.iter().copied())
             .current_dir(directory)

@@ -7,7 +7,9 @@ use rhumb::load::requests;
 use rhumb::settings::Source;
 use rhumb_core::Region;
 use rhumb_topology::policy::{OperatorKey, OperatorKeys, Policy, PolicySnapshot, SignedPolicy};
-use rhumb_verify::{Checkpoint, Key, Note, record};
+use rhumb_verify::batch_proof::BatchProof;
+use rhumb_verify::growth::Growth;
+use rhumb_verify::{Checkpoint, Key, Note, batch, hash, record};
 use tempfile::TempDir;
 
 fn regions() -> Vec<Region> {
@@ -59,6 +61,14 @@ pub(super) fn requests(bytes: &[u8]) {
 pub(super) fn audit(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let _ = rhumb_verify::Policy::parse(&text);
+    if let Ok(proof) = text.parse::<BatchProof>() {
+        assert_eq!(proof.to_string().parse(), Ok(proof.clone()));
+        let leaves = proof.entries.iter().map(|(index, entry)| (*index, hash::leaf(entry))).collect();
+        let _ = batch::verify(&leaves, u64::MAX, &proof.hashes, &hash::empty());
+    }
+    if let Ok(proof) = text.parse::<Growth>() {
+        assert_eq!(proof.to_string().parse(), Ok(proof));
+    }
     let _ = text.lines().map(str::parse::<Key>).filter(Result::is_ok).count();
     let _ = text.parse::<Checkpoint>();
     if let Ok(note) = Note::parse(&text) {

@@ -2,15 +2,24 @@
 
 use bytes::Bytes;
 use rhumb::escrow::{
-    AttestPool, Confirm, CreatePool, Held, Hold, ListPools, PeerMessage, PoolAttested, PoolCreated, PoolList,
-    PoolView, ReadRow, Refusal, Release, Return, Returned, Row, Settled, ShowPool,
+    AttestPool, Confirm, CreatePool, Held, Hold, ListPools, PEER_MESSAGE, PeerMessage, PoolAttested,
+    PoolCreated, PoolList, PoolView, ReadRow, Refusal, Release, Return, Returned, Row, Settled, ShowPool,
 };
+use rhumb::mesh::dead_letters::DeadLetters;
 use rhumb::mesh::status::{AskStatus, MeshStatus};
+use rhumb_actors::audit::messages::{
+    AuditRefusal, AuditView, CheckBundle, Checked, Cosign, EntryPage, EraseSubject, Erased, KeyReplaced,
+    NextStatement, Prove, ProveBatch, Proven, ProvenBatch, ReadEntries, ReplaceKey, ShowAudit, State,
+    Uncosigned,
+};
+use rhumb_actors::remote::Remote;
 use rhumb_core::codec;
 use rhumb_core::wire::{self, Wire};
 use rhumb_transport::control::{ControlMessage, WireFault};
 use rhumb_transport::envelope::{Deframer, FIXED, Frame};
+use rhumb_transport::gathering::{self, Refused};
 use rhumb_transport::hello::Hello;
+use rhumb_transport::{Certificate, RevocationList};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -70,32 +79,84 @@ pub(super) fn control(bytes: &[u8]) {
     }
 }
 
+/// The name of what is served under none: replies.
+const REPLY: &str = "";
+
+/// What reads a message's bytes.
+type Reads = fn(&[u8]);
+
+/// Messages that a node serves, by name, and replies. The kept inputs know their numbers: what is new stands last.
+const MESSAGES: [(&str, Reads); 39] = [
+    (CreatePool::NAME, one::<CreatePool>),
+    (Hold::NAME, one::<Hold>),
+    (Confirm::NAME, one::<Confirm>),
+    (Release::NAME, one::<Release>),
+    (Return::NAME, one::<Return>),
+    (ShowPool::NAME, one::<ShowPool>),
+    (ReadRow::NAME, one::<ReadRow>),
+    (AttestPool::NAME, one::<AttestPool>),
+    (ListPools::NAME, one::<ListPools>),
+    (PEER_MESSAGE, one::<PeerMessage>),
+    (REPLY, one::<Result<PoolCreated, Refusal>>),
+    (REPLY, one::<Result<Held, Refusal>>),
+    (REPLY, one::<Result<Settled, Refusal>>),
+    (REPLY, one::<Result<Returned, Refusal>>),
+    (REPLY, one::<Result<PoolView, Refusal>>),
+    (REPLY, one::<Result<Row, Refusal>>),
+    (REPLY, one::<Result<PoolAttested, Refusal>>),
+    (REPLY, one::<Result<PoolList, Refusal>>),
+    (AskStatus::NAME, one::<AskStatus>),
+    (REPLY, of_the_mesh),
+    (Cosign::NAME, one::<Cosign>),
+    (ShowAudit::NAME, one::<ShowAudit>),
+    (ReadEntries::NAME, one::<ReadEntries>),
+    (Prove::NAME, one::<Prove>),
+    (CheckBundle::NAME, one::<CheckBundle>),
+    (EraseSubject::NAME, one::<EraseSubject>),
+    (REPLY, one::<Result<String, Uncosigned>>),
+    (REPLY, one::<Result<AuditView, AuditRefusal>>),
+    (REPLY, one::<Result<EntryPage, AuditRefusal>>),
+    (REPLY, one::<Result<Proven, AuditRefusal>>),
+    (REPLY, one::<Result<Checked, AuditRefusal>>),
+    (REPLY, one::<Result<Erased, AuditRefusal>>),
+    (ProveBatch::NAME, one::<ProveBatch>),
+    (NextStatement::NAME, one::<NextStatement>),
+    (State::NAME, one::<State>),
+    (ReplaceKey::NAME, one::<ReplaceKey>),
+    (REPLY, one::<Result<ProvenBatch, AuditRefusal>>),
+    (REPLY, one::<Result<KeyReplaced, AuditRefusal>>),
+    (REPLY, one::<Result<String, AuditRefusal>>),
+];
+
+/// The names of all messages that are taken in here.
+#[must_use]
+pub fn messages() -> Vec<&'static str> {
+    let named = MESSAGES.iter().map(|(name, _)| *name).filter(|name| *name != REPLY);
+    named.chain(rhumb::entry::questions_of_the_mesh().map(|(name, _)| name)).collect()
+}
+
 /// Every message that nodes and programs send, and every reply: the first byte says which, the rest is it.
 pub(super) fn message(bytes: &[u8]) {
     let Some((which, body)) = bytes.split_first() else { return };
-    let all: [fn(&[u8]); 20] = [
-        one::<CreatePool>,
-        one::<Hold>,
-        one::<Confirm>,
-        one::<Release>,
-        one::<Return>,
-        one::<ShowPool>,
-        one::<ReadRow>,
-        one::<AttestPool>,
-        one::<ListPools>,
-        one::<PeerMessage>,
-        one::<Result<PoolCreated, Refusal>>,
-        one::<Result<Held, Refusal>>,
-        one::<Result<Settled, Refusal>>,
-        one::<Result<Returned, Refusal>>,
-        one::<Result<PoolView, Refusal>>,
-        one::<Result<Row, Refusal>>,
-        one::<Result<PoolAttested, Refusal>>,
-        one::<Result<PoolList, Refusal>>,
-        one::<AskStatus>,
-        of_the_mesh,
-    ];
-    all[usize::from(*which) % all.len()](body);
+    MESSAGES[usize::from(*which) % MESSAGES.len()].1(body);
+}
+
+/// What stands under the head of gathered tells, and the answers to it.
+pub(super) fn gathered(bytes: &[u8]) {
+    if let Ok(messages) = gathering::messages(bytes) {
+        assert!(messages.len() <= gathering::MAX_GATHERED);
+        assert!(messages.is_sorted_by(|one, next| one.end < next.start), "none is in another");
+    }
+    if let Ok(refused) = Refused::decode(bytes, gathering::MAX_GATHERED) {
+        assert!(refused.each().count() <= gathering::MAX_GATHERED, "no more than were asked for");
+    }
+}
+
+/// Certificates and lists of revocations, as they lie in files and come in handshakes.
+pub(super) fn certificate(bytes: &[u8]) {
+    let _ = Certificate::all_of(bytes);
+    let _ = Certificate::read(&bytes.to_vec().into());
+    let _ = RevocationList::all_of(bytes);
 }
 
 /// A value of one type, after its mark.
@@ -108,6 +169,10 @@ fn one<T: Wire + Serialize + DeserializeOwned>(body: &[u8]) {
 }
 
 fn of_the_mesh(body: &[u8]) {
-    let _ = rhumb::entry::is_of_the_mesh(body);
+    for (_, reads) in rhumb::entry::questions_of_the_mesh() {
+        reads(body);
+    }
+    let _ = rhumb::entry::is_an_answer_of_the_mesh(body);
     let _ = serde_json::from_slice::<MeshStatus>(body);
+    let _ = serde_json::from_slice::<DeadLetters>(body);
 }

@@ -85,6 +85,40 @@ fn a_sync_that_fails_once_is_the_last_one() {
 }
 
 #[test]
+fn what_cannot_be_logged_is_not_acknowledged_and_the_operator_is_told_why() {
+    let mut scene = Scene::new(1, seed(16), &[]);
+    let mut node = scene.open_shop().pop().expect("a node");
+    let audited = |scene: &Scene| {
+        let asked = scene.mesh.ask("operator", &["audit", "query", "--action", "pool.create", "--records"]);
+        assert_eq!(asked.code, 0, "{}", asked.text);
+        asked.json["found"].to_string()
+    };
+    assert!(audited(&scene).contains("pool concert"));
+    // The next sync, some node's clock's, lasts so long that the operator's call joins those that wait; and fails.
+    node.watched.delay_syncs(3_000).expect("a page");
+    node.watched.fail_syncs(1).expect("a page");
+    let refused = scene.mesh.ask("operator", &["pool", "create", "encore", "--supply", "10"]);
+    assert_eq!(
+        (refused.code, refused.json["fault"]["kind"].as_str()),
+        (3, Some("storage")),
+        "{}",
+        refused.text
+    );
+    let why = refused.json["fault"]["message"].as_str().unwrap_or_default();
+    assert!(why.contains("the audit log cannot be written"), "{why}");
+    assert_eq!(refused.json["fault"]["delivery"], "not_sent", "it was not done");
+    gives_up(&mut node, &["input/output error", "this node cannot go on and stops"]);
+    scene.lose(0, node, &Loss::All).unwrap_or_else(|finding| panic!("{finding}"));
+
+    let nodes = scene.serve_all().unwrap_or_else(|finding| panic!("{finding}"));
+    let there = audited(&scene);
+    assert!(there.contains("pool concert") && !there.contains("pool encore"), "{there}");
+    let pools = scene.mesh.ask("operator", &["pool", "list"]);
+    assert!(pools.code == 0 && !pools.text.contains("encore"), "{}", pools.text);
+    scene.close(nodes);
+}
+
+#[test]
 fn a_slow_disk_makes_answers_late_and_nothing_else() {
     let (mut scene, mut node, buying) = busy(14, &[("RHUMB__SUPERVISOR__SLOW_SYNC", "100ms")]);
     node.watched.delay_syncs(500).expect("a page");
@@ -136,7 +170,7 @@ enum Does {
 
 /// The kinds of files below a mesh's folder, by what their paths begin and end with, what must stand in the
 /// log of a node that refuses, and what it does.
-const KINDS: [(&str, &str, &str, Does); 16] = [
+const KINDS: [(&str, &str, &str, Does); 18] = [
     ("nodes/us-east-n1/data/hot/0", ".log", ".log", Does::Either),
     ("nodes/us-east-n1/data/hot/0", ".sst", ".sst", Does::Either),
     ("nodes/us-east-n1/data/hot/MANIFEST-", "", "MANIFEST-", Does::Refuses),
@@ -151,6 +185,9 @@ const KINDS: [(&str, &str, &str, Does); 16] = [
     ("nodes/us-east-n1/identity/identity.pem", "", "identity", Does::Either),
     ("nodes/us-east-n1/identity/ca.pem", "", "identity", Does::Either),
     ("nodes/us-east-n1/identity/crl.pem", "", "identity", Does::Either),
+    // Another key that is one: the node serves, and its log signs nothing.
+    ("nodes/us-east-n1/audit-keys/us-east.n1/audit.key", "", "audit.key", Does::Either),
+    ("nodes/us-east-n1/audit-keys/us-east.n1/us-east.", "", "audit log", Does::Refuses),
     ("config/policy.toml", ".toml", "policy.toml", Does::Refuses),
     ("config/policy.toml.sig", ".sig", "policy.toml", Does::Refuses),
 ];

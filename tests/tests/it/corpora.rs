@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rhumb_core::rng::Seed;
 use rhumb_tests::entries::{ENTRIES, Entry};
+use rhumb_tests::peak;
 
 /// How often each input is changed a little and taken again.
 const CHANGES: u64 = 60;
@@ -30,7 +31,15 @@ fn inputs(entry: &Entry) -> Vec<(String, Vec<u8>)> {
 
 fn taken(entry: Entry, what: &str, bytes: &[u8]) {
     let escaped: String = bytes.escape_ascii().to_string().chars().take(2000).collect();
-    assert!(catch_unwind(|| (entry.take)(bytes)).is_ok(), "{what} breaks {}: {escaped}", entry.name);
+    let ended = catch_unwind(|| peak::of(|| (entry.take)(bytes)));
+    let Ok(most) = ended else { panic!("{what} breaks {}: {escaped}", entry.name) };
+    assert!(most <= peak::MOST, "{what} makes {} take {most} bytes: {escaped}", entry.name);
+}
+
+#[test]
+fn what_an_input_takes_in_memory_is_seen() {
+    let most = peak::of(|| drop(std::hint::black_box(vec![7_u8; 5 << 20])));
+    assert!((5 << 20..6 << 20).contains(&most), "{most}");
 }
 
 #[test]

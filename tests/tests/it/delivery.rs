@@ -8,7 +8,7 @@ use rhumb::client::MeshClient;
 use rhumb::client::directory::Directory;
 use rhumb::prelude::*;
 use rhumb_tests::cluster::{DevMesh, eventually};
-use rhumb_tests::orders::{Desks, Misplace, Place, Shipped, Warehouses};
+use rhumb_tests::orders::{Desks, Misplace, Place, Shipped, Stock, Warehouses};
 use tokio::time::Instant;
 
 /// How long a customer tries.
@@ -76,5 +76,13 @@ fn each_order_counts_once_and_ships_once_and_in_order_while_both_nodes_are_kille
     let gone = mesh.rhumb(&["dead-letters", "drop", &again, "--node", "us-east/n1"]);
     assert_eq!(gone.code, 3, "{}", gone.text);
     assert!(mesh.log("us-east/n1").contains("a letter could not be delivered"), "an alarm is in the log");
+
+    // What a node told its own actor, and that had not handled it when the node was killed, finds it when it starts again.
+    let stocked = desk.ask(Stock { order: "s".into(), number: 99 });
+    runtime.block_on(stocked.into_future()).expect("it is taken");
+    mesh.kill_9("us-east/n1");
+    let own = actor::<Warehouses>(&orders, "us-east");
+    eventually("it is shipped", || runtime.block_on(own.ask(Shipped).into_future()) == Ok(vec![99]));
+    assert_eq!(dead().as_array().map(Vec::len), Some(0), "it is no dead letter");
     runtime.block_on(client.close());
 }

@@ -27,7 +27,17 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "rhumb-storage",
             ],
         ),
-        ("rhumb", &["rhumb-core", "rhumb-topology", "rhumb-transport", "rhumb-storage", "rhumb-actors"]),
+        (
+            "rhumb",
+            &[
+                "rhumb-core",
+                "rhumb-topology",
+                "rhumb-transport",
+                "rhumb-storage",
+                "rhumb-actors",
+                "rhumb-verify",
+            ],
+        ),
         ("rhumb-examples", &["rhumb"]),
         (
             "rhumb-tests",

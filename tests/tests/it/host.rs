@@ -162,7 +162,7 @@ fn the_unit_agrees_with_the_program_that_it_runs() {
         ("MemoryDenyWriteExecute", "yes"),
         ("RestrictAddressFamilies", "AF_INET AF_INET6 AF_UNIX"),
         ("SystemCallFilter", "@system-service"),
-        ("StateDirectory", "rhumb"),
+        ("StateDirectory", "rhumb rhumb-audit-keys"),
         ("User", "rhumb"),
     ] {
         assert!(unit.contains_key(name) && one(name) == value, "{name}={}", one(name));

@@ -6,13 +6,19 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use rhumb_tests::cluster::{FoundedMesh, Serving, eventually, program, spawn};
+use rhumb_transport::TransportSettings;
 use serde_json::{Value, json};
 
+use crate::documents::file;
+
 /// Limits short enough for a test to wait for, and small enough to be reached by one.
-const LIMITS: [(&str, &str); 3] = [
+const LIMITS: [(&str, &str); 6] = [
     ("RHUMB__TRANSPORT__HANDSHAKE_TIMEOUT", "3s"),
     ("RHUMB__TRANSPORT__STALL_LIMIT", "3s"),
-    ("RHUMB__TRANSPORT__LARGE_BUFFER", "32MiB"),
+    ("RHUMB__TRANSPORT__MAX_LARGE_FRAME", "4MiB"),
+    ("RHUMB__TRANSPORT__LARGE_BUFFER", "16MiB"),
+    ("RHUMB__TRANSPORT__IN_FLIGHT_BYTES", "8MiB"),
+    ("RHUMB__TRANSPORT__IN_FLIGHT_BYTES_ALL", "64MiB"),
 ];
 /// MiB by which the node may have grown in the end: what its own work keeps, and what the allocator does.
 const MEMORY_MIB: u64 = 160;
@@ -153,15 +159,27 @@ fn attack(mesh: &FoundedMesh, under_attack: &Serving, pool: &str) -> String {
     said
 }
 
+/// What the attacked node said in its HELLO that it serves, save the targets' own, is fuzzed by name.
+fn each_message_is_among_those_of_the_fuzzers(mesh: &FoundedMesh) {
+    let served = fs::read_to_string(mesh.directory().join("served.json")).expect("the attacker wrote them");
+    let served: Vec<String> = serde_json::from_str(&served).expect("names");
+    let fuzzed = rhumb_tests::entries::messages();
+    let missing: Vec<_> = served.iter().filter(|name| !fuzzed.contains(&&***name)).collect();
+    let missing: Vec<_> = missing.into_iter().filter(|name| !name.starts_with("target.")).collect();
+    assert!(served.len() > 10 && missing.is_empty(), "not in tests/src/entries/wire.rs: {missing:?}");
+}
+
 #[test]
 fn hostile_bytes_end_in_typed_errors_and_are_counted_and_nobody_else_notices() {
     let mesh = founded();
-    let mut nodes: Vec<Serving> = (0..2).map(|node| mesh.serve(node, &LIMITS)).collect();
+    let program = Path::new(env!("CARGO_BIN_EXE_targets_node"));
+    let mut nodes = vec![mesh.serve_with(program, 0, &LIMITS), mesh.serve(1, &LIMITS)];
     nodes.iter_mut().for_each(Serving::wait_ready);
     let pool = pool(&mesh);
     let customers = customers(&mesh, &pool);
 
     println!("{}", attack(&mesh, &nodes[0], &pool));
+    each_message_is_among_those_of_the_fuzzers(&mesh);
 
     let report = report(&mesh, customers);
     for nothing in ["lost_holds", "lost_confirms", "unknown", "turned_away", "broken"] {
@@ -176,5 +194,36 @@ fn hostile_bytes_end_in_typed_errors_and_are_counted_and_nobody_else_notices() {
         assert!(panicked.is_empty(), "{panicked:#?}");
         let page = node.get("/metrics");
         assert!(page.contains("rhumb_transport_dropped_total{what=\"deliveries_panicked\"} 0"), "{page}");
+    }
+}
+
+#[test]
+fn the_memory_that_the_threat_model_speaks_of_is_that_of_the_settings() {
+    let settings = TransportSettings::default();
+    let text = file("docs/security.md").split_whitespace().collect::<Vec<_>>().join(" ");
+    let paragraph = text.split("**Memory.**").nth(1).and_then(|rest| rest.split("###").next());
+    let paragraph = paragraph.expect("a paragraph about memory");
+    let mib = |bytes: usize| format!("{} MiB", bytes >> 20);
+    let thousands = |number: usize| {
+        let digits = number.to_string();
+        let (front, back) = digits.split_at(digits.len().saturating_sub(3));
+        if front.is_empty() { back.to_owned() } else { format!("{front},{back}") }
+    };
+    let (each, all) = (mib(settings.in_flight_bytes), mib(settings.in_flight_bytes_all));
+    for said in [
+        format!("{each} of messages that wait to be handled"),
+        format!("{each} of large answers that wait to be read"),
+        format!("{} of large frames in part.", mib(settings.large_buffer / 4)),
+        format!("{} received", mib(settings.connection_window as usize)),
+        format!("{} sent", mib(settings.send_window as usize)),
+        format!("{} calls", thousands(settings.in_flight)),
+        format!("each of {} lanes {} of a frame", settings.lanes, mib(settings.max_frame)),
+        format!("{} of answers", mib(settings.lane_queue_bytes)),
+        format!("{} handshakes and {} of peers", settings.handshakes, settings.handshakes / 2),
+        format!("{} clients (one principal {})", thousands(settings.max_clients), settings.max_clients / 2),
+        format!("{all} in each direction"),
+        format!("{} of large frames in part, of all", mib(settings.large_buffer)),
+    ] {
+        assert!(paragraph.contains(&said), "the settings say {said:?}, docs/security.md:\n{paragraph}");
     }
 }

@@ -1,5 +1,6 @@
 //! The integration tests of the workspace, in one binary.
 
+mod audit;
 mod baddisk;
 mod clockstep;
 mod cluster;
@@ -13,6 +14,7 @@ mod host;
 mod hostile;
 mod identity;
 mod library;
+mod modes;
 mod powercut;
 mod readme;
 mod scene;
@@ -22,3 +24,7 @@ mod soak;
 mod stranger;
 mod supervision;
 mod traces;
+
+/// What readers of outside bytes take in memory is seen by [`corpora`].
+#[global_allocator]
+static ALLOCATOR: rhumb_tests::peak::Counting = rhumb_tests::peak::Counting;

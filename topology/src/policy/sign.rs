@@ -101,6 +101,8 @@ pub struct SignedPolicy {
     pub policy: Policy,
     /// Who signed it.
     pub signed_by: KeyId,
+    /// The SHA-256 of its file.
+    pub digest: [u8; 32],
 }
 
 impl OperatorKey {
@@ -236,7 +238,7 @@ impl SignedPolicy {
             let line = bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
             one_fault(line, "the file is not UTF-8 from here on".into())
         })?;
-        Ok(Self { policy: Policy::parse(text)?, signed_by: id })
+        Ok(Self { policy: Policy::parse(text)?, signed_by: id, digest: Sha256::digest(bytes).into() })
     }
 }
 

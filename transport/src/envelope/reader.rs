@@ -7,7 +7,10 @@ use bytestring::ByteString;
 use rhumb_core::limits::MAX_KEY_BYTES;
 use rhumb_core::{DataClass, Epoch, Guarantee, HybridTime};
 
-use super::{FIXED, Field, Frame, FrameError, FrameKind, MAX_HEAD, MAX_NAME_BYTES, MAX_TARGET_BYTES, TRACED};
+use super::{
+    FIXED, Field, Frame, FrameError, FrameKind, MAX_CALLERS, MAX_HEAD, MAX_NAME_BYTES, MAX_TARGET_BYTES,
+    TRACED,
+};
 use crate::message::TraceContext;
 
 /// Reads a frame whose lengths and checksum hold.
@@ -39,6 +42,9 @@ impl<'a> Reader<'a> {
                 f if f == Field::Class as u8 => class = Some(self.class(value)?),
                 f if f == Field::Key as u8 => key = Some(self.text("key", value, MAX_KEY_BYTES)?.to_owned()),
                 f if f == Field::Epoch as u8 => epoch = Some(self.epoch(value)?),
+                f if f == Field::Caller as u8 && chain.len() == MAX_CALLERS => {
+                    return Err(self.nonsense(format!("it has more than {MAX_CALLERS} callers")));
+                }
                 f if f == Field::Caller as u8 => chain.push(self.text("caller", value, MAX_HEAD)?.to_owned()),
                 f if f == Field::Target as u8 => {
                     target = Some(self.slice("target", value, MAX_TARGET_BYTES)?)

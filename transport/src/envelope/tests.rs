@@ -83,6 +83,25 @@ fn a_target_over_its_limit_is_a_fault_of_that_message_alone() {
 }
 
 #[test]
+fn a_frame_of_more_callers_than_may_be_is_a_fault_of_that_message_alone() {
+    let callers = |count: usize| {
+        Frame::decode(resealed(|head| {
+            head.truncate(FIXED);
+            head.extend_from_slice(&[Field::Name as u8, 0, 1, b'x', Field::Class as u8, 0, 1, b'x']);
+            head.extend_from_slice(&[Field::Caller as u8, 0, 0].repeat(count));
+        }))
+    };
+    assert_eq!(callers(MAX_CALLERS).expect("as many as may be").chain.len(), MAX_CALLERS);
+    for count in [MAX_CALLERS + 1, 5_000] {
+        let refused = callers(count);
+        assert!(
+            matches!(&refused, Err(FrameError::Message { reason, .. }) if reason.contains("more than 32 callers")),
+            "{refused:?}"
+        );
+    }
+}
+
+#[test]
 fn every_cut_frame_is_refused() {
     let bytes = frame().encode();
     for cut in 0..bytes.len() {

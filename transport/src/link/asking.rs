@@ -2,7 +2,7 @@
 //! fault that knows what may be concluded.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rhumb_core::limits::MAX_KEY_BYTES;
 use rhumb_core::{DataClass, Delivery, Direction, Fault, FaultKind, GateRefusal, Passage};
@@ -13,7 +13,7 @@ use super::{Link, Queued, Waiter, Wire, expiry};
 use crate::asked::{Abandons, Asked, Asking, deadline_passed};
 use crate::envelope::{Frame, FrameKind, MAX_HEAD, MAX_NAME_BYTES, MAX_TARGET_BYTES};
 use crate::gathering::{GATHERED_BYTES, Gathering, SINCE_VERSION};
-use crate::lanes::{NotQueued, Weight, lane_of};
+use crate::lanes::{NotQueued, Weight, any_pair, lane_of};
 use crate::message::{Kind, Request};
 use crate::pending::NotTaken;
 
@@ -66,6 +66,15 @@ impl<W: Wire> Link<W> {
         }
         self.enqueue(pair, frame, expires, gathering.cloned())?;
         Ok(Asked::queued(asking, answer, expires))
+    }
+
+    /// A pair for a call whose order matters to nobody, after the last such pair.
+    pub(crate) fn any_pair(&self, last: &AtomicU64) -> u64 {
+        let before = last.load(Ordering::Relaxed);
+        let (waiting, _) = self.lanes[lane_of(before, self.agreement.lanes)].waiting();
+        let pair = any_pair(before, waiting);
+        last.store(pair, Ordering::Relaxed);
+        pair
     }
 
     /// Tells, without waiting: queued, or a fault.

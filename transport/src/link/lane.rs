@@ -6,6 +6,8 @@
 //! * Invariant: what one side sends over a lane is taken up in the order in which it was pushed.
 
 use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
@@ -16,21 +18,20 @@ use crate::envelope::{Frame, FrameKind};
 use crate::gathering;
 use crate::lanes::{LaneQueue, NotQueued, Weight};
 
-/// Calls that one frame says were taken, at most: it fits into the smallest frame that settings allow.
-const MAX_TAKEN: usize = 112;
-
 /// One lane, outward.
 #[derive(Debug)]
 pub(crate) struct Lane {
     outward: Mutex<Outward>,
     codec: u8,
+    /// How many posts were taken of which no lane of the link has said so yet.
+    unsaid: Arc<AtomicUsize>,
 }
 
 /// What waits on a lane, and who writes it.
 #[derive(Debug)]
 struct Outward {
     queue: LaneQueue<Queued>,
-    /// Posts of the peer's that were taken. As many as it may have under way.
+    /// Posts of the peer's that were taken. They count as under way until they leave here.
     taken: Vec<u64>,
     /// When the last of them was.
     at: HybridTime,
@@ -53,10 +54,10 @@ impl Outward {
 }
 
 impl Lane {
-    pub(super) fn new(capacity: usize, capacity_bytes: usize, codec: u8) -> Self {
+    pub(super) fn new(capacity: usize, capacity_bytes: usize, codec: u8, unsaid: Arc<AtomicUsize>) -> Self {
         let queue = LaneQueue::new(capacity, capacity_bytes);
         let outward = Outward { queue, taken: Vec::new(), at: HybridTime::ZERO, writer: None };
-        Self { outward: Mutex::new(outward), codec }
+        Self { outward: Mutex::new(outward), codec, unsaid }
     }
 
     /// Appends a frame, and wakes the writer.
@@ -81,6 +82,7 @@ impl Lane {
                 return false;
             }
             outward.taken.push(id);
+            self.unsaid.fetch_add(1, Ordering::Relaxed);
             outward.at = outward.at.max(at);
             outward.writer.take()
         };
@@ -103,8 +105,10 @@ impl Lane {
         self.close();
         let mut unsent = Vec::new();
         let mut outward = self.outward.lock();
-        outward.taken.clear();
+        self.said(&mut outward.taken);
         outward.queue.take(usize::MAX, &mut unsent);
+        // Who goes on gathering must not put more into what will not leave.
+        unsent.iter().filter_map(|queued| queued.gathering.as_ref()).for_each(|gathering| gathering.seal());
         unsent
     }
 
@@ -122,12 +126,18 @@ impl Lane {
 
     fn answer_together(&self, outward: &mut Outward, batch: &mut Vec<Queued>) {
         let at = outward.at;
-        batch.extend(outward.taken.chunks(MAX_TAKEN).map(|taken| {
+        batch.extend(outward.taken.chunks(gathering::MAX_TAKEN).map(|taken| {
             let body = gathering::ids(taken);
             let answer = Frame::answer(FrameKind::Taken, self.codec, 0, DataClass::control(), body);
             Queued { frame: Frame { hybrid: at, ..answer }, expires: None, gathering: None }
         }));
-        outward.taken.clear();
+        self.said(&mut outward.taken);
+    }
+
+    /// What was taken is said, or nobody is there to be told.
+    fn said(&self, taken: &mut Vec<u64>) {
+        self.unsaid.fetch_sub(taken.len(), Ordering::Relaxed);
+        taken.clear();
     }
 
     /// Waits until [`Lane::next`] need not.

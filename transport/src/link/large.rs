@@ -2,6 +2,7 @@
 //! it delays nothing; in exchange it keeps no order with what goes over lanes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rhumb_core::{Delivery, Fault, FaultKind};
 use tokio::time::{Instant, timeout_at};
@@ -9,6 +10,11 @@ use tracing::debug;
 
 use super::{Link, Wire};
 use crate::envelope::Frame;
+use crate::shares::Held;
+
+/// Bytes a second that a frame on a stream of its own must make, or it is given up: who goes slower holds places
+/// and memory that others wait for.
+const LEAST_RATE: usize = 64 << 10;
 
 impl<W: Wire> Link<W> {
     /// Sends a call and returns when it is written. The caller's deadline ends it.
@@ -38,17 +44,26 @@ impl<W: Wire> Link<W> {
         Ok(())
     }
 
-    /// Sends an answer in a task of its own. When that fails the caller is told on the lane.
-    pub(crate) fn reply_large(self: &Arc<Self>, id: u64, lane: usize, frame: Frame, expires: Instant) {
+    /// Sends an answer in a task of its own, and owes it until the peer has it. When that fails the caller is
+    /// told on the lane.
+    pub(super) fn reply_large(
+        self: &Arc<Self>,
+        id: u64,
+        lane: usize,
+        (frame, held): (Frame, Held),
+        expires: Instant,
+    ) {
         let link = Arc::clone(self);
+        let until = expires.min(Instant::now() + link.patience(frame.len()));
         tokio::spawn(async move {
-            let sent = timeout_at(expires, async {
+            let sent = timeout_at(until, async {
                 let permit = Arc::clone(&link.large).acquire_owned().await;
                 let _permit = permit.map_err(|_| link.gone(Delivery::Ran, "closing"))?;
                 W::write_large(&link, frame, expires).await
             });
             let sent = sent.await;
-            link.quieter.notify_one();
+            drop(held);
+            link.settled(id);
             let fault = match sent {
                 Ok(Ok(())) => return,
                 Ok(Err(fault)) => fault.kind,
@@ -56,6 +71,11 @@ impl<W: Wire> Link<W> {
             };
             link.send_fault(id, lane, &Fault::ran(fault));
         });
+    }
+
+    /// How long a frame of so many bytes may be under way on a stream of its own.
+    pub(crate) fn patience(&self, bytes: usize) -> Duration {
+        self.node.settings.stall_limit + Duration::from_secs((bytes / LEAST_RATE) as u64)
     }
 
     /// A large frame is about to be written, with the time that it has left. From here on a call counts

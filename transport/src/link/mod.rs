@@ -36,6 +36,7 @@ use crate::inbound::Inbound;
 use crate::message::{Peer, Reply};
 use crate::pending::Pending;
 use crate::settings::TransportSettings;
+use crate::shares::{Everybody, Shares};
 use crate::tiebreak::Dialed;
 
 pub(crate) use end::{End, unread};
@@ -71,8 +72,8 @@ pub(crate) struct Node {
     /// This node is about to stop: calls from peers are turned away.
     pub(crate) draining: AtomicBool,
     pub(crate) counters: Counters,
-    /// Bytes of large frames of which a part has come.
-    pub(crate) large_waiting: AtomicUsize,
+    /// What peers make this node hold.
+    pub(crate) everybody: Everybody,
 }
 
 impl Node {
@@ -83,8 +84,8 @@ impl Node {
         settings: TransportSettings,
     ) -> Self {
         let (draining, counters) = (AtomicBool::new(false), Counters::default());
-        let large_waiting = AtomicUsize::new(0);
-        Self { region, gate, inbound, settings, draining, counters, large_waiting }
+        let everybody = Everybody::new(&settings);
+        Self { region, gate, inbound, settings, draining, counters, everybody }
     }
 }
 
@@ -131,6 +132,10 @@ pub(crate) struct Link<W> {
     pub(crate) say: Notify,
     pub(crate) calls: Mutex<Pending<Waiter>>,
     pub(crate) owed: Mutex<HashMap<u64, Cancelled>>,
+    /// Posts that were taken, and whose lane has not said so yet.
+    pub(crate) unsaid: Arc<AtomicUsize>,
+    /// What the peer makes this node hold.
+    pub(crate) shares: Arc<Shares>,
     pub(crate) next_call: AtomicU64,
     /// Large frames that this side may be sending at once.
     pub(crate) large: Arc<Semaphore>,
@@ -169,11 +174,16 @@ impl<W> fmt::Debug for Link<W> {
 impl<W: Wire> Link<W> {
     pub(crate) fn new(node: Arc<Node>, peer: Arc<Peer>, wire: W, agreement: Agreement) -> Arc<Self> {
         let settings = &node.settings;
-        let lane = || Lane::new(settings.lane_queue, settings.lane_queue_bytes, agreement.codec);
+        let unsaid = Arc::new(AtomicUsize::new(0));
+        let lane = || {
+            Lane::new(settings.lane_queue, settings.lane_queue_bytes, agreement.codec, Arc::clone(&unsaid))
+        };
         Arc::new(Self {
             lanes: (0..agreement.lanes).map(|_| lane()).collect(),
             calls: Mutex::new(Pending::with_capacity(settings.in_flight)),
             large: Arc::new(Semaphore::new(usize::from(settings.large_streams))),
+            shares: node.everybody.of(&peer.principal),
+            unsaid,
             node,
             peer,
             wire,
@@ -432,7 +442,13 @@ impl<W: Wire> Link<W> {
         }
         self.until_quiet().await;
         self.end_lanes();
-        self.taken_up.notified().await;
+        if self.peer.node.is_some() {
+            return self.taken_up.notified().await;
+        }
+        // A program may have its reasons to say nothing more; a stop does not wait for them.
+        if tokio::time::timeout(LANES_END_WITHIN, self.taken_up.notified()).await.is_err() {
+            debug!(peer = %self.peer.principal, "the program did not say that it has read everything");
+        }
     }
 
     async fn until_quiet(&self) {

@@ -14,10 +14,11 @@ use tracing::{debug, error, warn};
 use super::{End, Link, Queued, Wire, succession};
 use crate::answer::{Answer, Owed, Returns};
 use crate::control::WireFault;
-use crate::envelope::{Frame, FrameError, FrameKind};
+use crate::envelope::{FIXED, Frame, FrameError, FrameKind};
 use crate::gathering;
 use crate::lanes::{NotQueued, Weight};
 use crate::message::{Arrival, Headers, Kind, Reply, Request};
+use crate::shares::Held;
 
 impl<W: Wire> Link<W> {
     /// Takes up one frame that came over a lane, or in answer to whom `lane` is used.
@@ -27,12 +28,15 @@ impl<W: Wire> Link<W> {
             return Ok(());
         }
         match Frame::decode(bytes) {
+            Ok(frame) if !self.may_be_said(&frame) => {
+                return Err(End::Protocol(format!("a frame of kind {:?} that was not agreed", frame.kind)));
+            }
             Ok(frame) => match frame.kind {
                 FrameKind::Ask | FrameKind::Post | FrameKind::Posts | FrameKind::Tell => {
                     self.called(lane, frame)?;
                 }
                 FrameKind::Reply | FrameKind::Fault => self.answered(frame),
-                FrameKind::Taken => self.were_taken(&frame),
+                FrameKind::Taken => self.were_taken(&frame)?,
             },
             Err(FrameError::Broken(broken)) => return Err(broken.into()),
             Err(FrameError::Message { kind, id, name, reason }) => {
@@ -52,8 +56,9 @@ impl<W: Wire> Link<W> {
             Answer::to_nobody()
         };
         let taken_up = frame.trace.is_some_and(|trace| trace.is_sampled()).then(Instant::now);
-        match self.may_be_delivered(&frame) {
-            Ok(()) => {
+        match self.may_be_delivered(&frame).and_then(|()| self.holds(&frame)) {
+            Ok(held) => {
+                let answer = answer.holding(held);
                 let request = request(frame);
                 if let Some(reply) = succession::answer_to(&request) {
                     answer.reply(reply);
@@ -87,6 +92,12 @@ impl<W: Wire> Link<W> {
         Ok(())
     }
 
+    /// Counts a message among what its sender makes this node hold, until it is handled.
+    fn holds(&self, frame: &Frame) -> Result<Held, FaultKind> {
+        let held = self.shares.inward.hold(frame.len());
+        held.ok_or_else(|| FaultKind::Full(format!("bytes of calls under way from {}", self.peer.principal)))
+    }
+
     /// Hands a message over. A panic there loses that message (its answer says so as it is dropped),
     /// not the connection and everyone else's calls with it.
     fn deliver(&self, request: Request, answer: Answer) {
@@ -101,7 +112,8 @@ impl<W: Wire> Link<W> {
     /// Notes that an answer is owed; `None` when no more may be.
     fn owe(self: &Arc<Self>, id: u64, lane: usize, expires: Instant) -> Result<Option<Answer>, End> {
         let mut all = self.owed.lock();
-        if all.len() >= self.node.settings.in_flight {
+        // What was taken stays owed until a lane has said so.
+        if all.len() + self.unsaid.load(Ordering::Relaxed) >= self.node.settings.in_flight {
             drop(all);
             let full = FaultKind::Full(format!("node {}", self.node.region));
             self.node.counters.refused_for(&full);
@@ -148,8 +160,17 @@ impl<W: Wire> Link<W> {
         self.quieter();
     }
 
+    /// Whether the agreed version knows such frames.
+    fn may_be_said(&self, frame: &Frame) -> bool {
+        self.gathers() || !matches!(frame.kind, FrameKind::Posts | FrameKind::Taken)
+    }
+
     /// Posts were taken: many answers in one.
-    fn were_taken(&self, frame: &Frame) {
+    fn were_taken(&self, frame: &Frame) -> Result<(), End> {
+        if !gathering::are_ids(&frame.body) {
+            let bytes = frame.body.len();
+            return Err(End::Protocol(format!("{bytes} bytes are not the ids of calls that were taken")));
+        }
         let passes = self.may_come(&frame.class);
         let waiters: Vec<_> = {
             let mut calls = self.calls.lock();
@@ -165,6 +186,7 @@ impl<W: Wire> Link<W> {
             }
         }
         self.quieter();
+        Ok(())
     }
 
     fn not_understood(
@@ -201,7 +223,7 @@ impl<W: Wire> Link<W> {
         }
     }
 
-    fn send_reply(self: &Arc<Self>, id: u64, lane: usize, expires: Instant, reply: Reply) {
+    fn send_reply(self: &Arc<Self>, id: u64, lane: usize, reply: Reply) {
         if let Err(refusal) = self.may_leave(&reply.class) {
             return self.send_fault(id, lane, &Fault::ran(FaultKind::Gate(refusal)));
         }
@@ -211,19 +233,46 @@ impl<W: Wire> Link<W> {
             }
             return;
         }
-        let mut frame = Frame::answer(FrameKind::Reply, self.agreement.codec, id, reply.class, reply.body);
-        frame.hybrid = reply.hybrid;
-        frame.guarantee = reply.guarantee;
-        frame.trace = reply.trace;
+        self.push(lane, self.reply(id, reply), Weight::Answer);
+    }
+
+    /// A large answer stays owed until the peer has it.
+    fn send_large_reply(self: &Arc<Self>, id: u64, lane: usize, expires: Instant, reply: Reply) {
+        let wanted = self.owed.lock().get(&id).is_some_and(|caller| !caller.is_raised());
+        if !wanted {
+            self.node.counters.answers_too_late.one();
+            return self.settled(id);
+        }
+        match self.large_reply(id, reply) {
+            Ok(large) => self.reply_large(id, lane, large, expires),
+            Err(why) => {
+                self.settled(id);
+                self.send_fault(id, lane, &Fault::ran(why));
+            }
+        }
+    }
+
+    fn large_reply(&self, id: u64, reply: Reply) -> Result<(Frame, Held), FaultKind> {
+        self.may_leave(&reply.class).map_err(FaultKind::Gate)?;
+        let frame = self.reply(id, reply);
         let (bytes, limit) = (frame.len(), self.node.settings.max_large_frame);
         if bytes > limit {
-            let kind = FaultKind::TooLarge { bytes: bytes as u64, limit: limit as u64 };
-            return self.send_fault(id, lane, &Fault::ran(kind));
+            return Err(FaultKind::TooLarge { bytes: bytes as u64, limit: limit as u64 });
         }
-        if bytes > self.node.settings.max_frame {
-            return self.reply_large(id, lane, frame, expires);
-        }
-        self.push(lane, frame, Weight::Answer);
+        let full = || FaultKind::Full(format!("bytes of answers that {} has not read", self.peer.principal));
+        Ok((frame, self.shares.outward.hold(bytes).ok_or_else(full)?))
+    }
+
+    fn reply(&self, id: u64, reply: Reply) -> Frame {
+        let Reply { class, body, hybrid, guarantee, trace } = reply;
+        let frame = Frame::answer(FrameKind::Reply, self.agreement.codec, id, class, body);
+        Frame { hybrid, guarantee, trace, ..frame }
+    }
+
+    /// An answer is not owed any more.
+    pub(super) fn settled(&self, id: u64) {
+        self.owed.lock().remove(&id);
+        self.quieter();
     }
 
     pub(crate) fn send_fault(self: &Arc<Self>, id: u64, lane: usize, fault: &Fault) {
@@ -255,9 +304,15 @@ impl<W: Wire> Link<W> {
 
 impl<W: Wire> Returns for Link<W> {
     fn give_back(self: Arc<Self>, id: u64, lane: usize, expires: Instant, answer: Result<Reply, Fault>) {
+        let answer = match answer {
+            Ok(reply) if answer_len(&reply) > self.node.settings.max_frame => {
+                return self.send_large_reply(id, lane, expires, reply);
+            }
+            small => small,
+        };
         let owed = self.owed.lock().remove(&id);
         match (owed, answer) {
-            (Some(caller), Ok(reply)) if !caller.is_raised() => self.send_reply(id, lane, expires, reply),
+            (Some(caller), Ok(reply)) if !caller.is_raised() => self.send_reply(id, lane, reply),
             (Some(caller), Err(fault)) if !caller.is_raised() => self.send_fault(id, lane, &fault),
             // Cancelled, or the connection has ended and the caller has been told by its own side.
             _ => self.node.counters.answers_too_late.one(),
@@ -285,6 +340,11 @@ fn request(frame: Frame) -> Request {
         target: frame.target,
     };
     Request { name: frame.name, class: frame.class, body: frame.body, headers, kind, arrival: None }
+}
+
+/// Bytes of the frame of an answer.
+fn answer_len(reply: &Reply) -> usize {
+    FIXED + 3 + reply.class.as_str().len() + reply.body.len()
 }
 
 /// The answer that says nothing but *taken*.

@@ -9,11 +9,11 @@ use rhumb_core::limits::MAX_NODES;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
-use super::Link;
 use super::close::{DUPLICATE, refusal};
 use super::greeting::{Greeted, Greeter, turn_away};
 use super::slot::{Moved, Slot};
 use super::transport::Inner;
+use super::{Link, certificate};
 use crate::admission::{NotHeard, Place};
 use crate::error::ConnectError;
 use crate::hello::{HelloRefusal, HelloRefusalKind};
@@ -24,7 +24,8 @@ impl Inner {
     pub(crate) async fn accept_all(self: Arc<Self>) {
         while let Some(incoming) = self.endpoint.accept().await {
             let from = incoming.remote_address();
-            match self.handshakes.begin(from.ip(), incoming.remote_address_validated()) {
+            let of_a_peer = || self.slots.read().values().any(|slot| slot.is_at(from.ip()));
+            match self.handshakes.begin(from.ip(), incoming.remote_address_validated(), of_a_peer) {
                 Ok(place) => drop(tokio::spawn(Arc::clone(&self).accept(incoming, place))),
                 Err(NotHeard::Unproven) if incoming.may_retry() => drop(incoming.retry()),
                 Err(_) => {
@@ -128,15 +129,16 @@ impl Inner {
     async fn admit_client(self: &Arc<Self>, mut greeted: Greeted) -> Result<(), ConnectError> {
         let number = self.guest_number.fetch_add(1, Ordering::Relaxed);
         let link = {
+            let issuer = certificate::of_peer(&greeted.connection).map(|shown| shown.issuer);
             let mut guests = self.guests.lock();
-            if guests.len() >= self.node.settings.max_clients {
-                let refusal = HelloRefusal::new(HelloRefusalKind::Busy, "as many clients as may be");
+            if let Err(why) = guests.has_room(&greeted.principal, self.node.settings.max_clients) {
+                let refusal = HelloRefusal::new(HelloRefusalKind::Busy, why);
                 turn_away(&greeted.connection, &refusal);
                 return Err(ConnectError::Hello(refusal));
             }
             let (hello, principal) = (greeted.hello.clone(), greeted.principal.clone());
             let link = self.link(greeted.connection.clone(), hello, principal, greeted.agreement, number);
-            guests.insert(number, Arc::clone(&link));
+            guests.come(number, Arc::clone(&link), issuer.unwrap_or_default());
             link
         };
         let acknowledged = self.acknowledge(&link, &mut greeted).await;
@@ -145,7 +147,7 @@ impl Inner {
             Ok(()) => drop(Arc::clone(&link).run(greeted.send, greeted.receive).await),
             Err(error) => link.close(&End::Lost(error.to_string())),
         }
-        self.guests.lock().remove(&number);
+        self.guests.lock().leave(number);
         acknowledged
     }
 

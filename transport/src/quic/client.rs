@@ -73,7 +73,8 @@ struct Inner {
     node: Arc<Node>,
     link: Mutex<Result<Arc<Link>, String>>,
     generation: AtomicU64,
-    next_pair: AtomicU64,
+    /// Of the last call whose order matters to nobody.
+    last_pair: AtomicU64,
     closing: watch::Sender<bool>,
 }
 
@@ -119,7 +120,7 @@ impl Client {
     /// # Errors
     /// A [`Fault`]; its delivery says whether the handler may have run.
     pub async fn ask(&self, request: Request) -> Result<Reply, Fault> {
-        let pair = self.inner.next_pair.fetch_add(1, Ordering::Relaxed);
+        let pair = self.link()?.any_pair(&self.inner.last_pair);
         self.ask_in_order(pair, request).await
     }
 
@@ -237,7 +238,7 @@ impl Inner {
             node: Arc::new(node),
             link: Mutex::new(Err("not connected yet".to_owned())),
             generation: AtomicU64::new(0),
-            next_pair: AtomicU64::new(0),
+            last_pair: AtomicU64::new(0),
             closing: watch::Sender::new(false),
         })
     }

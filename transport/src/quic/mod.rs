@@ -11,6 +11,7 @@ mod client;
 mod close;
 mod config;
 mod greeting;
+mod guests;
 mod keep;
 mod slot;
 mod socket;

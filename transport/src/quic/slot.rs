@@ -1,6 +1,6 @@
 //! A peer that this node stays connected with, and the connection that it has at present.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -68,6 +68,11 @@ impl Slot {
 
     pub(crate) fn address(&self) -> Option<SocketAddr> {
         self.place.lock().address
+    }
+
+    /// Whether the peer is dialled at this address.
+    pub(crate) fn is_at(&self, address: IpAddr) -> bool {
+        self.address().is_some_and(|known| known.ip().to_canonical() == address.to_canonical())
     }
 
     /// Where to dial the peer. True when it was not dialled before.

@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use quinn::{ReadError, ReadExactError, RecvStream, VarInt};
 use rhumb_core::Mono;
 use rhumb_core::wakes::Wakes;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, yield_now};
 use tokio::time::{MissedTickBehavior, timeout};
 use tracing::{info, warn};
 
@@ -28,6 +28,11 @@ const COPY_BYTES: usize = 4 << 10;
 const LOOKS: u32 = 3;
 /// Bytes read at once.
 const READ_BYTES: usize = 64 << 10;
+/// Bytes of frames of one lane that are taken up before the other lanes and peers have a turn: one thread serves
+/// them all, and quinn hands over what is there without ever giving way.
+const AT_ONCE_BYTES: usize = 128 << 10;
+/// As how many bytes each frame counts beside its own.
+const FRAME_COSTS: usize = 512;
 
 impl Link {
     /// Runs the link until it ends. When this returns, [`Link::fail`] has taken effect.
@@ -150,7 +155,7 @@ impl Link {
         if self.lanes_begun.fetch_or(1 << lane, Ordering::AcqRel) & 1 << lane != 0 {
             return Err(End::Protocol(format!("lane {lane} was opened twice")));
         }
-        let mut deframer = Deframer::new(self.node.settings.max_frame);
+        let (mut deframer, mut at_once) = (Deframer::new(self.node.settings.max_frame), 0);
         loop {
             match stream.read_chunk(READ_BYTES, true).await {
                 Ok(Some(chunk)) => deframer.feed(&chunk.bytes),
@@ -161,14 +166,32 @@ impl Link {
                 Err(ReadError::Reset(_)) => return Err(End::Protocol(format!("lane {lane} was reset"))),
                 Err(error) => return Err(End::Lost(error.to_string())),
             }
-            // Whoever is to handle them is woken once for all of them.
-            let _wakes = Wakes::hold();
-            while let Some(frame) = deframer.next_frame()? {
-                self.take_up(lane, frame)?;
+            while self.take_up_some(lane, &mut deframer, &mut at_once)? {
+                yield_now().await;
             }
         }
         self.lane_ended();
         Ok(())
+    }
+
+    /// Takes up whole frames, as much as may be at once. Whether there may be more.
+    fn take_up_some(
+        self: &Arc<Self>,
+        lane: usize,
+        deframer: &mut Deframer,
+        at_once: &mut usize,
+    ) -> Result<bool, End> {
+        // Whoever is to handle them is woken once for all of them.
+        let _wakes = Wakes::hold();
+        while let Some(frame) = deframer.next_frame()? {
+            *at_once += FRAME_COSTS + frame.len();
+            self.take_up(lane, frame)?;
+            if *at_once >= AT_ONCE_BYTES {
+                *at_once = 0;
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Writes the control stream.

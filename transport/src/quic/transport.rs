@@ -17,6 +17,7 @@ use tracing::{debug, warn};
 
 use super::close::GRACEFUL;
 use super::config::Tls;
+use super::guests::Guests;
 use super::slot::Slot;
 use super::socket::{self, Datagrams};
 use super::thread::LinkThread;
@@ -63,7 +64,7 @@ pub(crate) struct Inner {
     pub(crate) regions: Regions,
     pub(crate) node: Arc<Node>,
     pub(crate) slots: RwLock<BTreeMap<NodeId, Arc<Slot>>>,
-    pub(crate) guests: Mutex<BTreeMap<u64, Arc<Link>>>,
+    pub(crate) guests: Mutex<Guests>,
     pub(crate) guest_number: AtomicU64,
     pub(crate) handshakes: Handshakes,
     pub(crate) stopping: watch::Sender<bool>,
@@ -207,8 +208,15 @@ impl Transport {
     /// The certificates that the clients and operators showed who are connected.
     #[must_use]
     pub fn guests(&self) -> Vec<Certificate> {
-        let guests = self.inner.guests.lock();
-        guests.values().filter_map(|link| certificate::of_peer(&link.wire)).collect()
+        let links: Vec<_> = self.inner.guests.lock().links().map(Arc::clone).collect();
+        links.iter().filter_map(|link| certificate::of_peer(&link.wire)).collect()
+    }
+
+    /// How many clients and operators are connected, by who issued their certificates: no certificate is read
+    /// for it.
+    #[must_use]
+    pub fn guests_by_issuer(&self) -> BTreeMap<String, u64> {
+        self.inner.guests.lock().by_issuer()
     }
 
     /// What was dropped without anyone being told.
@@ -353,7 +361,7 @@ impl Inner {
         for (link, dialed) in self.slots.read().values().filter_map(|slot| slot.present()) {
             link.refresh(dialed);
         }
-        for link in self.guests.lock().values() {
+        for link in self.guests.lock().links() {
             link.refresh(Dialed::ByPeer);
         }
     }
@@ -368,7 +376,7 @@ impl Inner {
     fn all_links(&self) -> Vec<Arc<Link>> {
         let nodes = self.slots.read();
         let guests = self.guests.lock();
-        nodes.values().flat_map(|slot| slot.links()).chain(guests.values().map(Arc::clone)).collect()
+        nodes.values().flat_map(|slot| slot.links()).chain(guests.links().map(Arc::clone)).collect()
     }
 }
 

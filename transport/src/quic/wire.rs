@@ -1,19 +1,18 @@
 //! A QUIC connection as the wire of a link, and the streams of frames that are too large for a lane.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use quinn::{Connection, RecvStream};
 use rhumb_core::{Delivery, Fault};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 
 use super::Link;
 use super::close::ABANDONED;
 use super::stream::{LARGE, Outgoing};
 use crate::envelope::{Deframer, Frame};
 use crate::lanes::lane_of;
-use crate::link::{End, Node, Wire};
+use crate::link::{End, Wire};
 
 impl Wire for Connection {
     fn close(&self, end: &End) {
@@ -43,35 +42,16 @@ impl Wire for Connection {
     }
 }
 
-/// Bytes of a large frame that have come, among those of all senders.
-struct LargeWaiting<'a> {
-    of: &'a Node,
-    bytes: usize,
-}
-
-impl LargeWaiting<'_> {
-    /// So many more, if there is room.
-    fn and(&mut self, more: usize) -> bool {
-        let before = self.of.large_waiting.fetch_add(more, Ordering::Relaxed);
-        self.bytes += more;
-        before + more <= self.of.settings.large_buffer
-    }
-}
-
-impl Drop for LargeWaiting<'_> {
-    fn drop(&mut self) {
-        self.of.large_waiting.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
-}
-
 impl Link {
     /// Reads the one frame of a large stream of the peer.
     pub(crate) async fn read_large(self: Arc<Self>, mut stream: RecvStream) -> Result<(), End> {
         let settings = &self.node.settings;
         let mut deframer = Deframer::new(settings.max_large_frame);
-        let mut waiting = LargeWaiting { of: &self.node, bytes: 0 };
+        let mut waiting = self.shares.large.nothing();
+        let until = Instant::now() + self.patience(settings.max_large_frame);
         loop {
-            match timeout(settings.stall_limit, stream.read_chunk(1 << 16, true)).await {
+            let next = until.min(Instant::now() + settings.stall_limit);
+            match timeout_at(next, stream.read_chunk(1 << 16, true)).await {
                 Ok(Ok(Some(chunk))) if waiting.and(chunk.bytes.len()) => deframer.feed(&chunk.bytes),
                 // Cut short or reset: the sender gave it up, and nobody here has seen any of it.
                 Ok(Ok(None) | Err(quinn::ReadError::Reset(_))) => {
@@ -88,6 +68,9 @@ impl Link {
                 }
             }
             if let Some(frame) = deframer.next_frame()? {
+                if deframer.mid_frame() {
+                    return Err(End::Protocol("a stream for one frame has more than that".to_owned()));
+                }
                 drop(waiting);
                 let lane = lane_of(frame.len() as u64, self.agreement.lanes);
                 return self.take_up(lane, frame);

@@ -16,6 +16,8 @@ pub const UNKNOWN: Duration = Duration::from_secs(1);
 pub const PENALTY: Duration = Duration::from_secs(5);
 /// What a failure counts as, at most, whatever its target says about when to ask again.
 pub const LONGEST_PENALTY: Duration = Duration::from_secs(300);
+/// What a refusal for want of room counts as, at least; at most as a failure does, at least.
+pub const REFUSED: Duration = Duration::from_millis(10);
 /// After this time an answer counts a third (1/e) of what it did.
 pub const DECAY: Duration = Duration::from_secs(10);
 
@@ -40,7 +42,7 @@ impl Cost {
         self.pending += 1;
     }
 
-    /// It has answered, or the asker has gone: `took` is the time until then.
+    /// It has answered, after so long.
     pub fn answered(&mut self, now: Mono, took: Duration) {
         self.pending = self.pending.saturating_sub(1);
         self.notes(now, took);
@@ -50,6 +52,28 @@ impl Cost {
     pub fn failed(&mut self, now: Mono, again: Option<Duration>) {
         self.pending = self.pending.saturating_sub(1);
         self.notes(now, again.unwrap_or_default().clamp(PENALTY, LONGEST_PENALTY));
+    }
+
+    /// It had no room, and said when to ask again: nothing of how long it takes, but that it is no better than that.
+    pub fn refused(&mut self, now: Mono, again: Option<Duration>) {
+        self.pending = self.pending.saturating_sub(1);
+        let again = again.unwrap_or_default().clamp(REFUSED, PENALTY).as_secs_f64();
+        let seconds = self.decayed(now).max(again);
+        (self.seconds, self.at, self.known) = (seconds, now, true);
+    }
+
+    /// Its asker has gone after this time: it takes at least so long.
+    pub fn left(&mut self, now: Mono, took: Duration) {
+        self.pending = self.pending.saturating_sub(1);
+        let took = took.as_secs_f64();
+        if took > self.decayed(now) {
+            (self.seconds, self.at) = (took, now);
+        }
+    }
+
+    /// It is another one now, or reached another way: nothing is known of it but what is under way.
+    pub fn forget(&mut self) {
+        *self = Self { pending: self.pending, ..Self::default() };
     }
 
     /// What asking it costs now.
@@ -122,14 +146,19 @@ pub fn choose(candidates: &[Candidate<'_>], now: Mono, rng: &mut Rng) -> Option<
     };
     let (near, far) = (with(true), with(false));
     let cheapest = |of: &[usize]| of.iter().map(|at| candidates[*at].cost.now(now)).min_by(f64::total_cmp);
+    let untried = |of: &[usize]| of.iter().copied().find(|at| candidates[*at].cost.is_untried());
+    // What is assumed of one near by is no reason to go far: it is asked, and then known.
+    if let Some(untried) = untried(&near) {
+        return Some(untried);
+    }
     let spills = match (cheapest(&near), cheapest(&far)) {
         (Some(near), Some(far)) => far * SPILL < near,
         (near, _) => near.is_none(),
     };
     let of = if spills { far } else { near };
     // What is assumed of it would keep it from ever being asked beside one that is fast.
-    if let Some(untried) = of.iter().find(|at| candidates[**at].cost.is_untried()) {
-        return Some(*untried);
+    if let Some(untried) = untried(&of) {
+        return Some(untried);
     }
     let draw = |rng: &mut Rng, below: usize| rng.below(below as u64) as usize;
     match of.len() {
@@ -207,8 +236,14 @@ mod tests {
         };
         assert_eq!(at(&fresh, true, &mut rng), Some(1));
         assert_eq!(at(&fresh, false, &mut rng), Some(0), "it is no reason to go far");
+        let far_and = |fresh: &Cost, rng: &mut Rng| {
+            let one = |cost, is_near| Candidate { cost, is_near, is_open: true };
+            choose(&[one(&fast, false), one(fresh, true)], now, rng)
+        };
+        assert_eq!(far_and(&fresh, &mut rng), Some(1), "a fast one elsewhere is no reason not to ask it");
         fresh.asked();
         assert_eq!(at(&fresh, true, &mut rng), Some(0), "not all at once");
+        assert_eq!(far_and(&fresh, &mut rng), Some(0), "nor here");
     }
 
     #[test]
@@ -232,6 +267,27 @@ mod tests {
         assert!(failing.now(again) < 0.02, "it is tried again: {}", failing.now(again));
         failing.failed(again, Some(Duration::from_secs(3_600)));
         assert!(failing.now(again) <= LONGEST_PENALTY.as_secs_f64());
+        failing.forget();
+        assert!(failing.is_untried(), "another one in its place is asked at once");
+    }
+
+    #[test]
+    fn a_refusal_for_want_of_room_costs_what_it_says_and_who_is_left_is_not_fast() {
+        let now = Mono::millis(0);
+        let (mut busy, mut slow) = (cost(2, 1), cost(500, 1));
+        busy.refused(now, Some(Duration::from_millis(40)));
+        assert!((0.04..0.05).contains(&busy.now(now)), "no failure's price: {}", busy.now(now));
+        slow.refused(now, Some(Duration::from_millis(40)));
+        assert!(slow.now(now) >= 0.5, "nor does it look fast");
+        let (mut fresh, mut known) = (Cost::default(), cost(100, 1));
+        fresh.asked();
+        fresh.left(now, Duration::from_micros(100));
+        assert!(fresh.is_untried(), "nothing is known of it");
+        known.left(now, Duration::from_millis(1));
+        assert!(known.now(now) >= 0.1, "a hedge that was cancelled at once is no fast answer");
+        let mut silent = cost(1, 1);
+        silent.left(now, Duration::from_millis(300));
+        assert!(silent.now(now) >= 0.3, "who let others wait is dearer");
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! As linkerd's unified breaker: it trips on a run of failures, or when too few of the calls of the last window
 //! succeeded, counted exactly over a ring of buckets and not before there were enough. Refusals for want of room count
 //! against that share and not against the run, for a busy target is not a dead one; and a probe that is refused so has
-//! failed.
+//! failed. What is told and taken counts for that share and does not end a run: a mailbox takes what its handler never
+//! answers.
 //!
 //! * It decides: whether a call is made, is the probe, or is refused.
 //! * Invariant: while it is shut, at most one call is under way through it.
@@ -49,10 +50,18 @@ impl Default for BreakerSettings {
 pub enum Went {
     /// It was answered.
     Well,
+    /// It was taken, and nobody waits for an answer: what was told says nothing of those that are.
+    Taken,
     /// It could not be reached, did not answer in time, or broke down.
     Badly,
     /// It had no room.
     Refused,
+}
+
+impl Went {
+    fn is_well(self) -> bool {
+        matches!(self, Self::Well | Self::Taken)
+    }
 }
 
 /// Why a breaker tripped.
@@ -128,7 +137,7 @@ impl Breaker {
         draw: impl FnOnce() -> f64,
     ) -> Option<Tripped> {
         match (self.state, passage) {
-            (State::Probing { .. }, Passage::Probe) if went == Went::Well => {
+            (State::Probing { .. }, Passage::Probe) if went.is_well() => {
                 self.reset();
                 None
             }
@@ -180,13 +189,13 @@ impl Breaker {
         let run = match went {
             Went::Well => 0,
             Went::Badly => run + 1,
-            Went::Refused => run,
+            Went::Taken | Went::Refused => run,
         };
         self.state = State::Open { run };
         let bucket = self.bucket(now);
         bucket.0 += 1;
-        bucket.1 += u32::from(went == Went::Well);
-        if went == Went::Well {
+        bucket.1 += u32::from(went.is_well());
+        if went.is_well() {
             return None;
         }
         let (calls, well) =
@@ -227,7 +236,7 @@ mod tests {
 
     use super::*;
 
-    /// Plays a story: `ok`, `bad` and `full` are calls, `+MS` lets time pass; gives what became of each call.
+    /// Plays a story: `ok`, `bad`, `full` and `taken` are calls, `+MS` lets time pass; gives what became of each call.
     fn play(story: &str) -> String {
         let mut breaker = Breaker::new(BreakerSettings::default());
         let (mut now, mut rng, mut told) = (0, Seed::new(1).rng(), Vec::new());
@@ -244,6 +253,7 @@ mod tests {
                     "ok" => Went::Well,
                     "bad" => Went::Badly,
                     "full" => Went::Refused,
+                    "taken" => Went::Taken,
                     other => panic!("{other}?"),
                 };
                 told.push(match passage {
@@ -263,6 +273,8 @@ mod tests {
     fn a_run_of_failures_trips_it_and_one_probe_opens_it() {
         assert_eq!(play("ok bad*7 ok +400 ok +700 ok ok"), "Open Open:Run shut Probe Open");
         assert_eq!(play("bad*6 ok bad*6 ok"), "Open", "a success ends the run");
+        assert_eq!(play("bad*6 taken*9 bad ok"), "Open Open:Run shut", "what a mailbox takes does not");
+        assert_eq!(play("bad*7 +1000 taken ok"), "Open Open:Run Probe Open", "nothing else may be sent");
     }
 
     #[test]
@@ -304,6 +316,17 @@ mod tests {
         assert_eq!(breaker.passage(Mono::millis(11_000)), Passage::Probe, "the probe was lost");
         breaker.reset();
         assert!(breaker.is_open());
+    }
+
+    #[test]
+    fn half_of_the_time_that_it_is_shut_is_drawn() {
+        for (drawn, want) in [(0.0, 500), (0.5, 750), (1.0, 1_000)] {
+            let mut breaker = Breaker::new(BreakerSettings::default());
+            for _ in 0..7 {
+                breaker.went(Mono::millis(0), Passage::Open, Went::Badly, || drawn);
+            }
+            assert_eq!(breaker.passage(Mono::millis(0)), Passage::Shut(Duration::from_millis(want)));
+        }
     }
 
     #[test]

@@ -7,7 +7,11 @@
 //! "Gradient2", learns the overload instead.
 //!
 //! What cannot be done in the time that it has is turned away at once: where calls wait for each other, one more takes
-//! the pace of the last look times all that are there (Little's law); where they do not, as long as alone.
+//! the pace of the last look times all that are there (Little's law); where they do not, as long as alone. Where nobody
+//! is there one is let in whatever was seen: so it is found out that they take less time again.
+//!
+//! A call that was cut by its deadline takes at least as long as it did: that lets the limit fall, and says nothing of
+//! what one takes alone.
 //!
 //! * It decides: whether one more is let in, by its priority, for the lowest are turned away first, and by its time.
 //! * Invariant: the limit stays within its bounds; what was let in is never more than it was at that moment.
@@ -48,6 +52,17 @@ pub enum Entry {
     Full(Duration),
     /// It would take longer than it has time: about so long.
     TooLate(Duration),
+}
+
+/// How long a call took from when it was let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Took {
+    /// So long, to its answer.
+    Answered(Duration),
+    /// At least so long: its deadline cut it.
+    Cut(Duration),
+    /// It says nothing: it was dropped, or never ran.
+    Unknown,
 }
 
 /// Looks in a row after which it is believed that calls take longer for good.
@@ -116,7 +131,7 @@ impl Limit {
             return Entry::Full(self.drains());
         }
         let takes = self.takes();
-        if takes > left {
+        if takes > left && self.under_way > 0 {
             return Entry::TooLate(takes);
         }
         self.under_way += 1;
@@ -136,16 +151,22 @@ impl Limit {
         Duration::from_secs_f64(queued.or(self.alone).unwrap_or_default())
     }
 
-    /// One is done, after this time from when it was let in; none if it says nothing of how long calls take (it was
-    /// dropped, or never ran).
-    pub fn done(&mut self, took: Option<Duration>) {
+    /// One is over.
+    pub fn done(&mut self, took: Took) {
         let level = self.under_way;
         self.under_way = self.under_way.saturating_sub(1);
-        let Some(took) = took else { return };
+        let seconds = match took {
+            Took::Answered(took) => took.as_secs_f64(),
+            Took::Cut(after) => after.as_secs_f64(),
+            Took::Unknown => return,
+        };
         self.levels += u64::from(level);
         self.calls += 1;
-        self.seconds += took.as_secs_f64();
-        self.fastest = self.fastest.min(took.as_secs_f64());
+        self.seconds += seconds;
+        if matches!(took, Took::Answered(_)) {
+            self.fastest = self.fastest.min(seconds);
+            self.alone = self.alone.map(|alone| alone.min(seconds));
+        }
         if self.calls >= self.settings.sample.max(1) {
             self.look();
         }
@@ -167,16 +188,19 @@ impl Limit {
         let now = (self.seconds / f64::from(self.calls)).max(1e-9);
         // The fastest of a look waited for nobody, or for the fewest.
         let used = f64::from(self.peak) >= self.limit / 2.0;
-        let alone = match self.alone {
-            None => self.fastest,
-            Some(_) if !used => self.fastest,
-            Some(alone) => alone.min(self.fastest),
+        let fastest = (self.fastest < f64::MAX).then_some(self.fastest);
+        let alone = match (self.alone, fastest) {
+            (Some(_), Some(fastest)) if !used => Some(fastest),
+            (Some(alone), Some(fastest)) => Some(alone.min(fastest)),
+            (alone, fastest) => alone.or(fastest),
         };
-        let is_slower =
-            self.limit <= LOWEST.max(f64::from(self.settings.least)) && now > alone * FOR_EACH_OTHER;
+        let lowest = self.limit <= LOWEST.max(f64::from(self.settings.least));
+        let is_slower = lowest && alone.is_some_and(|alone| now > alone * FOR_EACH_OTHER);
         self.slower = if is_slower { self.slower + 1 } else { 0 };
-        let alone = if self.slower >= LOOKS { self.fastest / 2.0 } else { alone };
-        self.alone = Some(alone);
+        self.alone =
+            if self.slower >= LOOKS { fastest.map(|fastest| fastest / 2.0).or(alone) } else { alone };
+        // Where none was answered, it is as slow as can be.
+        let alone = self.alone.unwrap_or_default();
         let level = (self.levels as f64 / f64::from(self.calls)).max(1.0);
         self.levels = 0;
         self.pace = (now > alone * self.settings.tolerance).then_some(now / level);
@@ -211,7 +235,7 @@ mod tests {
             let now = call * 1_000_000 / a_second;
             while waiting.front().is_some_and(|(_, done)| *done <= now) {
                 let (came, done): (u64, u64) = waiting.pop_front().expect("it was seen");
-                limit.done(Some(Duration::from_micros(done - came)));
+                limit.done(Took::Answered(Duration::from_micros(done - came)));
                 took.push(done - came);
             }
             if limit.admit(Priority::Normal, LONG) == Entry::Admitted {
@@ -242,7 +266,7 @@ mod tests {
             for _ in 0..calls {
                 // Sixteen at once do not wait for each other.
                 let admitted = admitted(&mut limit, Priority::High, 16);
-                (0..admitted).for_each(|_| limit.done(Some(Duration::from_millis(ms))));
+                (0..admitted).for_each(|_| limit.done(Took::Answered(Duration::from_millis(ms))));
             }
             limit.limit()
         };
@@ -255,12 +279,12 @@ mod tests {
         let mut limit = Limit::new(LimitSettings::default());
         for _ in 0..10_000 {
             assert_eq!(admitted(&mut limit, Priority::Normal, 1), 1);
-            limit.done(Some(Duration::from_millis(1)));
+            limit.done(Took::Answered(Duration::from_millis(1)));
         }
         assert_eq!(limit.limit(), 20);
         for _ in 0..1_000 {
             let admitted = admitted(&mut limit, Priority::High, 1_000);
-            (0..admitted).for_each(|_| limit.done(Some(Duration::from_millis(1))));
+            (0..admitted).for_each(|_| limit.done(Took::Answered(Duration::from_millis(1))));
         }
         assert!(limit.limit() > 200, "{}", limit.limit());
     }
@@ -271,7 +295,7 @@ mod tests {
         let counts = [Priority::Low, Priority::Normal, Priority::High]
             .map(|priority| admitted(&mut limit, priority, 100));
         assert_eq!(counts, [10, 8, 2]);
-        (0..20).for_each(|_| limit.done(None));
+        (0..20).for_each(|_| limit.done(Took::Unknown));
         assert_eq!(limit.under_way(), 0);
     }
 
@@ -289,20 +313,20 @@ mod tests {
         let mut limit = Limit::new(LimitSettings::default());
         let ms = Duration::from_millis;
         assert_eq!(limit.admit(Priority::Normal, ms(0)), Entry::Admitted, "nothing is known yet");
-        limit.done(Some(ms(10)));
+        limit.done(Took::Answered(ms(10)));
         // Ten at once that do not wait for each other.
         for _ in 0..20 {
             let count = admitted(&mut limit, Priority::Normal, 10);
-            (0..count).for_each(|_| limit.done(Some(ms(10))));
+            (0..count).for_each(|_| limit.done(Took::Answered(ms(10))));
         }
         assert_eq!(admitted(&mut limit, Priority::Normal, 10), 10);
         assert_eq!(limit.admit(Priority::Normal, ms(5)), Entry::TooLate(ms(10)));
         assert_eq!(limit.admit(Priority::Normal, ms(11)), Entry::Admitted, "the others do not matter");
-        (0..11).for_each(|_| limit.done(None));
+        (0..11).for_each(|_| limit.done(Took::Unknown));
         // Ten at once that do: the last takes as long as all.
         for _ in 0..20 {
             let count = admitted(&mut limit, Priority::High, 10);
-            (1..=count as u64).for_each(|nth| limit.done(Some(ms(10 * nth))));
+            (1..=count as u64).for_each(|nth| limit.done(Took::Answered(ms(10 * nth))));
         }
         let there = admitted(&mut limit, Priority::Normal, 5) as u64;
         match limit.admit(Priority::High, ms(15)) {
@@ -310,5 +334,35 @@ mod tests {
             other => panic!("{other:?}"),
         }
         assert_eq!(limit.admit(Priority::High, ms(500)), Entry::Admitted);
+    }
+
+    #[test]
+    fn whatever_was_seen_one_is_let_in_where_nobody_is_and_what_is_fast_again_is_believed() {
+        let ms = Duration::from_millis;
+        for slow in [Took::Answered(ms(600)), Took::Cut(ms(600))] {
+            let mut limit = Limit::new(LimitSettings::default());
+            for _ in 0..400 {
+                let count = admitted(&mut limit, Priority::Normal, 4);
+                (0..count).for_each(|_| limit.done(slow));
+            }
+            // Those who come have less time than that; the handler is well again.
+            for _ in 0..200 {
+                assert_eq!(limit.admit(Priority::Normal, ms(500)), Entry::Admitted, "after {slow:?}");
+                limit.done(Took::Answered(ms(1)));
+            }
+            for _ in 0..2 {
+                assert_eq!(limit.admit(Priority::Normal, ms(500)), Entry::Admitted, "after {slow:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn where_all_are_cut_by_their_deadlines_fewer_are_let_in() {
+        let mut limit = Limit::new(LimitSettings::default());
+        for _ in 0..400 {
+            let count = admitted(&mut limit, Priority::High, 16);
+            (0..count).for_each(|_| limit.done(Took::Cut(Duration::from_millis(600))));
+        }
+        assert!(limit.limit() <= 5, "{}", limit.limit());
     }
 }

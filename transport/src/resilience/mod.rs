@@ -14,3 +14,5 @@ pub mod hedge;
 pub mod limit;
 pub mod mode;
 pub mod retry;
+#[cfg(test)]
+mod ties;

@@ -69,10 +69,17 @@ impl Default for ModeSettings {
     }
 }
 
+/// Questions since the last look of which a share says something.
+const LEAST_ASKED: u64 = 20;
+/// One peer of more than so many may be away.
+const FEW: u32 = 8;
+
 /// What a look at the node shows.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Signs {
-    /// The share of questions that were turned away since the last look, 0 to 1.
+    /// Questions to doors since the last look.
+    pub asked: u64,
+    /// The share of those that were turned away, 0 to 1.
     pub shed: f64,
     /// How hard the store is pressed: 0 not at all, 1 a little, 2 only what must be durable, 3 it takes nothing.
     pub store: u8,
@@ -172,8 +179,10 @@ impl Modes {
 
     /// The gravest of what is seen, and which sign that is.
     fn judge(&self, signs: &Signs) -> (Gravity, Option<Sign>) {
-        // What has tripped is gone only below half of that.
-        let shed = |limit: f64, tripped: bool| signs.shed > if tripped { limit / 2.0 } else { limit };
+        // What has tripped is gone only below half of that. A share of a few says nothing.
+        let shed = |limit: f64, tripped: bool| {
+            signs.asked >= LEAST_ASKED && signs.shed > if tripped { limit / 2.0 } else { limit }
+        };
         let is_less = matches!(self.mode, Mode::Floor | Mode::Degraded);
         let graded = |grave: bool, pressed: bool| match (grave, pressed) {
             (true, _) => Gravity::Grave,
@@ -191,7 +200,7 @@ impl Modes {
             ),
             (graded(signs.store >= 3, signs.store >= if is_less { 1 } else { 2 }), Sign::Store),
             // Without any peer a node cannot ask anybody for anything.
-            (graded(missing > 0 && signs.connected == 0, missing > 0), Sign::Links),
+            (graded(missing > 0 && signs.connected == 0, missing * FEW > signs.peers), Sign::Links),
         ];
         let gravest = each.into_iter().fold((Gravity::Calm, None), |gravest, (gravity, sign)| {
             if gravity > gravest.0 { (gravity, Some(sign)) } else { gravest }
@@ -206,16 +215,20 @@ mod tests {
 
     use super::*;
 
-    /// Plays a story, a look a second: `calm`, `shed=PERCENT`, `store=LEVEL`, `links=CONNECTED/PEERS`, each `*N` for N
+    /// Plays a story, a look a second: `calm`, `shed=PERCENT` of many, `few=PERCENT` of three, `store=LEVEL`, `links=CONNECTED/PEERS`, each `*N` for N
     /// seconds. Gives the changes, each with the second at which it came.
     fn play(story: &str) -> String {
         let (mut modes, mut second, mut told) = (Modes::new(ModeSettings::default()), 0_u64, Vec::new());
         for word in story.split_whitespace() {
             let (sign, seconds) = word.split_once('*').expect("for so long");
-            let mut signs = Signs { peers: 2, connected: 2, ..Signs::default() };
+            let mut signs = Signs { asked: 1_000, peers: 2, connected: 2, ..Signs::default() };
             match sign.split_once('=') {
                 None => assert_eq!(sign, "calm"),
                 Some(("shed", percent)) => signs.shed = percent.parse::<f64>().expect("a share") / 100.0,
+                Some(("few", percent)) => {
+                    signs.asked = 3;
+                    signs.shed = percent.parse::<f64>().expect("a share") / 100.0;
+                }
                 Some(("store", level)) => signs.store = level.parse().expect("a level"),
                 Some(("links", of)) => {
                     let (connected, peers) = of.split_once('/').expect("of how many");
@@ -252,7 +265,10 @@ mod tests {
         assert_eq!(play("links=1/2*9"), "3s degraded: peers are not connected");
         assert_eq!(play("links=0/2*9"), "3s floor: peers are not connected");
         assert_eq!(play("links=0/0*9"), "", "a node alone misses nobody");
+        assert_eq!(play("links=30/31*9"), "", "one of many");
+        assert_eq!(play("links=20/31*9"), "3s degraded: peers are not connected");
         assert_eq!(play("shed=60*9"), "3s floor: questions are turned away");
+        assert_eq!(play("few=60*9"), "", "two of three a second are no overload");
     }
 
     #[test]
@@ -278,7 +294,7 @@ mod tests {
             let settings = ModeSettings::default();
             let (mut modes, mut last) = (Modes::new(settings), None::<u64>);
             for (second, (shed, store, connected)) in (0..).zip(looks) {
-                let signs = Signs { shed, store, peers: 2, connected };
+                let signs = Signs { asked: 100, shed, store, peers: 2, connected };
                 if modes.look(Mono::millis(second * 1_000), &signs).is_some() {
                     if let Some(last) = last {
                         prop_assert!(second - last >= settings.worse_after.as_secs());

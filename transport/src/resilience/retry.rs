@@ -2,8 +2,7 @@
 //!
 //! * It decides: which faults may go away by themselves, how long to wait, and what may be concluded of all attempts
 //!   together.
-//! * It never does: make a call again that may have run and does not say that running twice has the effect of once; or
-//!   wait longer than its caller does.
+//! * It never does: make a call again that may have run, unless it is one that may be; or wait longer than its caller does.
 //! * Invariant: once the outcome of an attempt was unknown, that of the call is unknown, until one ran.
 
 use std::time::Duration;
@@ -17,7 +16,7 @@ use crate::backoff::Backoff;
 /// The attempts of one call.
 #[derive(Debug)]
 pub struct Retries {
-    idempotent: bool,
+    repeats: bool,
     unknown: bool,
     backoff: Backoff,
 }
@@ -34,10 +33,11 @@ pub enum Next {
 }
 
 impl Retries {
-    /// Those of a call that may or may not be run twice; the pauses between them are from `min` to `max`.
+    /// Those of a call; the pauses between them are from `min` to `max`. `repeats` where it may be made again though it
+    /// may have run: running twice has the effect of once, or whoever answers sees to it that it runs once.
     #[must_use]
-    pub fn new(idempotent: bool, min: Duration, max: Duration, rng: Rng) -> Self {
-        Self { idempotent, unknown: false, backoff: Backoff::new(min, max, rng) }
+    pub fn new(repeats: bool, min: Duration, max: Duration, rng: Rng) -> Self {
+        Self { repeats, unknown: false, backoff: Backoff::new(min, max, rng) }
     }
 
     /// What follows this fault of the newest attempt, where its caller waits for so much longer. A retry is paid for.
@@ -73,7 +73,7 @@ impl Retries {
         is_passing
             && match fault.delivery {
                 Delivery::NotSent => true,
-                Delivery::Unknown => self.idempotent,
+                Delivery::Unknown => self.repeats,
                 Delivery::Ran => false,
             }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rhumb_core::{DataClass, Delivery, Direction, Fault, FaultKind, HybridTime, NodeId, Principal, Role};
 use rhumb_transport::in_process::{ClientPort, Network, NodeDescription, Port};
-use rhumb_transport::{Headers, Kind, LinkState, Reply, Request, TransportSettings};
+use rhumb_transport::{Gathering, Headers, Kind, LinkState, Reply, Request, TransportSettings};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
@@ -523,4 +523,22 @@ async fn a_client_that_cannot_connect_has_sent_nothing_and_one_that_is_dropped_i
     assert!(!of_client(&a.handlers.seen.lock()));
     drop(client);
     a.handlers.until("its end", |seen| of_client(seen)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_gathered_for_a_connection_that_has_ended_takes_no_more_in() {
+    let (network, a, b) = pair().await;
+    network.freeze(&b.id);
+    // As much as may be on its way, so that what comes after it waits on its lane.
+    let body = vec![0; 900 << 10];
+    let _fill: Vec<_> =
+        (0..4).map(|_| a.port.begin(&b.id, 1, request("echo", &body)).expect("room")).collect();
+    sleep(Duration::from_millis(1)).await;
+    let gathering = Arc::new(Gathering::default());
+    assert!(gathering.push(b"one"));
+    let asked = a.port.gather(&b.id, 1, request("echo", b""), &gathering).expect("queued");
+    assert!(gathering.push(b"two"), "it waits");
+    let fault = asked.await.expect_err("the peer is silent");
+    unreachable(&fault, Delivery::NotSent);
+    assert!(!gathering.push(b"three"), "it would never leave");
 }

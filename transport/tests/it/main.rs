@@ -1,5 +1,6 @@
 //! Two and three transports in one process, over real sockets, and over none.
 
+mod bounds;
 mod calls;
 mod ends;
 mod gathered;

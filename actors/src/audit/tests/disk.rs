@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 use rhumb_core::effects::{Effects, Release};
 use rhumb_core::{Barrier, HybridTime, Mono, Now};
 use rhumb_storage::{Batch, Family, MemoryDisk, MemoryEngine, Store};
-use rhumb_verify::Policy;
 use rhumb_verify::checkpoint::nonce_line;
 use rhumb_verify::hash::Hash;
 use rhumb_verify::note::{Algorithm, Signer};
 use rhumb_verify::record::Entry;
+use rhumb_verify::{Key, Note, Policy};
 use ring::signature::Ed25519KeyPair;
 
 use crate::audit::log::{Effect, Log, LogSettings, MAX_NONCES, Token};
+use crate::audit::read;
 use crate::audit::rows::{self, Rows, Unsound};
 
 const ENTRIES: u64 = 600;
@@ -163,6 +164,27 @@ fn a_flipped_bit_is_found_and_named() {
 }
 
 #[test]
+fn a_tile_that_has_not_come_to_its_end_spares_work_and_is_checked() {
+    let kept = kept();
+    let (key, path) = (rows::tile_key(1, 0), "tile/1/000.p/2".to_owned());
+    let (without, full) = (kept.without(&key), kept.without(&rows::tile_key(0, 1)));
+    for (size, index) in [(ENTRIES, 0), (ENTRIES, 599), (513, 512), (512, 0), (300, 7), (256, 255), (255, 0)]
+    {
+        let proof = read::inclusion(&kept, index, size);
+        assert_eq!(proof, read::inclusion(&without, index, size), "{index} of {size}");
+        if size < 512 {
+            assert_eq!(proof, read::inclusion(&full, index, size), "{index} of {size}");
+        }
+    }
+    let changed = kept.flipped(&key, 33);
+    let fault = Unsound::OtherHash { path, number: 1 }.to_string();
+    let check = |rows: &Kept, bundle| read::check_bundle(rows, bundle).expect("the disk answers").1;
+    assert_eq!(check(&changed, 2), [fault], "with the last bundle");
+    assert_eq!((check(&kept, 2), check(&without, 2), check(&changed, 0)), (vec![], vec![], vec![]));
+    assert!(changed.log().is_ok(), "what can be made anew stops nobody");
+}
+
+#[test]
 fn what_is_missing_is_named() {
     let kept = kept();
     assert_eq!(kept.without(&rows::entry_key(590)).log().err(), Some(Unsound::Hole(590)));
@@ -199,4 +221,41 @@ fn a_demand_is_answered_by_the_next_checkpoint_and_only_so_many_are() {
     running.append(1);
     running.tick(6_000);
     assert!(!running.published.last().expect("published").contains("nonce"), "each is answered once");
+}
+
+#[test]
+fn one_flipped_bit_in_a_cosignature_is_found_and_named() {
+    let kept = kept();
+    let note = String::from_utf8(kept.0[rows::SIGNED].clone()).expect("text");
+    let text = Note::parse(&note).expect("a note").text;
+    let cosigner = |name: &str, seed: u8| {
+        let pair = Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).expect("32 bytes");
+        Signer::new(name, Algorithm::Cosignature, pair)
+    };
+    let (eu, us) = (cosigner("n1.eu.mesh.example/witness", 1), cosigner("n1.us.mesh.example/witness", 2));
+    let published = format!("{note}{}{}", eu.sign(&text, 1_700_000_000), us.sign(&text, 1_700_000_001));
+    let witnesses = [eu.key().clone(), us.key().clone()];
+    let check = |published: &[u8], witnesses: &[Key]| {
+        let mut changed = kept.clone();
+        changed.0.insert(rows::PUBLISHED.to_vec(), published.to_vec());
+        read::check_signed(&changed, signer().key(), witnesses).expect("the disk answers")
+    };
+    assert_eq!(check(published.as_bytes(), &witnesses), [""; 0]);
+    for byte in note.len()..published.len() {
+        for bit in 0..8 {
+            let mut changed = published.clone().into_bytes();
+            changed[byte] ^= 1 << bit;
+            let faults = check(&changed, &witnesses);
+            let named = faults.iter().any(|fault| fault.starts_with("the last published checkpoint: "));
+            assert!(named, "byte {byte}, bit {bit}: {faults:?}");
+        }
+    }
+    // Who replaced a key keeps the one before: what that cosigned is no fault.
+    let replaced = cosigner("n1.us.mesh.example/witness", 3).key().clone();
+    let anew = [witnesses[0].clone(), replaced.clone()];
+    let faults = check(published.as_bytes(), &anew);
+    assert!(faults[0].contains("of no key of n1.us.mesh.example/witness"), "{faults:?}");
+    assert_eq!(check(published.as_bytes(), &[&anew[..], &witnesses[1..]].concat()), [""; 0]);
+    let faults = check(published.as_bytes(), &witnesses[..1]);
+    assert!(faults[0].contains("no log witness has that name"), "{faults:?}");
 }

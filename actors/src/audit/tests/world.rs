@@ -18,6 +18,7 @@ use rhumb_verify::{Checkpoint, Policy};
 use ring::signature::Ed25519KeyPair;
 
 use crate::audit::log::{self, Log, LogSettings, Token, root_of, tree};
+use crate::audit::record::Salts;
 use crate::audit::rows::{self, Rows, Unsound};
 use crate::audit::witness::{self, AddCheckpoint, NotCosigned, Witness};
 
@@ -59,6 +60,7 @@ struct Life {
     /// The last tickets written and not yet synced, of log and witness.
     written: (Option<Ticket>, Option<Ticket>),
     syncing: bool,
+    salts: Salts,
 }
 
 struct Node {
@@ -92,6 +94,8 @@ struct Known {
     acknowledged: BTreeMap<(usize, u64), Vec<u8>>,
     /// Which entry a token is of.
     tokens: BTreeMap<Token, (usize, Vec<u8>)>,
+    /// What acknowledged entries commit to.
+    commitments: BTreeSet<Hash>,
     /// What was signed, by node.
     signed: BTreeSet<(usize, u64, Hash)>,
     /// What was cosigned, by witness and log.
@@ -335,9 +339,9 @@ impl World {
     fn append(&mut self, node: usize, life: &mut Life) {
         self.last_token += 1;
         let token = Token(self.last_token);
-        let mut salt = [0; 32];
-        salt[..8].copy_from_slice(&self.rng.u64().to_be_bytes());
-        let record = format!("record {} of n{node}", self.last_token);
+        let salt = life.salts.draw();
+        // Few records and many entries: what hides that two are alike is their salt.
+        let record = format!("record {} of n{node}", self.last_token % 7);
         let commitment = commitment(&salt, record.as_bytes());
         let time = self.now().hybrid.to_bits();
         let entry = Entry { time, action: "test.act".to_owned(), commitment };
@@ -398,6 +402,12 @@ impl World {
         match effect {
             log::Effect::Appended { token, index } => {
                 let (of, entry) = self.known.tokens.remove(&token).expect("acknowledged once");
+                let commits_to = Entry::decode(&entry).expect("an entry").commitment;
+                if !self.known.commitments.insert(commits_to) {
+                    self.breaks(format!(
+                        "two entries of n{of} commit to {commits_to:?}: who sees one knows the other"
+                    ));
+                }
                 self.known.acknowledged.insert((of, index), entry);
             }
             log::Effect::Sign { text } => {
@@ -532,6 +542,7 @@ impl World {
             witness_barrier: Barrier::default(),
             written: (None, None),
             syncing: false,
+            salts: Salts::new(Seed::new(self.rng.u64()).child("salts").rng()),
         });
         self.check(node);
         self.after(1, node, Event::Tick);

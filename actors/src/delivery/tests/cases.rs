@@ -1,12 +1,17 @@
 //! What the machines say, case by case.
 
+use std::time::Duration;
+
 use rhumb_core::Barrier;
 use rhumb_core::effects::Release;
 use rhumb_core::{DataClass, Fault, FaultKind, Guarantee, HybridTime, Incarnation, Mono, NodeId, Now};
 use rhumb_storage::Batch;
 
+use crate::delivery::inbox::MAX_NOTES;
 use crate::delivery::keys::{Asked, Ended, Key, KeyTable, Scope, Stored};
-use crate::delivery::{DeliverySettings, Effect, Letter, LetterId, Out, Outbox, Token, Verdict};
+use crate::delivery::{
+    Arrived, DeliverySettings, Effect, Inbox, Letter, LetterId, Out, Outbox, Token, Verdict,
+};
 
 /// The effects of a step, as if every disk were done at once.
 fn effects(out: &mut Out) -> Vec<Effect> {
@@ -109,6 +114,23 @@ fn an_answer_that_may_not_be_kept_leaves_a_mark() {
         assert_eq!(table.end(0, 1, Ended { may_keep, ..answer(bytes) }), format!("1 gets {bytes} bytes"));
         assert!(table.ask(asked(1, 1, "")).contains("was not kept (outcome: ran)"));
     }
+}
+
+#[test]
+fn a_program_whose_calls_do_not_end_leaves_room_to_run_for_others() {
+    let mut table = Table::of(DeliverySettings::default());
+    let of = |number: u16, scope: &str| {
+        let mut key = [0; 32];
+        key[..2].copy_from_slice(&number.to_be_bytes());
+        Asked { key: Key(key), ..asked(1, 1, scope) }
+    };
+    for number in 0..1_024 {
+        assert_eq!(table.ask(of(number, "client eu/a")), format!("run {}", number + 1));
+    }
+    assert!(table.ask(of(2_000, "client eu/a")).contains("this program's share"));
+    assert!(table.ask(of(2_001, "client eu/b")).starts_with("run"));
+    table.end(0, 1, answer(1));
+    assert!(table.ask(of(2_002, "client eu/a")).starts_with("run"), "one has ended");
 }
 
 #[test]
@@ -304,4 +326,36 @@ fn letters_of_a_handler_are_in_its_batch_and_make_the_outbox_full_for_the_next()
     outbox.begin(at(0), &mut out);
     assert_eq!(words(effects(&mut out)), "send 1; send 2 after 1");
     assert_eq!(outbox.full().collect::<Vec<_>>(), [&node()]);
+}
+
+#[test]
+fn those_behind_a_letter_that_fails_do_not_shorten_its_rest() {
+    let mut outbox = Box::of(DeliverySettings::default());
+    outbox.tell(0, "a");
+    outbox.tell(0, "a");
+    let busy = Verdict::Busy(Some(Duration::from_secs(30)));
+    assert_eq!(outbox.hear(10, 1, busy), "");
+    assert_eq!(outbox.hear(10, 2, Verdict::Order), "");
+    assert_eq!((outbox.tick(110), outbox.tick(30_009)), (String::new(), String::new()));
+    assert_eq!(outbox.tick(30_010), "send 1; send 2 after 1");
+}
+
+#[test]
+fn a_letter_that_is_stuck_is_let_in_however_many_notes_there_are_and_its_end_makes_room() {
+    let mut inbox = Inbox::default();
+    for sequence in 2..2 + MAX_NOTES as u64 {
+        inbox.recover_settled(node(), id(sequence));
+    }
+    let newest = 2 + MAX_NOTES as u64;
+    let mut arrives = |sequence: u64, floor: u64| {
+        let mut out = Out::default();
+        let arrived = Arrived { source: node(), id: id(sequence), floor: id(floor), after: None };
+        inbox.arrived(Token(sequence), arrived, &mut out);
+        words(effects(&mut out))
+    };
+    assert!(arrives(newest, 1).contains("Busy"), "there is no room for one more note");
+    assert!(arrives(1, 1).starts_with("Deliver"), "but for the one that keeps them all");
+    // It was given up where it came from.
+    assert!(arrives(newest, newest).starts_with("Deliver"));
+    assert_eq!(inbox.notes(), MAX_NOTES - 256, "some are forgotten at once, the others bit by bit");
 }

@@ -4,9 +4,13 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 
 use proptest::prelude::*;
+use rhumb_verify::batch_proof::BatchProof;
+use rhumb_verify::growth::Growth;
 use rhumb_verify::hash::{self, Hash};
+use rhumb_verify::light::Disbelieved;
 use rhumb_verify::tile::{Tile, Tiled, WIDTH, all, of_level};
-use rhumb_verify::{batch, proof};
+use rhumb_verify::tlog_proof::Unproven;
+use rhumb_verify::{Policy, batch, proof};
 
 use crate::leaves;
 
@@ -47,6 +51,65 @@ fn a_claim_of_an_absurd_size_is_refused_at_once() {
     assert!(batch::verify(&wanted, u64::MAX, &[root; 3], &root).is_err());
     assert!(batch::verify(&wanted, 0, &[], &root).is_err());
     assert!(batch::verify(&BTreeMap::new(), 0, &[], &root).is_ok(), "nothing is in the empty tree");
+}
+
+/// A policy that asks for the log's signature alone.
+fn policy() -> Policy {
+    Policy::parse(&format!("log {}\nquorum none\n", crate::log().key())).expect("a policy")
+}
+
+#[test]
+fn many_entries_are_proved_by_one_text_and_by_no_other() {
+    let mut all = leaves(20);
+    let entries: BTreeMap<u64, Vec<u8>> = [3, 4, 5, 17].map(|n| (n, n.to_string().into_bytes())).into();
+    let hashes = batch::prove(&mut all[..], entries.keys().copied(), 20).expect("in memory");
+    let proof = BatchProof { entries, hashes, checkpoint: crate::checkpoint(&all, &[], &[]) };
+    let text = proof.to_string();
+    assert_eq!(text.parse(), Ok(proof.clone()));
+    assert_eq!(proof.verify(&policy()).expect("proved").checkpoint.size, 20);
+    let lines: Vec<&str> = text.split('\n').collect();
+    for (wrong, why) in [
+        (text.replacen("/1", "/2", 1), "another form"),
+        (text.replacen("3 ", "03 ", 1), "no number"),
+        (text.replacen("3 ", "18 ", 1), "out of order"),
+        (text.replacen("\n\n", "\n", 1), "no checkpoint"),
+        (text.replacen(lines[1], &format!("{}\n{}", lines[1], lines[5]), 1), "an entry behind a hash"),
+        (format!("rhumb batch-proof/1\n{}", &text[text.find(lines[5]).expect("a hash")..]), "no entries"),
+    ] {
+        assert!(wrong.parse::<BatchProof>().is_err(), "{why}: {wrong}");
+    }
+    for (wrong, why) in [
+        (text.replacen("3 ", "2 ", 1), "another number"),
+        (text.replacen(&format!("{}\n", lines[5]), "", 1), "a hash less"),
+        (text.replacen(lines[1], &lines[1].replace("Mw==", "Mg=="), 1), "another entry"),
+    ] {
+        let verified = wrong.parse::<BatchProof>().expect(why).verify(&policy());
+        assert!(matches!(verified, Err(Unproven::Inclusion(_))), "{why}: {verified:?}");
+    }
+}
+
+#[test]
+fn that_a_log_grew_is_proved_by_one_text_and_by_no_other() {
+    let mut all = leaves(20);
+    let older = crate::checkpoint(&all[..7], &[], &[]);
+    let path = crate::continued(&mut all, 7);
+    let proof = Growth { old: 7, proof: path, checkpoint: crate::checkpoint(&all, &[], &[]) };
+    let text = proof.to_string();
+    assert_eq!(text.parse(), Ok(proof.clone()));
+    assert_eq!(proof.verify(older.clone(), &policy()).expect("it grew").checkpoint.size, 20);
+    let mut others = leaves(7);
+    others[2] = hash::leaf(b"another");
+    let rewritten = crate::checkpoint(&others, &[], &[]);
+    let refused = proof.verify(rewritten, &policy());
+    assert!(matches!(refused, Err(Disbelieved::NotContinued { .. })), "{refused:?}");
+    for wrong in
+        [text.replacen("old 7", "old -7", 1), text.replacen("old 7", "7", 1), text.replacen("\n\n", "\n", 1)]
+    {
+        assert!(wrong.parse::<Growth>().is_err(), "{wrong}");
+    }
+    let short = text.lines().enumerate().filter(|(at, _)| *at != 1).map(|(_, line)| format!("{line}\n"));
+    let refused = short.collect::<String>().parse::<Growth>().expect("a form").verify(older, &policy());
+    assert!(matches!(refused, Err(Disbelieved::NotContinued { .. })), "{refused:?}");
 }
 
 proptest! {

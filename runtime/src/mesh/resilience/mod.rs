@@ -11,6 +11,8 @@ mod targets;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -27,9 +29,9 @@ pub use rhumb_transport::resilience::breaker::BreakerSettings;
 pub use rhumb_transport::resilience::budget::BudgetSettings;
 pub use rhumb_transport::resilience::mode::{Mode, ModeSettings};
 
-pub(super) use self::again::Attempts;
+pub(crate) use self::again::Attempts;
 pub(super) use self::hedged::hedged;
-pub(super) use self::targets::Passing;
+pub(crate) use self::targets::Passing;
 use self::targets::Targets;
 
 /// How an asker keeps itself from harm, and others from it.
@@ -95,6 +97,12 @@ struct Counts {
     hedges_won: AtomicU64,
 }
 
+impl fmt::Debug for Resilience {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Resilience").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
 impl Resilience {
     pub(crate) fn new(settings: ResilienceSettings, seed: &Seed) -> Self {
         let targets = Targets::new(settings.breaker, settings.breakers == Switch::On);
@@ -119,13 +127,13 @@ impl Resilience {
     }
 
     /// A call is made that may be retried.
-    pub(super) fn called(&self) {
+    pub(crate) fn called(&self) {
         let now = self.at(Instant::now());
         self.budget.lock().called(now);
     }
 
-    fn retries(&self, idempotent: bool) -> Retries {
-        Retries::new(idempotent, self.settings.backoff_min, self.settings.backoff_max, self.rng())
+    fn retries(&self, repeats: bool) -> Retries {
+        Retries::new(repeats, self.settings.backoff_min, self.settings.backoff_max, self.rng())
     }
 
     /// How long to wait before the next attempt.
@@ -148,6 +156,11 @@ impl Resilience {
     /// A node has connected anew: what was counted of the old connection is void.
     pub(crate) fn connected(&self, node: &rhumb_core::NodeId) {
         self.targets.connected(node);
+    }
+
+    /// A program calls a node over this connection: where it is another one than before, as when one has connected anew.
+    pub(crate) fn meets(&self, node: &rhumb_core::NodeId, generation: u64) {
+        self.targets.meets(node, generation);
     }
 
     /// All of it, as OpenMetrics text.
@@ -173,20 +186,25 @@ impl Resilience {
 
 impl Mesh {
     /// How calls from here are retried and held back. Unless said before the first call, as [`ResilienceSettings`]'s
-    /// default says, drawing from the operating system's entropy.
+    /// default says, drawing from the operating system's entropy. The mesh of a [`MeshClient`](crate::client::MeshClient)
+    /// has its client's: say it there.
     ///
     /// # Panics
     /// When it was said, or used, before.
     pub fn resilient(&self, settings: ResilienceSettings, seed: &Seed) {
-        let resilience = Resilience::new(settings, seed);
+        self.shares(Arc::new(Resilience::new(settings, seed)));
+    }
+
+    /// What is counted and held back here is so together with others.
+    pub(crate) fn shares(&self, resilience: Arc<Resilience>) {
         assert!(
             self.inner.resilience.set(resilience).is_ok(),
             "how calls are retried is said once, and first"
         );
     }
 
-    pub(crate) fn resilience(&self) -> &Resilience {
-        let fresh = || Resilience::new(ResilienceSettings::default(), &Seed::from_entropy());
+    pub(crate) fn resilience(&self) -> &Arc<Resilience> {
+        let fresh = || Arc::new(Resilience::new(ResilienceSettings::default(), &Seed::from_entropy()));
         self.inner.resilience.get_or_init(fresh)
     }
 }

@@ -13,13 +13,12 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use rhumb_core::{Delivery, Fault, FaultKind, Mono, NodeId};
+use rhumb_core::{Delivery, Fault, FaultKind, Mono, NodeId, Region};
 use rhumb_transport::resilience::balance::{Candidate, Cost, LONGEST_PENALTY, choose};
 use rhumb_transport::resilience::breaker::{Breaker, BreakerSettings, Passage, Tripped, Went};
 use tokio::time::Instant;
 
 use super::Resilience;
-use crate::mesh::Mesh;
 
 /// Whoever waits for less than this, and for less than the message says, is not counted when it was too short.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -42,6 +41,8 @@ const REFUSED: [&str; 2] = ["node", "type"];
 /// The breakers of one node.
 struct OfNode {
     own: Guarded,
+    /// The connection with it that was seen last; 0 before the first. Of programs only: nodes are told of new ones.
+    generation: AtomicU64,
     types: ArcSwap<BTreeMap<&'static str, Arc<Guarded>>>,
 }
 
@@ -82,6 +83,8 @@ impl Guarded {
         let mut breaker = self.breaker.lock();
         breaker.reset();
         self.is_shut.store(false, Ordering::Release);
+        drop(breaker);
+        self.cost.lock().forget();
     }
 
     fn would_pass(&self, now: Mono) -> bool {
@@ -108,7 +111,11 @@ impl Targets {
         if let Some(known) = self.nodes.load().get(node) {
             return Arc::clone(known);
         }
-        let fresh = Arc::new(OfNode { own: Guarded::new(self.settings), types: ArcSwap::default() });
+        let fresh = Arc::new(OfNode {
+            own: Guarded::new(self.settings),
+            generation: AtomicU64::new(0),
+            types: ArcSwap::default(),
+        });
         self.nodes.rcu(|nodes| {
             let mut more = HashMap::clone(nodes);
             more.entry(node.clone()).or_insert_with(|| Arc::clone(&fresh));
@@ -120,8 +127,17 @@ impl Targets {
     /// A node has connected anew.
     pub(super) fn connected(&self, node: &NodeId) {
         if let Some(of) = self.nodes.load().get(node) {
-            of.own.reset();
-            of.types.load().values().for_each(|of| of.reset());
+            of.reset();
+        }
+    }
+
+    /// This is the connection with a node now.
+    pub(super) fn meets(&self, node: &NodeId, generation: u64) {
+        let of = self.node(node);
+        if of.generation.load(Ordering::Relaxed) != generation
+            && of.generation.swap(generation, Ordering::Relaxed) != 0
+        {
+            of.reset();
         }
     }
 
@@ -136,17 +152,29 @@ impl Targets {
             REFUSED.iter().zip(&self.refused).map(|(of, count)| (*of, read(count))).collect();
         let help = "Calls that a breaker held back: that of the whole node, or of a type of actors there";
         page.counters("rhumb_outbound_breaker_refusals", help, "of", &refused);
-        let shut = |of: &Guarded| usize::from(of.is_shut.load(Ordering::Relaxed));
         let nodes = self.nodes.load();
-        let all = nodes
-            .values()
-            .map(|of| shut(&of.own) + of.types.load().values().map(|of| shut(of)).sum::<usize>());
-        let help = "Breakers that let no call through, or only a probe";
-        page.gauge("rhumb_outbound_breakers_shut", help, all.sum::<usize>() as f64);
+        let mut shut: Vec<(String, u64)> =
+            nodes.iter().map(|(node, of)| (node.to_string(), of.shut())).collect();
+        shut.sort_unstable();
+        let shut: Vec<(&str, u64)> = shut.iter().map(|(node, shut)| (node.as_str(), *shut)).collect();
+        let help = "Breakers of a peer, of itself and of types of actors there, that let no call through, or only a probe";
+        page.gauges("rhumb_outbound_breakers_shut", help, "peer", &shut);
     }
 }
 
 impl OfNode {
+    fn reset(&self) {
+        self.own.reset();
+        self.types.load().values().for_each(|of| of.reset());
+    }
+
+    /// How many of its breakers are not open.
+    #[cfg(feature = "rocks")]
+    fn shut(&self) -> u64 {
+        let shut = |of: &Guarded| u64::from(of.is_shut.load(Ordering::Relaxed));
+        shut(&self.own) + self.types.load().values().map(|of| shut(of)).sum::<u64>()
+    }
+
     fn of(&self, kind: &'static str, settings: BreakerSettings) -> Arc<Guarded> {
         if let Some(known) = self.types.load().get(kind) {
             return Arc::clone(known);
@@ -162,8 +190,8 @@ impl OfNode {
 }
 
 /// One of several equal targets, while it is asked.
-pub(in crate::mesh) struct Weighed {
-    mesh: Mesh,
+pub(crate) struct Weighed {
+    resilience: Arc<Resilience>,
     of: Arc<Guarded>,
     began: Instant,
     ended: bool,
@@ -171,16 +199,19 @@ pub(in crate::mesh) struct Weighed {
 
 impl Weighed {
     /// It was answered, or failed: the faults for which another target had better be asked.
-    pub(in crate::mesh) fn went(mut self, fault: Option<&Fault>) {
+    pub(crate) fn went(mut self, fault: Option<&Fault>) {
         self.ended = true;
         let now = Instant::now();
-        let (at, took) = (self.mesh.resilience().at(now), now.saturating_duration_since(self.began));
+        let (at, took) = (self.resilience.at(now), now.saturating_duration_since(self.began));
         let mut cost = self.of.cost.lock();
         match fault {
             None => cost.answered(at, took),
             // It will never be able to answer.
             Some(Fault { kind: FaultKind::NotHosted(_) | FaultKind::UnknownMessage(_), .. }) => {
                 cost.failed(at, Some(LONGEST_PENALTY));
+            }
+            Some(Fault { kind: FaultKind::Overloaded(_) | FaultKind::Full(_), retry_after, .. }) => {
+                cost.refused(at, *retry_after);
             }
             Some(fault) => cost.failed(at, fault.retry_after),
         }
@@ -191,18 +222,19 @@ impl Drop for Weighed {
     fn drop(&mut self) {
         if !self.ended {
             // Its asker has gone: it takes at least as long as that.
-            let (now, resilience) = (Instant::now(), self.mesh.resilience());
+            let now = Instant::now();
             let took = now.saturating_duration_since(self.began);
-            self.of.cost.lock().answered(resilience.at(now), took);
+            self.of.cost.lock().left(self.resilience.at(now), took);
         }
     }
 }
 
 impl Resilience {
-    /// Chooses one of these nodes for a question to equal actors of a type; none of none. It counts as asked from now on.
-    pub(in crate::mesh) fn choose(
-        &self,
-        mesh: &Mesh,
+    /// Chooses one of these nodes for a question to equal actors of a type, or under a message's name to equal services;
+    /// none of none. It counts as asked from now on. `here` is the asker's region.
+    pub(crate) fn choose(
+        self: &Arc<Self>,
+        here: &Region,
         nodes: &[NodeId],
         kind: &'static str,
     ) -> Option<(usize, Weighed)> {
@@ -223,36 +255,39 @@ impl Resilience {
             .zip(&each)
             .map(|(node, (_, cost, is_open))| Candidate {
                 cost,
-                is_near: node.region == *mesh.region(),
+                is_near: node.region == *here,
                 is_open: *is_open,
             })
             .collect();
         let at = choose(&candidates, now, &mut self.seed.lock())?;
         let of = Arc::clone(&each[at].0);
         of.cost.lock().asked();
-        Some((at, Weighed { mesh: mesh.clone(), of, began, ended: false }))
+        Some((at, Weighed { resilience: Arc::clone(self), of, began, ended: false }))
     }
 }
 
 /// A call that breakers have let through: they must hear how it went. Dropped, it says nothing.
-pub(in crate::mesh) struct Passing {
-    mesh: Mesh,
+pub(crate) struct Passing {
+    resilience: Arc<Resilience>,
     node: Arc<OfNode>,
     of: Arc<Guarded>,
     passages: (Passage, Passage),
     patience: Duration,
+    /// What it says of the actors that it went well.
+    well: Went,
     ended: bool,
 }
 
 impl Resilience {
     /// Lets a call to actors of a type at a node pass, or says when to come again. `patience` is how long its message says
-    /// to wait. One that passes `anyway` is not held back, and does not count while others are.
-    pub(in crate::mesh) fn pass(
-        &self,
-        mesh: &Mesh,
+    /// to wait, and `well` what it says of the actors where it ends well. One that passes `anyway` is not held back, and
+    /// does not count while others are.
+    pub(crate) fn pass(
+        self: &Arc<Self>,
         to: &NodeId,
         kind: &'static str,
         patience: Duration,
+        well: Went,
         anyway: bool,
     ) -> Result<Option<Passing>, Fault> {
         let targets = &self.targets;
@@ -285,11 +320,12 @@ impl Resilience {
         }
         let passages = (first, second);
         Ok(Some(Passing {
-            mesh: mesh.clone(),
+            resilience: Arc::clone(self),
             node,
             of,
             passages,
             patience: patience.min(PATIENCE),
+            well,
             ended: false,
         }))
     }
@@ -297,9 +333,9 @@ impl Resilience {
 
 impl Passing {
     /// It ended now, after so long.
-    pub(in crate::mesh) fn went(mut self, now: Instant, took: Duration, fault: Option<&Fault>) {
+    pub(crate) fn went(mut self, now: Instant, took: Duration, fault: Option<&Fault>) {
         let said = match fault {
-            None => (Some(Went::Well), Some(Went::Well)),
+            None => (Some(Went::Well), Some(self.well)),
             Some(fault) => judge(fault, took >= self.patience),
         };
         self.tell(now, said);
@@ -307,7 +343,7 @@ impl Passing {
 
     fn tell(&mut self, now: Instant, (node, of): (Option<Went>, Option<Went>)) {
         self.ended = true;
-        let resilience = self.mesh.resilience();
+        let resilience = &self.resilience;
         let now = resilience.at(now);
         self.node.own.went(resilience, now, self.passages.0, node);
         self.of.went(resilience, now, self.passages.1, of);
@@ -334,7 +370,9 @@ fn judge(fault: &Fault, patient: bool) -> (Option<Went>, Option<Went>) {
         (FaultKind::Panicked(_) | FaultKind::Handler(_) | FaultKind::Storage(_), _) => {
             (Some(Went::Well), Some(Went::Badly))
         }
-        (FaultKind::Full(_) | FaultKind::Overloaded(_), _) => (None, Some(Went::Refused)),
+        // Turned away at the door: it is there, and lets in what it can. Nobody else needs to hold calls back for it.
+        (FaultKind::Overloaded(_), _) => (Some(Went::Well), None),
+        (FaultKind::Full(_), _) => (None, Some(Went::Refused)),
         // What the node itself has said of this call alone.
         (
             FaultKind::Failed(_)
@@ -364,12 +402,41 @@ mod tests {
             (Fault::not_sent(FaultKind::Deadline(text())), true, (badly, None)),
             (Fault::ran(FaultKind::Panicked(text())), false, (well, badly)),
             (Fault::not_sent(FaultKind::Full(text())), false, (None, refused)),
-            (Fault::not_sent(FaultKind::Overloaded(text())), false, (None, refused)),
+            (Fault::not_sent(FaultKind::Overloaded(text())), false, (well, None)),
             (Fault::not_sent(FaultKind::Failed(text())), false, (well, well)),
             (Fault::not_sent(FaultKind::Cycle(text())), false, (None, None)),
             (Fault::not_sent(FaultKind::Draining), false, (None, None)),
         ] {
             assert_eq!(judge(&fault, patient), want, "{fault}");
         }
+    }
+
+    #[cfg(feature = "rocks")]
+    #[test]
+    fn an_operator_reads_of_each_peer_how_many_breakers_are_shut() {
+        use rhumb_core::rng::Seed;
+
+        use super::super::ResilienceSettings;
+
+        let resilience = Arc::new(Resilience::new(ResilienceSettings::default(), &Seed::new(1)));
+        let panicked = Fault::ran(FaultKind::Panicked("x".to_owned()));
+        for (node, fault) in [("us/n1", None), ("eu/n1", Some(&panicked))] {
+            for _ in 0..7 {
+                let node = node.parse().expect("a node");
+                let passing = resilience.pass(&node, "t", PATIENCE, Went::Well, false);
+                let passing = passing.expect("let through").expect("counted");
+                passing.went(Instant::now(), PATIENCE, fault);
+            }
+        }
+        let mut page = crate::metrics::exposition::Page::default();
+        resilience.write(&mut page);
+        let page = page.finish();
+        let shut: Vec<_> =
+            page.lines().filter(|line| line.starts_with("rhumb_outbound_breakers_shut")).collect();
+        let want = [
+            "rhumb_outbound_breakers_shut{peer=\"eu/n1\"} 1",
+            "rhumb_outbound_breakers_shut{peer=\"us/n1\"} 0",
+        ];
+        assert_eq!(shut, want);
     }
 }

@@ -1,6 +1,7 @@
 //! Every key there is, declared once: from here come parsing, checks, `rhumb config show`, and
 //! `docs/settings.md`. The built-in values are those of the rooms' own `Default`s.
 
+mod audit;
 mod delivery;
 mod escrow;
 mod node;
@@ -34,6 +35,7 @@ pub(super) static SECTIONS: &[Section] = &[
     escrow::ESCROW,
     delivery::DELIVERY,
     storage::STORAGE,
+    audit::AUDIT,
     telemetry::TELEMETRY,
 ];
 

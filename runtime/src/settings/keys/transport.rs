@@ -104,7 +104,8 @@ pub(super) const TRANSPORT: Section = Section {
             "transport.large_buffer",
             bytes(KIB, 16 * GIB),
             field!(transport.large_buffer),
-            "Bytes of frames on streams of their own that have come in part, from all peers together.",
+            "Bytes of frames on streams of their own that have come in part, from all peers together: of clients and \
+             operators half, of one of them a quarter. At least four times the largest frame.",
         ),
         Key::new(
             "transport.lane_queue",
@@ -125,11 +126,25 @@ pub(super) const TRANSPORT: Section = Section {
             "Calls that wait for an answer, and answers owed, for each connection and direction.",
         ),
         Key::new(
+            "transport.in_flight_bytes",
+            bytes(KIB, 16 * GIB),
+            field!(transport.in_flight_bytes),
+            "Bytes of messages that wait to be handled, and of answers on streams of their own that wait to be read, \
+             for each peer and direction; beyond it calls are refused as full.",
+        ),
+        Key::new(
+            "transport.in_flight_bytes_all",
+            bytes(2 * KIB, 64 * GIB),
+            field!(transport.in_flight_bytes_all),
+            "The same of all peers together, for each direction: of clients and operators half. At least twice what \
+             each may have.",
+        ),
+        Key::new(
             "transport.handshakes",
             count(1, 65_536, "handshakes"),
             field!(transport.handshakes),
             "Handshakes under way at once: half of them of addresses that are not validated; of the rest one address \
-             has half.",
+             has half. Half as many again are for the addresses of other nodes alone.",
         ),
         Key::new(
             "transport.max_incoming",
@@ -141,7 +156,7 @@ pub(super) const TRANSPORT: Section = Section {
             "transport.max_clients",
             count(1, 1_000_000, "connections"),
             field!(transport.max_clients),
-            "Connections of clients and operators.",
+            "Connections of clients and operators, half of them at most of one. 16 more are for operators alone.",
         ),
         Key::new(
             "transport.socket_buffer",

@@ -1,6 +1,6 @@
 //! One line of a log, in its two forms.
 //!
-//! * It decides: the order and the names of what stands in a line (`docs/operations.md` lists them).
+//! * It decides: the order and the names of what stands in a line (`docs/operations/health.md` lists them).
 //! * It never does: let a value break out of its line: what controls a terminal or begins a new line is
 //!   written as its escape, and what is very long is cut.
 

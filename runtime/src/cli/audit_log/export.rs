@@ -1,0 +1,200 @@
+//! `rhumb audit export`.
+
+use std::fmt::{self, Write as _};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use base64::prelude::{BASE64_STANDARD, Engine};
+use clap::{Args, ValueEnum};
+use rhumb_actors::audit::messages::EntryView;
+use rhumb_verify::{Checkpoint, Note};
+use serde::Serialize;
+
+use super::super::output::{Done, Failure, Output};
+use super::offline::Tiles;
+use super::prove::{prove, published};
+use super::{Shown, Whose, decoded};
+
+/// The published checkpoint of an exported log.
+pub(super) const CHECKPOINT_FILE: &str = "checkpoint";
+/// The records of an exported log, with their salts.
+pub(super) const RECORDS_FILE: &str = "records.jsonl";
+
+/// In which form entries are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum ExportFormat {
+    /// A folder in the layout of c2sp.org/tlog-tiles: checkpoint, tiles, bundles of entries. It can be verified.
+    #[default]
+    Tiles,
+    /// A file with an object a line.
+    Json,
+    /// A file with a line an entry.
+    Csv,
+    /// A folder with a c2sp.org/tlog-proof an entry.
+    TlogProof,
+}
+
+/// Write a log, or a part of it, to files.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  rhumb audit export --out log\n  rhumb audit export --format csv --out log.csv --from 100\n  rhumb audit export --out log --records\n\nTiles are of the whole published log, so that anybody can verify them: `rhumb audit verify --export log --policy FILE`. Records (with --records) are personal data, and are written as they are: keep them as such."
+)]
+pub struct Export {
+    /// The form.
+    #[arg(long, value_enum, default_value_t)]
+    format: ExportFormat,
+    /// The file or folder, which must not be there yet.
+    #[arg(long, value_name = "PATH")]
+    out: PathBuf,
+    /// From this number on; tiles are of everything.
+    #[arg(long, default_value_t = 0)]
+    from: u64,
+    /// Also the records that can be opened.
+    #[arg(long)]
+    records: bool,
+    #[command(flatten)]
+    whose: Whose,
+}
+
+#[derive(Debug, Serialize)]
+struct Exported {
+    node: String,
+    out: PathBuf,
+    /// Entries that were written.
+    entries: u64,
+    /// Records that were.
+    records: u64,
+    /// Entries under the published checkpoint.
+    size: u64,
+}
+
+impl fmt::Display for Exported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { node, entries, records, size, .. } = self;
+        write!(
+            f,
+            "{}: {entries} entries and {records} records of {node}, whose published checkpoint has {size}",
+            self.out.display()
+        )
+    }
+}
+
+/// A record and its salt, as they stand in [`RECORDS_FILE`].
+#[derive(Debug, Serialize, serde::Deserialize)]
+pub(super) struct Opened {
+    pub(super) index: u64,
+    /// 32 bytes in base64.
+    pub(super) salt: String,
+    /// The record's bytes, which are JSON, as a text.
+    pub(super) record: String,
+}
+
+impl Export {
+    pub(super) async fn run(self, output: &Output) -> Result<Done, Failure> {
+        if self.out.exists() {
+            return Err(Failure::Usage(format!("{} is there already", self.out.display())));
+        }
+        let log = self.whose.log().await?;
+        let (note, checkpoint) = published(&log.view().await?)?;
+        let whole = self.format == ExportFormat::Tiles;
+        let range = (if whole { 0 } else { self.from }, checkpoint.size);
+        let mut views = Vec::new();
+        log.entries(range, self.records, "", |view| {
+            decoded(&view)?;
+            views.push(view);
+            Ok(())
+        })
+        .await?;
+        match self.format {
+            ExportFormat::Tiles => self.tiles(&views, &note, &checkpoint)?,
+            ExportFormat::Json => self.lines(&views, |view| {
+                let shown = Shown::of(view)?;
+                serde_json::to_string(&Json { shown, entry: BASE64_STANDARD.encode(&view.entry) })
+                    .map_err(Failure::local)
+            })?,
+            ExportFormat::Csv => self.lines(&views, csv)?,
+            ExportFormat::TlogProof => {
+                fs::create_dir_all(&self.out).map_err(Failure::local)?;
+                for view in &views {
+                    let (_, proof) = prove(&log, view.index, &note, &checkpoint).await?;
+                    write(&self.out.join(format!("{}.tlog-proof", view.index)), proof.to_string())?;
+                }
+            }
+        }
+        log.close().await;
+        let answer = Exported {
+            node: log.node.to_string(),
+            entries: views.len() as u64,
+            records: views.iter().filter(|view| !view.record.is_empty()).count() as u64,
+            size: checkpoint.size,
+            out: self.out,
+        };
+        output.answer(&answer, &answer);
+        Ok(Done::Well)
+    }
+
+    /// The whole log in C2SP's layout, and the records beside it.
+    fn tiles(&self, views: &[EntryView], note: &Note, checkpoint: &Checkpoint) -> Result<(), Failure> {
+        let entries: Vec<&[u8]> = views.iter().map(|view| view.entry.as_slice()).collect();
+        let tiles = Tiles::of(&entries);
+        if tiles.root() != checkpoint.root {
+            return Err(Failure::local("the node's entries are not those that its checkpoint is of"));
+        }
+        for (path, bytes) in tiles.files() {
+            write(&self.out.join(path), bytes)?;
+        }
+        let opened = views.iter().filter(|view| !view.record.is_empty());
+        let mut records = String::new();
+        for view in opened {
+            let opened = Opened {
+                index: view.index,
+                salt: BASE64_STANDARD.encode(&view.salt),
+                record: String::from_utf8_lossy(&view.record).into_owned(),
+            };
+            writeln!(records, "{}", serde_json::to_string(&opened).map_err(Failure::local)?).ok();
+        }
+        if !records.is_empty() {
+            write(&self.out.join(RECORDS_FILE), records)?;
+        }
+        // Last, so that a folder with a checkpoint has all that it is of.
+        write(&self.out.join(CHECKPOINT_FILE), note.to_string())
+    }
+
+    fn lines(
+        &self,
+        views: &[EntryView],
+        line: impl Fn(&EntryView) -> Result<String, Failure>,
+    ) -> Result<(), Failure> {
+        let head =
+            if self.format == ExportFormat::Csv { "index,time,action,commitment,record\n" } else { "" };
+        let mut text = head.to_owned();
+        for view in views {
+            writeln!(text, "{}", line(view)?).ok();
+        }
+        write(&self.out, text)
+    }
+}
+
+#[derive(Serialize)]
+struct Json {
+    #[serde(flatten)]
+    shown: Shown,
+    /// The entry, in base64.
+    entry: String,
+}
+
+fn csv(view: &EntryView) -> Result<String, Failure> {
+    let shown = Shown::of(view)?;
+    let record = shown.record.as_ref().map_or(String::new(), ToString::to_string);
+    // RFC 4180: a field with commas or quotes stands in quotes, and its own are doubled.
+    let record = format!("\"{}\"", record.replace('"', "\"\""));
+    Ok(format!("{},{},{},{},{record}", shown.index, shown.time, shown.action, shown.commitment))
+}
+
+fn write(path: &Path, bytes: impl AsRef<[u8]>) -> Result<(), Failure> {
+    let failed = |error| Failure::local(format!("{}: {error}", path.display()));
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).map_err(failed)?;
+    }
+    fs::write(path, bytes).map_err(failed)
+}
