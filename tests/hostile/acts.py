@@ -389,11 +389,14 @@ def _unsent(speaker: Speaker) -> int:
 
 
 def lane_reset():
-    """Half a frame on a lane, and then a reset."""
+    """Half a frame on a lane, and then a reset. A whole frame goes before them: only its answer tells that
+    the node has read which lane that stream is, and a reset throws away what was not read yet."""
 
     def act(scene):
         speaker = greeted(scene, "app")
-        speaker.lane(show(id=1)(scene)[:90])
+        speaker.lane(show(id=1)(scene))
+        speaker.until(lambda: speaker.closed or speaker.answer(1) is not None)
+        speaker.lane(show(id=2)(scene)[:90])
         speaker.turn(0.1)
         speaker.quic.reset_stream(speaker.lanes[0], 9)
         return outcome(speaker, None)
