@@ -9,7 +9,9 @@ set -eu
 missing=""
 command -v c++ >/dev/null 2>&1 || missing="$missing g++"
 command -v cc >/dev/null 2>&1 || missing="$missing gcc"
-find /usr/lib /usr/lib64 /usr/local/lib /opt -maxdepth 4 -name 'libclang*.so*' 2>/dev/null | grep -q . ||
+# libclang itself: a machine with a C++ library of clang's (libclang-cpp) may well be without it.
+find /usr/lib /usr/lib64 /usr/local/lib /opt -maxdepth 4 -name 'libclang*.so*' 2>/dev/null |
+  grep -Eq '/libclang(-[0-9][0-9.]*)?\.so' ||
   [ -n "${LIBCLANG_PATH:-}" ] || missing="$missing libclang-dev"
 command -v openssl >/dev/null 2>&1 || missing="$missing openssl"
 python3 -c 'import ensurepip, venv' >/dev/null 2>&1 || missing="$missing python3-venv"
