@@ -81,7 +81,10 @@ impl NodeClock {
     /// The present hybrid time alone.
     #[must_use]
     pub fn hybrid(&self) -> HybridTime {
-        self.inner.hybrid.tick(self.wall_millis()).unwrap_or_else(|_| self.inner.hybrid.last())
+        let wall = self.wall_millis();
+        let time = self.inner.hybrid.tick(wall).unwrap_or_else(|_| self.inner.hybrid.last());
+        self.not_faster(time, wall);
+        time
     }
 
     /// Takes a peer's time into account.
@@ -89,12 +92,17 @@ impl NodeClock {
     /// # Errors
     /// [`ClockRefusal::TooFarAhead`] when the peer's clock is further ahead than clocks may differ.
     pub fn merge(&self, remote: HybridTime) -> Result<(), ClockRefusal> {
-        match self.inner.hybrid.merge(self.wall_millis(), remote) {
+        let wall = self.wall_millis();
+        match self.inner.hybrid.merge(wall, remote) {
             Err(refusal @ ClockRefusal::TooFarAhead { .. }) => {
                 self.inner.refused.fetch_add(1, Ordering::Relaxed);
                 Err(refusal)
             }
-            Ok(_) | Err(ClockRefusal::CeilingReached) => Ok(()),
+            Ok(time) => {
+                self.not_faster(time, wall);
+                Ok(())
+            }
+            Err(ClockRefusal::CeilingReached) => Ok(()),
         }
     }
 
@@ -119,6 +127,29 @@ impl NodeClock {
     #[must_use]
     pub fn last(&self) -> HybridTime {
         self.inner.hybrid.last()
+    }
+
+    /// Whoever gets the first timestamp of a millisecond that the wall clock has not reached waits for it, and no
+    /// longer than a millisecond: a millisecond has 65,536 timestamps, and whoever takes more a millisecond would
+    /// run ahead of all clocks of the mesh. So the clock is ahead by at most a millisecond for each thread, besides
+    /// what a peer is ahead.
+    #[inline]
+    fn not_faster(&self, time: HybridTime, wall: u64) {
+        if time.counter() == 0 && time.millis() > wall {
+            self.wait_for(time.millis());
+        }
+    }
+
+    #[cold]
+    #[expect(clippy::disallowed_methods, reason = "this is the shell that reads the clocks")]
+    fn wait_for(&self, millis: u64) {
+        // A clock that a test drives stands still meanwhile.
+        let Source::System(_) = self.inner.source else { return };
+        let since = Instant::now();
+        let offset = self.inner.offset_ms.load(Ordering::Relaxed);
+        while shifted(exact_millis(), offset) < millis && since.elapsed() < Duration::from_millis(1) {
+            std::hint::spin_loop();
+        }
     }
 
     fn wall_millis(&self) -> u64 {
@@ -165,8 +196,13 @@ fn wall_millis() -> u64 {
 }
 
 #[cfg(not(target_os = "linux"))]
-#[expect(clippy::disallowed_methods, reason = "this is the shell that reads the clocks")]
 fn wall_millis() -> u64 {
+    exact_millis()
+}
+
+/// The wall clock as it is now.
+#[expect(clippy::disallowed_methods, reason = "this is the shell that reads the clocks")]
+fn exact_millis() -> u64 {
     use std::time::{SystemTime, UNIX_EPOCH};
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
 }
@@ -192,5 +228,23 @@ mod tests {
         assert!(clock.merge(b.hybrid.plus(Duration::from_secs(60))).is_err());
         assert!(clock.merge(b.hybrid).is_ok());
         assert_eq!(clock.merges_refused(), 1);
+    }
+
+    #[test]
+    fn who_takes_more_timestamps_than_a_millisecond_has_does_not_run_ahead() {
+        let far = HybridTime::new((1 << 48) - 1, 0);
+        let clock = NodeClock::new(far, Duration::from_millis(500));
+        // A peer that is ahead stays as much ahead as it is: nobody waits for that.
+        let ahead = clock.now().hybrid.plus(Duration::from_millis(300));
+        clock.merge(ahead).expect("within the offset");
+        let begun = clock.now().mono;
+        for _ in 0..5 {
+            // As if all timestamps of a millisecond were taken at once.
+            clock.merge(HybridTime::new(clock.last().millis(), u16::MAX - 1)).expect("within the offset");
+            clock.hybrid();
+        }
+        let (went, took) = (clock.last().millis() - ahead.millis(), clock.now().mono.since(begun));
+        assert_eq!(went, 5, "each time the last timestamp of a millisecond was taken");
+        assert!(took >= Duration::from_millis(5), "{went} ms of timestamps in {took:?}");
     }
 }

@@ -6,7 +6,6 @@
 //! * Invariant: an actor has one cell.
 
 use std::any::Any;
-use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,7 +14,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use actix::Handler;
-use hashbrown::HashTable;
+use hashbrown::{HashMap, HashTable};
 use parking_lot::Mutex;
 use rhumb_actors::remote::{Audience, Hosted, KeepsContext, Remote, Table};
 use rhumb_core::{Fault, FaultKind};

@@ -6,12 +6,13 @@
 //!   less than a second and less than its message's own deadline.
 //! * Invariant: as many breakers as there are nodes times types that this build calls.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use hashbrown::HashMap;
 use parking_lot::Mutex;
 use rhumb_core::{Delivery, Fault, FaultKind, Mono, NodeId, Region};
 use rhumb_transport::resilience::balance::{Candidate, Cost, LONGEST_PENALTY, choose};
