@@ -155,7 +155,7 @@ fn tamper(data: &Path, change: impl FnOnce(&Store<RocksEngine>, &mut Batch)) {
 }
 
 #[test]
-fn a_flipped_bit_is_found_and_named_and_a_rewritten_history_is_caught_by_the_witnesses() {
+fn a_flipped_bit_is_found_and_named_and_a_rewritten_history_is_caught_by_a_witness() {
     let mut mesh = DevMesh::start(THREE, "off");
     published(&mesh, cosigned_by_both);
     mesh.restart_after(THREE, "off", |data| {
@@ -186,13 +186,14 @@ fn a_flipped_bit_is_found_and_named_and_a_rewritten_history_is_caught_by_the_wit
             batch.delete(Family::Audit, rows::SIGNED).delete(Family::Audit, rows::PUBLISHED);
         });
     });
-    for witness in ["eu-central/n1", "us-east/n1"] {
-        eventually("the witness has evidence", || {
-            let view = mesh.rhumb(&["audit", "checkpoint", "--node", witness]);
-            let accused = view.json["accused"][0].as_str().unwrap_or_default().to_owned();
-            view.code == 5 && accused.ends_with("/audit/ap-southeast/n1")
-        });
-    }
+    // One honest witness is enough: once it says so the log signs nothing more, and the other may not have been
+    // asked by then.
+    let has_evidence = |witness: &&str| {
+        let view = mesh.rhumb(&["audit", "checkpoint", "--node", witness]);
+        let accused = view.json["accused"][0].as_str().unwrap_or_default().to_owned();
+        view.code == 5 && accused.ends_with("/audit/ap-southeast/n1")
+    };
+    eventually("a witness has evidence", || ["eu-central/n1", "us-east/n1"].iter().any(has_evidence));
     eventually("the log that lies signs nothing more", || {
         let view = mesh.rhumb(&["audit", "checkpoint", "--node", HOME]);
         view.code == 5 && view.json["broken"].is_string()
