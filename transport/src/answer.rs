@@ -180,6 +180,26 @@ impl Answer {
         self
     }
 
+    /// Lets this have the reply before it goes: it gives it back to the answer that it is handed with it, also later, or a
+    /// fault instead. Faults go as they are. Who is told how the message ended, or how long that took, is told of
+    /// what goes in the end.
+    #[must_use]
+    pub fn through(mut self, through: impl FnOnce(Reply, Self) + Send + Sync + 'static) -> Self {
+        let Some(to) = self.to.take() else { return self };
+        let onward = Self {
+            to: Some(to),
+            cancelled: self.cancelled.clone(),
+            observed: std::mem::take(&mut self.observed),
+            timed: self.timed.take(),
+            held: None,
+        };
+        self.to = Some(To::Then(Box::new(move |answer| match answer {
+            Ok(reply) => through(reply, onward),
+            Err(fault) => onward.fault(fault),
+        })));
+        self
+    }
+
     /// The handler's answer.
     pub fn reply(mut self, reply: Reply) {
         self.send(Ok(reply));
@@ -369,6 +389,47 @@ mod tests {
     async fn what_is_told_is_never_cancelled() {
         let waited = tokio::time::timeout(Duration::from_secs(3600), Answer::to_nobody().cancelled());
         waited.await.expect_err("nobody can give up");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_reply_goes_through_has_it_before_it_goes_and_faults_go_as_they_are() {
+        let reply = || Reply {
+            class: rhumb_core::DataClass::control(),
+            body: bytes::Bytes::from_static(b"answer"),
+            hybrid: rhumb_core::HybridTime::ZERO,
+            guarantee: rhumb_core::Guarantee::STRONGEST,
+            trace: None,
+        };
+        let lost = || Fault::ran(FaultKind::Storage("not told of".into()));
+        // Given back later.
+        let (answer, future) = Answer::here();
+        let (kept, mut waiting) = tokio::sync::mpsc::unbounded_channel();
+        let told = Arc::new(parking_lot::Mutex::new(Vec::new()));
+        let heard = Arc::clone(&told);
+        let answer = answer.observed(Box::new(move |end| heard.lock().push(end.is_ok())));
+        answer.through(move |reply, onward| kept.send((reply, onward)).expect("it is heard")).reply(reply());
+        let (given, onward) = waiting.recv().await.expect("it goes through");
+        assert!(told.lock().is_empty(), "it has not ended");
+        onward.reply(given);
+        assert_eq!(&*future.await.expect("a reply").body, b"answer");
+        assert_eq!(*told.lock(), [true]);
+        // Refused instead, not given back, and never asked for a fault.
+        let (answer, future) = Answer::here();
+        answer.through(move |_, onward| onward.fault(lost())).reply(reply());
+        assert!(matches!(future.await.expect_err("refused").kind, FaultKind::Storage(_)));
+        let (answer, future) = Answer::here();
+        answer.through(|_, onward| drop(onward)).reply(reply());
+        future.await.expect_err("its asker learns that it was lost");
+        let (answer, future) = Answer::here();
+        let answer = answer.through(|_, _| panic!("a fault is no reply"));
+        assert!(answer.is_wanted());
+        answer.fault(lost());
+        assert!(matches!(future.await.expect_err("as it is").kind, FaultKind::Storage(_)));
+        // Whoever gave up is known of on both sides.
+        let (answer, future) = Answer::here();
+        let answer = answer.through(|_, _| {});
+        drop(future);
+        assert!(answer.is_cancelled());
     }
 
     #[test]

@@ -184,6 +184,16 @@ impl<'a> Target<'a> {
         Some(Self { kind, region, whom: Whom::One(key) })
     }
 
+    /// As it is written where the key must not be: see [`ActorId::shown`].
+    pub(crate) fn shown(&self) -> String {
+        let region = self.region.map(|region| format!("@{region}")).unwrap_or_default();
+        match self.whom {
+            Whom::One(key) => format!("{}{region}#{:016x}", self.kind, tag(self.kind, key)),
+            Whom::All => format!("{}*", self.kind),
+            Whom::Any => format!("{}?", self.kind),
+        }
+    }
+
     pub(crate) fn all(kind: &str) -> String {
         format!("{kind}*")
     }
@@ -217,6 +227,14 @@ mod tests {
         let shown = |kind, region, key| ActorId::new(kind, region, key).shown().to_string();
         assert_eq!(shown("cart", None, "42"), "cart#7c617b2c883ffa3a");
         assert_eq!(shown("cart", Some(eu), "42"), "cart@eu-west#7c617b2c883ffa3a");
+        for (target, as_shown) in [
+            ("cart/42", "cart#7c617b2c883ffa3a"),
+            ("cart@eu-west/42", "cart@eu-west#7c617b2c883ffa3a"),
+            ("cart*", "cart*"),
+            ("cart?", "cart?"),
+        ] {
+            assert_eq!(Target::parse(target).expect("a target").shown(), as_shown);
+        }
         let all = [shown("cart", None, "43"), shown("car", None, "t42"), shown("cart", None, "")];
         let parsed = Shown::parse("cart@eu-west#00000000000000ff");
         assert_eq!(parsed, Some(("cart", Some("eu-west"), 255)));

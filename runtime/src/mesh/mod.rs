@@ -16,6 +16,7 @@ pub mod dead_letters;
 pub(crate) mod dispatch;
 mod durably;
 mod place;
+mod reads;
 pub mod recipient;
 pub mod registry;
 pub mod resilience;
@@ -408,12 +409,17 @@ impl Mesh {
         }
     }
 
-    /// The version of the policy by which owners are found; none where nodes are asked.
-    fn policy_version(&self) -> Option<u64> {
+    /// The policy that is served under; none where nodes are asked.
+    fn policy(&self) -> Option<arc_swap::Guard<Arc<PolicySnapshot>>> {
         match &self.inner.places {
-            Whereabouts::Known(places) => places.policy.load().version(),
+            Whereabouts::Known(places) => Some(places.policy.load()),
             Whereabouts::Asked(_) => None,
         }
+    }
+
+    /// The version of the policy by which owners are found; none where nodes are asked.
+    fn policy_version(&self) -> Option<u64> {
+        self.policy().and_then(|policy| policy.version())
     }
 
     /// The nodes of these regions.

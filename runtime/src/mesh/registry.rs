@@ -318,6 +318,12 @@ impl Inbound for Registry {
             Some(mesh) => mesh.calls().arrived(&request, answer, || self.serves(&request.name)),
             None => answer,
         };
+        let answer = match &self.mesh {
+            Some(mesh) if request.kind == Kind::Ask => {
+                mesh.told_of_first(from, &request, answer, &self.runtime)
+            }
+            _ => answer,
+        };
         if let (Some(_), Some(mesh)) = (&request.headers.target, &self.mesh) {
             return mesh.deliver(from, request, answer);
         }

@@ -401,6 +401,41 @@ fn entry_of(mesh: &DevMesh, action: &str, says: &str) -> String {
     all.iter().find(is).map(|one| one["index"].to_string()).unwrap_or_else(|| panic!("no {says}: {found}"))
 }
 
+/// Reads of this class are told of.
+const MARKED: &str = r#"
+[classes.inventory]
+hold = ["eu-central", "us-east"]
+read = ["eu-central", "us-east"]
+carry = ["eu-central", "us-east"]
+audit_reads = true
+"#;
+
+#[test]
+fn a_read_of_a_class_that_is_marked_so_is_in_the_log_before_it_is_answered_and_no_other_is() {
+    let mesh = DevMesh::start("eu-central,us-east", "off");
+    mesh.ok(&["pool", "create", "tea", "--supply", "100"]);
+    let reads = |node: &str| {
+        let told = mesh.ok(&["audit", "query", "--action", "data.read", "--node", node]);
+        told["found"].as_array().expect("a list").len()
+    };
+    mesh.ok(&["pool", "show", "tea"]);
+    assert_eq!(TWO.map(reads), [0, 0], "the class is not marked");
+
+    sign(&mesh, 2, MARKED);
+    let before = reads(TWO[0]);
+    mesh.ok(&["pool", "show", "tea"]);
+    assert!(reads(TWO[0]) > before, "it is durable before it is answered");
+    let told = mesh.ok(&["audit", "query", "--action", "data.read", "--node", TWO[0], "--records"]);
+    let found = told["found"].as_array().expect("a list");
+    let by_the_operator = |one: &&Value| {
+        one["record"]["actor"] == "operator eu-central/dev"
+            && one["record"]["details"]["message"] == "escrow.ShowPool"
+            && one["record"]["details"]["class"] == "inventory"
+    };
+    let read = found.iter().find(by_the_operator).unwrap_or_else(|| panic!("no read by the operator: {told}"));
+    assert!(read["record"]["address"].as_str().is_some_and(|address| address.starts_with("127.")), "{read}");
+}
+
 /// Other people's code alone, on an export.
 fn outsider(mesh: &DevMesh, view: &Value, entries: &[&str]) -> Ran {
     let mut program = Command::new(beside("outsider"));

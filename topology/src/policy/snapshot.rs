@@ -107,6 +107,12 @@ impl PolicySnapshot {
         !class.is_control() && self.rule(class).map_or(true, |(_, rule)| rule.audit_reads)
     }
 
+    /// Whether reads of any class go into the audit log.
+    #[must_use]
+    pub fn audits_any_reads(&self) -> bool {
+        self.policy.as_ref().is_some_and(|policy| policy.classes.values().any(|rule| rule.audit_reads))
+    }
+
     /// Whether a region may put data of this class to this use. Exceptions open ways, not places: they
     /// do not count here.
     ///

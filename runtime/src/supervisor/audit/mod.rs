@@ -32,6 +32,7 @@ use super::halt::Halt;
 use crate::clock::NodeClock;
 use crate::mesh::Mesh;
 use crate::settings::Settings;
+use crate::telemetry::current_trace;
 
 /// How long a log witness may take to answer.
 const COSIGN_WITHIN: Duration = Duration::from_secs(4);
@@ -141,7 +142,13 @@ pub(super) struct Begun {
 /// It is not in the log, and must not be done.
 pub(super) async fn begin(log: &AuditHandle, from: &Peer, record: Record) -> Result<Begun, Fault> {
     let subject = from.principal.to_string();
-    let record = Record { actor: subject.clone(), address: from.address.to_string(), ..record };
+    let trace = current_trace().filter(|trace| trace.is_sampled());
+    let record = Record {
+        actor: subject.clone(),
+        address: from.address.to_string(),
+        trace: trace.map(|trace| format!("{:032x}", trace.trace_id)).unwrap_or_default(),
+        ..record
+    };
     let begun = Record { outcome: Outcome::Begun, ..record.clone() };
     log.append(begun, Some(&subject)).await.map_err(|why| not_logged(&why, Delivery::NotSent))?;
     Ok(Begun { log: log.clone(), record, subject })
