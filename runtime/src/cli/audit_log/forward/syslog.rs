@@ -165,7 +165,7 @@ mod tests {
             format!(
                 "<110>1 2026-09-21T14:13:20.12Z n1.eu.mesh.example rhumb - pool.create [rhumb@32473 node=\"eu/n1\" \
                  region=\"eu\" index=\"17\" leaf=\"{leaf}\" action=\"pool.create\" outcome=\"done\" \
-                 time=\"1790000000120.7\" trace=\"4bf92f3577b34da6a3ce929d0e0e4736\"] pool.create done"
+                 time=\"1790000000120.00007\" trace=\"4bf92f3577b34da6a3ce929d0e0e4736\"] pool.create done"
             )
         );
     }
