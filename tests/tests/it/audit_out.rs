@@ -13,6 +13,8 @@ use std::thread::JoinHandle;
 use age::x25519::Identity;
 use base64::prelude::{BASE64_STANDARD, Engine};
 use rhumb_tests::cluster::{DevMesh, eventually, program, run, signal};
+use rustls::pki_types::PrivateKeyDer;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::Value;
 
 const REGIONS: &str = "eu-central,us-east";
@@ -200,7 +202,7 @@ impl Receiver {
 }
 
 /// Reads messages until the connection ends.
-fn take(stream: TcpStream, came: &Mutex<Vec<String>>) {
+fn take(stream: impl Read, came: &Mutex<Vec<String>>) {
     let mut stream = BufReader::new(stream);
     loop {
         let mut length = Vec::new();
@@ -348,6 +350,49 @@ fn what_a_server_that_was_killed_had_not_read_goes_again() {
     assert!(!all.contains("outcome=") && all.contains("] node.start"), "no record was opened: {all}");
     let reads = mesh.ok(&["audit", "query", "--action", "audit.read", "--node", HOME]);
     assert_eq!(reads["found"], serde_json::json!([]));
+}
+
+/// A server's certificate for `localhost`, which is its own authority, and what the server needs of it.
+fn certificate() -> (String, Arc<ServerConfig>) {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    let key = PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
+    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .expect("a certificate and its key");
+    (made.cert.pem(), Arc::new(config))
+}
+
+#[test]
+fn over_tls_it_goes_to_a_server_that_its_authority_signed_and_to_no_other() {
+    let mesh = DevMesh::start(REGIONS, "off");
+    let ((ca, config), (other, _)) = (certificate(), certificate());
+    let (ca, other) = (write(mesh.directory(), "ca.pem", &ca), write(mesh.directory(), "other.pem", &other));
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = format!("tls://localhost:{}", listener.local_addr().expect("bound").port());
+    let came: Arc<Mutex<Vec<String>>> = Arc::default();
+    let taken = Arc::clone(&came);
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let server = ServerConnection::new(Arc::clone(&config)).expect("a server");
+            take(StreamOwned::new(server, stream), &taken);
+        }
+    });
+    let forward = ["audit", "forward", "--syslog", &address, "--entries-only", "--ca"];
+    let wrong = Going::start(&mesh, &[&forward[..], &[&other, "--state", "other.state"]].concat());
+    eventually("it is not believed", || wrong.says("is not reached (invalid peer certificate"));
+    signal(&wrong.child, "INT");
+    assert_eq!(wrong.ended().0, Some(130));
+    assert!(came.lock().expect("no panic").is_empty());
+    let right = Going::start(&mesh, &[&forward[..], &[&ca, "--state", "siem.state"]].concat());
+    let first = entries(&mesh);
+    eventually("what is there is sent", || came.lock().expect("no panic").len() as u64 >= first);
+    signal(&right.child, "TERM");
+    let (code, said) = right.ended();
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(came.lock().expect("no panic").len() as u64, mark(&mesh));
 }
 
 #[test]
