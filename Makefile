@@ -4,7 +4,7 @@ cargo := scripts/cargo.sh
 target := $(or $(CARGO_TARGET_DIR),target)
 MINUTES ?= 30
 
-.PHONY: help setup build demo test seeds check-full soak fuzz metrics-prometheus audit-pymerkle trace-phoenix systemd-unit overload flood bench bench-docs lint fmt
+.PHONY: help setup build demo test seeds check-full soak fuzz metrics-prometheus audit-pymerkle audit-rsyslog audit-age trace-phoenix systemd-unit overload flood bench bench-docs lint fmt
 
 help: ## Shows this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -43,6 +43,12 @@ metrics-prometheus: build ## Lets Debian's Prometheus scrape a mesh of three nod
 
 audit-pymerkle: build ## Has pymerkle recompute the root of an exported audit log from its entries
 	@scripts/audit-pymerkle.sh $(target)/debug/rhumb
+
+audit-rsyslog: build ## Forwards an audit log to Debian's rsyslog, which must find every entry once
+	@scripts/audit-rsyslog.sh $(target)/debug/rhumb
+
+audit-age: build ## Has Debian's age open an encrypted export of an audit log
+	@scripts/audit-age.sh $(target)/debug/rhumb
 
 trace-phoenix: build ## Has an independent server, arize-phoenix, check the trace of a sale across regions
 	@scripts/trace-phoenix.sh $(target)/debug/rhumb

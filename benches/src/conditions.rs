@@ -69,6 +69,8 @@ pub fn versions(system: &str) -> Versions {
         "actix" => &["actix", "actix-rt"],
         "coerce" => &["coerce"],
         "uhlc" => &["uhlc"],
+        "batches" => &["rocksdb"],
+        "ct-merkle" => &["ct-merkle", "sha2"],
         _ => &[],
     };
     let mut versions: Versions = packages
@@ -112,9 +114,18 @@ mod tests {
 
     #[test]
     fn the_versions_of_every_system_are_known() {
-        for system in
-            ["rhumb", "quinn-framed", "tonic", "ractor_cluster", "kameo", "actix-telepathy", "coerce", "uhlc"]
-        {
+        for system in [
+            "rhumb",
+            "quinn-framed",
+            "tonic",
+            "ractor_cluster",
+            "kameo",
+            "actix-telepathy",
+            "coerce",
+            "uhlc",
+            "batches",
+            "ct-merkle",
+        ] {
             assert!(!versions(system).is_empty(), "{system}");
         }
     }

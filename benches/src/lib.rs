@@ -1,5 +1,6 @@
 //! Rhumb beside its peers, measured in one run: interleaved rounds, two processes a system.
 
+pub mod audit;
 pub mod caller;
 pub mod conditions;
 pub mod figures;

@@ -166,6 +166,8 @@ pub struct AuditLogger {
     /// When it goes off, and what stops it.
     timer: Option<(Mono, SpawnHandle)>,
     committed: watch::Sender<Committed>,
+    /// So many entries are durable: what lies behind them on the disk may still be taken back.
+    durable: u64,
 }
 
 impl AuditLogger {
@@ -187,7 +189,9 @@ impl AuditLogger {
     ) -> Self {
         let (committed, _) = watch::channel(Committed::UpTo(Ticket(0)));
         let entropy = Seed::from_entropy();
+        let durable = machines.log.status().entries;
         Self {
+            durable,
             machines,
             signing,
             salts: Salts::new(entropy.child("salts").rng()),

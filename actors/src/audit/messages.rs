@@ -226,7 +226,7 @@ pub struct ReadEntries {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, Wire)]
 #[wire(crate = crate)]
 pub struct EntryPage {
-    /// How many entries the log has.
+    /// How many entries of the log are durable.
     pub entries: u64,
     /// What was looked through: the next page begins here.
     pub next: u64,

@@ -171,7 +171,7 @@ async fn measure(arbiters: Arc<Vec<ArbiterHandle>>, order: Order) -> anyhow::Res
             std::mem::forget(many);
             measured
         }
-        Order::Hybrid { .. } => anyhow::bail!("actix has no clock"),
+        _ => anyhow::bail!("actix has neither a clock nor a log"),
     }
 }
 

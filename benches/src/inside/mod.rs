@@ -36,6 +36,20 @@ pub enum Order {
         /// How many are timed, one after the other.
         probes: u64,
     },
+    /// Durable appends to an audit log.
+    Append {
+        /// Appends in flight.
+        concurrency: usize,
+        /// How long.
+        millis: u64,
+    },
+    /// Proofs of inclusion out of a log.
+    Prove {
+        /// Its entries.
+        entries: u64,
+        /// How long they are made; what was made is verified after that.
+        millis: u64,
+    },
     /// Timestamps of hybrid time.
     Hybrid {
         /// Of another clock's timestamp, rather than of nothing.

@@ -184,7 +184,7 @@ async fn measure(order: Order) -> anyhow::Result<Measured> {
         Order::Idle { actors, probes } => {
             elsewhere(async move { drive::idle(&mut Many(mesh), actors, probes).await }).await
         }
-        Order::Hybrid { .. } => anyhow::bail!("time is measured without a node"),
+        _ => anyhow::bail!("that is measured without a node"),
     }
 }
 

@@ -37,6 +37,14 @@ pub enum Within {
     RhumbTime,
     /// uhlc's.
     Uhlc,
+    /// This project's audit log.
+    RhumbAudit,
+    /// The rows that it writes, without it.
+    Batches,
+    /// This project's tiles.
+    RhumbTiles,
+    /// ct-merkle.
+    CtMerkle,
 }
 
 impl Within {
@@ -44,11 +52,13 @@ impl Within {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            Self::Rhumb | Self::RhumbTime => "rhumb",
+            Self::Rhumb | Self::RhumbTime | Self::RhumbAudit | Self::RhumbTiles => "rhumb",
             Self::Actix => "actix",
             Self::Kameo => "kameo",
             Self::Ractor => "ractor",
             Self::Uhlc => "uhlc",
+            Self::Batches => "batches",
+            Self::CtMerkle => "ct-merkle",
         }
     }
 
@@ -61,12 +71,28 @@ impl Within {
             Self::Kameo => "a current_thread runtime a thread, mailbox of the same size",
             Self::Ractor => "a current_thread runtime a thread; its mailboxes have no bound",
             Self::RhumbTime => "a node's clock, which reads the kernel's coarse wall clock a timestamp",
+            Self::RhumbAudit => {
+                "the audit actor, storage and RocksDB of a node, no mesh: a record is sealed, hashed, put into tiles; a \
+                 checkpoint is signed each second"
+            }
+            Self::Batches => {
+                "entry, body and count of the same sizes through the same storage: no actor, no seal, no hash, no tile"
+            }
+            Self::RhumbTiles => {
+                "from tiles in RocksDB, which the machine's memory has; rows with bytes verify"
+            }
+            Self::CtMerkle => "the whole tree in memory; rows with bytes verify",
             Self::Uhlc => "new_timestamp and update_with_timestamp, which read the exact wall clock",
         }
     }
 
     fn argument(self) -> &'static str {
-        if self == Self::RhumbTime { "rhumb-time" } else { self.name() }
+        match self {
+            Self::RhumbTime => "rhumb-time",
+            Self::RhumbAudit => "rhumb-audit",
+            Self::RhumbTiles => "rhumb-tiles",
+            _ => self.name(),
+        }
     }
 
     /// Obeys orders in this process.
@@ -81,6 +107,10 @@ impl Within {
             Self::Ractor => crate::inside::ractor::probe(),
             Self::RhumbTime => crate::inside::hybrid::ours(),
             Self::Uhlc => crate::inside::hybrid::theirs(),
+            Self::RhumbAudit => crate::audit::append::ours(),
+            Self::Batches => crate::audit::append::batches(),
+            Self::RhumbTiles => crate::audit::prove::ours(),
+            Self::CtMerkle => crate::audit::prove::theirs(),
         }
     }
 }
@@ -136,9 +166,9 @@ impl Obedient {
 }
 
 /// One line of the results, of every system.
-struct Case {
-    concurrency: usize,
-    order: Order,
+pub(super) struct Case {
+    pub(super) concurrency: usize,
+    pub(super) order: Order,
 }
 
 impl Case {
@@ -151,7 +181,7 @@ impl Case {
 
 /// Measures cases in rounds: for each case and system, what its rounds measured. `anew`: each round has
 /// new processes.
-async fn rounds(
+pub(super) async fn rounds(
     name: &str,
     systems: &[Within],
     cases: &[Case],
@@ -194,7 +224,12 @@ async fn rounds(
 }
 
 /// An outcome for each case and system.
-fn outcomes(work: &str, systems: &[Within], cases: &[Case], measured: &[Vec<Vec<Measured>>]) -> Vec<Outcome> {
+pub(super) fn outcomes(
+    work: &str,
+    systems: &[Within],
+    cases: &[Case],
+    measured: &[Vec<Vec<Measured>>],
+) -> Vec<Outcome> {
     let mut outcomes = Vec::new();
     for (case, measured) in cases.iter().zip(measured) {
         for (system, rounds) in systems.iter().zip(measured) {
@@ -205,7 +240,7 @@ fn outcomes(work: &str, systems: &[Within], cases: &[Case], measured: &[Vec<Vec<
 }
 
 /// The outcomes, each with one of its figures to compare.
-fn compared(
+pub(super) fn compared(
     outcomes: Vec<Outcome>,
     measured: &[Vec<Vec<Measured>>],
     figure: &str,

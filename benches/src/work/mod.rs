@@ -13,6 +13,7 @@ use crate::sample::{Load, Outcome, Sample};
 use crate::systems::System;
 use crate::tls::Tls;
 
+pub mod audit;
 pub mod durable_hold;
 pub mod frozen_peer;
 pub mod idle_node;
@@ -35,6 +36,8 @@ pub const ALL: &[Work] = &[
     inside::NEIGHBOUR,
     inside::IDLE_ACTORS,
     durable_hold::WORK,
+    audit::APPEND,
+    audit::PROVE,
     tracing::WORK,
     inside::HYBRID_TICK,
     inside::HYBRID_MERGE,

@@ -1,17 +1,20 @@
 //! What commands print, and the codes they end with.
 //!
 //! * It decides: the form of answers, refusals and faults, as text and as JSON.
-//! * Invariant: with `-o json` standard output carries exactly one JSON object, whatever happens; what
+//! * Invariant: with `-o json` standard output carries exactly one JSON object, whatever happens (but for a command that
+//!   goes on: that prints one a line); what
 //!   is for people only goes to standard error.
 
 use std::fmt::Display;
-use std::io::Write;
+use std::io::{self, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::ValueEnum;
 use rhumb_actors::audit::messages::AuditRefusal;
 use rhumb_actors::escrow::messages::Refusal;
 use rhumb_core::{Delivery, Fault, FaultKind};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -19,6 +22,9 @@ use crate::client::directory::DirectoryError;
 use crate::client::survey::SurveyError;
 use crate::client::{ClientError, fault_code};
 use crate::settings::Faults;
+
+/// How often it is looked whether somebody still reads.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// How answers are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -229,6 +235,36 @@ impl Output {
         }
     }
 
+    /// Prints one of many answers, each a line; as JSON an object on a line.
+    ///
+    /// # Errors
+    /// Nobody reads them any more.
+    pub fn line(&self, json: &impl Serialize, text: impl Display) -> io::Result<()> {
+        let mut out = std::io::stdout().lock();
+        match self.format {
+            Format::Text => writeln!(out, "{text}")?,
+            Format::Json => {
+                let json = serde_json::to_string(json).map_err(io::Error::other)?;
+                writeln!(out, "{json}")?;
+            }
+        }
+        out.flush()
+    }
+
+    /// Waits until nobody reads standard output any more: the other end of the pipe is closed. For ever where it is a file.
+    pub async fn gone(&self) {
+        let closed = PollFlags::ERR | PollFlags::HUP;
+        loop {
+            let out = std::io::stdout();
+            let mut out = [PollFd::new(&out, PollFlags::empty())];
+            let looked = poll(&mut out, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+            if looked.is_ok() && out[0].revents().intersects(closed) {
+                return;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
     /// Says to people, on standard error, what the JSON says by itself.
     pub fn aside(&self, text: impl Display) {
         if self.format == Format::Text {
@@ -277,8 +313,6 @@ fn print(text: &str) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use expect_test::{Expect, expect};
     use rhumb_core::NodeId;
 

@@ -1,6 +1,7 @@
 //! The integration tests of the workspace, in one binary.
 
 mod audit;
+mod audit_out;
 mod baddisk;
 mod clockstep;
 mod cluster;

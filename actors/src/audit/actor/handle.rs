@@ -210,6 +210,12 @@ impl AuditHandle {
         self.look(AuditLogger::view).await
     }
 
+    /// How many entries are durable; none if the actor does not say. Those behind them may be on the disk already, and gone
+    /// after a power cut.
+    pub async fn durable(&self) -> Option<u64> {
+        self.look(|actor| actor.durable).await
+    }
+
     /// The keys of the other nodes' logs, and of the log witnesses of this one's, those that were replaced among them;
     /// none if the actor does not say.
     pub async fn believed(&self) -> Option<(Vec<Key>, Vec<Key>)> {

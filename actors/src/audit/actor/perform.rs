@@ -63,6 +63,7 @@ impl AuditLogger {
     fn perform_log(&mut self, now: Now, effect: log::Effect, ctx: &mut Context<Self>) {
         match effect {
             log::Effect::Appended { token, index } => {
+                self.durable = index + 1;
                 if let Some(reply) = self.waiting.appends.remove(&token.0) {
                     // Who waited may have gone; the entry is there all the same.
                     reply.send(Ok(index)).ok();

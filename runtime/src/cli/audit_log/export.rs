@@ -1,8 +1,7 @@
 //! `rhumb audit export`.
 
 use std::fmt::{self, Write as _};
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use clap::{Args, ValueEnum};
@@ -13,6 +12,7 @@ use serde::Serialize;
 use super::super::output::{Done, Failure, Output};
 use super::offline::Tiles;
 use super::prove::{prove, published};
+use super::sealed::{Recipients, Target};
 use super::{Shown, Whose, decoded};
 
 /// The published checkpoint of an exported log.
@@ -37,7 +37,7 @@ pub enum ExportFormat {
 /// Write a log, or a part of it, to files.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  rhumb audit export --out log\n  rhumb audit export --format csv --out log.csv --from 100\n  rhumb audit export --out log --records\n\nTiles are of the whole published log, so that anybody can verify them: `rhumb audit verify --export log --policy FILE`. Records (with --records) are personal data, and are written as they are: keep them as such."
+    after_help = "Examples:\n  rhumb audit export --out log\n  rhumb audit export --format csv --out log.csv --from 100\n  rhumb audit export --out log --records\n  rhumb audit export --out log.tar.age --records --encrypt age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p\n\nTiles are of the whole published log, so that anybody can verify them: `rhumb audit verify --export log --policy FILE`. Records (with --records) are personal data, and are written as they are: keep them as such, or encrypt them. With --encrypt there is one file, which `age --decrypt` opens: of a form that is a folder (tiles, tlog-proof) a tar archive. What is not encrypted is written nowhere."
 )]
 pub struct Export {
     /// The form.
@@ -52,6 +52,9 @@ pub struct Export {
     /// Also the records that can be opened.
     #[arg(long)]
     records: bool,
+    /// Encrypt it to this recipient (age1…), or to those of a file, one a line. May be given more than once.
+    #[arg(long, value_name = "RECIPIENT")]
+    encrypt: Vec<String>,
     #[command(flatten)]
     whose: Whose,
 }
@@ -66,6 +69,8 @@ struct Exported {
     records: u64,
     /// Entries under the published checkpoint.
     size: u64,
+    /// It is encrypted.
+    encrypted: bool,
 }
 
 impl fmt::Display for Exported {
@@ -94,6 +99,7 @@ impl Export {
         if self.out.exists() {
             return Err(Failure::Usage(format!("{} is there already", self.out.display())));
         }
+        let to = (!self.encrypt.is_empty()).then(|| Recipients::of(&self.encrypt)).transpose()?;
         let log = self.whose.log().await?;
         let (note, checkpoint) = published(&log.view().await?)?;
         let whole = self.format == ExportFormat::Tiles;
@@ -105,63 +111,40 @@ impl Export {
             Ok(())
         })
         .await?;
+        let folder = matches!(self.format, ExportFormat::Tiles | ExportFormat::TlogProof);
+        let mut target = Target::begin(&self.out, folder, to.as_ref())?;
         match self.format {
-            ExportFormat::Tiles => self.tiles(&views, &note, &checkpoint)?,
-            ExportFormat::Json => self.lines(&views, |view| {
+            ExportFormat::Tiles => tiles(&mut target, &views, &note, &checkpoint)?,
+            ExportFormat::Json => self.lines(&mut target, &views, |view| {
                 let shown = Shown::of(view)?;
                 serde_json::to_string(&Json { shown, entry: BASE64_STANDARD.encode(&view.entry) })
                     .map_err(Failure::local)
             })?,
-            ExportFormat::Csv => self.lines(&views, csv)?,
+            ExportFormat::Csv => self.lines(&mut target, &views, csv)?,
             ExportFormat::TlogProof => {
-                fs::create_dir_all(&self.out).map_err(Failure::local)?;
                 for view in &views {
                     let (_, proof) = prove(&log, view.index, &note, &checkpoint).await?;
-                    write(&self.out.join(format!("{}.tlog-proof", view.index)), proof.to_string())?;
+                    target.put(&format!("{}.tlog-proof", view.index), proof.to_string())?;
                 }
             }
         }
+        target.finish()?;
         log.close().await;
         let answer = Exported {
             node: log.node.to_string(),
             entries: views.len() as u64,
             records: views.iter().filter(|view| !view.record.is_empty()).count() as u64,
             size: checkpoint.size,
+            encrypted: to.is_some(),
             out: self.out,
         };
         output.answer(&answer, &answer);
         Ok(Done::Well)
     }
 
-    /// The whole log in C2SP's layout, and the records beside it.
-    fn tiles(&self, views: &[EntryView], note: &Note, checkpoint: &Checkpoint) -> Result<(), Failure> {
-        let entries: Vec<&[u8]> = views.iter().map(|view| view.entry.as_slice()).collect();
-        let tiles = Tiles::of(&entries);
-        if tiles.root() != checkpoint.root {
-            return Err(Failure::local("the node's entries are not those that its checkpoint is of"));
-        }
-        for (path, bytes) in tiles.files() {
-            write(&self.out.join(path), bytes)?;
-        }
-        let opened = views.iter().filter(|view| !view.record.is_empty());
-        let mut records = String::new();
-        for view in opened {
-            let opened = Opened {
-                index: view.index,
-                salt: BASE64_STANDARD.encode(&view.salt),
-                record: String::from_utf8_lossy(&view.record).into_owned(),
-            };
-            writeln!(records, "{}", serde_json::to_string(&opened).map_err(Failure::local)?).ok();
-        }
-        if !records.is_empty() {
-            write(&self.out.join(RECORDS_FILE), records)?;
-        }
-        // Last, so that a folder with a checkpoint has all that it is of.
-        write(&self.out.join(CHECKPOINT_FILE), note.to_string())
-    }
-
     fn lines(
         &self,
+        target: &mut Target,
         views: &[EntryView],
         line: impl Fn(&EntryView) -> Result<String, Failure>,
     ) -> Result<(), Failure> {
@@ -171,8 +154,40 @@ impl Export {
         for view in views {
             writeln!(text, "{}", line(view)?).ok();
         }
-        write(&self.out, text)
+        target.put("", text)
     }
+}
+
+/// The whole log in C2SP's layout, and the records beside it.
+fn tiles(
+    target: &mut Target,
+    views: &[EntryView],
+    note: &Note,
+    checkpoint: &Checkpoint,
+) -> Result<(), Failure> {
+    let entries: Vec<&[u8]> = views.iter().map(|view| view.entry.as_slice()).collect();
+    let tiles = Tiles::of(&entries);
+    if tiles.root() != checkpoint.root {
+        return Err(Failure::local("the node's entries are not those that its checkpoint is of"));
+    }
+    for (path, bytes) in tiles.files() {
+        target.put(&path, bytes)?;
+    }
+    let opened = views.iter().filter(|view| !view.record.is_empty());
+    let mut records = String::new();
+    for view in opened {
+        let opened = Opened {
+            index: view.index,
+            salt: BASE64_STANDARD.encode(&view.salt),
+            record: String::from_utf8_lossy(&view.record).into_owned(),
+        };
+        writeln!(records, "{}", serde_json::to_string(&opened).map_err(Failure::local)?).ok();
+    }
+    if !records.is_empty() {
+        target.put(RECORDS_FILE, records)?;
+    }
+    // Last, so that a folder with a checkpoint has all that it is of.
+    target.put(CHECKPOINT_FILE, note.to_string())
 }
 
 #[derive(Serialize)]
@@ -189,12 +204,4 @@ fn csv(view: &EntryView) -> Result<String, Failure> {
     // RFC 4180: a field with commas or quotes stands in quotes, and its own are doubled.
     let record = format!("\"{}\"", record.replace('"', "\"\""));
     Ok(format!("{},{},{},{},{record}", shown.index, shown.time, shown.action, shown.commitment))
-}
-
-fn write(path: &Path, bytes: impl AsRef<[u8]>) -> Result<(), Failure> {
-    let failed = |error| Failure::local(format!("{}: {error}", path.display()));
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).map_err(failed)?;
-    }
-    fs::write(path, bytes).map_err(failed)
 }

@@ -5,9 +5,12 @@
 
 pub mod certify;
 pub mod export;
+mod follow;
+pub mod forward;
 mod offline;
 pub mod prove;
 pub mod read;
+mod sealed;
 pub mod tend;
 pub mod verify;
 
@@ -25,7 +28,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::connect::{Connect, nodes_from};
 use super::output::{Done, Failure, Output};
-use crate::client::{MeshClient, ask_until_known};
+use crate::client::{Ask, MeshClient, ask_until_known};
 
 /// How long a question may take.
 const WITHIN: Duration = Duration::from_secs(15);
@@ -43,6 +46,8 @@ pub enum AuditCommand {
     Prove(prove::Prove),
     /// Write a log, or a part of it, to files.
     Export(export::Export),
+    /// Pass entries on to a syslog server, as they become durable.
+    Forward(forward::Forward),
     /// Verify a proof or an exported log, offline, by the keys of a policy file.
     Verify(verify::Verify),
     /// Hash everything that a log has on disk again, open every body that can be opened, and compare.
@@ -65,6 +70,7 @@ impl AuditCommand {
             Self::Checkpoint(checkpoint) => checkpoint.run(output).await,
             Self::Prove(prove) => prove.run(output).await,
             Self::Export(export) => export.run(output).await,
+            Self::Forward(forward) => forward.run(output).await,
             Self::Verify(verify) => verify.run(output),
             Self::Fsck(fsck) => fsck.run(output).await,
             Self::Certify(certify) => certify.run(output).await,
@@ -115,6 +121,14 @@ impl RemoteLog {
     {
         let within = WITHIN.max(M::DEADLINE);
         Ok(ask_until_known(&self.client, &self.node, message, within).await??)
+    }
+
+    /// Asks once. Who asks again and again says so when there is no answer.
+    async fn ask_once<M, T>(&self, message: &M, within: Duration) -> Result<T, Failure>
+    where
+        M: Remote<Reply = Result<T, AuditRefusal>> + Sync,
+    {
+        Ok(self.client.ask(&self.node, message, within).await??)
     }
 
     async fn view(&self) -> Result<AuditView, Failure> {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::pin::pin;
 use std::time::Duration;
 
 use clap::Args;
@@ -9,10 +10,12 @@ use rhumb_actors::audit::messages::{AuditView, ShowAudit};
 use rhumb_core::rng::Seed;
 use rhumb_verify::checkpoint::nonce_line;
 use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::super::args::duration;
 use super::super::output::{Done, Failure, Output};
-use super::{Shown, Whose};
+use super::follow::{Follower, Place};
+use super::{RemoteLog, Shown, Whose};
 use crate::client::now_ms;
 
 /// How long a demand is waited for, and how often it is asked after.
@@ -22,12 +25,18 @@ const FRESH_EVERY: Duration = Duration::from_millis(200);
 /// Show the last entries.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  rhumb audit tail\n  rhumb audit tail --count 50 --records --node eu-central/n1\n\nRecords (who, to what, from where) are shown to operators of the log's own region, and that they were is in the log. An erased subject's stay shut."
+    after_help = "Examples:\n  rhumb audit tail\n  rhumb audit tail --count 50 --records --node eu-central/n1\n  rhumb audit tail --follow --from 100\n\nWith --follow it goes on with new entries, each when it is durable, until Ctrl-C (130) or until nobody reads its output any more; with -o json each entry is an object on a line of its own. While the node does not answer it waits, and says so. Records (who, to what, from where) are shown to operators of the log's own region, and that they were is in the log. An erased subject's stay shut."
 )]
 pub struct Tail {
     /// How many.
-    #[arg(short = 'n', long, default_value_t = 20)]
+    #[arg(short = 'n', long, default_value_t = 20, conflicts_with = "from")]
     count: u64,
+    /// All from this number on, instead of the last ones.
+    #[arg(long, value_name = "INDEX")]
+    from: Option<u64>,
+    /// Go on with new entries as they become durable.
+    #[arg(short, long)]
+    follow: bool,
     /// Also what the records say.
     #[arg(long)]
     records: bool,
@@ -82,8 +91,14 @@ impl Tail {
     pub(super) async fn run(self, output: &Output) -> Result<Done, Failure> {
         let log = self.whose.log().await?;
         let entries = log.view().await?.entries;
+        let from = self.from.unwrap_or(entries.saturating_sub(self.count));
+        if self.follow {
+            let done = self.follow(&log, from, output).await;
+            log.close().await;
+            return done;
+        }
         let mut found = Vec::new();
-        let range = (entries.saturating_sub(self.count), entries);
+        let range = (from, entries);
         log.entries(range, self.records, "", |view| {
             found.push(Shown::of(&view)?);
             Ok(())
@@ -93,6 +108,26 @@ impl Tail {
         let answer = Entries { node: log.node.to_string(), entries, found };
         output.answer(&answer, &answer);
         Ok(Done::Well)
+    }
+
+    async fn follow(&self, log: &RemoteLog, from: u64, output: &Output) -> Result<Done, Failure> {
+        let mut follower = Follower::new(log, output, Place { next: from, last: None }, self.records);
+        let mut int = signal(SignalKind::interrupt()).map_err(Failure::local)?;
+        let mut gone = pin!(output.gone());
+        loop {
+            let views = tokio::select! {
+                views = follower.next() => views?,
+                _ = int.recv() => return Ok(Done::Stopped),
+                () = &mut gone => return Ok(Done::Well),
+            };
+            for view in &views {
+                let shown = Shown::of(view)?;
+                if output.line(&shown, shown.line()).is_err() {
+                    return Ok(Done::Well);
+                }
+            }
+            follower.go_to(follower.place().after(&views));
+        }
     }
 }
 

@@ -118,8 +118,10 @@ impl Desk {
             "" => None,
             subject => Some(self.log.subject(subject).await),
         };
+        // What is shown stays: who passes it on must not have what a power cut takes back.
+        let durable = self.log.durable().await.ok_or_else(|| silent("tells how much is durable"))?;
         let store = self.served.store.clone();
-        let stored = spawn_blocking(move || page(&store, from, limit)).await;
+        let stored = spawn_blocking(move || page(&store, from, limit, durable)).await;
         let (entries, next, mut stored) = match stored {
             Ok(Ok(page)) => page,
             Ok(Err(why)) => return control(Err(unsound(why))),
@@ -341,8 +343,8 @@ type Page = (u64, u64, Vec<read::Stored>);
 
 /// Entries from there on, as many as are asked for and go into one answer; how many there are, and where the
 /// next page begins.
-fn page(store: &HotStore, from: u64, limit: u64) -> Result<Page, Unsound> {
-    let entries = read::size(store)?;
+fn page(store: &HotStore, from: u64, limit: u64, durable: u64) -> Result<Page, Unsound> {
+    let entries = read::size(store)?.min(durable);
     let end = from.saturating_add(limit.min(READ_AT_ONCE)).min(entries);
     let (mut page, mut bytes, mut next) = (Vec::new(), 0, from);
     while next < end && bytes < READ_BYTES {
