@@ -14,12 +14,12 @@ use std::fmt;
 use std::str::FromStr;
 
 use base64::prelude::{BASE64_STANDARD, Engine};
-use thiserror::Error;
 
 use crate::batch;
 use crate::checkpoint::decimal;
+use crate::handed::{NotHanded, split, wrong};
 use crate::hash::{Hash, leaf};
-use crate::note::{NoNote, Note};
+use crate::note::Note;
 use crate::policy::{Policy, Trusted};
 use crate::proof::MAX_HASHES;
 use crate::tile::MAX_ENTRY;
@@ -39,22 +39,6 @@ pub struct BatchProof {
     pub hashes: Vec<Hash>,
     /// The checkpoint, with its signatures.
     pub checkpoint: Note,
-}
-
-/// Why a text is no such proof.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum NoBatchProof {
-    /// A line is not what it should be.
-    #[error("line {line} of the proof is not {expected}")]
-    Line {
-        /// Counted from 1.
-        line: usize,
-        /// What should be there.
-        expected: &'static str,
-    },
-    /// Its checkpoint is no note.
-    #[error(transparent)]
-    Note(#[from] NoNote),
 }
 
 impl BatchProof {
@@ -83,13 +67,10 @@ impl fmt::Display for BatchProof {
 }
 
 impl FromStr for BatchProof {
-    type Err = NoBatchProof;
+    type Err = NotHanded;
 
-    fn from_str(text: &str) -> Result<Self, NoBatchProof> {
-        let wrong = |line, expected| NoBatchProof::Line { line, expected };
-        let none = wrong(1, "followed by an empty line and a checkpoint");
-        let (head, checkpoint) = text.split_once("\n\n").ok_or(none)?;
-        let mut lines = head.split('\n').zip(1..);
+    fn from_str(text: &str) -> Result<Self, NotHanded> {
+        let (mut lines, checkpoint) = split(text)?;
         lines.next().filter(|(line, _)| *line == FIRST).ok_or(wrong(1, FIRST))?;
         let (mut entries, mut hashes) = (BTreeMap::new(), Vec::new());
         for (line, at) in lines {
@@ -108,7 +89,7 @@ impl FromStr for BatchProof {
         if entries.is_empty() {
             return Err(wrong(2, "a number and an entry"));
         }
-        Ok(Self { entries, hashes, checkpoint: Note::parse(checkpoint)? })
+        Ok(Self { entries, hashes, checkpoint })
     }
 }
 

@@ -4,12 +4,11 @@
 use std::fmt;
 use std::str::FromStr;
 
-use thiserror::Error;
-
 use crate::checkpoint::decimal;
+use crate::handed::{NotHanded, split, wrong};
 use crate::hash::Hash;
 use crate::light::{Disbelieved, Follower};
-use crate::note::{NoNote, Note};
+use crate::note::Note;
 use crate::policy::{Policy, Trusted};
 use crate::proof::MAX_HASHES;
 
@@ -25,22 +24,6 @@ pub struct Growth {
     pub proof: Vec<Hash>,
     /// The newer checkpoint, with its signatures.
     pub checkpoint: Note,
-}
-
-/// Why a text is no such proof.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum NoGrowth {
-    /// A line is not what it should be.
-    #[error("line {line} of the proof is not {expected}")]
-    Line {
-        /// Counted from 1.
-        line: usize,
-        /// What should be there.
-        expected: &'static str,
-    },
-    /// Its checkpoint is no note.
-    #[error(transparent)]
-    Note(#[from] NoNote),
 }
 
 impl Growth {
@@ -64,13 +47,10 @@ impl fmt::Display for Growth {
 }
 
 impl FromStr for Growth {
-    type Err = NoGrowth;
+    type Err = NotHanded;
 
-    fn from_str(text: &str) -> Result<Self, NoGrowth> {
-        let wrong = |line, expected| NoGrowth::Line { line, expected };
-        let none = wrong(1, "followed by an empty line and a checkpoint");
-        let (head, checkpoint) = text.split_once("\n\n").ok_or(none)?;
-        let mut lines = head.split('\n').zip(1..);
+    fn from_str(text: &str) -> Result<Self, NotHanded> {
+        let (mut lines, checkpoint) = split(text)?;
         let old = lines.next().and_then(|(line, _)| decimal(line.strip_prefix(FIRST)?));
         let old = old.ok_or(wrong(1, "`old` and a number"))?;
         let hash = |(line, at): (&str, usize)| {
@@ -79,10 +59,6 @@ impl FromStr for Growth {
                 .filter(|_| at <= MAX_HASHES + 1)
                 .ok_or(wrong(at, "a hash of the consistency proof"))
         };
-        Ok(Self {
-            old,
-            proof: lines.map(hash).collect::<Result<_, _>>()?,
-            checkpoint: Note::parse(checkpoint)?,
-        })
+        Ok(Self { old, proof: lines.map(hash).collect::<Result<_, _>>()?, checkpoint })
     }
 }

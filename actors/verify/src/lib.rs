@@ -18,6 +18,7 @@
 //! | [`tlog_proof`] | `c2sp.org/tlog-proof` |
 //! | [`batch_proof`] | the same of many entries at once |
 //! | [`growth`] | that a log only grew, as `c2sp.org/tlog-witness` writes it |
+//! | [`handed`] | why a text is none of these three |
 //! | [`light`] | a client that follows a log by its checkpoints alone |
 //! | [`record`] | what an entry of a Rhumb log is, and the record that it commits to |
 //! | [`statement`] | statements that several signed: quorum certificates |
@@ -26,6 +27,7 @@ pub mod batch;
 pub mod batch_proof;
 pub mod checkpoint;
 pub mod growth;
+pub mod handed;
 pub mod hash;
 pub mod light;
 pub mod note;

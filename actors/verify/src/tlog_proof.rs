@@ -8,8 +8,9 @@ use base64::prelude::{BASE64_STANDARD, Engine};
 use thiserror::Error;
 
 use crate::checkpoint::decimal;
+use crate::handed::{NotHanded, split, wrong};
 use crate::hash::Hash;
-use crate::note::{MAX_NOTE, NoNote, Note};
+use crate::note::{MAX_NOTE, Note};
 use crate::policy::{Distrusted, Policy, Trusted};
 use crate::proof::{MAX_HASHES, NoProof, inclusion};
 
@@ -26,22 +27,6 @@ pub struct TlogProof {
     pub path: Vec<Hash>,
     /// The checkpoint, with its signatures.
     pub checkpoint: Note,
-}
-
-/// Why a text is no such proof.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum NoTlogProof {
-    /// A line is not what it should be.
-    #[error("line {line} of the proof is not {expected}")]
-    Line {
-        /// Counted from 1.
-        line: usize,
-        /// What should be there.
-        expected: &'static str,
-    },
-    /// Its checkpoint is no note.
-    #[error(transparent)]
-    Note(#[from] NoNote),
 }
 
 /// Why a proof is not believed.
@@ -81,15 +66,13 @@ impl fmt::Display for TlogProof {
 }
 
 impl FromStr for TlogProof {
-    type Err = NoTlogProof;
+    type Err = NotHanded;
 
-    fn from_str(text: &str) -> Result<Self, NoTlogProof> {
-        let wrong = |line, expected| NoTlogProof::Line { line, expected };
-        let none = wrong(1, "followed by an empty line and a checkpoint");
-        let (head, checkpoint) = text.split_once("\n\n").filter(|(h, _)| h.len() <= MAX_NOTE).ok_or(none)?;
-        let mut lines = head.split('\n').zip(1..).peekable();
+    fn from_str(text: &str) -> Result<Self, NotHanded> {
+        let (lines, checkpoint) = split(text)?;
+        let mut lines = lines.peekable();
         lines.next_if(|(line, _)| *line == FIRST).ok_or(wrong(1, FIRST))?;
-        let extra = match lines.next_if(|(line, _)| line.starts_with("extra ")) {
+        let extra = match lines.next_if(|(line, _)| line.starts_with("extra ") && line.len() <= MAX_NOTE) {
             None => None,
             Some((line, at)) => {
                 let bytes = BASE64_STANDARD.decode(&line["extra ".len()..]);
@@ -103,6 +86,6 @@ impl FromStr for TlogProof {
             hash.ok_or(wrong(at, "a hash of the inclusion proof"))
         };
         let path = lines.map(hash).collect::<Result<_, _>>()?;
-        Ok(Self { extra, index, path, checkpoint: Note::parse(checkpoint)? })
+        Ok(Self { extra, index, path, checkpoint })
     }
 }

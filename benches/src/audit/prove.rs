@@ -12,7 +12,7 @@ use rhumb::seed::Seed;
 use rhumb_actors::audit::{Edge, read, rows};
 use rhumb_storage::hot::HotSettings;
 use rhumb_storage::rocks::RocksSettings;
-use rhumb_storage::{Batch, Durability, Family, HotStore, RocksEngine, Store};
+use rhumb_storage::{Batch, CommitError, Durability, Family, HotStore, RocksEngine, Store};
 use rhumb_verify::hash::{Hash, leaf};
 use rhumb_verify::proof;
 use rhumb_verify::tile::WIDTH;
@@ -61,7 +61,7 @@ impl Tiles {
                 put(&mut batch, tile.level, tile.number, &hashes);
             }
             if (number + 1) % (WIDTH * AT_ONCE) == 0 {
-                store.commit(std::mem::take(&mut batch), Durability::Buffered).await?;
+                commit(&store, std::mem::take(&mut batch), Durability::Buffered).await?;
             }
         }
         for number in size - size % WIDTH..size {
@@ -73,8 +73,18 @@ impl Tiles {
             put(&mut batch, level, number, hashes);
         }
         batch.put(Family::Audit, rows::COUNT, size.to_be_bytes());
-        store.commit(batch, Durability::Durable).await?;
+        commit(&store, batch, Durability::Durable).await?;
         Ok(Self { store, size, root: edge.root(), _dir: dir })
+    }
+}
+
+/// A store that is behind with its compactions refuses for a moment.
+async fn commit(store: &HotStore, batch: Batch, durability: Durability) -> anyhow::Result<()> {
+    loop {
+        match store.commit(batch.clone(), durability).await {
+            Err(CommitError::Refused(_)) => tokio::time::sleep(Duration::from_millis(20)).await,
+            done => return Ok(done.map(drop)?),
+        }
     }
 }
 
@@ -177,7 +187,7 @@ fn asked(order: Order) -> anyhow::Result<(u64, u64)> {
 /// # Errors
 /// An order that cannot be obeyed.
 pub fn ours() -> anyhow::Result<()> {
-    let (runtime, mut tiles) = (tokio::runtime::Builder::new_current_thread().build()?, None);
+    let (runtime, mut tiles) = (tokio::runtime::Builder::new_current_thread().enable_all().build()?, None);
     obey(|order| {
         let (size, millis) = asked(order)?;
         if tiles.is_none() {

@@ -42,12 +42,13 @@ pub const PROVE: Work = Work {
 async fn prove(effort: Effort) -> anyhow::Result<Vec<Outcome>> {
     let entries = if effort.is_quick() { 100_000 } else { ENTRIES };
     let cases = [Case { concurrency: 1, order: Order::Prove { entries, millis: effort.millis } }];
-    let measured = rounds(PROVE.name, &PROVING, &cases, effort.rounds, false).await?;
+    let mut measured = rounds(PROVE.name, &PROVING, &cases, effort.rounds, false).await?;
     let agreed: Vec<f64> = measured.iter().flatten().flatten().map(|one| one.figures["agreed_in"]).collect();
     anyhow::ensure!(
         agreed.windows(2).all(|two| two[0] == two[1]),
         "the two come to other proofs: {agreed:?}"
     );
+    measured.iter_mut().flatten().flatten().for_each(|one| drop(one.figures.remove("agreed_in")));
     let all = outcomes(PROVE.name, &PROVING, &cases, &measured);
     let with = |bytes: usize| all.iter().map(|one| Outcome { payload: bytes, ..one.clone() }).collect();
     let proved = compared(with(0), &measured, "prove_us", Unit::Micros);

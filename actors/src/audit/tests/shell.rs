@@ -303,3 +303,18 @@ fn a_checkpoint_that_was_cosigned_stands_in_the_witnesss_own_log_when_it_stops()
         assert!(again <= last + 3, "what was told is not told again: {last}, {again}");
     });
 }
+
+#[test]
+fn an_entry_is_among_the_durable_ones_from_when_its_append_is_answered_on() {
+    System::new().block_on(async {
+        let (net, place) = (Arc::new(Net::default()), Place::new(0));
+        let (log, store) = place.start(&net);
+        let first = log.append(done("pool.create"), None).await.expect("appended");
+        assert!(log.durable().await > Some(first), "the node shows what it has answered for");
+        let more = (0..50).map(|_| log.append(done("pool.create"), None));
+        let indices = futures::future::try_join_all(more).await.expect("appended");
+        let last = indices.into_iter().max().expect("fifty");
+        let durable = log.durable().await.expect("it says so");
+        assert!(durable > last && durable <= read::size(&store).expect("a number"), "{durable}, {last}");
+    });
+}
