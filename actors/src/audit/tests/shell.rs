@@ -110,7 +110,11 @@ impl Place {
             HotStore::start(store, HotSettings::default(), |fault| panic!("{fault}")).expect("starts");
         let wrapping = self.keys.lock().iter().map(|(by, key)| (by.clone(), key.clone())).collect();
         let settings = AuditSettings {
-            log: LogSettings { interval: Duration::from_millis(20), ask_again: Duration::from_millis(200) },
+            log: LogSettings {
+                interval: Duration::from_millis(20),
+                ask_again: Duration::from_millis(200),
+                ..LogSettings::default()
+            },
             ..AuditSettings::default()
         };
         let signing = self.signing();
