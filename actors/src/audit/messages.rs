@@ -165,7 +165,7 @@ impl fmt::Display for AuditRefusal {
                 let days = retention.as_secs() / (24 * 3_600);
                 write!(
                     f,
-                    "the entries before {mark} were pruned: they were older than `audit.retention` ({days} days); ask \
+                    "the entries before {mark} were pruned: they were older than `audit.retention` ({days}d); ask \
                      from entry {mark} on, or of trees of at least {mark} entries"
                 )
             }

@@ -234,7 +234,11 @@ impl fmt::Display for Standing {
         writeln!(f, "{node}: {entries} entries, {signed} signed, {published} published")?;
         if self.mark > 0 {
             let days = self.retention_s / (24 * 3_600);
-            writeln!(f, "begins with entry {}: older ones than {days} days were pruned", self.mark)?;
+            writeln!(
+                f,
+                "begins with entry {}: those before were older than `audit.retention` ({days}d) and were pruned",
+                self.mark
+            )?;
         }
         writeln!(f, "key {}", self.key)?;
         for (name, size) in &self.witnesses {
