@@ -5,6 +5,8 @@
 #   scripts/audit-pymerkle.sh PATH-OF-RHUMB                     a story of its own, from a sale to the proof
 #   scripts/audit-pymerkle.sh PATH-OF-RHUMB EXPORT [ENTRY…]     an export that is there, and what these entries are
 #
+# An export of a pruned log is refused: pymerkle has no hashes but of entries (docs/audit.md says what verifies it).
+#
 # The story: a mesh of two nodes runs examples/audited_till.rs, which sells; the policy closes the border and a signed
 # exception opens it, so that a sale fetches its units from the other side; a customer is erased. Then an outsider
 # verifies the three: with pymerkle, and with the program `outsider` (the crates ct-merkle, tlog_tiles and ring).
@@ -102,6 +104,9 @@ END_OF_CHECK
 check() { "$home/venv/bin/python" "$work/check.py" "$@"; }
 
 if [ $# -gt 0 ]; then
+  # pymerkle makes a tree of all its entries, from the first one on.
+  [ ! -e "$1/minimum-index" ] ||
+    fail "$1 is of a log that was pruned of its first $(cat "$1/minimum-index") entries, and pymerkle hashes whole logs: use \`rhumb audit verify --export\` or \`outsider\`"
   check "$@"
   exit 0
 fi

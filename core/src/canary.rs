@@ -109,6 +109,10 @@ canaries! {
     CosignBeforePersist = "cosign-before-persist",
     /// A log witness does not look whether a checkpoint continues the last one.
     WitnessSkipsProof = "witness-skips-proof",
+    /// The audit log prunes what its log witnesses have not cosigned.
+    PruneUncosigned = "prune-uncosigned",
+    /// The hashes of what was pruned are not kept beside the mark.
+    PruneForgetsEdge = "prune-forgets-edge",
     /// Erasing a subject leaves the wrapping key that older copies of its key are wrapped under.
     OldKeyStays = "old-key-stays",
     /// Subjects' keys are not wrapped again before the old wrapping key is destroyed.
@@ -139,6 +143,9 @@ impl Canary {
     /// Those of the audit log, which has a simulated world of its own.
     pub const OF_THE_AUDIT_LOG: &'static [Self] =
         &[Self::SignBeforeDurable, Self::CosignBeforePersist, Self::WitnessSkipsProof, Self::SaltReused];
+
+    /// Those of its pruning, which is run in it with many more entries.
+    pub const OF_PRUNING: &'static [Self] = &[Self::PruneUncosigned, Self::PruneForgetsEdge];
 
     /// Those of the audit log's keys, which have one of their own too.
     pub const OF_THE_AUDIT_KEYS: &'static [Self] = &[Self::OldKeyStays, Self::KeysNotRewrapped];

@@ -4,6 +4,7 @@
 mod asked;
 mod handle;
 mod perform;
+mod prune;
 mod view;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -23,6 +24,8 @@ use tokio::sync::{oneshot, watch};
 
 use self::asked::Append;
 pub use self::handle::{AuditHandle, Looked, Shared};
+use self::prune::Pruning;
+use self::view::Counted;
 use super::keys::{self, Fresh, NoKey};
 use super::machines::{Machines, Signing};
 use super::messages::{Cosign, Uncosigned};
@@ -83,6 +86,21 @@ pub enum NotAppended {
     /// Nobody knows whether it is in the log.
     #[error("the audit log did not answer within {0:?}: the entry may or may not be there")]
     Late(Duration),
+}
+
+impl NotAppended {
+    /// A short stable code.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Record(_) => "record",
+            Self::Key(_) => "key",
+            Self::Overloaded => "overloaded",
+            Self::Stopped => "stopped",
+            Self::Failed(_) => "failed",
+            Self::Late(_) => "late",
+        }
+    }
 }
 
 /// Why a subject is not erased.
@@ -163,6 +181,8 @@ pub struct AuditLogger {
     roots: Roots,
     world: Arc<dyn World>,
     waiting: Waiting,
+    pruning: Pruning,
+    counted: Counted,
     /// When it goes off, and what stops it.
     timer: Option<(Mono, SpawnHandle)>,
     committed: watch::Sender<Committed>,
@@ -206,6 +226,8 @@ impl AuditLogger {
             roots: Roots::default(),
             world,
             waiting: Waiting::default(),
+            pruning: Pruning::default(),
+            counted: Counted::default(),
             timer: None,
             committed,
         }
@@ -308,6 +330,7 @@ impl AuditLogger {
             Err(why) => return append.refuse(&self.observations, why.into()),
         };
         let (commitment, body) = seal::seal(&key, id, &self.salts.draw(), &bytes);
+        self.counted.appended.count(&record.action);
         let entry = Entry { time: now.hybrid.to_bits(), action: record.action, commitment };
         let token = self.waiting.token();
         if let Some(reply) = append.reply {
@@ -353,6 +376,7 @@ impl AuditLogger {
             self.tell_roots(now, &due);
             self.settle(now, ctx);
         }
+        self.look_for_old(now, ctx);
     }
 
     /// Tells of the checkpoints of other logs that were cosigned last, with those logs' signatures.
@@ -390,6 +414,7 @@ impl Actor for AuditLogger {
         ctx.add_stream(changes);
         ctx.run_interval(PASS_EVERY, Self::pass);
         let (now, jurisdiction) = (self.world.now(), self.jurisdiction());
+        self.counted.begun = now.mono;
         self.machines.keys.begin(&jurisdiction, &mut self.outs.keys);
         if self.machines.log.has_other_key() {
             tracing::error!(

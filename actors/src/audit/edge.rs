@@ -1,4 +1,5 @@
-//! The right edge of a growing tree: all that appending needs, and no more than 256 hashes a level.
+//! The right edge of a growing tree: all that appending needs, and no more than 256 hashes a level. Of a pruned log the
+//! same is kept of the tree of what was pruned: what is left of it in the tree above.
 //!
 //! * It decides: the tiles that an entry completes, and the root.
 //! * Invariant: what it holds are the partial tiles of a tree of its size, as `rhumb_verify::tile` defines
@@ -34,6 +35,20 @@ impl Edge {
         Self { size, levels }
     }
 
+    /// The edge of the tree of what was pruned: of so many leaves, all in full tiles, with these hashes, level after
+    /// level. None where there are not as many as it has, or it would not end with a tile.
+    #[must_use]
+    pub fn left_of(mark: u64, hashes: &[Hash]) -> Option<Self> {
+        let (mut levels, mut rest) = (Vec::new(), hashes);
+        for level in (0..8).take_while(|level| of_level(*level, mark) > 0) {
+            let (here, after) = rest.split_at_checked((of_level(level, mark) % WIDTH) as usize)?;
+            levels.push(here.to_vec());
+            rest = after;
+        }
+        let whole = rest.is_empty() && mark.is_multiple_of(WIDTH);
+        whole.then(|| Self::of(mark, levels))
+    }
+
     /// How many leaves the tree has.
     #[must_use]
     pub fn size(&self) -> u64 {
@@ -48,9 +63,27 @@ impl Edge {
 
     /// Appends a leaf. Gives the tiles that it completes, from level 0 up.
     pub fn push(&mut self, leaf: Hash) -> Vec<(Tile, Vec<Hash>)> {
-        let (mut complete, mut hash) = (Vec::new(), leaf);
-        for level in 0.. {
-            if self.levels.len() == usize::from(level) {
+        let complete = self.carry(0, leaf);
+        self.size += 1;
+        complete
+    }
+
+    /// Appends the 256 leaves of a full tile, of which only the root is known. Gives the tiles that it completes, from
+    /// level 1 up.
+    ///
+    /// # Panics
+    /// When no tile begins where the tree ends.
+    pub fn push_tile(&mut self, root: Hash) -> Vec<(Tile, Vec<Hash>)> {
+        assert!(self.size.is_multiple_of(WIDTH), "no tile begins at {}", self.size);
+        let complete = self.carry(1, root);
+        self.size += WIDTH;
+        complete
+    }
+
+    fn carry(&mut self, level: u8, hash: Hash) -> Vec<(Tile, Vec<Hash>)> {
+        let (mut complete, mut hash) = (Vec::new(), hash);
+        for level in level.. {
+            while self.levels.len() <= usize::from(level) {
                 self.levels.push(Vec::new());
             }
             let tile = &mut self.levels[usize::from(level)];
@@ -63,8 +96,15 @@ impl Edge {
             let number = of_level(level + 1, self.size);
             complete.push((Tile { level, number, width: WIDTH as u16 }, hashes));
         }
-        self.size += 1;
         complete
+    }
+
+    /// The hash of this number and level, if it is one of those that are here.
+    #[must_use]
+    pub fn hash(&self, level: u8, number: u64) -> Option<Hash> {
+        let first = of_level(level, self.size) / WIDTH * WIDTH;
+        let at = usize::try_from(number.checked_sub(first)?).ok()?;
+        self.levels.get(usize::from(level))?.get(at).copied()
     }
 
     /// The root of the tree.

@@ -1,5 +1,7 @@
 //! The machine of one node's audit log.
 
+mod prune;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -19,8 +21,12 @@ use super::edge::Edge;
 use super::rows::{self, Rows, Unsound};
 use super::witness::NotCosigned;
 
+pub use prune::{Cosigned, MAX_PRUNED, Prunable};
+
 /// Demands for a fresh checkpoint that one checkpoint answers.
 pub const MAX_NONCES: usize = 16;
+/// Seven years, with the two leap days that they may have.
+const RETENTION: Duration = Duration::from_secs(2_557 * 24 * 3_600);
 
 /// Who waits for an entry to be durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,11 +39,13 @@ pub struct LogSettings {
     pub interval: Duration,
     /// The time after which a log witness that has not answered is asked again.
     pub ask_again: Duration,
+    /// How old an entry is before it is pruned.
+    pub retention: Duration,
 }
 
 impl Default for LogSettings {
     fn default() -> Self {
-        Self { interval: Duration::from_secs(1), ask_again: Duration::from_secs(5) }
+        Self { interval: Duration::from_secs(1), ask_again: Duration::from_secs(5), retention: RETENTION }
     }
 }
 
@@ -72,6 +80,11 @@ pub enum Effect {
         /// With all signatures.
         note: String,
     },
+    /// The log begins with this entry: what was before is gone, durably.
+    Pruned {
+        /// The first entry that is there.
+        mark: u64,
+    },
     /// A log witness has cosigned more than this log has, or what it has not: the disk below is an old copy,
     /// or was changed. Nothing is signed any more.
     Broken {
@@ -89,6 +102,8 @@ struct Watching {
     asked: Option<Mono>,
     /// Its cosignature of the present checkpoint.
     cosignature: Option<Signature>,
+    /// What it has cosigned last in this life of the node, by a signature that verified.
+    verified: Option<Cosigned>,
 }
 
 /// How a log stands.
@@ -100,8 +115,12 @@ pub struct LogStatus {
     pub signed: u64,
     /// Entries under the last one that is cosigned as the policy asks.
     pub published: u64,
+    /// The number of the first entry that was not pruned.
+    pub mark: u64,
     /// What each log witness has cosigned, by its key's name.
     pub witnesses: BTreeMap<String, u64>,
+    /// The same of its last cosignature that came in this life of the node, where one has.
+    pub verified: BTreeMap<String, Option<Cosigned>>,
     /// Why nothing is signed any more.
     pub broken: Option<String>,
 }
@@ -114,6 +133,8 @@ pub struct Log {
     policy: Option<Policy>,
     settings: LogSettings,
     edge: Edge,
+    /// The edge of the tree of what was pruned.
+    left: Edge,
     /// The text that is being signed.
     signing: Option<String>,
     /// The last signed checkpoint.
@@ -139,7 +160,7 @@ impl Log {
         settings: LogSettings,
         rows: &impl Rows,
     ) -> Result<Self, Unsound> {
-        let edge = rows::edge(rows)?;
+        let (edge, left) = (rows::edge(rows)?, rows::left(rows)?);
         let checkpoint = checkpoint(rows, rows::SIGNED)?;
         if let Some((signed, _)) = &checkpoint {
             let have = edge.size();
@@ -156,6 +177,9 @@ impl Log {
             last => (last, false),
         };
         let published = checkpoint_size(rows, rows::PUBLISHED)?;
+        if left.size() > published {
+            return Err(Unsound::NoMark);
+        }
         let watching =
             witnesses.into_iter().map(|key| (key.name.clone(), (key, Watching::default()))).collect();
         Ok(Self {
@@ -163,6 +187,7 @@ impl Log {
             policy: policy.into(),
             settings,
             edge,
+            left,
             signing: None,
             checkpoint,
             made: None,
@@ -272,10 +297,16 @@ impl Log {
         match answer {
             Ok(signature) => {
                 let note = Note { text: text.to_owned(), signatures: vec![signature.clone()] };
-                if matches!(key.verify(&note), Ok(Some(_))) {
+                if let Ok(Some(signed)) = key.verify(&note) {
                     (watching.size, watching.cosignature) = (size, Some(signature));
+                    let millis = signed.at.unwrap_or(0).saturating_mul(1_000);
+                    watching.verified = Some(Cosigned { size, millis, came: now.mono });
                     self.publish(out);
                 }
+            }
+            // What it cosigned was pruned since, if that is still what it has: it is asked anew, and not at once.
+            Err(NotCosigned::Conflict { size: theirs }) if (1..self.left.size()).contains(&theirs) => {
+                watching.size = 0;
             }
             Err(NotCosigned::Conflict { size: theirs }) if theirs <= size => {
                 (watching.size, watching.asked) = (theirs, None);
@@ -310,6 +341,12 @@ impl Log {
         self.checkpoint.as_ref().map(|(_, note)| note.text.clone())
     }
 
+    /// The number of the first entry that was not pruned.
+    #[must_use]
+    pub fn mark(&self) -> u64 {
+        self.left.size()
+    }
+
     /// How it stands.
     #[must_use]
     pub fn status(&self) -> LogStatus {
@@ -317,6 +354,8 @@ impl Log {
             entries: self.edge.size(),
             signed: self.checkpoint.as_ref().map_or(0, |(checkpoint, _)| checkpoint.size),
             published: self.published,
+            mark: self.left.size(),
+            verified: self.watching.iter().map(|(name, (_, known))| (name.clone(), known.verified)).collect(),
             witnesses: self
                 .watching
                 .iter()

@@ -12,7 +12,7 @@ use rhumb_verify::proof::NoProof;
 use serde::{Deserialize, Serialize};
 
 use super::witness::NotCosigned;
-use crate::{Wire, remote};
+use crate::{Wire, grows, remote};
 
 /// The most entries in one answer.
 pub const READ_AT_ONCE: u64 = 256;
@@ -110,6 +110,14 @@ pub enum AuditRefusal {
         /// When it may make sense to ask again.
         retry_after: Duration,
     },
+    /// It was there, and was pruned: it was older than the log's retention.
+    #[since(2)]
+    Pruned {
+        /// The first entry that is there.
+        mark: u64,
+        /// The retention.
+        retention: Duration,
+    },
 }
 
 impl AuditRefusal {
@@ -122,6 +130,7 @@ impl AuditRefusal {
             Self::Unsound(_) => "unsound",
             Self::Invalid(_) => "invalid",
             Self::Overloaded { .. } => "overloaded",
+            Self::Pruned { .. } => "pruned",
         }
     }
 
@@ -151,6 +160,14 @@ impl fmt::Display for AuditRefusal {
             Self::Invalid(why) => f.write_str(why),
             Self::Overloaded { retry_after } => {
                 write!(f, "too much waits here; ask again in {retry_after:?}")
+            }
+            Self::Pruned { mark, retention } => {
+                let days = retention.as_secs() / (24 * 3_600);
+                write!(
+                    f,
+                    "the entries before {mark} were pruned: they were older than `audit.retention` ({days}d); ask \
+                     from entry {mark} on, or of trees of at least {mark} entries"
+                )
             }
         }
     }
@@ -205,6 +222,25 @@ pub struct AuditView {
     pub checked: u64,
     /// What the last check of everything has found, and the present one so far.
     pub faults: Vec<String>,
+}
+
+/// From which entry on are a log's entries there?
+#[remote(crate = crate, name = "audit.ShowMark", class = "control", audience = "operators", idempotent,
+         reply = Result<Mark, AuditRefusal>)]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShowMark {}
+
+/// Where a log begins.
+#[grows(crate = crate)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Mark {
+    /// The number of the first entry that was not pruned.
+    pub mark: u64,
+    /// The edge of the tree of those before it ([`Edge::left_of`](super::Edge::left_of)): hashes of 32 bytes, one behind
+    /// the other.
+    pub edge: Vec<u8>,
+    /// How old an entry is before it is pruned.
+    pub retention: Duration,
 }
 
 /// Read entries.

@@ -2,7 +2,7 @@
 //!
 //! * [`Log`] decides: the order of entries, what stands in tiles, when a checkpoint is made, who is asked to
 //!   cosign it, and when it counts as published. It never does: sign what is not durable, answer for an entry
-//!   that is not, or reuse a number. Invariant: every checkpoint that it ever has signed is of one growing tree.
+//!   that is not, reuse a number, or prune what others have not cosigned. Invariant: every checkpoint that it ever has signed is of one growing tree.
 //! * [`Witness`] decides: whether it cosigns another node's checkpoint. It never does: cosign before what it
 //!   cosigned is durable, go back, or cosign two trees of which one does not continue the other. What
 //!   contradicts is kept as evidence and told.
@@ -25,6 +25,7 @@ pub mod messages;
 pub mod peers;
 pub mod read;
 pub mod record;
+pub mod report;
 pub mod roots;
 pub mod rows;
 pub mod seal;
@@ -46,4 +47,5 @@ pub use log::Log;
 pub use machines::{AuditSettings, Machines, Signing, Unrecovered};
 pub use observed::Observed;
 pub use peers::Peers;
+pub use report::AuditReport;
 pub use witness::Witness;

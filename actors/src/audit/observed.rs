@@ -1,15 +1,16 @@
 //! What a node sees and nobody waits for: refusals, and passages that only an exception permits. Of one kind the
 //! first in a minute is told at once, the rest as a number.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use rhumb_core::HybridTime;
 
-use super::Flood;
 use super::flood::Told;
 use super::record::{Outcome, Record};
+use super::{Flood, NotAppended};
 
 /// A kind of thing that was seen.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,11 +57,19 @@ pub(super) fn record(told: Told<Observed>) -> Record {
 pub(super) struct Observations {
     flood: Arc<Mutex<Flood<Observed>>>,
     missed: Arc<AtomicU64>,
+    folded: Arc<AtomicU64>,
+    refused: Arc<Mutex<BTreeMap<&'static str, u64>>>,
 }
 
 impl Observations {
-    pub(super) fn happened(&self, now: HybridTime, kind: Observed, tell: impl FnMut(Told<Observed>)) {
-        self.flood.lock().happened(now, kind, tell);
+    pub(super) fn happened(&self, now: HybridTime, kind: Observed, mut tell: impl FnMut(Told<Observed>)) {
+        let mut alone = false;
+        self.flood.lock().happened(now, kind.clone(), |told| {
+            // What a minute that is over leaves is told of kinds as well, but not as a first one.
+            alone |= told.count == 1 && told.kind.as_ref().is_none_or(|of| *of == kind);
+            tell(told);
+        });
+        self.folded.fetch_add(u64::from(!alone), Ordering::Relaxed);
     }
 
     pub(super) fn pass(&self, now: HybridTime, tell: impl FnMut(Told<Observed>)) {
@@ -70,6 +79,20 @@ impl Observations {
     /// There was no room to tell of so many.
     pub(super) fn missed(&self, count: u64) {
         self.missed.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// A record is not in the log.
+    pub(super) fn not_appended(&self, why: &NotAppended) {
+        *self.refused.lock().entry(why.code()).or_default() += 1;
+    }
+
+    pub(super) fn refused_so_far(&self) -> BTreeMap<&'static str, u64> {
+        self.refused.lock().clone()
+    }
+
+    /// Things that happened and were told with others of their kind.
+    pub(super) fn folded_so_far(&self) -> u64 {
+        self.folded.load(Ordering::Relaxed)
     }
 
     pub(super) fn missed_so_far(&self) -> u64 {

@@ -5,13 +5,13 @@
 //! * Invariant: what it proves is of the entries on the disk, and a tile that contradicts them is no proof's part
 //!   once it was checked.
 
-use rhumb_verify::hash::Hash;
+use rhumb_verify::hash::{self, Hash};
 use rhumb_verify::note::{Key, Note};
 use rhumb_verify::record::Entry;
-use rhumb_verify::tile::{WIDTH, of_level};
+use rhumb_verify::tile::{Tile, WIDTH, of_level};
 use rhumb_verify::{Checkpoint, proof};
 
-use super::log::{root_of, tree};
+use super::log::{Prunable, root_of, tree};
 use super::rows::{self, COUNT, PUBLISHED, Rows, SIGNED, Unsound};
 
 /// An entry and its sealed body.
@@ -37,9 +37,9 @@ pub fn size(rows: &impl Rows) -> Result<u64, Unsound> {
 /// An entry and its body.
 ///
 /// # Errors
-/// [`Unsound::Hole`] where there is none.
+/// [`Unsound::Pruned`] or [`Unsound::Hole`] where there is none.
 pub fn stored(rows: &impl Rows, index: u64) -> Result<Stored, Unsound> {
-    let entry = rows.row(&rows::entry_key(index))?.ok_or(Unsound::Hole(index))?;
+    let entry = rows::entry(rows, index)?;
     Ok(Stored { index, entry, body: rows.row(&rows::body_key(index))?.unwrap_or_default() })
 }
 
@@ -76,6 +76,35 @@ pub fn consistency(rows: &impl Rows, old: u64, new: u64) -> Result<Vec<Hash>, Un
     proof::prove_consistency(&mut tree(rows, new), old, new)
 }
 
+/// The roots of the bundles that may be pruned and are old enough: one after the other, whole, and each entry of them.
+/// What is hashed again here and is not what its tile says is not pruned: it is evidence.
+///
+/// # Errors
+/// [`Unsound`].
+pub fn old(rows: &impl Rows, prunable: &Prunable) -> Result<Vec<Hash>, Unsound> {
+    let mut roots = Vec::new();
+    for bundle in prunable.first..prunable.end {
+        // The last one is the youngest, unless somebody has put a clock back: mostly this is all that is read.
+        let old = |index| Ok::<_, Unsound>(millis(rows, index)?.is_some_and(|at| at < prunable.before));
+        for index in (bundle * WIDTH..(bundle + 1) * WIDTH).rev() {
+            if !old(index)? {
+                return Ok(roots);
+            }
+        }
+        rows::check_tile(rows, 0, bundle)?;
+        roots.push(hash::root(&rows::tile(rows, Tile { level: 0, number: bundle, width: WIDTH as u16 })?));
+    }
+    Ok(roots)
+}
+
+/// When an entry was written, in milliseconds since the Unix epoch; none where it cannot be read.
+///
+/// # Errors
+/// [`Unsound`].
+pub fn millis(rows: &impl Rows, index: u64) -> Result<Option<u64>, Unsound> {
+    Ok(Entry::decode(&rows::entry(rows, index)?).ok().map(|entry| entry.millis()))
+}
+
 /// A text's bytes as hashes, one behind the other.
 #[must_use]
 pub fn joined(hashes: &[Hash]) -> Vec<u8> {
@@ -90,8 +119,8 @@ pub fn split(bytes: &[u8]) -> Option<Vec<Hash>> {
 }
 
 /// Checks a bundle: its entries, and every tile that its last entry completes, with the last one also those that are
-/// not complete. Gives what is not sound, and the
-/// entries that can be read.
+/// not complete. Gives what is not sound, and the entries that can be read. A bundle that was pruned, or is while it is
+/// looked at, has neither.
 ///
 /// # Errors
 /// [`Unsound::Disk`]: nothing can be said.
@@ -100,24 +129,16 @@ pub fn check_bundle(rows: &impl Rows, bundle: u64) -> Result<(Vec<Stored>, Vec<S
     let (first, last) = (bundle * WIDTH, ((bundle + 1) * WIDTH).min(entries));
     let (mut read, mut faults) = (Vec::new(), Vec::new());
     for index in first..last {
-        match stored(rows, index) {
-            Err(Unsound::Disk(why)) => return Err(Unsound::Disk(why)),
-            Err(fault) => faults.push(fault.to_string()),
-            Ok(stored) => {
-                if let Err(fault) = Entry::decode(&stored.entry) {
-                    faults.push(format!("entry {index}: {fault}"));
-                }
-                read.push(stored);
+        if let Some(stored) = noted(stored(rows, index), &mut faults)? {
+            if let Err(fault) = Entry::decode(&stored.entry) {
+                faults.push(format!("entry {index}: {fault}"));
             }
+            read.push(stored);
         }
     }
     let (mut level, mut number) = (0, bundle);
     while of_level(level, entries) >= (number + 1) * WIDTH {
-        match rows::check_tile(rows, level, number) {
-            Err(Unsound::Disk(why)) => return Err(Unsound::Disk(why)),
-            Err(fault) => faults.push(fault.to_string()),
-            Ok(()) => {}
-        }
+        noted(rows::check_tile(rows, level, number), &mut faults)?;
         if (number + 1) % WIDTH != 0 {
             break;
         }
@@ -125,13 +146,20 @@ pub fn check_bundle(rows: &impl Rows, bundle: u64) -> Result<(Vec<Stored>, Vec<S
     }
     // With the last bundle, what stands above it on the right edge.
     for level in (1..8).take_while(|level| last == entries && of_level(*level, entries) > 0) {
-        match rows::check_partial(rows, level, of_level(level, entries) / WIDTH) {
-            Err(Unsound::Disk(why)) => return Err(Unsound::Disk(why)),
-            Err(fault) => faults.push(fault.to_string()),
-            Ok(()) => {}
-        }
+        noted(rows::check_partial(rows, level, of_level(level, entries) / WIDTH), &mut faults)?;
     }
     Ok((read, faults))
+}
+
+/// Notes what is not sound. What was pruned meanwhile is none of that.
+fn noted<T>(found: Result<T, Unsound>, faults: &mut Vec<String>) -> Result<Option<T>, Unsound> {
+    match found {
+        Ok(found) => return Ok(Some(found)),
+        Err(Unsound::Disk(why)) => return Err(Unsound::Disk(why)),
+        Err(Unsound::Pruned { .. }) => {}
+        Err(fault) => faults.push(fault.to_string()),
+    }
+    Ok(None)
 }
 
 /// Checks what was signed: that both checkpoints are of this log, signed by it, and of the entries on the disk, and
@@ -149,6 +177,11 @@ pub fn check_signed(rows: &impl Rows, key: &Key, witnesses: &[Key]) -> Result<Ve
                 faults.extend(faults_of.map(|why| format!("the last {which} checkpoint: {why}")));
             }
             Err(Wrong::Disk(why)) => return Err(Unsound::Disk(why)),
+            // Another one is there since, and the log was pruned beyond what this one is of.
+            Err(Wrong::Past) if rows.row(row)?.as_ref() != Some(&note) => {}
+            Err(Wrong::Past) => {
+                faults.push(format!("the last {which} checkpoint: it is of entries that were pruned"))
+            }
             Err(Wrong::Is(why)) => faults.push(format!("the last {which} checkpoint: {why}")),
         }
     }
@@ -157,6 +190,7 @@ pub fn check_signed(rows: &impl Rows, key: &Key, witnesses: &[Key]) -> Result<Ve
 
 enum Wrong {
     Disk(String),
+    Past,
     Is(String),
 }
 
@@ -164,6 +198,7 @@ impl From<Unsound> for Wrong {
     fn from(fault: Unsound) -> Self {
         match fault {
             Unsound::Disk(why) => Self::Disk(why),
+            Unsound::Pruned { .. } => Self::Past,
             fault => Self::Is(fault.to_string()),
         }
     }

@@ -5,6 +5,7 @@
 //! | `e` index | an entry, as it is hashed |
 //! | `b` index | its body: the record and its salt, sealed; gone when its subject was erased |
 //! | `n` | how many entries there are |
+//! | `m` | the mark: the number of the first entry that was not pruned, and the edge of the tree of those before it |
 //! | `t` level number | a full tile; above level 0 also the last one, as far as it has come |
 //! | `c` | this log's last signed checkpoint, a note |
 //! | `p` | this log's last published checkpoint, with its cosignatures |
@@ -19,6 +20,12 @@
 //!
 //! * It decides: the bytes.
 //! * Invariant: the leaves of a tile are those of the entries beside it; who reads them checks that.
+//!
+//! What is kept of a pruned log is what C2SP's tlog-tiles asks for ("Pruning"): a bundle or a tile is gone if it ends at
+//! or before the mark. So a tile in which the mark lies is kept, with the hashes of what was pruned, and each proof of an
+//! entry from the mark on, and between trees of at least so many entries, is made as before. Those hashes can be made of
+//! nothing any more; they stand a second time beside the mark, and what is made of entries elsewhere is compared with
+//! that.
 
 use rhumb_storage::{Batch, Family, HotStore};
 use rhumb_verify::hash::{self, Hash};
@@ -51,6 +58,17 @@ pub enum Unsound {
         /// Which hash of its level.
         number: u64,
     },
+    /// It was there, and was pruned.
+    #[error("what the audit log has begins with entry {mark}: what was before was pruned")]
+    Pruned {
+        /// The first entry that is there.
+        mark: u64,
+    },
+    /// The mark cannot be.
+    #[error(
+        "the mark from which on the audit log has its entries cannot be read, or lies beyond what was published"
+    )]
+    NoMark,
     /// A checkpoint is not a note, or not a checkpoint.
     #[error("the checkpoint of the audit log cannot be read: {0}")]
     Checkpoint(String),
@@ -127,6 +145,8 @@ pub fn tile_key(level: u8, number: u64) -> Vec<u8> {
 
 /// The key of the number of entries.
 pub const COUNT: &[u8] = b"n";
+/// The key of the mark.
+pub const MARK: &[u8] = b"m";
 /// The key of the last signed checkpoint.
 pub const SIGNED: &[u8] = b"c";
 /// The key of the last published checkpoint.
@@ -171,13 +191,80 @@ fn put_tile(batch: &mut Batch, level: u8, number: u64, hashes: &[Hash]) {
     batch.put(FAMILY, tile_key(level, number), bytes);
 }
 
+/// Deletes a bundle of entries: them, their bodies, their tile and those above that end with it; and writes down that the
+/// log begins behind it. `left` is the edge of the tree of all that is pruned then.
+pub fn prune(batch: &mut Batch, bundle: u64, ended: &[(Tile, Vec<Hash>)], left: &Edge) {
+    for index in bundle * WIDTH..(bundle + 1) * WIDTH {
+        batch.delete(FAMILY, entry_key(index)).delete(FAMILY, body_key(index));
+    }
+    batch.delete(FAMILY, tile_key(0, bundle));
+    for (tile, _) in ended {
+        batch.delete(FAMILY, tile_key(tile.level, tile.number));
+    }
+    let mut value = left.size().to_be_bytes().to_vec();
+    value.extend(left.levels().iter().flatten().flat_map(|hash| hash.0));
+    batch.put(FAMILY, MARK, value);
+}
+
+/// The number of the first entry that was not pruned.
+///
+/// # Errors
+/// [`Unsound`].
+pub fn mark(rows: &impl Rows) -> Result<u64, Unsound> {
+    let Some(value) = rows.row(MARK)? else { return Ok(0) };
+    let mark = value.first_chunk::<8>().map(|mark| u64::from_be_bytes(*mark));
+    mark.filter(|mark| mark.is_multiple_of(WIDTH)).ok_or(Unsound::NoMark)
+}
+
+/// The edge of the tree of what was pruned: its size is the mark.
+///
+/// # Errors
+/// [`Unsound`].
+pub fn left(rows: &impl Rows) -> Result<Edge, Unsound> {
+    let Some(value) = rows.row(MARK)? else { return Ok(Edge::default()) };
+    edge_of(&value).ok_or(Unsound::NoMark)
+}
+
+/// A mark and the hashes behind it, as they are written.
+fn edge_of(value: &[u8]) -> Option<Edge> {
+    let (mark, hashes) = value.split_first_chunk::<8>()?;
+    Edge::left_of(u64::from_be_bytes(*mark), &super::read::split(hashes)?)
+}
+
+/// The bytes of an entry.
+///
+/// # Errors
+/// [`Unsound::Pruned`] or [`Unsound::Hole`] where there is none.
+pub fn entry(rows: &impl Rows, index: u64) -> Result<Vec<u8>, Unsound> {
+    match rows.row(&entry_key(index))? {
+        Some(entry) => Ok(entry),
+        None => Err(gone(rows, index.saturating_add(1), Unsound::Hole(index))),
+    }
+}
+
+/// Why something is not there that ends before the entry `end`. A bundle goes in one batch with the mark's rise, so what
+/// was pruned between two looks is below the mark at the second one.
+fn gone(rows: &impl Rows, end: u64, otherwise: Unsound) -> Unsound {
+    match mark(rows) {
+        Ok(mark) if end <= mark => Unsound::Pruned { mark },
+        Ok(_) => otherwise,
+        Err(why) => why,
+    }
+}
+
+/// The entry before which the hash of this number and level ends.
+fn end_of(level: u8, number: u64) -> u64 {
+    let span = 1_u64.checked_shl(8 * u32::from(level)).unwrap_or(u64::MAX);
+    number.saturating_add(1).saturating_mul(span)
+}
+
 /// Writes a note.
 pub fn put_note(batch: &mut Batch, key: impl Into<Vec<u8>>, note: &str) {
     batch.put(FAMILY, key, note.as_bytes());
 }
 
 /// The edge of the log on disk: its size is that of the entries, whose last ones are hashed again, and the
-/// rest is read from full tiles, each checked against the one above it.
+/// rest is read from full tiles, each checked against the one above it, and from beside the mark.
 ///
 /// # Errors
 /// [`Unsound`].
@@ -186,21 +273,29 @@ pub fn edge(rows: &impl Rows) -> Result<Edge, Unsound> {
         None => 0,
         Some(count) => u64::from_be_bytes(count.try_into().map_err(|_| Unsound::NoCount)?),
     };
+    let left = left(rows)?;
+    if left.size() > size {
+        return Err(Unsound::NoMark);
+    }
     let mut levels = Vec::new();
     let mut level = 0;
     while of_level(level, size) > 0 {
         let hashes = of_level(level, size);
         let first = hashes - hashes % WIDTH;
-        levels.push((first..hashes).map(|number| of(rows, level, number)).collect::<Result<_, _>>()?);
+        levels.push((first..hashes).map(|number| of(rows, &left, level, number)).collect::<Result<_, _>>()?);
         level += 1;
     }
     Ok(Edge::of(size, levels))
 }
 
-/// A hash of a level, made of what is below it: of an entry, or of a full tile.
-fn of(rows: &impl Rows, level: u8, number: u64) -> Result<Hash, Unsound> {
+/// A hash of a level, made of what is below it: of an entry, or of a full tile. Where that was pruned it is the one that
+/// stands beside the mark.
+fn of(rows: &impl Rows, left: &Edge, level: u8, number: u64) -> Result<Hash, Unsound> {
     if level == 0 {
-        return rows.row(&entry_key(number))?.map(|entry| hash::leaf(&entry)).ok_or(Unsound::Hole(number));
+        return entry(rows, number).map(|entry| hash::leaf(&entry));
+    }
+    if end_of(level, number) <= left.size() {
+        return left.hash(level, number).ok_or(Unsound::Pruned { mark: left.size() });
     }
     let below = Tile { level: level - 1, number, width: WIDTH as u16 };
     Ok(hash::root(&tile(rows, below)?))
@@ -212,8 +307,10 @@ fn of(rows: &impl Rows, level: u8, number: u64) -> Result<Hash, Unsound> {
 /// [`Unsound`].
 pub fn tile(rows: &impl Rows, tile: Tile) -> Result<Vec<Hash>, Unsound> {
     let bytes = rows.row(&tile_key(tile.level, tile.number))?;
-    let read = bytes.and_then(|bytes| hashes(tile, &bytes).ok());
-    read.ok_or_else(|| Unsound::NoTile(tile.path()))
+    match bytes {
+        Some(bytes) => hashes(tile, &bytes).map_err(|_| Unsound::NoTile(tile.path())),
+        None => Err(gone(rows, end_of(tile.level + 1, tile.number), Unsound::NoTile(tile.path()))),
+    }
 }
 
 /// The hashes of a tile of the tree of this size: of a partial one those that the longer one on disk begins with.
@@ -240,8 +337,8 @@ pub fn made_tile(rows: &impl Rows, wanted: Tile) -> Result<Vec<Hash>, Unsound> {
     if u64::from(wanted.width) == WIDTH {
         return tile(rows, wanted);
     }
-    let first = wanted.number * WIDTH;
-    (first..first + u64::from(wanted.width)).map(|number| of(rows, wanted.level, number)).collect()
+    let (first, left) = (wanted.number * WIDTH, left(rows)?);
+    (first..first + u64::from(wanted.width)).map(|number| of(rows, &left, wanted.level, number)).collect()
 }
 
 /// Hashes everything again that the tile of this level and number is made of, and compares.
@@ -249,9 +346,9 @@ pub fn made_tile(rows: &impl Rows, wanted: Tile) -> Result<Vec<Hash>, Unsound> {
 /// # Errors
 /// [`Unsound`], naming what differs.
 pub fn check_tile(rows: &impl Rows, level: u8, number: u64) -> Result<(), Unsound> {
-    let full = Tile { level, number, width: WIDTH as u16 };
+    let (full, left) = (Tile { level, number, width: WIDTH as u16 }, left(rows)?);
     for (said, number) in tile(rows, full)?.into_iter().zip(number * WIDTH..) {
-        if of(rows, level, number)? != said {
+        if of(rows, &left, level, number)? != said {
             return Err(Unsound::OtherHash { path: full.path(), number });
         }
     }
@@ -265,13 +362,13 @@ pub fn check_tile(rows: &impl Rows, level: u8, number: u64) -> Result<(), Unsoun
 /// [`Unsound`], naming what differs.
 pub fn check_partial(rows: &impl Rows, level: u8, number: u64) -> Result<(), Unsound> {
     let Some(bytes) = rows.row(&tile_key(level, number))? else { return Ok(()) };
-    let path = |width| Tile { level, number, width }.path();
+    let (path, left) = (|width| Tile { level, number, width }.path(), left(rows)?);
     let width = u16::try_from(bytes.len() / 32).unwrap_or(0);
     let said = hashes(Tile { level, number, width }, &bytes);
     let said = said.ok().filter(|said| (1..=WIDTH).contains(&(said.len() as u64)));
     for (said, number) in said.ok_or_else(|| Unsound::NoTile(path(width)))?.into_iter().zip(number * WIDTH..)
     {
-        if of(rows, level, number)? != said {
+        if of(rows, &left, level, number)? != said {
             return Err(Unsound::OtherHash { path: path(width), number });
         }
     }

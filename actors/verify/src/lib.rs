@@ -17,6 +17,7 @@
 //! | [`policy`] | `c2sp.org/tlog-policy`: which witnesses suffice |
 //! | [`tlog_proof`] | `c2sp.org/tlog-proof` |
 //! | [`batch_proof`] | the same of many entries at once |
+//! | [`export`] | a log as static files, whole or pruned |
 //! | [`growth`] | that a log only grew, as `c2sp.org/tlog-witness` writes it |
 //! | [`handed`] | why a text is none of these three |
 //! | [`light`] | a client that follows a log by its checkpoints alone |
@@ -26,6 +27,7 @@
 pub mod batch;
 pub mod batch_proof;
 pub mod checkpoint;
+pub mod export;
 pub mod growth;
 pub mod handed;
 pub mod hash;

@@ -18,10 +18,11 @@ use rhumb_storage::HotStore;
 use rhumb_transport::{LinkState, LinkStatus, Transport};
 use serde_json::json;
 
+use super::audit::Findings;
 use super::certificate::{EVENTS, Own};
 use super::policy::ServedPolicy;
 use super::readiness::Readiness;
-use super::{delivery_metrics, escrow_metrics, hosted};
+use super::{audit, delivery_metrics, escrow_metrics, hosted};
 use crate::clock::NodeClock;
 use crate::fleet::renew_at;
 use crate::host::Hosts;
@@ -39,6 +40,7 @@ pub(super) struct Report {
     pub(super) escrow: EscrowHandle,
     pub(super) storage: StorageHandle,
     pub(super) audit: AuditHandle,
+    pub(super) findings: Findings,
     pub(super) store: HotStore,
     pub(super) transport: Transport,
     pub(super) hosts: Arc<Hosts>,
@@ -302,6 +304,7 @@ impl Subject for Report {
         }
         let (escrow, readiness) = (self.escrow.clone(), self.readiness.clone());
         let (delivery, clock) = (self.mesh.delivery().cloned(), self.clock.clone());
+        let (log, findings) = (self.audit.clone(), self.findings.clone());
         async move {
             let report = escrow.report().await;
             let delivered = match delivery {
@@ -310,6 +313,9 @@ impl Subject for Report {
             };
             if let Some(delivered) = delivered {
                 delivery_metrics::metrics(&mut registry, &delivered, clock.last());
+            }
+            if let Some(logged) = log.report().await {
+                audit::metrics(&mut registry, &logged, findings.now().1.len());
             }
             let ready = i64::from(readiness.now().is_ok());
             registry.register("rhumb_node_ready", "Whether the node can serve", ConstGauge::new(ready));

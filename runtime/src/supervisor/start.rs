@@ -235,6 +235,7 @@ impl Start {
             key: audit.signing.log.key().clone(),
             findings: Findings::default(),
             policy: policy.clone(),
+            retention: self.config.audit.log.retention,
         };
         let logs = (audit.world(clock.clone(), mesh.clone(), self.halt.clone()), clock.clone());
         let world = escrow::EscrowWorld { clock, mesh: mesh.clone(), halt, store: at, standing };
@@ -410,6 +411,7 @@ impl Start {
             escrow,
             storage: acting.actors.storage(),
             audit: acting.actors.audit(),
+            findings: acting.audit.findings.clone(),
             store: ready.store.clone(),
             transport: ready.transport.clone(),
             hosts: Arc::clone(&acting.hosts),

@@ -5,7 +5,8 @@
 //! outsider EXPORT --key 'ORIGIN+HASH+KEY' [--entry NUMBER]…
 //! ```
 //!
-//! * `ct-merkle` hashes every entry again and comes to the root in the checkpoint.
+//! * `ct-merkle` hashes every entry again and comes to the root in the checkpoint. It needs all of them: of a pruned log,
+//!   which the file `minimum-index` says, `tlog_tiles` proves each entry that is there from the tiles instead.
 //! * `tlog_tiles` reads the checkpoint, authenticates the tiles against it, and proves each entry from them; both
 //!   verify the proof.
 //! * `ring` verifies the log's Ed25519 signature of the checkpoint, as c2sp.org/signed-note has it.
@@ -61,10 +62,21 @@ impl TileReader for Tiles<'_> {
     fn save_tiles(&self, _: &[Tile], _: &[Vec<u8>]) {}
 }
 
-/// The entries' bytes, bundle after bundle.
-fn entries(export: &Path, size: u64) -> anyhow::Result<Vec<Vec<u8>>> {
+/// The number of the first entry: 0 unless the log was pruned.
+fn mark(export: &Path) -> anyhow::Result<u64> {
+    let path = export.join("minimum-index");
+    if !path.exists() {
+        return Ok(0);
+    }
+    let mark: u64 = fs::read_to_string(&path)?.trim_end().parse().context("minimum-index is a number")?;
+    ensure!(mark.is_multiple_of(WIDTH), "minimum-index is a multiple of {WIDTH}");
+    Ok(mark)
+}
+
+/// The entries' bytes from the mark on, bundle after bundle.
+fn entries(export: &Path, mark: u64, size: u64) -> anyhow::Result<Vec<Vec<u8>>> {
     let mut entries = Vec::new();
-    for bundle in 0..size.div_ceil(WIDTH) {
+    for bundle in mark / WIDTH..size.div_ceil(WIDTH) {
         let width = (size - bundle * WIDTH).min(WIDTH);
         let width = if width == WIDTH { String::new() } else { format!(".p/{width}") };
         ensure!(bundle < 1_000, "this check knows paths of three digits");
@@ -78,7 +90,8 @@ fn entries(export: &Path, size: u64) -> anyhow::Result<Vec<Vec<u8>>> {
             rest = after;
         }
     }
-    ensure!(entries.len() as u64 == size, "{} entries, and the checkpoint is of {size}", entries.len());
+    let all = mark + entries.len() as u64;
+    ensure!(all == size, "entries up to {all}, and the checkpoint is of {size}");
     Ok(entries)
 }
 
@@ -105,7 +118,27 @@ fn main() -> anyhow::Result<()> {
     let (origin, size, root) = (checkpoint.origin(), checkpoint.size(), *checkpoint.hash());
     println!("ring: {origin} has signed its checkpoint of {size} entries");
 
-    let entries = entries(&export, size)?;
+    let mark = mark(&export)?;
+    let entries = entries(&export, mark, size)?;
+    let tiles = Tiles(&export);
+    let reader = TileHashReader::new(size, root, &tiles);
+    let proved = |index: u64| {
+        let one = index.checked_sub(mark).with_context(|| format!("entry {index} was pruned"))?;
+        let one = entries.get(usize::try_from(one)?).with_context(|| format!("there is no entry {index}"))?;
+        let leaf = tlog::record_hash(one);
+        let proof = tlog::prove_record(size, index, &reader).map_err(|why| anyhow!("tlog_tiles: {why:?}"))?;
+        tlog::check_record(&proof, size, root, index, leaf).map_err(|why| anyhow!("tlog_tiles: {why:?}"))?;
+        anyhow::Ok((one, proof))
+    };
+    if mark > 0 {
+        (mark..size).try_for_each(|index| proved(index).map(drop))?;
+        println!("tlog_tiles: each entry from {mark} on is under its root; those before were pruned");
+        for index in entry {
+            println!("tlog_tiles: entry {index}, {}, is one of them", action(proved(index)?.0));
+        }
+        return Ok(());
+    }
+
     let mut tree = MemoryBackedTree::<Sha256, Vec<u8>>::new();
     entries.iter().for_each(|one| tree.push(one.clone()));
     ensure!(
@@ -113,15 +146,8 @@ fn main() -> anyhow::Result<()> {
         "ct-merkle: the entries have another root than the checkpoint"
     );
     println!("ct-merkle: all {size} entries, hashed, come to its root");
-
-    let tiles = Tiles(&export);
-    let reader = TileHashReader::new(size, root, &tiles);
     for index in entry {
-        let one =
-            entries.get(usize::try_from(index)?).with_context(|| format!("there is no entry {index}"))?;
-        let leaf = tlog::record_hash(one);
-        let proof = tlog::prove_record(size, index, &reader).map_err(|why| anyhow!("tlog_tiles: {why:?}"))?;
-        tlog::check_record(&proof, size, root, index, leaf).map_err(|why| anyhow!("tlog_tiles: {why:?}"))?;
+        let (one, proof) = proved(index)?;
         let path = proof.iter().flat_map(|hash| hash.0).collect();
         let path = InclusionProof::<Sha256>::from_bytes(path);
         tree.root().verify_inclusion(one, index, &path).map_err(|why| anyhow!("ct-merkle: {why:?}"))?;

@@ -15,6 +15,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use rhumb::clock::TEST_OFFSET;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -163,6 +164,23 @@ impl DevMesh {
         Self::begin(regions, wan, None, traces)
     }
 
+    /// Starts a mesh in this environment.
+    ///
+    /// # Panics
+    /// When it does not become ready.
+    #[must_use]
+    pub fn start_under(regions: &str, wan: &str, variables: &[(&str, &str)]) -> Self {
+        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Self::begin(regions, wan, None, Traces { to: None, variables: variables.collect() })
+    }
+
+    /// Stops the mesh and starts it again on the same data, with more in its environment.
+    pub fn restart_with(&mut self, regions: &str, wan: &str, variables: &[(&str, &str)]) {
+        let more = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        self.traces.variables.extend(more);
+        self.restart(regions, wan);
+    }
+
     /// Starts a mesh whose nodes run this program instead of `rhumb`.
     ///
     /// # Panics
@@ -218,7 +236,10 @@ impl DevMesh {
         let data = self.data();
         let mut all = arguments.to_vec();
         all.extend(["-o", "json", "--data", data.to_str().expect("a path is text")]);
-        run(self.directory.path(), &all)
+        // Who asks lives at the same time as the nodes.
+        let offset = self.traces.variables.iter().filter(|(name, _)| name == TEST_OFFSET);
+        let offset: Vec<_> = offset.map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        run_with(&offset, self.directory.path(), &all)
     }
 
     /// Runs a command that must succeed; gives its JSON.

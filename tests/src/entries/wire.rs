@@ -9,8 +9,8 @@ use rhumb::mesh::dead_letters::DeadLetters;
 use rhumb::mesh::status::{AskStatus, MeshStatus};
 use rhumb_actors::audit::messages::{
     AuditRefusal, AuditView, CheckBundle, Checked, Cosign, EntryPage, EraseSubject, Erased, KeyReplaced,
-    NextStatement, Prove, ProveBatch, Proven, ProvenBatch, ReadEntries, ReplaceKey, ShowAudit, State,
-    Uncosigned,
+    Mark, NextStatement, Prove, ProveBatch, Proven, ProvenBatch, ReadEntries, ReplaceKey, ShowAudit,
+    ShowMark, State, Uncosigned,
 };
 use rhumb_actors::remote::Remote;
 use rhumb_core::codec;
@@ -86,7 +86,7 @@ const REPLY: &str = "";
 type Reads = fn(&[u8]);
 
 /// Messages that a node serves, by name, and replies. The kept inputs know their numbers: what is new stands last.
-const MESSAGES: [(&str, Reads); 39] = [
+const MESSAGES: [(&str, Reads); 41] = [
     (CreatePool::NAME, one::<CreatePool>),
     (Hold::NAME, one::<Hold>),
     (Confirm::NAME, one::<Confirm>),
@@ -126,6 +126,8 @@ const MESSAGES: [(&str, Reads); 39] = [
     (REPLY, one::<Result<ProvenBatch, AuditRefusal>>),
     (REPLY, one::<Result<KeyReplaced, AuditRefusal>>),
     (REPLY, one::<Result<String, AuditRefusal>>),
+    (ShowMark::NAME, one::<ShowMark>),
+    (REPLY, one::<Result<Mark, AuditRefusal>>),
 ];
 
 /// The names of all messages that are taken in here.

@@ -21,7 +21,7 @@ fn published(mesh: &DevMesh, holds: impl Fn(&Value) -> bool) -> Value {
     published_of(mesh, HOME, holds)
 }
 
-fn published_of(mesh: &DevMesh, node: &str, holds: impl Fn(&Value) -> bool) -> Value {
+pub(crate) fn published_of(mesh: &DevMesh, node: &str, holds: impl Fn(&Value) -> bool) -> Value {
     let mut view = Value::Null;
     eventually("a checkpoint is published", || {
         view = mesh.rhumb(&["audit", "checkpoint", "--node", node]).json;
@@ -35,20 +35,20 @@ fn cosigned_by_both(view: &Value) -> bool {
     witnesses.len() == 2 && witnesses.values().all(|size| *size == view["published"])
 }
 
-fn write(mesh: &DevMesh, name: &str, text: &str) -> String {
+pub(crate) fn write(mesh: &DevMesh, name: &str, text: &str) -> String {
     let path = mesh.directory().join(name);
     fs::write(&path, text).expect("a file");
     path.to_str().expect("a path is text").to_owned()
 }
 
 /// Runs a command that knows no mesh.
-fn verify(mesh: &DevMesh, arguments: &[&str]) -> Ran {
+pub(crate) fn verify(mesh: &DevMesh, arguments: &[&str]) -> Ran {
     let mut all = vec!["audit", "verify", "-o", "json"];
     all.extend(arguments);
     run(mesh.directory(), &all)
 }
 
-fn flip(path: &Path, byte: usize) {
+pub(crate) fn flip(path: &Path, byte: usize) {
     let mut bytes = fs::read(path).expect("a file");
     bytes[byte] ^= 1;
     fs::write(path, bytes).expect("a file");
@@ -144,9 +144,9 @@ fn with_a_region_frozen_the_log_goes_on_and_says_how_far_it_is_cosigned() {
     published(&mesh, cosigned_by_both);
 }
 
-/// Changes the hot store of a stopped node.
-fn tamper(data: &Path, change: impl FnOnce(&Store<RocksEngine>, &mut Batch)) {
-    let hot: PathBuf = data.join("nodes/ap-southeast-n1/data/hot");
+/// Changes the hot store of a stopped node, whose folder this is.
+pub(crate) fn tamper(node: &Path, change: impl FnOnce(&Store<RocksEngine>, &mut Batch)) {
+    let hot: PathBuf = node.join("data/hot");
     let engine = RocksEngine::open(&hot, &RocksSettings::default(), false).expect("its store");
     let (store, mut batch) = (Store::open(engine).expect("a sound store"), Batch::new());
     change(&store, &mut batch);
@@ -159,7 +159,7 @@ fn a_flipped_bit_is_found_and_named_and_a_rewritten_history_is_caught_by_a_witne
     let mut mesh = DevMesh::start(THREE, "off");
     published(&mesh, cosigned_by_both);
     mesh.restart_after(THREE, "off", |data| {
-        tamper(data, |store, batch| {
+        tamper(&data.join("nodes/ap-southeast-n1"), |store, batch| {
             let key = rows::body_key(0);
             let mut body = store.get(Family::Audit, &key).expect("readable").expect("it is there");
             *body.last_mut().expect("bytes") ^= 1;
@@ -178,7 +178,7 @@ fn a_flipped_bit_is_found_and_named_and_a_rewritten_history_is_caught_by_a_witne
     // The node's owner changes an entry, and takes away what was signed of it.
     published(&mesh, cosigned_by_both);
     mesh.restart_after(THREE, "off", |data| {
-        tamper(data, |store, batch| {
+        tamper(&data.join("nodes/ap-southeast-n1"), |store, batch| {
             let key = rows::entry_key(0);
             let mut entry = store.get(Family::Audit, &key).expect("readable").expect("it is there");
             *entry.last_mut().expect("bytes") ^= 1;
@@ -432,7 +432,8 @@ fn a_read_of_a_class_that_is_marked_so_is_in_the_log_before_it_is_answered_and_n
             && one["record"]["details"]["message"] == "escrow.ShowPool"
             && one["record"]["details"]["class"] == "inventory"
     };
-    let read = found.iter().find(by_the_operator).unwrap_or_else(|| panic!("no read by the operator: {told}"));
+    let read =
+        found.iter().find(by_the_operator).unwrap_or_else(|| panic!("no read by the operator: {told}"));
     assert!(read["record"]["address"].as_str().is_some_and(|address| address.starts_with("127.")), "{read}");
 }
 

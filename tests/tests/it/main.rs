@@ -17,6 +17,7 @@ mod identity;
 mod library;
 mod modes;
 mod powercut;
+mod pruned;
 mod readme;
 mod scene;
 mod settings;

@@ -31,6 +31,7 @@ impl Append {
             Some(reply) => drop(reply.send(Err(why))),
             None => {
                 observations.missed(1);
+                observations.not_appended(&why);
                 tracing::error!(action = self.record.action, %why, "what was seen is not in the audit log");
             }
         }

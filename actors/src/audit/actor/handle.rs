@@ -17,6 +17,7 @@ use crate::audit::observed::{self, Observations, Observed};
 use crate::audit::peers::{KEY, NotReplaced};
 use crate::audit::read;
 use crate::audit::record::Record;
+use crate::audit::report::AuditReport;
 use crate::audit::seal::KeyId;
 use crate::audit::statements::Unstated;
 use crate::audit::witness::AddCheckpoint;
@@ -70,6 +71,11 @@ impl AuditHandle {
     /// # Errors
     /// [`NotAppended`]: what the record tells of must not be done, or not be acknowledged.
     pub async fn append(&self, record: Record, subject: Option<&str>) -> Result<u64, NotAppended> {
+        let appended = self.appended(record, subject).await;
+        appended.inspect_err(|why| self.shared.observations.not_appended(why))
+    }
+
+    async fn appended(&self, record: Record, subject: Option<&str>) -> Result<u64, NotAppended> {
         let (reply, index) = oneshot::channel();
         let subject = subject.map(str::to_owned);
         self.offer(Append { record, subject, reply: Some(reply) })?;
@@ -83,6 +89,7 @@ impl AuditHandle {
         let action = record.action.clone();
         if let Err(why) = self.offer(Append { record, subject: None, reply: None }) {
             self.shared.observations.missed(1);
+            self.shared.observations.not_appended(&why);
             tracing::error!(action, %why, "what was seen is not in the audit log");
         }
     }
@@ -214,6 +221,11 @@ impl AuditHandle {
     /// after a power cut.
     pub async fn durable(&self) -> Option<u64> {
         self.look(|actor| actor.durable).await
+    }
+
+    /// How it stands, in numbers; none if it does not say within two seconds.
+    pub async fn report(&self) -> Option<AuditReport> {
+        self.look(AuditLogger::report).await
     }
 
     /// The keys of the other nodes' logs, and of the log witnesses of this one's, those that were replaced among them;

@@ -74,7 +74,11 @@ impl AuditLogger {
                 self.machines.log.signed(now, signature, &mut self.outs.log);
             }
             log::Effect::Ask { witness, old, size, note } => self.ask(&witness, old, size, note, ctx),
-            log::Effect::Published { note } => self.machines.published = Some(note),
+            log::Effect::Published { note } => {
+                self.counted.published = Some(now.mono);
+                self.machines.published = Some(note);
+            }
+            log::Effect::Pruned { mark } => self.end_pruning(now, Outcome::Done, mark),
             log::Effect::Broken { why } => {
                 tracing::error!(%why, "the audit log signs nothing more: its disk is an old copy, or was changed");
             }
@@ -175,6 +179,7 @@ impl AuditLogger {
             }
             keys::Effect::Erased { token } => {
                 if let Some((id, reply)) = self.waiting.erasures.remove(&token.0) {
+                    self.counted.erased += u64::from(id.is_some());
                     reply.send(id).ok();
                 }
             }

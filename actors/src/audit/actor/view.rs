@@ -1,10 +1,14 @@
 //! What the machines know, for whoever asks.
 
+use std::time::Duration;
+
+use rhumb_core::Mono;
 use rhumb_verify::record::SALT;
 use rhumb_verify::{Checkpoint, Hash, Note};
 use zeroize::Zeroizing;
 
 use super::super::messages::AuditView;
+use super::super::report::{AuditReport, Bounded, Watched};
 use super::super::seal::{self, Unopened};
 use super::AuditLogger;
 
@@ -25,7 +29,47 @@ fn size(note: &str) -> u64 {
     checkpoint.map_or(0, |checkpoint| checkpoint.size)
 }
 
+/// What the shell counts since it started.
+#[derive(Debug, Default)]
+pub(super) struct Counted {
+    pub(super) appended: Bounded,
+    pub(super) erased: u64,
+    /// When it started, and when a checkpoint was published last.
+    pub(super) begun: Mono,
+    pub(super) published: Option<Mono>,
+}
+
 impl AuditLogger {
+    pub(super) fn report(&self) -> AuditReport {
+        let (machines, counted, now) = (&self.machines, &self.counted, self.world.now());
+        let log = machines.log.status();
+        let since = |at: Option<Mono>| now.mono.since(at.unwrap_or(counted.begun));
+        let witnesses = log.verified.iter().filter_map(|(name, cosigned)| {
+            let lag = log.signed.saturating_sub(cosigned.map_or(0, |cosigned| cosigned.size));
+            let silent = since(cosigned.map(|cosigned| cosigned.came));
+            Some((machines.peers.of_witness(name)?, Watched { lag, silent }))
+        });
+        let oldest = self.pruning.oldest.map(|at| now.hybrid.millis().saturating_sub(at));
+        AuditReport {
+            appended: counted.appended.counted(),
+            refused: self.observations.refused_so_far(),
+            folded: self.observations.folded_so_far(),
+            missed: self.observations.missed_so_far(),
+            entries: log.entries,
+            signed: log.signed,
+            published: log.published,
+            mark: log.mark,
+            oldest: oldest.map(Duration::from_millis),
+            published_age: since(counted.published),
+            witnesses: witnesses.collect(),
+            broken: log.broken.is_some(),
+            accused: machines.witness.accused().count() as u64,
+            disbelieved: machines.peers.refused().count() as u64,
+            subjects: machines.keys.len() as u64,
+            erased: counted.erased,
+        }
+    }
+
     pub(super) fn view(&self) -> AuditView {
         let machines = &self.machines;
         let log = machines.log.status();

@@ -1,6 +1,7 @@
 //! What a log finds of itself on a disk, sound or not.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use rhumb_core::effects::{Effects, Release};
 use rhumb_core::{Barrier, HybridTime, Mono, Now};
@@ -20,7 +21,7 @@ const ENTRIES: u64 = 600;
 
 /// Rows that a test can change.
 #[derive(Clone)]
-struct Kept(BTreeMap<Vec<u8>, Vec<u8>>);
+pub(super) struct Kept(pub(super) BTreeMap<Vec<u8>, Vec<u8>>);
 
 impl Rows for Kept {
     fn row(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Unsound> {
@@ -29,37 +30,38 @@ impl Rows for Kept {
 }
 
 impl Kept {
-    fn flipped(&self, key: &[u8], byte: usize) -> Self {
+    pub(super) fn flipped(&self, key: &[u8], byte: usize) -> Self {
         let mut kept = self.clone();
         kept.0.get_mut(key).expect("it is there")[byte] ^= 4;
         kept
     }
 
-    fn without(&self, key: &[u8]) -> Self {
+    pub(super) fn without(&self, key: &[u8]) -> Self {
         let mut kept = self.clone();
         kept.0.remove(key).expect("it was there");
         kept
     }
 
-    fn log(&self) -> Result<Log, Unsound> {
+    pub(super) fn log(&self) -> Result<Log, Unsound> {
         let key = signer().key().clone();
         let policy = Policy::parse(&format!("log {key}\nquorum none\n")).expect("a policy");
-        Log::recover(key, policy, [], LogSettings::default(), self)
+        let settings = LogSettings { retention: Duration::from_secs(60), ..LogSettings::default() };
+        Log::recover(key, policy, [], settings, self)
     }
 }
 
-fn signer() -> Signer {
+pub(super) fn signer() -> Signer {
     let pair = Ed25519KeyPair::from_seed_unchecked(&[7; 32]).expect("32 bytes");
     Signer::new("mesh.example/audit/n0", Algorithm::Ed25519, pair)
 }
 
-fn now(ms: u64) -> Now {
+pub(super) fn now(ms: u64) -> Now {
     Now { hybrid: HybridTime::new(ms, 0), mono: Mono::millis(ms) }
 }
 
 /// A log as it runs on a disk without faults.
-struct Running {
-    log: Log,
+pub(super) struct Running {
+    pub(super) log: Log,
     out: Effects<Batch, Effect>,
     barrier: Barrier<Effect>,
     store: Store<MemoryEngine>,
@@ -67,24 +69,33 @@ struct Running {
 }
 
 impl Running {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let store = Store::open(MemoryEngine::open(&MemoryDisk::new())).expect("an empty disk");
         let log = Kept(BTreeMap::new()).log().expect("an empty log");
         Self { log, out: Effects::default(), barrier: Barrier::default(), store, published: Vec::new() }
     }
 
-    fn append(&mut self, entries: u64) {
+    pub(super) fn append(&mut self, entries: u64) {
         for number in 0..entries {
             let commitment = Hash([number as u8; 32]);
-            let entry = Entry { time: number, action: "test.act".to_owned(), commitment };
+            let entry = Entry { time: number << 16, action: "test.act".to_owned(), commitment };
             self.log.append(Token(number), &entry, b"sealed", &mut self.out);
             self.settle(now(0));
         }
     }
 
-    fn tick(&mut self, ms: u64) {
+    pub(super) fn tick(&mut self, ms: u64) {
         self.log.tick(now(ms), &mut self.out);
         self.settle(now(ms));
+    }
+
+    /// Prunes what is old; gives how many bundles have gone.
+    pub(super) fn prune(&mut self, ms: u64) -> u64 {
+        let Some(prunable) = self.log.prunable(now(ms)) else { return 0 };
+        let old = read::old(&self.kept(), &prunable).expect("it is sound");
+        let pruned = self.log.prune(now(ms), &old, &mut self.out);
+        self.settle(now(ms));
+        pruned
     }
 
     fn settle(&mut self, now: Now) {
@@ -109,14 +120,14 @@ impl Running {
                 match effect {
                     Effect::Sign { text } => self.log.signed(now, signer().sign(&text, 0), &mut self.out),
                     Effect::Published { note } => self.published.push(note),
-                    Effect::Appended { .. } => {}
+                    Effect::Appended { .. } | Effect::Pruned { .. } => {}
                     effect => panic!("{effect:?}"),
                 }
             }
         }
     }
 
-    fn kept(&self) -> Kept {
+    pub(super) fn kept(&self) -> Kept {
         let mut rows = BTreeMap::new();
         let all = self.store.scan(Family::Audit, b"", |key, value| {
             rows.insert(key.to_vec(), value.to_vec());

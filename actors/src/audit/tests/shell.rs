@@ -22,7 +22,7 @@ use crate::audit::roots::COSIGNED;
 use crate::audit::seal::{SecretKey, WrappedBy};
 use crate::audit::{
     AuditHandle, AuditLogger, AuditSettings, Looked, Machines, NotAppended, Observed, Shared, Signing, World,
-    read,
+    read, rows,
 };
 use crate::storage::{StorageActor, StorageHandle};
 
@@ -41,6 +41,7 @@ struct Place {
     seed: SecretKey,
     disk: MemoryDisk,
     keys: Arc<Mutex<BTreeMap<WrappedBy, SecretKey>>>,
+    retention: Duration,
 }
 
 struct Around {
@@ -96,7 +97,13 @@ fn nodes() -> [NodeId; 3] {
 impl Place {
     fn new(number: u8) -> Self {
         let me = nodes()[usize::from(number)].clone();
-        Self { me, seed: SecretKey::new([number + 40; 32]), disk: MemoryDisk::new(), keys: Arc::default() }
+        Self {
+            me,
+            seed: SecretKey::new([number + 40; 32]),
+            disk: MemoryDisk::new(),
+            keys: Arc::default(),
+            retention: LogSettings::default().retention,
+        }
     }
 
     fn signing(&self) -> Signing {
@@ -110,7 +117,11 @@ impl Place {
             HotStore::start(store, HotSettings::default(), |fault| panic!("{fault}")).expect("starts");
         let wrapping = self.keys.lock().iter().map(|(by, key)| (by.clone(), key.clone())).collect();
         let settings = AuditSettings {
-            log: LogSettings { interval: Duration::from_millis(20), ask_again: Duration::from_millis(200) },
+            log: LogSettings {
+                interval: Duration::from_millis(20),
+                ask_again: Duration::from_millis(200),
+                retention: self.retention,
+            },
             ..AuditSettings::default()
         };
         let signing = self.signing();
@@ -316,5 +327,61 @@ fn an_entry_is_among_the_durable_ones_from_when_its_append_is_answered_on() {
         let last = indices.into_iter().max().expect("fifty");
         let durable = log.durable().await.expect("it says so");
         assert!(durable > last && durable <= read::size(&store).expect("a number"), "{durable}, {last}");
+    });
+}
+
+#[test]
+fn what_is_old_is_pruned_and_that_it_is_is_told_before_and_after() {
+    System::new().block_on(async {
+        let net = Arc::new(Net::default());
+        let mut places: Vec<_> = (0..3).map(Place::new).collect();
+        places[0].retention = Duration::from_secs(2);
+        let started: Vec<_> = places.iter().map(|place| place.start(&net)).collect();
+        let (log, store) = &started[0];
+        for _ in 0..520 {
+            log.append(done("pool.create"), Some("operator us/ann")).await.expect("appended");
+        }
+        assert_eq!(log.report().await.expect("answers").mark, 0, "nothing is published");
+        greet(&places, &net);
+        let mut report = log.report().await.expect("answers");
+        for _ in 0..4_000 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            // Its witnesses' clocks go on when they are asked.
+            log.append(done("pool.create"), None).await.expect("appended");
+            report = log.report().await.expect("answers");
+            if report.mark > 0 && report.appended.get("audit.prune") >= Some(&2) {
+                break;
+            }
+        }
+        let mark = report.mark;
+        assert!(mark >= 256, "{report:?}");
+        assert!(report.witnesses.len() == 2 && !report.broken, "{report:?}");
+        assert_eq!(
+            read::stored(store, 0),
+            Err(rows::Unsound::Pruned { mark: rows::mark(store).expect("a mark") })
+        );
+        let mut told = Vec::new();
+        for index in mark..log.view().await.expect("answers").entries {
+            let Ok(stored) = read::stored(store, index) else { continue };
+            let entry = Entry::decode(&stored.entry).expect("an entry");
+            if entry.action == "audit.prune" {
+                told.push((entry.commitment, stored.body));
+            }
+        }
+        let opened = log.open(told).await.expect("answers");
+        let records: Vec<_> = opened
+            .iter()
+            .map(|one| match one {
+                Looked::Opened(_, record) => Record::parse(record).expect("a record"),
+                shut => panic!("{shut:?}"),
+            })
+            .collect();
+        let outcomes: Vec<_> = records.iter().take(2).map(|record| record.outcome).collect();
+        assert_eq!(outcomes, [Outcome::Begun, Outcome::Done], "{records:?}");
+        assert_eq!(records[0].resource, format!("entries 0 to {}", records[0].details["mark"]));
+        let mark = rows::mark(store).expect("a mark");
+        for bundle in mark / 256..mark / 256 + 2 {
+            assert_eq!(read::check_bundle(store, bundle).expect("the disk answers").1, [""; 0]);
+        }
     });
 }

@@ -2,8 +2,11 @@
 //! events, a network that loses, delays and duplicates, disks that forget what was not synced, and crashes at
 //! any step. It knows what was acknowledged, signed and cosigned, and holds the machines to it.
 
+mod pruned;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::time::Duration;
 
 use rhumb_core::effects::{Effects, Release};
 use rhumb_core::rng::{Rng, Seed};
@@ -21,6 +24,8 @@ use crate::audit::log::{self, Log, LogSettings, Token, root_of, tree};
 use crate::audit::record::Salts;
 use crate::audit::rows::{self, Rows, Unsound};
 use crate::audit::witness::{self, AddCheckpoint, NotCosigned, Witness};
+
+pub(super) use self::pruned::run_pruning;
 
 const NODES: usize = 3;
 const EPOCH_MS: u64 = 1_700_000_000_000;
@@ -79,12 +84,21 @@ type Due = (u64, u64, usize, u64, usize);
 enum Event {
     Append,
     Tick,
+    /// Looks whether something is old enough to be pruned.
+    Prune,
     Sync,
     Crash,
     Start,
     Signed(Signature),
-    Asked { from: usize, asked: AddCheckpoint },
-    Answered { from: usize, text: String, answer: Result<Signature, NotCosigned> },
+    Asked {
+        from: usize,
+        asked: AddCheckpoint,
+    },
+    Answered {
+        from: usize,
+        text: String,
+        answer: Result<Signature, NotCosigned>,
+    },
 }
 
 /// What happened and must stay so.
@@ -101,6 +115,10 @@ struct Known {
     /// What was cosigned, by witness and log.
     cosigned: BTreeMap<(usize, usize), Vec<(u64, Hash)>>,
     published: BTreeMap<usize, u64>,
+    /// What is to be pruned when the entry is durable that says so.
+    to_prune: BTreeMap<Token, Vec<Hash>>,
+    /// From where on a log has its entries, by node.
+    marks: BTreeMap<usize, u64>,
     alarms: BTreeSet<usize>,
     broken: BTreeSet<usize>,
 }
@@ -115,6 +133,8 @@ pub(super) struct World {
     known: Known,
     last_token: u64,
     faults: bool,
+    /// How old entries are when they are pruned, where they are.
+    retention: Option<Duration>,
     liar: Option<usize>,
     violation: Option<String>,
 }
@@ -166,6 +186,15 @@ pub(super) fn run(seed: u64) -> Result<(), String> {
 
 impl World {
     pub(super) fn new(seed: &Seed) -> Self {
+        Self::of(seed, None)
+    }
+
+    /// A world whose logs are pruned of what is older than this.
+    fn pruning(seed: &Seed, retention: Duration) -> Self {
+        Self::of(seed, Some(retention))
+    }
+
+    fn of(seed: &Seed, retention: Option<Duration>) -> Self {
         let node =
             |_| Node { memory: MemoryDisk::tearing(Tear::LoseAll), number: 0, life: None, blind: false };
         let mut world = Self {
@@ -178,6 +207,7 @@ impl World {
             known: Known::default(),
             last_token: 0,
             faults: true,
+            retention,
             liar: None,
             violation: None,
         };
@@ -192,7 +222,7 @@ impl World {
         self.faults = true;
         let end = self.now_ms + ms;
         for node in 0..NODES {
-            for _ in 0..ms / 40 {
+            for _ in 0..ms / if self.retention.is_some() { 8 } else { 40 } {
                 let at = self.rng.below(ms);
                 self.after(at, node, Event::Append);
             }
@@ -316,6 +346,7 @@ impl World {
         match event {
             Event::Append => self.append(node, &mut life),
             Event::Tick => life.log.tick(now, &mut life.log_out),
+            Event::Prune => self.look_for_old(node, &mut life),
             Event::Sync => self.sync(node, &mut life),
             Event::Signed(signature) => life.log.signed(now, signature, &mut life.log_out),
             Event::Asked { from, asked } => {
@@ -329,6 +360,9 @@ impl World {
             Event::Crash | Event::Start => unreachable!("these are done"),
         }
         self.perform(node, &mut life);
+        while !life.log_out.is_empty() {
+            self.perform(node, &mut life);
+        }
         if let Some(due) = life.log.next_deadline(self.now()) {
             let wait = due.since(self.now().mono).as_millis() as u64;
             self.after(wait.max(1), node, Event::Tick);
@@ -409,6 +443,13 @@ impl World {
                     ));
                 }
                 self.known.acknowledged.insert((of, index), entry);
+                if let Some(old) = self.known.to_prune.remove(&token) {
+                    life.log.prune(self.now(), &old, &mut life.log_out);
+                }
+            }
+            log::Effect::Pruned { mark } => {
+                self.known.marks.insert(node, mark);
+                self.is_pruned_rightly(node, mark);
             }
             log::Effect::Sign { text } => {
                 let signature = signer(node, Algorithm::Ed25519).sign(&text, 0);
@@ -517,7 +558,7 @@ impl World {
             key(node, Algorithm::Ed25519),
             policy(node),
             others(node).map(|other| key(other, Algorithm::Cosignature)),
-            LogSettings::default(),
+            LogSettings { retention: self.retention.unwrap_or(Duration::MAX), ..LogSettings::default() },
             &disk,
         );
         let witness = Witness::recover(
@@ -546,19 +587,25 @@ impl World {
         });
         self.check(node);
         self.after(1, node, Event::Tick);
+        if self.retention.is_some() {
+            self.after(1, node, Event::Prune);
+        }
     }
 
     /// Holds what a node's disk has to what was said of it.
     fn check(&mut self, node: usize) {
         let Some(life) = &self.nodes[node].life else { return };
+        let mark = rows::mark(&life.disk).expect("the disk is sound");
         let lost = self.known.acknowledged.range((node, 0)..(node + 1, 0)).find(|((_, index), entry)| {
-            life.disk.row(&rows::entry_key(*index)).expect("the disk is sound").as_ref() != Some(*entry)
+            let there = life.disk.row(&rows::entry_key(*index)).expect("the disk is sound");
+            there.as_ref() != Some(*entry).filter(|_| *index >= mark)
         });
         let lost = lost.map(|((_, index), _)| format!("n{node} lost entry {index}, which was acknowledged"));
         let entries = life.log.status().entries;
         let undone = self.known.signed.range((node, 0, Hash([0; 32]))..(node + 1, 0, Hash([0; 32]))).find(
             |(_, size, root)| {
-                *size > entries || root_of(&life.disk, *size).expect("the disk is sound") != *root
+                *size > entries
+                    || *size >= mark && root_of(&life.disk, *size).expect("the disk is sound") != *root
             },
         );
         let undone = undone.map(|(_, size, _)| format!("n{node} signed {size} entries that its log has not"));
@@ -570,9 +617,13 @@ impl World {
             given.unwrap_or(0) > remembered.get(&origin(*log)).copied().unwrap_or(0)
         });
         let forgot = forgot.map(|log| format!("n{node} forgot what it cosigned of n{log}"));
-        if let Some(broken) = lost.or(undone).or(forgot) {
+        let back = self.known.marks.get(&node).is_some_and(|before| mark < *before);
+        let back = back.then(|| format!("n{node} begins with entry {mark}, and began later"));
+        let unsound = if mark > 0 { self.unsound(node, mark) } else { None };
+        if let Some(broken) = lost.or(undone).or(forgot).or(back).or(unsound) {
             self.breaks(broken);
         }
+        self.is_pruned_rightly(node, mark);
     }
 
     fn breaks(&mut self, what: String) {

@@ -1,6 +1,7 @@
 //! What others' vectors, crates and examples say of this one.
 
 mod batches;
+mod exports;
 mod followers;
 mod formats;
 mod known;

@@ -5,20 +5,22 @@ use std::path::PathBuf;
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use clap::{Args, ValueEnum};
-use rhumb_actors::audit::messages::EntryView;
+use rhumb_actors::audit::Edge;
+use rhumb_actors::audit::messages::{AuditRefusal, EntryView, Mark};
+use rhumb_actors::audit::read::split;
+use rhumb_verify::export::{CHECKPOINT, Kept};
 use rhumb_verify::{Checkpoint, Note};
 use serde::Serialize;
 
 use super::super::output::{Done, Failure, Output};
-use super::offline::Tiles;
 use super::prove::{prove, published};
 use super::sealed::{Recipients, Target};
-use super::{Shown, Whose, decoded};
+use super::{RemoteLog, Shown, Whose, decoded};
 
-/// The published checkpoint of an exported log.
-pub(super) const CHECKPOINT_FILE: &str = "checkpoint";
 /// The records of an exported log, with their salts.
 pub(super) const RECORDS_FILE: &str = "records.jsonl";
+/// How often an export is begun anew because the log was pruned under it.
+const PRUNED_UNDER: usize = 5;
 
 /// In which form entries are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -37,7 +39,7 @@ pub enum ExportFormat {
 /// Write a log, or a part of it, to files.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  rhumb audit export --out log\n  rhumb audit export --format csv --out log.csv --from 100\n  rhumb audit export --out log --records\n  rhumb audit export --out log.tar.age --records --encrypt age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p\n\nTiles are of the whole published log, so that anybody can verify them: `rhumb audit verify --export log --policy FILE`. Records (with --records) are personal data, and are written as they are: keep them as such, or encrypt them. With --encrypt there is one file, which `age --decrypt` opens: of a form that is a folder (tiles, tlog-proof) a tar archive. What is not encrypted is written nowhere."
+    after_help = "Examples:\n  rhumb audit export --out log\n  rhumb audit export --format csv --out log.csv --from 100\n  rhumb audit export --out log --records\n  rhumb audit export --out log.tar.age --records --encrypt age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p\n\nTiles are of the whole published log, so that anybody can verify them: `rhumb audit verify --export log --policy FILE`. Of a pruned log they begin with the first entry that is there, which the file `minimum-index` says, and have the hashes of what was before. Records (with --records) are personal data, and are written as they are: keep them as such, or encrypt them. With --encrypt there is one file, which `age --decrypt` opens: of a form that is a folder (tiles, tlog-proof) a tar archive. What is not encrypted is written nowhere."
 )]
 pub struct Export {
     /// The form.
@@ -46,9 +48,9 @@ pub struct Export {
     /// The file or folder, which must not be there yet.
     #[arg(long, value_name = "PATH")]
     out: PathBuf,
-    /// From this number on; tiles are of everything.
-    #[arg(long, default_value_t = 0)]
-    from: u64,
+    /// From this number on, from the first one that was not pruned unless given; tiles are of everything.
+    #[arg(long)]
+    from: Option<u64>,
     /// Also the records that can be opened.
     #[arg(long)]
     records: bool,
@@ -67,6 +69,10 @@ struct Exported {
     entries: u64,
     /// Records that were.
     records: u64,
+    /// The number of the first of them.
+    from: u64,
+    /// The first entry of the log that was not pruned.
+    mark: u64,
     /// Entries under the published checkpoint.
     size: u64,
     /// It is encrypted.
@@ -80,8 +86,21 @@ impl fmt::Display for Exported {
             f,
             "{}: {entries} entries and {records} records of {node}, whose published checkpoint has {size}",
             self.out.display()
-        )
+        )?;
+        if self.mark > 0 {
+            write!(f, "; it begins with entry {}, and those before were pruned", self.mark)?;
+        }
+        Ok(())
     }
+}
+
+/// What is exported of a log.
+struct Taken {
+    mark: Mark,
+    note: Note,
+    checkpoint: Checkpoint,
+    from: u64,
+    views: Vec<EntryView>,
 }
 
 /// A record and its salt, as they stand in [`RECORDS_FILE`].
@@ -101,29 +120,21 @@ impl Export {
         }
         let to = (!self.encrypt.is_empty()).then(|| Recipients::of(&self.encrypt)).transpose()?;
         let log = self.whose.log().await?;
-        let (note, checkpoint) = published(&log.view().await?)?;
-        let whole = self.format == ExportFormat::Tiles;
-        let range = (if whole { 0 } else { self.from }, checkpoint.size);
-        let mut views = Vec::new();
-        log.entries(range, self.records, "", |view| {
-            decoded(&view)?;
-            views.push(view);
-            Ok(())
-        })
-        .await?;
+        let taken = self.taken(&log).await?;
+        let Taken { mark, note, checkpoint, from, views } = &taken;
         let folder = matches!(self.format, ExportFormat::Tiles | ExportFormat::TlogProof);
         let mut target = Target::begin(&self.out, folder, to.as_ref())?;
         match self.format {
-            ExportFormat::Tiles => tiles(&mut target, &views, &note, &checkpoint)?,
-            ExportFormat::Json => self.lines(&mut target, &views, |view| {
+            ExportFormat::Tiles => tiles(&mut target, &taken)?,
+            ExportFormat::Json => self.lines(&mut target, views, |view| {
                 let shown = Shown::of(view)?;
                 serde_json::to_string(&Json { shown, entry: BASE64_STANDARD.encode(&view.entry) })
                     .map_err(Failure::local)
             })?,
-            ExportFormat::Csv => self.lines(&mut target, &views, csv)?,
+            ExportFormat::Csv => self.lines(&mut target, views, csv)?,
             ExportFormat::TlogProof => {
-                for view in &views {
-                    let (_, proof) = prove(&log, view.index, &note, &checkpoint).await?;
+                for view in views {
+                    let (_, proof) = prove(&log, view.index, note, checkpoint).await?;
                     target.put(&format!("{}.tlog-proof", view.index), proof.to_string())?;
                 }
             }
@@ -134,12 +145,41 @@ impl Export {
             node: log.node.to_string(),
             entries: views.len() as u64,
             records: views.iter().filter(|view| !view.record.is_empty()).count() as u64,
+            from: *from,
+            mark: mark.mark,
             size: checkpoint.size,
             encrypted: to.is_some(),
             out: self.out,
         };
         output.answer(&answer, &answer);
         Ok(Done::Well)
+    }
+
+    /// What there is to export. A log that is pruned while it is read is read again from its new beginning.
+    async fn taken(&self, log: &RemoteLog) -> Result<Taken, Failure> {
+        let mut tries = 0;
+        loop {
+            // The mark first: what is published after it is of at least so many entries.
+            let mark = log.mark().await?;
+            let (note, checkpoint) = published(&log.view().await?)?;
+            let whole = self.format == ExportFormat::Tiles;
+            let from = self.from.filter(|_| !whole).unwrap_or(mark.mark);
+            let mut views = Vec::new();
+            let read = log.entries((from, checkpoint.size), self.records, "", |view| {
+                decoded(&view)?;
+                views.push(view);
+                Ok(())
+            });
+            match read.await {
+                Ok(()) => return Ok(Taken { mark, note, checkpoint, from, views }),
+                Err(Failure::NotAudited(AuditRefusal::Pruned { .. }))
+                    if from == mark.mark && tries < PRUNED_UNDER =>
+                {
+                    tries += 1;
+                }
+                Err(why) => return Err(why),
+            }
+        }
     }
 
     fn lines(
@@ -159,18 +199,18 @@ impl Export {
 }
 
 /// The whole log in C2SP's layout, and the records beside it.
-fn tiles(
-    target: &mut Target,
-    views: &[EntryView],
-    note: &Note,
-    checkpoint: &Checkpoint,
-) -> Result<(), Failure> {
+fn tiles(target: &mut Target, taken: &Taken) -> Result<(), Failure> {
+    let Taken { mark, note, checkpoint, views, .. } = taken;
     let entries: Vec<&[u8]> = views.iter().map(|view| view.entry.as_slice()).collect();
-    let tiles = Tiles::of(&entries);
-    if tiles.root() != checkpoint.root {
-        return Err(Failure::local("the node's entries are not those that its checkpoint is of"));
-    }
-    for (path, bytes) in tiles.files() {
+    let left = split(&mark.edge).and_then(|hashes| Edge::left_of(mark.mark, &hashes));
+    let kept = left.and_then(|left| Kept::of(mark.mark, left.levels(), &entries));
+    let kept = kept.filter(|kept| kept.size() == checkpoint.size && kept.root() == checkpoint.root);
+    let kept = kept.ok_or_else(|| {
+        Failure::local(
+            "the node's entries, and the hashes of those that it pruned, are not those that its checkpoint is of",
+        )
+    })?;
+    for (path, bytes) in kept.files(&entries) {
         target.put(&path, bytes)?;
     }
     let opened = views.iter().filter(|view| !view.record.is_empty());
@@ -187,7 +227,7 @@ fn tiles(
         target.put(RECORDS_FILE, records)?;
     }
     // Last, so that a folder with a checkpoint has all that it is of.
-    target.put(CHECKPOINT_FILE, note.to_string())
+    target.put(CHECKPOINT, note.to_string())
 }
 
 #[derive(Serialize)]

@@ -7,7 +7,6 @@ pub mod certify;
 pub mod export;
 mod follow;
 pub mod forward;
-mod offline;
 pub mod prove;
 pub mod read;
 mod sealed;
@@ -17,9 +16,11 @@ pub mod verify;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use rhumb_actors::audit::messages::{AuditRefusal, AuditView, EntryView, ReadEntries, ShowAudit};
+use rhumb_actors::audit::messages::{
+    AuditRefusal, AuditView, EntryView, Mark, ReadEntries, ShowAudit, ShowMark,
+};
 use rhumb_actors::remote::Remote;
-use rhumb_core::NodeId;
+use rhumb_core::{FaultKind, NodeId};
 use rhumb_verify::record::Entry;
 use serde::Serialize;
 use serde_json::Value;
@@ -133,6 +134,16 @@ impl RemoteLog {
 
     async fn view(&self) -> Result<AuditView, Failure> {
         self.ask(&ShowAudit { nonce: Vec::new() }).await
+    }
+
+    /// From where on it has its entries. A node that knows nothing of that yet has them all.
+    async fn mark(&self) -> Result<Mark, Failure> {
+        match self.ask(&ShowMark {}).await {
+            Err(Failure::Fault(fault)) if matches!(fault.kind, FaultKind::UnknownMessage(_)) => {
+                Ok(Mark::default())
+            }
+            mark => mark,
+        }
     }
 
     /// Entries from one number to before another, a page at a time.

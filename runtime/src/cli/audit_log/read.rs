@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use clap::Args;
-use rhumb_actors::audit::messages::{AuditView, ShowAudit};
+use rhumb_actors::audit::messages::{AuditView, Mark, ShowAudit};
 use rhumb_core::rng::Seed;
 use rhumb_verify::checkpoint::nonce_line;
 use serde::Serialize;
@@ -25,7 +25,7 @@ const FRESH_EVERY: Duration = Duration::from_millis(200);
 /// Show the last entries.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  rhumb audit tail\n  rhumb audit tail --count 50 --records --node eu-central/n1\n  rhumb audit tail --follow --from 100\n\nWith --follow it goes on with new entries, each when it is durable, until Ctrl-C (130) or until nobody reads its output any more; with -o json each entry is an object on a line of its own. While the node does not answer it waits, and says so. Records (who, to what, from where) are shown to operators of the log's own region, and that they were is in the log. An erased subject's stay shut."
+    after_help = "Examples:\n  rhumb audit tail\n  rhumb audit tail --count 50 --records --node eu-central/n1\n  rhumb audit tail --follow --from 100\n\nWith --follow it goes on with new entries, each when it is durable, until Ctrl-C (130) or until nobody reads its output any more; with -o json each entry is an object on a line of its own. While the node does not answer it waits, and says so. Records (who, to what, from where) are shown to operators of the log's own region, and that they were is in the log. An erased subject's stay shut. What was older than `audit.retention` was pruned: a log begins with its mark."
 )]
 pub struct Tail {
     /// How many.
@@ -47,12 +47,12 @@ pub struct Tail {
 /// Show entries by what they are.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  rhumb audit query --action pool.create --last 1h\n  rhumb audit query --subject 'operator us-east/dev' --records\n\nBy a subject only its own region's operators may ask."
+    after_help = "Examples:\n  rhumb audit query --action pool.create --last 1h\n  rhumb audit query --subject 'operator us-east/dev' --records\n\nBy a subject only its own region's operators may ask. Unless --from is given it begins where the log does: entries that were pruned are refused."
 )]
 pub struct Query {
-    /// From this number on.
-    #[arg(long, default_value_t = 0)]
-    from: u64,
+    /// From this number on; from the first one that was not pruned unless given.
+    #[arg(long)]
+    from: Option<u64>,
     /// Up to, and without, this one.
     #[arg(long)]
     to: Option<u64>,
@@ -75,14 +75,19 @@ pub struct Query {
 #[derive(Debug, Serialize)]
 struct Entries {
     node: String,
-    /// How many entries the log has.
+    /// How many entries the log has, with those that were pruned.
     entries: u64,
+    /// The first one that was not.
+    mark: u64,
     found: Vec<Shown>,
 }
 
 impl fmt::Display for Entries {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} of the {} entries of {}", self.found.len(), self.entries, self.node)?;
+        if self.mark > 0 {
+            write!(f, ", of which those before {} were pruned", self.mark)?;
+        }
         self.found.iter().try_for_each(|one| write!(f, "\n{}", one.line()))
     }
 }
@@ -90,8 +95,8 @@ impl fmt::Display for Entries {
 impl Tail {
     pub(super) async fn run(self, output: &Output) -> Result<Done, Failure> {
         let log = self.whose.log().await?;
-        let entries = log.view().await?.entries;
-        let from = self.from.unwrap_or(entries.saturating_sub(self.count));
+        let (entries, mark) = (log.view().await?.entries, log.mark().await?.mark);
+        let from = self.from.unwrap_or(entries.saturating_sub(self.count).max(mark));
         if self.follow {
             let done = self.follow(&log, from, output).await;
             log.close().await;
@@ -105,7 +110,7 @@ impl Tail {
         })
         .await?;
         log.close().await;
-        let answer = Entries { node: log.node.to_string(), entries, found };
+        let answer = Entries { node: log.node.to_string(), entries, mark, found };
         output.answer(&answer, &answer);
         Ok(Done::Well)
     }
@@ -134,10 +139,10 @@ impl Tail {
 impl Query {
     pub(super) async fn run(self, output: &Output) -> Result<Done, Failure> {
         let log = self.whose.log().await?;
-        let entries = log.view().await?.entries;
+        let (entries, mark) = (log.view().await?.entries, log.mark().await?.mark);
         let since = self.last.map_or(0, |last| now_ms().saturating_sub(last.as_millis() as u64));
         let mut found = Vec::new();
-        let range = (self.from, self.to.unwrap_or(entries).min(entries));
+        let range = (self.from.unwrap_or(mark), self.to.unwrap_or(entries).min(entries));
         log.entries(range, self.records, &self.subject, |view| {
             let shown = Shown::of(&view)?;
             if shown.time_ms >= since
@@ -149,7 +154,7 @@ impl Query {
         })
         .await?;
         log.close().await;
-        let answer = Entries { node: log.node.to_string(), entries, found };
+        let answer = Entries { node: log.node.to_string(), entries, mark, found };
         output.answer(&answer, &answer);
         Ok(Done::Well)
     }
@@ -180,6 +185,10 @@ struct Standing {
     entries: u64,
     signed: u64,
     published: u64,
+    /// The first entry that was not pruned.
+    mark: u64,
+    /// How old an entry is before it is pruned, in seconds.
+    retention_s: u64,
     /// What each log witness has cosigned, by the name of its key.
     witnesses: BTreeMap<String, u64>,
     /// What this node has cosigned of others, by origin.
@@ -217,17 +226,18 @@ impl Checkpoint {
             }
             tokio::time::sleep(FRESH_EVERY).await;
         };
+        let mark = log.mark().await?;
         log.close().await;
         let well = view.broken.is_none() && view.faults.is_empty() && view.accused.is_empty();
         let nonce = self.fresh.then(|| line.trim_start_matches("nonce ").to_owned());
-        let standing = Standing::of(view, nonce);
+        let standing = Standing::of(view, &mark, nonce);
         output.answer(&standing, &standing);
         Ok(if well { Done::Well } else { Done::False })
     }
 }
 
 impl Standing {
-    fn of(view: AuditView, nonce: Option<String>) -> Self {
+    fn of(view: AuditView, mark: &Mark, nonce: Option<String>) -> Self {
         Self {
             node: view.node,
             key: view.key,
@@ -235,6 +245,8 @@ impl Standing {
             entries: view.entries,
             signed: view.signed,
             published: view.published,
+            mark: mark.mark,
+            retention_s: mark.retention.as_secs(),
             witnesses: view.witnesses,
             cosigned: view.cosigned,
             accused: view.accused,
@@ -255,6 +267,14 @@ impl fmt::Display for Standing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { node, entries, signed, published, .. } = self;
         writeln!(f, "{node}: {entries} entries, {signed} signed, {published} published")?;
+        if self.mark > 0 {
+            let days = self.retention_s / (24 * 3_600);
+            writeln!(
+                f,
+                "begins with entry {}: those before were older than `audit.retention` ({days}d) and were pruned",
+                self.mark
+            )?;
+        }
         writeln!(f, "key {}", self.key)?;
         for (name, size) in &self.witnesses {
             writeln!(f, "cosigned up to {size:>8} by {name}")?;

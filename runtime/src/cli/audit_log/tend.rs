@@ -5,6 +5,7 @@ use std::fmt;
 use clap::Args;
 use rhumb_actors::audit::messages::{CheckBundle, EraseSubject as Erase, ReplaceKey as Replace};
 use rhumb_core::NodeId;
+use rhumb_verify::tile::WIDTH;
 use serde::Serialize;
 
 use super::super::output::{Done, Failure, Output};
@@ -13,7 +14,7 @@ use super::Whose;
 /// Hash everything that a log has on disk again, open every body that can be opened, and compare.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  rhumb audit fsck\n  rhumb audit fsck --node eu-central/n1 -o json\n\nEnds with 5 when something is not sound; each fault names the entry, body, tile or checkpoint. A node does the same by itself all the time, slowly."
+    after_help = "Examples:\n  rhumb audit fsck\n  rhumb audit fsck --node eu-central/n1 -o json\n\nEnds with 5 when something is not sound; each fault names the entry, body, tile or checkpoint. A node does the same by itself all the time, slowly. Of a pruned log it checks what is kept: entries from the mark on, and the hashes above the mark against those that stand beside it."
 )]
 pub struct Fsck {
     #[command(flatten)]
@@ -49,7 +50,7 @@ impl Fsck {
         let node = log.node.to_string();
         let mut found =
             Soundness { node, sound: true, bundles: 0, entries: 0, opened: 0, faults: Vec::new() };
-        let mut next = Some(0);
+        let mut next = Some(log.mark().await?.mark / WIDTH);
         while let Some(bundle) = next {
             let checked = log.ask(&CheckBundle { bundle }).await?;
             found.bundles += 1;

@@ -1,31 +1,29 @@
 //! `rhumb audit verify`: what is proved, by keys that the auditor brought.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::{fmt, fs, io};
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use clap::Args;
 use rhumb_actors::audit::record::Record;
 use rhumb_actors::audit::roots::COSIGNED;
 use rhumb_verify::batch_proof::{self, BatchProof};
+use rhumb_verify::export::{Export, NoExport};
 use rhumb_verify::growth::{self, Growth};
 use rhumb_verify::policy::Trusted;
 use rhumb_verify::record::Entry;
-use rhumb_verify::tile::{self, all};
 use rhumb_verify::tlog_proof::TlogProof;
 use rhumb_verify::{Checkpoint, Key, Note, Policy, hash};
 use serde::Serialize;
 
 use super::super::output::{Done, Failure, Output};
-use super::export::{CHECKPOINT_FILE, Opened, RECORDS_FILE};
-use super::offline::Tiles;
+use super::export::{Opened, RECORDS_FILE};
 
 /// Verify a proof or an exported log, offline, by the keys of a policy file.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  rhumb audit verify --policy auditors.policy --proof e17.tlog-proof\n  rhumb audit verify --policy auditors.policy --proof some.batch-proof\n  rhumb audit verify --policy auditors.policy --proof grown.proof --since before.checkpoint\n  rhumb audit verify --policy auditors.policy --export log --since before.checkpoint\n  rhumb audit verify --policy auditors.policy --export log --seen-by log-of-eu\n\nThe policy (c2sp.org/tlog-policy) says whose signatures suffice; get its keys from somewhere else than the log. It asks nobody. Ends with 5 when something is not proved."
+    after_help = "Examples:\n  rhumb audit verify --policy auditors.policy --proof e17.tlog-proof\n  rhumb audit verify --policy auditors.policy --proof some.batch-proof\n  rhumb audit verify --policy auditors.policy --proof grown.proof --since before.checkpoint\n  rhumb audit verify --policy auditors.policy --export log --since before.checkpoint\n  rhumb audit verify --policy auditors.policy --export log --seen-by log-of-eu\n  rhumb audit verify --policy auditors.policy --export log --from 51200\n\nThe policy (c2sp.org/tlog-policy) says whose signatures suffice; get its keys from somewhere else than the log. It asks nobody. A pruned log begins where its export says; an earlier checkpoint of fewer entries than that cannot be compared with it. Ends with 5 when something is not proved."
 )]
 pub struct Verify {
     /// Whose signatures suffice.
@@ -37,6 +35,9 @@ pub struct Verify {
     /// The folder of an exported log: everything in it is hashed again.
     #[arg(long, value_name = "DIR", conflicts_with = "proof")]
     export: Option<PathBuf>,
+    /// The log must be there from this entry on: nothing from it on may have been pruned.
+    #[arg(long, value_name = "INDEX", requires = "export")]
+    from: Option<u64>,
     /// The export of another node's log, with its records: what it saw this log sign must be of the entries here.
     #[arg(long, value_name = "DIR", requires = "export")]
     seen_by: Option<PathBuf>,
@@ -48,9 +49,9 @@ pub struct Verify {
 #[derive(Debug, Default, Serialize)]
 struct Verdict {
     proved: bool,
-    /// All entries of the log were there.
-    #[serde(skip)]
-    whole: bool,
+    /// The first entry of an exported log, all of whose entries from there on were there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mark: Option<u64>,
     /// Why not.
     #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<String>,
@@ -72,6 +73,9 @@ struct Verdict {
     /// Checkpoints of it that stand in the other log.
     #[serde(skip_serializing_if = "Option::is_none")]
     seen: Option<u64>,
+    /// Further ones there, of fewer entries than were pruned: they could not be compared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seen_pruned: Option<u64>,
     /// The size of the earlier checkpoint that it continues.
     #[serde(skip_serializing_if = "Option::is_none")]
     continues: Option<u64>,
@@ -92,17 +96,27 @@ impl fmt::Display for Verdict {
         for Proved { index, time, action } in self.entry.iter().chain(&self.entries) {
             writeln!(f, "proved: entry {index} ({action}, {time}) is in the log {}", self.origin)?;
         }
-        if !self.whole && self.entry.is_none() && self.entries.is_empty() {
+        if self.mark.is_none() && self.entry.is_none() && self.entries.is_empty() {
             writeln!(f, "proved: the log {} only grew", self.origin)?;
         }
-        if self.whole {
-            writeln!(f, "proved: all {} entries are those of the log {}", self.size, self.origin)?;
+        match self.mark {
+            None => {}
+            Some(0) => writeln!(f, "proved: all {} entries are those of the log {}", self.size, self.origin)?,
+            Some(mark) => writeln!(
+                f,
+                "proved: the entries from {mark} to before {} are those of the log {}; those before {mark} were pruned, \
+                 and their hashes are in its root",
+                self.size, self.origin
+            )?,
         }
         if let Some(records) = self.records {
             writeln!(f, "{records} records are those that their entries commit to")?;
         }
         if let Some(seen) = self.seen {
             writeln!(f, "{seen} of its checkpoints stand in the other log, and it continues them all")?;
+        }
+        if let Some(pruned) = self.seen_pruned.filter(|pruned| *pruned > 0) {
+            writeln!(f, "{pruned} more there are of fewer entries than were pruned, and CANNOT BE COMPARED")?;
         }
         if let Some(size) = self.continues {
             writeln!(f, "it continues the checkpoint of {size} entries that was verified before")?;
@@ -124,7 +138,10 @@ impl Verify {
         let since = self.since.as_deref().map(text).transpose()?;
         let verified = match (&self.proof, &self.export) {
             (Some(proof), _) => of_proof(&text(proof)?, &policy, since.as_deref()),
-            (None, Some(export)) => of_export(export, &policy, since.as_deref(), self.seen_by.as_deref()),
+            (None, Some(export)) => {
+                let seen_by = self.seen_by.as_deref();
+                of_export(export, &policy, self.from, since.as_deref(), seen_by)
+            }
             (None, None) => return Err(Failure::Usage("give --proof FILE or --export DIR".to_owned())),
         };
         let verdict =
@@ -189,41 +206,32 @@ fn of_growth(proof: &Growth, policy: &Policy, since: &str) -> Result<Verdict, St
 fn of_export(
     folder: &Path,
     policy: &Policy,
+    from: Option<u64>,
     since: Option<&str>,
     seen_by: Option<&Path>,
 ) -> Result<Verdict, String> {
-    let read = |path: &str| {
-        let path = folder.join(path);
-        fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))
-    };
-    let note = String::from_utf8(read(CHECKPOINT_FILE)?).map_err(said)?;
-    let trusted = policy.trusts(&Note::parse(&note).map_err(said)?).map_err(said)?;
-    let size = trusted.checkpoint.size;
-    let mut bundles = Vec::new();
-    for tile in all(size).filter(|tile| tile.level == 0) {
-        bundles.push((tile, read(&tile.bundle())?));
-    }
-    let mut entries = Vec::new();
-    for (tile, bytes) in &bundles {
-        entries.extend(tile::entries(*tile, bytes).map_err(said)?);
-    }
-    let tiles = Tiles::of(&entries);
-    for (path, bytes) in tiles.files() {
-        if read(&path)? != bytes {
-            return Err(format!("{path} is not made of the entries beside it"));
-        }
-    }
-    if tiles.root() != trusted.checkpoint.root {
-        return Err("the checkpoint is of other entries than those that are here".to_owned());
-    }
-    let continues = since.map(|since| continued(since, policy, &tiles, &trusted)).transpose()?;
-    let seen = seen_by.map(|other| seen(other, policy, &tiles, &trusted)).transpose()?;
-    let records = records(folder, &entries)?;
-    Ok(Verdict { whole: true, seen, continues, records, ..of(trusted) })
+    let export = exported(folder, policy).map_err(said)?;
+    from.map_or(Ok(()), |from| export.begins_by(from)).map_err(said)?;
+    let continues = since.map(|since| continued(since, policy, &export)).transpose()?;
+    let seen = seen_by.map(|other| seen(other, policy, &export)).transpose()?;
+    let records = records(folder, &export)?;
+    let (mark, verdict) = (Some(export.kept.mark()), of(export.trusted));
+    let (seen, seen_pruned) = seen.unzip();
+    Ok(Verdict { mark, seen, seen_pruned, continues, records, ..verdict })
+}
+
+/// The log in a folder, all of it hashed again.
+fn exported(folder: &Path, policy: &Policy) -> Result<Export, NoExport> {
+    Export::read(policy, |path| match fs::read(folder.join(path)) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    })
 }
 
 /// The log must continue a checkpoint that was verified before. All entries are here, so its root is computed.
-fn continued(since: &str, policy: &Policy, tiles: &Tiles<'_>, now: &Trusted) -> Result<u64, String> {
+fn continued(since: &str, policy: &Policy, export: &Export) -> Result<u64, String> {
+    let now = &export.trusted;
     let note = Note::parse(since).map_err(|why| format!("the earlier checkpoint: {why}"))?;
     let before = policy.trusts(&note).map_err(|why| format!("the earlier checkpoint: {why}"))?.checkpoint;
     if before.origin != now.checkpoint.origin {
@@ -238,7 +246,15 @@ fn continued(since: &str, policy: &Policy, tiles: &Tiles<'_>, now: &Trusted) -> 
             before.size, now.checkpoint.size
         ));
     }
-    if tiles.root_of(before.size) == before.root {
+    let root = export.kept.root_of(before.size).ok_or_else(|| {
+        format!(
+            "the earlier checkpoint has {} entries, and the log begins with entry {}: what was pruned between them is not \
+             here to be compared. A checkpoint of at least so many entries can be, and an export from before the pruning",
+            before.size,
+            export.kept.mark()
+        )
+    })?;
+    if root == before.root {
         return Ok(before.size);
     }
     Err(format!(
@@ -250,11 +266,12 @@ fn continued(since: &str, policy: &Policy, tiles: &Tiles<'_>, now: &Trusted) -> 
 
 /// What another log says that this one has signed must be of the entries here. It need not be believed: each checkpoint
 /// in it has this log's own signature.
-fn seen(other: &Path, policy: &Policy, tiles: &Tiles<'_>, now: &Trusted) -> Result<u64, String> {
+fn seen(other: &Path, policy: &Policy, export: &Export) -> Result<(u64, u64), String> {
+    let now = &export.trusted;
     let path = other.join(RECORDS_FILE);
     let text = fs::read_to_string(&path)
         .map_err(|error| format!("{}: {error}; export that log with --records", path.display()))?;
-    let (origin, mut seen) = (&now.checkpoint.origin, 0);
+    let (origin, mut seen, mut pruned) = (&now.checkpoint.origin, 0, 0);
     for line in text.lines() {
         let Opened { index, record, .. } = serde_json::from_str(line).map_err(said)?;
         let record = Record::parse(record.as_bytes()).map_err(|why| format!("record {index}: {why}"))?;
@@ -276,7 +293,11 @@ fn seen(other: &Path, policy: &Policy, tiles: &Tiles<'_>, now: &Trusted) -> Resu
                 before.size, now.checkpoint.size
             ));
         }
-        if before.origin != *origin || tiles.root_of(before.size) != before.root {
+        if before.origin == *origin && before.size < export.kept.mark() {
+            pruned += 1;
+            continue;
+        }
+        if before.origin != *origin || export.kept.root_of(before.size) != Some(before.root) {
             return Err(format!(
                 "entry {index} of the other log has a checkpoint of {} entries that {origin} has signed, and those \
                  here are others: THE HISTORY WAS REWRITTEN; keep both logs, they are the evidence",
@@ -285,10 +306,10 @@ fn seen(other: &Path, policy: &Policy, tiles: &Tiles<'_>, now: &Trusted) -> Resu
         }
         seen += 1;
     }
-    Ok(seen)
+    Ok((seen, pruned))
 }
 
-fn records(folder: &Path, entries: &[&[u8]]) -> Result<Option<u64>, String> {
+fn records(folder: &Path, export: &Export) -> Result<Option<u64>, String> {
     let path = folder.join(RECORDS_FILE);
     if !path.exists() {
         return Ok(None);
@@ -299,8 +320,8 @@ fn records(folder: &Path, entries: &[&[u8]]) -> Result<Option<u64>, String> {
         let opened: Opened = serde_json::from_str(line).map_err(said)?;
         let salt = BASE64_STANDARD.decode(&opened.salt).ok().and_then(|salt| <[u8; 32]>::try_from(salt).ok());
         let salt = salt.ok_or_else(|| format!("the salt of record {} has not 32 bytes", opened.index))?;
-        let entry = usize::try_from(opened.index).ok().and_then(|index| entries.get(index));
-        let entry = entry.ok_or_else(|| format!("record {} is of no entry", opened.index))?;
+        let entry =
+            export.entry(opened.index).ok_or_else(|| format!("record {} is of no entry", opened.index))?;
         let entry = Entry::decode(entry).map_err(said)?;
         entry
             .commits_to(&salt, opened.record.as_bytes())
@@ -315,9 +336,9 @@ mod tests {
     use rhumb_actors::audit::Signing;
     use rhumb_actors::audit::record::Outcome;
     use rhumb_actors::audit::seal::SecretKey;
+    use rhumb_verify::export::{CHECKPOINT, Kept};
     use rhumb_verify::note::Signer;
 
-    use super::super::export::CHECKPOINT_FILE;
     use super::*;
 
     const ORIGIN: &str = "mesh.example/audit/eu/n1";
@@ -334,21 +355,20 @@ mod tests {
 
     /// The checkpoint of a log of these entries, signed.
     fn checkpoint(entries: &[Vec<u8>]) -> Note {
-        let entries: Vec<&[u8]> = entries.iter().map(Vec::as_slice).collect();
-        let (size, root) = (entries.len() as u64, Tiles::of(&entries).root());
+        let kept = Kept::of(0, &[], entries).expect("a whole log");
+        let (size, root) = (kept.size(), kept.root());
         let text = Checkpoint { origin: ORIGIN.to_owned(), size, root, extensions: Vec::new() }.to_string();
         let signatures = vec![signer().sign(&text, 0)];
         Note { text, signatures }
     }
 
     fn export(folder: &Path, entries: &[Vec<u8>]) {
-        let all: Vec<&[u8]> = entries.iter().map(Vec::as_slice).collect();
-        for (path, bytes) in Tiles::of(&all).files() {
+        for (path, bytes) in Kept::of(0, &[], entries).expect("a whole log").files(entries) {
             let path = folder.join(path);
             fs::create_dir_all(path.parent().expect("a folder")).expect("made");
             fs::write(path, bytes).expect("written");
         }
-        fs::write(folder.join(CHECKPOINT_FILE), checkpoint(entries).to_string()).expect("written");
+        fs::write(folder.join(CHECKPOINT), checkpoint(entries).to_string()).expect("written");
     }
 
     /// Another log, which has seen this checkpoint.
@@ -364,7 +384,7 @@ mod tests {
         let (log, other) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
         let policy = format!("log {}\nquorum none\n", signer().key());
         let policy = Policy::parse(&policy).expect("a policy");
-        let verified = || of_export(log.path(), &policy, None, Some(other.path()));
+        let verified = || of_export(log.path(), &policy, None, None, Some(other.path()));
         let why = |verified: Result<Verdict, String>| verified.expect_err("not proved");
         export(log.path(), &entries(300, "paid"));
         saw(other.path(), &checkpoint(&entries(270, "paid")).to_string());

@@ -1,6 +1,6 @@
 //! The audit log: where its keys are, when checkpoints are made, and who must have cosigned them.
 
-use super::{HOUR, SECOND, Section, field};
+use super::{DAY, HOUR, SECOND, Section, field};
 use crate::settings::draft::Held;
 use crate::settings::key::{Field, Key};
 use crate::settings::kind::{Kind, count, millis};
@@ -42,6 +42,13 @@ pub(super) const AUDIT: Section = Section {
             field!(audit.max_subjects),
             "Subjects whose keys a node keeps, in memory too: some 300 bytes each. Records about further ones are \
              refused.",
+        ),
+        Key::new(
+            "audit.retention",
+            millis(DAY, 36_525 * DAY),
+            field!(audit.log.retention),
+            "How old an entry is before it is pruned: seven years unless set. It goes with its record when the published \
+             checkpoint is of it and every log witness has cosigned that, in whole bundles of 256, and cannot be had back.",
         ),
         Key::new(
             "audit.check_every",

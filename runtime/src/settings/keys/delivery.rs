@@ -1,11 +1,9 @@
 //! Idempotency keys, letters and dead letters.
 
-use super::{GIB, HOUR, MIB, MINUTE, SECOND, Section, field};
+use super::{DAY, GIB, HOUR, MIB, MINUTE, SECOND, Section, field};
 use crate::settings::draft::Held;
 use crate::settings::key::{Field, Key};
 use crate::settings::kind::{bytes, count, millis};
-
-const DAY: u64 = 24 * HOUR;
 
 pub(super) const DELIVERY: Section = Section {
     name: "delivery",

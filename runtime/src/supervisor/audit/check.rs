@@ -31,7 +31,7 @@ struct Found {
 
 impl Findings {
     /// Bundles checked, and what was found.
-    pub(super) fn now(&self) -> (u64, Vec<String>) {
+    pub(in crate::supervisor) fn now(&self) -> (u64, Vec<String>) {
         let found = self.0.lock();
         let mut faults = found.present.clone();
         faults.extend(found.last.iter().filter(|fault| !found.present.contains(fault)).cloned());
@@ -56,7 +56,7 @@ impl Findings {
     }
 }
 
-/// Checks a bundle; with the last one also what was signed and cosigned.
+/// Checks a bundle, or the first one where it was pruned; with the last one also what was signed and cosigned.
 ///
 /// # Errors
 /// The disk does not answer.
@@ -72,6 +72,8 @@ pub(super) async fn bundle(
         .await
         .ok_or_else(|| Unsound::Disk("the audit actor does not say whose keys it believes".to_owned()))?;
     let read = spawn_blocking(move || {
+        // Where the mark cannot be read, that is what the check finds.
+        let bundle = bundle.max(rows::mark(&there).unwrap_or(0) / WIDTH);
         let (stored, mut faults) = read::check_bundle(&there, bundle)?;
         let entries = read::size(&there)?;
         let next = Some(bundle + 1).filter(|next| next * WIDTH < entries);

@@ -6,6 +6,7 @@
 
 mod check;
 mod files;
+mod metrics;
 mod serve;
 
 use std::fmt;
@@ -25,6 +26,7 @@ use rhumb_transport::{ConnectError, Peer};
 
 use self::files::WrappingKeys;
 pub(super) use check::{Findings, keep_checking};
+pub(super) use metrics::metrics;
 pub(super) use serve::{Served, serve};
 
 use super::certificate::Own;

@@ -1,12 +1,14 @@
 //! What may be asked of a node's audit log over the mesh.
 
+use std::time::Duration;
+
 use rhumb_actors::audit::messages::{
     AuditRefusal, AuditView, CheckBundle, Checked, Cosign, EntryPage, EntryView, EraseSubject, Erased,
-    KeyReplaced, NextStatement, Prove, ProveBatch, Proven, ProvenBatch, READ_AT_ONCE, READ_BYTES,
-    ReadEntries, ReplaceKey, ShowAudit, State, Uncosigned,
+    KeyReplaced, Mark, NextStatement, Prove, ProveBatch, Proven, ProvenBatch, READ_AT_ONCE, READ_BYTES,
+    ReadEntries, ReplaceKey, ShowAudit, ShowMark, State, Uncosigned,
 };
 use rhumb_actors::audit::record::{Outcome, Record};
-use rhumb_actors::audit::rows::Unsound;
+use rhumb_actors::audit::rows::{self, Unsound};
 use rhumb_actors::audit::seal::sealed_under;
 use rhumb_actors::audit::{AuditHandle, Looked, NotErased, read};
 use rhumb_core::{DataClass, Fault, FaultKind, NodeId, Role};
@@ -31,6 +33,8 @@ pub(in crate::supervisor) struct Served {
     pub(in crate::supervisor) key: Key,
     pub(in crate::supervisor) findings: Findings,
     pub(in crate::supervisor) policy: ServedPolicy,
+    /// How old an entry is before it is pruned.
+    pub(in crate::supervisor) retention: Duration,
 }
 
 type Answer<T> = Result<(Result<T, AuditRefusal>, DataClass), Fault>;
@@ -61,6 +65,7 @@ pub(in crate::supervisor) fn serve(
         }};
     }
     serves!(ShowAudit, show);
+    serves!(ShowMark, mark);
     serves!(ReadEntries, read);
     serves!(Prove, prove);
     serves!(ProveBatch, prove_batch);
@@ -80,8 +85,12 @@ fn control<T>(answer: Result<T, AuditRefusal>) -> Answer<T> {
     Ok((answer, DataClass::control()))
 }
 
-fn unsound(why: Unsound) -> AuditRefusal {
-    AuditRefusal::Unsound(why.to_string())
+/// What is said where the disk has not what was asked for.
+fn unsound(retention: Duration) -> impl Fn(Unsound) -> AuditRefusal + Copy {
+    move |why| match why {
+        Unsound::Pruned { mark } => AuditRefusal::Pruned { mark, retention },
+        why => AuditRefusal::Unsound(why.to_string()),
+    }
 }
 
 /// Who answers.
@@ -101,10 +110,20 @@ impl Desk {
         let view = self.log.view().await.ok_or_else(|| silent("tells how it stands"))?;
         let asked = !nonce.is_empty() && !view.published_note.contains(&nonce_line(&nonce));
         if asked && !self.log.demand(nonce).await {
-            return control(Err(AuditRefusal::Overloaded { retry_after: std::time::Duration::from_secs(1) }));
+            return control(Err(AuditRefusal::Overloaded { retry_after: Duration::from_secs(1) }));
         }
         let (checked, faults) = self.served.findings.now();
         control(Ok(AuditView { checked, faults, ..view }))
+    }
+
+    async fn mark(self, _: Call<ShowMark>) -> Answer<Mark> {
+        let Served { store, retention, .. } = self.served;
+        let left = spawn_blocking(move || rows::left(&store)).await;
+        let left = left.map_err(|panic| Fault::ran(FaultKind::Handler(panic.to_string())))?;
+        control(left.map_err(unsound(retention)).map(|left| {
+            let hashes: Vec<Hash> = left.levels().iter().flatten().copied().collect();
+            Mark { mark: left.size(), edge: read::joined(&hashes), retention }
+        }))
     }
 
     async fn read(self, call: Call<ReadEntries>) -> Answer<EntryPage> {
@@ -124,7 +143,7 @@ impl Desk {
         let stored = spawn_blocking(move || page(&store, from, limit, durable)).await;
         let (entries, next, mut stored) = match stored {
             Ok(Ok(page)) => page,
-            Ok(Err(why)) => return control(Err(unsound(why))),
+            Ok(Err(why)) => return control(Err(unsound(self.served.retention)(why))),
             Err(panic) => return Err(Fault::ran(FaultKind::Handler(panic.to_string()))),
         };
         if let Some(key) = key {
@@ -162,7 +181,7 @@ impl Desk {
 
     async fn prove(self, call: Call<Prove>) -> Answer<Proven> {
         let Prove { index, old, size } = call.message;
-        let store = self.served.store.clone();
+        let (store, unsound) = (self.served.store.clone(), unsound(self.served.retention));
         let proven = spawn_blocking(move || {
             let entries = read::size(&store).map_err(unsound)?;
             let beyond = index.is_some_and(|index| index >= size) || old.is_some_and(|old| old > size);
@@ -192,7 +211,8 @@ impl Desk {
             return control(Err(AuditRefusal::Invalid(why)));
         }
         let store = self.served.store.clone();
-        let proven = spawn_blocking(move || batch(&store, &indices, size));
+        let retention = self.served.retention;
+        let proven = spawn_blocking(move || batch(&store, &indices, size, retention));
         control(proven.await.map_err(|panic| Fault::ran(FaultKind::Handler(panic.to_string())))?)
     }
 
@@ -200,7 +220,7 @@ impl Desk {
         control(
             check::bundle(&self.log, &self.served.store, &self.served.key, call.message.bundle)
                 .await
-                .map_err(unsound),
+                .map_err(unsound(self.served.retention)),
         )
     }
 
@@ -309,9 +329,9 @@ impl Desk {
             Err(why) => {
                 begun.ended(Outcome::Failed, Some(why.to_string())).await?;
                 match why {
-                    NotErased::Overloaded => control(Err(AuditRefusal::Overloaded {
-                        retry_after: std::time::Duration::from_secs(1),
-                    })),
+                    NotErased::Overloaded => {
+                        control(Err(AuditRefusal::Overloaded { retry_after: Duration::from_secs(1) }))
+                    }
                     NotErased::Unfinished => Err(Fault::unknown(FaultKind::Storage(why.to_string()))),
                 }
             }
@@ -319,7 +339,13 @@ impl Desk {
     }
 }
 
-fn batch(store: &HotStore, indices: &[u64], size: u64) -> Result<ProvenBatch, AuditRefusal> {
+fn batch(
+    store: &HotStore,
+    indices: &[u64],
+    size: u64,
+    retention: Duration,
+) -> Result<ProvenBatch, AuditRefusal> {
+    let unsound = unsound(retention);
     let entries = read::size(store).map_err(unsound)?;
     if size > entries || indices.last().is_some_and(|last| *last >= size) {
         return Err(AuditRefusal::NotThere { entries });

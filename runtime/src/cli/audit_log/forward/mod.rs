@@ -97,7 +97,12 @@ impl Forward {
                 let state = self.state.display();
                 return Err(Failure::Usage(format!("--from is for a first time; {state} says entry {next}")));
             }
-            (place, from) => place.unwrap_or(Place { next: from.unwrap_or(0), last: None }),
+            (Some(place), None) => place,
+            // Of a pruned log from its first entry.
+            (None, from) => {
+                let pruned = log.mark().await?.mark;
+                Place { next: from.unwrap_or(pruned), last: None }
+            }
         };
         let mut stop = Stop::new()?;
         output.note(format!("the log of {} goes to {} from entry {} on", log.node, self.syslog, place.next));
