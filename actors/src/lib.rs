@@ -5,6 +5,7 @@
 
 pub mod audit;
 pub mod backlog;
+pub mod clock;
 pub mod delivery;
 pub mod escrow;
 pub mod remote;

@@ -133,6 +133,18 @@ canaries! {
     NoteApartFromEffect = "note-apart-from-effect",
     /// What cannot be delivered is gone.
     DeadLetterVanishes = "dead-letter-vanishes",
+    /// Of several sources' times the one that most have in common is taken, not what a majority may mean.
+    LargestAgreement = "largest-agreement",
+    /// A majority of the sources that were heard is enough, however few that are.
+    MinorityBelieved = "minority-believed",
+    /// What is known of true time does not grow less certain between samples.
+    BoundWithoutDrift = "bound-without-drift",
+    /// A source's time is taken to be exactly half a round trip old.
+    RoundTripForgotten = "round-trip-forgotten",
+    /// A new life hands out times before the wall clock has passed the last one's ceiling.
+    CeilingIgnored = "ceiling-ignored",
+    /// A clock is reset before the times of its old epoch have passed.
+    ResetBeforeBound = "reset-before-bound",
 }
 
 impl Canary {
@@ -142,6 +154,16 @@ impl Canary {
 
     /// Those of the audit log's keys, which have one of their own too.
     pub const OF_THE_AUDIT_KEYS: &'static [Self] = &[Self::OldKeyStays, Self::KeysNotRewrapped];
+
+    /// Those of the clock keeper, which has one too.
+    pub const OF_THE_CLOCK: &'static [Self] = &[
+        Self::LargestAgreement,
+        Self::MinorityBelieved,
+        Self::BoundWithoutDrift,
+        Self::RoundTripForgotten,
+        Self::CeilingIgnored,
+        Self::ResetBeforeBound,
+    ];
 
     /// Those of delivery, which has one too. All others are the escrow's.
     pub const OF_DELIVERY: &'static [Self] = &[

@@ -6,7 +6,7 @@
 //! | `commit` | [`Store`](crate::Store), in every commit | number of the commit, last number known durable |
 //! | `fence/KEY` | [`Store`](crate::Store), for [`Batch::fence`](crate::Batch::fence) | the highest epoch seen |
 //! | `store` | `DataDir`, once | identity of the data directory |
-//! | `clock/…` | the clock keeper | ceiling of hybrid time |
+//! | `clock/…` | the clock keeper | ceiling of hybrid time; its epoch |
 //! | `peer/…` | the supervisor | highest durable commit number seen per store id of a peer |
 //! | `mesh/…` | the supervisor | cluster version, region states |
 //!
