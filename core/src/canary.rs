@@ -145,6 +145,12 @@ canaries! {
     CeilingIgnored = "ceiling-ignored",
     /// A clock is reset before the times of its old epoch have passed.
     ResetBeforeBound = "reset-before-bound",
+    /// Versions are collected that an active reader may still ask for.
+    GcAboveWatermark = "gc-above-watermark",
+    /// Where nobody reads, exports or lags, everything is collected.
+    GcOfEmptySets = "gc-of-empty-sets",
+    /// A deletion is collected before what it deletes.
+    DeletionBeforeDeleted = "deletion-before-deleted",
 }
 
 impl Canary {
@@ -164,6 +170,10 @@ impl Canary {
         Self::CeilingIgnored,
         Self::ResetBeforeBound,
     ];
+
+    /// Those of the versions of keys, which have a model to be compared with.
+    pub const OF_THE_VERSIONS: &'static [Self] =
+        &[Self::GcAboveWatermark, Self::GcOfEmptySets, Self::DeletionBeforeDeleted];
 
     /// Those of delivery, which has one too. All others are the escrow's.
     pub const OF_DELIVERY: &'static [Self] = &[

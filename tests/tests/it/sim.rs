@@ -42,6 +42,7 @@ fn every_known_bug_is_caught() {
         Canary::OF_THE_AUDIT_KEYS,
         Canary::OF_DELIVERY,
         Canary::OF_THE_CLOCK,
+        Canary::OF_THE_VERSIONS,
     ]
     .concat();
     for &canary in Canary::ALL.iter().filter(|canary| !elsewhere.contains(canary)) {
