@@ -17,6 +17,9 @@ use rhumb_core::canary::{self, Canary};
 use super::key::{self, KeyspaceId, UserKey};
 use super::read::{ReadError, Rows, decoded, opened};
 
+/// Rows that are looked at for each that may be found: a step ends where little is to be found, too.
+const LOOKED_AT: usize = 64;
+
 /// What keeps versions from being collected. Each may be empty: then it keeps nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Protected<'a> {
@@ -82,7 +85,7 @@ pub struct Garbage {
 }
 
 /// Finds at most `limit` versions of keys from `from` on (itself included) to `to` (itself not) that nobody can need who
-/// reads at or above the threshold.
+/// reads at or above the threshold. It may end before it has found so many: [`Garbage::next`] says whether it has.
 ///
 /// # Errors
 /// [`ReadError`] of storage or of damage. Intents do not stop it.
@@ -95,8 +98,16 @@ pub fn collect<R: Rows + ?Sized>(
 ) -> Result<Garbage, ReadError> {
     let within = key::of_keyspace(keyspace);
     let end = to.map(|to| key::prefix(keyspace, to));
-    let mut found =
-        Finding { keyspace, threshold, limit, key: Vec::new(), garbage: Garbage::default(), last: None };
+    let mut found = Finding {
+        keyspace,
+        threshold,
+        limit,
+        looked_at: 0,
+        seen: Vec::new(),
+        key: Vec::new(),
+        last: None,
+        garbage: Garbage::default(),
+    };
     let mut failed = None;
     rows.walk(&key::prefix(keyspace, from), &mut |row, value| {
         if !row.starts_with(&within) || end.as_ref().is_some_and(|end| row >= end.as_slice()) {
@@ -121,6 +132,9 @@ struct Finding {
     keyspace: KeyspaceId,
     threshold: Threshold,
     limit: usize,
+    looked_at: usize,
+    /// The key of the last row, as a row without its time.
+    seen: Vec<u8>,
     /// The key that is looked at, once its newest version at or below the threshold has been met, as a row without its time.
     key: Vec<u8>,
     /// That version, if it says that the key is not there. It goes behind all that is older.
@@ -136,10 +150,17 @@ impl Finding {
             self.garbage.rows.extend(self.last.take());
         }
         let (key, at) = decoded(self.keyspace, row)?;
-        if self.garbage.rows.len() >= self.limit {
+        self.looked_at += 1;
+        // Only between two keys: a step that began again with the same key would never get past it.
+        let is_next = key::of_row(row) != self.seen;
+        let tired = is_next && self.looked_at > self.limit.saturating_mul(LOOKED_AT);
+        if self.garbage.rows.len() >= self.limit || tired {
             self.last = None;
             self.garbage.next = Some(key);
             return Ok(false);
+        }
+        if is_next {
+            self.seen = key::of_row(row).to_vec();
         }
         if at > self.threshold.get() {
             return Ok(true);

@@ -189,3 +189,24 @@ fn a_collection_in_steps_never_lets_a_deleted_value_show_again() {
         .expect("memory walks");
     assert_eq!(left, 1, "nothing is left of what was deleted");
 }
+
+#[test]
+fn a_step_ends_where_there_is_little_to_find() {
+    let store = store();
+    for number in 0..200u8 {
+        write(&store, SPACE, &key([number]), 1, &Record::put("live"));
+    }
+    write(&store, SPACE, &key([199]), 2, &Record::put("newer"));
+    for time in 20..120 {
+        write(&store, SPACE, &key([150]), time, &Record::put("too new to go"));
+    }
+    let (mut from, mut steps, mut found) = (Some(key("")), 0, Vec::new());
+    while let Some(start) = from {
+        let step = gc::collect(&store, SPACE, (&start, None), Threshold::at(at(9)), 1).expect("sound");
+        found.extend(step.rows);
+        from = step.next;
+        steps += 1;
+    }
+    assert_eq!(found, [VersionKey { keyspace: SPACE, key: key([199]), at: at(1) }.encode()]);
+    assert!((4..8).contains(&steps), "{steps} steps");
+}

@@ -195,7 +195,7 @@ fn a_clock_that_runs_away_raises_the_alarm_of_drift() {
         _ => None,
     });
     let (low, high) = drift.unwrap_or_else(|| panic!("{doubts:?}"));
-    assert!(low > 200 && low <= 600 && 600 <= high && high < 700, "{low} to {high} ppm");
+    assert!((201..=600).contains(&low) && (600..700).contains(&high), "{low} to {high} ppm");
 }
 
 #[test]
