@@ -151,6 +151,20 @@ canaries! {
     GcOfEmptySets = "gc-of-empty-sets",
     /// A deletion is collected before what it deletes.
     DeletionBeforeDeleted = "deletion-before-deleted",
+    /// A replica serves strong reads because it once took the lease.
+    LeaseNotAsked = "lease-not-asked",
+    /// A leaseholder serves until the end of its support by its own clock, without a margin for others'.
+    StasisForgotten = "stasis-forgotten",
+    /// What is closed beside the log counts before the log has come so far.
+    ClosedBeforeApply = "closed-before-apply",
+    /// The start of a lease that is proposed counts as closed.
+    LeaseStartIsClosed = "lease-start-is-closed",
+    /// The right-hand range of a split begins with nothing closed.
+    SplitForgetsClosed = "split-forgets-closed",
+    /// What a client has seen before is not asked.
+    TokenIgnored = "token-ignored",
+    /// A command that a later one of its proposer has overtaken takes effect.
+    OvertakenApplies = "overtaken-applies",
 }
 
 impl Canary {
@@ -174,6 +188,17 @@ impl Canary {
     /// Those of the versions of keys, which have a model to be compared with.
     pub const OF_THE_VERSIONS: &'static [Self] =
         &[Self::GcAboveWatermark, Self::GcOfEmptySets, Self::DeletionBeforeDeleted];
+
+    /// Those of ranges, which have a simulated world too.
+    pub const OF_THE_RANGES: &'static [Self] = &[
+        Self::LeaseNotAsked,
+        Self::StasisForgotten,
+        Self::ClosedBeforeApply,
+        Self::LeaseStartIsClosed,
+        Self::SplitForgetsClosed,
+        Self::TokenIgnored,
+        Self::OvertakenApplies,
+    ];
 
     /// Those of delivery, which has one too. All others are the escrow's.
     pub const OF_DELIVERY: &'static [Self] = &[

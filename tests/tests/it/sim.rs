@@ -43,6 +43,7 @@ fn every_known_bug_is_caught() {
         Canary::OF_DELIVERY,
         Canary::OF_THE_CLOCK,
         Canary::OF_THE_VERSIONS,
+        Canary::OF_THE_RANGES,
     ]
     .concat();
     for &canary in Canary::ALL.iter().filter(|canary| !elsewhere.contains(canary)) {
