@@ -5,8 +5,10 @@
 
 pub mod audit;
 pub mod backlog;
+pub mod clock;
 pub mod delivery;
 pub mod escrow;
+pub mod ranges;
 pub mod remote;
 pub mod span;
 pub mod storage;

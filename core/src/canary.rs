@@ -137,6 +137,38 @@ canaries! {
     NoteApartFromEffect = "note-apart-from-effect",
     /// What cannot be delivered is gone.
     DeadLetterVanishes = "dead-letter-vanishes",
+    /// Of several sources' times the one that most have in common is taken, not what a majority may mean.
+    LargestAgreement = "largest-agreement",
+    /// A majority of the sources that were heard is enough, however few that are.
+    MinorityBelieved = "minority-believed",
+    /// What is known of true time does not grow less certain between samples.
+    BoundWithoutDrift = "bound-without-drift",
+    /// A source's time is taken to be exactly half a round trip old.
+    RoundTripForgotten = "round-trip-forgotten",
+    /// A new life hands out times before the wall clock has passed the last one's ceiling.
+    CeilingIgnored = "ceiling-ignored",
+    /// A clock is reset before the times of its old epoch have passed.
+    ResetBeforeBound = "reset-before-bound",
+    /// Versions are collected that an active reader may still ask for.
+    GcAboveWatermark = "gc-above-watermark",
+    /// Where nobody reads, exports or lags, everything is collected.
+    GcOfEmptySets = "gc-of-empty-sets",
+    /// A deletion is collected before what it deletes.
+    DeletionBeforeDeleted = "deletion-before-deleted",
+    /// A replica serves strong reads because it once took the lease.
+    LeaseNotAsked = "lease-not-asked",
+    /// A leaseholder serves until the end of its support by its own clock, without a margin for others'.
+    StasisForgotten = "stasis-forgotten",
+    /// What is closed beside the log counts before the log has come so far.
+    ClosedBeforeApply = "closed-before-apply",
+    /// The start of a lease that is proposed counts as closed.
+    LeaseStartIsClosed = "lease-start-is-closed",
+    /// The right-hand range of a split begins with nothing closed.
+    SplitForgetsClosed = "split-forgets-closed",
+    /// What a client has seen before is not asked.
+    TokenIgnored = "token-ignored",
+    /// A command that a later one of its proposer has overtaken takes effect.
+    OvertakenApplies = "overtaken-applies",
 }
 
 impl Canary {
@@ -149,6 +181,31 @@ impl Canary {
 
     /// Those of the audit log's keys, which have one of their own too.
     pub const OF_THE_AUDIT_KEYS: &'static [Self] = &[Self::OldKeyStays, Self::KeysNotRewrapped];
+
+    /// Those of the clock keeper, which has one too.
+    pub const OF_THE_CLOCK: &'static [Self] = &[
+        Self::LargestAgreement,
+        Self::MinorityBelieved,
+        Self::BoundWithoutDrift,
+        Self::RoundTripForgotten,
+        Self::CeilingIgnored,
+        Self::ResetBeforeBound,
+    ];
+
+    /// Those of the versions of keys, which have a model to be compared with.
+    pub const OF_THE_VERSIONS: &'static [Self] =
+        &[Self::GcAboveWatermark, Self::GcOfEmptySets, Self::DeletionBeforeDeleted];
+
+    /// Those of ranges, which have a simulated world too.
+    pub const OF_THE_RANGES: &'static [Self] = &[
+        Self::LeaseNotAsked,
+        Self::StasisForgotten,
+        Self::ClosedBeforeApply,
+        Self::LeaseStartIsClosed,
+        Self::SplitForgetsClosed,
+        Self::TokenIgnored,
+        Self::OvertakenApplies,
+    ];
 
     /// Those of delivery, which has one too. All others are the escrow's.
     pub const OF_DELIVERY: &'static [Self] = &[

@@ -29,6 +29,7 @@ pub fn run<B: Bench>(fresh: impl Fn() -> B) {
     later_operations_of_one_write_win(&fresh().open());
     scans_follow_byte_order_and_the_prefix(&fresh().open());
     a_scan_stops_when_told(&fresh().open());
+    a_walk_begins_anywhere_and_does_not_leave_its_family(&fresh().open());
     empty_and_large_keys_and_values_are_kept(&fresh().open());
     writes_are_never_seen_in_part(fresh().open());
     what_was_synced_is_there_after_reopening(&fresh());
@@ -112,6 +113,27 @@ fn a_scan_stops_when_told<E: Engine>(engine: &E) {
         false
     });
     assert_eq!((scanned, seen), (Ok(()), 1));
+}
+
+fn a_walk_begins_anywhere_and_does_not_leave_its_family<E: Engine>(engine: &E) {
+    write(engine, |ops| {
+        for key in [b"a".as_slice(), b"b", b"b\x00", b"c", b"\xff"] {
+            ops.put(Family::Mvcc, key, b"").put(Family::Raft, key, b"");
+        }
+    });
+    let walked = |from: &[u8], stop: usize| {
+        let mut keys = Vec::new();
+        let walked = engine.walk(Family::Mvcc, from, &mut |key, _| {
+            keys.push(key.to_vec());
+            keys.len() < stop
+        });
+        assert_eq!(walked, Ok(()));
+        keys
+    };
+    assert_eq!(walked(b"b", 9), [b"b".as_slice(), b"b\x00", b"c", b"\xff"]);
+    assert_eq!(walked(b"aa", 2), [b"b".as_slice(), b"b\x00"], "from the next key, until told");
+    assert_eq!(walked(b"", 9).len(), 5);
+    assert_eq!(walked(b"\xff\x00", 9), [b""; 0]);
 }
 
 fn empty_and_large_keys_and_values_are_kept<E: Engine>(engine: &E) {

@@ -104,6 +104,17 @@ pub trait Engine: Send + Sync + 'static {
         f: &mut dyn FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<(), StorageFault>;
 
+    /// As [`Engine::scan`], from this key on (itself included) to the end of the family.
+    ///
+    /// # Errors
+    /// Any fault of reading.
+    fn walk(
+        &self,
+        family: Family,
+        from: &[u8],
+        f: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), StorageFault>;
+
     /// How hard it is pressed.
     fn pressure(&self) -> Pressure;
 }
@@ -128,6 +139,15 @@ impl Engine for Arc<dyn Engine> {
         f: &mut dyn FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<(), StorageFault> {
         (**self).scan(family, prefix, f)
+    }
+
+    fn walk(
+        &self,
+        family: Family,
+        from: &[u8],
+        f: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), StorageFault> {
+        (**self).walk(family, from, f)
     }
 
     fn pressure(&self) -> Pressure {

@@ -6,7 +6,8 @@
 //! | `commit` | [`Store`](crate::Store), in every commit | number of the commit, last number known durable |
 //! | `fence/KEY` | [`Store`](crate::Store), for [`Batch::fence`](crate::Batch::fence) | the highest epoch seen |
 //! | `store` | `DataDir`, once | identity of the data directory |
-//! | `clock/…` | the clock keeper | ceiling of hybrid time |
+//! | `clock/…` | the clock keeper | ceiling of hybrid time; its epoch |
+//! | `support/…` | the ranges | what this store promised to which other store's lease, and its own epoch |
 //! | `peer/…` | the supervisor | highest durable commit number seen per store id of a peer |
 //! | `mesh/…` | the supervisor | cluster version, region states |
 //!
@@ -20,6 +21,8 @@ pub const FENCE: &[u8] = b"fence/";
 pub const STORE: &[u8] = b"store";
 /// Before every key of the clock keeper.
 pub const CLOCK: &[u8] = b"clock/";
+/// Before every key of the support that stores give each other.
+pub const SUPPORT: &[u8] = b"support/";
 /// Before every key about peers' durable numbers.
 pub const PEER: &[u8] = b"peer/";
 /// Before every key of the supervisor about the mesh.

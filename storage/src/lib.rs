@@ -9,7 +9,7 @@
 //!
 //! In reading order: a [`Batch`] is what callers want written; an [`Engine`] keeps bytes; a [`Store`]
 //! numbers commits and checks fences over an engine, without threads (the simulated world uses it as
-//! it is); a [`HotStore`] commits for many callers at once; a [`DataDir`] is a node's directory with
+//! it is); [`mvcc`] is how versions of ranges' keys are laid out, read and collected; a [`HotStore`] commits for many callers at once; a [`DataDir`] is a node's directory with
 //! its two stores and their identity.
 
 pub mod batch;
@@ -22,6 +22,7 @@ pub mod fault;
 pub mod hot;
 pub mod keys;
 pub mod memory;
+pub mod mvcc;
 #[cfg(feature = "rocks")]
 pub mod rocks;
 pub mod sled;

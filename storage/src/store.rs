@@ -199,6 +199,20 @@ impl<E: Engine> Store<E> {
         self.engine.scan(family, prefix, &mut f)
     }
 
+    /// As [`Store::scan`], from this key on to the end of the family.
+    ///
+    /// # Errors
+    /// A fault of reading, or the one that poisoned the store.
+    pub fn walk(
+        &self,
+        family: Family,
+        from: &[u8],
+        mut f: impl FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), StorageFault> {
+        self.healthy()?;
+        self.engine.walk(family, from, &mut f)
+    }
+
     /// The highest epoch that a fence knows.
     #[must_use]
     pub fn epoch(&self, fence: &[u8]) -> Option<Epoch> {

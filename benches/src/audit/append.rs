@@ -94,7 +94,9 @@ impl Standing {
 
     fn stop(self) -> anyhow::Result<()> {
         let stats = self.store.close(Duration::from_secs(10));
-        self.arbiters.iter().for_each(|arbiter| drop(arbiter.stop()));
+        for arbiter in &self.arbiters {
+            arbiter.stop();
+        }
         stats.map(drop).context("the store closes")
     }
 }

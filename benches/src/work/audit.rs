@@ -48,7 +48,9 @@ async fn prove(effort: Effort) -> anyhow::Result<Vec<Outcome>> {
         agreed.windows(2).all(|two| two[0] == two[1]),
         "the two come to other proofs: {agreed:?}"
     );
-    measured.iter_mut().flatten().flatten().for_each(|one| drop(one.figures.remove("agreed_in")));
+    for one in measured.iter_mut().flatten().flatten() {
+        one.figures.remove("agreed_in");
+    }
     let all = outcomes(PROVE.name, &PROVING, &cases, &measured);
     let with = |bytes: usize| all.iter().map(|one| Outcome { payload: bytes, ..one.clone() }).collect();
     let proved = compared(with(0), &measured, "prove_us", Unit::Micros);

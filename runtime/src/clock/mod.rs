@@ -241,7 +241,7 @@ mod tests {
         for _ in 0..5 {
             // As if all timestamps of a millisecond were taken at once.
             clock.merge(HybridTime::new(clock.last().millis(), u16::MAX - 1)).expect("within the offset");
-            clock.hybrid();
+            let _ = clock.hybrid();
         }
         let (went, took) = (clock.last().millis() - ahead.millis(), clock.now().mono.since(begun));
         assert_eq!(went, 5, "each time the last timestamp of a millisecond was taken");

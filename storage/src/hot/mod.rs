@@ -182,6 +182,19 @@ impl HotStore {
         self.inner.store.scan(family, prefix, f)
     }
 
+    /// As [`HotStore::scan`], from this key on to the end of the family.
+    ///
+    /// # Errors
+    /// A fault of reading, or the one that poisoned the store.
+    pub fn walk(
+        &self,
+        family: Family,
+        from: &[u8],
+        f: impl FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), StorageFault> {
+        self.inner.store.walk(family, from, f)
+    }
+
     /// The last commit known durable. One atomic read.
     #[must_use]
     pub fn durable(&self) -> CommitNumber {

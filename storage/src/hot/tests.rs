@@ -85,6 +85,14 @@ impl Engine for Doored {
     ) -> Result<(), StorageFault> {
         self.engine.scan(family, prefix, f)
     }
+    fn walk(
+        &self,
+        family: Family,
+        from: &[u8],
+        f: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), StorageFault> {
+        self.engine.walk(family, from, f)
+    }
     fn pressure(&self) -> Pressure {
         self.engine.pressure()
     }

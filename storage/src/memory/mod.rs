@@ -73,6 +73,21 @@ impl Engine for MemoryEngine {
         Ok(())
     }
 
+    fn walk(
+        &self,
+        family: Family,
+        from: &[u8],
+        f: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), StorageFault> {
+        let inner = self.disk("walk the memory disk")?;
+        for (key, value) in inner.family(family).range(from.to_vec()..) {
+            if !f(key, value) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     fn pressure(&self) -> Pressure {
         self.disk.lock().pressure()
     }

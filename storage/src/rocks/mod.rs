@@ -132,6 +132,22 @@ impl Engine for RocksEngine {
         Ok(())
     }
 
+    fn walk(
+        &self,
+        family: Family,
+        from: &[u8],
+        f: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), StorageFault> {
+        let from = IteratorMode::From(from, Direction::Forward);
+        for row in self.db.iterator_cf_opt(self.family(family), ReadOptions::default(), from) {
+            let (key, value) = row.map_err(|error| self.fault("walk", &error))?;
+            if !f(&key, &value) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     fn pressure(&self) -> Pressure {
         let stopped = self.property(Family::Meta, "rocksdb.is-write-stopped") > 0;
         let delayed = self.property(Family::Meta, "rocksdb.actual-delayed-write-rate") > 0;

@@ -1,0 +1,82 @@
+//! A replica's state on disk: one row a range in the family `Raft`, rewritten with every entry that is applied.
+//!
+//! | key | value |
+//! |---|---|
+//! | `a` range | an enum of versions, to which versions are only appended |
+
+use rhumb_core::HybridTime;
+use rhumb_core::codec::{self, CodecError};
+use rhumb_storage::mvcc::{KeyspaceId, UserKey};
+use serde::{Deserialize, Serialize};
+
+use super::lease::Lease;
+use super::replica::{Applied, Descriptor, RangeId, RangeReplica, ReplicaId, Seat};
+
+#[derive(Serialize, Deserialize)]
+enum Versioned {
+    V1(Row),
+}
+
+#[derive(Serialize, Deserialize)]
+struct Row {
+    replica: ReplicaId,
+    range: RangeId,
+    keyspace: u32,
+    from: Vec<u8>,
+    to: Option<Vec<u8>>,
+    seats: Vec<Seat>,
+    index: u64,
+    lease: Lease,
+    order: u64,
+    closed: HybridTime,
+    newest: HybridTime,
+    threshold: HybridTime,
+}
+
+pub(super) fn key(range: RangeId) -> Vec<u8> {
+    [b"a".as_slice(), &range.0.to_be_bytes()].concat()
+}
+
+pub(super) fn write(replica: &RangeReplica) -> Vec<u8> {
+    let Descriptor { range, keyspace, from, to, seats } = replica.descriptor().clone();
+    let Applied { index, lease, order, closed, newest, threshold } = replica.applied().clone();
+    let row = Row {
+        replica: replica.id(),
+        range,
+        keyspace: keyspace.0,
+        from: from.as_bytes().to_vec(),
+        to: to.map(|to| to.as_bytes().to_vec()),
+        seats,
+        index,
+        lease,
+        order,
+        closed,
+        newest,
+        threshold,
+    };
+    codec::encode(&Versioned::V1(row)).expect("a replica's state is within the codec's limits").to_vec()
+}
+
+pub(super) fn read(bytes: &[u8]) -> Result<(ReplicaId, Descriptor, Applied), String> {
+    let Versioned::V1(row) = codec::decode(bytes).map_err(|error: CodecError| error.to_string())?;
+    let key = |bytes| UserKey::new(bytes).map_err(|error: rhumb_storage::mvcc::KeyTooLong| error.to_string());
+    let applied = Applied {
+        index: row.index,
+        lease: row.lease,
+        order: row.order,
+        closed: row.closed,
+        newest: row.newest,
+        threshold: row.threshold,
+    };
+    let descriptor = Descriptor {
+        range: row.range,
+        keyspace: KeyspaceId(row.keyspace),
+        from: key(row.from)?,
+        to: row.to.map(key).transpose()?,
+        seats: row.seats,
+    };
+    match descriptor.seat(row.replica) {
+        Some(_) => Ok((row.replica, descriptor, applied)),
+        None => Err(format!("replica {} has no seat in its range", row.replica)),
+    }
+}

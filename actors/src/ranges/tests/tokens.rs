@@ -1,0 +1,73 @@
+//! Tokens: golden bytes, and what is refused.
+
+use rhumb_core::{ClusterId, Epoch, HybridTime};
+use ring::signature::Ed25519KeyPair;
+
+use crate::ranges::token::{Token, TokenError, TokenKey, TokenKeys};
+
+fn key(cluster: u128, seed: u8) -> TokenKey {
+    let pair = Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).expect("32 bytes");
+    TokenKey::new(ClusterId(cluster), pair)
+}
+
+const SEEN: Token = Token { epoch: Epoch(3), at: HybridTime::ZERO };
+
+fn seen() -> Token {
+    Token { at: HybridTime::from_bits(0x0199_8877_6655_0007), ..SEEN }
+}
+
+#[test]
+fn a_token_of_any_region_is_read_by_all() {
+    let keys = TokenKeys::new(ClusterId(7), [key(7, 1).public(), key(7, 2).public()]);
+    for seed in [1, 2] {
+        let bytes = key(7, seed).sign(seen());
+        assert_eq!(keys.read(&bytes), Ok(seen()));
+        assert_eq!(bytes.len(), 85, "it is small");
+    }
+}
+
+#[test]
+fn the_bytes_of_a_token_never_change() {
+    let bytes = key(7, 1).sign(seen());
+    let said = [1, 0, 0, 0, 0, 0, 0, 0, 3, 0x01, 0x99, 0x88, 0x77, 0x66, 0x55, 0x00, 0x07];
+    assert_eq!(bytes[..17], said);
+    // Of the public part 8a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5c.
+    assert_eq!(bytes[17..21], [0x34, 0x75, 0x0f, 0x98]);
+}
+
+#[test]
+fn every_flipped_bit_and_every_cut_of_a_token_is_refused() {
+    let keys = TokenKeys::new(ClusterId(7), [key(7, 1).public()]);
+    let bytes = key(7, 1).sign(seen());
+    for bit in 0..bytes.len() * 8 {
+        let mut flipped = bytes;
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        assert!(keys.read(&flipped).is_err(), "bit {bit}");
+    }
+    for cut in 0..bytes.len() {
+        assert_eq!(keys.read(&bytes[..cut]), Err(TokenError::Length(cut)));
+    }
+    assert_eq!(keys.read(&[bytes.as_slice(), b"x"].concat()), Err(TokenError::Length(86)));
+}
+
+#[test]
+fn another_meshs_token_and_another_formats_are_refused_by_name() {
+    let keys = TokenKeys::new(ClusterId(7), [key(7, 1).public()]);
+    assert_eq!(keys.read(&key(7, 2).sign(seen())), Err(TokenError::UnknownKey));
+    assert_eq!(
+        keys.read(&key(8, 1).sign(seen())),
+        Err(TokenError::Signature),
+        "the same key in another mesh"
+    );
+    let mut later = key(7, 1).sign(seen());
+    later[0] = 2;
+    assert_eq!(keys.read(&later), Err(TokenError::Format(2)));
+}
+
+#[test]
+fn what_is_seen_with_two_tokens_is_what_either_has_seen() {
+    let earlier = Token { epoch: Epoch(2), at: HybridTime::from_bits(9) };
+    let both = earlier.and(SEEN);
+    assert_eq!(both, Token { epoch: Epoch(3), at: HybridTime::from_bits(9) });
+    assert_eq!(both, SEEN.and(earlier));
+}

@@ -1,0 +1,153 @@
+//! What clients do in the world, and what they must be shown.
+
+use std::time::Duration;
+
+use rhumb_core::{Epoch, Guarantee, HybridTime};
+use rhumb_storage::mvcc::{Record, Snapshot};
+
+use super::{Event, KEYS, MS, SECOND, SPACE, Session, Underway, World, key};
+use crate::ranges::{Ask, Consistency, Elsewhere, Op, RangeId, Token};
+
+impl World {
+    fn draw(&mut self) -> (usize, usize) {
+        let keys = if self.brisk { 2 } else { KEYS.len() as u64 };
+        (self.rng.below(self.nodes.len() as u64) as usize, self.rng.below(keys) as usize)
+    }
+
+    /// The range of a key, as this node has it.
+    fn range_of(&self, node: usize, number: usize) -> Option<RangeId> {
+        let mut replicas = self.nodes[node].replicas.iter();
+        replicas.find(|(_, replica)| replica.descriptor().holds(&key(number))).map(|(range, _)| *range)
+    }
+
+    pub(super) fn write(&mut self, session: usize) {
+        let wait = self.between(5 * MS, 120 * MS);
+        self.after(wait, Event::Write { session });
+        let (node, number) = self.draw();
+        let Some(range) = self.range_of(node, number) else { return };
+        if !self.nodes[node].up || self.nodes[node].stopped_until > self.now {
+            return;
+        }
+        let moment = self.moment(node, range);
+        let life = self.nodes[node].life;
+        let ops = vec![Op { key: key(number), condition: None, record: Record::put("x") }];
+        let replica = self.nodes[node].replicas.get_mut(&range).expect("it is one of its");
+        if let Ok(command) = replica.propose_write(&moment, ops) {
+            self.waiting.insert((range, moment.now), (node, life, session, number));
+            self.append(node, range, command);
+        }
+    }
+
+    pub(super) fn begin(&mut self, session: usize) {
+        let wait = self.between(3 * MS, 60 * MS);
+        self.after(wait, Event::Begin { session });
+        let (node, number) = self.draw();
+        let Some(range) = self.range_of(node, number) else { return };
+        if !self.nodes[node].up || self.nodes[node].stopped_until > self.now {
+            return;
+        }
+        let moment = self.moment(node, range);
+        let consistency = match self.rng.below(6) {
+            0..2 => Consistency::Strong,
+            2..4 => Consistency::Bounded(Duration::from_millis(self.between(300, 5_000))),
+            4 => Consistency::Eventual,
+            _ => {
+                let back = Duration::from_millis(self.between(0, 2_000)).as_millis() as u64;
+                Consistency::AsOf(HybridTime::new(moment.now.millis() - back, 0))
+            }
+        };
+        let token = self.sessions[session].token.filter(|_| self.rng.chance(0.7));
+        let ask =
+            Ask { from: key(number), to: None, consistency, token, nearest_only: false, fallback: false };
+        let Ok(reading) = self.nodes[node].replicas[&range].begin(&moment, Epoch(0), ask) else { return };
+        let snapshot = Snapshot::new(&self.nodes[node].store, SPACE, reading.at, reading.threshold);
+        let found = snapshot.expect("nothing is collected").get(&key(number)).expect("the rows are sound");
+        let acked = self.acked[number].iter().map(|(_, at)| *at).max().unwrap_or_default();
+        let read = Underway {
+            node,
+            life: self.nodes[node].life,
+            range,
+            session,
+            key: number,
+            consistency,
+            reading,
+            found: found.map(|version| version.at),
+            must: acked.max(self.shown[number]),
+            seen: self.sessions[session].seen.get(&number).copied().unwrap_or_default(),
+            has_token: token.is_some(),
+        };
+        let wait = self.between(0, 20 * MS);
+        if self.rng.chance(0.01) && !self.healed {
+            self.nodes[node].stopped_until = self.now + self.rng.between(100 * MS, 6 * SECOND);
+        }
+        self.after(wait, Event::Finish(Box::new(read)));
+    }
+
+    pub(super) fn finish(&mut self, read: Underway) -> Result<(), String> {
+        let Underway { node, range, key: number, found, consistency, .. } = read;
+        if !self.nodes[node].up || self.nodes[node].life != read.life {
+            return Ok(());
+        }
+        let moment = self.moment(node, range);
+        let finished = self.nodes[node].replicas[&range].finish(&moment, Epoch(0), read.reading, found);
+        let answer = match finished {
+            Ok(answer) => answer,
+            Err(Elsewhere::Leaseholder(_) | Elsewhere::Refused(_)) => {
+                self.tally.given_up += 1;
+                return Ok(());
+            }
+        };
+        let shows = found.unwrap_or_default();
+        let what = || format!("{consistency:?} of {} at {node} shows {shows}", KEYS[number]);
+        if answer.level == Guarantee::StrictSerializable {
+            if shows < read.must {
+                return Err(format!(
+                    "{}, and {} was acknowledged or shown before it began",
+                    what(),
+                    read.must
+                ));
+            }
+            self.shown[number] = self.shown[number].max(shows);
+            self.tally.strong += 1;
+        }
+        if let Consistency::Bounded(bound) = consistency {
+            let bound = bound.as_micros() as u64;
+            let due = self.acked[number].iter().filter(|(when, _)| *when + bound <= self.now);
+            let due = due.map(|(_, at)| *at).max().unwrap_or_default();
+            if shows < due {
+                return Err(format!("{}, and {due} was acknowledged before its bound", what()));
+            }
+            self.served.1 += usize::from(self.healed && answer.level == Guarantee::Snapshot);
+        }
+        if read.has_token && !matches!(consistency, Consistency::AsOf(_)) && shows < read.seen {
+            return Err(format!("{}, and its client has seen {}", what(), read.seen));
+        }
+        if answer.level == Guarantee::Snapshot {
+            self.snapshots.push((number, answer.at, found));
+            self.tally.snapshots += 1;
+        }
+        if !matches!(consistency, Consistency::AsOf(_)) {
+            // What an eventual read shows is no promise for the next one.
+            let found = found.filter(|_| answer.level != Guarantee::Eventual);
+            self.saw(read.session, number, found, answer.token);
+        }
+        Ok(())
+    }
+
+    pub(super) fn saw(&mut self, session: usize, key: usize, found: Option<HybridTime>, token: Token) {
+        let Session { token: mine, seen } = &mut self.sessions[session];
+        *mine = Some(mine.map_or(token, |before| before.and(token)));
+        let known = seen.entry(key).or_default();
+        *known = (*known).max(found.unwrap_or_default());
+    }
+
+    pub(super) fn check_snapshots(&self) -> Result<(), String> {
+        for (key, at, found) in &self.snapshots {
+            let meant = self.written[*key].iter().filter(|written| *written <= at).max();
+            if meant != found.as_ref() {
+                return Err(format!("{} as of {at} was {meant:?}, and {found:?} was shown", KEYS[*key]));
+            }
+        }
+        Ok(())
+    }
+}

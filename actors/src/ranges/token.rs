@@ -1,0 +1,142 @@
+//! What a client has seen, in a word that it carries from one region to another: its next read sees that too.
+//!
+//! * It decides: the bytes, and whether they are a token of this mesh.
+//! * It never does: say anything of keys, values or places. A token is the epoch of the clock and a time, and is opaque to who
+//!   carries it.
+//! * Invariant: a token that nobody of the mesh has signed is refused, with the reason. One that was made up could ask for
+//!   nothing worse than a read at the leaseholder.
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 1 | format, 1 |
+//! | 8 | epoch of the clock, big-endian |
+//! | 8 | hybrid time, big-endian |
+//! | 4 | which key: the first bytes of the SHA-256 of its public part |
+//! | 64 | Ed25519 over `rhumb token 1`, a zero, the cluster id and the 21 bytes above |
+
+use std::collections::BTreeMap;
+
+use rhumb_core::{ClusterId, Epoch, HybridTime};
+use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+
+const FORMAT: u8 = 1;
+const SAID: usize = 21;
+const SIGNED: usize = SAID + 64;
+
+/// What a client has seen: all up to this time, in this epoch of the clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Token {
+    /// The epoch of the clock. A later one tells the client that the clock was reset; times of an earlier one lie below all
+    /// of a later one.
+    pub epoch: Epoch,
+    /// The time.
+    pub at: HybridTime,
+}
+
+impl Token {
+    /// What is seen with both.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self { epoch: self.epoch.max(other.epoch), at: self.at.max(other.at) }
+    }
+}
+
+/// A token as a client carries it.
+pub type SignedToken = [u8; SIGNED];
+
+/// Why bytes are no token of this mesh.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum TokenError {
+    /// It is not as long as tokens are.
+    #[error("a token has {SIGNED} bytes, and this one {0}: it was cut, or is something else")]
+    Length(usize),
+    /// A later build made it.
+    #[error("the token's format is {0}, and this build reads {FORMAT}: ask a node of a later build")]
+    Format(u8),
+    /// No region's key is this one.
+    #[error(
+        "the token is signed with a key that is not known here: it is another mesh's, or its region's key was replaced"
+    )]
+    UnknownKey,
+    /// It is not what was signed.
+    #[error("the token's signature does not fit: it was changed, or is another mesh's")]
+    Signature,
+}
+
+/// A region's key, with which its nodes sign tokens.
+#[derive(Debug)]
+pub struct TokenKey {
+    cluster: ClusterId,
+    pair: Ed25519KeyPair,
+}
+
+impl TokenKey {
+    /// A region's key in a mesh.
+    #[must_use]
+    pub fn new(cluster: ClusterId, pair: Ed25519KeyPair) -> Self {
+        Self { cluster, pair }
+    }
+
+    /// Its public part.
+    #[must_use]
+    pub fn public(&self) -> Vec<u8> {
+        self.pair.public_key().as_ref().to_vec()
+    }
+
+    /// A token, signed.
+    #[must_use]
+    pub fn sign(&self, token: Token) -> SignedToken {
+        let mut bytes = [0; SIGNED];
+        bytes[0] = FORMAT;
+        bytes[1..9].copy_from_slice(&token.epoch.0.to_be_bytes());
+        bytes[9..17].copy_from_slice(&token.at.to_bits().to_be_bytes());
+        bytes[17..SAID].copy_from_slice(&short(&self.public()));
+        let signature = self.pair.sign(&signed(self.cluster, &bytes[..SAID]));
+        bytes[SAID..].copy_from_slice(signature.as_ref());
+        bytes
+    }
+}
+
+/// Whose tokens are believed.
+#[derive(Debug, Clone)]
+pub struct TokenKeys {
+    cluster: ClusterId,
+    keys: BTreeMap<[u8; 4], Vec<u8>>,
+}
+
+impl TokenKeys {
+    /// The public keys of a mesh's regions; of a region whose key is being replaced both.
+    #[must_use]
+    pub fn new(cluster: ClusterId, keys: impl IntoIterator<Item = Vec<u8>>) -> Self {
+        Self { cluster, keys: keys.into_iter().map(|key| (short(&key), key)).collect() }
+    }
+
+    /// The token of these bytes.
+    ///
+    /// # Errors
+    /// [`TokenError`].
+    pub fn read(&self, bytes: &[u8]) -> Result<Token, TokenError> {
+        let bytes: &SignedToken = bytes.try_into().map_err(|_| TokenError::Length(bytes.len()))?;
+        if bytes[0] != FORMAT {
+            return Err(TokenError::Format(bytes[0]));
+        }
+        let word = |at: usize| bytes[at..].first_chunk().map_or(0, |word| u64::from_be_bytes(*word));
+        let key = self.keys.get(&bytes[17..SAID]).ok_or(TokenError::UnknownKey)?;
+        UnparsedPublicKey::new(&ED25519, key)
+            .verify(&signed(self.cluster, &bytes[..SAID]), &bytes[SAID..])
+            .map_err(|_| TokenError::Signature)?;
+        Ok(Token { epoch: Epoch(word(1)), at: HybridTime::from_bits(word(9)) })
+    }
+}
+
+fn signed(cluster: ClusterId, said: &[u8]) -> Vec<u8> {
+    [b"rhumb token 1\0".as_slice(), &cluster.0.to_be_bytes(), said].concat()
+}
+
+fn short(public: &[u8]) -> [u8; 4] {
+    let digest = Sha256::digest(public);
+    [digest[0], digest[1], digest[2], digest[3]]
+}
