@@ -427,13 +427,13 @@ fn a_read_of_a_class_that_is_marked_so_is_in_the_log_before_it_is_answered_and_n
     assert!(reads(TWO[0]) > before, "it is durable before it is answered");
     let told = mesh.ok(&["audit", "query", "--action", "data.read", "--node", TWO[0], "--records"]);
     let found = told["found"].as_array().expect("a list");
-    let by_the_operator = |one: &&Value| {
-        one["record"]["actor"] == "operator eu-central/dev"
+    let by_the_program = |one: &&Value| {
+        one["record"]["actor"] == "client eu-central/dev"
             && one["record"]["details"]["message"] == "escrow.ShowPool"
             && one["record"]["details"]["class"] == "inventory"
     };
     let read =
-        found.iter().find(by_the_operator).unwrap_or_else(|| panic!("no read by the operator: {told}"));
+        found.iter().find(by_the_program).unwrap_or_else(|| panic!("no read by the program: {told}"));
     assert!(read["record"]["address"].as_str().is_some_and(|address| address.starts_with("127.")), "{read}");
 }
 
