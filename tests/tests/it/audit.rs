@@ -432,8 +432,7 @@ fn a_read_of_a_class_that_is_marked_so_is_in_the_log_before_it_is_answered_and_n
             && one["record"]["details"]["message"] == "escrow.ShowPool"
             && one["record"]["details"]["class"] == "inventory"
     };
-    let read =
-        found.iter().find(by_the_program).unwrap_or_else(|| panic!("no read by the program: {told}"));
+    let read = found.iter().find(by_the_program).unwrap_or_else(|| panic!("no read by the program: {told}"));
     assert!(read["record"]["address"].as_str().is_some_and(|address| address.starts_with("127.")), "{read}");
 }
 
