@@ -403,12 +403,12 @@ mod tests {
         let lost = || Fault::ran(FaultKind::Storage("not told of".into()));
         // Given back later.
         let (answer, future) = Answer::here();
-        let (kept, mut waiting) = tokio::sync::mpsc::unbounded_channel();
+        let (kept, waiting) = oneshot::channel();
         let told = Arc::new(parking_lot::Mutex::new(Vec::new()));
         let heard = Arc::clone(&told);
         let answer = answer.observed(Box::new(move |end| heard.lock().push(end.is_ok())));
-        answer.through(move |reply, onward| kept.send((reply, onward)).expect("it is heard")).reply(reply());
-        let (given, onward) = waiting.recv().await.expect("it goes through");
+        answer.through(move |reply, onward| drop(kept.send((reply, onward)))).reply(reply());
+        let (given, onward) = waiting.await.expect("it goes through");
         assert!(told.lock().is_empty(), "it has not ended");
         onward.reply(given);
         assert_eq!(&*future.await.expect("a reply").body, b"answer");

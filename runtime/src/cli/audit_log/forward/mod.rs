@@ -1,6 +1,6 @@
 //! `rhumb audit forward`: a log's entries to a syslog server, as they become durable.
 //!
-//! * It decides ([`Sent`]): from where it goes on after a connection has ended.
+//! * It decides (`Sent`): from where it goes on after a connection has ended.
 //! * It never does: move the mark beyond what a server's kernel has acknowledged, or keep entries while there is no server:
 //!   they are read when they can be sent, so that nothing of a subject that was erased meanwhile is.
 //! * Invariant: the mark is behind everything that was acknowledged, and never beyond; what syslog cannot say, whether a
