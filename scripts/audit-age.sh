@@ -81,7 +81,7 @@ for who in auditor lawyer; do
   [ ! -s "$work/step.log" ] || fail "tar says: $(cat "$work/step.log")"
 done
 "$age" -d -i "$work/auditor.key" "$work/out/log.csv.age" >"$work/log.csv"
-grep -q '^0,.*node.start' "$work/log.csv" || fail "the table has no first entry"
+grep -q '^0,' "$work/log.csv" || fail "the table has no first entry"
 "$rhumb" audit checkpoint -o json | python3 -c 'import json, sys; print(json.load(sys.stdin)["policy"], end="")' >"$work/auditors.policy"
 "$rhumb" audit verify --policy "$work/auditors.policy" --export "$work/lawyer"
 say "all is well"

@@ -112,7 +112,14 @@ impl<'a> Follower<'a> {
     async fn page(&mut self) -> Result<Vec<EntryView>, Failure> {
         let Place { next, last } = self.place;
         let before = u64::from(last.is_some());
-        let page = self.read(next - before, READ_AT_ONCE, false).await?;
+        let page = match self.read(next - before, READ_AT_ONCE, false).await {
+            // The entry before is gone, and none that is wanted: there is nothing left to compare with.
+            Err(Failure::NotAudited(AuditRefusal::Pruned { mark, .. })) if before == 1 && mark == next => {
+                self.place.last = None;
+                self.read(next, READ_AT_ONCE, false).await?
+            }
+            page => page?,
+        };
         let views = continued(page, self.place).map_err(|why| {
             Failure::local(format!("the log of {}: {why}; nothing more of it is passed on", self.log.node))
         })?;

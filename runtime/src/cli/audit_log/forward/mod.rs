@@ -234,17 +234,21 @@ impl Passing<'_> {
                 views = self.follower.next() => views,
             };
             // What is on its way is not left there: it would come twice.
+            let mut told = None;
             let asked = async {
-                let done = stop.asked().await;
+                told = Some(stop.asked().await);
                 sleep(STOP_WITHIN).await;
-                Broken::Stopped(done)
             };
             let passed = tokio::select! {
                 passed = self.pass(wire, views) => passed,
-                stopped = asked => Err(stopped),
+                () = asked => Ok(()),
             };
             if let Err(broken) = passed {
                 return broken;
+            }
+            // Also when the batch ended well after it was said.
+            if let Some(done) = told {
+                return Broken::Stopped(done);
             }
         }
     }
@@ -256,6 +260,7 @@ impl Passing<'_> {
         let before = self.follower.place();
         self.sent.begins(Instant::now(), before);
         wire.settled(&frames.concat()).await.map_err(Broken::Reset)?;
+        self.sent.settled(Instant::now());
         self.follower.go_to(before.after(&views));
         self.count += views.len() as u64;
         self.mark.write(self.follower.place())?;
@@ -276,7 +281,7 @@ impl Passing<'_> {
 /// What was sent lately over connections that were not ended in order.
 #[derive(Debug, Default)]
 struct Sent {
-    /// Before each batch: when, and from which place.
+    /// Of each batch: when it was taken (was begun, where it is under way), and from which place it goes.
     lately: VecDeque<(Instant, Place)>,
 }
 
@@ -287,6 +292,13 @@ impl Sent {
             self.lately.pop_front();
         }
         self.lately.push_back((now, from));
+    }
+
+    /// The last batch was taken: what is unread of it may be for as long from now on.
+    fn settled(&mut self, now: Instant) {
+        if let Some((at, _)) = self.lately.back_mut() {
+            *at = now;
+        }
     }
 
     /// From where it goes again.
@@ -308,6 +320,11 @@ mod tests {
         let at = |seconds| begin + Duration::from_secs(seconds);
         let place = |next| Place { next, last: None };
         assert_eq!(sent.back(at(0)), None);
+        // A batch that was taken slowly may be unread from when it was taken.
+        sent.begins(at(0), place(0));
+        sent.settled(at(40));
+        sent.begins(at(40), place(256));
+        assert_eq!(sent.back(at(42)), Some(place(0)));
         for (seconds, next) in [(0, 0), (10, 5), (29, 9), (35, 12)] {
             sent.begins(at(seconds), place(next));
         }
