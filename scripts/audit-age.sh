@@ -67,6 +67,9 @@ export RHUMB_DATA="$work/mesh"
 "$rhumb" dev --regions eu-central,us-east --wan off >"$work/dev.log" 2>&1 &
 mesh=$!
 until_well "the mesh is ready" test -s "$RHUMB_DATA/ready.json"
+# The first checkpoint may be of an empty log.
+published() { "$rhumb" audit checkpoint -o json | python3 -c 'import json, sys; sys.exit(not json.load(sys.stdin)["published"])'; }
+until_well "entries are published" published
 mkdir "$work/out"
 export_it() { "$rhumb" audit export --records --out "$work/out/log.tar.age" --encrypt "$auditor" --encrypt "$work/recipients"; }
 until_well "an export" export_it
