@@ -8,39 +8,12 @@
 set -eu
 
 rhumb=$(realpath "${1:?the path of the program rhumb}")
-work=$(mktemp -d)
 parts=${RHUMB_AGE:-$(dirname "$rhumb")/age}
 mesh=""
 
-stop() {
-  status=$?
-  trap '' HUP INT TERM
-  if [ -n "$mesh" ]; then
-    kill "$mesh" 2>/dev/null || true
-    wait "$mesh" 2>/dev/null || true
-  fi
-  [ "$status" = 0 ] || tail -n 5 "$work"/*.log >&2 2>/dev/null || true
-  rm -rf "$work"
-  exit "$status"
-}
-trap stop EXIT
-trap 'exit 130' HUP INT TERM
-
-say() { echo "audit-age: $*"; }
-fail() {
-  say "$*" >&2
-  exit 1
-}
-# Until it succeeds, for a minute.
-until_well() {
-  what=$1
-  shift
-  last=$(($(date +%s) + 60))
-  until "$@" >"$work/step.log" 2>&1; do
-    [ "$(date +%s)" -lt "$last" ] || fail "not within a minute: $what"
-    sleep 0.3
-  done
-}
+steps_of=audit-age
+running() { echo "$mesh"; }
+. "$(dirname "$0")/lib-steps.sh"
 
 [ -x "$rhumb" ] || fail "there is no program $rhumb: make build"
 if command -v age >/dev/null 2>&1 && command -v age-keygen >/dev/null 2>&1; then

@@ -18,39 +18,12 @@ rhumb=$(realpath "${1:?the path of the program rhumb}")
 shift
 version=7.0.0
 home=${RHUMB_PYMERKLE:-$(dirname "$rhumb")/pymerkle}
-work=$(mktemp -d)
 mesh=""
 
-stop() {
-  status=$?
-  trap '' HUP INT TERM
-  if [ -n "$mesh" ]; then
-    kill "$mesh" 2>/dev/null || true
-    wait "$mesh" 2>/dev/null || true
-  fi
-  [ "$status" = 0 ] || tail -n 5 "$work"/*.log >&2 2>/dev/null || true
-  rm -rf "$work"
-  exit "$status"
-}
-trap stop EXIT
-trap 'exit 130' HUP INT TERM
-
-say() { echo "audit-pymerkle: $*"; }
-fail() {
-  say "$*" >&2
-  exit 1
-}
-# Until it succeeds, for a minute.
-until_well() {
-  what=$1
-  shift
-  last=$(($(date +%s) + 60))
-  until "$@" >"$work/step.log" 2>&1; do
-    [ -z "$mesh" ] || kill -0 "$mesh" 2>/dev/null || fail "the mesh has ended"
-    [ "$(date +%s)" -lt "$last" ] || fail "not within a minute: $what"
-    sleep 0.5
-  done
-}
+steps_of=audit-pymerkle
+running() { echo "$mesh"; }
+. "$(dirname "$0")/lib-steps.sh"
+goes_on() { [ -z "$mesh" ] || kill -0 "$mesh" 2>/dev/null; }
 json() { python3 -c 'import json, sys; print(eval("answer" + sys.argv[1], {"answer": json.load(sys.stdin)}))' "$1"; }
 
 [ -x "$rhumb" ] || fail "there is no program $rhumb: make build"

@@ -8,37 +8,11 @@
 set -eu
 
 rhumb=$(realpath "${1:?the path of the program rhumb}")
-work=$(mktemp -d)
 mesh="" server="" forward=""
 
-stop() {
-  status=$?
-  trap '' HUP INT TERM
-  for pid in $forward $server $mesh; do kill "$pid" 2>/dev/null || true; done
-  for pid in $forward $server $mesh; do wait "$pid" 2>/dev/null || true; done
-  [ "$status" = 0 ] || tail -n 8 "$work"/*.log >&2 2>/dev/null || true
-  rm -rf "$work"
-  exit "$status"
-}
-trap stop EXIT
-trap 'exit 130' HUP INT TERM
-
-say() { echo "audit-rsyslog: $*"; }
-fail() {
-  say "$*" >&2
-  exit 1
-}
-# Until it succeeds, for a minute.
-until_well() {
-  what=$1
-  shift
-  last=$(($(date +%s) + 60))
-  until "$@" >"$work/step.log" 2>&1; do
-    [ "$(date +%s)" -lt "$last" ] || fail "not within a minute: $what"
-    sleep 0.3
-  done
-  say "$what"
-}
+steps_of=audit-rsyslog
+running() { echo "$forward $server $mesh"; }
+. "$(dirname "$0")/lib-steps.sh"
 
 [ -x "$rhumb" ] || fail "there is no program $rhumb: make build"
 command -v python3 >/dev/null 2>&1 || fail "python3 is missing: apt-get install -y python3"
