@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::builder::PossibleValuesParser;
 use clap::{Parser, Subcommand};
+use mimalloc::MiMalloc;
 use rhumb_benches::conditions::Conditions;
 use rhumb_benches::holds::Holder;
 use rhumb_benches::paced;
@@ -13,6 +14,10 @@ use rhumb_benches::sample::Outcome;
 use rhumb_benches::systems::System;
 use rhumb_benches::work::inside::Within;
 use rhumb_benches::work::{self, Effort, Scope, Work};
+
+/// As the program `rhumb` has it, and so has every peer that runs within this one.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 const ROUNDS: usize = 5;
 const MILLIS: u64 = 1_000;

@@ -182,7 +182,7 @@ impl Answer {
 
     /// Lets this have the reply before it goes: it gives it back to the answer that it is handed with it, also later, or a
     /// fault instead. Faults go as they are. Who is told how the message ended, or how long that took, is told of
-    /// what goes in the end.
+    /// what goes in the end. What its message makes this node hold is held until then.
     #[must_use]
     pub fn through(mut self, through: impl FnOnce(Reply, Self) + Send + Sync + 'static) -> Self {
         let Some(to) = self.to.take() else { return self };
@@ -191,7 +191,7 @@ impl Answer {
             cancelled: self.cancelled.clone(),
             observed: std::mem::take(&mut self.observed),
             timed: self.timed.take(),
-            held: None,
+            held: self.held.take(),
         };
         self.to = Some(To::Then(Box::new(move |answer| match answer {
             Ok(reply) => through(reply, onward),
@@ -413,6 +413,19 @@ mod tests {
         onward.reply(given);
         assert_eq!(&*future.await.expect("a reply").body, b"answer");
         assert_eq!(*told.lock(), [true]);
+        // What the message makes this node hold is held until the reply goes.
+        let everybody = crate::shares::Everybody::new(&crate::settings::TransportSettings::default());
+        let region = "eu".parse().expect("a region");
+        let who = rhumb_core::Principal { role: rhumb_core::Role::Client, region, name: "a".to_owned() };
+        let share = everybody.of(&who);
+        let (answer, _future) = Answer::here();
+        let answer = answer.holding(share.inward.hold(60).expect("room"));
+        let (kept, waiting) = oneshot::channel();
+        answer.through(move |reply, onward| drop(kept.send((reply, onward)))).reply(reply());
+        let (given, onward) = waiting.await.expect("it goes through");
+        assert_eq!(share.inward.held().0, 60);
+        onward.reply(given);
+        assert_eq!(share.inward.held().0, 0);
         // Refused instead, not given back, and never asked for a fault.
         let (answer, future) = Answer::here();
         answer.through(move |_, onward| onward.fault(lost())).reply(reply());

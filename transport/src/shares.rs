@@ -59,7 +59,7 @@ impl Share {
 
     /// Bytes that are held now.
     #[cfg(test)]
-    fn held(&self) -> (usize, usize) {
+    pub(crate) fn held(&self) -> (usize, usize) {
         (self.bytes.load(Ordering::Relaxed), self.of.all.load(Ordering::Relaxed))
     }
 

@@ -284,6 +284,8 @@ pub struct EntryView {
     pub record: Vec<u8>,
     /// The record was asked for and is shut: its subject was erased, or it never had one here.
     pub shut: bool,
+    /// The record was asked for, and its body is not what was sealed: somebody or something changed it on the disk.
+    pub changed: bool,
 }
 
 /// Prove that entries are in the tree of `size`, or, with `old`, that this tree continues that of `old`.

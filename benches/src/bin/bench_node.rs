@@ -3,9 +3,14 @@
 
 use std::process::ExitCode;
 
+use mimalloc::MiMalloc;
 use rhumb::prelude::*;
 use rhumb_benches::inside;
 use rhumb_benches::protocol::{Arrived, Echo, Echoes, Note};
+
+/// As the program `rhumb` has it.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 #[derive(Default)]
 struct Echoer {

@@ -3,13 +3,15 @@
 //! * It decides: what is told of a letter under which class. A list is `control`: an actor's type and number, no key
 //!   and no message. The rest is shown under the letter's own class, and the gates judge it.
 
+use rhumb_actors::audit::record::{Outcome, Record};
 use rhumb_actors::delivery::LetterId;
 use rhumb_actors::{Wire, remote};
 use rhumb_core::{DataClass, Fault, FaultKind};
+use rhumb_transport::Peer;
 use serde::{Deserialize, Serialize};
 
-use super::Mesh;
 use super::registry::{Call, Registry, ServedTwice};
+use super::{Mesh, told};
 
 /// Dead letters in one answer.
 pub const LISTED_AT_ONCE: usize = 1_000;
@@ -166,16 +168,33 @@ impl Mesh {
         shown.await.ok_or_else(gone)
     }
 
-    async fn settled(&self, asked: SettleDeadLetter) -> Result<Result<(), String>, Fault> {
+    /// Settles one, as an operator asks for: told in the audit log before it is done, and before it is acknowledged.
+    async fn settled(&self, asked: SettleDeadLetter, by: &Peer) -> Result<Result<(), String>, Fault> {
         let id: LetterId = match asked.letter.parse() {
             Ok(id) => id,
             Err(why) => return Ok(Err(why)),
         };
-        match self.delivery().ok_or_else(gone)?.settle(id, asked.retry).await {
-            Ok(()) => Ok(Ok(())),
+        let delivery = self.delivery().ok_or_else(gone)?;
+        let action = if asked.retry { "dead_letter.retry" } else { "dead_letter.drop" };
+        let record = Record::told(action, "", Outcome::Begun).on(format!("letter {id}"));
+        // A mesh inside a test has no log.
+        let begun = match self.audit() {
+            Some(log) => Some(told::begin(log, by, record).await?),
+            None => None,
+        };
+        let settled = match delivery.settle(id, asked.retry).await {
             Err(Fault { kind: FaultKind::Handler(why), .. }) => Ok(Err(why)),
-            Err(fault) => Err(fault),
+            settled => settled.map(Ok),
+        };
+        if let Some(begun) = begun {
+            let (outcome, why) = match &settled {
+                Ok(Ok(())) => (Outcome::Done, None),
+                Ok(Err(why)) => (Outcome::Refused, Some(why.clone())),
+                Err(fault) => (Outcome::Failed, Some(fault.to_string())),
+            };
+            begun.ended(outcome, why).await?;
         }
+        settled
     }
 }
 
@@ -213,6 +232,6 @@ pub(crate) fn serve(registry: &mut Registry, mesh: &Mesh) -> Result<(), ServedTw
     let at = mesh.clone();
     registry.serve(move |call: Call<SettleDeadLetter>| {
         let at = at.clone();
-        async move { Ok((at.settled(call.message).await?, DataClass::control())) }
+        async move { Ok((at.settled(call.message, &call.from).await?, DataClass::control())) }
     })
 }

@@ -23,6 +23,7 @@ pub mod resilience;
 pub(crate) mod service;
 pub mod status;
 pub mod teller;
+pub(crate) mod told;
 pub mod watch;
 
 use std::cell::RefCell;

@@ -170,6 +170,12 @@ fn a_flipped_bit_is_found_and_named_and_a_rewritten_history_is_caught_by_a_witne
     let fault = found.json["faults"][0].as_str().unwrap_or_default().to_owned();
     assert_eq!((found.code, found.json["sound"].as_bool()), (5, Some(false)), "{}", found.text);
     assert!(fault.starts_with("the body of entry 0: it was changed"), "{fault}");
+    // Who reads it is told that too, and not that its subject was erased.
+    let shown = mesh.ok(&["audit", "query", "--to", "1", "--records"]);
+    let (shut, changed) = (&shown["found"][0]["shut"], &shown["found"][0]["changed"]);
+    assert!(shut.is_null() && changed == true, "{shown}");
+    let out = ["audit", "export", "--format", "json", "--records", "--out", "changed.jsonl"];
+    assert_eq!(mesh.ok(&out)["changed"], 1);
     eventually("it is found in the background too", || {
         let view = mesh.rhumb(&["audit", "checkpoint"]);
         view.code == 5 && view.json["faults"][0] == fault.as_str()
@@ -243,6 +249,10 @@ fn regions_certify_the_policy_one_after_the_other_and_a_fork_is_refused() {
     let policy = fs::read(mesh.data().join("config/policy.toml")).expect("a policy");
     let digest = rhumb_verify::hash::sha256(&[&policy]);
     assert_eq!((&first["number"], &first["value"]), (&1.into(), &digest.to_string().into()));
+    for node in TWO {
+        let told = mesh.ok(&["audit", "query", "--action", "statement.sign", "--node", node]);
+        assert_eq!(told["found"].as_array().map(Vec::len), Some(1), "{told}");
+    }
 
     sign(&mesh, 2, CLOSED);
     let second =

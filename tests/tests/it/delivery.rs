@@ -14,12 +14,12 @@ use tokio::time::Instant;
 /// How long a customer tries.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn actor<A: rhumb::__private::remote::Addressed>(mesh: &Mesh, region: &str) -> MeshAddr<A> {
+pub(crate) fn actor<A: rhumb::__private::remote::Addressed>(mesh: &Mesh, region: &str) -> MeshAddr<A> {
     mesh.actor_in(&region.parse().expect("a region"), "1")
 }
 
 /// Asks under its key until it is answered, as somebody does who wants it once.
-async fn place(mesh: &Mesh, number: u32) -> u32 {
+pub(crate) async fn place(mesh: &Mesh, number: u32) -> u32 {
     let until = Instant::now() + PATIENCE;
     loop {
         let order = Place { order: format!("order-{number}"), number };
@@ -76,6 +76,12 @@ fn each_order_counts_once_and_ships_once_and_in_order_while_both_nodes_are_kille
     let gone = mesh.rhumb(&["dead-letters", "drop", &again, "--node", "us-east/n1"]);
     assert_eq!(gone.code, 3, "{}", gone.text);
     assert!(mesh.log("us-east/n1").contains("a letter could not be delivered"), "an alarm is in the log");
+    // What an operator did with them is in the audit log, each before it was done and before it was acknowledged.
+    let told = mesh.ok(&["audit", "query", "--action", "dead_letter.", "--node", "us-east/n1"]);
+    let acts =
+        told["found"].as_array().expect("entries").iter().map(|one| one["action"].as_str().expect("text"));
+    let [retry, drop] = ["dead_letter.retry", "dead_letter.drop"];
+    assert_eq!(acts.collect::<Vec<_>>(), [retry, retry, drop, drop, drop, drop]);
 
     // What a node told its own actor, and that had not handled it when the node was killed, finds it when it starts again.
     let stocked = desk.ask(Stock { order: "s".into(), number: 99 });

@@ -14,6 +14,7 @@ mod fleet;
 mod host;
 mod hostile;
 mod identity;
+mod lettercut;
 mod library;
 mod modes;
 mod powercut;

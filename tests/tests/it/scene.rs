@@ -4,10 +4,11 @@
 //! What must hold after whatever happened: the nodes start; every receipt is found as it was answered; the
 //! sums of the receipts are the nodes' own; nothing that counts upwards has gone back.
 
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use rhumb_core::rng::{Rng, Seed};
-use rhumb_tests::cluster::{FoundedMesh, REGIONS, Serving, ask_admin, beside, eventually};
+use rhumb_tests::cluster::{FoundedMesh, REGIONS, Serving, ask_admin, beside, eventually, program};
 use rhumb_tests::powercut::{Image, Loss, Watched};
 use serde_json::Value;
 
@@ -79,6 +80,8 @@ pub(crate) struct Scene {
     pub(crate) checks: usize,
     /// How often the power was cut.
     pub(crate) cuts: usize,
+    /// What nodes run; the program `rhumb` unless it is said.
+    pub(crate) program: PathBuf,
     seed: u64,
     variables: Vec<(&'static str, String)>,
     /// Lines of the ledger that have been checked.
@@ -105,6 +108,7 @@ impl Scene {
             heights: vec![Heights::default(); nodes],
             checks: 0,
             cuts: 0,
+            program: program(),
             seed,
             variables: SMALL
                 .iter()
@@ -126,7 +130,7 @@ impl Scene {
     pub(crate) fn serve(&self, node: usize, watched: Watched) -> Running {
         let watching = watched.variables();
         let all = self.variables.iter().chain(&watching).map(|(name, value)| (*name, value.as_str()));
-        let serving = self.mesh.serve(node, &all.collect::<Vec<_>>());
+        let serving = self.mesh.serve_with(&self.program, node, &all.collect::<Vec<_>>());
         Running { watched, serving }
     }
 

@@ -69,6 +69,8 @@ struct Exported {
     entries: u64,
     /// Records that were.
     records: u64,
+    /// Records that were asked for and are not what was sealed.
+    changed: u64,
     /// The number of the first of them.
     from: u64,
     /// The first entry of the log that was not pruned.
@@ -89,6 +91,9 @@ impl fmt::Display for Exported {
         )?;
         if self.mark > 0 {
             write!(f, "; it begins with entry {}, and those before were pruned", self.mark)?;
+        }
+        if self.changed > 0 {
+            write!(f, "; {} records are not what was sealed: `rhumb audit fsck` names them", self.changed)?;
         }
         Ok(())
     }
@@ -123,6 +128,13 @@ impl Export {
         let taken = self.taken(&log).await?;
         let Taken { mark, note, checkpoint, from, views } = &taken;
         let folder = matches!(self.format, ExportFormat::Tiles | ExportFormat::TlogProof);
+        let mut proofs = Vec::new();
+        if self.format == ExportFormat::TlogProof {
+            // Before anything is written: the log may be pruned meanwhile.
+            for view in views {
+                proofs.push((view.index, prove(&log, view.index, note, checkpoint).await?.1));
+            }
+        }
         let mut target = Target::begin(&self.out, folder, to.as_ref())?;
         match self.format {
             ExportFormat::Tiles => tiles(&mut target, &taken)?,
@@ -133,9 +145,8 @@ impl Export {
             })?,
             ExportFormat::Csv => self.lines(&mut target, views, csv)?,
             ExportFormat::TlogProof => {
-                for view in views {
-                    let (_, proof) = prove(&log, view.index, note, checkpoint).await?;
-                    target.put(&format!("{}.tlog-proof", view.index), proof.to_string())?;
+                for (index, proof) in proofs {
+                    target.put(&format!("{index}.tlog-proof"), proof.to_string())?;
                 }
             }
         }
@@ -145,6 +156,7 @@ impl Export {
             node: log.node.to_string(),
             entries: views.len() as u64,
             records: views.iter().filter(|view| !view.record.is_empty()).count() as u64,
+            changed: views.iter().filter(|view| view.changed).count() as u64,
             from: *from,
             mark: mark.mark,
             size: checkpoint.size,
@@ -171,7 +183,13 @@ impl Export {
                 Ok(())
             });
             match read.await {
-                Ok(()) => return Ok(Taken { mark, note, checkpoint, from, views }),
+                Ok(end) if end < checkpoint.size && from <= end => {
+                    return Err(Failure::local(format!(
+                        "{} gave its entries only to {end}, and its checkpoint is of {}: nothing was written",
+                        log.node, checkpoint.size
+                    )));
+                }
+                Ok(_) => return Ok(Taken { mark, note, checkpoint, from, views }),
                 Err(Failure::NotAudited(AuditRefusal::Pruned { .. }))
                     if from == mark.mark && tries < PRUNED_UNDER =>
                 {

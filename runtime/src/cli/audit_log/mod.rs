@@ -31,6 +31,8 @@ use super::connect::{Connect, nodes_from};
 use super::output::{Done, Failure, Output};
 use crate::client::{Ask, MeshClient, ask_until_known};
 
+/// What is shown instead of a record whose body is not what was sealed.
+const CHANGED: &str = "(changed on the disk: `rhumb audit fsck` names what)";
 /// How long a question may take.
 const WITHIN: Duration = Duration::from_secs(15);
 
@@ -146,14 +148,14 @@ impl RemoteLog {
         }
     }
 
-    /// Entries from one number to before another, a page at a time.
+    /// Entries from one number to before another, a page at a time: as far as the node has them, which it says.
     async fn entries(
         &self,
         (from, to): (u64, u64),
         records: bool,
         subject: &str,
         mut each: impl FnMut(EntryView) -> Result<(), Failure>,
-    ) -> Result<(), Failure> {
+    ) -> Result<u64, Failure> {
         let mut from = from;
         while from < to {
             let limit = to - from;
@@ -165,7 +167,7 @@ impl RemoteLog {
             from = page.next;
             page.page.into_iter().try_for_each(&mut each)?;
         }
-        Ok(())
+        Ok(from)
     }
 
     async fn close(&self) {
@@ -188,6 +190,9 @@ struct Shown {
     /// It was asked for, and nobody can open it any more.
     #[serde(skip_serializing_if = "is_false")]
     shut: bool,
+    /// It was asked for, and is not what was sealed.
+    #[serde(skip_serializing_if = "is_false")]
+    changed: bool,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
@@ -210,6 +215,7 @@ impl Shown {
             commitment: entry.commitment.to_string(),
             record,
             shut: view.shut,
+            changed: view.changed,
         })
     }
 
@@ -217,6 +223,7 @@ impl Shown {
         let said = match &self.record {
             Some(record) => record.to_string(),
             None if self.shut => "(erased)".to_owned(),
+            None if self.changed => CHANGED.to_owned(),
             None => String::new(),
         };
         format!("{:>8}  {}  {:<20} {said}", self.index, self.time, self.action).trim_end().to_owned()

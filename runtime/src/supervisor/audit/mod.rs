@@ -19,10 +19,10 @@ use futures::future::BoxFuture;
 use rhumb_actors::audit::messages::{Cosign, Uncosigned};
 use rhumb_actors::audit::record::{Outcome, Record};
 use rhumb_actors::audit::seal::{SecretKey, WrappedBy};
-use rhumb_actors::audit::{AuditHandle, Machines, NotAppended, Observed, Signing, World};
-use rhumb_core::{DataClass, Delivery, Fault, FaultKind, Incarnation, NodeId, Now};
+use rhumb_actors::audit::{AuditHandle, Machines, Observed, Signing, World};
+use rhumb_core::{DataClass, Incarnation, NodeId, Now};
 use rhumb_storage::HotStore;
-use rhumb_transport::{ConnectError, Peer};
+use rhumb_transport::ConnectError;
 
 use self::files::WrappingKeys;
 pub(super) use check::{Findings, keep_checking};
@@ -33,8 +33,8 @@ use super::certificate::Own;
 use super::halt::Halt;
 use crate::clock::NodeClock;
 use crate::mesh::Mesh;
+pub(super) use crate::mesh::told::begin;
 use crate::settings::Settings;
-use crate::telemetry::current_trace;
 
 /// How long a log witness may take to answer.
 const COSIGN_WITHIN: Duration = Duration::from_secs(4);
@@ -128,54 +128,6 @@ impl World for AuditWorld {
 
     fn halt(&self, reason: String) {
         self.halt.now(reason);
-    }
-}
-
-/// An action that is told twice: that it begins is in the log, durably.
-pub(super) struct Begun {
-    log: AuditHandle,
-    record: Record,
-    subject: String,
-}
-
-/// Tells that somebody begins something. The record is about whoever does it.
-///
-/// # Errors
-/// It is not in the log, and must not be done.
-pub(super) async fn begin(log: &AuditHandle, from: &Peer, record: Record) -> Result<Begun, Fault> {
-    let subject = from.principal.to_string();
-    let trace = current_trace().filter(|trace| trace.is_sampled());
-    let record = Record {
-        actor: subject.clone(),
-        address: from.address.to_string(),
-        trace: trace.map(|trace| format!("{:032x}", trace.trace_id)).unwrap_or_default(),
-        ..record
-    };
-    let begun = Record { outcome: Outcome::Begun, ..record.clone() };
-    log.append(begun, Some(&subject)).await.map_err(|why| not_logged(&why, Delivery::NotSent))?;
-    Ok(Begun { log: log.clone(), record, subject })
-}
-
-impl Begun {
-    /// Tells how it ended. Gives the number of that entry.
-    ///
-    /// # Errors
-    /// It was done, and is not in the log: it must not be acknowledged.
-    pub(super) async fn ended(self, outcome: Outcome, why: Option<String>) -> Result<u64, Fault> {
-        let mut record = Record { outcome, ..self.record };
-        if let Some(why) = why {
-            record = record.with("why", why);
-        }
-        let told = self.log.append(record, Some(&self.subject)).await;
-        told.map_err(|why| not_logged(&why, Delivery::Unknown))
-    }
-}
-
-fn not_logged(why: &NotAppended, delivery: Delivery) -> Fault {
-    let kind = FaultKind::Storage(format!("the audit log: {why}"));
-    match delivery {
-        Delivery::NotSent => Fault::not_sent(kind),
-        _ => Fault::unknown(kind),
     }
 }
 

@@ -21,8 +21,8 @@ use rhumb_verify::statement::Statement;
 use tokio::task::spawn_blocking;
 
 use super::check::{self, Findings};
-use super::{begin, not_logged};
 use crate::mesh::registry::{Call, Registry, ServedTwice};
+use crate::mesh::told::{self, begin, not_logged};
 use crate::supervisor::policy::ServedPolicy;
 
 /// What answers need besides the log.
@@ -156,9 +156,7 @@ impl Desk {
         });
         let mut page = EntryPage { entries, next, page: views.collect() };
         if records {
-            let read = Record::told("audit.read", principal.to_string(), Outcome::Done);
-            let read = read.on(format!("entries {from} to {next}"));
-            let read = Record { address: call.from.address.to_string(), ..read };
+            let read = told::once("audit.read", &call.from).on(format!("entries {from} to {next}"));
             // Whoever reads what is said of people is told of before it is shown.
             let told = self.log.append(read, Some(&principal.to_string())).await;
             told.map_err(|why| not_logged(&why, rhumb_core::Delivery::NotSent))?;
@@ -172,7 +170,8 @@ impl Desk {
                     Looked::Opened(salt, record) => {
                         (view.salt, view.record) = (salt.to_vec(), record.to_vec());
                     }
-                    Looked::Shut | Looked::Changed(_) => view.shut = true,
+                    Looked::Shut => view.shut = true,
+                    Looked::Changed(_) => view.changed = true,
                 }
             }
         }
@@ -253,8 +252,15 @@ impl Desk {
             Ok(statement) => self.known(&statement.kind, &statement.subject).await,
             Err(_) => None,
         };
+        let told = told::once("statement.sign", &call.from).with("statement", text.clone());
         let stated = self.log.state(text, known).await.ok_or_else(|| silent("signs statements"))?;
-        control(stated.map_err(|why| AuditRefusal::Invalid(format!("not signed: {why}"))))
+        let signature = match stated {
+            Ok(signature) => signature,
+            Err(why) => return control(Err(AuditRefusal::Invalid(format!("not signed: {why}")))),
+        };
+        let told = self.log.append(told, Some(&call.from.principal.to_string())).await;
+        told.map_err(|why| not_logged(&why, rhumb_core::Delivery::Unknown))?;
+        control(Ok(signature))
     }
 
     async fn replace_key(self, call: Call<ReplaceKey>) -> Answer<KeyReplaced> {

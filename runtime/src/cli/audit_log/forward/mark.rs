@@ -4,7 +4,7 @@
 //! * It never does: go on from what it cannot read, or let two commands use one file.
 //! * Invariant: the file on the disk is a whole one, the last or the one before it, also after a power cut.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -54,7 +54,13 @@ impl Mark {
         };
         let lock = File::options().create(true).truncate(false).write(true).open(beside(path, "lock"));
         let lock = lock.map_err(failed)?;
-        lock.try_lock().map_err(|_| wrong("another command passes a log on with this file".to_owned()))?;
+        lock.try_lock().map_err(|refused| match refused {
+            TryLockError::WouldBlock => Failure::Usage(format!(
+                "{}: another command passes a log on with this file; expected one that nobody uses",
+                path.display()
+            )),
+            TryLockError::Error(error) => failed(error),
+        })?;
         let mark = Self { path: path.to_owned(), log: log.to_owned(), _lock: lock };
         let text = match fs::read_to_string(path) {
             Ok(text) => text,

@@ -194,8 +194,13 @@ impl Passing<'_> {
                         let next = self.follower.place().next;
                         output.note(format!("{address} is there again; on from entry {next}"));
                     }
-                    (wait, silent) = (WAIT.0, false);
+                    silent = false;
+                    let before = self.count;
                     let broken = self.over(&mut wire, stop).await;
+                    // A server that takes nothing is no better than one that is not there.
+                    if self.count > before {
+                        wait = WAIT.0;
+                    }
                     wire.close().await;
                     let why = match broken {
                         Broken::For(failure) => return Err(failure),

@@ -12,7 +12,7 @@ use rhumb_core::{HybridTime, NodeId};
 use rhumb_verify::hash::leaf;
 
 use super::super::super::output::Failure;
-use super::super::{decoded, rfc3339};
+use super::super::{CHANGED, decoded, rfc3339};
 
 /// "log audit" of RFC 5424, table 1.
 const FACILITY: u8 = 13;
@@ -57,7 +57,7 @@ impl Source {
             })?),
         };
         let outcome = record.as_ref().map(|record| record.outcome);
-        let priority = FACILITY * 8 + severity(outcome);
+        let priority = FACILITY * 8 + if view.changed { ERROR } else { severity(outcome) };
         let Self { node, hostname } = self;
         let (time, action) = (rfc3339(entry.millis()), &entry.action);
         let msgid = &action[..action.len().min(MAX_MSGID)];
@@ -77,16 +77,20 @@ impl Source {
         let text = match &record {
             Some(_) if texts => ascii_json(&String::from_utf8_lossy(&view.record)),
             _ if view.shut => format!("{action} (erased)"),
+            _ if view.changed => format!("{action} {CHANGED}"),
             _ => format!("{action} {}", outcome.map_or("", name)).trim_end().to_owned(),
         };
         Ok(format!("<{priority}>1 {time} {hostname} rhumb - {msgid} [{SD_ID}{data}] {text}"))
     }
 }
 
+/// RFC 5424, table 2.
+const ERROR: u8 = 3;
+
 /// RFC 5424, table 2: error, warning, informational.
 fn severity(outcome: Option<Outcome>) -> u8 {
     match outcome {
-        Some(Outcome::Failed) => 3,
+        Some(Outcome::Failed) => ERROR,
         Some(Outcome::Refused) => 4,
         Some(Outcome::Begun | Outcome::Done) | None => 6,
     }
@@ -150,7 +154,7 @@ mod tests {
         let (record, salt) = (record.on("pool \"a]\\b\" 𝄞").bytes().expect("a record"), [5; 32]);
         let commitment = commitment(&salt, &record);
         let entry = Entry { time: time.to_bits(), action: action.to_owned(), commitment };
-        EntryView { index: 17, entry: entry.encode(), salt: salt.to_vec(), record, shut: false }
+        EntryView { index: 17, entry: entry.encode(), salt: salt.to_vec(), record, ..EntryView::default() }
     }
 
     #[test]
@@ -199,6 +203,12 @@ mod tests {
         let shut = EntryView { record: Vec::new(), salt: Vec::new(), shut: true, ..opened.clone() };
         let message = source().message(&shut, true).expect("a message");
         assert!(message.ends_with("] till.sell (erased)") && !message.contains("outcome"), "{message}");
+        let changed = EntryView { shut: false, changed: true, ..shut };
+        let message = source().message(&changed, true).expect("a message");
+        assert!(
+            message.starts_with("<107>1 ") && message.contains("] till.sell (changed on the disk"),
+            "{message}"
+        );
         let other = EntryView { record: view("till.sell", Outcome::Failed, "").record, ..opened };
         assert!(source().message(&other, true).is_err());
     }

@@ -17,12 +17,12 @@ use rustls::{ClientConfig, RootCertStore};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, split};
 use tokio::net::TcpStream;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 
 use super::super::super::output::Failure;
 
-/// How long a server may take to be reached, and to take a batch.
+/// How long a server may take to be reached, and to take the next bytes of a batch.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 const TAKEN_WITHIN: Duration = Duration::from_secs(60);
 /// A server that acknowledges nothing for so long is gone.
@@ -146,7 +146,7 @@ impl Server {
                 Some((connector, name)) => Box::new(connector.connect(name.clone(), stream).await?),
             };
             let (reader, writer) = split(stream);
-            Ok(Wire { kernel, reader, writer })
+            Ok(Wire { tls: self.tls.is_some(), kernel, reader, writer })
         };
         timeout(CONNECT_WITHIN, connecting).await.unwrap_or_else(|_| Err(late("connected")))
     }
@@ -157,6 +157,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// A connection.
 pub(super) struct Wire {
+    tls: bool,
     /// The socket itself, which is asked what was acknowledged.
     kernel: socket2::Socket,
     reader: ReadHalf<Box<dyn Stream>>,
@@ -165,32 +166,47 @@ pub(super) struct Wire {
 
 impl Wire {
     /// Waits until the server ends the connection. Well: it had read all that its kernel had for it, for a Linux that
-    /// closes a socket with something unread resets the connection (RFC 2525, section 2.17).
+    /// closes a socket with something unread resets the connection (RFC 2525, section 2.17). Over TLS nobody says so much:
+    /// a `close_notify` may leave before what came was read, so there the end is always an error.
     pub(super) async fn ended(&mut self) -> io::Result<()> {
         let mut said = [0; 256];
         // Syslog servers say nothing. What one says is not for us.
         while self.reader.read(&mut said).await? > 0 {}
+        if self.tls {
+            let why = "it ended the connection, and over TLS that does not say what it had read";
+            return Err(io::Error::new(io::ErrorKind::ConnectionAborted, why));
+        }
         Ok(())
     }
 
-    /// Sends, and waits until the other side's kernel has acknowledged every byte.
-    pub(super) async fn settled(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let taken = async {
-            self.writer.write_all(bytes).await?;
-            self.writer.flush().await?;
-            let mut pause = Duration::from_micros(200);
-            loop {
-                let left = unacknowledged(&self.kernel)?;
-                // Looked at after the queue: that of a connection that was reset may be empty too.
-                match self.kernel.take_error()? {
-                    Some(error) => return Err(error),
-                    None if left == 0 => return Ok(()),
-                    None => sleep(pause).await,
-                }
-                pause = (pause * 2).min(Duration::from_millis(50));
+    /// Sends, and waits until the other side's kernel has acknowledged every byte. A server may be slow: as long as it
+    /// takes some within [`TAKEN_WITHIN`], it is waited for.
+    pub(super) async fn settled(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        let mut late_at = Instant::now() + TAKEN_WITHIN;
+        while !bytes.is_empty() {
+            let written =
+                timeout_at(late_at, self.writer.write(bytes)).await.map_err(|_| late("taken"))??;
+            if written == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
             }
-        };
-        timeout(TAKEN_WITHIN, taken).await.unwrap_or_else(|_| Err(late("taken")))
+            bytes = &bytes[written..];
+            late_at = Instant::now() + TAKEN_WITHIN;
+        }
+        timeout_at(late_at, self.writer.flush()).await.map_err(|_| late("taken"))??;
+        let (mut pause, mut least) = (Duration::from_micros(200), usize::MAX);
+        loop {
+            let left = unacknowledged(&self.kernel)?;
+            // Looked at after the queue: that of a connection that was reset may be empty too.
+            match self.kernel.take_error()? {
+                Some(error) => return Err(error),
+                None if left == 0 => return Ok(()),
+                None if left < least => (least, late_at) = (left, Instant::now() + TAKEN_WITHIN),
+                None if Instant::now() >= late_at => return Err(late("taken")),
+                None => {}
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(50));
+        }
     }
 
     /// Ends it in order, where that is still possible.
@@ -282,6 +298,41 @@ mod tests {
         wire.settled(b"3 abc").await.expect("its kernel has it");
         drop(theirs);
         wire.ended().await.expect_err("it has not read it");
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_connection_of_tls_says_nothing_of_what_was_read() {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+        let folder = tempfile::tempdir().expect("a folder");
+        let ca = folder.path().join("ca.pem");
+        std::fs::write(&ca, made.cert.pem()).expect("written");
+        let key = rustls::pki_types::PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .expect("a certificate and its key");
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("bound").port();
+        let address = format!("tls://localhost:{port}").parse().expect("an address");
+        let server = Server::new(&address, Some(&ca)).expect("an authority");
+        let serving = async {
+            let (stream, _) = listener.accept().await.expect("a connection");
+            let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+            let mut theirs = acceptor.accept(stream).await.expect("a handshake");
+            theirs.read_exact(&mut [0; 5]).await.expect("read");
+            theirs.shutdown().await.expect("it says goodbye");
+        };
+        let sending = async {
+            let mut wire = server.connect().await.expect("it listens");
+            wire.settled(b"3 abc").await.expect("taken");
+            wire.ended().await
+        };
+        let ((), ended) = tokio::join!(serving, sending);
+        let why = ended.expect_err("what came may be unread").to_string();
+        assert!(why.contains("does not say what it had read"), "{why}");
     }
 
     #[tokio::test]
