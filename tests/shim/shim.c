@@ -66,6 +66,7 @@ enum kind {
     REMOVED,     /* b: directory's inode; the name */
     RENAMED,     /* b, c: inodes of old and new directory; old name, NUL, new name */
     STOPPED,     /* a: number of the call that was not made */
+    POINTED,     /* a: inode, b: directory's inode: a symbolic link; its name, NUL, where it points */
 };
 
 struct record {
@@ -588,8 +589,21 @@ EXPORT int linkat(int from_at, const char *from, int at, const char *path, int f
 EXPORT int link(const char *from, const char *path) { return linkat(AT_FDCWD, from, AT_FDCWD, path, 0); }
 
 EXPORT int symlinkat(const char *to, int at, const char *path) {
-    if (place_of(at, path).directory) die("a symbolic link in the watched directory");
-    return syscall(SYS_symlinkat, to, at, path);
+    struct place place = place_of(at, path);
+    if (!place.directory) return syscall(SYS_symlinkat, to, at, path);
+    pthread_mutex_lock(&lock);
+    enter();
+    int error = why_not(1);
+    if (error) return leave(refused(error));
+    int result = syscall(SYS_symlinkat, to, at, path);
+    struct stat made;
+    if (result == 0 && syscall(SYS_newfstatat, at, path, &made, AT_SYMLINK_NOFOLLOW) == 0) {
+        char name[NAME_MAX + 1] = {0};
+        memcpy(name, place.name, place.length < NAME_MAX ? place.length : NAME_MAX);
+        struct iovec both[] = {{name, place.length + 1}, {(void *)to, strlen(to)}};
+        note(POINTED, made.st_ino, place.directory, 0, both, 2, place.length + 1 + strlen(to));
+    }
+    return leave(result);
 }
 
 EXPORT int symlink(const char *to, const char *path) { return symlinkat(to, AT_FDCWD, path); }

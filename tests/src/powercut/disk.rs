@@ -45,6 +45,7 @@ pub struct Disk {
 #[derive(Debug, Clone)]
 enum Thing {
     File(File),
+    Link(String),
     Directory(Directory),
 }
 
@@ -213,6 +214,7 @@ impl Disk {
                 let file = File { durable: bytes.clone(), latest: bytes, pending: Pending::default() };
                 self.things.push(Thing::File(file));
             }
+            FoundNode::Link(to) => self.things.push(Thing::Link(to)),
             FoundNode::Directory(names) => {
                 self.things.push(Thing::Directory(Directory::default()));
                 let durable: BTreeMap<_, _> =
@@ -237,6 +239,13 @@ impl Disk {
                 } else {
                     Thing::File(File::default())
                 });
+                self.inodes.insert(inode, new);
+                self.directory(directory)?.change(Entry { gone: None, put: Some((name, new)) });
+            }
+            // Its bytes are there as soon as its name is: file systems keep both in one place, or write them in order.
+            Event::Pointed { inode, directory, name, to } => {
+                let new = self.things.len();
+                self.things.push(Thing::Link(to));
                 self.inodes.insert(inode, new);
                 self.directory(directory)?.change(Entry { gone: None, put: Some((name, new)) });
             }
@@ -279,6 +288,7 @@ impl Disk {
         let covers = match &self.things[id] {
             Thing::File(file) => file.pending.next(),
             Thing::Directory(directory) => directory.pending.next(),
+            Thing::Link(_) => return Err(format!("{inode} is a link, which nobody syncs")),
         };
         self.syncs.insert(token, (id, covers));
         Ok(())
@@ -299,6 +309,7 @@ impl Disk {
                     covered.iter().for_each(|entry| entry.apply(&mut directory.durable));
                 }
             }
+            Thing::Link(_) => {}
         }
         Ok(())
     }
@@ -337,6 +348,7 @@ impl Disk {
         for (name, id) in names(directory) {
             let node = match &self.things[id] {
                 Thing::File(file) => Node::File(bytes(file)),
+                Thing::Link(to) => Node::Link(to.clone()),
                 Thing::Directory(_) => Node::Directory(self.image(id, names, bytes)),
             };
             image.0.insert(name, node);
@@ -352,7 +364,7 @@ impl Disk {
         let id = self.id(inode)?;
         match &mut self.things[id] {
             Thing::File(file) => Ok(file),
-            Thing::Directory(_) => Err(format!("{inode} is a directory")),
+            _ => Err(format!("{inode} is no file")),
         }
     }
 
@@ -360,7 +372,7 @@ impl Disk {
         let id = self.id(inode)?;
         match &mut self.things[id] {
             Thing::Directory(directory) => Ok(directory),
-            Thing::File(_) => Err(format!("{inode} is a file")),
+            _ => Err(format!("{inode} is no directory")),
         }
     }
 }

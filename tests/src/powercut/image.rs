@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, symlink};
 use std::path::Path;
 
 /// A file or directory, with all that is in it.
@@ -11,6 +11,8 @@ use std::path::Path;
 pub enum Node {
     /// A file's bytes.
     File(Vec<u8>),
+    /// Where a symbolic link points.
+    Link(String),
     /// What stands in a directory, by name.
     Directory(Image),
 }
@@ -29,6 +31,7 @@ pub(super) struct Found {
 #[derive(Debug)]
 pub(super) enum FoundNode {
     File(Vec<u8>),
+    Link(String),
     Directory(BTreeMap<String, Found>),
 }
 
@@ -44,8 +47,10 @@ pub(super) fn find(path: &Path) -> io::Result<Found> {
         FoundNode::Directory(names)
     } else if found.is_file() {
         FoundNode::File(fs::read(path)?)
+    } else if found.is_symlink() {
+        FoundNode::Link(fs::read_link(path)?.to_string_lossy().into_owned())
     } else {
-        return Err(io::Error::other(format!("{} is neither a file nor a directory", path.display())));
+        return Err(io::Error::other(format!("{} is no file, link or directory", path.display())));
     };
     Ok(Found { inode: found.ino(), what })
 }
@@ -54,6 +59,7 @@ impl Found {
     fn node(self) -> Node {
         match self.what {
             FoundNode::File(bytes) => Node::File(bytes),
+            FoundNode::Link(to) => Node::Link(to),
             FoundNode::Directory(names) => {
                 Node::Directory(Image(names.into_iter().map(|(name, found)| (name, found.node())).collect()))
             }
@@ -65,11 +71,11 @@ impl Image {
     /// Reads what stands in a directory.
     ///
     /// # Errors
-    /// It cannot be read, or holds something that is neither a file nor a directory.
+    /// It cannot be read, or holds something that is no file, link or directory.
     pub fn read(path: &Path) -> io::Result<Self> {
         match find(path)?.node() {
             Node::Directory(image) => Ok(image),
-            Node::File(_) => Err(io::Error::other(format!("{} is a file", path.display()))),
+            _ => Err(io::Error::other(format!("{} is no directory", path.display()))),
         }
     }
 
@@ -91,19 +97,20 @@ impl Image {
                     .mode(0o600)
                     .open(path.join(name))?
                     .write_all(bytes)?,
+                Node::Link(to) => symlink(to, path.join(name))?,
                 Node::Directory(image) => image.write(&path.join(name))?,
             }
         }
         Ok(())
     }
 
-    /// The paths of all files, relative to the directory.
+    /// The paths of all files and links, relative to the directory.
     #[must_use]
     pub fn files(&self) -> Vec<String> {
         let mut paths = Vec::new();
         for (name, node) in &self.0 {
             match node {
-                Node::File(_) => paths.push(name.clone()),
+                Node::File(_) | Node::Link(_) => paths.push(name.clone()),
                 Node::Directory(image) => {
                     paths.extend(image.files().into_iter().map(|path| format!("{name}/{path}")));
                 }
@@ -112,12 +119,13 @@ impl Image {
         paths
     }
 
-    /// The bytes of a file by its path.
+    /// The bytes of a file by its path, or where a link points.
     #[must_use]
-    pub fn file(&self, path: &str) -> Option<&Vec<u8>> {
+    pub fn file(&self, path: &str) -> Option<&[u8]> {
         let (first, rest) = path.split_once('/').map_or((path, None), |(first, rest)| (first, Some(rest)));
         match (self.0.get(first)?, rest) {
             (Node::File(bytes), None) => Some(bytes),
+            (Node::Link(to), None) => Some(to.as_bytes()),
             (Node::Directory(image), Some(rest)) => image.file(rest),
             _ => None,
         }

@@ -64,6 +64,17 @@ pub enum Event {
         /// The name.
         name: String,
     },
+    /// A symbolic link was made.
+    Pointed {
+        /// Which.
+        inode: u64,
+        /// The directory.
+        directory: u64,
+        /// The name.
+        name: String,
+        /// Where it points.
+        to: String,
+    },
     /// A name was taken away, of a file or of a directory.
     Removed {
         /// The directory.
@@ -128,6 +139,11 @@ fn event(kind: u64, a: u64, b: u64, c: u64, payload: &[u8]) -> Option<Event> {
             Event::Renamed { from: (b, from), to: (c, to) }
         }
         10 => Event::Stopped { call: a },
+        11 => {
+            let mut names = payload.splitn(2, |byte| *byte == 0);
+            let (own, to) = (name(names.next()?)?, name(names.next()?)?);
+            Event::Pointed { inode: a, directory: b, name: own, to }
+        }
         _ => return None,
     })
 }
@@ -147,11 +163,19 @@ mod tests {
     #[test]
     fn a_journal_that_is_cut_off_anywhere_is_read_up_to_the_last_whole_record() {
         let first = record(1, 7, 2, 0, b"000004.log");
-        let all = [first.clone(), record(2, 7, 100, 0, b"bytes"), record(9, 0, 2, 3, b"a\0b")].concat();
+        let all = [
+            first.clone(),
+            record(2, 7, 100, 0, b"bytes"),
+            record(9, 0, 2, 3, b"a\0b"),
+            record(11, 8, 2, 0, b"now\0a/1"),
+        ]
+        .concat();
         let events = read(&all).expect("a journal");
-        assert_eq!(events.len(), 3);
+        assert_eq!(events.len(), 4);
         assert_eq!(events[1], Event::Wrote { inode: 7, offset: 100, bytes: b"bytes".to_vec() });
         assert_eq!(events[2], Event::Renamed { from: (2, "a".into()), to: (3, "b".into()) });
+        let pointed = Event::Pointed { inode: 8, directory: 2, name: "now".into(), to: "a/1".into() };
+        assert_eq!(events[3], pointed);
         for cut in 0..all.len() {
             let events = read(&all[..cut]).expect("a journal");
             assert_eq!(events.is_empty(), cut < first.len(), "cut at {cut}");

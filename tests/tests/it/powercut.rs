@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use rhumb_tests::cluster::FoundedMesh;
+use rhumb_tests::cluster::{FoundedMesh, run_with};
 use rhumb_tests::powercut::{Loss, Watched};
 
 use crate::scene::{Running, Scene, full, seed};
@@ -153,4 +153,55 @@ fn a_policy_that_a_node_served_under_is_remembered_through_a_power_cut() {
     let mut node = scene.serve(0, scene.watch(0));
     assert_eq!(node.serving.wait_end().code(), Some(3), "{}", node.serving.log());
     assert!(node.serving.log().contains("an older policy"), "{}", node.serving.log());
+}
+
+/// A command is cut off before each of its changes and syncs, and the disk keeps an arbitrary part of them: the node has
+/// the certificate that it had or the new one, whole, and the next renewal is as any other.
+#[test]
+fn a_certificate_that_was_being_renewed_is_the_one_before_or_the_new_one_whole() {
+    let mesh = FoundedMesh::of(1);
+    let (folder, renew) =
+        ("mesh/nodes/us-east-n1/identity", ["cert", "renew", "--mesh", "mesh", "us-east/n1"]);
+    let serial = || {
+        mesh.ok(&["cert", "status", folder])["certificates"][0]["serial"]
+            .as_str()
+            .expect("a serial")
+            .to_owned()
+    };
+    let mut rng = rhumb_core::rng::Seed::new(seed(8)).rng();
+    let (mut before, mut cuts, mut kept, mut call) = (serial(), 0, 0, 0);
+    let mut left = if full() { 10 } else { 1 };
+    while left > 0 {
+        call += 1;
+        let outside = tempfile::tempdir().expect("a directory");
+        let watched =
+            Watched::over(&mesh.directory().join("mesh"), outside.path()).expect("a directory to watch");
+        watched.stop_at(call).expect("a page");
+        let variables = watched.variables();
+        let variables: Vec<_> = variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let whole = run_with(&variables, mesh.directory(), &renew).code == 0;
+        assert_eq!(watched.explained().expect("a journal"), Vec::<String>::new());
+        let loss =
+            if rng.chance(0.3) { Loss::All } else { Loss::Drawn(rhumb_core::rng::Seed::new(rng.u64())) };
+        let disk = watched.disk().expect("a journal");
+        disk.cut(&loss).write(&mesh.directory().join("mesh")).expect("the directory is written");
+        // What was said to be done is done.
+        let after = serial();
+        assert!(!whole || after != before, "a renewal is lost that was answered");
+        kept += usize::from(after == before);
+        before = after;
+        cuts += 1;
+        if whole {
+            (left, call) = (left - 1, 0);
+        }
+    }
+    println!("{cuts} cuts, {kept} of them left the certificate before");
+    assert!(
+        cuts > 20 && kept > 0 && kept + 2 < cuts,
+        "{cuts} cuts, {kept} with the old one: too few for a test"
+    );
+    mesh.ok(&renew);
+    let mut scene = Scene::with(mesh, 1, seed(8), &[]);
+    let nodes = scene.open_shop();
+    scene.close(nodes);
 }

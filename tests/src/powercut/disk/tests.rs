@@ -57,6 +57,7 @@ fn after(story: &str) -> Disk {
 fn shown(image: &Image) -> String {
     let file = |(name, node): (&String, &Node)| match node {
         Node::File(bytes) => format!("{name}={}", bytes.escape_ascii()),
+        Node::Link(to) => format!("{name}->{to}"),
         Node::Directory(_) => format!("{name}/"),
     };
     image.0.iter().map(file).collect::<Vec<_>>().join(" ")
