@@ -5,6 +5,7 @@ use rhumb::escrow::{
     AttestPool, Confirm, CreatePool, Held, Hold, ListPools, PEER_MESSAGE, PeerMessage, PoolAttested,
     PoolCreated, PoolList, PoolView, ReadRow, Refusal, Release, Return, Returned, Row, Settled, ShowPool,
 };
+use rhumb::mesh::clock::{AskWall, DrillClock, Drilled};
 use rhumb::mesh::dead_letters::DeadLetters;
 use rhumb::mesh::status::{AskStatus, MeshStatus};
 use rhumb_actors::audit::messages::{
@@ -86,7 +87,7 @@ const REPLY: &str = "";
 type Reads = fn(&[u8]);
 
 /// Messages that a node serves, by name, and replies. The kept inputs know their numbers: what is new stands last.
-const MESSAGES: [(&str, Reads); 41] = [
+const MESSAGES: [(&str, Reads); 45] = [
     (CreatePool::NAME, one::<CreatePool>),
     (Hold::NAME, one::<Hold>),
     (Confirm::NAME, one::<Confirm>),
@@ -128,6 +129,10 @@ const MESSAGES: [(&str, Reads); 41] = [
     (REPLY, one::<Result<String, AuditRefusal>>),
     (ShowMark::NAME, one::<ShowMark>),
     (REPLY, one::<Result<Mark, AuditRefusal>>),
+    (AskWall::NAME, one::<AskWall>),
+    (REPLY, one::<i64>),
+    (DrillClock::NAME, one::<DrillClock>),
+    (REPLY, one::<Result<Drilled, String>>),
 ];
 
 /// The names of all messages that are taken in here.
