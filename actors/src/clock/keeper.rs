@@ -178,6 +178,13 @@ impl ClockKeeper {
             .or_else(|| self.off_peers(now))
     }
 
+    /// Whether hybrid time may follow a peer's that far: no node that stands shows more than true time and the rest of
+    /// `max_offset`, and whoever followed one that is wrong would have to freeze itself.
+    #[must_use]
+    pub fn may_take(&self, now: Reading, remote: HybridTime) -> bool {
+        remote.millis().saturating_mul(1_000) <= self.may_show(now)
+    }
+
     /// Whether strong paths stand, and what else is to be said.
     #[must_use]
     pub fn standing(&self, now: Reading) -> Standing {

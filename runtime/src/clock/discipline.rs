@@ -32,7 +32,7 @@ pub fn read() -> Option<Discipline> {
         max_error: micros(said.maxerror),
         estimated_error: micros(said.esterror),
         // A part per million is 2^16.
-        frequency_ppb: i64::from(said.freq) * 1_000 / 65_536,
+        frequency_ppb: said.freq * 1_000 / 65_536,
     })
 }
 

@@ -1,5 +1,8 @@
 //! The keeper of a node's clock, as everything shares it that rests on how wrong the clock may be.
 //!
+//! It is no actor: a strong path needs the judgement of the moment at which it asks, and what comes out of a mailbox is of an
+//! earlier one.
+//!
 //! * It decides nothing: [`ClockKeeper`] does. It counts, and lets a drill shift what the keeper is shown.
 //! * It never does: move the wall clock or hybrid time, judge by an older reading than the present one, or go on
 //!   with a drill for longer than was asked.
@@ -12,7 +15,7 @@ use rhumb_actors::clock::{
     ClockKeeper, ClockReport, Effect, Freeze, Input, Kernel, Out, Reading, Sample, Standing,
 };
 use rhumb_core::effects::Release;
-use rhumb_core::{Barrier, Mono, NodeId};
+use rhumb_core::{Barrier, HybridTime, Mono, NodeId};
 
 use crate::metrics::Durations;
 
@@ -79,6 +82,16 @@ impl Keeping {
         let own = now.wall.saturating_sub(micros(now.mono.0)).saturating_add(micros(at));
         self.offsets.record(Duration::from_micros(sample.shown.abs_diff(own)), None);
         self.step(now, Input::Compared(peer, sample))
+    }
+
+    /// A source of time answered.
+    pub(super) fn sampled(&self, now: Reading, source: usize, sample: Sample) -> Vec<Standing> {
+        self.step(now, Input::Sampled(source, sample))
+    }
+
+    /// Whether hybrid time may follow a peer's as far as this. A drill changes nothing of that.
+    pub(super) fn may_take(&self, now: Reading, remote: HybridTime) -> bool {
+        self.keeper.read().may_take(now, remote)
     }
 
     /// The kernel was asked.
@@ -165,7 +178,6 @@ fn micros(duration: Duration) -> i64 {
 #[cfg(test)]
 mod tests {
     use rhumb_actors::clock::ClockSettings;
-    use rhumb_core::HybridTime;
 
     use super::*;
 

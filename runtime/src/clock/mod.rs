@@ -5,8 +5,12 @@
 //!   a new life begins only when the wall clock has passed the last one's ceiling.
 
 #[cfg(feature = "rocks")]
+pub mod chrony;
+#[cfg(feature = "rocks")]
 pub mod discipline;
 pub(crate) mod keeping;
+#[cfg(feature = "rocks")]
+pub mod ntp;
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -38,6 +42,7 @@ struct Inner {
     offset_ms: AtomicI64,
     refused: AtomicU64,
     keeping: OnceLock<Keeping>,
+    max_offset: Duration,
 }
 
 #[derive(Debug)]
@@ -59,6 +64,7 @@ impl NodeClock {
             offset_ms: offset().into(),
             refused: AtomicU64::new(0),
             keeping: OnceLock::new(),
+            max_offset,
         };
         Self { inner: Arc::new(inner) }
     }
@@ -73,6 +79,7 @@ impl NodeClock {
             offset_ms: AtomicI64::new(0),
             refused: AtomicU64::new(0),
             keeping: OnceLock::new(),
+            max_offset,
         };
         Self { inner: Arc::new(inner) }
     }
@@ -125,6 +132,11 @@ impl NodeClock {
     /// A peer answered with its wall clock. Gives what is to be told of this node's standing.
     pub(crate) fn compared(&self, peer: NodeId, sample: Sample) -> Vec<Standing> {
         self.stepped(|keeping, now| keeping.compared(now, peer, sample))
+    }
+
+    /// A source, by its place in the settings, answered. Gives what is to be told.
+    pub(crate) fn sampled(&self, source: usize, sample: Sample) -> Vec<Standing> {
+        self.stepped(|keeping, now| keeping.sampled(now, source, sample))
     }
 
     /// The kernel was asked. Gives what is to be told.
@@ -188,11 +200,21 @@ impl NodeClock {
     /// [`ClockRefusal::TooFarAhead`] when the peer's clock is further ahead than clocks may differ.
     pub fn merge(&self, remote: HybridTime) -> Result<(), ClockRefusal> {
         let wall = self.wall_millis();
+        let refused = |ahead: Duration, max_offset: Duration| {
+            self.inner.refused.fetch_add(1, Ordering::Relaxed);
+            Err(ClockRefusal::TooFarAhead { ahead, max_offset })
+        };
+        // Who has sources of time knows more than its wall clock, and does not follow a node whose clock is wrong as far
+        // ahead as it would freeze itself.
+        let ahead = Duration::from_millis(remote.millis().saturating_sub(wall));
+        if let Some(keeping) = self.inner.keeping.get()
+            && ahead > self.inner.max_offset / 5
+            && !keeping.may_take(self.reading(), remote)
+        {
+            return refused(ahead, self.inner.max_offset);
+        }
         match self.inner.hybrid.merge(wall, remote) {
-            Err(refusal @ ClockRefusal::TooFarAhead { .. }) => {
-                self.inner.refused.fetch_add(1, Ordering::Relaxed);
-                Err(refusal)
-            }
+            Err(ClockRefusal::TooFarAhead { ahead, max_offset }) => refused(ahead, max_offset),
             Ok(time) => {
                 self.not_faster(time, wall);
                 Ok(())

@@ -326,7 +326,8 @@ impl Start {
 
     fn clock_watch(&self, acting: &Acting, clock: &NodeClock) -> clock::Watch {
         let (mesh, audited) = (acting.mesh.clone(), acting.audited.clone());
-        clock::Watch { me: self.config.me.clone(), clock: clock.clone(), mesh, audited }
+        let (me, chrony) = (self.config.me.clone(), self.config.time.chrony);
+        clock::Watch { me, clock: clock.clone(), mesh, audited, chrony }
     }
 
     async fn transport(
@@ -453,8 +454,11 @@ impl Start {
         let checks = audit::keep_checking(log, reads, key, every, findings);
         tasks.keep("checks the audit log", checks);
         tasks.keep("raises the clock's ceiling", ceiling);
-        let clocks = self.clock_watch(acting, clock).keep(transport.clone());
-        tasks.keep("compares clocks", clocks);
+        let clocks = self.clock_watch(acting, clock);
+        for (at, source) in self.config.time.sources.iter().enumerate() {
+            tasks.keep("asks a source of time", clocks.clone().ask(at, source.clone()));
+        }
+        tasks.keep("compares clocks", clocks.keep(transport.clone()));
         tasks.keep("tells of peers", presence(transport.clone(), escrow.clone()));
         tasks.keep("lets exceptions end", observe(policy.clone()));
         let (changes, dir_of_policy) = (changes.clone(), Arc::clone(dir));

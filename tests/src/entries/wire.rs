@@ -1,6 +1,7 @@
 //! What peers send.
 
 use bytes::Bytes;
+use rhumb::clock::{chrony, ntp};
 use rhumb::escrow::{
     AttestPool, Confirm, CreatePool, Held, Hold, ListPools, PEER_MESSAGE, PeerMessage, PoolAttested,
     PoolCreated, PoolList, PoolView, ReadRow, Refusal, Release, Return, Returned, Row, Settled, ShowPool,
@@ -82,6 +83,26 @@ pub(super) fn control(bytes: &[u8]) {
 
 /// The name of what is served under none: replies.
 const REPLY: &str = "";
+
+/// What a source of time or chrony answers: the first byte says which, the rest is it.
+pub(super) fn time(bytes: &[u8]) {
+    let Some((which, packet)) = bytes.split_first() else { return };
+    if which % 2 == 0 {
+        let cookie =
+            packet.get(24..32).and_then(|cookie| cookie.try_into().ok()).map_or(0, u64::from_be_bytes);
+        if let Ok(answer) = ntp::read(packet, cookie) {
+            // Its first bit tells 2036 from 1968.
+            assert!((-61_505_152_000_000..4_233_462_144_000_000).contains(&answer.shown), "{answer:?}");
+            assert!(ntp::read(packet, cookie ^ 1).is_err(), "it answers one question");
+        }
+    } else {
+        let sequence =
+            packet.get(16..20).and_then(|number| number.try_into().ok()).map_or(0, u32::from_be_bytes);
+        if chrony::read(packet, sequence).is_some() {
+            assert_eq!(chrony::read(packet, sequence ^ 1), None, "it answers one question");
+        }
+    }
+}
 
 /// What reads a message's bytes.
 type Reads = fn(&[u8]);

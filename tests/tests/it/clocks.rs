@@ -1,6 +1,13 @@
 //! One node of a mesh has a wrong clock: it refuses strong paths and says so, the others go on, and it goes on by itself
 //! when its clock is right again.
 
+#![expect(clippy::disallowed_methods, reason = "real servers of time show real time")]
+
+use std::net::UdpSocket;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use rhumb_tests::cluster::{FoundedMesh, REGIONS, ask_admin, eventually};
 use serde_json::{Value, json};
 
@@ -131,4 +138,81 @@ fn a_drill_shows_what_happens_and_is_an_operators_act() {
     assert_eq!(outcomes, ["begun", "done", "begun", "failed"], "{told:?}");
     assert_eq!(told[1]["index"], done.json["entry"]);
     assert_eq!(told[0]["record"]["details"]["ahead_ms"], "-600000", "{told:?}");
+}
+
+/// An NTP server whose time is this machine's, and so many seconds more. It ends with its guard.
+struct TimeServer {
+    address: String,
+    over: Arc<AtomicBool>,
+}
+
+impl TimeServer {
+    fn ahead(seconds: u64) -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        socket.set_read_timeout(Some(Duration::from_millis(100))).expect("a timeout");
+        let address = socket.local_addr().expect("bound").to_string();
+        let over = Arc::new(AtomicBool::new(false));
+        let ends = Arc::clone(&over);
+        std::thread::spawn(move || {
+            let mut packet = [0; 48];
+            while !ends.load(Ordering::Acquire) {
+                let Ok((48, from)) = socket.recv_from(&mut packet) else { continue };
+                let cookie = packet[40..].to_vec();
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("later than 1970");
+                let since_1900 = now.as_secs() + 2_208_988_800 + seconds;
+                let fraction = (u64::from(now.subsec_nanos()) << 32) / 1_000_000_000;
+                packet.fill(0);
+                (packet[0], packet[1]) = (0b00_100_100, 1);
+                packet[24..32].copy_from_slice(&cookie);
+                packet[40..44].copy_from_slice(&(since_1900 as u32).to_be_bytes());
+                packet[44..].copy_from_slice(&(fraction as u32).to_be_bytes());
+                socket.send_to(&packet, from).ok();
+            }
+        });
+        Self { address, over }
+    }
+}
+
+impl Drop for TimeServer {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Release);
+    }
+}
+
+#[test]
+fn sources_say_whose_clock_is_wrong_and_nobody_follows_it() {
+    let servers = [TimeServer::ahead(0), TimeServer::ahead(0), TimeServer::ahead(30)];
+    let sources = servers.iter().map(|server| server.address.as_str()).collect::<Vec<_>>().join(",");
+    let variables = [("RHUMB__CLOCK__SOURCES", sources.as_str())];
+    let mut scene = Scene::with(FoundedMesh::of(3), 3, seed(33), &variables);
+    let nodes = scene.open_shop();
+    let verdicts = |node| {
+        let sources = clock(&scene, node)["sources"].as_array().expect("a list").clone();
+        sources.iter().map(|source| source["verdict"].clone()).collect::<Vec<_>>()
+    };
+    eventually("all have heard them, and know the liar", || {
+        (0..3).all(|node| verdicts(node) == ["agrees", "agrees", "outlier"])
+    });
+    let knows = clock(&scene, 1);
+    assert!(knows["frozen"].is_null() && knows["doubts"][0]["kind"] == "outlier", "{knows}");
+    let uncertainty = |node| metric(&scene, node, "rhumb_clock_uncertainty_seconds");
+    assert!(knows["offset_us"].as_i64().is_some_and(|off| off.abs() < 100_000), "{knows}");
+    assert!(uncertainty(1) > 0.0, "there is no clock without it");
+    let before: Vec<_> = (0..3).map(|node| clock(&scene, node)["freezes"].clone()).collect();
+
+    let buying = scene.buy();
+    nodes[0].watched.step_clock(SKEW_MS).expect("a page");
+    eventually("the node with the wrong clock freezes", || clock(&scene, 0)["frozen"]["kind"] == "beyond");
+    // Its messages would take the others' hybrid time so far ahead that they had to freeze, and they do not follow.
+    let refused = |node| metric(&scene, node, "rhumb_clock_merges_refused_total");
+    eventually("the others do not take its times", || refused(1) > 0.0 && refused(2) > 0.0);
+    scene.more_lines(100);
+    for node in 1..3 {
+        let now = clock(&scene, node);
+        assert_eq!((&now["freezes"], &now["frozen"]), (&before[node], &Value::Null), "{now}");
+    }
+    nodes[0].watched.step_clock(0).expect("a page");
+    eventually("it stands again by itself", || clock(&scene, 0)["frozen"].is_null());
+    drop(buying);
+    scene.check_all().expect("no answer was lost");
 }

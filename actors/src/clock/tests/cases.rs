@@ -319,6 +319,22 @@ fn hybrid_time_too_far_ahead_of_true_time_freezes() {
 }
 
 #[test]
+fn who_knows_the_time_does_not_follow_a_clock_that_is_wrong() {
+    let case = three_agree();
+    let ahead = |ms: u64| HybridTime::new((case.now().wall / 1_000) as u64 + ms, 0);
+    assert!(case.keeper.may_take(case.now(), ahead(290)), "as far as a node may be that stands");
+    assert!(!case.keeper.may_take(case.now(), ahead(310)), "it would have to freeze itself");
+    let mut followed = three_agree();
+    followed.hybrid = ahead(310);
+    assert!(matches!(followed.freeze(), Freeze::CatchingUp(_)));
+    let alone = Case::of(0, 2);
+    let ahead = |ms: u64| HybridTime::new((alone.now().wall / 1_000) as u64 + ms, 0);
+    assert!(
+        alone.keeper.may_take(alone.now(), ahead(500)) && !alone.keeper.may_take(alone.now(), ahead(501))
+    );
+}
+
+#[test]
 fn a_reset_waits_for_the_old_bound_and_is_a_new_epoch() {
     let mut case = three_agree();
     let ceiling = HybridTime::new((case.now().wall / 1_000) as u64 + 250, 0);

@@ -1,4 +1,4 @@
-//! Where `ClockKeeper` meets the world: it looks at the other nodes' wall clocks and at the kernel, and what comes of it
+//! Where `ClockKeeper` meets the world: it looks at the other nodes' wall clocks, at sources of time and at the kernel, and what comes of it
 //! is told in the log, the audit log, the status and the metrics.
 //!
 //! * It decides: whom to ask, and how often. What that means is the keeper's.
@@ -7,6 +7,7 @@
 mod drill;
 mod told;
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -20,11 +21,11 @@ use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
 use super::audit::Audited;
-use crate::clock::{NodeClock, discipline};
+use crate::clock::{NodeClock, chrony, discipline, ntp};
 use crate::mesh::Mesh;
 use crate::mesh::clock::AskWall;
 use crate::mesh::registry::{Call, Registry, ServedTwice};
-use crate::settings::Settings;
+use crate::settings::{Settings, TimeSource};
 
 pub(super) use drill::serve as serve_drills;
 pub(super) use told::{metrics, status};
@@ -33,6 +34,12 @@ pub(super) use told::{metrics, status};
 const EVERY: Duration = Duration::from_secs(1);
 /// How long another node may take to answer. What took longer says nothing any more.
 const WITHIN: Duration = Duration::from_secs(1);
+/// How long chrony, on the same machine, may take.
+const CHRONY_WITHIN: Duration = Duration::from_millis(200);
+/// So many answers of a source are asked for so briskly, and all others so calmly: 64 s is what public servers bear.
+const AT_FIRST: u32 = 4;
+const BRISKLY: Duration = Duration::from_secs(4);
+const CALMLY: Duration = Duration::from_secs(64);
 /// A shorter sleep of the machine is no sleep, but the two readings of its clocks.
 const ASLEEP: Duration = Duration::from_millis(1);
 
@@ -50,7 +57,12 @@ pub(super) fn begin<E: Engine>(
     let row = row.map(|bytes| EpochRow::read(&bytes)).transpose();
     let row = row.map_err(|error| anyhow::anyhow!("the stored epoch of the clock: {error}"))?;
     let others = settings.founding.nodes().len().saturating_sub(1);
-    let keeper = ClockSettings { max_offset: settings.max_offset, peers: others, ..ClockSettings::default() };
+    let keeper = ClockSettings {
+        max_offset: settings.max_offset,
+        peers: others,
+        sources: settings.time.sources.iter().map(|source| source.as_str().to_owned()).collect(),
+        ..ClockSettings::default()
+    };
     clock.kept_by(ClockKeeper::new(keeper, row, ceiling));
     Ok(())
 }
@@ -71,6 +83,7 @@ pub(super) struct Watch {
     pub(super) clock: NodeClock,
     pub(super) mesh: Mesh,
     pub(super) audited: Audited,
+    pub(super) chrony: SocketAddr,
 }
 
 impl Watch {
@@ -92,8 +105,7 @@ impl Watch {
                     self.tell(self.clock.slept(gap));
                 }
                 slept = by_now;
-                if let Some(said) = discipline::read() {
-                    let kernel = Kernel { disciplined: said.disciplined, max_error: said.max_error };
+                if let Some(kernel) = self.kernel().await {
                     self.tell(self.clock.disciplined(kernel));
                 }
                 let links = transport.links().into_iter().filter(|link| link.state == LinkState::Connected);
@@ -102,6 +114,42 @@ impl Watch {
                 self.clock.measured();
             }
         })
+    }
+
+    /// Asks a source again and again for as long as the node lives: often at first, so that strong paths need not wait,
+    /// then as seldom as its operator may ask.
+    pub(super) fn ask(self, at: usize, source: TimeSource) -> JoinHandle<()> {
+        tokio::spawn(async move {
+            let (mut heard, mut silent) = (0, false);
+            loop {
+                match ntp::ask(&self.clock, source.as_str(), WITHIN).await {
+                    Ok(sample) => {
+                        (heard, silent) = (heard + 1, false);
+                        self.tell(self.clock.sampled(at, sample));
+                    }
+                    Err(why) if !silent => {
+                        silent = true;
+                        tracing::warn!(source = source.as_str(), %why, "a source of time is not heard");
+                    }
+                    Err(_) => {}
+                }
+                tokio::time::sleep(if heard < AT_FIRST { BRISKLY } else { CALMLY }).await;
+            }
+        })
+    }
+
+    /// What the kernel says of its clock, and chrony where there is one: the worse of both, for neither may vouch.
+    async fn kernel(&self) -> Option<Kernel> {
+        let said = discipline::read();
+        let said = said.map(|said| Kernel { disciplined: said.disciplined, max_error: said.max_error });
+        let chrony = chrony::ask(self.chrony, CHRONY_WITHIN).await;
+        match (said, chrony) {
+            (Some(kernel), Some(chrony)) => Some(Kernel {
+                disciplined: kernel.disciplined && chrony.disciplined,
+                max_error: kernel.max_error.max(chrony.max_error),
+            }),
+            (one, other) => one.or(other),
+        }
     }
 
     async fn compare(&self, peer: NodeId) {
@@ -121,6 +169,11 @@ impl Watch {
     fn tell(&self, became: Vec<Standing>) {
         for standing in became {
             let why = match &standing {
+                // A node that has just started waits for its sources.
+                Standing::Frozen(freeze @ Freeze::NeverAgreed { .. }) => {
+                    tracing::warn!(why = %freeze, "strong paths are refused: it is not known yet what time it is");
+                    Some(freeze)
+                }
                 Standing::Frozen(freeze) => {
                     tracing::error!(why = %freeze, "strong paths are refused: this node's clock may be too wrong");
                     Some(freeze)
