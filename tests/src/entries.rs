@@ -24,7 +24,7 @@ pub struct Entry {
 }
 
 /// All of them.
-pub const ENTRIES: [Entry; 14] = [
+pub const ENTRIES: [Entry; 15] = [
     Entry { name: "address", take: headers::address },
     Entry { name: "audit", take: files::audit },
     Entry { name: "certificate", take: wire::certificate },
@@ -39,6 +39,7 @@ pub const ENTRIES: [Entry; 14] = [
     Entry { name: "records", take: disk::records },
     Entry { name: "requests", take: files::requests },
     Entry { name: "settings", take: files::settings },
+    Entry { name: "time", take: wire::time },
 ];
 
 /// Takes the bytes in by the way of this name.

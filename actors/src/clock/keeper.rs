@@ -13,7 +13,7 @@ use super::drift::Drift;
 use super::interval::{Interval, agreed};
 use super::peers::Peers;
 use super::source::{Sample, Source, growth};
-use super::standing::{ClockReport, Doubt, Freeze, SourceReport, Standing, Verdict};
+use super::standing::{ClockReport, Doubt, Freeze, PeerReport, SourceReport, Standing, Verdict};
 use super::{ClockSettings, Reading, duration, micros};
 
 /// Where the epoch of the clock stands, in the family `Meta`.
@@ -27,7 +27,7 @@ pub type Out = Effects<Batch, Effect>;
 /// What it wants done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
-    /// Its standing changed in kind: say so in the log, and raise or end the alarm.
+    /// Its standing changed in kind, or has other kinds of doubts: say so in the log, and raise or end the alarm.
     Became(Standing),
     /// A new epoch is durable: hand it back as [`Input::EpochDurable`].
     EpochDurable(Epoch),
@@ -116,7 +116,8 @@ pub struct ClockKeeper {
     next: Option<EpochRow>,
     /// Earlier lives and epochs handed out times below this one.
     floor: HybridTime,
-    told: Option<&'static str>,
+    /// What was told last: the standing, and the kinds of its doubts.
+    told: Option<(&'static str, Vec<&'static str>)>,
 }
 
 impl ClockKeeper {
@@ -159,8 +160,9 @@ impl ClockKeeper {
         self.agree(now.mono);
         self.was_beyond = self.beyond(now).is_some();
         let standing = self.standing(now);
-        if self.told != Some(standing.name()) {
-            self.told = Some(standing.name());
+        let kind = standing.kind();
+        if self.told.as_ref() != Some(&kind) {
+            self.told = Some(kind);
             out.send_at_once(Effect::Became(standing));
         }
     }
@@ -174,6 +176,13 @@ impl ClockKeeper {
             .or_else(|| self.never_agreed())
             .or_else(|| self.beyond(now))
             .or_else(|| self.off_peers(now))
+    }
+
+    /// Whether hybrid time may follow a peer's that far: no node that stands shows more than true time and the rest of
+    /// `max_offset`, and whoever followed one that is wrong would have to freeze itself.
+    #[must_use]
+    pub fn may_take(&self, now: Reading, remote: HybridTime) -> bool {
+        remote.millis().saturating_mul(1_000) <= self.may_show(now)
     }
 
     /// Whether strong paths stand, and what else is to be said.
@@ -211,8 +220,21 @@ impl ClockKeeper {
             uncertainty: measured.map(|measured| measured.max(kernel.unwrap_or_default())),
             drift_ppm: self.drift.ppm(),
             sources: (0..self.sources.len()).map(|at| self.source(at, now)).collect(),
+            peers: self.peers(now),
             off_peers: self.off(now),
         }
+    }
+
+    fn peers(&self, now: Reading) -> Vec<PeerReport> {
+        let limit = micros(self.settings.limit());
+        let compared = self.peers.offsets(now, self.ppm());
+        let report = |(node, offset, at): (&NodeId, Interval, Mono)| PeerReport {
+            node: node.clone(),
+            offset,
+            age: now.mono.since(at),
+            off: offset.nearest() > limit,
+        };
+        compared.map(report).collect()
     }
 
     fn source(&self, at: usize, now: Reading) -> SourceReport {
@@ -312,7 +334,7 @@ impl ClockKeeper {
     fn off(&self, now: Reading) -> usize {
         let limit = micros(self.settings.limit());
         let ppm = self.ppm();
-        self.peers.offsets(now, ppm).filter(|(_, offset)| offset.nearest() > limit).count()
+        self.peers.offsets(now, ppm).filter(|(_, offset, _)| offset.nearest() > limit).count()
     }
 
     fn off_peers(&self, now: Reading) -> Option<Freeze> {

@@ -30,7 +30,7 @@ pub use foreign::{ForeignTime, LeapSecond, Order, Smeared};
 pub use interval::Interval;
 pub use keeper::{ClockKeeper, Effect, EpochRow, Input, Kernel, Out, ResetRefusal};
 pub use source::Sample;
-pub use standing::{ClockReport, Doubt, Freeze, SourceReport, Standing, Verdict};
+pub use standing::{ClockReport, Doubt, Freeze, PeerReport, SourceReport, Standing, Verdict};
 
 use std::time::Duration;
 

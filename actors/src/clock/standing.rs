@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use rhumb_core::Epoch;
+use rhumb_core::{Epoch, NodeId};
 
 use super::interval::Interval;
 
@@ -26,6 +26,20 @@ impl Standing {
             Self::Frozen(freeze) => Some(freeze),
             Self::Synchronised | Self::Degraded(_) => None,
         }
+    }
+
+    /// Its name, and the kinds of what is to be said with it.
+    pub(super) fn kind(&self) -> (&'static str, Vec<&'static str>) {
+        let kinds = match self {
+            Self::Synchronised => Vec::new(),
+            Self::Degraded(doubts) => {
+                let mut kinds: Vec<_> = doubts.iter().map(Doubt::name).collect();
+                kinds.dedup();
+                kinds
+            }
+            Self::Frozen(freeze) => vec![freeze.name()],
+        };
+        (self.name(), kinds)
     }
 
     /// Its name in reports and metrics.
@@ -63,6 +77,50 @@ pub enum Doubt {
     Kernel(Option<Duration>),
 }
 
+impl Doubt {
+    /// Its kind in reports and metrics.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::NoSources => "no_sources",
+            Self::Outlier(_) => "outlier",
+            Self::Silent(_) => "silent",
+            Self::HeldOver(_) => "held_over",
+            Self::Drifts { .. } => "drifts",
+            Self::Far(_) => "far",
+            Self::Kernel(_) => "kernel",
+        }
+    }
+}
+
+impl fmt::Display for Doubt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoSources => {
+                f.write_str("no source of time is set: only other nodes say whether this clock is wrong")
+            }
+            Self::Outlier(name) => write!(f, "{name} contradicts the other sources, and is left out"),
+            Self::Silent(name) => write!(f, "{name} is not heard"),
+            Self::HeldOver(since) => write!(
+                f,
+                "the sources do not agree; what they agreed on {}s ago holds still, and grows wider",
+                since.as_secs()
+            ),
+            Self::Drifts { ppm: (low, high), max_ppm } => write!(
+                f,
+                "this machine's clock is off by {low} to {high} parts in a million, and {max_ppm} is the most: true \
+                 time runs {} than it",
+                if *low > 0 { "faster" } else { "slower" }
+            ),
+            Self::Far(off) => write!(f, "true time may be {off:?} from the wall clock"),
+            Self::Kernel(None) => f.write_str("no time service keeps the kernel's clock in step"),
+            Self::Kernel(Some(error)) => {
+                write!(f, "the kernel's clock may be {error:?} wrong, as it says itself")
+            }
+        }
+    }
+}
+
 /// Why strong paths are refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Freeze {
@@ -94,6 +152,20 @@ pub enum Freeze {
         /// By more than this.
         limit: Duration,
     },
+}
+
+impl Freeze {
+    /// Its kind in reports and metrics.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::CatchingUp(_) => "catching_up",
+            Self::Resetting => "resetting",
+            Self::NeverAgreed { .. } => "never_agreed",
+            Self::Beyond { .. } => "beyond",
+            Self::OffPeers { .. } => "off_peers",
+        }
+    }
 }
 
 impl fmt::Display for Freeze {
@@ -146,6 +218,19 @@ pub struct SourceReport {
     pub age: Option<Duration>,
 }
 
+/// Another node's wall clock, as an operator sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerReport {
+    /// Which node.
+    pub node: NodeId,
+    /// Where (its wall clock − this one's) lies, in microseconds.
+    pub offset: Interval,
+    /// How long ago it was compared.
+    pub age: Duration,
+    /// Whether it is certainly off, by more than two nodes' clocks may differ.
+    pub off: bool,
+}
+
 /// The clock of a node, as an operator sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClockReport {
@@ -162,6 +247,8 @@ pub struct ClockReport {
     pub drift_ppm: Option<Interval>,
     /// The sources, in the order of the settings.
     pub sources: Vec<SourceReport>,
-    /// From how many peers the wall clock is certainly off.
+    /// The other nodes that were compared, by name.
+    pub peers: Vec<PeerReport>,
+    /// From how many of them the wall clock is certainly off.
     pub off_peers: usize,
 }

@@ -11,6 +11,7 @@ pub mod audit;
 pub mod audit_log;
 pub mod ca;
 pub mod cert;
+pub mod clock;
 pub mod config;
 mod connect;
 pub mod dead_letters;
@@ -66,6 +67,8 @@ enum Command {
     Dev(dev::Dev),
     Serve(serve::Serve),
     Status(status::Status),
+    #[command(subcommand)]
+    Clock(clock::ClockCommand),
     #[command(subcommand)]
     Mesh(mesh::MeshCommand),
     #[command(subcommand)]
@@ -134,6 +137,7 @@ impl Command {
             Command::Dev(dev) => dev.run().await.map(|()| Done::Well).map_err(Failure::from),
             Command::Serve(serve) => serve.run().await,
             Command::Status(status) => status.run(output).await,
+            Command::Clock(clock) => clock.run(output).await,
             Command::Mesh(mesh) => mesh.run(output),
             Command::Ca(ca) => ca.run(output).await,
             Command::Cert(cert) => cert.run(output).await,
@@ -263,6 +267,9 @@ mod tests {
             ("rhumb man", false),
             ("rhumb status --node us-east/n1 --check --within 500ms", true),
             ("rhumb status --node us-east", false),
+            ("rhumb clock status --check --within 500ms", true),
+            ("rhumb clock drill --node us-east/n1 --offset 450ms --behind --for 10s", true),
+            ("rhumb clock drill", false),
             ("rhumb", false),
         ] {
             let parsed = Cli::try_parse_from(line.split(' '));

@@ -22,13 +22,13 @@ const WAY_BACK: Duration = Duration::from_secs(1);
 /// Show the mesh as one of its nodes sees it: nodes, links, actors, disks, clocks, certificates.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  rhumb status\n  rhumb status --endpoint 127.0.0.1:7001 --identity mesh/clients/us-east-app --check\n\nEnds with 0 also when nodes are down; with --check, with 5 when a node is not ready or does not answer."
+    after_help = "Example:\n  rhumb status\n  rhumb status --endpoint 127.0.0.1:7001 --identity mesh/clients/us-east-app --check\n\nEnds with 0 also when nodes are down; with --check, with 5 when a node is not ready, refuses strong paths for its clock, or does not answer."
 )]
 pub struct Status {
     /// Ask this node; otherwise the first that answers.
     #[arg(long, value_name = "REGION/NODE")]
     node: Option<NodeId>,
-    /// End with code 5 unless every node answers and is ready.
+    /// End with code 5 unless every node answers, is ready and refuses no strong paths for its clock.
     #[arg(long)]
     check: bool,
     /// How long the asked node waits for each of the others.
@@ -44,30 +44,35 @@ impl Status {
         if let Some(node) = self.node.as_ref().filter(|node| !client.directory().knows(node)) {
             return Err(Failure::Usage(format!("node {node} is not among those that this command knows")));
         }
-        let asked = self.ask(&client).await;
-        client.close().await;
-        let status = asked?;
-        output.answer(&status, Told(&status));
-        let well = status.silent.is_empty() && status.nodes.iter().all(|node| node.ready);
-        Ok(if self.check && !well { Done::False } else { Done::Well })
-    }
-
-    /// Asks one node after the other, until one answers.
-    async fn ask(&self, client: &MeshClient) -> Result<MeshStatus, Failure> {
         let nodes = match &self.node {
             Some(node) => vec![node.clone()],
             None => nodes_from(client.directory(), |node| node.region == *client.region()),
         };
-        let question = AskStatus { mesh: true, within_ms: self.within.as_millis() as u64 };
-        let mut last = Failure::local("no node is known");
-        for node in nodes {
-            match client.ask(&node, &question, self.within + WAY_BACK).await {
-                Ok(text) => return serde_json::from_str(&text).map_err(Failure::local),
-                Err(fault) => last = fault.into(),
-            }
-        }
-        Err(last)
+        let asked = gathered(&client, nodes, self.within).await;
+        client.close().await;
+        let status = asked?;
+        output.answer(&status, Told(&status));
+        let stands = |node: &NodeStatus| node.ready && node.clock.frozen.is_none();
+        let well = status.silent.is_empty() && status.nodes.iter().all(stands);
+        Ok(if self.check && !well { Done::False } else { Done::Well })
     }
+}
+
+/// Asks one of these nodes after the other, until one answers.
+pub(super) async fn gathered(
+    client: &MeshClient,
+    nodes: Vec<NodeId>,
+    within: Duration,
+) -> Result<MeshStatus, Failure> {
+    let question = AskStatus { mesh: true, within_ms: within.as_millis() as u64 };
+    let mut last = Failure::local("no node is known");
+    for node in nodes {
+        match client.ask(&node, &question, within + WAY_BACK).await {
+            Ok(text) => return serde_json::from_str(&text).map_err(Failure::local),
+            Err(fault) => last = fault.into(),
+        }
+    }
+    Err(last)
 }
 
 /// The status for people.
@@ -127,7 +132,16 @@ fn text(status: &MeshStatus) -> String {
 fn reasons(status: &MeshStatus) -> impl Iterator<Item = (&str, String)> {
     let unready = status.nodes.iter().filter_map(|node| Some((node.node.as_str(), node.reason.clone()?)));
     let less = status.nodes.iter().filter_map(|node| Some((node.node.as_str(), does_less(node)?)));
-    unready.chain(less).chain(status.silent.iter().map(|silent| (silent.node.as_str(), silent.why.clone())))
+    let frozen = status.nodes.iter().filter_map(|node| Some((node.node.as_str(), refuses(node)?)));
+    unready
+        .chain(frozen)
+        .chain(less)
+        .chain(status.silent.iter().map(|silent| (silent.node.as_str(), silent.why.clone())))
+}
+
+/// That a node refuses strong paths for its clock, and why.
+fn refuses(node: &NodeStatus) -> Option<String> {
+    Some(format!("strong paths are refused: {}", node.clock.frozen.as_ref()?.message))
 }
 
 /// That a node does less than all, and why.
@@ -191,21 +205,21 @@ fn lasting(ms: u64) -> String {
 }
 
 /// Columns as wide as what stands in them. A row may end early.
-struct Table {
+pub(super) struct Table {
     head: Vec<String>,
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    fn new(head: &[&str]) -> Self {
+    pub(super) fn new(head: &[&str]) -> Self {
         Self { head: head.iter().map(|&name| name.to_owned()).collect(), rows: Vec::new() }
     }
 
-    fn row(&mut self, row: Vec<String>) {
+    pub(super) fn row(&mut self, row: Vec<String>) {
         self.rows.push(row);
     }
 
-    fn write(&self, text: &mut String) {
+    pub(super) fn write(&self, text: &mut String) {
         let lines = || std::iter::once(&self.head).chain(&self.rows);
         let cell = |line: &Vec<String>, at: usize| line.get(at).map_or(0, |cell| cell.chars().count());
         let widths: Vec<usize> =

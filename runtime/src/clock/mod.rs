@@ -1,21 +1,33 @@
 //! The clock of a node: the only place that reads the operating system's clocks for the machines.
 //!
-//! * It decides nothing: [`HybridClock`] does.
+//! * It decides nothing: [`HybridClock`] says what time it is, [`ClockKeeper`] whether strong paths may rest on that.
 //! * Invariant: no hybrid time is handed out at or past the ceiling that storage has made durable, and
 //!   a new life begins only when the wall clock has passed the last one's ceiling.
 
 #[cfg(feature = "rocks")]
+pub mod chrony;
+#[cfg(feature = "rocks")]
 pub mod discipline;
+pub(crate) mod keeping;
+#[cfg(feature = "rocks")]
+pub mod ntp;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use rhumb_actors::clock::{ClockKeeper, ClockReport, Freeze, Kernel, Reading, Sample, Standing};
 use rhumb_core::time::ClockRefusal;
-use rhumb_core::{HybridClock, HybridTime, Mono, Now};
+use rhumb_core::{HybridClock, HybridTime, Mono, NodeId, Now};
+
+use self::keeping::Keeping;
 
 /// The environment variable that offsets this process's wall clock, in milliseconds. For tests only.
 pub const TEST_OFFSET: &str = "RHUMB_TEST_CLOCK_OFFSET_MS";
+
+/// How often both clocks are read for one reading, and how near together is near enough.
+const READ_AGAIN: usize = 4;
+const NEAR: Duration = Duration::from_micros(100);
 
 /// A node's clock. Cloneable; all clones are one clock.
 #[derive(Debug, Clone)]
@@ -29,6 +41,8 @@ struct Inner {
     source: Source,
     offset_ms: AtomicI64,
     refused: AtomicU64,
+    keeping: OnceLock<Keeping>,
+    max_offset: Duration,
 }
 
 #[derive(Debug)]
@@ -49,6 +63,8 @@ impl NodeClock {
             source: Source::System(Instant::now()),
             offset_ms: offset().into(),
             refused: AtomicU64::new(0),
+            keeping: OnceLock::new(),
+            max_offset,
         };
         Self { inner: Arc::new(inner) }
     }
@@ -62,6 +78,8 @@ impl NodeClock {
             source: Source::Tokio { started: tokio::time::Instant::now(), wall_ms },
             offset_ms: AtomicI64::new(0),
             refused: AtomicU64::new(0),
+            keeping: OnceLock::new(),
+            max_offset,
         };
         Self { inner: Arc::new(inner) }
     }
@@ -69,6 +87,95 @@ impl NodeClock {
     /// Lets a test's clock be this far ahead of (or behind) tokio's from now on.
     pub(crate) fn skew(&self, ms: i64) {
         self.inner.offset_ms.store(ms, Ordering::Relaxed);
+    }
+
+    /// From now on this keeper says whether strong paths may rest on this clock.
+    pub(crate) fn kept_by(&self, keeper: ClockKeeper) {
+        self.inner.keeping.set(Keeping::new(keeper)).expect("a clock has one keeper");
+    }
+
+    /// The present hybrid time, for what is right only while the clocks of the mesh differ by no more than
+    /// `max_offset`: a lease, a strong read or write. A clock without a keeper (in a test's mesh) is believed.
+    ///
+    /// # Errors
+    /// Why this node's clock is not good enough at this moment. It recovers by itself: ask another node, or later.
+    pub fn strong_time(&self) -> Result<HybridTime, Freeze> {
+        let time = self.hybrid();
+        match self.inner.keeping.get().and_then(|keeping| keeping.refuses(self.reading())) {
+            None => Ok(time),
+            Some(freeze) => Err(freeze),
+        }
+    }
+
+    /// Why strong paths are refused at this moment, if they are.
+    #[must_use]
+    pub fn frozen(&self) -> Option<Freeze> {
+        self.inner.keeping.get()?.frozen(self.reading())
+    }
+
+    /// What the keeper knows of this clock, if there is one.
+    #[must_use]
+    pub fn report(&self) -> Option<ClockReport> {
+        Some(self.inner.keeping.get()?.report(self.reading()))
+    }
+
+    /// This node's wall clock as it is now, in microseconds since the Unix epoch, as it tells it to others.
+    #[must_use]
+    pub fn wall_micros(&self) -> i64 {
+        self.reading().wall
+    }
+
+    pub(crate) fn keeping(&self) -> Option<&Keeping> {
+        self.inner.keeping.get()
+    }
+
+    /// A peer answered with its wall clock. Gives what is to be told of this node's standing.
+    pub(crate) fn compared(&self, peer: NodeId, sample: Sample) -> Vec<Standing> {
+        self.stepped(|keeping, now| keeping.compared(now, peer, sample))
+    }
+
+    /// A source, by its place in the settings, answered. Gives what is to be told.
+    pub(crate) fn sampled(&self, source: usize, sample: Sample) -> Vec<Standing> {
+        self.stepped(|keeping, now| keeping.sampled(now, source, sample))
+    }
+
+    /// The kernel was asked. Gives what is to be told.
+    pub(crate) fn disciplined(&self, kernel: Kernel) -> Vec<Standing> {
+        self.stepped(|keeping, now| keeping.kernel(now, kernel))
+    }
+
+    /// The machine slept for so long, and its monotonic clock with it. Gives what is to be told.
+    pub(crate) fn slept(&self, gap: Duration) -> Vec<Standing> {
+        self.stepped(|keeping, now| keeping.suspended(now, gap))
+    }
+
+    /// Time went on. Gives what is to be told.
+    pub(crate) fn looked(&self) -> Vec<Standing> {
+        self.stepped(Keeping::tick)
+    }
+
+    /// Counts how uncertain the clock is.
+    pub(crate) fn measured(&self) {
+        if let Some(keeping) = self.inner.keeping.get() {
+            keeping.measure(self.reading());
+        }
+    }
+
+    fn stepped(&self, step: impl FnOnce(&Keeping, Reading) -> Vec<Standing>) -> Vec<Standing> {
+        self.inner.keeping.get().map_or_else(Vec::new, |keeping| step(keeping, self.reading()))
+    }
+
+    /// All clocks at one moment.
+    fn reading(&self) -> Reading {
+        let (mono, wall) = self.inner.source.together();
+        let offset = self.inner.offset_ms.load(Ordering::Relaxed).saturating_mul(1_000);
+        Reading { mono: Mono(mono), wall: wall.saturating_add(offset), hybrid: self.inner.hybrid.last() }
+    }
+
+    /// Monotonic time alone.
+    #[must_use]
+    pub(crate) fn mono(&self) -> Mono {
+        Mono(self.inner.source.elapsed())
     }
 
     /// The present time, for a machine. Hybrid time stands still (it never goes back) in the rare case
@@ -93,11 +200,21 @@ impl NodeClock {
     /// [`ClockRefusal::TooFarAhead`] when the peer's clock is further ahead than clocks may differ.
     pub fn merge(&self, remote: HybridTime) -> Result<(), ClockRefusal> {
         let wall = self.wall_millis();
+        let refused = |ahead: Duration, max_offset: Duration| {
+            self.inner.refused.fetch_add(1, Ordering::Relaxed);
+            Err(ClockRefusal::TooFarAhead { ahead, max_offset })
+        };
+        // Who has sources of time knows more than its wall clock, and does not follow a node whose clock is wrong as far
+        // ahead as it would freeze itself.
+        let ahead = Duration::from_millis(remote.millis().saturating_sub(wall));
+        if let Some(keeping) = self.inner.keeping.get()
+            && ahead > self.inner.max_offset / 5
+            && !keeping.may_take(self.reading(), remote)
+        {
+            return refused(ahead, self.inner.max_offset);
+        }
         match self.inner.hybrid.merge(wall, remote) {
-            Err(refusal @ ClockRefusal::TooFarAhead { .. }) => {
-                self.inner.refused.fetch_add(1, Ordering::Relaxed);
-                Err(refusal)
-            }
+            Err(ClockRefusal::TooFarAhead { ahead, max_offset }) => refused(ahead, max_offset),
             Ok(time) => {
                 self.not_faster(time, wall);
                 Ok(())
@@ -165,6 +282,30 @@ impl Source {
         }
     }
 
+    /// Monotonic time, and the wall clock in microseconds, read so near to each other as can be had in a few tries: a
+    /// thread may be interrupted between the two, and would take that for a step of the wall clock.
+    fn together(&self) -> (Duration, i64) {
+        let mut best: Option<(Duration, Duration, i64)> = None;
+        for _ in 0..READ_AGAIN {
+            let (before, wall) = (self.elapsed(), self.wall_micros());
+            let took = self.elapsed().saturating_sub(before);
+            if best.is_none_or(|(least, ..)| took < least) {
+                best = Some((took, before + took / 2, wall));
+            }
+            if took < NEAR {
+                break;
+            }
+        }
+        best.map_or((Duration::ZERO, 0), |(_, mono, wall)| (mono, wall))
+    }
+
+    fn wall_micros(&self) -> i64 {
+        match self {
+            Self::System(_) => exact_micros(),
+            Self::Tokio { .. } => self.wall_millis() as i64 * 1_000,
+        }
+    }
+
     fn wall_millis(&self) -> u64 {
         match self {
             Self::System(_) => wall_millis(),
@@ -201,10 +342,14 @@ fn wall_millis() -> u64 {
 }
 
 /// The wall clock as it is now.
-#[expect(clippy::disallowed_methods, reason = "this is the shell that reads the clocks")]
 fn exact_millis() -> u64 {
+    (exact_micros() / 1_000) as u64
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the shell that reads the clocks")]
+fn exact_micros() -> i64 {
     use std::time::{SystemTime, UNIX_EPOCH};
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as i64)
 }
 
 fn shifted(millis: u64, by: i64) -> u64 {

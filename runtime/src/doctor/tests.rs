@@ -12,6 +12,7 @@ fn well() -> Facts {
             disciplined: true,
             max_error: Duration::from_millis(20),
             estimated_error: Duration::from_micros(40),
+            frequency_ppb: 0,
         }),
         disk: Some(Ok(Syncs { count: 200, p50: Duration::from_micros(900), p99: Duration::from_millis(4) })),
         space: Some((50 * GIB, 100 * GIB)),

@@ -2,7 +2,7 @@
 //! path but what it reads, so that scraping never hurts a call.
 //!
 //! * `GET /livez`: 200 while the process runs.
-//! * `GET /readyz`: 200 when the node can serve, else 503 with the reason.
+//! * `GET /readyz`: 200 when the node can serve, with what it refuses all the same; else 503 with the reason.
 //! * `GET /metrics`: OpenMetrics with exemplars to who asks for it, else Prometheus's classic text.
 //! * `GET /status`: what the node knows of itself, as JSON.
 //! * `GET /settings`: the settings that it runs with, as JSON; a secret is a hash.
@@ -27,6 +27,8 @@ pub mod probe;
 pub trait Subject: Send + Sync + 'static {
     /// `Ok` when the node can serve, else why not.
     fn ready(&self) -> BoxFuture<'static, Result<(), String>>;
+    /// What it refuses although it can serve the rest.
+    fn refuses(&self) -> Option<String>;
     /// All metrics as OpenMetrics text.
     fn metrics(&self) -> BoxFuture<'static, String>;
     /// What the node knows of itself.
@@ -64,7 +66,10 @@ pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
 
 async fn readyz(State(subject): State<Arc<dyn Subject>>) -> impl IntoResponse {
     match subject.ready().await {
-        Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
+        Ok(()) => match subject.refuses() {
+            None => (StatusCode::OK, "ready\n".to_owned()),
+            Some(what) => (StatusCode::OK, format!("ready; {what}\n")),
+        },
         Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")),
     }
 }

@@ -12,6 +12,7 @@ mod asking;
 pub(crate) mod body;
 mod broadcast;
 mod carrier;
+pub mod clock;
 pub mod dead_letters;
 pub(crate) mod dispatch;
 mod durably;
@@ -34,6 +35,7 @@ use arc_swap::ArcSwap;
 use opentelemetry::trace::SpanKind;
 use parking_lot::Mutex;
 use rhumb_actors::audit::AuditHandle;
+use rhumb_actors::clock::Freeze;
 use rhumb_actors::remote::{Addressed, Remote};
 #[cfg(feature = "rocks")]
 use rhumb_core::wire::Wire;
@@ -250,6 +252,17 @@ impl Mesh {
     #[must_use]
     pub fn hybrid(&self) -> HybridTime {
         self.inner.clock.as_ref().map_or(HybridTime::ZERO, NodeClock::hybrid)
+    }
+
+    /// The present hybrid time, for what is right only while the clocks of the mesh differ by no more than
+    /// `mesh.max_offset`. See [`NodeClock::strong_time`].
+    ///
+    /// # Errors
+    /// Why this node's clock is not good enough at this moment; a program that only calls has no clock in the mesh, and is
+    /// told [`Freeze::NeverAgreed`].
+    pub fn strong_time(&self) -> Result<HybridTime, Freeze> {
+        let none = || Err(Freeze::NeverAgreed { heard: 0, needed: 1 });
+        self.inner.clock.as_ref().map_or_else(none, NodeClock::strong_time)
     }
 
     /// Whether what was learnt under one class may go on under another.

@@ -211,6 +211,104 @@ pub struct ClockStatus {
     pub wall_ms: u64,
     /// How far two nodes' clocks may differ.
     pub max_offset_ms: u64,
+    /// `synchronised`, `degraded` (strong paths stand, and an operator should look) or `frozen` (they are refused); empty
+    /// from a node whose build does not say.
+    pub standing: String,
+    /// Why strong paths are refused; none where they stand.
+    pub frozen: Option<ClockWord>,
+    /// What is not as it should be.
+    pub doubts: Vec<ClockWord>,
+    /// The epoch of this clock. It rises when an operator has its history forgotten.
+    pub epoch: u64,
+    /// Where (true time − the wall clock) lies, in microseconds: the middle, and what may be wrong with that; none without
+    /// sources that agree.
+    pub offset_us: Option<i64>,
+    /// See there.
+    pub offset_error_us: Option<u64>,
+    /// How far true time may be from the wall clock, in microseconds.
+    pub uncertainty_us: Option<u64>,
+    /// Between which two parts per million true time runs faster than this machine's clock.
+    pub drift_ppm: Option<(i64, i64)>,
+    /// The sources of time, as the settings name them.
+    pub sources: Vec<ClockSource>,
+    /// The other nodes' wall clocks, as this node has compared them.
+    pub peers: Vec<ClockPeer>,
+    /// What the kernel says of its clock.
+    pub kernel: Option<ClockKernel>,
+    /// The drill that is under way.
+    pub drill: Option<ClockDrill>,
+    /// How often strong paths were frozen since the node started.
+    pub freezes: u64,
+    /// How often they were asked for and refused.
+    pub refused: u64,
+    /// 99 of 100 comparisons with other nodes found at most so many microseconds.
+    pub offset_p99_us: Option<u64>,
+    /// The same of the uncertainty, looked at once a second.
+    pub uncertainty_p99_us: Option<u64>,
+}
+
+/// A state of a clock, as a stable word and in words for people.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ClockWord {
+    /// The word.
+    pub kind: String,
+    /// In words, with what to do.
+    pub message: String,
+}
+
+/// A source of time, as a node sees it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ClockSource {
+    /// Its name in the settings.
+    pub name: String,
+    /// `agrees`, `outlier`, `undecided` or `silent`.
+    pub verdict: String,
+    /// By how many microseconds its time is ahead of the node's wall clock.
+    pub offset_us: Option<i64>,
+    /// The most by which that may be wrong.
+    pub error_us: Option<u64>,
+    /// How long ago it was heard.
+    pub age_ms: Option<u64>,
+}
+
+/// Another node's wall clock, as a node sees it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ClockPeer {
+    /// Which node.
+    pub node: String,
+    /// By how many microseconds its wall clock is ahead of this node's.
+    pub offset_us: i64,
+    /// The most by which that may be wrong: half of the round trip, and the drift since.
+    pub error_us: u64,
+    /// How long ago they were compared.
+    pub age_ms: u64,
+    /// Whether they certainly differ by more than 80 % of what they may.
+    pub off: bool,
+}
+
+/// What the kernel says of its clock.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ClockKernel {
+    /// Whether a time service keeps it in step.
+    pub disciplined: bool,
+    /// How wrong it is at most, in microseconds.
+    pub max_error_us: u64,
+    /// By how much its rate is corrected, in parts per billion.
+    pub frequency_ppb: i64,
+}
+
+/// A drill that is under way.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ClockDrill {
+    /// By how many milliseconds the clock that the keeper is shown is ahead.
+    pub ahead_ms: i64,
+    /// For how long it goes on.
+    pub left_ms: u64,
 }
 
 /// A node's certificate. Seconds since the Unix epoch.

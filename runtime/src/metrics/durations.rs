@@ -32,7 +32,7 @@ pub(super) struct Exemplar {
 
 /// Counts of durations by bucket.
 #[derive(Debug, Default)]
-pub(super) struct Durations {
+pub(crate) struct Durations {
     buckets: [AtomicU64; BUCKETS],
     nanos: AtomicU64,
     exemplars: [Mutex<Option<Exemplar>>; BUCKETS],
@@ -40,7 +40,7 @@ pub(super) struct Durations {
 
 impl Durations {
     /// Counts one, with the trace of it, if it is sampled, and the moment at which it ended.
-    pub(super) fn record(&self, took: Duration, sampled: Option<(u128, u64)>) {
+    pub(crate) fn record(&self, took: Duration, sampled: Option<(u128, u64)>) {
         let micros = took.as_nanos().div_ceil(1_000);
         let bucket = BOUNDS.partition_point(|bound| u128::from(*bound) < micros);
         self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
@@ -58,9 +58,22 @@ impl Durations {
         self.buckets.iter().map(|count| count.load(Ordering::Relaxed)).sum()
     }
 
+    /// In seconds the upper bound of the bucket that this share of all (0.99) lies in or below; none without any, or where
+    /// that bucket has no bound.
+    #[cfg(feature = "rocks")]
+    pub(crate) fn quantile(&self, share: f64) -> Option<f64> {
+        let wanted = (self.count() as f64 * share).ceil() as u64;
+        let mut count = 0;
+        let within = self.steps().buckets.into_iter().find(|(_, more)| {
+            count += more;
+            count >= wanted
+        });
+        within.map(|(bound, _)| bound).filter(|bound| bound.is_finite() && wanted > 0)
+    }
+
     /// The counts at this moment. Those of one that is being recorded may be there in part.
     #[cfg(feature = "rocks")]
-    pub(super) fn steps(&self) -> Steps {
+    pub(crate) fn steps(&self) -> Steps {
         let bounds = BOUNDS.iter().map(|micros| *micros as f64 / 1e6).chain([f64::INFINITY]);
         let counts = self.buckets.iter().map(|count| count.load(Ordering::Relaxed));
         Steps {
@@ -111,6 +124,17 @@ mod tests {
             let filled: Vec<_> = durations.steps().buckets.into_iter().filter(|(_, n)| *n > 0).collect();
             assert_eq!(filled, [(bound, 1)], "{nanos} ns");
         }
+    }
+
+    #[test]
+    fn a_quantile_is_the_bound_below_which_that_share_lies() {
+        let durations = Durations::default();
+        assert_eq!(durations.quantile(0.99), None, "of nothing");
+        (0..99).for_each(|_| durations.record(Duration::from_millis(2), None));
+        durations.record(Duration::from_millis(400), None);
+        assert_eq!((durations.quantile(0.99), durations.quantile(1.0)), (Some(0.0025), Some(0.5)));
+        (0..9).for_each(|_| durations.record(Duration::from_secs(60), None));
+        assert_eq!(durations.quantile(0.99), None, "longer than the last bound");
     }
 
     #[test]

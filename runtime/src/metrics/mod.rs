@@ -14,5 +14,6 @@ pub mod exposition;
 #[cfg(feature = "rocks")]
 pub(crate) mod process;
 
+pub(crate) use durations::Durations;
 #[cfg(feature = "rocks")]
 pub(crate) use durations::Steps;

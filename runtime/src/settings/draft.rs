@@ -20,7 +20,7 @@ use rhumb_topology::policy::{OperatorPublicKey, SignedPolicy};
 use rhumb_transport::{TransportSettings, TrustDomain};
 
 use super::kind::Value;
-use super::{IdentitySettings, LogSettings, NodeSettings, Settings};
+use super::{IdentitySettings, LogSettings, NodeSettings, Settings, TimeSettings, TimeSource};
 use crate::mesh::resilience::{ResilienceSettings, Switch};
 use crate::supervisor::{CrashSettings, WatchSettings};
 use crate::telemetry::sampling::Share;
@@ -42,6 +42,7 @@ pub(super) struct Draft {
     pub(super) policy: Option<SignedPolicy>,
     pub(super) log: LogSettings,
     pub(super) catch_up: Duration,
+    pub(super) time: TimeSettings,
     pub(super) stop_within: Duration,
     pub(super) watch: WatchSettings,
     pub(super) crash: CrashSettings,
@@ -74,6 +75,7 @@ impl Default for Draft {
             policy: None,
             log: LogSettings::default(),
             catch_up: Duration::from_secs(60),
+            time: TimeSettings::default(),
             stop_within: Duration::from_secs(10),
             watch: WatchSettings::default(),
             crash: CrashSettings::default(),
@@ -116,6 +118,7 @@ impl Draft {
             policy: self.policy,
             log: self.log,
             catch_up: self.catch_up,
+            time: self.time,
             stop_within: self.stop_within,
             watch: self.watch,
             crash: self.crash,
@@ -258,6 +261,20 @@ impl Text for String {
 
     fn text(&self) -> String {
         self.clone()
+    }
+}
+
+impl Text for TimeSource {
+    fn parse(text: &str) -> Result<Self, String> {
+        let (host, port) = text.rsplit_once(':').ok_or_else(String::new)?;
+        let name = |c: char| c.is_ascii_alphanumeric() || "-._:[]".contains(c);
+        let sound =
+            !host.is_empty() && host.chars().all(name) && port.parse::<u16>().is_ok_and(|port| port > 0);
+        if sound { Ok(Self(text.to_owned())) } else { Err(String::new()) }
+    }
+
+    fn text(&self) -> String {
+        self.0.clone()
     }
 }
 

@@ -82,6 +82,8 @@ pub struct Settings {
     pub log: LogSettings,
     /// How long a starting node waits for a wall clock that lies behind its last life.
     pub catch_up: Duration,
+    /// Where the node learns what time it is, besides its own clock.
+    pub time: TimeSettings,
     /// How long an ordered stop may take.
     pub stop_within: Duration,
     /// Bounds of the watchdog.
@@ -128,6 +130,33 @@ pub struct Running {
     pub env: Option<String>,
     /// Every key that has a value.
     pub settings: BTreeMap<String, Shown>,
+}
+
+/// Where a node learns what time it is, besides its own clock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TimeSettings {
+    /// NTP servers. Without any, only other nodes' clocks are compared.
+    pub sources: Vec<TimeSource>,
+    /// Where the chrony of this machine answers, if there is one.
+    pub chrony: SocketAddr,
+}
+
+impl Default for TimeSettings {
+    fn default() -> Self {
+        Self { sources: Vec::new(), chrony: ([127, 0, 0, 1], 323).into() }
+    }
+}
+
+/// An NTP server: `HOST:PORT`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TimeSource(String);
+
+impl TimeSource {
+    /// As it was set.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 /// A node's addresses and folders.

@@ -71,6 +71,21 @@ pub(super) static RULES: &[Rule] = &[
         },
     },
     Rule::Other {
+        keys: &["clock.sources"],
+        says: "`clock.sources` names each server once, 16 at most: two voices of one are not two that agree",
+        broken: |draft, _| {
+            let sources = &draft.time.sources;
+            let twice = sources.iter().enumerate().find(|(at, source)| sources[..*at].contains(source));
+            match twice {
+                Some((_, source)) => Some(format!("clock.sources names {} twice", source.as_str())),
+                None if sources.len() > 16 => {
+                    Some(format!("clock.sources names {} servers, expected 16 at most", sources.len()))
+                }
+                None => None,
+            }
+        },
+    },
+    Rule::Other {
         keys: &["transport.connection_window", "transport.lanes", "transport.stream_window"],
         says: "(`transport.lanes` + 2) × `transport.stream_window` ≤ `transport.connection_window`: no \
                stalled lane stops the others",

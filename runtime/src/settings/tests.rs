@@ -440,6 +440,28 @@ fn a_secret_is_shown_as_a_hash_and_never_told() {
 }
 
 #[test]
+fn sources_of_time_are_servers_and_each_has_one_voice() {
+    let load = |sources: &str| {
+        let tree = Tree::new(&format!("=== us-east.toml +\n[clock]\nsources = [{sources}]\n"));
+        tree.source("us-east", None).load(None).map_err(|faults| tree.told(&faults))
+    };
+    let settings =
+        load(r#""ntp-1.example:123", "[2001:db8::1]:123", "10.0.0.7:1123""#).expect("they are sound");
+    assert_eq!(settings.time.sources[1].as_str(), "[2001:db8::1]:123");
+    for wrong in
+        ["\"ntp.example\"", "\":123\"", "\"ntp.example:0\"", "\"ntp .example:123\"", "\"ntp.example:ntp\""]
+    {
+        let refused = load(wrong).expect_err("must be refused");
+        assert!(refused.contains("clock.sources") && refused.contains("HOST:PORT"), "{wrong}: {refused}");
+    }
+    let twice = load("\"a:123\", \"b:123\", \"a:123\"").expect_err("must be refused");
+    assert!(twice.contains("clock.sources names a:123 twice"), "{twice}");
+    let many: Vec<_> = (0..17).map(|n| format!("\"ntp-{n}:123\"")).collect();
+    let many = load(&many.join(",")).expect_err("must be refused");
+    assert!(many.contains("names 17 servers, expected 16 at most"), "{many}");
+}
+
+#[test]
 fn every_value_at_the_ends_of_its_range_fits_its_field_and_reads_back() {
     for key in keys(SECTIONS) {
         let ends = match &key.kind {

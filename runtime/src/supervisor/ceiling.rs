@@ -16,12 +16,12 @@ const CEILING: &[u8] = b"clock/ceiling";
 const LOOK_EVERY: Duration = Duration::from_millis(40);
 
 /// Waits until the wall clock has passed the ceiling of the last life, then begins a new one under a
-/// durable ceiling of its own. It waits no longer than `catch_up`.
+/// durable ceiling of its own. It waits no longer than `catch_up`. Gives the clock, and the last life's ceiling.
 pub(super) async fn begin<E: Engine>(
     store: &Store<E>,
     max_offset: Duration,
     catch_up: Duration,
-) -> anyhow::Result<NodeClock> {
+) -> anyhow::Result<(NodeClock, HybridTime)> {
     let last = match store.get(Family::Meta, CEILING)? {
         None => HybridTime::ZERO,
         Some(bytes) => {
@@ -51,7 +51,7 @@ pub(super) async fn begin<E: Engine>(
     let ceiling = HybridTime::new(now_millis(), 0).plus(CEILING_AHEAD);
     store.write(&batch(ceiling))?;
     store.sync()?;
-    Ok(NodeClock::new(ceiling, max_offset))
+    Ok((NodeClock::new(ceiling, max_offset), last))
 }
 
 /// Raises the ceiling for as long as the node lives.

@@ -18,6 +18,7 @@ mod announce;
 mod audit;
 mod ceiling;
 mod certificate;
+mod clock;
 mod crashes;
 mod delivery_metrics;
 mod escrow;

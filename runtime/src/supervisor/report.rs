@@ -22,7 +22,7 @@ use super::audit::Findings;
 use super::certificate::{EVENTS, Own};
 use super::policy::ServedPolicy;
 use super::readiness::Readiness;
-use super::{audit, delivery_metrics, escrow_metrics, hosted};
+use super::{audit, clock, delivery_metrics, escrow_metrics, hosted};
 use crate::clock::NodeClock;
 use crate::fleet::renew_at;
 use crate::host::Hosts;
@@ -274,6 +274,10 @@ impl Subject for Report {
         std::future::ready(readiness.now()).boxed()
     }
 
+    fn refuses(&self) -> Option<String> {
+        Some(format!("strong paths are refused: {}", self.clock.frozen()?))
+    }
+
     fn metrics(&self) -> BoxFuture<'static, String> {
         let mut registry = Registry::default();
         self.links(&mut registry);
@@ -282,9 +286,8 @@ impl Subject for Report {
         hosted::metrics(&mut registry, &self.hosts);
         hosted::dropped(&mut registry, &self.transport);
         hosted::turned_back(&mut registry, &self.transport);
-        let refused = ConstCounter::new(self.clock.merges_refused());
-        registry.register("rhumb_clock_merges_refused", "Times of peers that were too far ahead", refused);
         let mut page = Page::default();
+        clock::metrics(&mut registry, &mut page, &self.clock);
         self.syncs(&mut page);
         self.mesh.calls().write(&mut page);
         self.mesh.resilience().write(&mut page);

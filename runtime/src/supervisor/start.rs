@@ -33,7 +33,8 @@ use super::status::Desk;
 use super::steps::Step;
 use super::tasks::Tasks;
 use super::{
-    Supervisor, audit, ceiling, certificate, escrow, footing, mode, pools, reload, remembered, source, status,
+    Supervisor, audit, ceiling, certificate, clock, escrow, footing, mode, pools, reload, remembered, source,
+    status,
 };
 use crate::clock::{NodeClock, now_millis};
 use crate::delivery::{self, Delivery, Disk, Hot, Recovered};
@@ -194,7 +195,8 @@ impl Start {
         })
         .await?;
         let config = Arc::clone(&self.config);
-        let clock = ceiling::begin(&store, config.max_offset, config.catch_up).await?;
+        let (clock, last) = ceiling::begin(&store, config.max_offset, config.catch_up).await?;
+        clock::begin(&clock, &store, &config, last)?;
         let on_poison = self.halt.clone();
         off_the_loop(move || {
             let (opened, records) = (store.written(), escrow_records(&store)?);
@@ -317,7 +319,15 @@ impl Start {
         audit::serve(&mut registry, &log, &acting.audit)?;
         pools::serve(&mut registry, &escrow, &self.config.me, &self.config.founding)?;
         status::serve(&mut registry, desk)?;
+        clock::serve(&mut registry, clock)?;
+        clock::serve_drills(&mut registry, &self.clock_watch(acting, clock), &log)?;
         Ok(registry)
+    }
+
+    fn clock_watch(&self, acting: &Acting, clock: &NodeClock) -> clock::Watch {
+        let (mesh, audited) = (acting.mesh.clone(), acting.audited.clone());
+        let (me, chrony) = (self.config.me.clone(), self.config.time.chrony);
+        clock::Watch { me, clock: clock.clone(), mesh, audited, chrony }
     }
 
     async fn transport(
@@ -444,6 +454,11 @@ impl Start {
         let checks = audit::keep_checking(log, reads, key, every, findings);
         tasks.keep("checks the audit log", checks);
         tasks.keep("raises the clock's ceiling", ceiling);
+        let clocks = self.clock_watch(acting, clock);
+        for (at, source) in self.config.time.sources.iter().enumerate() {
+            tasks.keep("asks a source of time", clocks.clone().ask(at, source.clone()));
+        }
+        tasks.keep("compares clocks", clocks.keep(transport.clone()));
         tasks.keep("tells of peers", presence(transport.clone(), escrow.clone()));
         tasks.keep("lets exceptions end", observe(policy.clone()));
         let (changes, dir_of_policy) = (changes.clone(), Arc::clone(dir));

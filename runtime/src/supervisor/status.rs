@@ -15,13 +15,13 @@ use sha2::{Digest, Sha256};
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::Instant;
 
+use super::clock;
 use super::report::Report;
 use crate::clock::now_millis;
 use crate::fleet::renew_at;
 use crate::mesh::registry::{Call, Registry, ServedTwice};
 use crate::mesh::status::{
-    AskStatus, Blocked, CertificateStatus, ClockStatus, HostedType, Link, MeshStatus, NodeStatus, Silent,
-    StoreStatus,
+    AskStatus, Blocked, CertificateStatus, HostedType, Link, MeshStatus, NodeStatus, Silent, StoreStatus,
 };
 use crate::metrics::calls::over_a_certificate;
 
@@ -113,7 +113,7 @@ impl Report {
             links: self.transport.links().iter().map(link).collect(),
             actors: hosted(self),
             store: self.store_status(),
-            clock: ClockStatus { wall_ms: now_millis(), max_offset_ms: millis(settings.max_offset) },
+            clock: clock::status(&self.clock, settings.max_offset),
             certificate: self.certificate_status(),
             guests: self.transport.guests_by_issuer(),
             turned_away: calls.turned_away_so_far(),

@@ -1,10 +1,12 @@
 //! What peers send.
 
 use bytes::Bytes;
+use rhumb::clock::{chrony, ntp};
 use rhumb::escrow::{
     AttestPool, Confirm, CreatePool, Held, Hold, ListPools, PEER_MESSAGE, PeerMessage, PoolAttested,
     PoolCreated, PoolList, PoolView, ReadRow, Refusal, Release, Return, Returned, Row, Settled, ShowPool,
 };
+use rhumb::mesh::clock::{AskWall, DrillClock, Drilled};
 use rhumb::mesh::dead_letters::DeadLetters;
 use rhumb::mesh::status::{AskStatus, MeshStatus};
 use rhumb_actors::audit::messages::{
@@ -82,11 +84,31 @@ pub(super) fn control(bytes: &[u8]) {
 /// The name of what is served under none: replies.
 const REPLY: &str = "";
 
+/// What a source of time or chrony answers: the first byte says which, the rest is it.
+pub(super) fn time(bytes: &[u8]) {
+    let Some((which, packet)) = bytes.split_first() else { return };
+    if which % 2 == 0 {
+        let cookie =
+            packet.get(24..32).and_then(|cookie| cookie.try_into().ok()).map_or(0, u64::from_be_bytes);
+        if let Ok(answer) = ntp::read(packet, cookie) {
+            // Its first bit tells 2036 from 1968.
+            assert!((-61_505_152_000_000..4_233_462_144_000_000).contains(&answer.shown), "{answer:?}");
+            assert!(ntp::read(packet, cookie ^ 1).is_err(), "it answers one question");
+        }
+    } else {
+        let sequence =
+            packet.get(16..20).and_then(|number| number.try_into().ok()).map_or(0, u32::from_be_bytes);
+        if chrony::read(packet, sequence).is_some() {
+            assert_eq!(chrony::read(packet, sequence ^ 1), None, "it answers one question");
+        }
+    }
+}
+
 /// What reads a message's bytes.
 type Reads = fn(&[u8]);
 
 /// Messages that a node serves, by name, and replies. The kept inputs know their numbers: what is new stands last.
-const MESSAGES: [(&str, Reads); 41] = [
+const MESSAGES: [(&str, Reads); 45] = [
     (CreatePool::NAME, one::<CreatePool>),
     (Hold::NAME, one::<Hold>),
     (Confirm::NAME, one::<Confirm>),
@@ -128,6 +150,10 @@ const MESSAGES: [(&str, Reads); 41] = [
     (REPLY, one::<Result<String, AuditRefusal>>),
     (ShowMark::NAME, one::<ShowMark>),
     (REPLY, one::<Result<Mark, AuditRefusal>>),
+    (AskWall::NAME, one::<AskWall>),
+    (REPLY, one::<i64>),
+    (DrillClock::NAME, one::<DrillClock>),
+    (REPLY, one::<Result<Drilled, String>>),
 ];
 
 /// The names of all messages that are taken in here.

@@ -228,6 +228,47 @@ fn a_peer_counts_only_beyond_half_the_round_trip() {
 }
 
 #[test]
+fn a_few_slow_answers_do_not_let_a_wrong_clock_go_on() {
+    let peer = NodeId::new("us", "n1").expect("valid");
+    let mut case = Case::of(0, 1);
+    case.later(5 * SECOND);
+    let exact = case.sample(450, 10);
+    case.step(Input::Compared(peer.clone(), exact));
+    for _ in 0..4 {
+        case.later(SECOND);
+        let vague = case.sample(450, 300);
+        case.step(Input::Compared(peer.clone(), vague));
+        assert!(matches!(case.freeze(), Freeze::OffPeers { .. }), "a slow answer says nothing new");
+    }
+    case.later(2 * SECOND);
+    let vague = case.sample(450, 300);
+    case.step(Input::Compared(peer.clone(), vague));
+    assert_eq!(case.keeper.frozen(case.now()), None, "what was known is too old by now");
+    let exact = case.sample(0, 10);
+    case.step(Input::Compared(peer.clone(), exact));
+    let report = case.keeper.report(case.now());
+    let [of] = &report.peers[..] else { panic!("{report:?}") };
+    assert!(of.node == peer && !of.off && of.offset.contains(0) && of.offset.half_width() < 7 * MS, "{of:?}");
+}
+
+#[test]
+fn another_kind_of_doubt_is_told_and_the_same_one_is_not() {
+    let mut case = Case::of(0, 0);
+    case.step(Input::Tick);
+    case.later(SECOND);
+    let told = |case: &Case| case.said.len();
+    assert_eq!(told(&case), 1, "{:?}", case.said);
+    let kernel = |disciplined, ms| Kernel { disciplined, max_error: Duration::from_millis(ms) };
+    case.step(Input::Kernel(kernel(true, 900)));
+    case.step(Input::Kernel(kernel(true, 901)));
+    assert_eq!(told(&case), 2, "more of the same: {:?}", case.said);
+    let doubts = vec![Doubt::NoSources, Doubt::Kernel(Some(Duration::from_millis(900)))];
+    assert_eq!(case.said[1], Effect::Became(Standing::Degraded(doubts)));
+    case.step(Input::Kernel(kernel(true, 1)));
+    assert_eq!(case.said[2..], [Effect::Became(Standing::Degraded(vec![Doubt::NoSources]))]);
+}
+
+#[test]
 fn the_kernel_may_warn_and_widen_but_never_narrow() {
     let mut case = three_agree();
     let measured = case.keeper.report(case.now()).uncertainty.expect("they agree");
@@ -275,6 +316,22 @@ fn hybrid_time_too_far_ahead_of_true_time_freezes() {
     assert_eq!(alone.keeper.frozen(alone.now()), None, "as far as a merge may take it");
     alone.hybrid = HybridTime::new(alone.hybrid.millis() + 200, 0);
     assert_eq!(alone.freeze(), Freeze::CatchingUp(Duration::from_millis(200)));
+}
+
+#[test]
+fn who_knows_the_time_does_not_follow_a_clock_that_is_wrong() {
+    let case = three_agree();
+    let ahead = |ms: u64| HybridTime::new((case.now().wall / 1_000) as u64 + ms, 0);
+    assert!(case.keeper.may_take(case.now(), ahead(290)), "as far as a node may be that stands");
+    assert!(!case.keeper.may_take(case.now(), ahead(310)), "it would have to freeze itself");
+    let mut followed = three_agree();
+    followed.hybrid = ahead(310);
+    assert!(matches!(followed.freeze(), Freeze::CatchingUp(_)));
+    let alone = Case::of(0, 2);
+    let ahead = |ms: u64| HybridTime::new((alone.now().wall / 1_000) as u64 + ms, 0);
+    assert!(
+        alone.keeper.may_take(alone.now(), ahead(500)) && !alone.keeper.may_take(alone.now(), ahead(501))
+    );
 }
 
 #[test]

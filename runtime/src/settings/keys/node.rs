@@ -184,13 +184,31 @@ pub(super) const LOG: Section = Section {
 pub(super) const CLOCK: Section = Section {
     name: "clock",
     what: "The node's clock.",
-    keys: &[Key::new(
-        "clock.catch_up",
-        millis(0, HOUR),
-        field!(catch_up),
-        "How long a starting node waits for a wall clock that lies behind its last life, before it refuses \
+    keys: &[
+        Key::new(
+            "clock.catch_up",
+            millis(0, HOUR),
+            field!(catch_up),
+            "How long a starting node waits for a wall clock that lies behind its last life, before it refuses \
              to start.",
-    )],
+        ),
+        Key::new(
+            "clock.sources",
+            Kind::Texts { form: "NTP servers, each HOST:PORT" },
+            field!(time.sources),
+            "Sources of time that the node asks itself, 16 at most. True time is where all but a minority of them agree (of \
+             three one may be wrong, of five two); when true time may be further from the wall clock than two fifths of \
+             `mesh.max_offset`, strong paths are refused, also until enough of them were heard. None: only other nodes' \
+             clocks are compared. Servers that smear leap seconds must not stand here beside others.",
+        ),
+        Key::new(
+            "clock.chrony",
+            ADDRESS,
+            field!(time.chrony),
+            "Where the chrony of this machine answers `chronyc`. It is asked, where there is one, how wrong the clock may \
+             be; that may warn and widen, and never vouches.",
+        ),
+    ],
 };
 
 pub(super) const SUPERVISOR: Section = Section {
