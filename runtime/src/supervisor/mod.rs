@@ -31,6 +31,7 @@ pub(crate) mod notify;
 mod policy;
 mod pools;
 mod pulse;
+mod ranges;
 mod readiness;
 mod reload;
 mod remembered;
@@ -133,6 +134,7 @@ pub struct Supervisor {
     actors: actors::Actors,
     store: HotStore,
     telemetry: Option<Telemetry>,
+    ranges: ranges::Ranges,
     tasks: tasks::Tasks,
     pulse: Option<pulse::Pulse>,
     /// Its lock is held for as long as the hot store is open.

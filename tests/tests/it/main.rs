@@ -18,6 +18,7 @@ mod library;
 mod modes;
 mod powercut;
 mod pruned;
+mod ranges;
 mod readme;
 mod scene;
 mod settings;
