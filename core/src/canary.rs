@@ -169,6 +169,10 @@ canaries! {
     TokenIgnored = "token-ignored",
     /// A command that a later one of its proposer has overtaken takes effect.
     OvertakenApplies = "overtaken-applies",
+    /// A vote is answered before it is durable.
+    VoteNotSynced = "vote-not-synced",
+    /// Entries are acknowledged before they are durable.
+    EntriesNotSynced = "entries-not-synced",
 }
 
 impl Canary {
@@ -206,6 +210,9 @@ impl Canary {
         Self::TokenIgnored,
         Self::OvertakenApplies,
     ];
+
+    /// Those of consensus, under which they run with real openraft.
+    pub const OF_CONSENSUS: &'static [Self] = &[Self::VoteNotSynced, Self::EntriesNotSynced];
 
     /// Those of delivery, which has one too. All others are the escrow's.
     pub const OF_DELIVERY: &'static [Self] = &[

@@ -10,14 +10,20 @@
 //!
 //! In reading order: [`command`] is what stands in the log; [`support`] what stores promise each other, on which leases
 //! rest; [`replica`] the state that the log makes, and how; [`lease`] who may hold it and what a moment is; [`propose`] the
-//! leaseholder's part; [`serve`] reads; [`token`] what clients carry between regions; `records` what is on disk.
+//! leaseholder's part; [`serve`] reads; [`token`] what clients carry between regions; `records` what is on disk; [`raft`] agrees
+//! on the log; [`host`] serves a node's replicas; [`catalog`] is what the
+//! meta range holds, and [`messages`] what can be asked over the mesh.
 //!
 //! A shell writes what [`replica::RangeReplica::apply`] pushes before it lets the next read in, and keeps the time between
 //! the two calls of a read as short as it can: the second looks at the clock again.
 
+pub mod catalog;
 pub mod command;
+pub mod host;
 pub mod lease;
+pub mod messages;
 pub mod propose;
+pub mod raft;
 pub mod replica;
 pub mod serve;
 pub mod support;

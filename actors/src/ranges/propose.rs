@@ -106,6 +106,19 @@ impl RangeReplica {
         Some(said)
     }
 
+    /// A command that was made under this lease surely does not stand in the log, and never will.
+    pub fn withdraw(&mut self, lease: u64, order: u64) {
+        if self.lease().seq == lease {
+            self.holding.in_flight.remove(&order);
+        }
+    }
+
+    /// Whether something that was proposed is not settled.
+    #[must_use]
+    pub fn waits(&self) -> bool {
+        !self.holding.in_flight.is_empty()
+    }
+
     fn propose(
         &mut self,
         moment: &Moment,

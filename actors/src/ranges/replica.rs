@@ -188,6 +188,34 @@ impl RangeReplica {
         batch.put(Family::Raft, records::key(self.descriptor.range), records::write(self));
     }
 
+    /// Its row.
+    pub(super) fn row(&self) -> Vec<u8> {
+        records::write(self)
+    }
+
+    /// Goes on from another replica's state, which a snapshot brought: its rows are here. It stays itself, and what was
+    /// closed stays closed.
+    pub(super) fn receive(&mut self, row: &[u8]) -> Result<(), String> {
+        let (_, descriptor, applied) = records::read(row)?;
+        if descriptor.range != self.descriptor.range || descriptor.seat(self.id).is_none() {
+            return Err(format!(
+                "a snapshot of range {} has no seat for replica {}",
+                descriptor.range.0, self.id
+            ));
+        }
+        if applied.index < self.applied.index {
+            return Err(format!(
+                "a snapshot ends at command {}, and {} is applied",
+                applied.index, self.applied.index
+            ));
+        }
+        (self.descriptor, self.applied) = (descriptor, applied);
+        self.closed = self.closed.max(self.applied.closed);
+        self.holding = Holding::default();
+        self.catch_up();
+        Ok(())
+    }
+
     /// Applies the next entry. `right` is the replica that it begins, if it is a split: `rows` hold its keys already.
     ///
     /// # Errors

@@ -144,6 +144,12 @@ impl Support {
         }
     }
 
+    /// What this store has promised another one.
+    #[must_use]
+    pub fn promised(&self, of: StoreId) -> Promise {
+        self.promised.get(&of).copied().unwrap_or_default()
+    }
+
     /// What stores have said that they withdrew from this one.
     #[must_use]
     pub fn witnesses(&self, of: StoreId) -> Vec<Witness> {

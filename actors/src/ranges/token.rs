@@ -80,6 +80,16 @@ impl TokenKey {
         Self { cluster, pair }
     }
 
+    /// The key of these secret bytes.
+    ///
+    /// # Panics
+    /// Never: all 32 bytes are a key.
+    #[must_use]
+    pub fn from_seed(cluster: ClusterId, seed: &[u8; 32]) -> Self {
+        let pair = Ed25519KeyPair::from_seed_unchecked(seed).expect("all 32 bytes are a key");
+        Self::new(cluster, pair)
+    }
+
     /// Its public part.
     #[must_use]
     pub fn public(&self) -> Vec<u8> {

@@ -21,6 +21,8 @@ pub mod doctor;
 mod fleet;
 pub mod give_back;
 pub mod hold;
+pub mod keyspace;
+pub mod kv;
 pub mod load;
 pub mod manual;
 pub mod mesh;
@@ -28,6 +30,7 @@ pub mod output;
 pub mod policy;
 pub mod pool;
 pub mod pool_list;
+pub mod range;
 pub mod serve;
 pub mod status;
 mod traces;
@@ -83,6 +86,12 @@ enum Command {
     Confirm(hold::Confirm),
     Release(hold::Release),
     Return(give_back::Return),
+    #[command(subcommand)]
+    Keyspace(keyspace::KeyspaceCommand),
+    #[command(subcommand)]
+    Kv(kv::KvCommand),
+    #[command(subcommand)]
+    Range(range::RangeCommand),
     #[command(subcommand)]
     Audit(audit_log::AuditCommand),
     #[command(subcommand)]
@@ -147,6 +156,9 @@ impl Command {
             Command::Confirm(confirm) => confirm.run(output).await,
             Command::Release(release) => release.run(output).await,
             Command::Return(request) => request.run(output).await,
+            Command::Keyspace(keyspace) => keyspace.run(output).await,
+            Command::Kv(kv) => kv.run(output).await,
+            Command::Range(range) => range.run(output).await,
             Command::Audit(audit) => audit.run(output).await,
             Command::Load(load) => load.run(output).await,
             Command::Policy(policy) => policy.run(output),
@@ -218,6 +230,16 @@ mod tests {
             ("rhumb hold concert --key k1:x", false),
             ("rhumb confirm concert/us-east/n1/a/1 -o json", true),
             ("rhumb confirm 17", false),
+            ("rhumb keyspace create profiles --class inventory --replication 3", true),
+            ("rhumb keyspace create profiles", false),
+            ("rhumb kv put profiles ann hello --if-absent", true),
+            ("rhumb kv put profiles ann hello --if-absent --if-version 7", false),
+            ("rhumb kv get profiles ann --consistency bounded=5s", true),
+            ("rhumb kv get profiles ann --consistency bounded", false),
+            ("rhumb kv get profiles ann --consistency eventual --as-of 30s", false),
+            ("rhumb kv scan profiles --from a --to b --limit 10", true),
+            ("rhumb kv batch profiles --put ann=1 --del bob", true),
+            ("rhumb kv batch profiles", false),
             ("rhumb audit tail --count 5 --records", true),
             ("rhumb audit query --action pool.create --last 1h", true),
             ("rhumb audit prove 17 --out e17.tlog-proof", true),

@@ -13,12 +13,14 @@ use std::time::Duration;
 use clap::ValueEnum;
 use rhumb_actors::audit::messages::AuditRefusal;
 use rhumb_actors::escrow::messages::Refusal;
+use rhumb_actors::ranges::messages::KvRefusal;
 use rhumb_core::{Delivery, Fault, FaultKind};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::client::directory::DirectoryError;
+use crate::client::kv::KvError;
 use crate::client::survey::SurveyError;
 use crate::client::{ClientError, fault_code};
 use crate::settings::Faults;
@@ -58,6 +60,8 @@ pub enum Failure {
     Refused(Refusal),
     /// The audit log refused. Nothing was changed.
     NotAudited(AuditRefusal),
+    /// A keyspace refused. Nothing was changed.
+    NotServed(KvRefusal),
     /// The command line asks for something that cannot be.
     Usage(String),
     /// The settings have faults.
@@ -86,6 +90,7 @@ impl Failure {
         match self {
             Self::Refused(refusal) => refusal.to_string(),
             Self::NotAudited(refusal) => refusal.to_string(),
+            Self::NotServed(refusal) => refusal.to_string(),
             Self::Usage(message) | Self::Other { message, .. } => message.clone(),
             Self::Settings(faults) => faults.to_string(),
             Self::Fault(fault) => fault.to_string(),
@@ -94,7 +99,7 @@ impl Failure {
 
     fn code(&self) -> u8 {
         match self {
-            Self::Refused(_) | Self::NotAudited(_) => 1,
+            Self::Refused(_) | Self::NotAudited(_) | Self::NotServed(_) => 1,
             Self::Usage(_) | Self::Settings(_) => 2,
             Self::Fault(fault) if fault.delivery() == Delivery::Unknown => 4,
             Self::Fault(_) | Self::Other { .. } => 3,
@@ -110,6 +115,9 @@ impl Failure {
                 }})
             }
             Self::NotAudited(refusal) => json!({"refused": {
+                "code": refusal.code(), "message": refusal.to_string(), "retry_after_ms": refusal.retry_after_ms()
+            }}),
+            Self::NotServed(refusal) => json!({"refused": {
                 "code": refusal.code(), "message": refusal.to_string(), "retry_after_ms": refusal.retry_after_ms()
             }}),
             Self::Usage(message) => json!({"usage": {"message": message}}),
@@ -129,6 +137,7 @@ impl Failure {
         match self {
             Self::Refused(refusal) => format!("refused ({}): {refusal}", refusal.code()),
             Self::NotAudited(refusal) => format!("refused ({}): {refusal}", refusal.code()),
+            Self::NotServed(refusal) => format!("refused ({}): {refusal}", refusal.code()),
             Self::Usage(message) => format!("error: {message}"),
             Self::Settings(faults) => format!("error: {faults}"),
             Self::Fault(fault) => format!("fault: {fault}"),
@@ -154,6 +163,21 @@ impl From<Refusal> for Failure {
 impl From<AuditRefusal> for Failure {
     fn from(refusal: AuditRefusal) -> Self {
         Self::NotAudited(refusal)
+    }
+}
+
+impl From<KvRefusal> for Failure {
+    fn from(refusal: KvRefusal) -> Self {
+        Self::NotServed(refusal)
+    }
+}
+
+impl From<KvError> for Failure {
+    fn from(error: KvError) -> Self {
+        match error {
+            KvError::Refused(refusal) => refusal.into(),
+            KvError::Fault(fault) => fault.into(),
+        }
     }
 }
 

@@ -10,6 +10,7 @@ mod any;
 pub mod audit;
 pub mod directory;
 pub mod key;
+pub mod kv;
 mod mesh;
 pub mod survey;
 

@@ -378,6 +378,25 @@ impl Mesh {
         asked
     }
 
+    /// As [`Mesh::ask_node`], for what nodes ask each other of themselves, many times a second: it begins no trace.
+    ///
+    /// # Errors
+    /// A typed fault that says whether the handler may have run.
+    #[cfg(feature = "rocks")]
+    pub(crate) async fn ask_node_untraced<M: Remote>(
+        &self,
+        to: &NodeId,
+        message: &M,
+        class: DataClass,
+        within: Duration,
+    ) -> Result<(M::Reply, DataClass), Fault> {
+        let headers = Headers { trace: None, ..self.headers(within) };
+        let request = Request::ask(M::NAME, class, pack(M::NAME, message)?, headers);
+        let reply = self.carry(to, registry::fnv(M::NAME.bytes()), request)?.answer().await?;
+        let replied = unpack_reply(M::NAME, self.received(&reply))?;
+        Ok((replied, reply.class))
+    }
+
     /// Says on a span where another node was reached.
     fn reached(&self, node: &NodeId, span: &Span) {
         if let Some(peer) = self.inner.carrier.get().and_then(|carrier| carrier.peer(node)) {

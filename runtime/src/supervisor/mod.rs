@@ -32,6 +32,7 @@ pub(crate) mod notify;
 mod policy;
 mod pools;
 mod pulse;
+mod ranges;
 mod readiness;
 mod reload;
 mod remembered;
@@ -134,6 +135,7 @@ pub struct Supervisor {
     actors: actors::Actors,
     store: HotStore,
     telemetry: Option<Telemetry>,
+    ranges: ranges::Ranges,
     tasks: tasks::Tasks,
     pulse: Option<pulse::Pulse>,
     /// Its lock is held for as long as the hot store is open.

@@ -26,6 +26,7 @@ use super::halt::Halt;
 use super::life::Life;
 use super::policy::ServedPolicy;
 use super::pulse::{Health, Rounds};
+use super::ranges::{self, Parts, Ranges};
 use super::readiness::Readiness;
 use super::report::Report;
 use super::source::Source;
@@ -88,6 +89,7 @@ struct Acting {
     life: Incarnation,
     audit: Served,
     audited: Audited,
+    ranges: Ranges,
 }
 
 impl Start {
@@ -219,6 +221,7 @@ impl Start {
     }
 
     async fn actors(&self, opened: Opened, policy: &ServedPolicy, hosts: HostList) -> anyhow::Result<Acting> {
+        let store_id = opened.dir.identity().store;
         let Opened { store, clock, book, audit, .. } = opened;
         let Settings { me, founding, .. } = &*self.config;
         let mesh = Mesh::new(me.clone(), founding.clone(), policy.snapshots(), clock.clone());
@@ -243,6 +246,7 @@ impl Start {
         let world = escrow::EscrowWorld { clock, mesh: mesh.clone(), halt, store: at, standing };
         let gate: Arc<dyn Gate> = Arc::new(policy.clone());
         let (audit_world, clock) = logs;
+        let (tokens, times) = (audit.tokens, clock.clone());
         let actors = Actors::start(
             store.clone(),
             book,
@@ -258,6 +262,25 @@ impl Start {
         let (arbiters, links) = (threads.handles(), threads.of_links().handle.clone());
         let hosts = Hosts::start(hosts, &mesh, threads)?;
         mesh.hosts(&hosts, Epoch(life.0));
+        let judged = times.clone();
+        let ranges = Ranges::new(Parts {
+            me: me.clone(),
+            store_id,
+            cluster: self.config.cluster,
+            founding: founding.clone(),
+            max_offset: self.config.max_offset,
+            tokens,
+            storage: actors.storage(),
+            store: store.clone(),
+            mesh: mesh.clone(),
+            clock: times,
+            policy: policy.clone(),
+            log: actors.audit(),
+            halt: self.halt.clone(),
+            standing: stands.clone(),
+            time_is_good: Arc::new(move || judged.strong_time().is_ok()),
+            runtime: tokio::runtime::Handle::current(),
+        });
         // Begins with what the last life left: letters to actors of this node find them.
         let (delivery, desk) = self.delivery(&mesh, Hot { storage: actors.storage(), store }, life).await?;
         Ok(Acting {
@@ -272,6 +295,7 @@ impl Start {
             life,
             audit: served,
             audited,
+            ranges,
         })
     }
 
@@ -317,6 +341,7 @@ impl Start {
         crate::mesh::dead_letters::serve(&mut registry, mesh)?;
         escrow::serve(&mut registry, &escrow, &log, policy, regions.to_vec())?;
         audit::serve(&mut registry, &log, &acting.audit)?;
+        ranges::serve(&mut registry, &acting.ranges)?;
         pools::serve(&mut registry, &escrow, &self.config.me, &self.config.founding)?;
         status::serve(&mut registry, desk)?;
         clock::serve(&mut registry, clock)?;
@@ -399,6 +424,7 @@ impl Start {
             actors: acting.actors,
             store: ready.store,
             telemetry: self.telemetry.clone(),
+            ranges: acting.ranges,
             tasks,
             pulse: Some(pulse),
             _dir: ready.dir,
@@ -453,6 +479,7 @@ impl Start {
         let (log, every) = (acting.actors.audit(), self.config.audit.check_every);
         let checks = audit::keep_checking(log, reads, key, every, findings);
         tasks.keep("checks the audit log", checks);
+        tasks.keep("serves ranges", tokio::spawn(acting.ranges.clone().keep()));
         tasks.keep("raises the clock's ceiling", ceiling);
         let clocks = self.clock_watch(acting, clock);
         for (at, source) in self.config.time.sources.iter().enumerate() {

@@ -83,6 +83,11 @@ impl Supervisor {
         self.hosts.stop();
         // Before the storage actor that some of them write to.
         self.tasks.end();
+        let ended = async {
+            self.ranges.stop().await;
+            Vec::new()
+        };
+        stages.stage("end ranges", stages.share(1), self.unless_halted(ended)).await;
         self.actors.stop();
         let eighth = stages.within / 8;
         let flushed = self.flushed(stages.share(8).saturating_sub(eighth).max(eighth)).await;

@@ -20,6 +20,7 @@ mod library;
 mod modes;
 mod powercut;
 mod pruned;
+mod ranges;
 mod readme;
 mod scene;
 mod settings;

@@ -45,6 +45,7 @@ fn every_known_bug_is_caught() {
         Canary::OF_THE_CLOCK,
         Canary::OF_THE_VERSIONS,
         Canary::OF_THE_RANGES,
+        Canary::OF_CONSENSUS,
     ]
     .concat();
     for &canary in Canary::ALL.iter().filter(|canary| !elsewhere.contains(canary)) {

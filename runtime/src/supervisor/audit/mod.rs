@@ -23,6 +23,7 @@ use rhumb_actors::audit::{AuditHandle, Machines, Observed, Signing, World};
 use rhumb_core::{DataClass, Incarnation, NodeId, Now};
 use rhumb_storage::HotStore;
 use rhumb_transport::ConnectError;
+use sha2::{Digest, Sha256};
 
 use self::files::WrappingKeys;
 pub(super) use check::{Findings, keep_checking};
@@ -43,6 +44,8 @@ const COSIGN_WITHIN: Duration = Duration::from_secs(4);
 pub(super) struct Recovered {
     pub(super) machines: Machines,
     pub(super) signing: Signing,
+    /// What the node's tokens are signed with: another key, made of the same secret.
+    pub(super) tokens: [u8; 32],
     keys: WrappingKeys,
 }
 
@@ -55,7 +58,9 @@ impl Recovered {
         let Settings { me, founding, trust_domain, audit, audit_keys, node, .. } = settings;
         let domain = trust_domain.to_string();
         let keys = WrappingKeys::of(audit_keys, me)?;
-        let signing = Signing::of(&files::signing(&node.identity, &keys)?, &domain, me);
+        let secret = files::signing(&node.identity, &keys)?;
+        let signing = Signing::of(&secret, &domain, me);
+        let tokens = Sha256::new_with_prefix(b"rhumb token key\0").chain_update(secret.bytes()).finalize();
         let nodes = founding.nodes().iter().cloned();
         let machines = Machines::recover(&domain, me, nodes, &signing, keys.all()?, audit.clone(), store)?;
         let lost = machines.keys.lost().len();
@@ -67,7 +72,7 @@ impl Recovered {
                  An erasure destroyed those after this copy of the disk was made, or the folder is not the node's"
             );
         }
-        Ok(Self { machines, signing, keys })
+        Ok(Self { machines, signing, tokens: tokens.into(), keys })
     }
 
     /// The world around the log.

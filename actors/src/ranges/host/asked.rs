@@ -1,0 +1,153 @@
+//! Reads and writes at a node's replicas.
+
+use openraft::AsyncRuntime;
+use rhumb_core::HybridTime;
+use rhumb_storage::mvcc::{Limit, Page, Snapshot, Version};
+
+use super::Host;
+use crate::ranges::command::{Op, Outcome};
+use crate::ranges::lease::RangeRefusal;
+use crate::ranges::raft::NotProposed;
+use crate::ranges::replica::{RangeId, ReplicaId, Seat};
+use crate::ranges::serve::{Answer, Ask, Elsewhere};
+use crate::ranges::token::Token;
+
+/// What was read: one key's version, or a part of a scan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rowed {
+    /// One key.
+    One(Option<Version>),
+    /// Keys in their order.
+    Many(Page),
+}
+
+/// How much of a scan is given at once.
+pub type Piece = Limit;
+
+/// What was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// When: the version of each key.
+    pub at: HybridTime,
+    /// By which replica.
+    pub replica: Seat,
+    /// What the client has seen now.
+    pub token: Token,
+}
+
+/// Why nothing was read here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotRead {
+    /// No replica of the range is here.
+    NoReplica,
+    /// The leaseholder can.
+    Leaseholder(Seat),
+    /// It is refused.
+    Refused(RangeRefusal),
+    /// What is on the disk is not sound, or cannot be read.
+    Unsound(String),
+}
+
+/// Why nothing was written, as far as is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotWritten {
+    /// No replica of the range is here.
+    NoReplica,
+    /// The leaseholder can.
+    Leaseholder(Seat),
+    /// It is refused.
+    Refused(RangeRefusal),
+    /// A condition did not hold.
+    Condition {
+        /// Of which write, by number.
+        op: usize,
+        /// What the key was last written at, if it is there.
+        found: Option<HybridTime>,
+    },
+    /// The lease went to another replica, or another command came before: nothing was written, and it may be tried again.
+    Void,
+    /// It may be written or not.
+    Unknown(String),
+    /// The replica has stopped.
+    Stopped(String),
+}
+
+impl<R: AsyncRuntime> Host<R> {
+    /// Reads.
+    ///
+    /// # Errors
+    /// [`NotRead`].
+    pub async fn read(&self, range: RangeId, ask: Ask, piece: Piece) -> Result<Answer<Rowed>, NotRead> {
+        let group = self.group(range).ok_or(NotRead::NoReplica)?;
+        let elsewhere = |elsewhere| match elsewhere {
+            Elsewhere::Leaseholder(seat) => NotRead::Leaseholder(seat),
+            Elsewhere::Refused(refusal) => NotRead::Refused(refusal),
+        };
+        let (reading, keyspace) = {
+            let replica = group.replica().await;
+            let moment = self.moment(replica.descriptor());
+            let reading = replica.begin(&moment, self.epoch(), ask.clone()).map_err(elsewhere)?;
+            (reading, replica.descriptor().keyspace)
+        };
+        let unsound = |error: rhumb_storage::mvcc::ReadError| NotRead::Unsound(error.to_string());
+        let rows = &*self.0.around.disk;
+        let snapshot = Snapshot::new(rows, keyspace, reading.at, reading.threshold).map_err(unsound)?;
+        let found = match &ask.to {
+            None => Rowed::One(snapshot.get(&ask.from).map_err(unsound)?),
+            Some(to) => {
+                // A scan to the end of the keyspace names no key behind it.
+                let to = Some(to).filter(|to| !to.as_bytes().is_empty());
+                Rowed::Many(snapshot.scan(&ask.from, to, piece).map_err(unsound)?)
+            }
+        };
+        let replica = group.replica().await;
+        let moment = self.moment(replica.descriptor());
+        replica.finish(&moment, self.epoch(), reading, found).map_err(elsewhere)
+    }
+
+    /// Writes keys of one range, all or none. It waits as long as consensus takes: callers bring their deadline, and one that
+    /// gives up does not know what came of it.
+    ///
+    /// # Errors
+    /// [`NotWritten`].
+    pub async fn write(&self, range: RangeId, ops: Vec<Op>) -> Result<Written, NotWritten> {
+        let group = self.group(range).ok_or(NotWritten::NoReplica)?;
+        let proposed = group.propose(|replica| {
+            let moment = self.moment(replica.descriptor());
+            replica.propose_write(&moment, ops)
+        });
+        match proposed.await {
+            Ok(Outcome::Written(at)) => {
+                let replica = group.replica().await;
+                let seat = replica.descriptor().seat(replica.id()).cloned();
+                let token = Token { epoch: self.epoch(), at };
+                Ok(Written { at, replica: seat.expect("a replica has a seat in its range"), token })
+            }
+            Ok(Outcome::ConditionFailed { op, found }) => Err(NotWritten::Condition { op, found }),
+            Ok(Outcome::Outside) => Err(NotWritten::Refused(RangeRefusal::Outside)),
+            Ok(_) => Err(NotWritten::Void),
+            Err(NotProposed::Refused(RangeRefusal::NotLeaseholder(Some(holder)))) => {
+                Err(self.at(range, Some(holder)).await)
+            }
+            Err(NotProposed::NotLeader(_)) => {
+                let holder = self.leaseholder(range).await.map(|seat| seat.replica);
+                Err(self.at(range, holder).await)
+            }
+            Err(NotProposed::Refused(refusal)) => Err(NotWritten::Refused(refusal)),
+            Err(NotProposed::Unknown(why)) => Err(NotWritten::Unknown(why)),
+            Err(NotProposed::Stopped(why)) => Err(NotWritten::Stopped(why)),
+        }
+    }
+
+    async fn at(&self, range: RangeId, holder: Option<ReplicaId>) -> NotWritten {
+        let not = NotWritten::Refused(RangeRefusal::NotLeaseholder(holder));
+        let (Some(group), Some(holder)) = (self.group(range), holder) else { return not };
+        if holder == group.id() {
+            // It holds the lease, and does not lead yet.
+            return NotWritten::Refused(RangeRefusal::LeaseNotInForce);
+        }
+        let replica = group.replica().await;
+        let seat = replica.descriptor().seat(holder).cloned();
+        seat.map_or(not, NotWritten::Leaseholder)
+    }
+}

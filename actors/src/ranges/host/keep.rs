@@ -1,0 +1,233 @@
+//! What a host does again and again: it asks for support, looks after leases, and closes idle ranges.
+
+use std::collections::BTreeMap;
+use std::sync::Weak;
+
+use openraft::AsyncRuntime;
+use rhumb_core::effects::Release;
+use rhumb_core::{HybridTime, NodeId, StoreId};
+
+use super::{Host, Inner, Supporting, Word};
+use crate::ranges::lease::RangeRefusal;
+use crate::ranges::propose::SideClosed;
+use crate::ranges::raft::Group;
+use crate::ranges::replica::{Descriptor, ReplicaId};
+use crate::ranges::support::{Said, SupportMessage};
+
+/// Rounds of the keeper after which something that was proposed and is not settled is overtaken.
+const PATIENCE: u32 = 10;
+
+impl<R: AsyncRuntime> Host<R> {
+    /// Begins the timers.
+    pub(super) fn keep(&self) {
+        let (beats, keeps) = (std::sync::Arc::downgrade(&self.0), std::sync::Arc::downgrade(&self.0));
+        drop(R::spawn(async move {
+            while let Some(host) = of::<R>(&beats) {
+                host.beat();
+                let wait = host.0.settings.beat;
+                drop(host);
+                R::sleep(wait).await;
+            }
+        }));
+        drop(R::spawn(async move {
+            let mut waited = BTreeMap::new();
+            while let Some(host) = of::<R>(&keeps) {
+                for group in host.groups() {
+                    let rounds = waited.entry(group.range()).or_insert(0);
+                    host.look_after(&group, rounds).await;
+                }
+                host.close_beside().await;
+                let wait = host.0.settings.keep;
+                drop(host);
+                R::sleep(wait).await;
+            }
+        }));
+    }
+
+    /// Asks all stores for support.
+    fn beat(&self) {
+        if self.0.world.is_frozen() {
+            return;
+        }
+        let stores: Vec<StoreId> = self.0.stores.lock().keys().copied().collect();
+        {
+            let now = self.0.world.now();
+            let Supporting { machine, out, .. } = &mut *self.0.supporting.lock();
+            machine.beat(now, stores, out);
+        }
+        self.flush();
+    }
+
+    /// Another node tells something.
+    pub async fn heard(&self, node: &NodeId, word: Word) {
+        match word {
+            Word::Support { from, to, said } => {
+                // A store's word comes from its own node.
+                if to != self.0.store || self.0.stores.lock().get(&from) != Some(node) {
+                    return;
+                }
+                self.supported(from, said);
+            }
+            Word::Closed(all) => {
+                for said in all {
+                    let Some(group) = self.group(said.range) else { continue };
+                    let mut replica = group.replica().await;
+                    let holder = replica.lease().holder;
+                    let by = holder.and_then(|holder| replica.descriptor().seat(holder));
+                    if by.is_some_and(|seat| seat.node == *node) || replica.lease().seq < said.lease {
+                        replica.hear(said);
+                    }
+                }
+            }
+        }
+    }
+
+    fn supported(&self, from: StoreId, said: SupportMessage) {
+        {
+            let now = self.0.world.now();
+            let Supporting { machine, out, .. } = &mut *self.0.supporting.lock();
+            machine.heard(now, from, said, out);
+        }
+        self.flush();
+    }
+
+    /// Makes durable what support wants kept, and says what may be said.
+    pub(super) fn flush(&self) {
+        let (mut kept, mut said) = (Vec::new(), Vec::new());
+        {
+            let Supporting { out, barrier, .. } = &mut *self.0.supporting.lock();
+            barrier.absorb(out, |release| match release {
+                Release::Persist(ticket, batch) => kept.push((ticket, batch)),
+                Release::Perform(what) => said.push(what),
+            });
+        }
+        self.say(said);
+        if kept.is_empty() {
+            return;
+        }
+        let host = self.clone();
+        drop(R::spawn(async move {
+            for (ticket, batch) in kept {
+                let (done, heard) = futures::channel::oneshot::channel();
+                let wrote = Box::new(move |outcome| drop(done.send(outcome)));
+                host.0.around.disk.durably(batch, wrote).await;
+                match heard.await {
+                    Ok(Ok(_)) => {}
+                    Ok(Err(error)) => return host.0.world.halt(format!("support of stores: {error}")),
+                    Err(_) => return,
+                }
+                let mut said = Vec::new();
+                host.0.supporting.lock().barrier.durable(ticket, |what| said.push(what));
+                host.say(said);
+            }
+        }));
+    }
+
+    fn say(&self, said: Vec<Said>) {
+        for (to, said) in said {
+            if to == self.0.store {
+                self.supported(to, said);
+                continue;
+            }
+            let node = self.0.stores.lock().get(&to).cloned();
+            if let Some(node) = node {
+                self.0.world.tell(&node, Word::Support { from: self.0.store, to, said });
+            }
+        }
+    }
+
+    /// Has the lease where the leader is, or the leader where the lease is.
+    async fn look_after(&self, group: &Group<R>, waited: &mut u32) {
+        if let Some(why) = group.stopped() {
+            let range = group.range().0;
+            return self.0.world.halt(format!("replica {} of range {range} has stopped: {why}", group.id()));
+        }
+        if !group.leads() {
+            *waited = 0;
+            return;
+        }
+        let (descriptor, lease, permit, waits) = {
+            let replica = group.replica().await;
+            let descriptor = replica.descriptor().clone();
+            let moment = self.moment(&descriptor);
+            (descriptor, *replica.lease(), replica.permit(&moment), replica.waits())
+        };
+        match permit {
+            Ok(_) if waits && *waited >= PATIENCE => {
+                *waited = 0;
+                self.overtake(group);
+            }
+            Ok(_) if waits => *waited += 1,
+            Ok(_) => *waited = 0,
+            Err(RangeRefusal::Frozen | RangeRefusal::Transferring) => {}
+            Err(_) => self.want_lease(group, &descriptor, lease.holder, lease.store).await,
+        }
+    }
+
+    async fn want_lease(
+        &self,
+        group: &Group<R>,
+        descriptor: &Descriptor,
+        holder: Option<ReplicaId>,
+        of: StoreId,
+    ) {
+        let witnesses = self.0.supporting.lock().machine.witnesses(of);
+        let me = self.0.store;
+        let (took, epoch) = {
+            let replica = group.replica().await;
+            let moment = self.moment(descriptor);
+            (replica.take_lease(&moment, me, &witnesses), replica.lease().epoch)
+        };
+        match took {
+            Ok(command) => {
+                let group = group.clone();
+                // Whoever keeps leases does not wait for consensus.
+                drop(R::spawn(async move { group.propose(|_| Ok(command)).await }));
+            }
+            Err(RangeRefusal::HolderIsSupported) => {
+                let promised = self.0.supporting.lock().machine.promised(of);
+                let alive = promised.epoch == epoch && promised.until >= self.0.world.now();
+                match holder {
+                    Some(holder) if alive && holder != group.id() => group.give_lead(holder).await,
+                    _ => {
+                        let withdraw = SupportMessage::Withdraw { of, epoch };
+                        self.say(descriptor.stores().into_iter().map(|voter| (voter, withdraw)).collect());
+                    }
+                }
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// Puts a command into the log that does nothing, so that what came before it is settled.
+    fn overtake(&self, group: &Group<R>) {
+        let (host, group) = (self.clone(), group.clone());
+        drop(R::spawn(async move {
+            let proposed = group.propose(|replica| {
+                let moment = host.moment(replica.descriptor());
+                replica.propose_threshold(&moment, HybridTime::ZERO)
+            });
+            proposed.await
+        }));
+    }
+
+    async fn close_beside(&self) {
+        let mut closed: BTreeMap<NodeId, Vec<SideClosed>> = BTreeMap::new();
+        for group in self.groups() {
+            let mut replica = group.replica().await;
+            let moment = self.moment(replica.descriptor());
+            let Some(said) = replica.close_beside(&moment) else { continue };
+            let seats = replica.descriptor().seats.iter().filter(|seat| seat.store != self.0.store);
+            for seat in seats {
+                closed.entry(seat.node.clone()).or_default().push(said);
+            }
+        }
+        for (node, said) in closed {
+            self.0.world.tell(&node, Word::Closed(said));
+        }
+    }
+}
+
+fn of<R: AsyncRuntime>(weak: &Weak<Inner<R>>) -> Option<Host<R>> {
+    weak.upgrade().map(Host)
+}

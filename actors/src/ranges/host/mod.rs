@@ -1,0 +1,298 @@
+//! A node's replicas, served: the shell around [`RangeReplica`], [`Support`] and their groups.
+//!
+//! * It decides: nothing. Machines do; it reads the clock, keeps their timers, and passes on what they say.
+//! * It never does: let a read in between what an entry changes and its rows, or say of support what is not durable.
+//! * Invariant: a command's time is taken and the command is put into the log while the replica is held, so that nothing comes
+//!   between them.
+
+mod asked;
+mod keep;
+mod word;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::AsyncRuntime;
+use parking_lot::Mutex;
+use rhumb_core::{Barrier, Epoch, HybridTime, NodeId, StoreId};
+use rhumb_storage::{Batch, Family, StorageFault, keys};
+use thiserror::Error;
+
+pub use asked::{NotRead, NotWritten, Piece, Rowed, Written};
+pub use word::Word;
+
+use super::lease::Moment;
+use super::raft::{Around, Group, StartError, disk};
+use super::replica::{Descriptor, RangeId, RangeReplica, ReplicaId, Seat};
+use super::support::{Said, Support};
+use super::{Out, RangeSettings};
+
+/// The world around a node's ranges.
+pub trait World: Send + Sync + 'static {
+    /// A hybrid time that was not handed out before, unless the clock's ceiling is used up.
+    fn now(&self) -> HybridTime;
+
+    /// Whether the clock may be too wrong for strong paths.
+    fn is_frozen(&self) -> bool;
+
+    /// Tells a node; it may get lost.
+    fn tell(&self, to: &NodeId, word: Word);
+
+    /// The node cannot go on.
+    fn halt(&self, why: String);
+}
+
+/// The times by which a host goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HostSettings {
+    /// Those of ranges.
+    pub range: RangeSettings,
+    /// How often stores are asked for support.
+    pub beat: Duration,
+    /// How often leases are looked after, and idle ranges closed.
+    pub keep: Duration,
+}
+
+impl Default for HostSettings {
+    fn default() -> Self {
+        Self {
+            range: RangeSettings::default(),
+            beat: Duration::from_secs(1),
+            keep: Duration::from_millis(200),
+        }
+    }
+}
+
+/// Why a host does not start.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum HostError {
+    /// A row cannot be read.
+    #[error("what stores were promised cannot be read: {0}")]
+    Support(String),
+    /// The store has failed.
+    #[error(transparent)]
+    Fault(#[from] StorageFault),
+    /// A replica's state cannot be read.
+    #[error("the state of a replica cannot be read: {0}")]
+    Replica(String),
+    /// A replica does not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The replica is of another disk, or of none of the range's seats.
+    #[error("range {} has no seat on this store", range.0)]
+    NoSeat {
+        /// The range.
+        range: RangeId,
+    },
+    /// Another replica of the range is here.
+    #[error("range {} has replica {here} here already", range.0)]
+    Other {
+        /// The range.
+        range: RangeId,
+        /// That one.
+        here: ReplicaId,
+    },
+}
+
+struct Supporting {
+    machine: Support,
+    out: Out<Said>,
+    barrier: Barrier<Said>,
+}
+
+struct Inner<R: AsyncRuntime> {
+    store: StoreId,
+    settings: HostSettings,
+    around: Around,
+    world: Arc<dyn World>,
+    groups: Mutex<BTreeMap<RangeId, Group<R>>>,
+    supporting: Mutex<Supporting>,
+    /// Where stores are, as ranges' seats say.
+    stores: Mutex<BTreeMap<StoreId, NodeId>>,
+    /// Only the newest time that something was proposed or read at is ever used again.
+    last: Mutex<HybridTime>,
+}
+
+/// A node's replicas. Clones are one.
+pub struct Host<R: AsyncRuntime>(Arc<Inner<R>>);
+
+impl<R: AsyncRuntime> Clone for Host<R> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<R: AsyncRuntime> Host<R> {
+    /// Goes on with the replicas that are on this store.
+    ///
+    /// # Errors
+    /// [`HostError`].
+    pub async fn start(
+        store: StoreId,
+        settings: HostSettings,
+        around: Around,
+        world: Arc<dyn World>,
+    ) -> Result<Self, HostError> {
+        let rows = disk::rows(&*around.disk, Family::Meta, keys::SUPPORT)?;
+        let mut out = Out::default();
+        let machine = Support::begin(store, settings.range.support, rows, &mut out)
+            .map_err(|error| HostError::Support(error.to_string()))?;
+        let supporting = Mutex::new(Supporting { machine, out, barrier: Barrier::default() });
+        let replicas = disk::rows(&*around.disk, Family::Raft, b"a")?;
+        let host = Self(Arc::new(Inner {
+            store,
+            settings,
+            around,
+            world,
+            groups: Mutex::default(),
+            supporting,
+            stores: Mutex::default(),
+            last: Mutex::default(),
+        }));
+        for (_, row) in replicas {
+            let replica = RangeReplica::recover(settings.range, &row).map_err(HostError::Replica)?;
+            host.serve(replica).await?;
+        }
+        host.flush();
+        host.keep();
+        Ok(host)
+    }
+
+    /// This node's store.
+    #[must_use]
+    pub fn store(&self) -> StoreId {
+        self.0.store
+    }
+
+    /// Begins a replica of a range that this store has a seat of. The one of the first seat says to the others who they are.
+    /// What is here already goes on.
+    ///
+    /// # Errors
+    /// [`HostError`].
+    pub async fn create(&self, descriptor: Descriptor) -> Result<(), HostError> {
+        let range = descriptor.range;
+        let mine = descriptor.seats.iter().position(|seat| seat.store == self.0.store);
+        let Some(mine) = mine else { return Err(HostError::NoSeat { range }) };
+        let id = descriptor.seats[mine].replica;
+        if let Some(group) = self.group(range) {
+            let here = group.id();
+            return if here == id { Ok(()) } else { Err(HostError::Other { range, here }) };
+        }
+        let replica = RangeReplica::new(self.0.settings.range, id, descriptor);
+        let mut batch = Batch::new();
+        replica.write(&mut batch);
+        let (said, heard) = futures::channel::oneshot::channel();
+        self.0.around.disk.durably(batch, Box::new(move |outcome| drop(said.send(outcome)))).await;
+        let gone = |why: String| HostError::Start(StartError { range, replica: id, why });
+        let durable = heard.await.map_err(|_| gone("the store is gone".to_owned()))?;
+        durable.map_err(|error| gone(error.to_string()))?;
+        self.serve(replica).await
+    }
+
+    async fn serve(&self, replica: RangeReplica) -> Result<(), HostError> {
+        let descriptor = replica.descriptor().clone();
+        let (range, id) = (descriptor.range, replica.id());
+        let seat = descriptor.seat(id).expect("a replica has a seat in its range");
+        if seat.store != self.0.store {
+            return Err(HostError::NoSeat { range });
+        }
+        let begins = descriptor.seats.first().is_some_and(|first| first.replica == id);
+        for seat in &descriptor.seats {
+            self.0.stores.lock().insert(seat.store, seat.node.clone());
+        }
+        let group = Group::start(self.0.settings.range, replica, self.0.around.clone()).await?;
+        if begins {
+            // Again after a restart that came before it was durable; a log that has begun says no.
+            group.begin().await.map_err(|why| StartError { range, replica: id, why })?;
+        }
+        self.0.groups.lock().insert(range, group);
+        Ok(())
+    }
+
+    /// The replica of a range that is here.
+    #[must_use]
+    pub fn group(&self, range: RangeId) -> Option<Group<R>> {
+        self.0.groups.lock().get(&range).cloned()
+    }
+
+    /// All replicas that are here.
+    #[must_use]
+    pub fn groups(&self) -> Vec<Group<R>> {
+        self.0.groups.lock().values().cloned().collect()
+    }
+
+    /// Another node's replica asks one that is here.
+    ///
+    /// # Errors
+    /// Why it is not answered.
+    pub fn asked(
+        &self,
+        node: &NodeId,
+        range: RangeId,
+        from: ReplicaId,
+        question: Vec<u8>,
+    ) -> impl Future<Output = Result<Vec<u8>, String>> + Send + use<R> {
+        let (group, node) = (self.group(range), node.clone());
+        async move {
+            let group = group.ok_or_else(|| format!("there is no replica of range {} here", range.0))?;
+            group.asked(&node, from, &question).await
+        }
+    }
+
+    /// Ends all replicas. Nothing is served or kept from here on.
+    pub async fn stop(&self) {
+        let groups = std::mem::take(&mut *self.0.groups.lock());
+        self.0.stores.lock().clear();
+        for group in groups.into_values() {
+            group.shut_down().await;
+        }
+    }
+
+    /// Whether the lease of a range is held here and in force.
+    pub async fn holds(&self, range: RangeId) -> bool {
+        let Some(group) = self.group(range) else { return false };
+        let replica = group.replica().await;
+        replica.permit(&self.moment(replica.descriptor())).is_ok()
+    }
+
+    /// The present moment of a range.
+    pub(super) fn moment(&self, descriptor: &Descriptor) -> Moment {
+        let voters = descriptor.stores();
+        let mut last = self.0.last.lock();
+        let now = self.0.world.now();
+        // A clock that stands at its ceiling hands out a time again. Nothing may be written at it twice.
+        let stands = now <= *last;
+        *last = now.max(*last);
+        let supporting = self.0.supporting.lock();
+        Moment {
+            now,
+            frozen: stands || self.0.world.is_frozen(),
+            epoch: supporting.machine.epoch(),
+            supported: supporting.machine.until(&voters),
+        }
+    }
+
+    /// All rows of a family that are on the disk, for tests.
+    #[cfg(test)]
+    fn rows(&self, family: Family) -> Vec<(Vec<u8>, Vec<u8>)> {
+        disk::rows(&*self.0.around.disk, family, b"").expect("memory reads")
+    }
+
+    /// The seat of the leaseholder, as far as is known here.
+    pub async fn leaseholder(&self, range: RangeId) -> Option<Seat> {
+        let group = self.group(range)?;
+        let replica = group.replica().await;
+        let holder = replica.lease().holder?;
+        replica.descriptor().seat(holder).cloned()
+    }
+
+    /// The epoch of the clock, which tokens carry. It is the first one until a clock can be reset.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        Epoch(0)
+    }
+}

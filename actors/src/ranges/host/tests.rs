@@ -1,0 +1,75 @@
+//! A node's replicas, with real openraft under them, in a simulated world.
+
+mod history;
+mod net;
+mod sim;
+mod watch;
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use self::world::Tally;
+
+/// The first promise of a seed's story that is broken. An assertion of a machine is one too.
+fn run(seed: u64) -> Result<Tally, String> {
+    let ran = catch_unwind(AssertUnwindSafe(|| world::run(seed))).unwrap_or_else(|panic| {
+        let words = panic.downcast_ref::<String>().cloned();
+        Err(words.or_else(|| panic.downcast_ref::<&str>().map(|&words| words.to_owned())).unwrap_or_default())
+    });
+    // What is left of it must not be met by the next one.
+    sim::begin(0);
+    ran
+}
+
+/// Seeds of a run. `make check-full` sets more.
+fn seeds() -> u64 {
+    std::env::var("RHUMB_CONSENSUS_SEEDS").ok().and_then(|count| count.parse().ok()).unwrap_or(24)
+}
+
+#[test]
+fn reads_and_writes_are_linearizable_while_nodes_crash_and_are_cut_off() {
+    let mut all = Tally::default();
+    let alone = std::env::var("RHUMB_CONSENSUS_SEED").ok().and_then(|seed| seed.parse::<u64>().ok());
+    if let Some(seed) = alone {
+        return println!("{:?}", run(seed));
+    }
+    for seed in 0..seeds() {
+        let tally = run(seed).unwrap_or_else(|broken| {
+            panic!("seed {seed}: {broken}\nRHUMB_CONSENSUS_SEED={seed} runs it alone")
+        });
+        all.add(tally);
+    }
+    println!("{all:?}");
+    assert!(all.crashes > 10 && all.cuts > 10 && all.leases > seeds() as usize, "{all:?}");
+    assert!(
+        all.written > 500 && all.read > 500 && all.refused > 0 && all.unknown > 0 && all.snapshots > 10,
+        "{all:?}"
+    );
+}
+
+#[test]
+fn one_seed_is_one_story() {
+    for seed in 0..3 {
+        let (first, second) = (run(seed), run(seed));
+        assert_eq!(first, second, "seed {seed}");
+    }
+}
+
+#[test]
+fn the_checker_sees_an_anomaly() {
+    history::calibrate();
+}
+
+#[cfg(feature = "canaries")]
+#[test]
+fn every_known_bug_of_consensus_is_caught() {
+    use rhumb_core::canary::{self, Canary};
+
+    for &bug in Canary::OF_CONSENSUS {
+        canary::let_out(Some(bug));
+        let caught = (0..120).find_map(|seed| run(seed).err().map(|broken| (seed, broken)));
+        canary::let_out(None);
+        let (seed, broken) = caught.unwrap_or_else(|| panic!("{} was not caught", bug.name()));
+        println!("{:<24} seed {seed:>3}: {broken}", bug.name());
+    }
+}

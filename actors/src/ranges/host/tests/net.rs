@@ -1,0 +1,395 @@
+//! Nodes, their disks and clocks, and the network between them.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use openraft::AsyncRuntime;
+use parking_lot::Mutex;
+use rhumb_core::rng::Rng;
+use rhumb_core::{HybridClock, HybridTime, NodeId, StoreId};
+use rhumb_storage::{
+    Batch, CommitError, CommitNumber, Family, MemoryDisk, MemoryEngine, StorageFault, Store, WriteError,
+};
+
+use super::sim::{self, SimRuntime};
+use crate::ranges::host::{Host, HostSettings, Word, World};
+use crate::ranges::raft::wire::{self, Answered, Asked};
+use crate::ranges::raft::{Around, Carry, Disk, RaftSettings};
+use crate::ranges::{RangeId, RangeSettings, ReplicaId, Seat};
+use crate::storage::Done;
+
+pub(super) const BEGIN_MS: u64 = 1_763_700_000_000;
+pub(super) const MS: u64 = 1_000;
+pub(super) const SECOND: u64 = 1_000 * MS;
+/// Whoever belongs to no node.
+pub(super) const NOBODY: usize = usize::MAX;
+/// How far a clock may be from true time that is not frozen, in milliseconds.
+pub(super) const TOLERANCE: u64 = 200;
+
+pub(super) fn settings() -> HostSettings {
+    HostSettings {
+        range: RangeSettings {
+            lag: Duration::from_millis(600),
+            support: Duration::from_secs(2),
+            ..RangeSettings::default()
+        },
+        beat: Duration::from_millis(500),
+        keep: Duration::from_millis(100),
+    }
+}
+
+pub(super) fn store_id(node: usize) -> StoreId {
+    StoreId(node as u128 + 1)
+}
+
+pub(super) fn node_id(node: usize) -> NodeId {
+    NodeId::new(["us", "eu", "ap"][node % 3], &format!("n{node}")).expect("valid")
+}
+
+/// One node.
+pub(super) struct Node {
+    pub(super) host: Option<Host<SimRuntime>>,
+    pub(super) life: u32,
+    pub(super) up: bool,
+    pub(super) off_ms: i64,
+    pub(super) clock: Arc<HybridClock>,
+    pub(super) disk: MemoryDisk,
+    pub(super) slow_until: u64,
+    pub(super) halted: Option<String>,
+}
+
+/// All of them.
+pub(super) struct Net {
+    pub(super) nodes: Vec<Node>,
+    /// One way each.
+    pub(super) cut: BTreeSet<(usize, usize)>,
+    pub(super) loss: f64,
+    pub(super) slow: f64,
+    pub(super) rng: Rng,
+    /// How often a node's power is cut just after it has given its vote.
+    pub(super) cut_voters: f64,
+    pub(super) raft: RaftSettings,
+    /// What each replica has said its vote is, at the highest: the term, and for whom.
+    votes: BTreeMap<ReplicaId, (u64, u64)>,
+    pub(super) broken: Option<String>,
+    /// Snapshots that arrived.
+    pub(super) snapshots: usize,
+}
+
+pub(super) type Shared = Arc<Mutex<Net>>;
+
+impl Net {
+    pub(super) fn number(node: &NodeId) -> usize {
+        node.name.as_str()[1..].parse().expect("a number")
+    }
+
+    fn wall(&self, node: usize) -> u64 {
+        (BEGIN_MS + sim::now() / MS).saturating_add_signed(self.nodes[node].off_ms)
+    }
+
+    pub(super) fn tick(&self, node: usize) -> HybridTime {
+        self.nodes[node].clock.tick(self.wall(node)).expect("this clock has no ceiling")
+    }
+
+    fn merges(&self, node: usize, time: HybridTime) -> bool {
+        self.nodes[node].clock.merge(self.wall(node), time).is_ok()
+    }
+
+    /// As the clock keeper has it, who knows true time well here.
+    pub(super) fn frozen(&self, node: usize) -> bool {
+        let ahead = 500 - TOLERANCE;
+        let node = &self.nodes[node];
+        node.off_ms.unsigned_abs() > TOLERANCE
+            || node.clock.last().millis() > BEGIN_MS + sim::now() / MS + ahead
+    }
+
+    /// How long a message takes; none if it gets lost.
+    pub(super) fn way(&mut self, from: usize, to: usize) -> Option<Duration> {
+        let lost = self.cut.contains(&(from, to)) || self.rng.chance(self.loss);
+        let slow = self.rng.chance(self.slow);
+        let wait = self.rng.between(MS, if slow { 400 * MS } else { 20 * MS });
+        (!lost).then(|| Duration::from_micros(wait))
+    }
+}
+
+pub(super) struct Wires {
+    pub(super) net: Shared,
+    pub(super) me: usize,
+}
+
+impl Carry for Wires {
+    fn ask(
+        &self,
+        to: &Seat,
+        range: RangeId,
+        from: ReplicaId,
+        question: Vec<u8>,
+        within: Duration,
+    ) -> BoxFuture<'static, Result<Vec<u8>, String>> {
+        let (net, me, to) = (Arc::clone(&self.net), self.me, Net::number(&to.node));
+        let (said, heard) = tokio::sync::oneshot::channel();
+        let (way, sent) = {
+            let mut net = net.lock();
+            (net.way(me, to), net.tick(me))
+        };
+        if let Some(way) = way {
+            sim::spawn_as(NOBODY, async move {
+                SimRuntime::sleep(way).await;
+                arrives(&net, (me, to), sent, range, from, question, said);
+            });
+        }
+        async move {
+            let answered = SimRuntime::timeout(within, heard).await;
+            answered
+                .map_err(|_| "no answer in time".to_owned())?
+                .unwrap_or_else(|_| Err("no answer".to_owned()))
+        }
+        .boxed()
+    }
+}
+
+type Saying = tokio::sync::oneshot::Sender<Result<Vec<u8>, String>>;
+
+fn arrives(
+    net: &Shared,
+    (from, to): (usize, usize),
+    sent: HybridTime,
+    range: RangeId,
+    replica: ReplicaId,
+    question: Vec<u8>,
+    said: Saying,
+) {
+    let host = {
+        let net = net.lock();
+        net.merges(to, sent).then(|| net.nodes[to].host.clone()).flatten()
+    };
+    let Some(host) = host else { return };
+    if let Ok(Asked::Snapshot { .. }) = wire::decode::<Asked>(&question) {
+        net.lock().snapshots += 1;
+    }
+    let (net, node) = (Arc::clone(net), node_id(from));
+    sim::spawn_as(to, async move {
+        let answer = host.asked(&node, range, replica, question).await;
+        let (way, sent) = {
+            let mut net = net.lock();
+            (net.way(to, from), net.tick(to))
+        };
+        let group = host.group(range).map(|group| group.id());
+        if let (Ok(answer), Some(replica)) = (&answer, group) {
+            says(&net, to, replica, answer);
+        }
+        let Some(way) = way else { return };
+        sim::spawn_as(NOBODY, async move {
+            SimRuntime::sleep(way).await;
+            let merged = net.lock().merges(from, sent);
+            if merged {
+                said.send(answer).ok();
+            }
+        });
+    });
+}
+
+/// A replica says what its vote is: it never falls, whatever is forgotten. Some have their power cut at that moment.
+fn says(net: &Shared, node: usize, replica: ReplicaId, answer: &[u8]) {
+    let (vote, granted) = match wire::decode::<Answered>(answer) {
+        Ok(Answered::Vote { vote, granted, pre: false, .. }) => (vote, granted),
+        Ok(Answered::HigherVote(vote)) => (vote, false),
+        _ => return,
+    };
+    let vote = (vote.term, vote.replica);
+    let cut = {
+        let mut net = net.lock();
+        let before = net.votes.entry(replica).or_insert(vote);
+        let fell = vote < *before;
+        let was = *before;
+        *before = vote.max(was);
+        if fell {
+            net.broken.get_or_insert(format!("replica {replica} had voted {was:?} and says {vote:?}"));
+        }
+        let p = net.cut_voters;
+        granted && net.rng.chance(p)
+    };
+    if cut {
+        let net = Arc::clone(net);
+        sim::spawn_as(NOBODY, async move {
+            if !net.lock().nodes[node].up {
+                return;
+            }
+            crash(&net, node);
+            SimRuntime::sleep(Duration::from_millis(30)).await;
+            let raft = net.lock().raft;
+            if !net.lock().nodes[node].up {
+                start(&net, node, raft);
+            }
+        });
+    }
+}
+
+/// What a node's host sees of the world.
+pub(super) struct Seen {
+    pub(super) net: Shared,
+    pub(super) me: usize,
+}
+
+impl World for Seen {
+    fn now(&self) -> HybridTime {
+        self.net.lock().tick(self.me)
+    }
+
+    fn is_frozen(&self) -> bool {
+        self.net.lock().frozen(self.me)
+    }
+
+    fn tell(&self, to: &NodeId, word: Word) {
+        let (net, me, to) = (Arc::clone(&self.net), self.me, Net::number(to));
+        let (way, sent) = {
+            let mut net = net.lock();
+            (net.way(me, to), net.tick(me))
+        };
+        let Some(way) = way else { return };
+        sim::spawn_as(NOBODY, async move {
+            SimRuntime::sleep(way).await;
+            let host = {
+                let net = net.lock();
+                net.merges(to, sent).then(|| net.nodes[to].host.clone()).flatten()
+            };
+            let Some(host) = host else { return };
+            sim::spawn_as(to, async move { host.heard(&node_id(me), word).await });
+        });
+    }
+
+    fn halt(&self, why: String) {
+        self.net.lock().nodes[self.me].halted.get_or_insert(why);
+    }
+}
+
+/// A disk that takes its time to sync.
+pub(super) struct SlowDisk {
+    store: Store<MemoryEngine>,
+    net: Shared,
+    me: usize,
+    unsynced: Arc<Mutex<VecDeque<(CommitNumber, Done)>>>,
+}
+
+fn failed(error: WriteError) -> CommitError {
+    match error {
+        WriteError::Fenced(fenced) => CommitError::Fenced(fenced),
+        WriteError::Fault(fault) => CommitError::Fault(fault),
+    }
+}
+
+impl Disk for Arc<SlowDisk> {
+    fn durably(&self, batch: Batch, done: Done) -> BoxFuture<'static, ()> {
+        let number = match self.store.write(&batch) {
+            Ok(number) => number,
+            Err(error) => {
+                done(Err(failed(error)));
+                return futures::future::ready(()).boxed();
+            }
+        };
+        self.unsynced.lock().push_back((number, done));
+        let wait = {
+            let mut net = self.net.lock();
+            let slow = net.nodes[self.me].slow_until.saturating_sub(sim::now());
+            slow + net.rng.between(MS / 2, 12 * MS)
+        };
+        let disk = Self::clone(self);
+        sim::spawn_as(self.me, async move {
+            SimRuntime::sleep(Duration::from_micros(wait)).await;
+            let covered = disk.store.sync();
+            loop {
+                let next = {
+                    let mut unsynced = disk.unsynced.lock();
+                    let due = |first: &(CommitNumber, Done)| {
+                        covered.as_ref().map_or(true, |covered| first.0 <= *covered)
+                    };
+                    if unsynced.front().is_some_and(due) { unsynced.pop_front() } else { None }
+                };
+                let Some((_, done)) = next else { break };
+                done(covered.clone().map_err(CommitError::Fault));
+            }
+        });
+        futures::future::ready(()).boxed()
+    }
+
+    fn visibly(&self, batch: Batch) -> BoxFuture<'static, Result<(), String>> {
+        let written = self.store.write(&batch).map(drop).map_err(|error| error.to_string());
+        futures::future::ready(written).boxed()
+    }
+
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, StorageFault> {
+        self.store.get(family, key)
+    }
+
+    fn walk(
+        &self,
+        family: Family,
+        from: &[u8],
+        f: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), StorageFault> {
+        self.store.walk(family, from, f)
+    }
+}
+
+/// Starts a node's host on its disk. It serves when it is ready.
+pub(super) fn start(net: &Shared, me: usize, raft: RaftSettings) {
+    let store = {
+        let mut net = net.lock();
+        let node = &mut net.nodes[me];
+        (node.up, node.life) = (true, node.life + 1);
+        Store::open(MemoryEngine::open(&node.disk)).expect("what a log leaves opens")
+    };
+    let disk = Arc::new(SlowDisk { store, net: Arc::clone(net), me, unsynced: Arc::default() });
+    let around = Around { disk: Arc::new(disk), carry: Arc::new(Wires { net: Arc::clone(net), me }), raft };
+    let (net, seen) = (Arc::clone(net), Arc::new(Seen { net: Arc::clone(net), me }));
+    sim::spawn_as(me, async move {
+        let host = Host::<SimRuntime>::start(store_id(me), settings(), around, seen).await;
+        let host = host.unwrap_or_else(|error| panic!("node {me} does not start: {error}"));
+        net.lock().nodes[me].host = Some(host);
+    });
+}
+
+/// A node's power is cut.
+pub(super) fn crash(net: &Shared, me: usize) {
+    let host = {
+        let mut net = net.lock();
+        net.nodes[me].up = false;
+        net.nodes[me].host.take()
+    };
+    sim::kill(me);
+    drop(host);
+    let mut net = net.lock();
+    let disk = net.nodes[me].disk.clone();
+    disk.crash(&mut net.rng);
+}
+
+/// A world of so many nodes, none of which runs yet.
+pub(super) fn of(count: usize, rng: Rng) -> Shared {
+    let mut rng = rng;
+    let mut node = || Node {
+        host: None,
+        life: 0,
+        up: false,
+        off_ms: rng.between(0, 2 * TOLERANCE) as i64 - TOLERANCE as i64,
+        clock: Arc::new(HybridClock::new(HybridTime::from_bits(u64::MAX), Duration::from_millis(500))),
+        disk: MemoryDisk::new(),
+        slow_until: 0,
+        halted: None,
+    };
+    let nodes: Vec<_> = (0..count).map(|_| node()).collect();
+    Arc::new(Mutex::new(Net {
+        nodes,
+        cut: BTreeSet::new(),
+        loss: 0.0,
+        slow: 0.0,
+        rng,
+        cut_voters: 0.0,
+        raft: RaftSettings::default(),
+        votes: BTreeMap::new(),
+        broken: None,
+        snapshots: 0,
+    }))
+}

@@ -1,0 +1,439 @@
+//! Clients of a range with three to five replicas, real openraft between them, and what goes wrong meanwhile: power cuts at any
+//! moment, cuts of the network (one way, too), loss, slow links and disks, clocks as far apart as they may be.
+//!
+//! Checked: what clients saw is linearizable, by a checker that is not ours; no machine asserts; no two leases of a range
+//! have one number; in the end all replicas have the same rows; and when everything heals, reads and writes are served again.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::AsyncRuntime;
+use parking_lot::Mutex;
+use rhumb_core::rng::{Rng, Seed};
+use rhumb_core::{HybridTime, StoreId};
+use rhumb_storage::Family;
+use rhumb_storage::mvcc::{KeyspaceId, Limit, Record, UserKey};
+
+use super::history::{self, Did, Seen, Value};
+use super::net::{self, MS, NOBODY, Net, SECOND, TOLERANCE, node_id, store_id};
+use super::sim::{self, SimRuntime};
+use crate::ranges::host::{NotRead, NotWritten, Rowed};
+use crate::ranges::raft::RaftSettings;
+use crate::ranges::{
+    Ask, Condition, Consistency, Descriptor, Lease, Op, RangeId, RangeRefusal, ReplicaId, Seat,
+};
+
+const RANGE: RangeId = RangeId(7);
+const KEYS: usize = 3;
+const CLIENTS: u32 = 4;
+const STORY: u64 = 30 * SECOND;
+const HEALING: u64 = 20 * SECOND;
+/// How long a client waits.
+const PATIENCE: Duration = Duration::from_millis(2_500);
+
+/// What a story was made of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    pub(super) crashes: usize,
+    pub(super) cuts: usize,
+    pub(super) leases: usize,
+    pub(super) written: usize,
+    pub(super) read: usize,
+    pub(super) refused: usize,
+    pub(super) unknown: usize,
+    pub(super) snapshots: usize,
+    /// All that happened, in one number.
+    pub(super) hash: u64,
+}
+
+impl Tally {
+    pub(super) fn add(&mut self, other: Self) {
+        self.crashes += other.crashes;
+        self.cuts += other.cuts;
+        self.leases += other.leases;
+        self.written += other.written;
+        self.read += other.read;
+        self.refused += other.refused;
+        self.unknown += other.unknown;
+        self.snapshots += other.snapshots;
+    }
+}
+
+#[derive(Default)]
+struct Told {
+    seen: Vec<Seen>,
+    tally: Tally,
+    next: Value,
+    healed: bool,
+    /// Reads and writes since everything healed.
+    served: (usize, usize),
+}
+
+type Telling = Arc<Mutex<Told>>;
+
+fn raft(rng: &mut Rng) -> RaftSettings {
+    RaftSettings {
+        heartbeat: Duration::from_millis(150),
+        election_min: Duration::from_millis(400),
+        // Where all are impatient for as long, several stand for election at once.
+        election_max: Duration::from_millis(if rng.chance(0.5) { 430 } else { 800 }),
+        // So short that followers which were away have to be sent snapshots.
+        snapshot_after: if rng.chance(0.5) { 20 } else { 5_000 },
+        forgives: false,
+    }
+}
+
+fn descriptor(count: usize) -> Descriptor {
+    let seat = |node: usize| Seat {
+        replica: ReplicaId(70 + node as u64),
+        node: node_id(node),
+        store: store_id(node),
+        votes: true,
+    };
+    Descriptor {
+        range: RANGE,
+        keyspace: KeyspaceId(1),
+        from: UserKey::default(),
+        to: None,
+        seats: (0..count).map(seat).collect(),
+    }
+}
+
+fn key(number: usize) -> UserKey {
+    UserKey::new([b'a' + number as u8]).expect("short")
+}
+
+/// Runs a seed's story: the first promise that was broken, if one was.
+pub(super) fn run(seed: u64) -> Result<Tally, String> {
+    sim::begin(seed);
+    let seed = Seed::new(seed).child("consensus");
+    let mut rng = seed.child("story").rng();
+    let count = if rng.chance(0.7) { 3 } else { 5 };
+    let raft = raft(&mut rng);
+    let net = net::of(count, seed.child("net").rng());
+    let told = Telling::default();
+    for node in 0..count {
+        net::start(&net, node, raft);
+    }
+    sim::run_until(100 * MS);
+    for node in 0..count {
+        let host = net.lock().nodes[node].host.clone().expect("it has started");
+        sim::spawn_as(node, async move { host.create(descriptor(count)).await.expect("it is new") });
+    }
+    sim::run_until(3 * SECOND);
+    for client in 0..CLIENTS {
+        let rng = seed.child("client").child(client.to_be_bytes()).rng();
+        sim::spawn_as(NOBODY, goes_on(client, Arc::clone(&net), Arc::clone(&told), rng));
+    }
+    let mut leases = BTreeMap::new();
+    let mut comes_back: BTreeMap<usize, u64> = BTreeMap::new();
+    {
+        let mut net = net.lock();
+        net.loss = rng.pick(&[0.0, 0.01, 0.05]).copied().unwrap_or_default();
+        net.slow = rng.pick(&[0.0, 0.02, 0.1]).copied().unwrap_or_default();
+        net.cut_voters = rng.pick(&[0.0, 0.2]).copied().unwrap_or_default();
+        net.raft = raft;
+    }
+    while sim::now() < STORY {
+        sim::run_until(sim::now() + rng.between(20 * MS, 900 * MS));
+        trouble(&net, &told, &mut rng, &mut comes_back);
+        comes_back.retain(|node, when| {
+            let due = *when <= sim::now();
+            if due && !net.lock().nodes[*node].up {
+                net::start(&net, *node, raft);
+            }
+            !due
+        });
+        look(&net, &mut leases)?;
+    }
+    heal(&net, &told, raft);
+    while sim::now() < STORY + HEALING {
+        sim::run_until(sim::now() + 500 * MS);
+        look(&net, &mut leases)?;
+    }
+    let mut told = told.lock();
+    told.tally.leases = leases.len();
+    told.tally.snapshots = net.lock().snapshots;
+    told.tally.hash = sim::trace();
+    history::check(&told.seen)?;
+    if told.served.0 == 0 || told.served.1 == 0 {
+        return Err(format!("everything is well, and {:?} reads and writes are served", told.served));
+    }
+    same_rows(&net)?;
+    Ok(told.tally)
+}
+
+// ---- what goes wrong ---------------------------------------------------------------------------
+
+fn trouble(net: &net::Shared, told: &Telling, rng: &mut Rng, comes_back: &mut BTreeMap<usize, u64>) {
+    let count = net.lock().nodes.len();
+    let node = rng.below(count as u64) as usize;
+    match rng.below(12) {
+        0..3 => {
+            let up = net.lock().nodes[node].up;
+            if up {
+                net::crash(net, node);
+                comes_back.insert(node, sim::now() + rng.between(100 * MS, 4 * SECOND));
+                told.lock().tally.crashes += 1;
+            }
+        }
+        3 => {
+            // All at once: what was acknowledged is on disks.
+            for node in 0..count {
+                if net.lock().nodes[node].up {
+                    net::crash(net, node);
+                    comes_back.insert(node, sim::now() + rng.between(50 * MS, SECOND));
+                    told.lock().tally.crashes += 1;
+                }
+            }
+        }
+        4..7 => {
+            let both = rng.chance(0.6);
+            let mut net = net.lock();
+            for other in (0..count).filter(|other| *other != node) {
+                net.cut.insert((node, other));
+                if both {
+                    net.cut.insert((other, node));
+                }
+            }
+            told.lock().tally.cuts += 1;
+        }
+        7..9 => net.lock().cut.clear(),
+        9 => net.lock().nodes[node].slow_until = sim::now() + rng.between(100 * MS, 3 * SECOND),
+        10 => {
+            let off = rng.between(0, 2 * TOLERANCE) as i64 - TOLERANCE as i64;
+            net.lock().nodes[node].off_ms = off;
+        }
+        _ => {}
+    }
+}
+
+fn heal(net: &net::Shared, told: &Telling, raft: RaftSettings) {
+    let down: Vec<usize> = {
+        let mut net = net.lock();
+        net.cut.clear();
+        (net.loss, net.slow, net.cut_voters) = (0.0, 0.0, 0.0);
+        let nodes = net.nodes.iter_mut().enumerate();
+        nodes
+            .filter_map(|(number, node)| {
+                node.slow_until = 0;
+                (!node.up).then_some(number)
+            })
+            .collect()
+    };
+    for node in down {
+        net::start(net, node, raft);
+    }
+    told.lock().healed = true;
+}
+
+// ---- what is looked at from outside ------------------------------------------------------------
+
+/// No lease is two, and nobody has stopped.
+fn look(net: &net::Shared, leases: &mut BTreeMap<u64, Lease>) -> Result<(), String> {
+    let hosts: Vec<_> = {
+        let net = net.lock();
+        if let Some(why) =
+            net.broken.clone().or_else(|| net.nodes.iter().find_map(|node| node.halted.clone()))
+        {
+            return Err(why);
+        }
+        net.nodes.iter().filter_map(|node| node.host.clone()).collect()
+    };
+    for host in hosts {
+        let Some(group) = host.group(RANGE) else { continue };
+        let found = Arc::new(Mutex::new(None));
+        let at = Arc::clone(&found);
+        sim::spawn_as(NOBODY, async move { *at.lock() = Some(*group.replica().await.lease()) });
+        sim::run_until(sim::now());
+        let Some(lease) = found.lock().take() else { continue };
+        let known = leases.entry(lease.seq).or_insert(lease);
+        if *known != lease {
+            return Err(format!("two leases have number {}: {known:?} and {lease:?}", lease.seq));
+        }
+    }
+    Ok(())
+}
+
+/// All replicas have the same rows: every one applied all, in the end.
+fn same_rows(net: &net::Shared) -> Result<(), String> {
+    let net = net.lock();
+    let mut first: Option<(StoreId, Vec<(Vec<u8>, Vec<u8>)>)> = None;
+    for (number, node) in net.nodes.iter().enumerate() {
+        let host = node.host.as_ref().ok_or_else(|| format!("node {number} does not serve in the end"))?;
+        let rows = host.rows(Family::Mvcc);
+        match &first {
+            None => first = Some((host.store(), rows)),
+            Some((_, before)) if *before == rows => {}
+            Some((store, before)) => {
+                return Err(format!(
+                    "store {} has {} rows in the end and store {} has {}",
+                    store.0,
+                    before.len(),
+                    host.store().0,
+                    rows.len()
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+// ---- clients -----------------------------------------------------------------------------------
+
+async fn goes_on(client: u32, net: net::Shared, told: Telling, mut rng: Rng) {
+    // What it saw last of each key, with its version.
+    let mut saw: BTreeMap<usize, (HybridTime, Value)> = BTreeMap::new();
+    // It stops a little before the end, so that replicas can come together.
+    while sim::now() < STORY + HEALING - 5 * SECOND {
+        SimRuntime::sleep(Duration::from_micros(rng.between(5 * MS, 120 * MS))).await;
+        let number = rng.below(KEYS as u64) as usize;
+        let count = net.lock().nodes.len() as u64;
+        let node = rng.below(count) as usize;
+        let call = sim::now();
+        match rng.below(10) {
+            0..5 => read(client, &net, &told, (node, number, call), &mut saw).await,
+            5..8 => {
+                let value = fresh(&told);
+                let record = Record::put(value.to_be_bytes());
+                write(client, &net, &told, (node, number, call), (record, None, Some(value)), &mut saw).await;
+            }
+            8 => {
+                let deleted = (Record::deleted(), None, None);
+                write(client, &net, &told, (node, number, call), deleted, &mut saw).await;
+            }
+            _ => {
+                let value = fresh(&told);
+                let condition = saw.get(&number).copied();
+                let record = Record::put(value.to_be_bytes());
+                let said = (record, Some(condition), Some(value));
+                write(client, &net, &told, (node, number, call), said, &mut saw).await;
+            }
+        }
+    }
+}
+
+fn fresh(told: &Telling) -> Value {
+    let mut told = told.lock();
+    told.next += 1;
+    told.next
+}
+
+/// Does something on a node, as long as the node lives and the client waits. None: nobody knows what came of it.
+async fn on<T: Send + 'static>(
+    node: usize,
+    work: impl Future<Output = T> + Send + 'static,
+    patience: Duration,
+) -> Option<T> {
+    let (said, heard) = tokio::sync::oneshot::channel();
+    sim::spawn_as(node, async move {
+        said.send(work.await).ok();
+    });
+    SimRuntime::timeout(patience, heard).await.ok()?.ok()
+}
+
+async fn read(
+    client: u32,
+    net: &net::Shared,
+    told: &Telling,
+    (mut node, number, call): (usize, usize, u64),
+    saw: &mut BTreeMap<usize, (HybridTime, Value)>,
+) {
+    for hop in 0..3 {
+        let Some(host) = net.lock().nodes[node].host.clone() else { return };
+        let ask = Ask {
+            from: key(number),
+            to: None,
+            consistency: Consistency::Strong,
+            token: None,
+            nearest_only: false,
+            fallback: hop > 0,
+        };
+        let piece = Limit { rows: 1, bytes: 1 << 20 };
+        let answered = on(node, async move { host.read(RANGE, ask, piece).await }, PATIENCE).await;
+        SimRuntime::sleep(Duration::from_millis(2)).await;
+        match answered {
+            Some(Ok(answer)) => {
+                let Rowed::One(found) = answer.value else { panic!("one key was asked for") };
+                let value = found.map(|version| {
+                    let bytes = version.record.value.expect("a version that is given out has a value");
+                    let value = Value::from_be_bytes(bytes.try_into().expect("eight bytes"));
+                    saw.insert(number, (version.at, value));
+                    value
+                });
+                let mut told = told.lock();
+                told.tally.read += 1;
+                told.served.0 += usize::from(told.healed);
+                let back = Some(sim::now());
+                told.seen.push(Seen { client, key: number, did: Did::Read(value), call, back });
+                return;
+            }
+            Some(Err(NotRead::Leaseholder(seat))) => node = Net::number(&seat.node),
+            Some(Err(NotRead::Unsound(why))) => panic!("{why}"),
+            Some(Err(NotRead::NoReplica | NotRead::Refused(_))) => {
+                told.lock().tally.refused += 1;
+                return;
+            }
+            None => return,
+        }
+    }
+}
+
+type Writing = (Record, Option<Option<(HybridTime, Value)>>, Option<Value>);
+
+async fn write(
+    client: u32,
+    net: &net::Shared,
+    told: &Telling,
+    (mut node, number, call): (usize, usize, u64),
+    (record, condition, value): Writing,
+    saw: &mut BTreeMap<usize, (HybridTime, Value)>,
+) {
+    let expects = condition.map(|seen| seen.map(|(_, value)| value));
+    let condition = condition.map(|seen| seen.map_or(Condition::Absent, |(at, _)| Condition::Version(at)));
+    for _ in 0..3 {
+        let Some(host) = net.lock().nodes[node].host.clone() else { return };
+        let op = Op { key: key(number), condition, record: record.clone() };
+        let answered = on(node, async move { host.write(RANGE, vec![op]).await }, PATIENCE).await;
+        SimRuntime::sleep(Duration::from_millis(2)).await;
+        let back = Some(sim::now());
+        let mut told = told.lock();
+        let (did, back) = match answered {
+            Some(Ok(written)) => {
+                told.tally.written += 1;
+                told.served.1 += usize::from(told.healed);
+                match value {
+                    Some(value) => drop(saw.insert(number, (written.at, value))),
+                    None => drop(saw.remove(&number)),
+                }
+                match (expects, value) {
+                    (Some(before), Some(after)) => (Did::Swapped(before, after), back),
+                    _ => (Did::Wrote(value), back),
+                }
+            }
+            Some(Err(NotWritten::Leaseholder(seat))) => {
+                node = Net::number(&seat.node);
+                continue;
+            }
+            Some(Err(NotWritten::Condition { .. })) => {
+                saw.remove(&number);
+                (Did::NotSwapped(expects.expect("it had a condition")), back)
+            }
+            Some(Err(NotWritten::Refused(RangeRefusal::Outside))) => panic!("the range has all keys"),
+            Some(Err(NotWritten::NoReplica | NotWritten::Refused(_) | NotWritten::Void)) => {
+                told.tally.refused += 1;
+                return;
+            }
+            Some(Err(NotWritten::Unknown(_) | NotWritten::Stopped(_))) | None => {
+                told.tally.unknown += 1;
+                match (expects, value) {
+                    (Some(before), Some(after)) => (Did::MaybeSwapped(before, after), None),
+                    _ => (Did::Maybe(value), None),
+                }
+            }
+        };
+        told.seen.push(Seen { client, key: number, did, call, back });
+        return;
+    }
+}

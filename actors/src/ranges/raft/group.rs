@@ -1,0 +1,289 @@
+//! One replica and its part of consensus.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use openraft::errors::{ClientWriteError, RaftError};
+use openraft::impls::OneshotResponder;
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest};
+use openraft::{AsyncRuntime, Raft};
+use rhumb_core::NodeId;
+use rhumb_storage::mvcc::{Record, VersionKey};
+use rhumb_storage::{Batch, Family};
+use thiserror::Error;
+use tokio::sync::MutexGuard;
+
+use super::Around;
+use super::log::Log;
+use super::machine::{Image, Machine, Shared};
+use super::network::Network;
+use super::types::{Proposal, SnapshotMeta, Types, Vote};
+use super::wire::{self, Answered, Asked, Ballot};
+use crate::ranges::RangeSettings;
+use crate::ranges::command::{Command, Outcome};
+use crate::ranges::lease::RangeRefusal;
+use crate::ranges::replica::{RangeId, RangeReplica, ReplicaId};
+
+/// A replica does not start.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("replica {replica} of range {}: {why}", range.0)]
+pub struct StartError {
+    /// Of which range.
+    pub range: RangeId,
+    /// Which replica.
+    pub replica: ReplicaId,
+    /// What is wrong.
+    pub why: String,
+}
+
+/// Why nothing came of a proposal, as far as is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotProposed {
+    /// The replica does not propose it.
+    Refused(RangeRefusal),
+    /// This replica does not lead; this one may. Nothing was appended.
+    NotLeader(Option<ReplicaId>),
+    /// It may stand in the log, or not.
+    Unknown(String),
+    /// The replica has stopped: its disk failed, or what it read was not sound.
+    Stopped(String),
+}
+
+impl fmt::Display for NotProposed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(refusal) => refusal.fmt(f),
+            Self::NotLeader(Some(leader)) => write!(f, "replica {leader} leads"),
+            Self::NotLeader(None) => f.write_str("no leader is known here"),
+            Self::Unknown(why) => write!(f, "whether it was written is not known: {why}"),
+            Self::Stopped(why) => write!(f, "the replica has stopped: {why}"),
+        }
+    }
+}
+
+/// One replica, with its log. Clones are one.
+pub struct Group<R: AsyncRuntime> {
+    raft: Raft<Types<R>, Machine>,
+    replica: Shared,
+    around: Around,
+    id: ReplicaId,
+    range: RangeId,
+    /// Where the replicas stand.
+    seats: Arc<BTreeMap<ReplicaId, NodeId>>,
+}
+
+impl<R: AsyncRuntime> Clone for Group<R> {
+    fn clone(&self) -> Self {
+        Self {
+            raft: self.raft.clone(),
+            replica: Arc::clone(&self.replica),
+            around: self.around.clone(),
+            id: self.id,
+            range: self.range,
+            seats: Arc::clone(&self.seats),
+        }
+    }
+}
+
+impl<R: AsyncRuntime> Group<R> {
+    /// Goes on with a replica as it is on disk: its row was written before.
+    ///
+    /// # Errors
+    /// [`StartError`]: what is on disk is not sound.
+    pub async fn start(
+        settings: RangeSettings,
+        replica: RangeReplica,
+        around: Around,
+    ) -> Result<Self, StartError> {
+        let (id, range) = (replica.id(), replica.descriptor().range);
+        let seats = replica.descriptor().seats.iter().map(|seat| (seat.replica, seat.node.clone()));
+        let seats = Arc::new(seats.collect());
+        let fails = |why: String| StartError { range, replica: id, why };
+        let log = Log::open(range, Arc::clone(&around.disk)).map_err(fails)?;
+        let replica = Arc::new(tokio::sync::Mutex::new(replica));
+        let machine = Machine::open(range, Arc::clone(&around.disk), Arc::clone(&replica)).map_err(fails)?;
+        let config = around.raft.config().validate().map_err(|error| fails(error.to_string()))?;
+        let network = Network { range, me: id, around: around.clone(), settings };
+        let raft = Raft::new(id.0, Arc::new(config), network, log, machine).await;
+        let raft = raft.map_err(|error| fails(error.to_string()))?;
+        Ok(Self { raft, replica, around, id, range, seats })
+    }
+
+    /// Begins a range whose replicas all are empty. One of them does so, once; again is no harm.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn begin(&self) -> Result<(), String> {
+        use openraft::errors::InitializeError;
+        let seats = self.replica.lock().await.descriptor().seats.clone();
+        let members = seats.into_iter().filter(|seat| seat.votes).map(|seat| (seat.replica.0, seat));
+        match self.raft.initialize(members.collect::<BTreeMap<_, _>>()).await {
+            Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// The replica. Nothing is applied while it is held: hold it shortly.
+    pub async fn replica(&self) -> MutexGuard<'_, RangeReplica> {
+        self.replica.lock().await
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn id(&self) -> ReplicaId {
+        self.id
+    }
+
+    /// Its range.
+    #[must_use]
+    pub fn range(&self) -> RangeId {
+        self.range
+    }
+
+    /// Whether it leads, as far as it knows.
+    #[must_use]
+    pub fn leads(&self) -> bool {
+        self.raft.is_leader()
+    }
+
+    /// Who leads, as far as is known here.
+    pub async fn leader(&self) -> Option<ReplicaId> {
+        self.raft.current_leader().await.map(ReplicaId)
+    }
+
+    /// Why it has stopped, if it has.
+    #[must_use]
+    pub fn stopped(&self) -> Option<String> {
+        use openraft::async_runtime::watch::WatchReceiver;
+        let metrics = self.raft.metrics();
+        let state = metrics.borrow_watched().running_state.clone();
+        state.err().map(|error| error.to_string())
+    }
+
+    /// Has the leadership go to a replica, which this one leads.
+    pub async fn give_lead(&self, to: ReplicaId) {
+        // A group that has stopped leads nobody.
+        self.raft.trigger().transfer_leader(to.0).await.ok();
+    }
+
+    /// Makes a command and puts it into the log, in one step; then waits for what comes of it. It waits as long as consensus
+    /// takes: whoever calls brings a deadline. A call that is given up may have been written.
+    ///
+    /// # Errors
+    /// [`NotProposed`].
+    pub async fn propose(
+        &self,
+        make: impl FnOnce(&mut RangeReplica) -> Result<Command, RangeRefusal>,
+    ) -> Result<Outcome, NotProposed> {
+        if !self.leads() {
+            return Err(NotProposed::NotLeader(self.leader().await));
+        }
+        let (responder, answer) = OneshotResponder::new_pair();
+        let order = {
+            let mut replica = self.replica.lock().await;
+            let command = make(&mut replica).map_err(NotProposed::Refused)?;
+            let (lease, order) = (command.lease, command.order);
+            let proposal = Proposal(Arc::new(command));
+            let sent = self.raft.client_write_ff(proposal, Some(responder)).await;
+            sent.map_err(|error| NotProposed::Stopped(error.to_string()))?;
+            (lease, order)
+        };
+        let lost = |_| NotProposed::Unknown("the replica stopped meanwhile".to_owned());
+        match answer.await.map_err(lost)? {
+            Ok(response) => {
+                let outcome = response.data;
+                Ok(outcome.expect("a command has an outcome"))
+            }
+            Err(ClientWriteError::ForwardToLeader(forward)) => {
+                let (lease, order) = order;
+                self.replica.lock().await.withdraw(lease, order);
+                Err(NotProposed::NotLeader(forward.leader_id.map(ReplicaId)))
+            }
+            Err(error) => Err(NotProposed::Unknown(error.to_string())),
+        }
+    }
+
+    /// Another replica asks something, from a node that was recognised as this one. Where questions must be put in their order,
+    /// the future is polled once in it.
+    ///
+    /// # Errors
+    /// What is wrong with the question or who asks it, or that this replica has stopped.
+    pub async fn asked(&self, node: &NodeId, from: ReplicaId, question: &[u8]) -> Result<Vec<u8>, String> {
+        if self.seats.get(&from) != Some(node) {
+            return Err(format!("replica {from} of range {} does not stand on node {node}", self.range.0));
+        }
+        let fatal = |error: RaftError<Types<R>>| error.to_string();
+        let answered = match wire::decode::<Asked>(question)? {
+            Asked::Append { vote, previous, lines, commit } => {
+                let entries = lines.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?;
+                let rpc = AppendEntriesRequest {
+                    vote: vote.into(),
+                    prev_log_id: previous.map(Into::into),
+                    entries,
+                    leader_commit: commit.map(Into::into),
+                };
+                match self.raft.append_entries(rpc).await.map_err(fatal)? {
+                    AppendEntriesResponse::Success => Answered::Appended,
+                    AppendEntriesResponse::PartialSuccess(id) => {
+                        Answered::AppendedUpTo(id.as_ref().map(Into::into))
+                    }
+                    AppendEntriesResponse::Conflict => Answered::Conflict,
+                    AppendEntriesResponse::HigherVote(vote) => Answered::HigherVote((&vote).into()),
+                }
+            }
+            Asked::Vote { vote, last, transfer, pre } => {
+                let mut rpc = VoteRequest::new(vote.into(), last.map(Into::into));
+                rpc.leadership_transfer = transfer;
+                let answer = if pre { self.raft.pre_vote(rpc).await } else { self.raft.vote(rpc).await };
+                let answer = answer.map_err(fatal)?;
+                Answered::Vote {
+                    vote: (&answer.vote).into(),
+                    granted: answer.vote_granted,
+                    last: answer.last_log_id.as_ref().map(Into::into),
+                    pre,
+                }
+            }
+            Asked::Rows(rows) => {
+                self.keep(rows).await?;
+                Answered::Kept
+            }
+            Asked::Snapshot { vote, standing, state } => {
+                let last_membership = standing.membership()?;
+                let meta = SnapshotMeta { last_log_id: standing.applied.map(Into::into), last_membership };
+                let snapshot = openraft::Snapshot { meta, snapshot: Image(state) };
+                let installed = self.raft.install_full_snapshot(vote.into(), snapshot).await;
+                let installed = installed.map_err(|error| error.to_string())?;
+                Answered::Installed(Ballot::from(&installed.vote))
+            }
+            Asked::Lead { vote, last } => {
+                let rpc = TransferLeaderRequest::new(Vote::from(vote), self.id.0, last.map(Into::into));
+                match self.raft.handle_transfer_leader(rpc).await.map_err(|error| error.to_string())? {
+                    Ok(()) => Answered::Leads,
+                    Err(why) => Answered::DoesNotLead(why.to_string()),
+                }
+            }
+        };
+        Ok(wire::encode(&answered))
+    }
+
+    /// Keeps rows of a snapshot that are sound. They stand above all that is read here before its state comes.
+    async fn keep(&self, rows: Vec<(Vec<u8>, Vec<u8>)>) -> Result<(), String> {
+        let descriptor = self.replica.lock().await.descriptor().clone();
+        let mut batch = Batch::new();
+        for (row, value) in rows {
+            let key = VersionKey::decode(&row).map_err(|error| error.to_string())?;
+            if key.keyspace != descriptor.keyspace || !descriptor.holds(&key.key) {
+                return Err("a row is not of this range".to_owned());
+            }
+            Record::decode(&row, &value).map_err(|error| error.to_string())?;
+            batch.put(Family::Mvcc, row, value);
+        }
+        self.around.disk.visibly(batch).await
+    }
+
+    /// Ends its tasks.
+    pub async fn shut_down(&self) {
+        self.raft.shutdown().await.ok();
+    }
+}

@@ -1,0 +1,262 @@
+//! A group's log and vote, on the store.
+//!
+//! * It never does: say that a vote or an entry is durable before it is, or let one be written before an earlier one.
+//! * Invariant: an entry can be read from the moment it is appended; entries on disk have no holes.
+//!
+//! | key, in the family `Raft` | value |
+//! |---|---|
+//! | `l` range index | an entry |
+//! | `v` range | the vote |
+//! | `p` range | the last entry that was cut off in front |
+//! | `c` range | the last entry known to be committed; not synced |
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+use std::sync::Arc;
+
+use futures::channel::oneshot;
+use openraft::entry::RaftEntry;
+use openraft::storage::{IOFlushed, RaftLogStorage};
+use openraft::{AsyncRuntime, LogState, RaftLogReader};
+use parking_lot::Mutex;
+use rhumb_core::canary::{self, Canary};
+use rhumb_storage::{Batch, Family};
+
+use super::disk::{self, Disk};
+use super::types::{self, Entry, Types, Vote};
+use super::wire::{self, Ballot, Id, Line};
+use crate::ranges::replica::RangeId;
+
+/// Bytes of entries in one request, roughly: a frame has 1 MiB.
+const REQUEST_BYTES: usize = 512 << 10;
+
+/// One group's log. Clones are one.
+#[derive(Clone)]
+pub(super) struct Log {
+    range: RangeId,
+    disk: Arc<dyn Disk>,
+    known: Arc<Mutex<Known>>,
+}
+
+#[derive(Default)]
+struct Known {
+    vote: Option<Vote>,
+    purged: Option<types::Id>,
+    last: Option<types::Id>,
+    /// What was appended and may not be written yet.
+    fresh: BTreeMap<u64, Entry>,
+}
+
+impl Log {
+    /// The log of a range, as it is on disk.
+    pub(super) fn open(range: RangeId, disk: Arc<dyn Disk>) -> Result<Self, String> {
+        let fault = |fault: rhumb_storage::StorageFault| fault.to_string();
+        let mut known = Known::default();
+        if let Some(vote) = disk.get(Family::Raft, &key(b'v', range)).map_err(fault)? {
+            known.vote = Some(wire::decode::<Ballot>(&vote)?.into());
+        }
+        if let Some(purged) = disk.get(Family::Raft, &key(b'p', range)).map_err(fault)? {
+            known.purged = Some(wire::decode::<Id>(&purged)?.into());
+        }
+        known.last = known.purged;
+        let mut next = known.purged.map(|id| id.index + 1);
+        for (row, line) in disk::rows(&*disk, Family::Raft, &key(b'l', range)).map_err(fault)? {
+            let entry = read(&line)?;
+            let id = entry.log_id();
+            if row != entry_key(range, id.index) || next.is_some_and(|next| next != id.index) {
+                return Err(format!("the log has entry {} where entry {next:?} should be", id.index));
+            }
+            (next, known.last) = (Some(id.index + 1), Some(id));
+        }
+        Ok(Self { range, disk, known: Arc::new(Mutex::new(known)) })
+    }
+
+    /// Makes a batch durable and waits for it.
+    async fn durably(&self, batch: Batch) -> io::Result<()> {
+        let (said, heard) = oneshot::channel();
+        self.disk.durably(batch, Box::new(move |outcome| drop(said.send(outcome)))).await;
+        let outcome = heard.await.map_err(|_| io::Error::other("the batch was not taken"))?;
+        outcome.map(drop).map_err(io::Error::other)
+    }
+
+    fn entry(&self, index: u64) -> io::Result<Option<Entry>> {
+        if let Some(entry) = self.known.lock().fresh.get(&index) {
+            return Ok(Some(entry.clone()));
+        }
+        let line = self.disk.get(Family::Raft, &entry_key(self.range, index)).map_err(io::Error::other)?;
+        line.map(|line| read(&line).map_err(io::Error::other)).transpose()
+    }
+
+    fn entries(&self, from: u64, to: u64, bytes: usize) -> io::Result<Vec<Entry>> {
+        let mut entries = Vec::new();
+        let mut size = 0;
+        for index in from..to {
+            let Some(entry) = self.entry(index)? else { break };
+            size += sized(&entry);
+            if size > bytes && !entries.is_empty() {
+                break;
+            }
+            entries.push(entry);
+        }
+        Ok(entries)
+    }
+}
+
+fn key(kind: u8, range: RangeId) -> Vec<u8> {
+    [[kind].as_slice(), &range.0.to_be_bytes()].concat()
+}
+
+fn entry_key(range: RangeId, index: u64) -> Vec<u8> {
+    [key(b'l', range).as_slice(), &index.to_be_bytes()].concat()
+}
+
+fn read(line: &[u8]) -> Result<Entry, String> {
+    wire::decode::<Line>(line)?.try_into()
+}
+
+fn sized(entry: &Entry) -> usize {
+    use crate::ranges::command::Body;
+    let openraft::EntryPayload::Normal(proposal) = &entry.payload else { return 256 };
+    let Body::Write(write) = &proposal.0.body else { return 256 };
+    let of =
+        |op: &crate::ranges::Op| op.key.as_bytes().len() + op.record.value.as_ref().map_or(0, Vec::len) + 128;
+    write.ops.iter().map(of).sum::<usize>() + 64
+}
+
+impl<R: AsyncRuntime> RaftLogReader<Types<R>> for Log {
+    async fn try_get_log_entries<B: RangeBounds<u64> + Clone + Debug + Send>(
+        &mut self,
+        range: B,
+    ) -> io::Result<Vec<Entry>> {
+        let from = match range.start_bound() {
+            Bound::Included(from) => *from,
+            Bound::Excluded(from) => from + 1,
+            Bound::Unbounded => 0,
+        };
+        let to = match range.end_bound() {
+            Bound::Included(to) => to.saturating_add(1),
+            Bound::Excluded(to) => *to,
+            Bound::Unbounded => u64::MAX,
+        };
+        self.entries(from, to, usize::MAX)
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
+        self.entries(start, end, REQUEST_BYTES)
+    }
+
+    async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
+        Ok(self.known.lock().vote)
+    }
+}
+
+impl<R: AsyncRuntime> RaftLogStorage<Types<R>> for Log {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> io::Result<LogState<Types<R>>> {
+        let known = self.known.lock();
+        Ok(LogState { last_purged_log_id: known.purged, last_log_id: known.last })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        self.known.lock().vote = Some(*vote);
+        let mut batch = Batch::new();
+        batch.put(Family::Raft, key(b'v', self.range), wire::encode(&Ballot::from(vote)));
+        if canary::sings(Canary::VoteNotSynced) {
+            return self.disk.visibly(batch).await.map_err(io::Error::other);
+        }
+        self.durably(batch).await
+    }
+
+    async fn save_committed(&mut self, committed: Option<types::Id>) -> io::Result<()> {
+        let Some(committed) = committed else { return Ok(()) };
+        let mut batch = Batch::new();
+        batch.put(Family::Raft, key(b'c', self.range), wire::encode(&Id::from(&committed)));
+        self.disk.visibly(batch).await.map_err(io::Error::other)
+    }
+
+    async fn read_committed(&mut self) -> io::Result<Option<types::Id>> {
+        let row = self.disk.get(Family::Raft, &key(b'c', self.range)).map_err(io::Error::other)?;
+        let id = row.map(|row| wire::decode::<Id>(&row)).transpose().map_err(io::Error::other)?;
+        // A power cut may take back entries that were not durable here; that they are committed is another's word.
+        let last = self.known.lock().last;
+        Ok(id.map(types::Id::from).filter(|id| last.is_some_and(|last| id.index <= last.index)))
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<Types<R>>) -> io::Result<()>
+    where
+        I: IntoIterator<Item = Entry> + Send,
+        I::IntoIter: Send,
+    {
+        let mut batch = Batch::new();
+        let mut appended = Vec::new();
+        {
+            let mut known = self.known.lock();
+            for entry in entries {
+                let id = entry.log_id();
+                batch.put(Family::Raft, entry_key(self.range, id.index), wire::encode(&Line::from(&entry)));
+                known.last = Some(id);
+                known.fresh.insert(id.index, entry);
+                appended.push(id);
+            }
+        }
+        let known = Arc::clone(&self.known);
+        let done = move |outcome: Result<_, rhumb_storage::CommitError>| {
+            let mut known = known.lock();
+            for id in appended {
+                // Another entry may stand there by now.
+                if known.fresh.get(&id.index).is_some_and(|entry| entry.log_id() == id) {
+                    known.fresh.remove(&id.index);
+                }
+            }
+            drop(known);
+            callback.io_completed(outcome.map(drop).map_err(io::Error::other));
+        };
+        if canary::sings(Canary::EntriesNotSynced) {
+            self.disk.visibly(batch).await.map_err(io::Error::other)?;
+            done(Ok(rhumb_storage::CommitNumber(0)));
+            return Ok(());
+        }
+        self.disk.durably(batch, Box::new(done)).await;
+        Ok(())
+    }
+
+    async fn truncate_after(&mut self, last: Option<types::Id>) -> io::Result<()> {
+        let mut batch = Batch::new();
+        {
+            let mut known = self.known.lock();
+            let end = known.last.map_or(0, |id| id.index + 1);
+            for index in last.map_or(0, |id| id.index + 1)..end {
+                batch.delete(Family::Raft, entry_key(self.range, index));
+                known.fresh.remove(&index);
+            }
+            known.last = last;
+        }
+        if batch.is_empty() {
+            return Ok(());
+        }
+        self.durably(batch).await
+    }
+
+    async fn purge(&mut self, upto: types::Id) -> io::Result<()> {
+        let mut batch = Batch::new();
+        {
+            let mut known = self.known.lock();
+            let end = known.last.map_or(0, |id| id.index + 1).min(upto.index + 1);
+            for index in known.purged.map_or(0, |id| id.index + 1)..end {
+                batch.delete(Family::Raft, entry_key(self.range, index));
+                known.fresh.remove(&index);
+            }
+            known.purged = Some(upto);
+            known.last = known.last.max(Some(upto));
+        }
+        batch.put(Family::Raft, key(b'p', self.range), wire::encode(&Id::from(&upto)));
+        self.durably(batch).await
+    }
+}

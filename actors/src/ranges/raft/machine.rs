@@ -1,0 +1,203 @@
+//! What entries do to a replica, and its snapshots.
+//!
+//! * It never does: let a read in between what an entry changes in memory and the rows that it writes: whoever reads takes the
+//!   same lock.
+//! * Invariant: the rows that an entry writes, the replica's state and the entry's place are one batch.
+//!
+//! A snapshot is the replica's state alone, taken in a moment. Its rows are read when they are sent: versions are never
+//! rewritten, and all that later entries write is above the highest time of the state (docs/decisions/0040).
+
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+
+use futures::{Stream, StreamExt};
+use openraft::entry::RaftEntry;
+use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+use openraft::{AsyncRuntime, EntryPayload};
+use rhumb_core::effects::Release;
+use rhumb_core::{Barrier, Effects};
+use rhumb_storage::{Batch, Family};
+use tokio::sync::Mutex;
+
+use super::disk::Disk;
+use super::types::{self, SnapshotMeta, StoredMembership, Types};
+use super::wire::{self, Standing};
+use crate::ranges::command::{Body, Command, Outcome};
+use crate::ranges::replica::{RangeId, RangeReplica};
+
+/// Entries that become one batch, unless one of them has to see what another has written.
+const AT_ONCE: usize = 64;
+
+/// A replica, as all see it who have to do with it.
+pub(super) type Shared = Arc<Mutex<RangeReplica>>;
+
+/// What openraft applies entries to.
+pub(super) struct Machine {
+    range: RangeId,
+    disk: Arc<dyn Disk>,
+    replica: Shared,
+    applied: Option<types::Id>,
+    members: StoredMembership,
+}
+
+/// A snapshot: the state of a replica. The rows that belong to it are sent before it, or are here.
+#[derive(Debug, Clone)]
+pub(super) struct Image(pub(super) Vec<u8>);
+
+/// What openraft has build a snapshot: it was taken when it was made.
+pub(super) struct Taken {
+    meta: SnapshotMeta,
+    image: Image,
+}
+
+impl Machine {
+    /// The machine of a replica, as it is on disk.
+    pub(super) fn open(range: RangeId, disk: Arc<dyn Disk>, replica: Shared) -> Result<Self, String> {
+        let row = disk.get(Family::Raft, &place_key(range)).map_err(|fault| fault.to_string())?;
+        let standing = row.map(|row| wire::decode::<Standing>(&row)).transpose()?;
+        let members = standing.as_ref().map(Standing::membership).transpose()?.unwrap_or_default();
+        let applied = standing.and_then(|standing| standing.applied).map(Into::into);
+        Ok(Self { range, disk, replica, applied, members })
+    }
+
+    fn place(&self, batch: &mut Batch) {
+        let standing = Standing::of(self.applied, &self.members);
+        batch.put(Family::Raft, place_key(self.range), wire::encode(&standing));
+    }
+
+    async fn written(
+        &self,
+        batch: &mut Batch,
+        owed: &mut Vec<(Option<Owed>, Option<Outcome>)>,
+    ) -> io::Result<()> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        self.place(batch);
+        self.disk.visibly(std::mem::take(batch)).await.map_err(io::Error::other)?;
+        for (responder, outcome) in owed.drain(..) {
+            if let Some(responder) = responder {
+                responder(outcome);
+            }
+        }
+        Ok(())
+    }
+}
+
+type Owed = Box<dyn FnOnce(Option<Outcome>) + Send>;
+
+fn responds<R: AsyncRuntime>(responder: ApplyResponder<Types<R>>) -> Owed {
+    Box::new(move |outcome| responder.send(outcome))
+}
+
+fn place_key(range: RangeId) -> Vec<u8> {
+    [b"m".as_slice(), &range.0.to_be_bytes()].concat()
+}
+
+/// Whether what a command does depends on rows.
+fn looks(command: &Command) -> bool {
+    matches!(&command.body, Body::Write(write) if write.ops.iter().any(|op| op.condition.is_some()))
+}
+
+/// What the machine wants written.
+fn persisted(out: &mut Effects<Batch, Infallible>, into: &mut Batch) {
+    Barrier::<Infallible>::default().absorb(out, |release| {
+        let Release::Persist(_, batch) = release;
+        into.merge(batch);
+    });
+}
+
+impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine {
+    type SnapshotData = Image;
+    type SnapshotBuilder = Taken;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<types::Id>, StoredMembership)> {
+        Ok((self.applied, self.members.clone()))
+    }
+
+    async fn apply<S>(&mut self, mut entries: S) -> io::Result<()>
+    where
+        S: Stream<Item = io::Result<EntryResponder<Types<R>>>> + Unpin + Send,
+    {
+        let shared = Arc::clone(&self.replica);
+        let mut replica = shared.lock().await;
+        let mut batch = Batch::new();
+        let mut owed = Vec::new();
+        let mut out = Effects::default();
+        while let Some(next) = entries.next().await {
+            let (entry, responder) = next?;
+            let id = entry.log_id();
+            let mut outcome = None;
+            match &entry.payload {
+                EntryPayload::Blank => {}
+                EntryPayload::Membership(members) => {
+                    self.members = StoredMembership::new(Some(id), members.clone());
+                }
+                EntryPayload::Normal(proposal) => {
+                    if looks(&proposal.0) {
+                        self.written(&mut batch, &mut owed).await?;
+                    }
+                    let index = replica.applied().index + 1;
+                    let applied = replica.apply(&*self.disk, index, &proposal.0, &mut out);
+                    let (came, right) = applied.map_err(io::Error::other)?;
+                    if right.is_some() {
+                        return Err(io::Error::other(
+                            "the log has a split, and this build does not split ranges",
+                        ));
+                    }
+                    persisted(&mut out, &mut batch);
+                    outcome = Some(came);
+                }
+            }
+            self.applied = Some(id);
+            owed.push((responder.map(responds::<R>), outcome));
+            self.place(&mut batch);
+            if owed.len() >= AT_ONCE {
+                self.written(&mut batch, &mut owed).await?;
+            }
+        }
+        self.written(&mut batch, &mut owed).await
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Taken {
+        // Later entries do not wait for what is built, so it is taken now.
+        let image = Image(self.replica.lock().await.row());
+        let meta = SnapshotMeta { last_log_id: self.applied, last_membership: self.members.clone() };
+        Taken { meta, image }
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, Image(state): Image) -> io::Result<()> {
+        let shared = Arc::clone(&self.replica);
+        let mut replica = shared.lock().await;
+        replica.receive(&state).map_err(io::Error::other)?;
+        (self.applied, self.members) = (meta.last_log_id, meta.last_membership.clone());
+        let mut batch = Batch::new();
+        replica.write(&mut batch);
+        self.place(&mut batch);
+        let (said, heard) = futures::channel::oneshot::channel();
+        self.disk.durably(batch, Box::new(move |outcome| drop(said.send(outcome)))).await;
+        let outcome = heard.await.map_err(|_| io::Error::other("the batch was not taken"))?;
+        outcome.map(drop).map_err(io::Error::other)
+    }
+
+    async fn get_current_snapshot(
+        &mut self,
+    ) -> io::Result<Option<openraft::Snapshot<types::Leader, u64, crate::ranges::Seat, Image>>> {
+        if self.applied.is_none() {
+            return Ok(None);
+        }
+        let mut taken = RaftStateMachine::<Types<R>>::get_snapshot_builder(self).await;
+        RaftSnapshotBuilder::<Types<R>>::build_snapshot(&mut taken).await.map(Some)
+    }
+}
+
+impl<R: AsyncRuntime> RaftSnapshotBuilder<Types<R>> for Taken {
+    type SnapshotData = Image;
+
+    async fn build_snapshot(
+        &mut self,
+    ) -> io::Result<openraft::Snapshot<types::Leader, u64, crate::ranges::Seat, Image>> {
+        Ok(openraft::Snapshot { meta: self.meta.clone(), snapshot: self.image.clone() })
+    }
+}

@@ -1,0 +1,117 @@
+//! Consensus of one range's replicas: openraft, and nothing of openraft outside of this folder.
+//!
+//! * It decides: nothing. openraft decides what stands in the log; [`RangeReplica`] what that does.
+//! * It never does: answer a vote or acknowledge an entry before it is durable, use openraft's lease reads, or let a replica's
+//!   number stand for two replicas.
+//! * Invariants: what is on disk and what goes between nodes is ours and versioned (`wire`); all of one group's votes and
+//!   entries are written in their order; what an entry does is one batch with the place of the entry.
+//!
+//! In reading order: `types` tells openraft which types are used; [`wire`] is the bytes; [`disk`] what a group needs of a
+//! store; `log` its log and vote; `machine` what entries do, and snapshots; `network` what replicas ask each other; [`group`] the
+//! handle. Everything is generic in the runtime, so that the simulated world of `tests/` runs the same code.
+//!
+//! Three defaults of openraft are dangerous and are not used: `pre_vote` is off and its call grants every vote, so a replica that
+//! comes back from behind a cut unseats a good leader (it is on, and asked over the network); a leader restored without an
+//! election after a restart may serve what it has not applied (`enable_leader_restore` is off); and `stream_append` has one
+//! request under way at a time, which makes a distant follower slower than its link by far (it is pipelined here).
+
+pub mod disk;
+pub mod group;
+pub mod wire;
+
+mod log;
+mod machine;
+mod network;
+mod types;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+pub use openraft::AsyncRuntime;
+use openraft::{Config, SnapshotPolicy};
+pub use openraft_rt_tokio::TokioRuntime;
+
+pub use disk::Disk;
+pub use group::{Group, NotProposed, StartError};
+
+#[cfg(doc)]
+use super::replica::RangeReplica;
+use super::replica::{RangeId, ReplicaId, Seat};
+
+/// Entries that are kept behind a snapshot, for followers that are a little late.
+const KEPT_ENTRIES: u64 = 1_000;
+
+/// The times by which a group goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RaftSettings {
+    /// How often a leader is heard of that has nothing to say.
+    pub heartbeat: Duration,
+    /// How long a follower hears nothing before it asks to be elected: at least this long,
+    pub election_min: Duration,
+    /// and at most this long.
+    pub election_max: Duration,
+    /// After how many entries the log is cut, but for the last thousand.
+    pub snapshot_after: u64,
+    /// Whether a leader goes on when a follower has forgotten what it had acknowledged, and sends it again. A disk that an
+    /// operator has put back does that. In the simulated world nobody does so, and it is a broken promise.
+    pub forgives: bool,
+}
+
+impl Default for RaftSettings {
+    fn default() -> Self {
+        Self {
+            heartbeat: Duration::from_millis(300),
+            election_min: Duration::from_millis(1_000),
+            election_max: Duration::from_millis(2_000),
+            snapshot_after: 5_000,
+            forgives: true,
+        }
+    }
+}
+
+impl RaftSettings {
+    fn config(&self) -> Config {
+        let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        Config {
+            cluster_name: "range".to_owned(),
+            heartbeat_interval: ms(self.heartbeat),
+            // A follower that has just acknowledged an entry is not told that the leader lives.
+            heartbeat_min_interval: Some(ms(self.heartbeat) / 2),
+            election_timeout_min: ms(self.election_min),
+            election_timeout_max: ms(self.election_max),
+            install_snapshot_timeout: ms(self.election_max) * 10,
+            snapshot_policy: SnapshotPolicy::LogsSinceLast(self.snapshot_after),
+            max_in_snapshot_log_to_keep: KEPT_ENTRIES.min(self.snapshot_after),
+            purge_batch_size: 256,
+            enable_pre_vote: Some(true),
+            enable_leader_restore: Some(false),
+            allow_log_reversion: Some(self.forgives),
+            ..Config::default()
+        }
+    }
+}
+
+/// What replicas ask each other goes this way.
+pub trait Carry: Send + Sync + 'static {
+    /// Asks a replica, on its node. `from` is who asks. Questions to one replica arrive in their order, or not at all.
+    fn ask(
+        &self,
+        to: &Seat,
+        range: RangeId,
+        from: ReplicaId,
+        question: Vec<u8>,
+        within: Duration,
+    ) -> BoxFuture<'static, Result<Vec<u8>, String>>;
+}
+
+/// A group's surroundings.
+#[derive(Clone)]
+pub struct Around {
+    /// Where its rows are.
+    pub disk: Arc<dyn Disk>,
+    /// How its replicas are asked.
+    pub carry: Arc<dyn Carry>,
+    /// Its times.
+    pub raft: RaftSettings,
+}

@@ -1,0 +1,287 @@
+//! What one replica asks another: bytes out, bytes in.
+//!
+//! * It never does: wait for ever, or have one entry after the other under way where many can be.
+
+use std::future::Future;
+use std::time::Duration;
+
+use futures::stream::BoxStream;
+use futures::{FutureExt, Stream, StreamExt, future, stream};
+use openraft::entry::RaftEntry;
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::RPCOption;
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError, StreamAppendResult,
+    TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use openraft::{AsyncRuntime, RaftNetworkFactory, RaftNetworkV2};
+use rhumb_core::HybridTime;
+use rhumb_storage::Family;
+use rhumb_storage::mvcc::VersionKey;
+
+use super::Around;
+use super::machine::Image;
+use super::types::{self, Types, Vote};
+use super::wire::{self, Answered, Asked, Line, Standing};
+use crate::ranges::RangeSettings;
+use crate::ranges::replica::{RangeId, RangeReplica, ReplicaId, Seat};
+
+/// Requests that are under way to one follower.
+const PIPELINE: usize = 32;
+/// Bytes of rows in one message.
+const ROWS_BYTES: usize = 256 << 10;
+/// How long a message with rows may take.
+const ROWS_WITHIN: Duration = Duration::from_secs(10);
+
+/// Makes what asks a replica.
+pub(super) struct Network {
+    pub(super) range: RangeId,
+    pub(super) me: ReplicaId,
+    pub(super) around: Around,
+    pub(super) settings: RangeSettings,
+}
+
+/// What asks one replica.
+#[derive(Clone)]
+pub(super) struct To {
+    range: RangeId,
+    me: ReplicaId,
+    seat: Seat,
+    around: Around,
+    settings: RangeSettings,
+}
+
+type Rpc<T, R> = Result<T, RPCError<Types<R>>>;
+
+impl<R: AsyncRuntime> RaftNetworkFactory<Types<R>> for Network {
+    type Network = To;
+
+    async fn new_client(&mut self, _: u64, seat: &Seat) -> To {
+        To {
+            range: self.range,
+            me: self.me,
+            seat: seat.clone(),
+            around: self.around.clone(),
+            settings: self.settings,
+        }
+    }
+}
+
+fn unreachable<R: AsyncRuntime>(why: impl ToString) -> RPCError<Types<R>> {
+    RPCError::Unreachable(Unreachable::from_string(why))
+}
+
+fn strange<R: AsyncRuntime>(answered: &Answered) -> RPCError<Types<R>> {
+    RPCError::Network(NetworkError::from_string(format!("{answered:?} answers another question")))
+}
+
+impl To {
+    /// It is asked now; the answer comes with the future.
+    fn ask(
+        &self,
+        asked: &Asked,
+        within: Duration,
+    ) -> impl Future<Output = Result<Answered, String>> + Send + use<> {
+        let answer = self.around.carry.ask(&self.seat, self.range, self.me, wire::encode(asked), within);
+        async move { wire::decode(&answer.await?) }
+    }
+
+    fn append<R: AsyncRuntime>(
+        &self,
+        rpc: &AppendEntriesRequest<Types<R>>,
+        within: Duration,
+    ) -> impl Future<Output = Rpc<AppendEntriesResponse<Types<R>>, R>> + Send + use<R> {
+        let asked = Asked::Append {
+            vote: (&rpc.vote).into(),
+            previous: rpc.prev_log_id.as_ref().map(Into::into),
+            lines: rpc.entries.iter().map(Line::from).collect(),
+            commit: rpc.leader_commit.as_ref().map(Into::into),
+        };
+        let answer = self.ask(&asked, within);
+        async move {
+            match answer.await.map_err(unreachable)? {
+                Answered::Appended => Ok(AppendEntriesResponse::Success),
+                Answered::AppendedUpTo(id) => Ok(AppendEntriesResponse::PartialSuccess(id.map(Into::into))),
+                Answered::Conflict => Ok(AppendEntriesResponse::Conflict),
+                Answered::HigherVote(vote) => Ok(AppendEntriesResponse::HigherVote(vote.into())),
+                other => Err(strange(&other)),
+            }
+        }
+    }
+
+    async fn votes<R: AsyncRuntime>(
+        &self,
+        rpc: VoteRequest<Types<R>>,
+        pre: bool,
+        within: Duration,
+    ) -> Rpc<VoteResponse<Types<R>>, R> {
+        let asked = Asked::Vote {
+            vote: (&rpc.vote).into(),
+            last: rpc.last_log_id.as_ref().map(Into::into),
+            transfer: rpc.leadership_transfer,
+            pre,
+        };
+        match self.ask(&asked, within).await.map_err(unreachable)? {
+            Answered::Vote { vote, granted, last, .. } => {
+                Ok(VoteResponse::new(Vote::from(vote), last.map(Into::into), granted))
+            }
+            other => Err(strange(&other)),
+        }
+    }
+
+    /// Sends the rows of a snapshot. All that is written later is above its highest time, and is left out.
+    async fn send_rows(&self, image: &Image) -> Result<(), String> {
+        let replica = RangeReplica::recover(self.settings, &image.0)?;
+        let (descriptor, newest) = (replica.descriptor().clone(), replica.applied().newest);
+        let keyspace = descriptor.keyspace;
+        let latest = HybridTime::from_bits(u64::MAX);
+        let first = VersionKey { keyspace, key: descriptor.from.clone(), at: latest };
+        let mut next = Some(first.encode());
+        while let Some(from) = next.take() {
+            let (mut rows, mut bytes, mut fault) = (Vec::new(), 0, None);
+            let walked = self.around.disk.walk(Family::Mvcc, &from, &mut |row, value| {
+                if bytes >= ROWS_BYTES {
+                    next = Some(row.to_vec());
+                    return false;
+                }
+                match VersionKey::decode(row) {
+                    Ok(key) if key.keyspace != keyspace || !descriptor.holds(&key.key) => return false,
+                    Ok(key) if key.at <= newest => {
+                        bytes += row.len() + value.len();
+                        rows.push((row.to_vec(), value.to_vec()));
+                    }
+                    Ok(_) => {}
+                    Err(why) => {
+                        fault = Some(why.to_string());
+                        return false;
+                    }
+                }
+                true
+            });
+            walked.map_err(|fault| fault.to_string())?;
+            if let Some(fault) = fault {
+                return Err(format!("a row of the range cannot be read: {fault}"));
+            }
+            if !rows.is_empty() {
+                match self.ask(&Asked::Rows(rows), ROWS_WITHIN).await? {
+                    Answered::Kept => {}
+                    other => return Err(format!("{other:?} answers rows")),
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<R: AsyncRuntime> RaftNetworkV2<Types<R>> for To {
+    type SnapshotData = Image;
+
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<Types<R>>,
+        option: RPCOption,
+    ) -> Rpc<AppendEntriesResponse<Types<R>>, R> {
+        self.append(&rpc, option.hard_ttl()).await
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> future::BoxFuture<'s, Rpc<BoxStream<'s, Rpc<StreamAppendResult<Types<R>>, R>>, R>>
+    where
+        S: Stream<Item = AppendEntriesRequest<Types<R>>> + Send + Unpin + 'static,
+    {
+        let this = self.clone();
+        let within = option.hard_ttl();
+        let answers = input
+            .map(move |rpc| {
+                let previous = rpc.prev_log_id;
+                let last = rpc.entries.last().map(|entry| entry.log_id()).or(previous);
+                let answer = this.append(&rpc, within);
+                async move {
+                    let answer = answer.await?;
+                    let whole = match &answer {
+                        AppendEntriesResponse::PartialSuccess(upto) => *upto == last,
+                        _ => true,
+                    };
+                    Ok((answer.into_stream_result(previous, last), whole))
+                }
+            })
+            .buffered(PIPELINE);
+        // What comes after a failure says nothing: the stream is begun anew.
+        let begun = Some((Box::pin(answers), None));
+        let until_failure = stream::unfold(begun, |state| async move {
+            let (mut answers, reached) = state?;
+            match answers.next().await? {
+                // What this one follows was there when the ones before it were answered: it came before them.
+                Ok((Err(StreamAppendError::Conflict(at)), _)) if Some(at) <= reached => {
+                    let why = "a request has overtaken another one on the way";
+                    Some((Err(RPCError::Network(NetworkError::from_string(why))), None))
+                }
+                Ok((Ok(upto), whole)) => Some((Ok(Ok(upto)), whole.then_some((answers, upto.max(reached))))),
+                Ok((Err(error), _)) => Some((Ok(Err(error)), None)),
+                Err(error) => Some((Err(error), None)),
+            }
+        });
+        let answers: BoxStream<'s, _> = until_failure.boxed();
+        future::ready(Ok(answers)).boxed()
+    }
+
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<Types<R>>,
+        option: RPCOption,
+    ) -> Rpc<VoteResponse<Types<R>>, R> {
+        self.votes(rpc, false, option.hard_ttl()).await
+    }
+
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<Types<R>>,
+        option: RPCOption,
+    ) -> Rpc<VoteResponse<Types<R>>, R> {
+        self.votes(rpc, true, option.hard_ttl()).await
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: openraft::Snapshot<types::Leader, u64, Seat, Image>,
+        cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
+        _: RPCOption,
+    ) -> Result<SnapshotResponse<Types<R>>, StreamingError<Types<R>>> {
+        let sent = async {
+            self.send_rows(&snapshot.snapshot).await?;
+            let standing = Standing::of(snapshot.meta.last_log_id, &snapshot.meta.last_membership);
+            let state = snapshot.snapshot.0.clone();
+            let asked = Asked::Snapshot { vote: (&vote).into(), standing, state };
+            self.ask(&asked, ROWS_WITHIN).await
+        };
+        let (sent, cancelled) = (std::pin::pin!(sent), std::pin::pin!(cancel));
+        let sent = match future::select(sent, cancelled).await {
+            future::Either::Left((sent, _)) => sent,
+            future::Either::Right((closed, _)) => return Err(StreamingError::Closed(closed)),
+        };
+        match sent.map_err(|why| StreamingError::Unreachable(Unreachable::from_string(why)))? {
+            Answered::Installed(vote) => Ok(SnapshotResponse::new(Vote::from(vote))),
+            other => {
+                let why = format!("{other:?} answers a snapshot");
+                Err(StreamingError::Network(NetworkError::from_string(why)))
+            }
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        rpc: TransferLeaderRequest<Types<R>>,
+        option: RPCOption,
+    ) -> Rpc<TransferLeaderResponse<Types<R>>, R> {
+        let asked = Asked::Lead { vote: rpc.from_leader().into(), last: rpc.last_log_id().map(Into::into) };
+        match self.ask(&asked, option.hard_ttl()).await.map_err(unreachable)? {
+            Answered::Leads => Ok(Ok(())),
+            Answered::DoesNotLead(why) => Err(unreachable(why)),
+            other => Err(strange(&other)),
+        }
+    }
+}

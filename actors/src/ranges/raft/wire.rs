@@ -1,0 +1,322 @@
+//! What stands on disk and what goes between replicas: ours, in enums to which versions are only appended, so that another
+//! release of openraft reads what this one wrote.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use openraft::entry::RaftEntry;
+use rhumb_core::HybridTime;
+use rhumb_core::codec;
+use rhumb_storage::mvcc::{Record, UserKey};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::types::{self, Entry, Payload, Proposal};
+use crate::ranges::command::{Body, Command, Condition, Op, Write};
+use crate::ranges::lease::Lease;
+use crate::ranges::replica::{RangeId, Seat};
+
+/// An entry's place in the log, and whose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Id {
+    /// The term.
+    pub term: u64,
+    /// The replica that led in it.
+    pub leader: u64,
+    /// The place.
+    pub index: u64,
+}
+
+/// A vote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ballot {
+    /// The term.
+    pub term: u64,
+    /// For whom.
+    pub replica: u64,
+    /// Whether a quorum has given it.
+    pub committed: bool,
+}
+
+/// Who votes, in one configuration or two, and where all replicas stand.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Members {
+    /// Configurations: two while one takes over from the other.
+    pub voters: Vec<Vec<u64>>,
+    /// All replicas.
+    pub seats: Vec<(u64, Seat)>,
+}
+
+#[derive(Serialize, Deserialize)]
+enum Said {
+    Blank,
+    Command(Vec<u8>),
+    Members(Members),
+}
+
+/// An entry of the log.
+#[derive(Serialize, Deserialize)]
+pub struct Line {
+    id: Id,
+    said: Said,
+}
+
+/// What a snapshot is a snapshot of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// The last entry in it.
+    pub applied: Option<Id>,
+    /// Where the membership in it was said.
+    pub members_at: Option<Id>,
+    /// The membership.
+    pub members: Members,
+}
+
+/// What a replica asks another one.
+#[derive(Serialize, Deserialize)]
+pub enum Asked {
+    /// Append these, if what is before them is there.
+    Append {
+        /// The leader's vote.
+        vote: Ballot,
+        /// The entry before them.
+        previous: Option<Id>,
+        /// Entries.
+        lines: Vec<Line>,
+        /// What is committed.
+        commit: Option<Id>,
+    },
+    /// Vote for me; or: would you?
+    Vote {
+        /// The vote asked for.
+        vote: Ballot,
+        /// The asker's last entry.
+        last: Option<Id>,
+        /// The leader wants it so.
+        transfer: bool,
+        /// Only whether it would be given.
+        pre: bool,
+    },
+    /// Rows of a snapshot, each with its key.
+    Rows(Vec<(Vec<u8>, Vec<u8>)>),
+    /// The snapshot whose rows came before.
+    Snapshot {
+        /// The leader's vote.
+        vote: Ballot,
+        /// Of what.
+        standing: Standing,
+        /// The state of its replica.
+        state: Vec<u8>,
+    },
+    /// Become leader, once you have all up to the last entry.
+    Lead {
+        /// The leader's vote.
+        vote: Ballot,
+        /// Its last entry.
+        last: Option<Id>,
+    },
+}
+
+/// What is answered.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Answered {
+    /// All was appended.
+    Appended,
+    /// Up to here was.
+    AppendedUpTo(Option<Id>),
+    /// What is before them is not there.
+    Conflict,
+    /// This vote is higher.
+    HigherVote(Ballot),
+    /// The vote.
+    Vote {
+        /// The highest vote known.
+        vote: Ballot,
+        /// Whether the one asked for is given.
+        granted: bool,
+        /// The last entry.
+        last: Option<Id>,
+        /// Whether it was only asked whether it would be given.
+        pre: bool,
+    },
+    /// The rows are kept.
+    Kept,
+    /// The snapshot is installed, or its vote was too low.
+    Installed(Ballot),
+    /// It stands for election.
+    Leads,
+    /// It does not, and why.
+    DoesNotLead(String),
+}
+
+#[derive(Serialize, Deserialize)]
+enum Versioned<T> {
+    V1(T),
+}
+
+/// Bytes of a value, with the number of its version.
+pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+    codec::encode(&Versioned::V1(value)).expect("what a range writes is within the codec's limits").to_vec()
+}
+
+/// The value of bytes.
+///
+/// # Errors
+/// What is wrong with them.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    let Versioned::V1(value) = codec::decode(bytes).map_err(|error| error.to_string())?;
+    Ok(value)
+}
+
+// ---- openraft's types and ours -----------------------------------------------------------------
+
+impl From<&types::Id> for Id {
+    fn from(id: &types::Id) -> Self {
+        Self { term: id.leader_id.term, leader: id.leader_id.node_id, index: id.index }
+    }
+}
+
+impl From<Id> for types::Id {
+    fn from(Id { term, leader, index }: Id) -> Self {
+        Self::new(types::Leader { term, node_id: leader }, index)
+    }
+}
+
+impl From<&types::Vote> for Ballot {
+    fn from(vote: &types::Vote) -> Self {
+        Self { term: vote.leader_id.term, replica: vote.leader_id.node_id, committed: vote.committed }
+    }
+}
+
+impl From<Ballot> for types::Vote {
+    fn from(Ballot { term, replica, committed }: Ballot) -> Self {
+        Self { leader_id: types::Leader { term, node_id: replica }, committed }
+    }
+}
+
+impl From<&types::Membership> for Members {
+    fn from(members: &types::Membership) -> Self {
+        let voters = members.get_joint_config().iter().map(|config| config.iter().copied().collect());
+        let seats = members.nodes().map(|(id, seat)| (*id, seat.clone()));
+        Self { voters: voters.collect(), seats: seats.collect() }
+    }
+}
+
+impl TryFrom<Members> for types::Membership {
+    type Error = String;
+
+    fn try_from(Members { voters, seats }: Members) -> Result<Self, String> {
+        if voters.is_empty() && seats.is_empty() {
+            return Ok(Self::default());
+        }
+        let voters = voters.into_iter().map(|config| config.into_iter().collect::<BTreeSet<_>>()).collect();
+        let seats: BTreeMap<_, _> = seats.into_iter().collect();
+        Self::new(voters, seats).map_err(|error| error.to_string())
+    }
+}
+
+impl Standing {
+    pub(super) fn of(applied: Option<types::Id>, members: &types::StoredMembership) -> Self {
+        Self {
+            applied: applied.as_ref().map(Id::from),
+            members_at: members.log_id().as_ref().map(Id::from),
+            members: members.membership().into(),
+        }
+    }
+
+    pub(super) fn membership(&self) -> Result<types::StoredMembership, String> {
+        let members = self.members.clone().try_into()?;
+        Ok(types::StoredMembership::new(self.members_at.map(Into::into), members))
+    }
+}
+
+impl From<&Entry> for Line {
+    fn from(entry: &Entry) -> Self {
+        let said = match &entry.payload {
+            Payload::Blank => Said::Blank,
+            Payload::Normal(proposal) => Said::Command(command(&proposal.0)),
+            Payload::Membership(members) => Said::Members(members.into()),
+        };
+        Self { id: (&entry.log_id).into(), said }
+    }
+}
+
+impl TryFrom<Line> for Entry {
+    type Error = String;
+
+    fn try_from(line: Line) -> Result<Self, String> {
+        let payload = match line.said {
+            Said::Blank => Payload::Blank,
+            Said::Command(bytes) => Payload::Normal(Proposal(Arc::new(read_command(&bytes)?))),
+            Said::Members(members) => Payload::Membership(members.try_into()?),
+        };
+        Ok(Self::new(line.id.into(), payload))
+    }
+}
+
+// ---- commands ----------------------------------------------------------------------------------
+
+#[derive(Serialize, Deserialize)]
+enum Commanded {
+    V1 { lease: u64, order: u64, closed: HybridTime, body: Bodied },
+}
+
+#[derive(Serialize, Deserialize)]
+enum Bodied {
+    Write { at: HybridTime, ops: Vec<Opped> },
+    Lease(Lease),
+    Split { at: Vec<u8>, right: RangeId, seats: Vec<Seat> },
+    Threshold(HybridTime),
+}
+
+#[derive(Serialize, Deserialize)]
+struct Opped {
+    key: Vec<u8>,
+    condition: Option<Condition>,
+    /// As on disk, but under no row's key.
+    record: Vec<u8>,
+}
+
+/// The bytes of a command.
+#[must_use]
+pub fn command(command: &Command) -> Vec<u8> {
+    let opped = |op: &Op| Opped {
+        key: op.key.as_bytes().to_vec(),
+        condition: op.condition,
+        record: op.record.encode(op.key.as_bytes()),
+    };
+    let body = match &command.body {
+        Body::Write(write) => Bodied::Write { at: write.at, ops: write.ops.iter().map(opped).collect() },
+        Body::Lease(lease) => Bodied::Lease(*lease),
+        Body::Split { at, right, seats } => {
+            Bodied::Split { at: at.as_bytes().to_vec(), right: *right, seats: seats.clone() }
+        }
+        Body::Threshold(threshold) => Bodied::Threshold(*threshold),
+    };
+    let Command { lease, order, closed, .. } = *command;
+    let commanded = Commanded::V1 { lease, order, closed, body };
+    codec::encode(&commanded).expect("a command is within the codec's limits").to_vec()
+}
+
+/// The command of bytes.
+///
+/// # Errors
+/// What is wrong with them.
+pub fn read_command(bytes: &[u8]) -> Result<Command, String> {
+    let Commanded::V1 { lease, order, closed, body } =
+        codec::decode(bytes).map_err(|error| error.to_string())?;
+    let key = |bytes: Vec<u8>| UserKey::new(bytes).map_err(|error| error.to_string());
+    let op = |opped: Opped| {
+        let record = Record::decode(&opped.key, &opped.record).map_err(|error| error.to_string())?;
+        Ok::<_, String>(Op { key: key(opped.key)?, condition: opped.condition, record })
+    };
+    let body = match body {
+        Bodied::Write { at, ops } => {
+            Body::Write(Write { at, ops: ops.into_iter().map(op).collect::<Result<_, _>>()? })
+        }
+        Bodied::Lease(lease) => Body::Lease(lease),
+        Bodied::Split { at, right, seats } => Body::Split { at: key(at)?, right, seats },
+        Bodied::Threshold(threshold) => Body::Threshold(threshold),
+    };
+    Ok(Command { lease, order, closed, body })
+}

@@ -1,0 +1,214 @@
+//! Keyspaces from a program: reads say what they need, and answers what they are.
+//!
+//! * It decides: which node is asked first (those of the caller's region), and that a handle's next read sees what its last
+//!   calls saw, wherever they went.
+//! * It never does: write again what may have been written.
+
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rhumb_actors::ranges::messages::{
+    KeyspaceView, KvAnswer, KvCondition, KvOp, KvRead, KvRefusal, KvWrite, KvWritten, ListKeyspaces, Needs,
+};
+use rhumb_actors::remote::Remote;
+use rhumb_core::{DataClass, Delivery, Fault, FaultKind, NodeId, Region};
+use thiserror::Error;
+use tokio::time::Instant;
+
+use super::{Ask, MeshClient, ask_until_known};
+
+/// How long a call may take.
+const WITHIN: Duration = Duration::from_secs(10);
+
+/// How long a keyspace is looked for that is not known.
+const KNOWN_WITHIN: Duration = Duration::from_secs(1);
+
+/// Why there is no answer.
+#[derive(Debug, Clone, PartialEq, Error)]
+pub enum KvError {
+    /// It is refused. Nothing was changed.
+    #[error("refused: {0}")]
+    Refused(KvRefusal),
+    /// Something failed on the way; its delivery says whether it may have been done.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+}
+
+/// A keyspace, as a program reads and writes it. What one call has seen the next one sees too.
+#[derive(Debug)]
+pub struct Kv<'a> {
+    client: &'a MeshClient,
+    name: String,
+    class: DataClass,
+    /// In the order in which they are asked.
+    nodes: Vec<NodeId>,
+    token: Mutex<Vec<u8>>,
+}
+
+impl<'a> Kv<'a> {
+    /// The keyspace of this name. Nodes of `region` are asked first; without one, those of the caller's.
+    ///
+    /// # Errors
+    /// [`KvRefusal::NoSuchKeyspace`]; no node answers.
+    pub async fn open(client: &'a MeshClient, name: &str, region: Option<&Region>) -> Result<Self, KvError> {
+        let nodes = near(client, region);
+        // A node hears of a new keyspace a moment after it was created.
+        let until = Instant::now() + KNOWN_WITHIN;
+        let found = loop {
+            let keyspaces: Vec<KeyspaceView> = ask(client, &nodes, &ListKeyspaces {}, WITHIN).await?;
+            match keyspaces.into_iter().find(|space| space.name == name) {
+                Some(found) => break found,
+                None if Instant::now() < until => tokio::time::sleep(KNOWN_WITHIN / 5).await,
+                None => return Err(KvError::Refused(KvRefusal::NoSuchKeyspace(name.to_owned()))),
+            }
+        };
+        Ok(Self { client, name: found.name, class: found.class, nodes, token: Mutex::default() })
+    }
+
+    /// The class of its data.
+    #[must_use]
+    pub fn class(&self) -> &DataClass {
+        &self.class
+    }
+
+    /// What was seen so far: to go on from elsewhere.
+    #[must_use]
+    pub fn token(&self) -> Vec<u8> {
+        self.token.lock().clone()
+    }
+
+    /// Goes on from what was seen elsewhere.
+    pub fn goes_on(&self, token: Vec<u8>) {
+        *self.token.lock() = token;
+    }
+
+    /// Reads a key. The answer has one row, or none.
+    ///
+    /// # Errors
+    /// [`KvError`].
+    pub async fn get(&self, key: &[u8], needs: Needs) -> Result<KvAnswer, KvError> {
+        self.read(KvRead { from: key.to_vec(), to: None, ..self.asks(needs) }).await
+    }
+
+    /// Reads keys from `from` on (itself included) to `to` (itself not; none: to the end).
+    ///
+    /// # Errors
+    /// [`KvError`].
+    pub async fn scan(
+        &self,
+        from: &[u8],
+        to: Option<&[u8]>,
+        limit: u64,
+        needs: Needs,
+    ) -> Result<KvAnswer, KvError> {
+        let to = Some(to.unwrap_or_default().to_vec());
+        self.read(KvRead { from: from.to_vec(), to, limit, ..self.asks(needs) }).await
+    }
+
+    /// As [`Kv::get`] and [`Kv::scan`], with all that can be asked for. The keyspace, its class and the token are put in.
+    ///
+    /// # Errors
+    /// [`KvError`].
+    pub async fn read(&self, message: KvRead) -> Result<KvAnswer, KvError> {
+        let (class, keyspace) = (self.class.clone(), self.name.clone());
+        let message = KvRead { class, keyspace, token: self.token(), ..message };
+        let answer: KvAnswer = ask(self.client, &self.nodes, &message, WITHIN).await?;
+        self.goes_on(answer.token.clone());
+        Ok(answer)
+    }
+
+    /// Writes a key.
+    ///
+    /// # Errors
+    /// [`KvError`].
+    pub async fn put(&self, key: &[u8], value: &[u8]) -> Result<KvWritten, KvError> {
+        self.write(vec![put(key, value)]).await
+    }
+
+    /// Deletes a key.
+    ///
+    /// # Errors
+    /// [`KvError`].
+    pub async fn delete(&self, key: &[u8]) -> Result<KvWritten, KvError> {
+        self.write(vec![KvOp { value: None, ..put(key, b"") }]).await
+    }
+
+    /// Writes a key if its condition holds.
+    ///
+    /// # Errors
+    /// [`KvError`]; [`KvRefusal::Condition`].
+    pub async fn put_if(
+        &self,
+        key: &[u8],
+        value: &[u8],
+        condition: KvCondition,
+    ) -> Result<KvWritten, KvError> {
+        self.write(vec![KvOp { condition: Some(condition), ..put(key, value) }]).await
+    }
+
+    /// Writes all of these, or none.
+    ///
+    /// # Errors
+    /// [`KvError`].
+    pub async fn write(&self, ops: Vec<KvOp>) -> Result<KvWritten, KvError> {
+        let (class, keyspace) = (self.class.clone(), self.name.clone());
+        let message = KvWrite { class, keyspace, ops, hops: 0 };
+        let written: KvWritten = ask(self.client, &self.nodes, &message, WITHIN).await?;
+        self.goes_on(written.token.clone());
+        Ok(written)
+    }
+
+    /// What a read says that asks for nothing special.
+    #[must_use]
+    pub fn asks(&self, needs: Needs) -> KvRead {
+        KvRead {
+            class: self.class.clone(),
+            keyspace: self.name.clone(),
+            from: Vec::new(),
+            to: None,
+            limit: 100,
+            needs,
+            token: Vec::new(),
+            nearest_only: false,
+            fallback: false,
+            hops: 0,
+        }
+    }
+}
+
+/// A write of a key, under no condition.
+#[must_use]
+pub fn put(key: &[u8], value: &[u8]) -> KvOp {
+    let (key, value) = (key.to_vec(), Some(value.to_vec()));
+    KvOp { key, value, condition: None, schema: None, subject: None, lasts: None }
+}
+
+/// All nodes, those of this region first, or of the caller's.
+pub(crate) fn near(client: &MeshClient, region: Option<&Region>) -> Vec<NodeId> {
+    let region = region.unwrap_or(client.region());
+    let nodes = client.directory().nodes().iter().map(|(node, _)| node.clone());
+    let (mut near, far): (Vec<NodeId>, Vec<NodeId>) = nodes.partition(|node| node.region == *region);
+    near.extend(far);
+    near
+}
+
+/// Asks the first of these nodes that can be asked.
+pub(crate) async fn ask<M, T>(
+    client: &impl Ask,
+    nodes: &[NodeId],
+    message: &M,
+    within: Duration,
+) -> Result<T, KvError>
+where
+    M: Remote<Reply = Result<T, KvRefusal>> + Sync,
+{
+    let mut last = Fault::not_sent(FaultKind::Unreachable("there is no node to ask".to_owned()));
+    for node in nodes {
+        match ask_until_known(client, node, message, within).await {
+            Ok(answer) => return answer.map_err(KvError::Refused),
+            Err(fault) if fault.delivery() == Delivery::NotSent => last = fault,
+            Err(fault) => return Err(fault.into()),
+        }
+    }
+    Err(last.into())
+}

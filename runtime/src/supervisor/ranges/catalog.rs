@@ -1,0 +1,302 @@
+//! The meta range: who founds it, and what follows from what stands in it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use rhumb_actors::ranges::catalog::{self, Founder, KEYSPACES, Keyspace, META, META_KEYSPACE, NODES, Next};
+use rhumb_actors::ranges::host::NotWritten;
+use rhumb_actors::ranges::messages::{Found, Introduce, Introduced, KeyspaceView, KvRefusal};
+use rhumb_actors::ranges::{Condition, Op, RangeReplica, ReplicaId, Seat, TokenKeys};
+use rhumb_core::{DataClass, HybridTime, NodeId, Region};
+use rhumb_storage::Family;
+use rhumb_storage::mvcc::{Limit, Record, Snapshot, UserKey};
+use rhumb_topology::policy::Use;
+
+use super::{Ranges, not_now};
+
+/// How often the meta range is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How long another node may take to say who it is.
+const WITHIN: Duration = Duration::from_secs(3);
+/// The highest time.
+const LATEST: u64 = u64::MAX;
+
+impl Ranges {
+    /// Founds the meta range if there is none, and begins the replicas that it says are here. It does not end.
+    pub(super) async fn follow(&self) {
+        let (mut seen, mut told) = (None, BTreeSet::new());
+        let founds = self.0.parts.founding.nodes().first() == Some(&self.0.parts.me);
+        let mut to_tell: Vec<NodeId> = Vec::new();
+        let mut settled = false;
+        loop {
+            let Ok(host) = self.host() else { return };
+            match host.group(META) {
+                None if founds => self.found().await,
+                None => {}
+                Some(group) => {
+                    let (applied, seats) = {
+                        let replica = group.replica().await;
+                        (replica.applied().index, replica.descriptor().seats.clone())
+                    };
+                    if founds && !settled {
+                        to_tell = others(&seats, &self.0.parts.me);
+                        settled = true;
+                    }
+                    self.tell_seats(&seats, &mut to_tell).await;
+                    self.introduce().await;
+                    if seen != Some(applied) {
+                        match self.read_catalog() {
+                            Ok(()) => seen = Some(applied),
+                            Err(why) => return self.0.parts.halt.now(format!("the meta range: {why}")),
+                        }
+                    }
+                    self.begin_replicas(&mut told).await;
+                }
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Who this node is.
+    pub(super) fn introduced(&self) -> Introduced {
+        let on_disk = self.0.disk.get(Family::Raft, &RangeReplica::row_key(META));
+        // A disk that cannot be read may have one.
+        let has_meta = on_disk.map_or(true, |row| row.is_some());
+        Introduced { store: self.0.parts.store_id, has_meta, tokens: self.0.key.public() }
+    }
+
+    /// Asks all founding nodes who they are, and founds the meta range if none of them has one. One that cannot be asked
+    /// may have one.
+    async fn found(&self) {
+        let mut seats = Vec::new();
+        for (number, node) in self.0.parts.founding.nodes().iter().enumerate() {
+            let Some(introduced) = self.ask_who(node).await else { return };
+            if introduced.has_meta {
+                tracing::warn!(%node, "it has the meta range and this node has not: its disk was emptied, or is another one");
+                return;
+            }
+            let replica = ReplicaId(number as u64 + 1);
+            seats.push(Seat { replica, node: node.clone(), store: introduced.store, votes: true });
+        }
+        let Ok(host) = self.host() else { return };
+        match host.create(catalog::meta(seats)).await {
+            Ok(()) => tracing::info!("the meta range is founded"),
+            Err(error) => tracing::warn!(%error, "the meta range is not founded yet"),
+        }
+    }
+
+    async fn ask_who(&self, node: &NodeId) -> Option<Introduced> {
+        if *node == self.0.parts.me {
+            return Some(self.introduced());
+        }
+        let asked =
+            self.0.parts.mesh.ask_node_untraced(node, &Introduce {}, DataClass::control(), WITHIN).await;
+        asked.ok()?.0.ok()
+    }
+
+    /// Tells the others of their seats, until each has its replica.
+    async fn tell_seats(&self, seats: &[Seat], to_tell: &mut Vec<NodeId>) {
+        for node in std::mem::take(to_tell) {
+            let said = seats.iter().map(|seat| (seat.replica.0, seat.node.clone(), seat.store)).collect();
+            let found = Found { seats: said };
+            let told = self.0.parts.mesh.ask_node_untraced(&node, &found, DataClass::control(), WITHIN).await;
+            match told {
+                Ok((Ok(()), _)) => {}
+                Ok((Err(refusal), _)) => {
+                    tracing::warn!(%node, %refusal, "it does not take its seat in the meta range");
+                }
+                Err(_) => to_tell.push(node),
+            }
+        }
+    }
+
+    /// The founder of the meta range says where this node's seat is.
+    pub(super) async fn seated(&self, from: &NodeId, found: Found) -> Result<(), KvRefusal> {
+        if self.0.parts.founding.nodes().first() != Some(from) {
+            let why = "only the first node of the founding list founds the meta range";
+            return Err(KvRefusal::NotAllowed(why.to_owned()));
+        }
+        let seat = |(replica, node, store)| Seat { replica: ReplicaId(replica), node, store, votes: true };
+        let descriptor = catalog::meta(found.seats.into_iter().map(seat).collect());
+        let created = self.host()?.create(descriptor).await;
+        created.map_err(|error| KvRefusal::NotAllowed(error.to_string()))
+    }
+
+    /// Says in the meta range which disk this node has, and with which key it signs tokens.
+    async fn introduce(&self) {
+        let me = &self.0.parts.me;
+        let mine = Founder { store: self.0.parts.store_id, tokens: self.0.key.public() };
+        let known = self.0.founders.read().get(me).cloned();
+        let Ok(host) = self.host() else { return };
+        if known.as_ref() == Some(&mine) {
+            return;
+        }
+        let record = Record::put(catalog::encode(&mine));
+        let op = Op { key: catalog::node_key(me), condition: None, record };
+        let written = tokio::time::timeout(WITHIN, host.write(META, vec![op])).await;
+        if let Ok(Err(NotWritten::Leaseholder(seat))) = written {
+            // The one who can write it writes it for this node.
+            self.hand_in(&seat.node, &mine).await;
+        }
+    }
+
+    async fn hand_in(&self, to: &NodeId, mine: &Founder) {
+        use rhumb_actors::ranges::messages::{KvOp, KvWrite};
+        let key = catalog::node_key(&self.0.parts.me).as_bytes().to_vec();
+        let value = Some(catalog::encode(mine));
+        let op = KvOp { key, value, condition: None, schema: None, subject: None, lasts: None };
+        let class = DataClass::control();
+        let write = KvWrite { class: class.clone(), keyspace: "meta".to_owned(), ops: vec![op], hops: 1 };
+        if let Err(fault) = self.0.parts.mesh.ask_node_untraced(to, &write, class, WITHIN).await {
+            tracing::debug!(%to, %fault, "not introduced yet");
+        }
+    }
+
+    /// Reads what stands in the meta range here.
+    pub(super) fn read_catalog(&self) -> Result<(), String> {
+        let latest = HybridTime::from_bits(LATEST);
+        let disk = &*self.0.disk;
+        let snapshot = Snapshot::new(disk, META_KEYSPACE, latest, HybridTime::ZERO);
+        let snapshot = snapshot.map_err(|error| error.to_string())?;
+        let limit = Limit { rows: usize::MAX, bytes: usize::MAX };
+        let page = snapshot.scan(&UserKey::default(), None, limit).map_err(|error| error.to_string())?;
+        let (mut keyspaces, mut founders) = (BTreeMap::new(), BTreeMap::new());
+        for (key, version) in page.rows {
+            let name = String::from_utf8_lossy(key.as_bytes()).into_owned();
+            let value = version.record.value.unwrap_or_default();
+            if let Some(name) = name.strip_prefix(KEYSPACES) {
+                keyspaces.insert(name.to_owned(), catalog::decode::<Keyspace>(&value)?);
+            } else if let Some(node) = name.strip_prefix(NODES) {
+                let node: NodeId = node.parse().map_err(|error| format!("{error}"))?;
+                founders.insert(node, catalog::decode::<Founder>(&value)?);
+            }
+        }
+        {
+            let mut classes = self.0.classes.write();
+            for space in keyspaces.values() {
+                classes.insert(space.range, space.class.clone());
+            }
+        }
+        let own = self.0.key.public();
+        let keys = founders.values().map(|founder| founder.tokens.clone()).chain([own]);
+        self.0.keys.store(TokenKeys::new(self.0.parts.cluster, keys).into());
+        *self.0.keyspaces.write() = keyspaces;
+        *self.0.founders.write() = founders;
+        Ok(())
+    }
+
+    /// Begins the replicas of keyspaces that have a seat here and none yet.
+    async fn begin_replicas(&self, told: &mut BTreeSet<String>) {
+        let Ok(host) = self.host() else { return };
+        let me = self.0.parts.store_id;
+        let spaces: Vec<Keyspace> = {
+            let all = self.0.keyspaces.read();
+            let here = |space: &&Keyspace| space.seats.iter().any(|seat| seat.store == me);
+            all.values().filter(here).filter(|space| host.group(space.range).is_none()).cloned().collect()
+        };
+        for space in spaces {
+            // Whoever planned it has asked the policy too; both must say yes.
+            if !self.0.parts.policy.permits(&self.0.parts.me.region, Use::Hold, &space.class) {
+                if told.insert(space.name.clone()) {
+                    tracing::warn!(keyspace = space.name, class = %space.class, "its class may not be held here: no replica");
+                }
+                continue;
+            }
+            if let Err(error) = host.create(space.descriptor()).await {
+                tracing::error!(keyspace = space.name, %error, "its replica does not start");
+            }
+        }
+    }
+
+    /// Creates a keyspace: at the leaseholder of the meta range.
+    pub(super) async fn create(
+        &self,
+        name: &str,
+        class: &DataClass,
+        replication: u32,
+    ) -> Result<KeyspaceView, CreateEnded> {
+        let host = self.host().map_err(CreateEnded::Refused)?;
+        let group = host.group(META).ok_or_else(|| {
+            CreateEnded::Refused(not_now("there is no meta range yet: all founding nodes have to be up once"))
+        })?;
+        let seats = group.replica().await.descriptor().seats.clone();
+        let founders = seats.into_iter().map(|seat| (seat.node, seat.store)).collect();
+        // What is read here is what the leaseholder reads: the write under it holds only if nobody came between.
+        let refused = CreateEnded::Refused;
+        let (key, next_key) = (catalog::keyspace_key(name), next_key());
+        let (found, _) = self.strong(&key).await?;
+        if let Some(value) = found {
+            let space = catalog::decode::<Keyspace>(&value).map_err(KvRefusal::Unsound).map_err(refused)?;
+            let same = space.class == *class && space.replication == replication;
+            let exists = KvRefusal::Exists { class: space.class.clone(), replication: space.replication };
+            return if same { Ok(space.view()) } else { Err(refused(exists)) };
+        }
+        let snapshot = self.0.parts.policy.snapshots();
+        let may = |region: &Region| snapshot.load().permits(region, Use::Hold, class);
+        let placed = catalog::place(&founders, replication, may).map_err(refused)?;
+        let (numbers, version) = self.strong(&next_key).await?;
+        let next = match numbers {
+            Some(value) => catalog::decode::<Next>(&value).map_err(KvRefusal::Unsound).map_err(refused)?,
+            None => catalog::first_numbers(founders.len()),
+        };
+        let (space, after) = catalog::created(name, class, replication, next, placed);
+        let put = |key: UserKey, condition, value| Op {
+            key,
+            condition: Some(condition),
+            record: Record::put(value),
+        };
+        let ops = vec![
+            put(key, Condition::Absent, catalog::encode(&space)),
+            put(next_key, version.map_or(Condition::Absent, Condition::Version), catalog::encode(&after)),
+        ];
+        match host.write(META, ops).await {
+            Ok(_) => Ok(space.view()),
+            Err(NotWritten::Unknown(why)) => Err(CreateEnded::Unknown(why)),
+            Err(NotWritten::Leaseholder(seat)) => Err(CreateEnded::At(seat.node)),
+            Err(_) => Err(refused(not_now("another keyspace was created, or the lease moved, meanwhile"))),
+        }
+    }
+
+    /// What a key of the meta range is, read as its leaseholder.
+    async fn strong(&self, key: &UserKey) -> Result<(Option<Vec<u8>>, Option<HybridTime>), CreateEnded> {
+        use rhumb_actors::ranges::host::{NotRead, Rowed};
+        use rhumb_actors::ranges::{Ask, Consistency};
+        let ask = Ask {
+            from: key.clone(),
+            to: None,
+            consistency: Consistency::Strong,
+            token: None,
+            nearest_only: false,
+            fallback: false,
+        };
+        let host = self.host().map_err(CreateEnded::Refused)?;
+        match host.read(META, ask, Limit { rows: 1, bytes: 1 }).await {
+            Ok(answer) => match answer.value {
+                Rowed::One(Some(version)) => Ok((version.record.value, Some(version.at))),
+                _ => Ok((None, None)),
+            },
+            Err(NotRead::Leaseholder(seat)) => Err(CreateEnded::At(seat.node)),
+            Err(NotRead::Refused(refusal)) => Err(CreateEnded::Refused(not_now(refusal))),
+            Err(NotRead::NoReplica) => Err(CreateEnded::Refused(not_now("there is no meta range here yet"))),
+            Err(NotRead::Unsound(why)) => Err(CreateEnded::Refused(KvRefusal::Unsound(why))),
+        }
+    }
+}
+
+/// Why no keyspace was created here.
+pub(super) enum CreateEnded {
+    /// It is refused.
+    Refused(KvRefusal),
+    /// This node can.
+    At(NodeId),
+    /// It may have been.
+    Unknown(String),
+}
+
+fn next_key() -> UserKey {
+    UserKey::new(catalog::NEXT).expect("short")
+}
+
+fn others(seats: &[Seat], me: &NodeId) -> Vec<NodeId> {
+    seats.iter().map(|seat| seat.node.clone()).filter(|node| node != me).collect()
+}

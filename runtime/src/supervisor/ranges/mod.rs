@@ -1,0 +1,150 @@
+//! The ranges of a node: where their shell meets the disk, the mesh and whoever reads and writes.
+//!
+//! * It decides: when replicas start (a node whose disk is not proven starts none), who founds the meta range, which keyspaces
+//!   of the meta range have a replica here, and which node a call goes on to.
+//! * It never does: found a meta range where one may be, or keep a replica of a class that the policy does not let this region
+//!   hold.
+
+mod carry;
+mod catalog;
+mod route;
+mod serve;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+
+use arc_swap::ArcSwap;
+use parking_lot::RwLock;
+use rhumb_actors::audit::AuditHandle;
+use rhumb_actors::escrow::messages::Standing;
+use rhumb_actors::ranges::catalog::{Founder, Keyspace, META};
+use rhumb_actors::ranges::host::{Host, HostSettings};
+use rhumb_actors::ranges::messages::KvRefusal;
+use rhumb_actors::ranges::raft::disk::HotDisk;
+use rhumb_actors::ranges::raft::{Around, Disk, RaftSettings, TokioRuntime};
+use rhumb_actors::ranges::{RangeSettings, TokenKey, TokenKeys};
+use rhumb_actors::storage::StorageHandle;
+use rhumb_core::{ClusterId, DataClass, NodeId, StoreId};
+use rhumb_storage::HotStore;
+use rhumb_topology::Founding;
+use tokio::sync::watch;
+
+pub(super) use carry::TimeIsGood;
+use carry::{Carrier, Classes, RangeWorld};
+pub(super) use serve::serve;
+
+use super::halt::Halt;
+use super::policy::ServedPolicy;
+use crate::clock::NodeClock;
+use crate::mesh::Mesh;
+
+/// How long whoever is refused for the moment is told to wait.
+const A_MOMENT: std::time::Duration = std::time::Duration::from_millis(200);
+
+/// What a node's ranges are made of.
+pub(super) struct Parts {
+    pub(super) me: NodeId,
+    pub(super) store_id: StoreId,
+    pub(super) cluster: ClusterId,
+    pub(super) founding: Founding,
+    pub(super) max_offset: std::time::Duration,
+    pub(super) tokens: [u8; 32],
+    pub(super) storage: StorageHandle,
+    pub(super) store: HotStore,
+    pub(super) mesh: Mesh,
+    pub(super) clock: NodeClock,
+    pub(super) policy: ServedPolicy,
+    pub(super) log: AuditHandle,
+    pub(super) halt: Halt,
+    /// Whether the disk is the one that the mesh knows.
+    pub(super) standing: watch::Receiver<Standing>,
+    pub(super) time_is_good: TimeIsGood,
+    pub(super) runtime: tokio::runtime::Handle,
+}
+
+struct Inner {
+    parts: Parts,
+    disk: Arc<dyn Disk>,
+    host: OnceLock<Host<TokioRuntime>>,
+    key: TokenKey,
+    keys: ArcSwap<TokenKeys>,
+    classes: Classes,
+    keyspaces: RwLock<BTreeMap<String, Keyspace>>,
+    founders: RwLock<BTreeMap<NodeId, Founder>>,
+}
+
+/// The ranges of this node. Clones are one.
+#[derive(Clone)]
+pub(super) struct Ranges(Arc<Inner>);
+
+impl Ranges {
+    /// The ranges of this node. Nothing runs before [`Ranges::keep`].
+    pub(super) fn new(parts: Parts) -> Self {
+        let disk: Arc<dyn Disk> = Arc::new(HotDisk::new(parts.storage.clone(), parts.store.clone()));
+        let key = TokenKey::from_seed(parts.cluster, &parts.tokens);
+        let keys = TokenKeys::new(parts.cluster, [key.public()]);
+        let classes = BTreeMap::from([(META, DataClass::control())]);
+        Self(Arc::new(Inner {
+            disk,
+            host: OnceLock::new(),
+            key,
+            keys: ArcSwap::from_pointee(keys),
+            classes: Arc::new(RwLock::new(classes)),
+            keyspaces: RwLock::default(),
+            founders: RwLock::default(),
+            parts,
+        }))
+    }
+
+    /// Starts what is on the disk once the disk is proven, then follows the meta range. It does not end.
+    pub(super) async fn keep(self) {
+        let mut standing = self.0.parts.standing.clone();
+        let proven = standing.wait_for(|standing| {
+            if *standing == Standing::Restored {
+                tracing::warn!(
+                    "this disk is an older copy of itself: its ranges do not start before it is attested"
+                );
+            }
+            *standing == Standing::Proven
+        });
+        if proven.await.is_err() {
+            return;
+        }
+        let Parts { mesh, clock, halt, time_is_good, max_offset, store_id, .. } = &self.0.parts;
+        let range = RangeSettings { max_offset: *max_offset, ..RangeSettings::default() };
+        let settings = HostSettings { range, ..HostSettings::default() };
+        let carry = Arc::new(Carrier { mesh: mesh.clone(), classes: Arc::clone(&self.0.classes) });
+        let around = Around { disk: Arc::clone(&self.0.disk), carry, raft: RaftSettings::default() };
+        let world = RangeWorld {
+            mesh: mesh.clone(),
+            clock: clock.clone(),
+            halt: halt.clone(),
+            time_is_good: Arc::clone(time_is_good),
+        };
+        // Replicas ask each other under their class from the first moment on.
+        if let Err(why) = self.read_catalog() {
+            return halt.now(format!("ranges: {why}"));
+        }
+        match Host::start(*store_id, settings, around, Arc::new(world)).await {
+            Ok(host) => drop(self.0.host.set(host)),
+            Err(error) => return halt.now(format!("ranges: {error}")),
+        }
+        self.follow().await;
+    }
+
+    /// The node stops.
+    pub(super) async fn stop(&self) {
+        if let Some(host) = self.0.host.get() {
+            host.stop().await;
+        }
+    }
+
+    fn host(&self) -> Result<&Host<TokioRuntime>, KvRefusal> {
+        let why = "the node's ranges have not started: its disk is not proven yet, see `rhumb status`";
+        self.0.host.get().ok_or_else(|| not_now(why))
+    }
+}
+
+fn not_now(why: impl ToString) -> KvRefusal {
+    KvRefusal::NotNow { why: why.to_string(), retry_after: A_MOMENT }
+}

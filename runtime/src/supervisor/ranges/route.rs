@@ -1,0 +1,352 @@
+//! The way of a read or a write: here, or on to the node that can.
+//!
+//! * It decides: where a call goes on to, what is tried again, and how a refusal is told.
+//! * It never does: try again what may have been written, or pass a call on more often than [`MAX_HOPS`].
+
+use std::time::Duration;
+
+use rhumb_actors::ranges::catalog::{Keyspace, META};
+use rhumb_actors::ranges::host::{NotRead, NotWritten, Rowed};
+use rhumb_actors::ranges::messages::{
+    KvAnswer, KvCondition, KvOp, KvRead, KvRefusal, KvRow, KvWrite, KvWritten, MAX_BYTES, MAX_OPS, MAX_ROWS,
+    Needs,
+};
+use rhumb_actors::ranges::{Answer, Ask, Condition, Consistency, Op, RangeId, RangeRefusal, Seat, Token};
+use rhumb_core::{DataClass, Fault, FaultKind, HybridTime, NodeId};
+use rhumb_storage::mvcc::{Limit, Record, Subject, UserKey, Version};
+use tokio::time::Instant;
+
+use super::{Ranges, not_now};
+
+/// How often a call is passed on.
+const MAX_HOPS: u32 = 4;
+/// How long something is waited for that will be well in a moment.
+const AGAIN_AFTER: Duration = Duration::from_millis(20);
+
+type Outcome<T> = Result<Result<T, KvRefusal>, Fault>;
+
+impl Ranges {
+    /// The keyspace of this name, if the call came under its class.
+    fn keyspace(&self, name: &str, class: &DataClass) -> Result<Keyspace, KvRefusal> {
+        // Before its ranges have started a node knows of none.
+        self.host()?;
+        let space = self.0.keyspaces.read().get(name).cloned();
+        let space = space.ok_or_else(|| KvRefusal::NoSuchKeyspace(name.to_owned()))?;
+        if space.class == *class { Ok(space) } else { Err(KvRefusal::WrongClass(space.class)) }
+    }
+
+    pub(super) async fn read(&self, message: KvRead, within: Duration) -> Outcome<KvAnswer> {
+        let until = Instant::now() + within.mul_f32(0.95);
+        let prepared = self.keyspace(&message.keyspace, &message.class).and_then(|space| {
+            let (ask, limit) = self.asks(&message)?;
+            Ok((space, ask, limit))
+        });
+        let (space, ask, limit) = match prepared {
+            Ok(prepared) => prepared,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        loop {
+            let host = match self.host() {
+                Ok(host) => host,
+                Err(refusal) => return Ok(Err(refusal)),
+            };
+            let (to, fallback) = match host.read(space.range, ask.clone(), limit).await {
+                Ok(answer) => return Ok(Ok(self.answered(answer, &message))),
+                Err(NotRead::NoReplica) => (self.nearest(&space.seats), message.fallback),
+                Err(NotRead::Leaseholder(seat)) => (vec![seat.node], message.needs != Needs::Strong),
+                Err(NotRead::Refused(refusal))
+                    if passes(&refusal) && Instant::now() + AGAIN_AFTER < until =>
+                {
+                    tokio::time::sleep(AGAIN_AFTER).await;
+                    continue;
+                }
+                Err(NotRead::Refused(refusal)) => return Ok(Err(told(refusal))),
+                Err(NotRead::Unsound(why)) => {
+                    self.0.parts.halt.now(format!("range {}: {why}", space.range.0));
+                    return Ok(Err(KvRefusal::Unsound(why)));
+                }
+            };
+            let next = KvRead { hops: message.hops + 1, fallback, ..message.clone() };
+            match self.pass_on(&to, &next, message.hops, &space.class, until).await {
+                Some(outcome) => return outcome,
+                None if Instant::now() + AGAIN_AFTER < until => tokio::time::sleep(AGAIN_AFTER).await,
+                None => return Ok(Err(not_now("no replica that could answer was reached"))),
+            }
+        }
+    }
+
+    pub(super) async fn write(&self, message: KvWrite, within: Duration) -> Outcome<KvWritten> {
+        let until = Instant::now() + within.mul_f32(0.95);
+        let prepared = self.keyspace(&message.keyspace, &message.class);
+        let space = match prepared.and_then(|space| checked(&message.ops).map(|()| space)) {
+            Ok(space) => space,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        loop {
+            let ops = match self.ops(&message.ops) {
+                Ok(ops) => ops,
+                Err(refusal) => return Ok(Err(refusal)),
+            };
+            let to = match self.propose(space.range, ops, until).await? {
+                Ok(written) => return Ok(Ok(written)),
+                Err(Not::Refused(refusal)) => return Ok(Err(refusal)),
+                Err(Not::Again(_)) if Instant::now() + AGAIN_AFTER < until => {
+                    tokio::time::sleep(AGAIN_AFTER).await;
+                    continue;
+                }
+                Err(Not::Again(why)) => return Ok(Err(not_now(why))),
+                Err(Not::At(seat)) => vec![seat.node],
+                Err(Not::NoReplica) => self.nearest(&space.seats),
+            };
+            let next = KvWrite { hops: message.hops + 1, ..message.clone() };
+            match self.pass_on(&to, &next, message.hops, &space.class, until).await {
+                Some(outcome) => return outcome,
+                None if Instant::now() + AGAIN_AFTER < until => tokio::time::sleep(AGAIN_AFTER).await,
+                None => return Ok(Err(not_now("no replica that could write was reached"))),
+            }
+        }
+    }
+
+    /// A node says who it is, in the meta range.
+    pub(super) async fn introduces(
+        &self,
+        from: &NodeId,
+        message: KvWrite,
+        within: Duration,
+    ) -> Outcome<KvWritten> {
+        let mine = rhumb_actors::ranges::catalog::node_key(from);
+        let (ops, until) = (self.ops(&message.ops), Instant::now() + within.mul_f32(0.95));
+        let ops = match ops {
+            Ok(ops) if ops.iter().all(|op| op.key == mine) => ops,
+            Ok(_) => return Ok(Err(KvRefusal::NotAllowed(format!("node {from} only says who it is")))),
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        Ok(self.propose(META, ops, until).await?.map_err(|not| match not {
+            Not::Refused(refusal) => refusal,
+            Not::Again(why) => not_now(why),
+            Not::At(_) | Not::NoReplica => not_now("the lease is another node's"),
+        }))
+    }
+
+    async fn propose(
+        &self,
+        range: RangeId,
+        ops: Vec<Op>,
+        until: Instant,
+    ) -> Result<Result<KvWritten, Not>, Fault> {
+        let unknown = |why: String| {
+            Fault::unknown(FaultKind::Deadline(format!("whether it was written is not known: {why}")))
+        };
+        let host = match self.host() {
+            Ok(host) => host,
+            Err(refusal) => return Ok(Err(Not::Refused(refusal))),
+        };
+        let written = tokio::time::timeout_at(until, host.write(range, ops)).await;
+        match written.map_err(|_| unknown("consensus took too long".to_owned()))? {
+            Ok(written) => Ok(Ok(KvWritten {
+                version: written.at,
+                region: written.replica.node.region.clone(),
+                replica: written.replica.replica.0,
+                token: self.0.key.sign(written.token).to_vec(),
+            })),
+            Err(NotWritten::NoReplica) => Ok(Err(Not::NoReplica)),
+            Err(NotWritten::Leaseholder(seat)) => Ok(Err(Not::At(seat))),
+            Err(NotWritten::Refused(refusal)) if passes(&refusal) => Ok(Err(Not::Again(refusal.to_string()))),
+            Err(NotWritten::Refused(refusal)) => Ok(Err(Not::Refused(told(refusal)))),
+            Err(NotWritten::Condition { op, found }) => {
+                Ok(Err(Not::Refused(KvRefusal::Condition { op: op as u64, found })))
+            }
+            Err(NotWritten::Void) => Ok(Err(Not::Again("another write came between".to_owned()))),
+            Err(NotWritten::Unknown(why) | NotWritten::Stopped(why)) => Err(unknown(why)),
+        }
+    }
+
+    /// Asks the first of these nodes that can be asked. None: nobody was, and it may be tried again.
+    async fn pass_on<M, T>(
+        &self,
+        to: &[NodeId],
+        message: &M,
+        hops: u32,
+        class: &DataClass,
+        until: Instant,
+    ) -> Option<Outcome<T>>
+    where
+        M: rhumb_actors::remote::Remote<Reply = Result<T, KvRefusal>>,
+    {
+        if hops >= MAX_HOPS {
+            return Some(Ok(Err(not_now("the nodes do not agree on who holds the lease"))));
+        }
+        for node in to.iter().filter(|node| **node != self.0.parts.me) {
+            let left = until.saturating_duration_since(Instant::now());
+            match self.0.parts.mesh.ask_node(node, message, class.clone(), left).await {
+                // It said that it did nothing, and the lease may move meanwhile.
+                Ok((Err(KvRefusal::NotNow { .. }), _)) if Instant::now() + AGAIN_AFTER < until => {}
+                Ok((answer, _)) => return Some(Ok(answer)),
+                Err(fault) if fault.delivery() == rhumb_core::Delivery::NotSent => {
+                    if matches!(fault.kind, FaultKind::Gate(_)) {
+                        return Some(Err(fault));
+                    }
+                }
+                // A read that may have been made is made again.
+                Err(_) if M::IDEMPOTENT && Instant::now() < until => {}
+                Err(fault) => return Some(Err(fault)),
+            }
+        }
+        None
+    }
+
+    /// Where replicas stand, the nearest first.
+    fn nearest(&self, seats: &[Seat]) -> Vec<NodeId> {
+        let links = self.0.parts.mesh.transport().map(|transport| transport.links()).unwrap_or_default();
+        let rtt = |node: &NodeId| {
+            let link = links.iter().find(|link| link.peer == *node);
+            let connected = link.filter(|link| link.state == rhumb_transport::LinkState::Connected);
+            connected.and_then(|link| link.rtt).unwrap_or(Duration::MAX)
+        };
+        let mut nodes: Vec<NodeId> = seats.iter().map(|seat| seat.node.clone()).collect();
+        nodes.sort_by_key(|node| (node.region != self.0.parts.me.region, rtt(node)));
+        nodes
+    }
+
+    /// What a read asks of a replica.
+    fn asks(&self, message: &KvRead) -> Result<(Ask, Limit), KvRefusal> {
+        let token = match message.token.as_slice() {
+            [] => None,
+            bytes => {
+                let read = self.0.keys.load().read(bytes);
+                Some(read.map_err(|error| KvRefusal::Token(error.to_string()))?)
+            }
+        };
+        let consistency = match message.needs {
+            Needs::Strong => Consistency::Strong,
+            Needs::Bounded(bound) => Consistency::Bounded(bound),
+            Needs::Eventual => Consistency::Eventual,
+            Needs::AsOf(at) => Consistency::AsOf(at),
+        };
+        let ask = Ask {
+            from: key(message.from.clone())?,
+            to: message.to.clone().map(key).transpose()?,
+            consistency,
+            token,
+            nearest_only: message.nearest_only,
+            fallback: message.fallback,
+        };
+        let rows = usize::try_from(message.limit.clamp(1, MAX_ROWS)).unwrap_or(1);
+        Ok((ask, Limit { rows, bytes: MAX_BYTES }))
+    }
+
+    fn answered(&self, answer: Answer<Rowed>, message: &KvRead) -> KvAnswer {
+        let (rows, next) = match answer.value {
+            Rowed::One(found) => {
+                (found.map(|version| row(message.from.clone(), version)).into_iter().collect(), None)
+            }
+            Rowed::Many(page) => {
+                let rows = page.rows.into_iter().map(|(key, version)| row(key.as_bytes().to_vec(), version));
+                (rows.collect(), page.next.map(|key| key.as_bytes().to_vec()))
+            }
+        };
+        let token: Token = answer.token;
+        KvAnswer {
+            rows,
+            next,
+            level: answer.level,
+            at: answer.at,
+            age: answer.age,
+            region: answer.region,
+            replica: answer.replica.replica.0,
+            fallback: answer.fallback,
+            token: self.0.key.sign(token).to_vec(),
+        }
+    }
+
+    fn ops(&self, ops: &[KvOp]) -> Result<Vec<Op>, KvRefusal> {
+        let now = self.0.parts.clock.last();
+        ops.iter().map(|said| op(said, now)).collect()
+    }
+}
+
+/// Why nothing was written here.
+enum Not {
+    Refused(KvRefusal),
+    Again(String),
+    At(Seat),
+    NoReplica,
+}
+
+/// Whether it will be well in a moment.
+fn passes(refusal: &RangeRefusal) -> bool {
+    matches!(
+        refusal,
+        RangeRefusal::LeaseNotInForce
+            | RangeRefusal::InFlight
+            | RangeRefusal::Transferring
+            | RangeRefusal::NotLeaseholder(_)
+            | RangeRefusal::HolderIsSupported
+    )
+}
+
+fn told(refusal: RangeRefusal) -> KvRefusal {
+    match refusal {
+        RangeRefusal::StalenessBoundViolated { bound_ms, age_ms } => {
+            KvRefusal::StalenessBoundViolated { bound_ms, age_ms }
+        }
+        RangeRefusal::InTheFuture(_) | RangeRefusal::BelowThreshold(_) => {
+            KvRefusal::Time(refusal.to_string())
+        }
+        RangeRefusal::Outside => KvRefusal::Invalid(refusal.to_string()),
+        RangeRefusal::LaterEpoch(_) => KvRefusal::Token(refusal.to_string()),
+        passing => not_now(passing),
+    }
+}
+
+fn key(bytes: Vec<u8>) -> Result<UserKey, KvRefusal> {
+    UserKey::new(bytes).map_err(|error| KvRefusal::Invalid(error.to_string()))
+}
+
+fn row(key: Vec<u8>, version: Version) -> KvRow {
+    let Version { at, record } = version;
+    let header = record.header;
+    KvRow {
+        key,
+        value: record.value.unwrap_or_default(),
+        version: at,
+        schema: header.schema,
+        subject: header.subject.map(|subject| subject.as_str().to_owned()),
+        expires: header.expires,
+    }
+}
+
+fn op(said: &KvOp, now: HybridTime) -> Result<Op, KvRefusal> {
+    let mut record = said.value.clone().map_or_else(Record::deleted, Record::put);
+    if record.value.is_none() && (said.schema.is_some() || said.lasts.is_some()) {
+        let why = "a deletion has no schema and does not end: give them with a value";
+        return Err(KvRefusal::Invalid(why.to_owned()));
+    }
+    record.header.schema = said.schema;
+    record.header.expires = said.lasts.map(|lasts| now.plus(lasts));
+    let subject = said.subject.as_deref().map(Subject::new).transpose();
+    record.header.subject = subject.map_err(|error| KvRefusal::Invalid(error.to_string()))?;
+    let condition = said.condition.map(|condition| match condition {
+        KvCondition::Absent => Condition::Absent,
+        KvCondition::Version(at) => Condition::Version(at),
+    });
+    Ok(Op { key: key(said.key.clone())?, condition, record })
+}
+
+/// Whether these may be one write.
+fn checked(ops: &[KvOp]) -> Result<(), KvRefusal> {
+    let bytes: usize = ops.iter().map(|op| op.key.len() + op.value.as_ref().map_or(0, Vec::len)).sum();
+    let mut keys: Vec<&[u8]> = ops.iter().map(|op| op.key.as_slice()).collect();
+    keys.sort_unstable();
+    let invalid = |why: String| Err(KvRefusal::Invalid(why));
+    if ops.is_empty() || ops.len() > MAX_OPS {
+        return invalid(format!("{} writes at once: expected 1 to {MAX_OPS}", ops.len()));
+    }
+    if bytes > MAX_BYTES {
+        return invalid(format!("keys and values of {bytes} bytes at once: expected at most {MAX_BYTES}"));
+    }
+    if keys.windows(2).any(|pair| pair[0] == pair[1]) {
+        return invalid("a batch writes a key twice: expected one write of each key".to_owned());
+    }
+    Ok(())
+}

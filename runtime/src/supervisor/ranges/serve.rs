@@ -1,0 +1,248 @@
+//! What a node's ranges are asked over the mesh.
+
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use rhumb_actors::audit::record::{Outcome, Record};
+use rhumb_actors::ranges::catalog::{MAX_REPLICATION, META, named};
+use rhumb_actors::ranges::messages::{
+    Consent, CreateKeyspace, Found, Introduce, KeyspaceView, KvRead, KvRefusal, KvWrite, ListKeyspaces,
+    ListRanges, RANGE_WORD, RangeView, RangeWord,
+};
+use rhumb_actors::ranges::{RangeId, ReplicaId};
+use rhumb_core::{DataClass, Fault, FaultKind, NodeId, Role, codec};
+use rhumb_topology::policy::Use;
+use tokio::time::Instant;
+
+use super::catalog::CreateEnded;
+use super::{Ranges, not_now};
+use crate::mesh::registry::{Call, Registry, ServedTwice};
+use crate::supervisor::audit;
+
+/// How long the creation of a keyspace is tried.
+const CREATE_WITHIN: Duration = Duration::from_secs(4);
+
+type Answer<T> = Result<(Result<T, KvRefusal>, DataClass), Fault>;
+
+fn control<T>(answer: Result<T, KvRefusal>) -> Answer<T> {
+    Ok((answer, DataClass::control()))
+}
+
+/// Serves the messages of ranges.
+pub(in crate::supervisor) fn serve(registry: &mut Registry, ranges: &Ranges) -> Result<(), ServedTwice> {
+    let here = ranges.clone();
+    registry.serve(move |call: Call<Consent>| {
+        let class = call.message.class.clone();
+        // Put before the next question is taken: a log's entries come in their order.
+        let mut answer = Box::pin(here.clone().consents(call));
+        let first = answer.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        async move {
+            let answer = match first {
+                Poll::Ready(answer) => answer,
+                Poll::Pending => answer.await,
+            };
+            Ok((answer, class))
+        }
+    })?;
+    let here = ranges.clone();
+    registry.hear(RANGE_WORD, move |call: Call<RangeWord>| {
+        let (Some(node), Ok(word)) = (call.from.node.clone(), codec::decode(&call.message.word)) else {
+            return Ok(());
+        };
+        if let Ok(host) = here.host() {
+            let (host, runtime) = (host.clone(), here.0.parts.runtime.clone());
+            runtime.spawn(async move { host.heard(&node, word).await });
+        }
+        Ok(())
+    })?;
+    macro_rules! serves {
+        ($message:ty, $method:ident) => {{
+            let here = ranges.clone();
+            registry.serve(move |call: Call<$message>| {
+                let here = here.clone();
+                async move { here.$method(call).await }
+            })?;
+        }};
+    }
+    serves!(Introduce, who);
+    serves!(Found, take_seat);
+    serves!(CreateKeyspace, create_keyspace);
+    serves!(ListKeyspaces, keyspaces);
+    serves!(ListRanges, replicas);
+    serves!(KvRead, reads);
+    serves!(KvWrite, writes);
+    Ok(())
+}
+
+impl Ranges {
+    async fn consents(self, call: Call<Consent>) -> Result<Vec<u8>, String> {
+        let Consent { class, range, from, question } = call.message;
+        let node = call.from.node.clone().ok_or("only replicas ask this")?;
+        let range = RangeId(range);
+        let known = self.0.classes.read().get(&range).cloned();
+        if known.as_ref() != Some(&class) {
+            return Err(format!("range {} is not known here as one of class {class}", range.0));
+        }
+        // The gates have let the message in; whether its data may be kept is another question.
+        let region = &self.0.parts.me.region;
+        if !self.0.parts.policy.permits(region, Use::Hold, &class) {
+            return Err(format!("region {region} may not hold class {class}"));
+        }
+        let host = self.host().map_err(|refusal| refusal.to_string())?;
+        host.asked(&node, range, ReplicaId(from), question).await
+    }
+
+    async fn who(self, _: Call<Introduce>) -> Answer<rhumb_actors::ranges::messages::Introduced> {
+        control(self.host().map(|_| self.introduced()))
+    }
+
+    async fn take_seat(self, call: Call<Found>) -> Answer<()> {
+        let node = call.from.node.clone();
+        let Some(node) = node else {
+            return control(Err(KvRefusal::NotAllowed("only nodes found the meta range".to_owned())));
+        };
+        control(self.seated(&node, call.message).await)
+    }
+
+    async fn create_keyspace(self, call: Call<CreateKeyspace>) -> Answer<KeyspaceView> {
+        let CreateKeyspace { name, class, replication } = &call.message;
+        if let Err(refusal) = self.may_create(name, class, *replication) {
+            return control(Err(refusal));
+        }
+        let by_node = call.from.node.is_some();
+        let record = Record::told("keyspace.create", "", Outcome::Begun)
+            .on(format!("keyspace {name}"))
+            .with("class", class.to_string());
+        // The node that was asked by a person tells of it; the one that does it for that node does not.
+        let begun = match by_node {
+            true => None,
+            false => Some(audit::begin(&self.0.parts.log, &call.from, record).await?),
+        };
+        let ended = self.created(&call.message).await;
+        if let Some(begun) = begun {
+            match &ended {
+                Ok(Ok(_)) => drop(begun.ended(Outcome::Done, None).await?),
+                Ok(Err(refusal)) => drop(begun.ended(Outcome::Refused, Some(refusal.to_string())).await?),
+                Err(fault) => drop(begun.ended(Outcome::Failed, Some(fault.to_string())).await?),
+            }
+        }
+        control(ended?)
+    }
+
+    async fn created(&self, asked: &CreateKeyspace) -> Result<Result<KeyspaceView, KvRefusal>, Fault> {
+        let until = Instant::now() + CREATE_WITHIN;
+        loop {
+            let refusal = match self.create(&asked.name, &asked.class, asked.replication).await {
+                Ok(view) => {
+                    // Whoever asks next here finds it.
+                    while !self.0.keyspaces.read().contains_key(&asked.name) && Instant::now() < until {
+                        tokio::time::sleep(Duration::from_millis(20)).await;
+                    }
+                    return Ok(Ok(view));
+                }
+                Err(CreateEnded::Unknown(why)) => return Err(Fault::unknown(FaultKind::Deadline(why))),
+                Err(CreateEnded::Refused(refusal)) => refusal,
+                Err(CreateEnded::At(node)) => {
+                    let (mesh, left) = (&self.0.parts.mesh, until.saturating_duration_since(Instant::now()));
+                    match mesh.ask_node(&node, asked, DataClass::control(), left).await {
+                        Ok((answer, _)) => return Ok(answer),
+                        Err(fault) if fault.delivery() == rhumb_core::Delivery::NotSent => {
+                            not_now(format!("{node} cannot be reached, and may hold the lease"))
+                        }
+                        Err(fault) => return Err(fault),
+                    }
+                }
+            };
+            let passes = matches!(refusal, KvRefusal::NotNow { .. });
+            if !passes || Instant::now() >= until {
+                return Ok(Err(refusal));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Whether such a keyspace may be.
+    fn may_create(&self, name: &str, class: &DataClass, replication: u32) -> Result<(), KvRefusal> {
+        named(name)?;
+        if replication > MAX_REPLICATION {
+            let why = format!("{replication} replicas: expected 1 to {MAX_REPLICATION}");
+            return Err(KvRefusal::Invalid(why));
+        }
+        if class.is_control() {
+            let why =
+                "class control is the mesh's own: expected a class of the policy, see `rhumb policy show`";
+            return Err(KvRefusal::Invalid(why.to_owned()));
+        }
+        let word = class.as_str();
+        let personal = word == "personal" || word.starts_with("personal-") || word.starts_with("personal.");
+        let snapshot = self.0.parts.policy.snapshots();
+        let known = snapshot.load().policy().is_some_and(|policy| policy.classes.contains_key(class));
+        if personal || (known && snapshot.load().audits_reads(class)) {
+            return Err(KvRefusal::NotAllowed(format!(
+                "class {class} is personal or has its reads audited, and this build neither encrypts the values of \
+                 keyspaces nor logs who reads them: expected another class"
+            )));
+        }
+        Ok(())
+    }
+
+    async fn keyspaces(self, _: Call<ListKeyspaces>) -> Answer<Vec<KeyspaceView>> {
+        let views = self.0.keyspaces.read().values().map(|space| space.view()).collect();
+        control(self.host().map(|_| views))
+    }
+
+    async fn replicas(self, _: Call<ListRanges>) -> Answer<Vec<RangeView>> {
+        let host = match self.host() {
+            Ok(host) => host,
+            Err(refusal) => return control(Err(refusal)),
+        };
+        let mut views = Vec::new();
+        for group in host.groups() {
+            let range = group.range();
+            let name = match range {
+                META => "meta".to_owned(),
+                _ => {
+                    let spaces = self.0.keyspaces.read();
+                    let of = spaces.values().find(|space| space.range == range);
+                    of.map(|space| space.name.clone()).unwrap_or_default()
+                }
+            };
+            let (leads, leaseholder) = (group.leads(), host.holds(range).await);
+            let replica = group.replica().await;
+            views.push(RangeView {
+                range: range.0,
+                keyspace: name,
+                replica: group.id().0,
+                node: self.0.parts.me.clone(),
+                leads,
+                leaseholder,
+                applied: replica.applied().index,
+                closed_ms: replica.closed().millis(),
+                nodes: replica.descriptor().seats.iter().map(|seat| seat.node.clone()).collect(),
+            });
+        }
+        control(Ok(views))
+    }
+
+    async fn reads(self, call: Call<KvRead>) -> Answer<rhumb_actors::ranges::messages::KvAnswer> {
+        let (class, within) = (call.message.class.clone(), call.within);
+        let message = match call.from.principal.role {
+            Role::Node => call.message,
+            _ => KvRead { hops: 0, fallback: false, ..call.message },
+        };
+        Ok((self.read(message, within).await?, class))
+    }
+
+    async fn writes(self, call: Call<KvWrite>) -> Answer<rhumb_actors::ranges::messages::KvWritten> {
+        let (class, within) = (call.message.class.clone(), call.within);
+        let node: Option<NodeId> = call.from.node.clone();
+        let answer = match node {
+            Some(node) if call.message.keyspace == "meta" => {
+                self.introduces(&node, call.message, within).await
+            }
+            Some(_) => self.write(call.message, within).await,
+            None => self.write(KvWrite { hops: 0, ..call.message }, within).await,
+        };
+        Ok((answer?, class))
+    }
+}

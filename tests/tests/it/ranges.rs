@@ -1,0 +1,243 @@
+//! Keyspaces of the real program: three regions as processes, real QUIC, real RocksDB.
+
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use porcupine_rs::{CheckResult, Model, Operation, check_operations_timeout};
+use rhumb::client::MeshClient;
+use rhumb::client::directory::Directory;
+use rhumb::client::kv::{Kv, KvError};
+use rhumb_actors::ranges::messages::Needs;
+use rhumb_core::{Delivery, Region};
+use rhumb_tests::cluster::{DevMesh, eventually};
+use serde_json::{Value, json};
+
+const THREE: &str = "us-east,eu-central,ap-southeast";
+
+/// The value of a key, as a strong read has it; none where it is not there.
+fn get(mesh: &DevMesh, region: &str, key: &str, more: &[&str]) -> (i32, Value) {
+    let mut arguments = vec!["kv", "get", "profiles", key, "--region", region];
+    arguments.extend(more);
+    let ran = mesh.rhumb(&arguments);
+    (ran.code, ran.json)
+}
+
+#[test]
+fn a_value_is_read_from_any_region_as_what_it_is() {
+    let mesh = DevMesh::start(THREE, "off");
+    let made = mesh.ok(&["keyspace", "create", "profiles", "--class", "inventory"]);
+    assert_eq!(made["replicas"].as_array().map(Vec::len), Some(3), "{made}");
+    assert_eq!(mesh.ok(&["keyspace", "create", "profiles", "--class", "inventory"]), made, "again");
+    let other = mesh.rhumb(&["keyspace", "create", "profiles", "--class", "inventory", "--replication", "2"]);
+    assert_eq!((other.code, other.json["refused"]["code"].as_str()), (1, Some("exists")), "{}", other.text);
+    let none = mesh.rhumb(&["keyspace", "create", "people", "--class", "personal"]);
+    assert_eq!((none.code, none.json["refused"]["code"].as_str()), (1, Some("not_allowed")), "{}", none.text);
+
+    let put = mesh.ok(&["kv", "put", "profiles", "ann", "one", "--if-absent", "--subject", "ann"]);
+    let again = mesh.rhumb(&["kv", "put", "profiles", "ann", "two", "--if-absent"]);
+    assert_eq!((again.code, again.json["refused"]["code"].as_str()), (1, Some("condition_failed")));
+    for region in THREE.split(',') {
+        let (code, answer) = get(&mesh, region, "ann", &[]);
+        assert_eq!((code, answer["rows"][0]["value"].as_str()), (0, Some("one")), "{region}: {answer}");
+        assert_eq!(answer["level"], "strict_serializable", "{answer}");
+        assert_eq!(answer["rows"][0]["version"], put["version"], "{answer}");
+    }
+    let version = put["version"].to_string();
+    mesh.ok(&["kv", "put", "profiles", "ann", "two", "--if-version", &version]);
+    let (_, old) = get(&mesh, "us-east", "ann", &["--as-of", &version]);
+    assert_eq!((old["rows"][0]["value"].as_str(), old["level"].as_str()), (Some("one"), Some("snapshot")));
+
+    mesh.ok(&["kv", "batch", "profiles", "--put", "bob=1", "--put", "carl=2", "--del", "ann"]);
+    let scan = mesh.ok(&["kv", "scan", "profiles", "--limit", "10"]);
+    let keys: Vec<_> = scan["rows"].as_array().expect("rows").iter().map(|row| row["key"].as_str()).collect();
+    assert_eq!(keys, [Some("bob"), Some("carl")], "{scan}");
+    assert_eq!(get(&mesh, "eu-central", "ann", &[]).0, 5, "it was deleted");
+
+    // What one call has seen the next one sees, wherever it goes.
+    let written = mesh.ok(&["kv", "put", "profiles", "bob", "new"]);
+    let token = written["token"].as_str().expect("a token");
+    for region in THREE.split(',') {
+        let (_, answer) = get(&mesh, region, "bob", &["--consistency", "eventual", "--token", token]);
+        assert_eq!(answer["rows"][0]["value"].as_str(), Some("new"), "{region}: {answer}");
+    }
+    let (code, bad) = get(&mesh, "us-east", "bob", &["--token", "AAAA"]);
+    assert_eq!((code, bad["refused"]["code"].as_str()), (1, Some("token")), "{bad}");
+    // Where nobody writes, what is closed reaches every replica: each region then reads at home.
+    for region in THREE.split(',') {
+        eventually("it is read at home", || {
+            let (code, answer) = get(&mesh, region, "carl", &["--consistency", "bounded=5s"]);
+            let home = answer["region"] == region && answer["fallback"] == false;
+            code == 0 && home && answer["age_ms"].as_u64().is_some_and(|age| age <= 5_000)
+        });
+    }
+}
+
+#[test]
+fn the_leaseholder_is_killed_and_reads_and_writes_go_on() {
+    let mesh = DevMesh::start(THREE, "off");
+    mesh.ok(&["keyspace", "create", "profiles", "--class", "inventory", "--replication", "3"]);
+    mesh.ok(&["kv", "put", "profiles", "ann", "before"]);
+    let holder = || {
+        let ran = mesh.rhumb(&["range", "ls"]);
+        let replicas = ran.json["replicas"].as_array().cloned().unwrap_or_default();
+        let holds = |replica: &&Value| replica["keyspace"] == "profiles" && replica["leaseholder"] == true;
+        replicas.iter().find(holds).and_then(|replica| replica["node"].as_str().map(str::to_owned))
+    };
+    let first = holder().expect("somebody holds the lease");
+    mesh.kill_9(&first);
+    let (dead, _) = first.split_once('/').expect("a region");
+    let region = THREE.split(',').find(|region| *region != dead).expect("two are left");
+    let mut written = 0;
+    eventually("another one holds the lease, and writes", || {
+        let ran = mesh.rhumb(&["kv", "put", "profiles", "ann", "after", "--region", region]);
+        written += i32::from(ran.code == 0);
+        ran.code == 0
+    });
+    let (code, answer) = get(&mesh, region, "ann", &[]);
+    assert_eq!((code, answer["rows"][0]["value"].as_str()), (0, Some("after")), "{answer}");
+    eventually("the killed one is back, and follows", || {
+        let (code, answer) = get(&mesh, dead, "ann", &["--consistency", "bounded=10s"]);
+        code == 0 && answer["rows"][0]["value"] == "after" && answer["region"] == dead
+    });
+}
+
+/// What a client did with a key, and what came of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Did {
+    Read(Option<u64>),
+    Wrote(u64),
+    /// It may have.
+    Maybe(u64),
+}
+
+/// One key is a register.
+#[derive(Debug, Clone)]
+struct Register;
+
+impl Model for Register {
+    type State = Option<u64>;
+    type Op = Did;
+    type Metadata = ();
+
+    fn init() -> Option<u64> {
+        None
+    }
+
+    fn step(state: &Option<u64>, op: &Did) -> (bool, Option<u64>) {
+        match op {
+            Did::Read(value) => (state == value, *state),
+            Did::Wrote(value) | Did::Maybe(value) => (true, Some(*value)),
+        }
+    }
+}
+
+fn done(client: u32, did: Did, call: i64, back: i64) -> Operation<Register> {
+    Operation { client_id: Some(client), call_time: call, return_time: back, op: did, metadata: None }
+}
+
+fn is_linearizable(history: &[Operation<Register>]) -> bool {
+    match check_operations_timeout(history, Duration::from_secs(60)) {
+        CheckResult::Ok => true,
+        CheckResult::Illegal => false,
+        CheckResult::Unknown => panic!("the checker came to no end"),
+    }
+}
+
+/// Who writes and reads in a region, for a while.
+async fn client(
+    number: u32,
+    mesh: Arc<MeshClient>,
+    region: Region,
+    (begun, values): (Instant, Arc<AtomicU64>),
+    told: Arc<Mutex<Vec<Operation<Register>>>>,
+) {
+    let ns = |at: Instant| i64::try_from(at.duration_since(begun).as_nanos()).expect("a short test");
+    let kv = Kv::open(&mesh, "profiles", Some(&region)).await.expect("the keyspace is there");
+    while begun.elapsed() < Duration::from_secs(20) {
+        let call = ns(Instant::now());
+        let did = if values.load(Ordering::Relaxed) % 3 == u64::from(number) % 3 {
+            let value = values.fetch_add(1, Ordering::Relaxed);
+            match kv.put(b"one", value.to_string().as_bytes()).await {
+                Ok(_) => Some(Did::Wrote(value)),
+                Err(KvError::Fault(fault)) if fault.delivery() != Delivery::NotSent => {
+                    Some(Did::Maybe(value))
+                }
+                Err(_) => None,
+            }
+        } else {
+            let read = kv.get(b"one", Needs::Strong).await.ok();
+            values.fetch_add(1, Ordering::Relaxed);
+            let value = |row: &rhumb_actors::ranges::messages::KvRow| {
+                String::from_utf8_lossy(&row.value).parse().expect("a number")
+            };
+            read.map(|answer| Did::Read(answer.rows.first().map(value)))
+        };
+        // What may have been done may be done at any later time.
+        let back = if matches!(did, Some(Did::Maybe(_))) { i64::MAX } else { ns(Instant::now()) };
+        if let Some(did) = did {
+            told.lock().expect("nobody panics").push(done(number, did, call, back));
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[test]
+fn what_clients_of_three_regions_see_is_linearizable_while_leaseholders_are_killed() {
+    // The checker sees what is wrong.
+    let wrong =
+        [done(1, Did::Wrote(1), 0, 10), done(1, Did::Wrote(2), 20, 30), done(2, Did::Read(Some(1)), 40, 50)];
+    assert!(is_linearizable(&wrong[..2]) && !is_linearizable(&wrong));
+
+    let mesh = DevMesh::start(THREE, "off");
+    mesh.ok(&["keyspace", "create", "profiles", "--class", "inventory"]);
+    mesh.ok(&["kv", "put", "profiles", "other", "x"]);
+    let directory = Directory::read(&mesh.data()).expect("a ready file");
+    let through = Arc::new(MeshClient::new(&mesh.data().join("client"), directory).expect("a certificate"));
+    let told = Arc::<Mutex<Vec<Operation<Register>>>>::default();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    let (begun, values) = (Instant::now(), Arc::new(AtomicU64::new(1)));
+    let clients: Vec<_> = (0..6)
+        .map(|number| {
+            let region = THREE.split(',').nth(number as usize % 3).expect("three");
+            let region = Region::new(region).expect("valid");
+            let shared = (begun, Arc::clone(&values));
+            runtime.spawn(client(number, Arc::clone(&through), region, shared, Arc::clone(&told)))
+        })
+        .collect();
+    for _ in 0..2 {
+        std::thread::sleep(Duration::from_secs(5));
+        let listed = mesh.rhumb(&["range", "ls"]).json;
+        let holds = |one: &&Value| one["keyspace"] == "profiles" && one["leaseholder"] == true;
+        let replicas = listed["replicas"].as_array().cloned().unwrap_or_default();
+        if let Some(node) = replicas.iter().find(holds).and_then(|one| one["node"].as_str()) {
+            mesh.kill_9(node);
+        }
+    }
+    runtime.block_on(async {
+        for client in clients {
+            client.await.expect("no client panics");
+        }
+    });
+    let history = told.lock().expect("nobody panics").clone();
+    let mut lines = String::new();
+    for one in &history {
+        let (op, value, outcome) = match one.op {
+            Did::Read(value) => ("read", value, "ok"),
+            Did::Wrote(value) => ("write", Some(value), "ok"),
+            Did::Maybe(value) => ("write", Some(value), "unknown"),
+        };
+        let back = Some(one.return_time).filter(|back| *back < i64::MAX);
+        let line = json!({"process": one.client_id, "op": op, "key": "one", "value": value,
+                          "call_ns": one.call_time, "return_ns": back, "outcome": outcome});
+        writeln!(lines, "{line}").expect("memory");
+    }
+    std::fs::write(mesh.directory().join("history.jsonl"), &lines).expect("a file");
+    let writes = history.iter().filter(|one| matches!(one.op, Did::Wrote(_))).count();
+    let reads = history.iter().filter(|one| matches!(one.op, Did::Read(Some(_)))).count();
+    println!("{writes} writes, {reads} reads, {} in all", history.len());
+    assert!(writes > 50 && reads > 50, "{writes} writes, {reads} reads");
+    assert!(is_linearizable(&history), "not linearizable:\n{lines}");
+}
