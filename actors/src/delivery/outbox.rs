@@ -3,11 +3,13 @@
 //! * Letters to one node are *bound* for it; those of one stream to one actor are a *channel*, in which order holds.
 //! * Up to [`CHANNEL_WINDOW`] letters of a channel and [`NODE_WINDOW`] of a node are under way at a time. Each names its
 //!   forerunner in the channel while that is not settled; its receiver runs it only after that one.
+//! * Channels of a node are served in turn.
 //! * A channel whose letter failed rests, longer each time; so does a node that was not reached.
 //! * Given up is: what the receiver refuses for good, whose handler has panicked too often, what is too old. It
 //!   becomes a dead letter in the same batch. Where there is no room for it, the letter stays, and its channel with it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,8 +57,19 @@ struct Bound {
     channels: BTreeMap<ChannelKey, Channel>,
     /// Channels that may have something to send.
     ready: BTreeSet<ChannelKey>,
+    /// The channel that was served last: the next one after it is served next, and after the last the first.
+    served: Option<ChannelKey>,
     failures: u32,
     rests_until: Option<Mono>,
+}
+
+impl Bound {
+    /// Takes out the channel whose turn it is: one that always has something to send must not keep others waiting.
+    fn next_ready(&mut self) -> Option<ChannelKey> {
+        let after = |last| self.ready.range((Excluded(last), Unbounded)).next();
+        let key = self.served.as_ref().and_then(after).or_else(|| self.ready.first())?.clone();
+        self.ready.take(&key)
+    }
 }
 
 /// What there is to say of an outbox.
@@ -437,7 +450,7 @@ impl Outbox {
         let Some(bound) = self.bound.get_mut(to) else { return };
         let rests = |until: &Option<Mono>| until.is_some_and(|until| until > now.mono);
         while bound.under_way < NODE_WINDOW && !rests(&bound.rests_until) {
-            let Some(key) = bound.ready.pop_first() else { break };
+            let Some(key) = bound.next_ready() else { break };
             let Some(channel) = bound.channels.get(&key).filter(|channel| !rests(&channel.rests_until))
             else {
                 continue;
@@ -450,6 +463,7 @@ impl Outbox {
             bound.under_way += 1;
             let floor = bound.letters.first().copied().unwrap_or(id);
             out.send(Effect::Send(Sending { id, letter: Arc::clone(&entry.letter), floor, after }));
+            bound.served = Some(key.clone());
             bound.ready.insert(key);
         }
     }

@@ -1,5 +1,6 @@
 //! What the machines say, case by case.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use rhumb_core::Barrier;
@@ -313,6 +314,38 @@ fn a_channel_has_a_window_and_so_has_a_node() {
     assert_eq!((0..20).filter(|_| sent(outbox.tell(0, "a"))).count(), 8);
     assert_eq!((0..200).filter(|key| sent(outbox.tell(0, &format!("b{key}")))).count(), 120);
     assert_eq!(outbox.hear(1, 1, Verdict::Settled).matches("send").count(), 1);
+}
+
+#[test]
+fn channels_that_are_kept_full_are_all_served() {
+    const CHANNELS: usize = 20;
+    let mut outbox = Box::of(DeliverySettings::default());
+    let mut under_way: VecDeque<u64> = VecDeque::new();
+    // Which channel a letter is of.
+    let mut of: Vec<usize> = Vec::new();
+    let mut sent = [0; CHANNELS];
+    let mut heard = |told: &str, of: &[usize], under_way: &mut VecDeque<u64>| {
+        let sends = told.split("; ").filter_map(|word| word.strip_prefix("send "));
+        for send in sends {
+            let sequence: u64 = send.split(' ').next().and_then(|word| word.parse().ok()).expect("a number");
+            sent[of[sequence as usize - 1]] += 1;
+            under_way.push_back(sequence);
+        }
+    };
+    for nth in 0..CHANNELS * 10 {
+        of.push(nth / 10);
+        heard(&outbox.tell(0, &format!("c{:02}", nth / 10)), &of, &mut under_way);
+    }
+    for _ in 0..CHANNELS * 20 {
+        let settled = under_way.pop_front().expect("as many as may be are under way");
+        heard(&outbox.hear(1, settled, Verdict::Settled), &of, &mut under_way);
+        // What was settled is followed by another of its channel.
+        let channel = of[settled as usize - 1];
+        of.push(channel);
+        heard(&outbox.tell(1, &format!("c{channel:02}")), &of, &mut under_way);
+    }
+    let (least, most) = (*sent.iter().min().expect("some"), *sent.iter().max().expect("some"));
+    assert!(least * 2 >= most, "each has its turn: {sent:?}");
 }
 
 #[test]
