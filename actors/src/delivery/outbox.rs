@@ -6,7 +6,8 @@
 //! * Channels of a node are served in turn.
 //! * A channel whose letter failed rests, longer each time; so does a node that was not reached.
 //! * Given up is: what the receiver refuses for good, whose handler has panicked too often, what is too old. It
-//!   becomes a dead letter in the same batch. Where there is no room for it, the letter stays, and its channel with it.
+//!   becomes a dead letter in the same batch. Where there is no room for it, the letter stays, and its channel with it;
+//!   nothing more is given up for its age until that channel has rested, or a dead letter is gone.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound::{Excluded, Unbounded};
@@ -104,6 +105,8 @@ pub struct Outbox {
     resting: BTreeSet<(Mono, NodeId, Option<ChannelKey>)>,
     dead: BTreeMap<LetterId, Arc<DeadLetter>>,
     dead_bytes: usize,
+    /// Until when nothing is given up for its age: there was no room among the dead letters.
+    gives_up_from: Option<Mono>,
     report: OutboxReport,
 }
 
@@ -127,6 +130,7 @@ impl Outbox {
             resting: BTreeSet::new(),
             dead: BTreeMap::new(),
             dead_bytes: 0,
+            gives_up_from: None,
             report: OutboxReport::default(),
         };
         let mut letters: Vec<_> = letters.into_iter().collect();
@@ -249,6 +253,10 @@ impl Outbox {
             }
             self.pump(now, &node, out);
         }
+        if self.gives_up_from.is_some_and(|from| from > now.mono) {
+            return;
+        }
+        self.gives_up_from = None;
         for _ in 0..EXPIRED_AT_ONCE {
             let old = self.by_age.first().copied();
             let Some((_, id)) = old.filter(|(written, _)| self.ends(*written) <= now.hybrid) else { break };
@@ -257,6 +265,8 @@ impl Outbox {
             self.bury(now, id, reason.to_owned(), out);
             self.pump(now, &to, out);
             if self.letters.contains_key(&id) {
+                // It is tried again when its channel has rested, or when there is room, and said again no sooner.
+                self.gives_up_from = Some(now.mono.plus(self.longest_rest()));
                 break;
             }
         }
@@ -268,8 +278,9 @@ impl Outbox {
         let rested = self.resting.first().map(|(until, ..)| *until);
         let oldest = self.by_age.first().map(|(written, _)| {
             let wait = self.ends(*written).millis().saturating_sub(now.hybrid.millis());
+            let due = now.mono.plus(Duration::from_millis(wait).max(self.settings.retry));
             // A full queue of dead letters is tried again, not all the time.
-            now.mono.plus(Duration::from_millis(wait).max(self.settings.retry))
+            self.gives_up_from.map_or(due, |from| from.max(due))
         });
         rested.into_iter().chain(oldest).min()
     }
@@ -374,7 +385,7 @@ impl Outbox {
             && self.dead_bytes + letter.bytes() <= self.settings.dead_bytes;
         if !room && !canary::sings(Canary::DeadLetterVanishes) {
             out.send(Effect::NoRoom(id));
-            let longest = self.settings.longest_retry;
+            let longest = self.longest_rest();
             return self.rest_channel(now, &letter.to, &channel_of(&letter), Some(longest));
         }
         self.take_out(id);
@@ -395,6 +406,7 @@ impl Outbox {
     fn forget_dead(&mut self, id: LetterId) {
         if let Some(dead) = self.dead.remove(&id) {
             self.dead_bytes -= dead.letter.bytes();
+            self.gives_up_from = None;
         }
     }
 
@@ -406,6 +418,10 @@ impl Outbox {
 
     fn ends(&self, written: HybridTime) -> HybridTime {
         written.plus(self.settings.letters_kept)
+    }
+
+    fn longest_rest(&self) -> Duration {
+        self.settings.longest_retry.max(self.settings.retry)
     }
 
     fn wait(&self, failures: u32) -> Duration {

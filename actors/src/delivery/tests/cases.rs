@@ -296,6 +296,27 @@ fn a_full_queue_of_dead_letters_holds_the_channel_and_nothing_is_lost() {
 }
 
 #[test]
+fn what_is_too_old_where_dead_letters_are_full_is_said_once_a_rest() {
+    let mut outbox = Box::of(DeliverySettings { dead: 1, ..DeliverySettings::default() });
+    outbox.tell(0, "a");
+    outbox.hear(0, 1, unknown());
+    outbox.tell(0, "a");
+    outbox.tell(0, "b");
+    let week = DeliverySettings::default().letters_kept.as_millis() as u64;
+    let mut said = |from: u64, to: u64| -> Vec<(u64, String)> {
+        let ticks = (from..to).step_by(100).map(|ms| (ms, outbox.tick(week + ms)));
+        ticks.filter(|(_, said)| said.contains("no room")).collect()
+    };
+    let told: Vec<u64> = said(0, 30_000).into_iter().map(|(ms, _)| ms).collect();
+    assert_eq!(told, [0, 10_000, 20_000], "as long as the channel rests");
+    assert_eq!(outbox.0.next_deadline(at(week + 29_900)), Some(Mono::millis(week + 30_000)));
+    let mut out = Out::default();
+    outbox.0.drop_dead(Token(9), id(1), &mut out);
+    effects(&mut out);
+    assert!(outbox.tick(week + 29_950).starts_with("2 died"), "there is room: at once");
+}
+
+#[test]
 fn an_outbox_that_is_full_refuses_in_a_word() {
     let mut outbox = Box::of(DeliverySettings { letters: 1, ..DeliverySettings::default() });
     outbox.tell(0, "a");
