@@ -32,7 +32,8 @@ fn at(ms: u64) -> Now {
 }
 
 fn asked(key: u8, body: u8, scope: &str) -> Asked {
-    Asked { key: Key([key; 32]), body: [body; 32], scope: Scope(scope.to_owned()), name: "t.Run".to_owned() }
+    let (key, scope) = (Key([key; 32]), Scope(scope.to_owned()));
+    Asked { key, body: [body; 32], scope, actors: "t".to_owned(), name: "t.Run".to_owned() }
 }
 
 fn answer(bytes: usize) -> Ended {
@@ -52,8 +53,19 @@ impl Table {
     fn ask(&mut self, asked: Asked) -> String {
         self.1 += 1;
         let mut out = Out::default();
-        self.0.asked(Token(self.1), asked, &mut out);
+        self.0.asked(at(0), Token(self.1), asked, &mut out);
         words(effects(&mut out))
+    }
+
+    /// When it says to come again, in milliseconds.
+    fn again(&mut self, ms: u64, asked: Asked) -> Option<u128> {
+        self.1 += 1;
+        let mut out = Out::default();
+        self.0.asked(at(ms), Token(self.1), asked, &mut out);
+        effects(&mut out).into_iter().find_map(|effect| match effect {
+            Effect::Fault(_, fault) => fault.retry_after.map(|wait| wait.as_millis()),
+            _ => None,
+        })
     }
 
     fn end(&mut self, ms: u64, token: u64, ended: Ended) -> String {
@@ -132,6 +144,47 @@ fn a_program_whose_calls_do_not_end_leaves_room_to_run_for_others() {
     assert!(table.ask(of(2_001, "client eu/b")).starts_with("run"));
     table.end(0, 1, answer(1));
     assert!(table.ask(of(2_002, "client eu/a")).starts_with("run"), "one has ended");
+}
+
+#[test]
+fn actors_of_one_type_that_hang_leave_room_to_run_for_others() {
+    let mut table = Table::of(DeliverySettings::default());
+    let of = |number: u16, actors: &str| {
+        let mut key = [0; 32];
+        key[..2].copy_from_slice(&number.to_be_bytes());
+        Asked { key: Key(key), actors: actors.to_owned(), ..asked(1, 1, "") }
+    };
+    for number in 0..2_048 {
+        assert_eq!(table.ask(of(number, "hangs")), format!("run {}", number + 1));
+    }
+    assert!(table.ask(of(5_000, "hangs")).contains("this actor type's share of the keys that run is full"));
+    assert!(table.ask(of(5_001, "well")).starts_with("run"));
+    let failed = Err(Fault::ran(FaultKind::Panicked("t.Run".to_owned())));
+    table.end(0, 1, Ended { outcome: failed, may_keep: true, writes: Batch::new() });
+    assert!(table.ask(of(5_002, "hangs")).starts_with("run"), "one has ended");
+}
+
+#[test]
+fn who_finds_the_table_full_of_answers_hears_when_the_first_is_forgotten() {
+    let settings = DeliverySettings { keys: 8, ..DeliverySettings::default() };
+    let kept = settings.keys_kept.as_millis();
+    let mut table = Table::of(settings);
+    for (token, scope) in [(1, "client eu/a"), (2, "client eu/b"), (3, "client eu/b")] {
+        table.ask(asked(token, 1, scope));
+        table.end(u64::from(token) * 1_000, u64::from(token), answer(1));
+    }
+    assert_eq!(table.again(4_000, asked(20, 1, "client eu/b")), Some(kept - 2_000), "its own oldest");
+    for key in 10..15 {
+        table.ask(asked(key, 1, ""));
+    }
+    assert_eq!(table.again(4_000, asked(20, 1, "client eu/c")), Some(kept - 3_000), "the oldest of all");
+    let mut out = Out::default();
+    table.0.tick(at(kept as u64 + 1_000), &mut out);
+    assert_eq!(table.again(kept as u64 + 1_000, asked(20, 1, "client eu/c")), None, "then there is room");
+    let running = DeliverySettings { keys: 1, ..DeliverySettings::default() };
+    let mut table = Table::of(running);
+    table.ask(asked(1, 1, ""));
+    assert_eq!(table.again(0, asked(2, 1, "")), Some(1_000), "what runs may end at any time");
 }
 
 #[test]
