@@ -8,7 +8,8 @@
 //!   same again gets it. An answer that may not be kept, or finds no room, leaves a mark: the key does not run again.
 //! * Another message under the same key is refused.
 //! * A run without an answer (refused, panicked, cut by its deadline) leaves nothing: the key is free again.
-//! * Full is full: a new key is refused. Nothing is forgotten before its time.
+//! * Full is full: a new key is refused, and told when there may be room. Nothing is forgotten before its time.
+//! * Actors of one type that hang leave half of the places to run to the others.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -26,13 +27,16 @@ use super::{Effect, Out, Token, rows};
 pub const MAX_WAITING: usize = 16;
 /// Keys that may run at one time.
 pub const MAX_RUNNING: usize = 4_096;
-/// A program may have one in so many of the keys and bytes: it cannot fill the table for the others.
+/// A program may have one in so many of the keys, bytes and places to run: alone it cannot fill the table for the
+/// others. As many programs together can, and nodes have no share: what they ask under keys is their programs' business.
 const SHARE: usize = 4;
+/// Keys that may run at one time at actors of one type: those of others still run where these hang.
+pub const MAX_RUNNING_OF_A_TYPE: usize = MAX_RUNNING / 2;
 /// What an entry costs besides its answer.
 const ENTRY_BYTES: usize = 160;
 /// Keys that one tick forgets.
 const FORGOTTEN_AT_ONCE: usize = 1_024;
-/// When to come again to a table that is full.
+/// When to come again where what runs takes all places: each is free again when it ends.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The SHA-256 of caller, actor, message name and key.
@@ -58,6 +62,8 @@ pub struct Asked {
     pub body: [u8; 32],
     /// Whose it is.
     pub scope: Scope,
+    /// The type of the actor that is asked.
+    pub actors: String,
     /// The stable name of the message, for what is refused.
     pub name: String,
 }
@@ -102,7 +108,7 @@ impl KeyRow {
 
 #[derive(Debug)]
 enum Entry {
-    Running { body: [u8; 32], scope: Scope, waiting: Vec<Token> },
+    Running { body: [u8; 32], scope: Scope, actors: String, waiting: Vec<Token> },
     Answered(KeyRow),
 }
 
@@ -121,7 +127,11 @@ pub struct KeyTable {
     running: BTreeMap<Token, Key>,
     /// How many of them are whose.
     running_of: BTreeMap<Scope, usize>,
+    /// How many of them run at actors of which type.
+    running_at: BTreeMap<String, usize>,
     by_age: BTreeSet<(HybridTime, Key)>,
+    /// The same, of each program.
+    by_age_of: BTreeMap<Scope, BTreeSet<(HybridTime, Key)>>,
     used: Used,
     by_scope: BTreeMap<Scope, Used>,
 }
@@ -135,23 +145,25 @@ impl KeyTable {
             entries: BTreeMap::new(),
             running: BTreeMap::new(),
             running_of: BTreeMap::new(),
+            running_at: BTreeMap::new(),
             by_age: BTreeSet::new(),
+            by_age_of: BTreeMap::new(),
             used: Used::default(),
             by_scope: BTreeMap::new(),
         };
         for (key, row) in rows {
             table.count(&row.scope.clone(), 1, row.bytes() as isize);
-            table.by_age.insert((row.answered, key));
+            table.ages(&row.scope, (row.answered, key));
             table.entries.insert(key, Entry::Answered(row));
         }
         table
     }
 
     /// Somebody asks under a key. `token` is who waits, and the run's if it runs.
-    pub fn asked(&mut self, token: Token, asked: Asked, out: &mut Out) {
+    pub fn asked(&mut self, now: Now, token: Token, asked: Asked, out: &mut Out) {
         let refuse = |fault, out: &mut Out| out.send(Effect::Fault(token, fault));
         let Some(entry) = self.entries.get_mut(&asked.key) else {
-            return match self.room(&asked.scope) {
+            return match self.room(now, &asked) {
                 Ok(()) => self.run(token, asked, out),
                 Err(full) => refuse(full, out),
             };
@@ -181,9 +193,10 @@ impl KeyTable {
     /// A run has ended. Gives nothing where the token is of none.
     pub fn ended(&mut self, now: Now, token: Token, ended: Ended, out: &mut Out) {
         let Some(key) = self.running.remove(&token) else { return };
-        let Some(Entry::Running { body, scope, waiting }) = self.entries.remove(&key) else { return };
+        let Some(Entry::Running { body, scope, actors, waiting }) = self.entries.remove(&key) else { return };
         self.count(&scope, -1, -(ENTRY_BYTES as isize));
-        self.runs_no_more(&scope);
+        ends_one(&mut self.running_of, &scope);
+        ends_one(&mut self.running_at, &actors);
         let all = std::iter::once(token).chain(waiting);
         let stored = match ended.outcome {
             Ok(stored) => Arc::new(stored),
@@ -198,7 +211,7 @@ impl KeyTable {
         rows::put_key(&mut batch, key, &row);
         out.persist(batch);
         self.count(&row.scope.clone(), 1, row.bytes() as isize);
-        self.by_age.insert((row.answered, key));
+        self.ages(&row.scope.clone(), (row.answered, key));
         self.entries.insert(key, Entry::Answered(row));
         all.for_each(|token| out.send(Effect::Reply(token, Arc::clone(&stored))));
     }
@@ -212,6 +225,12 @@ impl KeyTable {
             self.by_age.remove(&(answered, key));
             if let Some(Entry::Answered(row)) = self.entries.remove(&key) {
                 self.count(&row.scope, -1, -(row.bytes() as isize));
+                if let Some(own) = self.by_age_of.get_mut(&row.scope) {
+                    own.remove(&(answered, key));
+                    if own.is_empty() {
+                        self.by_age_of.remove(&row.scope);
+                    }
+                }
             }
             rows::delete_key(&mut batch, key);
         }
@@ -247,37 +266,53 @@ impl KeyTable {
     }
 
     fn run(&mut self, token: Token, asked: Asked, out: &mut Out) {
-        let Asked { key, body, scope, .. } = asked;
+        let Asked { key, body, scope, actors, .. } = asked;
         self.running.insert(token, key);
         *self.running_of.entry(scope.clone()).or_default() += 1;
+        *self.running_at.entry(actors.clone()).or_default() += 1;
         self.count(&scope, 1, ENTRY_BYTES as isize);
-        self.entries.insert(key, Entry::Running { body, scope, waiting: Vec::new() });
+        self.entries.insert(key, Entry::Running { body, scope, actors, waiting: Vec::new() });
         // That it begins tells nothing of what is kept.
         out.send_at_once(Effect::Run(token));
     }
 
-    fn runs_no_more(&mut self, scope: &Scope) {
-        if let Some(running) = self.running_of.get_mut(scope) {
-            *running -= 1;
-            if *running == 0 {
-                self.running_of.remove(scope);
-            }
+    fn ages(&mut self, scope: &Scope, age: (HybridTime, Key)) {
+        self.by_age.insert(age);
+        if !scope.is_nodes() {
+            self.by_age_of.entry(scope.clone()).or_default().insert(age);
         }
     }
 
-    fn room(&self, scope: &Scope) -> Result<(), Fault> {
-        let full = |what: &str| {
+    fn room(&self, now: Now, asked: &Asked) -> Result<(), Fault> {
+        let full = |what: &str, wait| {
             let full = Fault::not_sent(FaultKind::Full(what.to_owned()));
-            Err(Fault { retry_after: Some(RETRY_AFTER), ..full })
+            Err(Fault { retry_after: Some(wait), ..full })
         };
-        if self.used.keys >= self.settings.keys || self.running.len() >= MAX_RUNNING {
-            return full("the idempotency table");
+        // The first that is forgotten makes room. Of those that run most will be answered, and kept.
+        let forgets = |of: Option<&BTreeSet<(HybridTime, Key)>>| {
+            let oldest = of.and_then(BTreeSet::first);
+            let wait = oldest.map(|(at, _)| self.ends(*at).millis().saturating_sub(now.hybrid.millis()));
+            wait.map_or(RETRY_AFTER, Duration::from_millis).max(RETRY_AFTER)
+        };
+        if self.used.keys >= self.settings.keys {
+            return full("the idempotency table", forgets(Some(&self.by_age)));
         }
-        let own = self.by_scope.get(scope).copied().unwrap_or_default();
-        let running = self.running_of.get(scope).copied().unwrap_or_default();
-        let has_its_share = own.keys >= (self.settings.keys / SHARE).max(1) || running >= MAX_RUNNING / SHARE;
-        if !scope.is_nodes() && has_its_share {
-            return full("this program's share of the idempotency table");
+        if self.running.len() >= MAX_RUNNING {
+            return full("the list of keys that run", RETRY_AFTER);
+        }
+        if self.running_at.get(&asked.actors).is_some_and(|running| *running >= MAX_RUNNING_OF_A_TYPE) {
+            return full("this actor type's share of the keys that run", RETRY_AFTER);
+        }
+        if asked.scope.is_nodes() {
+            return Ok(());
+        }
+        let what = "this program's share of the idempotency table";
+        let own = self.by_scope.get(&asked.scope).copied().unwrap_or_default();
+        if own.keys >= (self.settings.keys / SHARE).max(1) {
+            return full(what, forgets(self.by_age_of.get(&asked.scope)));
+        }
+        if self.running_of.get(&asked.scope).is_some_and(|running| *running >= MAX_RUNNING / SHARE) {
+            return full(what, RETRY_AFTER);
         }
         Ok(())
     }
@@ -302,6 +337,16 @@ impl KeyTable {
         }
         if self.by_scope[scope].keys == 0 {
             self.by_scope.remove(scope);
+        }
+    }
+}
+
+/// One less runs.
+fn ends_one<K: Ord>(running: &mut BTreeMap<K, usize>, of: &K) {
+    if let Some(count) = running.get_mut(of) {
+        *count -= 1;
+        if *count == 0 {
+            running.remove(of);
         }
     }
 }

@@ -3,11 +3,14 @@
 //! * Letters to one node are *bound* for it; those of one stream to one actor are a *channel*, in which order holds.
 //! * Up to [`CHANNEL_WINDOW`] letters of a channel and [`NODE_WINDOW`] of a node are under way at a time. Each names its
 //!   forerunner in the channel while that is not settled; its receiver runs it only after that one.
+//! * Channels of a node are served in turn.
 //! * A channel whose letter failed rests, longer each time; so does a node that was not reached.
 //! * Given up is: what the receiver refuses for good, whose handler has panicked too often, what is too old. It
-//!   becomes a dead letter in the same batch. Where there is no room for it, the letter stays, and its channel with it.
+//!   becomes a dead letter in the same batch. Where there is no room for it, the letter stays, and its channel with it;
+//!   nothing more is given up for its age until that channel has rested, or a dead letter is gone.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,8 +58,19 @@ struct Bound {
     channels: BTreeMap<ChannelKey, Channel>,
     /// Channels that may have something to send.
     ready: BTreeSet<ChannelKey>,
+    /// The channel that was served last: the next one after it is served next, and after the last the first.
+    served: Option<ChannelKey>,
     failures: u32,
     rests_until: Option<Mono>,
+}
+
+impl Bound {
+    /// Takes out the channel whose turn it is: one that always has something to send must not keep others waiting.
+    fn next_ready(&mut self) -> Option<ChannelKey> {
+        let after = |last| self.ready.range((Excluded(last), Unbounded)).next();
+        let key = self.served.as_ref().and_then(after).or_else(|| self.ready.first())?.clone();
+        self.ready.take(&key)
+    }
 }
 
 /// What there is to say of an outbox.
@@ -91,6 +105,8 @@ pub struct Outbox {
     resting: BTreeSet<(Mono, NodeId, Option<ChannelKey>)>,
     dead: BTreeMap<LetterId, Arc<DeadLetter>>,
     dead_bytes: usize,
+    /// Until when nothing is given up for its age: there was no room among the dead letters.
+    gives_up_from: Option<Mono>,
     report: OutboxReport,
 }
 
@@ -114,6 +130,7 @@ impl Outbox {
             resting: BTreeSet::new(),
             dead: BTreeMap::new(),
             dead_bytes: 0,
+            gives_up_from: None,
             report: OutboxReport::default(),
         };
         let mut letters: Vec<_> = letters.into_iter().collect();
@@ -236,6 +253,10 @@ impl Outbox {
             }
             self.pump(now, &node, out);
         }
+        if self.gives_up_from.is_some_and(|from| from > now.mono) {
+            return;
+        }
+        self.gives_up_from = None;
         for _ in 0..EXPIRED_AT_ONCE {
             let old = self.by_age.first().copied();
             let Some((_, id)) = old.filter(|(written, _)| self.ends(*written) <= now.hybrid) else { break };
@@ -244,6 +265,8 @@ impl Outbox {
             self.bury(now, id, reason.to_owned(), out);
             self.pump(now, &to, out);
             if self.letters.contains_key(&id) {
+                // It is tried again when its channel has rested, or when there is room, and said again no sooner.
+                self.gives_up_from = Some(now.mono.plus(self.longest_rest()));
                 break;
             }
         }
@@ -255,8 +278,9 @@ impl Outbox {
         let rested = self.resting.first().map(|(until, ..)| *until);
         let oldest = self.by_age.first().map(|(written, _)| {
             let wait = self.ends(*written).millis().saturating_sub(now.hybrid.millis());
+            let due = now.mono.plus(Duration::from_millis(wait).max(self.settings.retry));
             // A full queue of dead letters is tried again, not all the time.
-            now.mono.plus(Duration::from_millis(wait).max(self.settings.retry))
+            self.gives_up_from.map_or(due, |from| from.max(due))
         });
         rested.into_iter().chain(oldest).min()
     }
@@ -361,7 +385,7 @@ impl Outbox {
             && self.dead_bytes + letter.bytes() <= self.settings.dead_bytes;
         if !room && !canary::sings(Canary::DeadLetterVanishes) {
             out.send(Effect::NoRoom(id));
-            let longest = self.settings.longest_retry;
+            let longest = self.longest_rest();
             return self.rest_channel(now, &letter.to, &channel_of(&letter), Some(longest));
         }
         self.take_out(id);
@@ -382,6 +406,7 @@ impl Outbox {
     fn forget_dead(&mut self, id: LetterId) {
         if let Some(dead) = self.dead.remove(&id) {
             self.dead_bytes -= dead.letter.bytes();
+            self.gives_up_from = None;
         }
     }
 
@@ -393,6 +418,10 @@ impl Outbox {
 
     fn ends(&self, written: HybridTime) -> HybridTime {
         written.plus(self.settings.letters_kept)
+    }
+
+    fn longest_rest(&self) -> Duration {
+        self.settings.longest_retry.max(self.settings.retry)
     }
 
     fn wait(&self, failures: u32) -> Duration {
@@ -437,7 +466,7 @@ impl Outbox {
         let Some(bound) = self.bound.get_mut(to) else { return };
         let rests = |until: &Option<Mono>| until.is_some_and(|until| until > now.mono);
         while bound.under_way < NODE_WINDOW && !rests(&bound.rests_until) {
-            let Some(key) = bound.ready.pop_first() else { break };
+            let Some(key) = bound.next_ready() else { break };
             let Some(channel) = bound.channels.get(&key).filter(|channel| !rests(&channel.rests_until))
             else {
                 continue;
@@ -450,6 +479,7 @@ impl Outbox {
             bound.under_way += 1;
             let floor = bound.letters.first().copied().unwrap_or(id);
             out.send(Effect::Send(Sending { id, letter: Arc::clone(&entry.letter), floor, after }));
+            bound.served = Some(key.clone());
             bound.ready.insert(key);
         }
     }

@@ -180,7 +180,7 @@ impl Desk {
             Input::Ask { asked, incoming, came, span } => {
                 let Incoming { from, request, answer, .. } = *incoming;
                 let token = self.token(Waits::Asker { answer, run: Some(Run { from, request, came, span }) });
-                self.machines.keys.asked(token, asked, &mut self.out);
+                self.machines.keys.asked(now, token, asked, &mut self.out);
             }
             Input::Tell { letter, answer } => {
                 let token = self.token(Waits::Told(answer));

@@ -207,8 +207,14 @@ fn asked(key: &str, from: Option<&Peer>, request: &Request) -> Asked {
         key: Key(hash(&[scope.as_bytes(), target.as_bytes(), name.as_bytes(), key.as_bytes()])),
         body: hash(&[request.class.as_str().as_bytes(), &request.body]),
         scope: Scope(scope),
+        actors: kind_of(target).to_owned(),
         name,
     }
+}
+
+/// The type in a target: `cart/42`, `cart@eu-west/42`, `cart?` for one of equal actors.
+fn kind_of(target: &str) -> &str {
+    target.split(['/', '@', '?']).next().unwrap_or_default()
 }
 
 fn hash(parts: &[&[u8]]) -> [u8; 32] {

@@ -121,15 +121,18 @@ impl Carried {
     }
 }
 
-/// What a breaker let through has been sent, or has not.
+/// What a breaker let through has been sent, or has not. What has not left says nothing of whom it was for, also where
+/// it is a fault that the other side could have given (its own lane is full); but that there is no way there.
 fn passed(passing: Option<Passing>, sent: Result<Carried, Fault>) -> Result<Carried, Fault> {
     match (sent, passing) {
         (Ok(carried), passing) => Ok(Carried { passing, ..carried }),
-        (Err(fault), Some(passing)) => {
-            passing.went(Instant::now(), Duration::ZERO, Some(&fault));
+        (Err(fault), passing) => {
+            let passing = passing.filter(|_| matches!(fault.kind, FaultKind::Unreachable(_)));
+            if let Some(passing) = passing {
+                passing.went(Instant::now(), Duration::ZERO, Some(&fault));
+            }
             Err(fault)
         }
-        (Err(fault), None) => Err(fault),
     }
 }
 

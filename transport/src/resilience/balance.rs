@@ -28,11 +28,13 @@ pub struct Cost {
     at: Mono,
     pending: u32,
     known: bool,
+    /// How many askers in a row have left without an answer.
+    left: u32,
 }
 
 impl Default for Cost {
     fn default() -> Self {
-        Self { seconds: UNKNOWN.as_secs_f64(), at: Mono::default(), pending: 0, known: false }
+        Self { seconds: UNKNOWN.as_secs_f64(), at: Mono::default(), pending: 0, known: false, left: 0 }
     }
 }
 
@@ -59,16 +61,23 @@ impl Cost {
         self.pending = self.pending.saturating_sub(1);
         let again = again.unwrap_or_default().clamp(REFUSED, PENALTY).as_secs_f64();
         let seconds = self.decayed(now).max(again);
-        (self.seconds, self.at, self.known) = (seconds, now, true);
+        (self.seconds, self.at, self.known, self.left) = (seconds, now, true, 0);
     }
 
-    /// Its asker has gone after this time: it takes at least so long.
+    /// Its asker has gone after this time: it takes at least so long, and twice that with each further one in a row,
+    /// up to [`PENALTY`]. Less than it was to take says nothing; but what has been left twice and has answered nothing
+    /// is no longer untried, or whoever drops his asks would choose it for ever.
     pub fn left(&mut self, now: Mono, took: Duration) {
         self.pending = self.pending.saturating_sub(1);
         let took = took.as_secs_f64();
-        if took > self.decayed(now) {
-            (self.seconds, self.at) = (took, now);
+        let doubled = took * f64::from(1_u32 << self.left.min(16));
+        let costs = doubled.min(PENALTY.as_secs_f64()).max(took);
+        if costs > self.decayed(now) {
+            (self.seconds, self.at, self.known) = (costs, now, true);
+        } else if !self.known && self.left > 0 {
+            (self.at, self.known) = (now, true);
         }
+        self.left = self.left.saturating_add(1);
     }
 
     /// It is another one now, or reached another way: nothing is known of it but what is under way.
@@ -100,7 +109,7 @@ impl Cost {
         let mean = before * weight + took * (1.0 - weight);
         // A slow answer counts in full at once; the first one replaces what was assumed.
         self.seconds = if self.known { mean.max(took) } else { took };
-        (self.at, self.known) = (now, true);
+        (self.at, self.known, self.left) = (now, true, 0);
     }
 
     /// A target that nobody asks gets cheaper with time, or it would never be asked again.
@@ -288,6 +297,38 @@ mod tests {
         let mut silent = cost(1, 1);
         silent.left(now, Duration::from_millis(300));
         assert!(silent.now(now) >= 0.3, "who let others wait is dearer");
+    }
+
+    #[test]
+    fn who_drops_all_asks_of_a_hung_target_near_by_asks_another() {
+        let mut rng = Seed::new(7).rng();
+        for waits in [1, 50, 300, 2_000] {
+            for known in [false, true] {
+                // It hangs from the first ask on, or did well until then.
+                let mut hung = if known { cost(1, 0) } else { Cost::default() };
+                let far = cost(100, 0);
+                let mut asked_far = 0;
+                for nth in 0..10 {
+                    let now = Mono::millis(nth * waits);
+                    let one = |cost, is_near| Candidate { cost, is_near, is_open: true };
+                    if choose(&[one(&hung, true), one(&far, false)], now, &mut rng) == Some(1) {
+                        asked_far += 1;
+                        continue;
+                    }
+                    hung.asked();
+                    hung.left(Mono::millis((nth + 1) * waits), Duration::from_millis(waits));
+                }
+                // Who leaves at once of one that answers in 1 ms has waited for nothing.
+                let least = if known && waits == 1 { 0 } else { 1 };
+                assert!(asked_far >= least, "{waits} ms, known: {known}: the other is never chosen");
+            }
+        }
+        let mut well = Cost::default();
+        (0..3).for_each(|nth| well.left(Mono::millis(nth), Duration::from_secs(2)));
+        assert!(well.now(Mono::millis(3)) >= 4.9 && well.now(Mono::millis(3)) <= PENALTY.as_secs_f64());
+        well.answered(Mono::millis(100_000), Duration::from_millis(1));
+        well.left(Mono::millis(100_001), Duration::from_millis(10));
+        assert!(well.now(Mono::millis(100_001)) < 0.011, "an answer ends the row");
     }
 
     #[test]

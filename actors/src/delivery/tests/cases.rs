@@ -1,5 +1,6 @@
 //! What the machines say, case by case.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use rhumb_core::Barrier;
@@ -31,7 +32,8 @@ fn at(ms: u64) -> Now {
 }
 
 fn asked(key: u8, body: u8, scope: &str) -> Asked {
-    Asked { key: Key([key; 32]), body: [body; 32], scope: Scope(scope.to_owned()), name: "t.Run".to_owned() }
+    let (key, scope) = (Key([key; 32]), Scope(scope.to_owned()));
+    Asked { key, body: [body; 32], scope, actors: "t".to_owned(), name: "t.Run".to_owned() }
 }
 
 fn answer(bytes: usize) -> Ended {
@@ -51,8 +53,19 @@ impl Table {
     fn ask(&mut self, asked: Asked) -> String {
         self.1 += 1;
         let mut out = Out::default();
-        self.0.asked(Token(self.1), asked, &mut out);
+        self.0.asked(at(0), Token(self.1), asked, &mut out);
         words(effects(&mut out))
+    }
+
+    /// When it says to come again, in milliseconds.
+    fn again(&mut self, ms: u64, asked: Asked) -> Option<u128> {
+        self.1 += 1;
+        let mut out = Out::default();
+        self.0.asked(at(ms), Token(self.1), asked, &mut out);
+        effects(&mut out).into_iter().find_map(|effect| match effect {
+            Effect::Fault(_, fault) => fault.retry_after.map(|wait| wait.as_millis()),
+            _ => None,
+        })
     }
 
     fn end(&mut self, ms: u64, token: u64, ended: Ended) -> String {
@@ -131,6 +144,47 @@ fn a_program_whose_calls_do_not_end_leaves_room_to_run_for_others() {
     assert!(table.ask(of(2_001, "client eu/b")).starts_with("run"));
     table.end(0, 1, answer(1));
     assert!(table.ask(of(2_002, "client eu/a")).starts_with("run"), "one has ended");
+}
+
+#[test]
+fn actors_of_one_type_that_hang_leave_room_to_run_for_others() {
+    let mut table = Table::of(DeliverySettings::default());
+    let of = |number: u16, actors: &str| {
+        let mut key = [0; 32];
+        key[..2].copy_from_slice(&number.to_be_bytes());
+        Asked { key: Key(key), actors: actors.to_owned(), ..asked(1, 1, "") }
+    };
+    for number in 0..2_048 {
+        assert_eq!(table.ask(of(number, "hangs")), format!("run {}", number + 1));
+    }
+    assert!(table.ask(of(5_000, "hangs")).contains("this actor type's share of the keys that run is full"));
+    assert!(table.ask(of(5_001, "well")).starts_with("run"));
+    let failed = Err(Fault::ran(FaultKind::Panicked("t.Run".to_owned())));
+    table.end(0, 1, Ended { outcome: failed, may_keep: true, writes: Batch::new() });
+    assert!(table.ask(of(5_002, "hangs")).starts_with("run"), "one has ended");
+}
+
+#[test]
+fn who_finds_the_table_full_of_answers_hears_when_the_first_is_forgotten() {
+    let settings = DeliverySettings { keys: 8, ..DeliverySettings::default() };
+    let kept = settings.keys_kept.as_millis();
+    let mut table = Table::of(settings);
+    for (token, scope) in [(1, "client eu/a"), (2, "client eu/b"), (3, "client eu/b")] {
+        table.ask(asked(token, 1, scope));
+        table.end(u64::from(token) * 1_000, u64::from(token), answer(1));
+    }
+    assert_eq!(table.again(4_000, asked(20, 1, "client eu/b")), Some(kept - 2_000), "its own oldest");
+    for key in 10..15 {
+        table.ask(asked(key, 1, ""));
+    }
+    assert_eq!(table.again(4_000, asked(20, 1, "client eu/c")), Some(kept - 3_000), "the oldest of all");
+    let mut out = Out::default();
+    table.0.tick(at(kept as u64 + 1_000), &mut out);
+    assert_eq!(table.again(kept as u64 + 1_000, asked(20, 1, "client eu/c")), None, "then there is room");
+    let running = DeliverySettings { keys: 1, ..DeliverySettings::default() };
+    let mut table = Table::of(running);
+    table.ask(asked(1, 1, ""));
+    assert_eq!(table.again(0, asked(2, 1, "")), Some(1_000), "what runs may end at any time");
 }
 
 #[test]
@@ -295,6 +349,27 @@ fn a_full_queue_of_dead_letters_holds_the_channel_and_nothing_is_lost() {
 }
 
 #[test]
+fn what_is_too_old_where_dead_letters_are_full_is_said_once_a_rest() {
+    let mut outbox = Box::of(DeliverySettings { dead: 1, ..DeliverySettings::default() });
+    outbox.tell(0, "a");
+    outbox.hear(0, 1, unknown());
+    outbox.tell(0, "a");
+    outbox.tell(0, "b");
+    let week = DeliverySettings::default().letters_kept.as_millis() as u64;
+    let mut said = |from: u64, to: u64| -> Vec<(u64, String)> {
+        let ticks = (from..to).step_by(100).map(|ms| (ms, outbox.tick(week + ms)));
+        ticks.filter(|(_, said)| said.contains("no room")).collect()
+    };
+    let told: Vec<u64> = said(0, 30_000).into_iter().map(|(ms, _)| ms).collect();
+    assert_eq!(told, [0, 10_000, 20_000], "as long as the channel rests");
+    assert_eq!(outbox.0.next_deadline(at(week + 29_900)), Some(Mono::millis(week + 30_000)));
+    let mut out = Out::default();
+    outbox.0.drop_dead(Token(9), id(1), &mut out);
+    effects(&mut out);
+    assert!(outbox.tick(week + 29_950).starts_with("2 died"), "there is room: at once");
+}
+
+#[test]
 fn an_outbox_that_is_full_refuses_in_a_word() {
     let mut outbox = Box::of(DeliverySettings { letters: 1, ..DeliverySettings::default() });
     outbox.tell(0, "a");
@@ -313,6 +388,38 @@ fn a_channel_has_a_window_and_so_has_a_node() {
     assert_eq!((0..20).filter(|_| sent(outbox.tell(0, "a"))).count(), 8);
     assert_eq!((0..200).filter(|key| sent(outbox.tell(0, &format!("b{key}")))).count(), 120);
     assert_eq!(outbox.hear(1, 1, Verdict::Settled).matches("send").count(), 1);
+}
+
+#[test]
+fn channels_that_are_kept_full_are_all_served() {
+    const CHANNELS: usize = 20;
+    let mut outbox = Box::of(DeliverySettings::default());
+    let mut under_way: VecDeque<u64> = VecDeque::new();
+    // Which channel a letter is of.
+    let mut of: Vec<usize> = Vec::new();
+    let mut sent = [0; CHANNELS];
+    let mut heard = |told: &str, of: &[usize], under_way: &mut VecDeque<u64>| {
+        let sends = told.split("; ").filter_map(|word| word.strip_prefix("send "));
+        for send in sends {
+            let sequence: u64 = send.split(' ').next().and_then(|word| word.parse().ok()).expect("a number");
+            sent[of[sequence as usize - 1]] += 1;
+            under_way.push_back(sequence);
+        }
+    };
+    for nth in 0..CHANNELS * 10 {
+        of.push(nth / 10);
+        heard(&outbox.tell(0, &format!("c{:02}", nth / 10)), &of, &mut under_way);
+    }
+    for _ in 0..CHANNELS * 20 {
+        let settled = under_way.pop_front().expect("as many as may be are under way");
+        heard(&outbox.hear(1, settled, Verdict::Settled), &of, &mut under_way);
+        // What was settled is followed by another of its channel.
+        let channel = of[settled as usize - 1];
+        of.push(channel);
+        heard(&outbox.tell(1, &format!("c{channel:02}")), &of, &mut under_way);
+    }
+    let (least, most) = (*sent.iter().min().expect("some"), *sent.iter().max().expect("some"));
+    assert!(least * 2 >= most, "each has its turn: {sent:?}");
 }
 
 #[test]

@@ -406,10 +406,17 @@ impl World {
         let (mut key, mut body) = ([0; 32], [0; 32]);
         key[..8].copy_from_slice(&ask.key.to_be_bytes());
         body[0] = ask.body;
-        let asked = Asked { key: Key(key), body, scope: Scope::default(), name: "test.Run".to_owned() };
+        let asked = Asked {
+            key: Key(key),
+            body,
+            scope: Scope::default(),
+            actors: "t".into(),
+            name: "test.Run".to_owned(),
+        };
         let token = life.token();
         life.asks.insert(token, number);
-        life.keys.asked(token, asked, &mut life.out);
+        let now = self.now();
+        life.keys.asked(now, token, asked, &mut life.out);
     }
 
     /// The handler of a letter or an ask has come to its end.

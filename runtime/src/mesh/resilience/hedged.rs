@@ -1,7 +1,8 @@
 //! Asks a second time, of somebody else, what is not answered as soon as the others were.
 //!
 //! * It decides nothing: [`rhumb_transport::resilience::hedge`] does.
-//! * Invariant: the first answer counts; who is slower is told that nobody waits for it any more.
+//! * Invariant: the first answer counts; who is slower is told that nobody waits for it any more. `NotSent` is said only
+//!   where neither was sent.
 
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -10,7 +11,7 @@ use std::sync::atomic::Ordering;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use rhumb_core::Fault;
+use rhumb_core::{Delivery, Fault};
 use rhumb_transport::Reply;
 use rhumb_transport::resilience::budget::BudgetSettings;
 use rhumb_transport::resilience::hedge::Hedges;
@@ -72,14 +73,74 @@ where
     tokio::select! {
         outcome = &mut first => match outcome {
             Ok(reply) => noted(Ok(reply)),
-            Err(_) => second.await,
+            Err(other) => second.await.map_err(|last| after(last, &other)),
         },
         outcome = &mut second => match outcome {
             Ok(reply) => {
                 resilience.counts.hedges_won.fetch_add(1, Ordering::Relaxed);
                 noted(Ok(reply))
             }
-            Err(_) => noted(first.await),
+            Err(other) => noted(first.await).map_err(|last| after(last, &other)),
         },
+    }
+}
+
+/// What both have come to where the other failed too. It was not sent only where neither was.
+fn after(last: Fault, other: &Fault) -> Fault {
+    match (last.delivery, other.delivery) {
+        (Delivery::NotSent, Delivery::Unknown | Delivery::Ran) => {
+            Fault { delivery: Delivery::Unknown, ..last }
+        }
+        _ => last,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rhumb_core::rng::Seed;
+    use rhumb_core::{DataClass, FaultKind, Guarantee, HybridTime};
+    use tokio::time::sleep;
+
+    use super::super::ResilienceSettings;
+    use super::*;
+
+    fn reply() -> Reply {
+        let (class, guarantee) = (DataClass::control(), Guarantee::STRONGEST);
+        Reply { class, body: Default::default(), hybrid: HybridTime::ZERO, guarantee, trace: None }
+    }
+
+    async fn fails(after: u64, delivery: Delivery) -> Result<Reply, Fault> {
+        sleep(Duration::from_millis(after)).await;
+        Err(Fault { delivery, ..Fault::not_sent(FaultKind::Draining) })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_both_fail_it_was_not_sent_only_if_neither_was() {
+        use Delivery::{NotSent, Ran, Unknown};
+        let resilience = Resilience::new(ResilienceSettings::default(), &Seed::new(1));
+        let nobody = || async { Ok(reply()) };
+        for _ in 0..30 {
+            hedged(&resilience, "t", async { Ok(reply()) }, nobody).await.expect("answered");
+        }
+        for (first, second, want) in [
+            (Unknown, NotSent, Unknown),
+            (Ran, NotSent, Unknown),
+            (NotSent, Unknown, Unknown),
+            (NotSent, Ran, Ran),
+            (NotSent, NotSent, NotSent),
+            (Unknown, Ran, Ran),
+        ] {
+            // Whoever fails last is told of, and that may be either.
+            for second_takes in [5, 500] {
+                let before = resilience.counts.hedged.load(Ordering::Relaxed);
+                let (a, b) = if second_takes == 5 { (second, first) } else { (first, second) };
+                let told = hedged(&resilience, "t", fails(100, a), || fails(second_takes, b)).await;
+                let told = told.expect_err("both have failed");
+                let hedges = resilience.counts.hedged.load(Ordering::Relaxed) - before;
+                assert_eq!((told.delivery, hedges), (want, 1), "{first:?}, then {second:?}");
+            }
+        }
     }
 }

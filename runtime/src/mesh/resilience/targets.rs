@@ -2,7 +2,7 @@
 //!
 //! * It decides: what a fault says of the node, and what of the type. That a node cannot be reached is the node's alone;
 //!   that a handler is late, breaks down or has no room is the type's alone, so that one type does not shut out another.
-//! * It never does: count against anybody how a call ended that never left, whose asker has gone, or whose asker gave it
+//! * It never does: count against anybody how a call ended that never left (but where there was no way to the node), whose asker has gone, or whose asker gave it
 //!   less than a second and less than its message's own deadline.
 //! * Invariant: as many breakers as there are nodes times types that this build calls.
 
@@ -409,6 +409,28 @@ mod tests {
             (Fault::not_sent(FaultKind::Draining), false, (None, None)),
         ] {
             assert_eq!(judge(&fault, patient), want, "{fault}");
+        }
+    }
+
+    #[test]
+    fn what_never_left_counts_against_nobody_and_that_there_is_no_way_does() {
+        use rhumb_core::rng::Seed;
+
+        use super::super::ResilienceSettings;
+        use crate::mesh::passed;
+
+        let node: NodeId = "eu/n1".parse().expect("a node");
+        let full = || FaultKind::Full("lane 1 to eu/n1".to_owned());
+        let gone = || FaultKind::Unreachable("eu/n1".to_owned());
+        for (kind, holds) in [(full as fn() -> FaultKind, false), (gone, true)] {
+            let resilience = Arc::new(Resilience::new(ResilienceSettings::default(), &Seed::new(1)));
+            let pass = || resilience.pass(&node, "t", PATIENCE, Went::Well, false);
+            for _ in 0..200 {
+                let Ok(passing) = pass() else { break };
+                let sent = passed(passing, Err(Fault::not_sent(kind())));
+                assert_eq!(sent.err().map(|fault| fault.kind), Some(kind()), "the asker hears of it");
+            }
+            assert_eq!(pass().is_err(), holds, "{}", kind());
         }
     }
 
