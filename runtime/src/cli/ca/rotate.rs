@@ -111,7 +111,13 @@ impl Rotate {
         if let Some(watcher) = &watcher {
             self.may_begin(&fleet, &rotor, watcher).await?;
         }
-        let (made, missed) = rotor.run(stage).map_err(|error| Failure::Usage(format!("{error:#}")))?;
+        // It may deliver for minutes: not on a thread that others wait for.
+        let moves = {
+            let (fleet, valid) = (fleet.clone(), self.valid);
+            tokio::task::spawn_blocking(move || Rotor::of(&fleet, valid).run(stage)).await
+        };
+        let (made, missed) =
+            moves.map_err(Failure::local)?.map_err(|error| Failure::Usage(format!("{error:#}")))?;
         let delivered = Instant::now();
         let coming = rotor.coming()?;
         let behind = match &watcher {

@@ -151,7 +151,7 @@ impl Rollout {
         };
         let generation = Generations::of(&member.folder).current();
         let given = Given { serial: issued.serial.to_string(), generation };
-        let verdict = match fleet.deliver(member) {
+        let verdict = match delivered(fleet, member).await {
             Err(error) => Verdict::Bad(format!("{error:#}")),
             Ok(()) => self.watch(before, given, watcher).await,
         };
@@ -160,7 +160,7 @@ impl Rollout {
             return Ok(Went::Well);
         };
         tracing::error!(%node, why, "the new certificate does badly: the node goes back to its old one");
-        let stuck = undo(fleet, member, &old, &why).err().map(|error| format!("{error:#}"));
+        let stuck = undo(fleet, member, &old, &why).await.err().map(|error| format!("{error:#}"));
         if let Some(stuck) = &stuck {
             tracing::error!(%node, stuck, "the node could not go back: it is left with a bad certificate");
         }
@@ -227,14 +227,20 @@ impl Rollout {
     }
 }
 
+/// Takes a folder to where it is used: for minutes, and not on a thread that others wait for.
+async fn delivered(fleet: &Fleet, member: &Member) -> anyhow::Result<()> {
+    let (fleet, member) = (fleet.clone(), member.clone());
+    tokio::task::spawn_blocking(move || fleet.deliver(&member)).await?
+}
+
 /// Takes a node back to the certificate that it had shown.
-fn undo(fleet: &Fleet, member: &Member, serial: &str, why: &str) -> anyhow::Result<()> {
+async fn undo(fleet: &Fleet, member: &Member, serial: &str, why: &str) -> anyhow::Result<()> {
     let back = {
         // Nobody puts a later list of revocations there meanwhile.
         let _lock = Lock::take(&fleet.authority())?;
         roll_back_to(&member.folder, serial, why)?
     };
-    fleet.deliver(member)?;
+    delivered(fleet, member).await?;
     Ok(note(&fleet.authority(), &Event::of("certificate.rolled_back", &back.certificate).because(why))?)
 }
 
