@@ -8,6 +8,7 @@
 //! events.jsonl    what was done with certificates, a line each
 //! next.pem        the one that takes over, and
 //! previous.pem    the one that it took over from: only while the authority is replaced
+//! retired.pem     what authorities have revoked that were replaced, so that nobody is certified anew by mistake
 //! LOCK            held by whoever changes any of these
 //! ```
 //!
@@ -38,6 +39,7 @@ use crate::clock::now_millis;
 use crate::generations::{Content, Generations};
 use crate::identity::{CA_FILE, CRL_FILE, IDENTITY_FILE};
 use crate::secrets::{self, Files, Secret, SecretError, Secrets};
+pub(crate) use lists::revoked_in;
 pub use lock::Lock;
 pub(crate) use register::append;
 pub use register::{Issued, Register};
@@ -50,6 +52,8 @@ pub const ISSUED_FILE: &str = "issued.jsonl";
 pub const NEXT_FILE: &str = "next.pem";
 /// The authority that was taken over from. It still revokes what it had issued.
 pub const PREVIOUS_FILE: &str = "previous.pem";
+/// What authorities have revoked that are given out no more.
+pub const RETIRED_FILE: &str = "retired.pem";
 
 /// Why an authority did not do what was asked.
 #[derive(Debug, Error)]

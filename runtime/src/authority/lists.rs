@@ -6,13 +6,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use pem::Pem;
 use rhumb_transport::identity::{RevocationList, Serial};
 use rhumb_transport::issue::Authority;
 
-use super::{AuthorityFault, AuthorityFolder, Issued, Revoked, file};
+use super::{AuthorityFault, AuthorityFolder, Issued, RETIRED_FILE, Revoked, file};
 use crate::clock::now_millis;
 use crate::identity::{CA_FILE, CRL_FILE};
 use crate::secrets;
@@ -99,25 +100,51 @@ impl AuthorityFolder {
                 }
             }
         }
+        self.remember(known.iter().filter(|list| !all.iter().any(|authority| authority.has_signed(list))))?;
         secrets::publish(&self.folder.join(CRL_FILE), lists.as_bytes())?;
         Ok(secrets::publish(&self.folder.join(CA_FILE), authorities.as_bytes())?)
     }
 
-    /// What any of the authorities has revoked.
+    /// Keeps the lists of authorities that are given out no more: whom these have revoked stays known, so that nobody
+    /// else certifies him by mistake.
+    fn remember<'a>(&self, gone: impl Iterator<Item = &'a RevocationList>) -> Result<(), AuthorityFault> {
+        let before = lists_in(&self.folder, RETIRED_FILE)?;
+        let is_news = |list: &&RevocationList| {
+            !list.revoked.is_empty() && before.iter().all(|known| known.der() != list.der())
+        };
+        let news: Vec<&RevocationList> = gone.filter(is_news).collect();
+        if news.is_empty() {
+            return Ok(());
+        }
+        let all = before.iter().chain(news).map(|list| pem::encode(&Pem::new("X509 CRL", list.der())));
+        Ok(secrets::publish(&self.folder.join(RETIRED_FILE), all.collect::<String>().as_bytes())?)
+    }
+
+    /// What any of the authorities has revoked, those among them that were retired.
     ///
     /// # Errors
     /// [`AuthorityFault`].
     pub fn revoked(&self) -> Result<BTreeSet<String>, AuthorityFault> {
-        let lists = self.lists()?;
-        Ok(lists.iter().flat_map(|list| list.revoked.keys().map(ToString::to_string)).collect())
+        revoked_in(&self.folder)
     }
 
     pub(super) fn lists(&self) -> Result<Vec<RevocationList>, AuthorityFault> {
-        let path = self.folder.join(CRL_FILE);
-        let text = match fs::read(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            read => read.map_err(|source| file(&path, source))?,
-        };
-        RevocationList::all_of(&text).map_err(|source| AuthorityFault::Credentials { path, source })
+        lists_in(&self.folder, CRL_FILE)
     }
+}
+
+/// What any of the authorities of this folder has revoked, those among them that were retired; for whoever holds its lock already or only reads.
+pub(crate) fn revoked_in(folder: &Path) -> Result<BTreeSet<String>, AuthorityFault> {
+    let mut lists = lists_in(folder, CRL_FILE)?;
+    lists.extend(lists_in(folder, RETIRED_FILE)?);
+    Ok(lists.iter().flat_map(|list| list.revoked.keys().map(ToString::to_string)).collect())
+}
+
+fn lists_in(folder: &Path, name: &str) -> Result<Vec<RevocationList>, AuthorityFault> {
+    let path = folder.join(name);
+    let text = match fs::read(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        read => read.map_err(|source| file(&path, source))?,
+    };
+    RevocationList::all_of(&text).map_err(|source| AuthorityFault::Credentials { path, source })
 }

@@ -5,11 +5,13 @@
 //! * It never does: reach a machine by itself, or remember what arrived. Whatever failed is delivered again by
 //!   the next command that delivers.
 
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::Context;
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Serialize;
 
 use super::{Fleet, Member};
@@ -49,7 +51,7 @@ pub fn told(missed: &[Missed]) -> String {
 }
 
 impl Delivery {
-    /// Takes a folder there. Without a program it is there already.
+    /// Takes a folder there. Without a program it is there already. It blocks until the program has ended.
     ///
     /// # Errors
     /// The program did not start, failed, or took longer than two minutes.
@@ -58,6 +60,8 @@ impl Delivery {
         let mut command = Command::new(program);
         // Standard output is the command's answer alone.
         command.arg(holder).arg(folder).stdin(Stdio::null()).stdout(std::io::stderr());
+        // What it starts itself is ended with it.
+        command.process_group(0);
         let started = command.spawn();
         let mut started = started.with_context(|| format!("{} does not start", program.display()))?;
         let ended = end_of(&mut started, WITHIN)?;
@@ -68,7 +72,8 @@ impl Delivery {
     }
 }
 
-/// Waits for a program's end; none where it did not end in time, and was killed.
+/// Waits for the end of a program that leads a process group; none where it did not end in time, and was killed with
+/// all of that group.
 #[expect(
     clippy::disallowed_methods,
     reason = "a program ends when it does: it is looked at until a deadline"
@@ -81,7 +86,8 @@ fn end_of(program: &mut Child, within: Duration) -> std::io::Result<Option<ExitS
         }
         std::thread::sleep(LOOK_EVERY);
     }
-    program.kill()?;
+    // It is not waited for yet: the number is still its own.
+    kill_process_group(Pid::from_child(program), Signal::KILL)?;
     program.wait()?;
     Ok(None)
 }
@@ -125,14 +131,30 @@ impl Fleet {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead, BufReader};
+    use std::sync::mpsc::sync_channel;
+
     use super::*;
 
     #[test]
-    fn a_program_that_does_not_end_is_ended() {
-        let mut endless = Command::new("sleep").arg("1000").spawn().expect("started");
+    fn a_program_that_does_not_end_is_ended_with_all_that_it_has_started() {
+        let start = |script: &str| {
+            let mut shell = Command::new("sh");
+            shell.args(["-c", script]).stdout(Stdio::piped()).process_group(0);
+            shell.spawn().expect("started")
+        };
+        let mut endless = start("sleep 1000 & echo started; wait");
+        let mut said = BufReader::new(endless.stdout.take().expect("piped"));
+        let mut line = String::new();
+        said.read_line(&mut line).expect("readable");
+        assert_eq!(line, "started\n");
         assert_eq!(end_of(&mut endless, Duration::from_millis(20)).expect("known"), None);
         assert!(endless.try_wait().expect("known").is_some(), "it runs no more");
-        let mut short = Command::new("false").spawn().expect("started");
+        // Whoever still ran would hold the other end open.
+        let (ended, end) = sync_channel(1);
+        std::thread::spawn(move || ended.send(said.read_line(&mut line).is_ok()));
+        assert_eq!(end.recv_timeout(Duration::from_secs(20)), Ok(true), "nor what it has started");
+        let mut short = start("exit 1");
         let ended = end_of(&mut short, WITHIN).expect("known").expect("in time");
         assert_eq!(ended.code(), Some(1));
     }

@@ -26,20 +26,20 @@ use std::time::Duration;
 
 use anyhow::Context;
 use rhumb_core::NodeId;
-use rhumb_transport::Certificate;
 use rhumb_transport::identity::Holder;
 use rhumb_transport::issue::Validity;
+use rhumb_transport::{Certificate, Trust};
 
 use crate::authority::{AuthorityFolder, Issued, Place};
 use crate::founding::MeshFile;
-use crate::identity::IDENTITY_FILE;
+use crate::identity::{CA_FILE, IDENTITY_FILE};
 pub use canary::{Bake, Before, ENOUGH, Given, Limits, Verdict};
 pub use delivery::{Delivery, Missed, told as told_of_missed};
 pub use events::{EVENTS_FILE, Event, note};
 pub use reached::{activated_everywhere, prepared_everywhere, retired_everywhere};
 pub use rollback::{RolledBack, roll_back, roll_back_to};
-pub use rotation::{Folder, Move, NotYet, Stage, Stand, next_move};
-pub use rotor::Rotor;
+pub use rotation::{Folder, Move, NotYet, Out, Stage, Stand, next_move};
+pub use rotor::{PassedOver, Rotor};
 pub use schedule::{next_life, renew_at};
 pub use strays::Stray;
 
@@ -133,16 +133,29 @@ impl Fleet {
         self.members.iter().find(|member| member.node.as_ref() == Some(id))
     }
 
+    /// Why a member's certificate is believed no more, so that only whoever names him has it renewed; none where it is.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub fn out(&self, authority: &AuthorityFolder, member: &Member) -> anyhow::Result<Option<Out>> {
+        let present = member.certificate()?;
+        if authority.revoked()?.contains(&present.serial.to_string()) {
+            return Ok(Some(Out::Revoked));
+        }
+        let path = self.authority().join(CA_FILE);
+        let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let trust = Trust::from_pem(&text, None).with_context(|| path.display().to_string())?;
+        let is_of = |by: Certificate| by.holder.to_string() == present.issuer;
+        Ok(if trust.authorities().any(is_of) { None } else { Some(Out::Disbelieved) })
+    }
+
     /// Renews a member's certificate, for [as long](next_life) as its present one was issued for unless told
-    /// otherwise, but never longer than the authority is. It is not delivered yet.
+    /// otherwise, but never longer than the authority is. It is not delivered yet. While the authority's folder is
+    /// held, what was [seen](Fleet::out) of the member still holds.
     ///
     /// # Errors
     /// It would not do, or cannot be written.
-    pub fn renew(&self, member: &Member, valid: Option<Duration>) -> anyhow::Result<Certificate> {
-        self.renew_by(&AuthorityFolder::open(&self.authority())?, member, valid)
-    }
-
-    fn renew_by(
+    pub fn renew(
         &self,
         authority: &AuthorityFolder,
         member: &Member,

@@ -4,9 +4,12 @@
 //! * It never does: remember how far it was. That is read anew before each move, so that a rotation which was
 //!   interrupted anywhere goes on from there, and one that is done has no move left.
 //! * Invariants: a certificate is only issued by an authority that the folder it goes to believes. An
-//!   authority is only forgotten when no certificate of it is left in any folder.
+//!   authority is only forgotten when no certificate of it is left in any folder but of those that are
+//!   [passed over](Folder::is_passed_over): what was revoked is never issued anew by a rotation.
 
 use std::fmt;
+
+use serde::Serialize;
 
 /// A stage of a rotation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +58,50 @@ pub struct Folder {
     pub issuer: String,
     /// Whom it believes.
     pub believes: Vec<String>,
+    /// Whether the certificate that lies there was revoked.
+    pub revoked: bool,
+}
+
+/// Why a certificate is believed no more: whose it is, is certified anew only where he is named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Out {
+    /// It was revoked.
+    Revoked,
+    /// None of the authorities of this mesh has issued it.
+    Disbelieved,
+}
+
+impl fmt::Display for Out {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Revoked => "revoked",
+            Self::Disbelieved => "issued by an authority that is believed no more",
+        })
+    }
+}
+
+impl Folder {
+    /// Why a rotation leaves it as it is, if it does.
+    #[must_use]
+    pub fn is_passed_over(&self, stand: &Stand) -> Option<Out> {
+        let coming_and_going = [&stand.next, &stand.previous];
+        let mut known = stand.given_out.iter().chain([&stand.present]);
+        let is_known = known.any(|authority| *authority == self.issuer)
+            || coming_and_going.into_iter().flatten().any(|authority| *authority == self.issuer);
+        match (self.revoked, is_known) {
+            (true, _) => Some(Out::Revoked),
+            (false, false) => Some(Out::Disbelieved),
+            (false, true) => None,
+        }
+    }
+}
+
+impl Stand {
+    /// The first folder that is not passed over and of which this holds.
+    fn first(&self, holds: impl Fn(&Folder) -> bool) -> Option<usize> {
+        self.folders.iter().position(|folder| holds(folder) && folder.is_passed_over(self).is_none())
+    }
 }
 
 /// One move. Each is done wholly or not at all.
@@ -130,7 +177,7 @@ fn activate(stand: &Stand) -> Result<Option<Move>, String> {
         (Some(_), Some(_)) => return Ok(Some(Move::ForgetNext)),
         (None, Some(_)) => {}
     }
-    Ok(stand.folders.iter().position(|folder| folder.issuer != stand.present).map(Move::Certify))
+    Ok(stand.first(|folder| folder.issuer != stand.present).map(Move::Certify))
 }
 
 fn retire(stand: &Stand) -> Result<Option<Move>, String> {
@@ -140,7 +187,8 @@ fn retire(stand: &Stand) -> Result<Option<Move>, String> {
     if stand.previous.is_none() {
         return Ok(None);
     }
-    if let Some(behind) = stand.folders.iter().find(|folder| folder.issuer != stand.present) {
+    if let Some(behind) = stand.first(|folder| folder.issuer != stand.present) {
+        let behind = &stand.folders[behind];
         return Err(format!(
             "{} still has a certificate of {}: run --stage activate again",
             behind.holder, behind.issuer
@@ -157,7 +205,7 @@ fn told(stand: &Stand, authorities: &[&String]) -> Option<Move> {
     if !these(&stand.given_out) {
         return Some(Move::GiveOut(authorities.iter().map(|authority| (*authority).clone()).collect()));
     }
-    stand.folders.iter().position(|folder| !these(&folder.believes)).map(Move::Believe)
+    stand.first(|folder| !these(&folder.believes)).map(Move::Believe)
 }
 
 #[cfg(test)]
@@ -169,6 +217,7 @@ mod tests {
             holder: holder.into(),
             issuer: "old".into(),
             believes: vec!["old".into()],
+            revoked: false,
         };
         Stand {
             present: "old".into(),
@@ -199,10 +248,8 @@ mod tests {
             }
             Move::ForgetPrevious => {
                 let previous = stand.previous.take().expect("there is one");
-                assert!(
-                    stand.folders.iter().all(|folder| folder.issuer != previous),
-                    "somebody is left behind"
-                );
+                let left = |folder: &&Folder| folder.issuer == previous && !folder.revoked;
+                assert_eq!(stand.folders.iter().find(left), None, "somebody is left behind");
             }
         }
         stand
@@ -265,11 +312,39 @@ mod tests {
     #[test]
     fn somebody_who_was_added_meanwhile_is_taken_along() {
         let mut stand = run(Stage::Prepare, founded()).0;
-        let late =
-            Folder { holder: "client eu/late".into(), issuer: "old".into(), believes: vec!["old".into()] };
+        let late = Folder { holder: "client eu/late".into(), ..founded().folders[2].clone() };
         stand.folders.push(late);
         assert!(next_move(Stage::Activate, &stand).expect_err("it believes one only").contains("prepare"));
         stand = run(Stage::Activate, run(Stage::Prepare, stand).0).0;
         assert_eq!(stand.folders[3].issuer, "new");
+    }
+
+    #[test]
+    fn whoever_was_revoked_is_passed_over_by_this_rotation_and_the_next_and_keeps_nobody_waiting() {
+        let mut stand = founded();
+        stand.folders[2].revoked = true;
+        let app = stand.folders[2].clone();
+        for (stage, moves) in [(Stage::Prepare, 4), (Stage::Activate, 5), (Stage::Retire, 4)] {
+            let made;
+            (stand, made) = run(stage, stand);
+            assert_eq!(made, moves, "{stage:?}: one less than with it");
+            assert_eq!(stand.folders[2], app, "{stage:?} leaves it as it is");
+        }
+        // Of somebody else's authority: nobody here believes it either.
+        stand.folders[2].revoked = false;
+        assert_eq!(stand.folders[2].is_passed_over(&stand), Some(Out::Disbelieved));
+        assert_eq!(next_move(Stage::Retire, &stand), Ok(None));
+        stand = run(Stage::Prepare, stand).0;
+        assert_eq!(stand.folders[2].issuer, "old");
+        assert!(stand.folders[..2].iter().all(|folder| folder.is_passed_over(&stand).is_none()));
+    }
+
+    #[test]
+    fn whoever_comes_with_a_certificate_of_the_one_that_goes_is_not_passed_over() {
+        let mut stand = run(Stage::Activate, run(Stage::Prepare, founded()).0).0;
+        stand.given_out = vec!["new".into()];
+        stand.folders.push(Folder { holder: "client eu/late".into(), ..founded().folders[2].clone() });
+        let refused = next_move(Stage::Retire, &stand).expect_err("its key revokes it still");
+        assert!(refused.contains("client eu/late still has a certificate of old"), "{refused}");
     }
 }

@@ -6,13 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use rhumb_core::NodeId;
 use rhumb_transport::issue::{Authority, Validity};
 use rhumb_transport::{Certificate, Trust};
+use serde::Serialize;
 
-use super::rotation::{Folder, Move, Stage, Stand, next_move};
+use super::rotation::{Folder, Move, Out, Stage, Stand, next_move};
 use super::strays::{Stray, strays};
-use super::{Event, Fleet, Missed, note};
-use crate::authority::{AUTHORITY_FILE, AuthorityFolder, Lock, NEXT_FILE, PREVIOUS_FILE, read_authority};
+use super::{Event, Fleet, Member, Missed, note};
+use crate::authority::{
+    AUTHORITY_FILE, AuthorityFolder, Lock, NEXT_FILE, PREVIOUS_FILE, read_authority, revoked_in,
+};
 use crate::clock::now_millis;
 use crate::identity::{CA_FILE, IDENTITY_FILE};
 use crate::secrets::{self, Files, Secret, Secrets};
@@ -23,6 +27,31 @@ pub struct Rotor<'a> {
     fleet: &'a Fleet,
     /// How long a new authority is valid; as long as the present one was, unless given.
     valid: Option<Duration>,
+}
+
+/// Somebody whom a rotation leaves as he is.
+#[derive(Debug, Clone, Serialize)]
+pub struct PassedOver {
+    #[serde(skip)]
+    member: Member,
+    /// Who.
+    pub holder: String,
+    /// Why.
+    pub why: Out,
+}
+
+impl PassedOver {
+    /// Whether it is this one.
+    #[must_use]
+    pub fn is(&self, member: &Member) -> bool {
+        self.member == *member
+    }
+
+    /// Whether it is this node.
+    #[must_use]
+    pub fn is_node(&self, node: &NodeId) -> bool {
+        self.member.node.as_ref() == Some(node)
+    }
 }
 
 impl<'a> Rotor<'a> {
@@ -37,14 +66,16 @@ impl<'a> Rotor<'a> {
     /// # Errors
     /// A file cannot be read.
     pub fn stand(&self) -> anyhow::Result<Stand> {
+        let revoked = revoked_in(&self.fleet.authority())?;
         let name = |authority: Authority| authority.certificate().holder.to_string();
-        let folder = |member: &super::Member| {
+        let folder = |member: &Member| {
             let path = member.folder.join(IDENTITY_FILE);
             let chain = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
             let leaf =
                 Certificate::all_of(&chain).with_context(|| path.display().to_string())?.swap_remove(0);
             let believes = believed(&member.folder.join(CA_FILE))?;
-            Ok(Folder { holder: leaf.holder.to_string(), issuer: leaf.issuer, believes })
+            let revoked = revoked.contains(&leaf.serial.to_string());
+            Ok(Folder { holder: leaf.holder.to_string(), issuer: leaf.issuer, believes, revoked })
         };
         Ok(Stand {
             present: name(read_authority(&self.fleet.authority(), AUTHORITY_FILE)?),
@@ -94,7 +125,23 @@ impl<'a> Rotor<'a> {
         while let Some(step) = self.step(stage)? {
             made.push(step);
         }
-        Ok((made, self.fleet.deliver_all(self.fleet.members())))
+        let out = self.passed_over()?;
+        let taken = self.fleet.members().iter().filter(|member| !out.iter().any(|one| one.is(member)));
+        Ok((made, self.fleet.deliver_all(taken)))
+    }
+
+    /// Whom a rotation leaves as he is: his certificate is believed no more.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub fn passed_over(&self) -> anyhow::Result<Vec<PassedOver>> {
+        let stand = self.stand()?;
+        let each = self.fleet.members().iter().zip(&stand.folders);
+        let out = each.filter_map(|(member, folder)| {
+            let why = folder.is_passed_over(&stand)?;
+            Some(PassedOver { member: member.clone(), holder: folder.holder.clone(), why })
+        });
+        Ok(out.collect())
     }
 
     /// Makes the next move of a stage, if one is left.
@@ -126,7 +173,7 @@ impl<'a> Rotor<'a> {
                 self.note("authority.activated", &stand.present)?;
             }
             Move::Certify(member) => {
-                self.fleet.renew_by(&authority()?, &self.fleet.members()[*member], None)?;
+                self.fleet.renew(&authority()?, &self.fleet.members()[*member], None)?;
             }
             Move::ForgetPrevious => {
                 remove(file(PREVIOUS_FILE))?;
@@ -185,7 +232,7 @@ fn remove(path: PathBuf) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use rhumb_core::{NodeId, Principal, Role};
+    use rhumb_core::{Principal, Role};
     use rhumb_transport::TrustDomain;
     use tempfile::TempDir;
 
@@ -273,5 +320,23 @@ mod tests {
         assert_eq!((of_old.number, of_old.revoked.len(), lists.len()), (2, 1, 2));
         let trust = Trust::from_pem(&fs::read(fleet.authority().join(CA_FILE)).expect("there"), Some(&text));
         trust.expect("each list is signed by its own authority");
+    }
+
+    #[test]
+    fn a_rotation_issues_nothing_to_whoever_was_revoked_and_neither_does_the_next() {
+        let folder = founded();
+        let fleet = Fleet::open(folder.path(), Delivery::default()).expect("a mesh");
+        let app = fleet.members().last().expect("a client").clone();
+        let serial = app.certificate().expect("readable").serial;
+        AuthorityFolder::open(&fleet.authority()).expect("opened").revoke(&serial).expect("revoked");
+        for stage in [Stage::Prepare, Stage::Activate, Stage::Retire].repeat(2) {
+            let rotor = Rotor::of(&fleet, None);
+            rotor.run(stage).expect("it passes over it");
+            let out = rotor.passed_over().expect("readable");
+            let out: Vec<_> = out.iter().map(|out| (out.is(&app), out.why)).collect();
+            assert_eq!(out, [(true, Out::Revoked)], "{stage:?}");
+            assert_eq!(app.certificate().expect("readable").serial, serial, "{stage:?}");
+        }
+        assert_eq!(Rotor::of(&fleet, None).stand().expect("readable").previous, None, "it ends");
     }
 }

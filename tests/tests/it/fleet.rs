@@ -281,6 +281,41 @@ fn what_is_due_is_renewed_and_what_is_not_is_left_alone() {
 }
 
 #[test]
+fn whoever_was_revoked_is_certified_anew_only_by_name_and_by_no_rotation() {
+    let fleet = Fleet::found(&["us-east", "eu-central"]);
+    let revoke = |which| fleet.ok(&[&["cert", "revoke", which][..], &MESH].concat());
+    revoke("mesh/clients/us-east-app");
+    revoke("mesh/nodes/us-east-n1/identity");
+    let revoked = json!([["node us-east/n1", "revoked"], ["client us-east/app", "revoked"]]);
+    let holders = |list: &Value| -> Value {
+        list.as_array().expect("a list").iter().map(|one| json!([one["holder"], one["why"]])).collect()
+    };
+    let all = fleet.ok(&[&["cert", "renew", "--all"][..], &MESH].concat());
+    assert_eq!((all["renewed"].as_array().map(Vec::len), holders(&all["kept"])), (Some(4), revoked.clone()));
+    let nightly = fleet.ok(&[&["cert", "renew"][..], &MESH].concat());
+    assert_eq!(nightly["kept"].as_array().map(Vec::len), Some(6), "{nightly}");
+    assert_eq!(holders(&nightly["kept"])[0], revoked[0], "{nightly}");
+    let why = |path| fleet.rhumb(&["cert", "status", path]).json["certificates"][0]["problems"].to_string();
+    assert!(why("mesh/clients/us-east-app").contains("revoked"));
+
+    // By name, and by name only.
+    let named = fleet.ok(&[&["cert", "renew", "us-east/n1"][..], &MESH].concat());
+    assert_eq!(named["renewed"][0]["holder"], "node us-east/n1", "{named}");
+    assert_eq!(why("mesh/nodes/us-east-n1/identity"), "[]");
+    let serial =
+        |path: &str| fleet.rhumb(&["cert", "status", path]).json["certificates"][0]["serial"].clone();
+    let before = serial("mesh/clients/us-east-app");
+    for stage in ["prepare", "activate", "retire"] {
+        let rotate = ["ca", "rotate", "--stage", stage, "--confirmed"];
+        let rotated = fleet.ok(&[&rotate[..], &MESH].concat());
+        assert_eq!(holders(&rotated["passed_over"]), json!([["client us-east/app", "revoked"]]), "{stage}");
+    }
+    let all = fleet.ok(&[&["cert", "renew", "--all"][..], &MESH].concat());
+    assert_eq!(holders(&all["kept"]), json!([["client us-east/app", "revoked"]]), "also by who is gone");
+    assert_eq!(serial("mesh/clients/us-east-app"), before, "nothing was issued to it");
+}
+
+#[test]
 fn a_machine_that_cannot_be_reached_keeps_nothing_from_the_others() {
     let fleet = Fleet::found(&["us-east", "eu-central"]);
     let (program, log) = (fleet.path("deliver.sh"), fleet.path("delivered"));

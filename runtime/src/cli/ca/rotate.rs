@@ -12,7 +12,7 @@ use crate::cli::fleet::{Asking, MeshDir, Watcher};
 use crate::cli::output::{Done, Failure, Output};
 use crate::client::PROGRAMS_LOOK_EVERY;
 use crate::fleet::{
-    Fleet, Missed, NotYet, Rotor, Stage, Stray, activated_everywhere, prepared_everywhere,
+    Fleet, Missed, NotYet, PassedOver, Rotor, Stage, Stray, activated_everywhere, prepared_everywhere,
     retired_everywhere, told_of_missed,
 };
 use crate::mesh::status::MeshStatus;
@@ -42,7 +42,7 @@ impl From<StageArg> for Stage {
 }
 
 /// Let a new authority take over from the present one. Each stage refuses to begin before the one before has
-/// reached every node; run again, it goes on where it was interrupted.
+/// reached every node; run again, it goes on where it was interrupted. What was revoked is not issued anew.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example:\n  rhumb ca rotate --mesh mesh --stage prepare\n  rhumb ca rotate --mesh mesh --stage activate\n  rhumb ca rotate --mesh mesh --stage retire\n\nEnds with 3 when a stage has not reached every node in time, and names those that are behind: run it again."
@@ -85,6 +85,8 @@ struct RotateAnswer {
     missed: Vec<Missed>,
     /// Who has a certificate of the authority that is to go, and no folder in this mesh.
     others: Vec<Stray>,
+    /// Whose certificate is believed no more: it is left as it is, and not waited for.
+    passed_over: Vec<PassedOver>,
 }
 
 #[derive(Debug, Serialize)]
@@ -109,7 +111,13 @@ impl Rotate {
         if let Some(watcher) = &watcher {
             self.may_begin(&fleet, &rotor, watcher).await?;
         }
-        let (made, missed) = rotor.run(stage).map_err(|error| Failure::Usage(format!("{error:#}")))?;
+        // It may deliver for minutes: not on a thread that others wait for.
+        let moves = {
+            let (fleet, valid) = (fleet.clone(), self.valid);
+            tokio::task::spawn_blocking(move || Rotor::of(&fleet, valid).run(stage)).await
+        };
+        let (made, missed) =
+            moves.map_err(Failure::local)?.map_err(|error| Failure::Usage(format!("{error:#}")))?;
         let delivered = Instant::now();
         let coming = rotor.coming()?;
         let behind = match &watcher {
@@ -129,6 +137,7 @@ impl Rotate {
             behind: behind.into_iter().flatten().map(Behind::from).collect(),
             missed,
             others: rotor.strays()?,
+            passed_over: rotor.passed_over()?,
         };
         output.answer(&answer, told(&answer));
         let well = answer.behind.is_empty() && answer.missed.is_empty();
@@ -207,11 +216,12 @@ impl Rotate {
 
 /// Who has not got a stage yet.
 fn behind(stage: Stage, fleet: &Fleet, rotor: &Rotor<'_>, seen: &MeshStatus) -> Result<Vec<NotYet>, Failure> {
-    let coming = rotor.coming()?;
+    let (coming, out) = (rotor.coming()?, rotor.passed_over()?);
+    let nodes = fleet.nodes().filter(|node| !out.iter().any(|one| one.is_node(node)));
     Ok(match stage {
-        Stage::Prepare => prepared_everywhere(fleet.nodes(), seen, &coming.fingerprint()),
-        Stage::Activate => activated_everywhere(fleet.nodes(), seen, &coming.holder.to_string()),
-        Stage::Retire => retired_everywhere(fleet.nodes(), seen, &coming.fingerprint()),
+        Stage::Prepare => prepared_everywhere(nodes, seen, &coming.fingerprint()),
+        Stage::Activate => activated_everywhere(nodes, seen, &coming.holder.to_string()),
+        Stage::Retire => retired_everywhere(nodes, seen, &coming.fingerprint()),
     })
 }
 
@@ -229,6 +239,9 @@ fn told(answer: &RotateAnswer) -> String {
     if !answer.others.is_empty() {
         let others: Vec<String> = answer.others.iter().map(ToString::to_string).collect();
         text.push_str(&format!("\nnot in this mesh's folders, and yours to tell: {}", others.join(", ")));
+    }
+    for PassedOver { holder, why, .. } in &answer.passed_over {
+        text.push_str(&format!("\n{holder}: {why}, left as it is"));
     }
     text
 }

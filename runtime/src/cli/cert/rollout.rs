@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use clap::Args;
 use rhumb_core::{Mono, NodeId};
+use rhumb_transport::Certificate;
 use serde::Serialize;
 use tokio::time::Instant;
 
 use super::validity;
-use crate::authority::Lock;
+use crate::authority::{AuthorityFolder, Lock};
 use crate::cli::args::duration;
 use crate::cli::fleet::{Asking, MeshDir, Watcher};
 use crate::cli::output::{Done, Failure, Output};
@@ -66,11 +67,15 @@ struct RolloutAnswer {
     stuck: Option<String>,
     /// Nodes that keep their old certificates.
     left: Vec<String>,
+    /// Nodes whose certificates are believed no more: nobody has named them.
+    passed_over: Vec<String>,
 }
 
 /// How it went with one node.
 enum Went {
     Well,
+    /// Its certificate is believed no more, and it is not the canary, which is named.
+    PassedOver,
     /// Nothing was changed.
     Nowhere(Failure),
     /// It did badly. Why it did, and why it could not go back, if it could not.
@@ -97,6 +102,7 @@ impl Rollout {
             why: None,
             stuck: None,
             left: Vec::new(),
+            passed_over: Vec::new(),
         };
         while answer.well
             && let Some(node) = left.pop_front()
@@ -104,6 +110,7 @@ impl Rollout {
             let Some(member) = fleet.node(&node) else { continue };
             match self.renew(&fleet, member, &node, &watcher).await? {
                 Went::Well => answer.renewed.push(node.to_string()),
+                Went::PassedOver => answer.passed_over.push(node.to_string()),
                 Went::Nowhere(failure) if answer.renewed.is_empty() => return Err(failure),
                 Went::Nowhere(failure) => {
                     (answer.well, answer.why) = (false, Some(failure.message()));
@@ -129,18 +136,22 @@ impl Rollout {
         node: &NodeId,
         watcher: &Watcher,
     ) -> Result<Went, Failure> {
+        if self.passes_over(&AuthorityFolder::open(&fleet.authority())?, fleet, member)? {
+            return Ok(Went::PassedOver);
+        }
         let before = match self.before(node, watcher).await {
             Ok(before) => before,
             Err(failure) => return Ok(Went::Nowhere(failure)),
         };
         let old = before.serial().to_owned();
-        let issued = match fleet.renew(member, self.valid) {
-            Ok(issued) => issued,
+        let issued = match self.issue(fleet, member) {
+            Ok(Some(issued)) => issued,
+            Ok(None) => return Ok(Went::PassedOver),
             Err(error) => return Ok(Went::Nowhere(Failure::Usage(format!("{error:#}")))),
         };
         let generation = Generations::of(&member.folder).current();
         let given = Given { serial: issued.serial.to_string(), generation };
-        let verdict = match fleet.deliver(member) {
+        let verdict = match delivered(fleet, member).await {
             Err(error) => Verdict::Bad(format!("{error:#}")),
             Ok(()) => self.watch(before, given, watcher).await,
         };
@@ -149,11 +160,30 @@ impl Rollout {
             return Ok(Went::Well);
         };
         tracing::error!(%node, why, "the new certificate does badly: the node goes back to its old one");
-        let stuck = undo(fleet, member, &old, &why).err().map(|error| format!("{error:#}"));
+        let stuck = undo(fleet, member, &old, &why).await.err().map(|error| format!("{error:#}"));
         if let Some(stuck) = &stuck {
             tracing::error!(%node, stuck, "the node could not go back: it is left with a bad certificate");
         }
         Ok(Went::Badly { why, stuck })
+    }
+
+    /// Issues a node's certificate anew; none where it was revoked while the node was waited for.
+    fn issue(&self, fleet: &Fleet, member: &Member) -> anyhow::Result<Option<Certificate>> {
+        let authority = AuthorityFolder::open(&fleet.authority())?;
+        if self.passes_over(&authority, fleet, member)? {
+            return Ok(None);
+        }
+        fleet.renew(&authority, member, self.valid).map(Some)
+    }
+
+    fn passes_over(
+        &self,
+        authority: &AuthorityFolder,
+        fleet: &Fleet,
+        member: &Member,
+    ) -> anyhow::Result<bool> {
+        let is_named = member.node.as_ref() == Some(&self.canary);
+        Ok(!is_named && fleet.out(authority, member)?.is_some())
     }
 
     /// How a node stands, as soon as it answers.
@@ -197,14 +227,20 @@ impl Rollout {
     }
 }
 
+/// Takes a folder to where it is used: for minutes, and not on a thread that others wait for.
+async fn delivered(fleet: &Fleet, member: &Member) -> anyhow::Result<()> {
+    let (fleet, member) = (fleet.clone(), member.clone());
+    tokio::task::spawn_blocking(move || fleet.deliver(&member)).await?
+}
+
 /// Takes a node back to the certificate that it had shown.
-fn undo(fleet: &Fleet, member: &Member, serial: &str, why: &str) -> anyhow::Result<()> {
+async fn undo(fleet: &Fleet, member: &Member, serial: &str, why: &str) -> anyhow::Result<()> {
     let back = {
         // Nobody puts a later list of revocations there meanwhile.
         let _lock = Lock::take(&fleet.authority())?;
         roll_back_to(&member.folder, serial, why)?
     };
-    fleet.deliver(member)?;
+    delivered(fleet, member).await?;
     Ok(note(&fleet.authority(), &Event::of("certificate.rolled_back", &back.certificate).because(why))?)
 }
 
@@ -225,6 +261,9 @@ fn told(answer: &RolloutAnswer) -> String {
     }
     if !answer.left.is_empty() {
         text.push_str(&format!("\nnot touched: {}", answer.left.join(", ")));
+    }
+    if !answer.passed_over.is_empty() {
+        text.push_str(&format!("\nrevoked, not renewed: {}", answer.passed_over.join(", ")));
     }
     text
 }
