@@ -360,6 +360,8 @@ fn what_is_old_is_pruned_and_that_it_is_is_told_before_and_after() {
             read::stored(store, 0),
             Err(rows::Unsound::Pruned { mark: rows::mark(store).expect("a mark") })
         );
+        // What was told last is durable when something that came after it is.
+        log.append(done("pool.create"), None).await.expect("appended");
         let mut told = Vec::new();
         for index in mark..log.view().await.expect("answers").entries {
             let Ok(stored) = read::stored(store, index) else { continue };
