@@ -90,7 +90,7 @@ impl RangeCommand {
             }
         }
         client.close().await;
-        replicas.sort_by(|a, b| (a.range, a.replica).cmp(&(b.range, b.replica)));
+        replicas.sort_by_key(|one| (one.range, one.replica));
         let all = !unreachable.is_empty();
         let listed = Listed { replicas, unreachable };
         output.answer(&listed, &listed);

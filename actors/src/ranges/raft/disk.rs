@@ -45,11 +45,14 @@ impl Rows for dyn Disk {
     }
 }
 
+/// A key and its value.
+pub type Row = (Vec<u8>, Vec<u8>);
+
 /// Rows with this prefix.
 ///
 /// # Errors
 /// A fault of reading.
-pub fn rows(disk: &dyn Disk, family: Family, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StorageFault> {
+pub fn rows(disk: &dyn Disk, family: Family, prefix: &[u8]) -> Result<Vec<Row>, StorageFault> {
     let mut rows = Vec::new();
     disk.walk(family, prefix, &mut |key, value| {
         let of_it = key.starts_with(prefix);

@@ -20,6 +20,7 @@ use super::net::{self, MS, NOBODY, Net, SECOND, TOLERANCE, node_id, store_id};
 use super::sim::{self, SimRuntime};
 use crate::ranges::host::{NotRead, NotWritten, Rowed};
 use crate::ranges::raft::RaftSettings;
+use crate::ranges::raft::disk::Row;
 use crate::ranges::{
     Ask, Condition, Consistency, Descriptor, Lease, Op, RangeId, RangeRefusal, ReplicaId, Seat,
 };
@@ -259,7 +260,7 @@ fn look(net: &net::Shared, leases: &mut BTreeMap<u64, Lease>) -> Result<(), Stri
 /// All replicas have the same rows: every one applied all, in the end.
 fn same_rows(net: &net::Shared) -> Result<(), String> {
     let net = net.lock();
-    let mut first: Option<(StoreId, Vec<(Vec<u8>, Vec<u8>)>)> = None;
+    let mut first: Option<(StoreId, Vec<Row>)> = None;
     for (number, node) in net.nodes.iter().enumerate() {
         let host = node.host.as_ref().ok_or_else(|| format!("node {number} does not serve in the end"))?;
         let rows = host.rows(Family::Mvcc);
