@@ -14,6 +14,10 @@ use rhumb_actors::audit::messages::{
     Mark, NextStatement, Prove, ProveBatch, Proven, ProvenBatch, ReadEntries, ReplaceKey, ShowAudit,
     ShowMark, State, Uncosigned,
 };
+use rhumb_actors::ranges::messages::{
+    Consent, CreateKeyspace, Found, Introduce, KvRead, KvRefusal, KvWrite, KvWritten, ListKeyspaces,
+    ListRanges, RANGE_WORD, RangeWord,
+};
 use rhumb_actors::remote::Remote;
 use rhumb_core::codec;
 use rhumb_core::wire::{self, Wire};
@@ -108,7 +112,7 @@ pub(super) fn time(bytes: &[u8]) {
 type Reads = fn(&[u8]);
 
 /// Messages that a node serves, by name, and replies. The kept inputs know their numbers: what is new stands last.
-const MESSAGES: [(&str, Reads); 45] = [
+const MESSAGES: [(&str, Reads); 57] = [
     (CreatePool::NAME, one::<CreatePool>),
     (Hold::NAME, one::<Hold>),
     (Confirm::NAME, one::<Confirm>),
@@ -154,6 +158,18 @@ const MESSAGES: [(&str, Reads); 45] = [
     (REPLY, one::<i64>),
     (DrillClock::NAME, one::<DrillClock>),
     (REPLY, one::<Result<Drilled, String>>),
+    (RANGE_WORD, one::<RangeWord>),
+    (Consent::NAME, one::<Consent>),
+    (REPLY, one::<Result<Vec<u8>, String>>),
+    (Introduce::NAME, one::<Introduce>),
+    (Found::NAME, one::<Found>),
+    (REPLY, one::<Result<(), KvRefusal>>),
+    (CreateKeyspace::NAME, one::<CreateKeyspace>),
+    (ListKeyspaces::NAME, one::<ListKeyspaces>),
+    (ListRanges::NAME, one::<ListRanges>),
+    (KvRead::NAME, one::<KvRead>),
+    (KvWrite::NAME, one::<KvWrite>),
+    (REPLY, one::<Result<KvWritten, KvRefusal>>),
 ];
 
 /// The names of all messages that are taken in here.
