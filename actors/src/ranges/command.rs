@@ -38,6 +38,9 @@ pub enum Body {
     },
     /// Nothing below this time is read any more, and versions that nobody needs then may be deleted.
     Threshold(HybridTime),
+    /// Says where the range's replicas stand and which of them vote, for leases: one voter more or less at most, and the
+    /// leaseholder stays one. The lease gets a new number, so that whoever takes it knows who votes.
+    Reseat(Vec<Seat>),
 }
 
 /// Writes that take effect together, at one time, if all their conditions hold.
@@ -89,6 +92,10 @@ pub enum Outcome {
     Split(RangeId),
     /// The threshold is at least this now.
     Raised(HybridTime),
+    /// The replicas stand there now.
+    Reseated,
+    /// Nothing was done: more than one voter would change, the leaseholder would not vote, or two would have one place.
+    NotSeated,
     /// It is void: it was proposed under another lease than this one.
     StaleLease(u64),
     /// It is void: a later one of its proposer has overtaken it. It may be proposed again, at another time.

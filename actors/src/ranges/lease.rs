@@ -96,6 +96,8 @@ pub enum RangeRefusal {
     },
     /// The token tells of a later epoch of the clock than is known here.
     LaterEpoch(Epoch),
+    /// This replica was taken out of its range. Another try elsewhere.
+    Removed,
 }
 
 impl fmt::Display for RangeRefusal {
@@ -115,6 +117,7 @@ impl fmt::Display for RangeRefusal {
                 f,
                 "what is here may be {age_ms} ms old and {bound_ms} ms were asked for, and no leaseholder may be asked: ask for more"
             ),
+            Self::Removed => f.write_str("this replica was taken out of its range: ask another one"),
             Self::LaterEpoch(epoch) => write!(f, "the token is of epoch {epoch} of the clock, which is not known here yet: try again"),
         }
     }

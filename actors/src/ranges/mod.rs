@@ -25,6 +25,7 @@ pub mod messages;
 pub mod propose;
 pub mod raft;
 pub mod replica;
+pub mod seating;
 pub mod serve;
 pub mod support;
 pub mod token;

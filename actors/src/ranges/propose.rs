@@ -44,6 +44,11 @@ pub(super) struct Holding {
 impl Holding {
     /// A command was applied. What it overtook is void for good, wherever it is.
     pub(super) fn settled(&mut self, command: &Command, outcome: &Outcome) {
+        if *outcome == Outcome::Reseated {
+            // Whatever was proposed under the old number and is not applied is void; what was closed stays closed.
+            (self.order, self.transferring) = (0, false);
+            return self.in_flight.clear();
+        }
         if !matches!(outcome, Outcome::StaleLease(_) | Outcome::Leased(_)) {
             self.in_flight = self.in_flight.split_off(&(command.order + 1));
         }
@@ -89,6 +94,14 @@ impl RangeReplica {
         threshold: HybridTime,
     ) -> Result<Command, RangeRefusal> {
         self.propose(moment, None, |_| Body::Threshold(threshold))
+    }
+
+    /// Proposes where the range's replicas stand, and which of them vote.
+    ///
+    /// # Errors
+    /// As [`RangeReplica::propose_write`].
+    pub fn propose_reseat(&mut self, moment: &Moment, seats: Vec<Seat>) -> Result<Command, RangeRefusal> {
+        self.propose(moment, None, |_| Body::Reseat(seats))
     }
 
     /// Closes a time beside the log, if nothing is in flight and it is news.

@@ -6,7 +6,7 @@
 //!   the closed timestamp never falls, and nothing is written at or below it (that would be a bug, and asserts: an answer
 //!   that was given would have been wrong).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::fmt;
 
@@ -68,6 +68,19 @@ impl Descriptor {
     #[must_use]
     pub fn holds(&self, key: &UserKey) -> bool {
         *key >= self.from && self.to.as_ref().is_none_or(|to| key < to)
+    }
+
+    /// The descriptor of a replica that has nothing yet, and gets all of it from another one: it holds no key.
+    #[must_use]
+    pub fn empty(range: RangeId, keyspace: KeyspaceId, seats: Vec<Seat>) -> Self {
+        let (from, to) = (UserKey::default(), Some(UserKey::default()));
+        Self { range, keyspace, from, to, seats }
+    }
+
+    /// Whether it is [`Descriptor::empty`].
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.to.as_ref() == Some(&self.from)
     }
 
     /// The stores of those that vote.
@@ -197,11 +210,8 @@ impl RangeReplica {
     /// closed stays closed.
     pub(super) fn receive(&mut self, row: &[u8]) -> Result<(), String> {
         let (_, descriptor, applied) = records::read(row)?;
-        if descriptor.range != self.descriptor.range || descriptor.seat(self.id).is_none() {
-            return Err(format!(
-                "a snapshot of range {} has no seat for replica {}",
-                descriptor.range.0, self.id
-            ));
+        if descriptor.range != self.descriptor.range {
+            return Err(format!("a snapshot of range {} came to replica {}", descriptor.range.0, self.id));
         }
         if applied.index < self.applied.index {
             return Err(format!(
@@ -216,7 +226,8 @@ impl RangeReplica {
         Ok(())
     }
 
-    /// Applies the next entry. `right` is the replica that it begins, if it is a split: `rows` hold its keys already.
+    /// Applies the next entry. With a split comes the replica that it begins: `rows` hold its keys already, and its own state is
+    /// written by the caller, in one batch with what is pushed here.
     ///
     /// # Errors
     /// [`ApplyError`]: rows that are not what was written, or that cannot be read.
@@ -241,9 +252,6 @@ impl RangeReplica {
         self.closed = self.closed.max(self.applied.closed);
         self.catch_up();
         self.write(&mut batch);
-        if let Some(right) = &right {
-            right.write(&mut batch);
-        }
         out.persist(batch);
         self.holding.settled(command, &outcome);
         Ok((outcome, right))
@@ -311,9 +319,12 @@ impl RangeReplica {
                 self.applied.threshold = self.applied.threshold.max(*threshold);
                 Outcome::Raised(self.applied.threshold)
             }
+            Body::Reseat(seats) => self.reseat(seats),
             Body::Lease(_) => unreachable!("leases are above"),
         };
-        self.applied.order = self.applied.order.max(command.order);
+        // Under a lease of a new number orders begin anew.
+        let order = if outcome == Outcome::Reseated { 0 } else { command.order };
+        self.applied.order = self.applied.order.max(order);
         self.applied.closed = self.applied.closed.max(command.closed);
         if let Some(right) = right {
             right.begins_with(self);
@@ -358,6 +369,27 @@ impl RangeReplica {
         }
         self.applied.newest = self.applied.newest.max(write.at);
         Ok(Outcome::Written(write.at))
+    }
+
+    /// Two majorities of voters that differ by one share a store: what one of them was asked for a lease, the other has heard.
+    fn reseat(&mut self, seats: &[Seat]) -> Outcome {
+        let voters = |seats: &[Seat]| {
+            let voting = seats.iter().filter(|seat| seat.votes);
+            voting.map(|seat| (seat.replica, seat.store)).collect::<BTreeSet<_>>()
+        };
+        let (before, after) = (voters(&self.descriptor.seats), voters(seats));
+        let places: BTreeSet<_> = seats.iter().map(|seat| seat.store).collect();
+        let names: BTreeSet<_> = seats.iter().map(|seat| seat.replica).collect();
+        let holder = self.applied.lease.holder.zip(Some(self.applied.lease.store));
+        let twice = places.len() != seats.len() || names.len() != seats.len();
+        let far = before.symmetric_difference(&after).count() > 1;
+        if twice || far || !holder.is_some_and(|holder| after.contains(&holder)) {
+            return Outcome::NotSeated;
+        }
+        self.descriptor.seats = seats.to_vec();
+        self.applied.lease.seq += 1;
+        self.applied.order = 0;
+        Outcome::Reseated
     }
 
     fn split(&mut self, at: &UserKey, range: RangeId, seats: &[Seat], right: &mut Option<Self>) -> Outcome {

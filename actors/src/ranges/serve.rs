@@ -96,6 +96,9 @@ impl RangeReplica {
     /// [`Elsewhere`].
     pub fn begin(&self, moment: &Moment, epoch: Epoch, ask: Ask) -> Result<Reading, Elsewhere> {
         let refused = |refusal| Err(Elsewhere::Refused(refusal));
+        if self.descriptor().seat(self.id()).is_none() {
+            return refused(RangeRefusal::Removed);
+        }
         if !self.holds_all(&ask) {
             return refused(RangeRefusal::Outside);
         }
@@ -165,8 +168,9 @@ impl RangeReplica {
         if at < self.applied().threshold {
             return Err(Elsewhere::Refused(RangeRefusal::BelowThreshold(self.applied().threshold)));
         }
-        let replica = self.descriptor().seat(self.id()).cloned();
-        let replica = replica.expect("a replica has a seat in its range");
+        let Some(replica) = self.descriptor().seat(self.id()).cloned() else {
+            return Err(Elsewhere::Refused(RangeRefusal::Removed));
+        };
         let age = if permit.is_some() { Duration::ZERO } else { between(at, moment.now) };
         // An eventual read may have seen a part of what was written at its time.
         let seen = if level == Guarantee::Eventual { token } else { at.max(token) };
@@ -233,9 +237,10 @@ impl RangeReplica {
 
     fn holds_all(&self, ask: &Ask) -> bool {
         let end = self.descriptor().to.as_ref();
+        // No key at the end of a scan is the end of the keyspace.
         let within = match (&ask.to, end) {
             (_, None) | (None, _) => true,
-            (Some(to), Some(end)) => to <= end,
+            (Some(to), Some(end)) => to <= end && !to.as_bytes().is_empty(),
         };
         self.descriptor().holds(&ask.from) && within
     }

@@ -83,11 +83,21 @@ impl<R: AsyncRuntime> Host<R> {
             Elsewhere::Leaseholder(seat) => NotRead::Leaseholder(seat),
             Elsewhere::Refused(refusal) => NotRead::Refused(refusal),
         };
-        let (reading, keyspace) = {
+        let mut ask = ask;
+        let (reading, keyspace, end) = {
             let replica = group.replica().await;
             let moment = self.moment(replica.descriptor());
+            // A scan goes to the end of the range, and says where to go on.
+            let end = replica
+                .descriptor()
+                .to
+                .clone()
+                .filter(|end| ask.to.as_ref().is_some_and(|to| to > end || to.as_bytes().is_empty()));
+            if end.is_some() {
+                ask.to.clone_from(&end);
+            }
             let reading = replica.begin(&moment, self.epoch(), ask.clone()).map_err(elsewhere)?;
-            (reading, replica.descriptor().keyspace)
+            (reading, replica.descriptor().keyspace, end)
         };
         let unsound = |error: rhumb_storage::mvcc::ReadError| NotRead::Unsound(error.to_string());
         let rows = &*self.0.around.disk;
@@ -97,7 +107,9 @@ impl<R: AsyncRuntime> Host<R> {
             Some(to) => {
                 // A scan to the end of the keyspace names no key behind it.
                 let to = Some(to).filter(|to| !to.as_bytes().is_empty());
-                Rowed::Many(snapshot.scan(&ask.from, to, piece).map_err(unsound)?)
+                let mut page = snapshot.scan(&ask.from, to, piece).map_err(unsound)?;
+                page.next = page.next.or(end);
+                Rowed::Many(page)
             }
         };
         let replica = group.replica().await;
@@ -119,9 +131,12 @@ impl<R: AsyncRuntime> Host<R> {
         match proposed.await {
             Ok(Outcome::Written(at)) => {
                 let replica = group.replica().await;
-                let seat = replica.descriptor().seat(replica.id()).cloned();
                 let token = Token { epoch: self.epoch(), at };
-                Ok(Written { at, replica: seat.expect("a replica has a seat in its range"), token })
+                match replica.descriptor().seat(replica.id()).cloned() {
+                    Some(replica) => Ok(Written { at, replica, token }),
+                    // It left its range since; it was written.
+                    None => Err(NotWritten::Unknown("the replica left its range meanwhile".to_owned())),
+                }
             }
             Ok(Outcome::ConditionFailed { op, found }) => Err(NotWritten::Condition { op, found }),
             Ok(Outcome::Outside) => Err(NotWritten::Refused(RangeRefusal::Outside)),
@@ -139,7 +154,7 @@ impl<R: AsyncRuntime> Host<R> {
         }
     }
 
-    async fn at(&self, range: RangeId, holder: Option<ReplicaId>) -> NotWritten {
+    pub(super) async fn at(&self, range: RangeId, holder: Option<ReplicaId>) -> NotWritten {
         let not = NotWritten::Refused(RangeRefusal::NotLeaseholder(holder));
         let (Some(group), Some(holder)) = (self.group(range), holder) else { return not };
         if holder == group.id() {

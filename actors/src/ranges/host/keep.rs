@@ -157,9 +157,13 @@ impl<R: AsyncRuntime> Host<R> {
                 *waited = 0;
                 self.overtake(group);
             }
-            Ok(_) if waits => *waited += 1,
-            Ok(_) => *waited = 0,
-            Err(RangeRefusal::Frozen | RangeRefusal::Transferring) => {}
+            Ok(_) => {
+                *waited = if waits { *waited + 1 } else { 0 };
+                self.seat(group).await;
+            }
+            // What was to give the lease away may never come into the log: then it is taken anew.
+            Err(RangeRefusal::Transferring) if *waited < PATIENCE => *waited += 1,
+            Err(RangeRefusal::Frozen) => {}
             Err(_) => self.want_lease(group, &descriptor, lease.holder, lease.store).await,
         }
     }

@@ -7,27 +7,31 @@
 
 mod asked;
 mod keep;
+mod seats;
 mod word;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::AsyncRuntime;
 use parking_lot::Mutex;
 use rhumb_core::{Barrier, Epoch, HybridTime, NodeId, StoreId};
+use rhumb_storage::mvcc::{KeyspaceId, UserKey};
 use rhumb_storage::{Batch, Family, StorageFault, keys};
 use thiserror::Error;
 
 pub use asked::{NotRead, NotWritten, Piece, Rowed, Written};
+pub use seats::Found;
 pub use word::Word;
 
 use super::lease::Moment;
-use super::raft::{Around, Group, StartError, disk};
+use super::raft::{Around, Changes, Group, StartError, disk};
 use super::replica::{Descriptor, RangeId, RangeReplica, ReplicaId, Seat};
+use super::seating::Wanted;
 use super::support::{Said, Support};
 use super::{Out, RangeSettings};
 
@@ -41,6 +45,9 @@ pub trait World: Send + Sync + 'static {
 
     /// Tells a node; it may get lost.
     fn tell(&self, to: &NodeId, word: Word);
+
+    /// What a leaseholder has found of a range's replicas, for whoever wants them. It may be told again.
+    fn found(&self, range: RangeId, found: Found);
 
     /// The node cannot go on.
     fn halt(&self, why: String);
@@ -113,6 +120,12 @@ struct Inner<R: AsyncRuntime> {
     supporting: Mutex<Supporting>,
     /// Where stores are, as ranges' seats say.
     stores: Mutex<BTreeMap<StoreId, NodeId>>,
+    /// Which keys are here: the ranges of a keyspace, by their first keys.
+    keys: Mutex<BTreeMap<KeyspaceId, BTreeMap<UserKey, RangeId>>>,
+    /// Where replicas are wanted, and what is being done about it.
+    wanted: Mutex<BTreeMap<RangeId, Wanted>>,
+    busy: Mutex<BTreeSet<RangeId>>,
+    changes: Changes,
     /// Only the newest time that something was proposed or read at is ever used again.
     last: Mutex<HybridTime>,
 }
@@ -143,7 +156,12 @@ impl<R: AsyncRuntime> Host<R> {
             .map_err(|error| HostError::Support(error.to_string()))?;
         let supporting = Mutex::new(Supporting { machine, out, barrier: Barrier::default() });
         let replicas = disk::rows(&*around.disk, Family::Raft, b"a")?;
+        let (changes, changed) = futures::channel::mpsc::unbounded();
         let host = Self(Arc::new(Inner {
+            keys: Mutex::default(),
+            wanted: Mutex::default(),
+            busy: Mutex::default(),
+            changes,
             store,
             settings,
             around,
@@ -157,8 +175,10 @@ impl<R: AsyncRuntime> Host<R> {
             let replica = RangeReplica::recover(settings.range, &row).map_err(HostError::Replica)?;
             host.serve(replica).await?;
         }
+        host.clear_the_rest().await?;
         host.flush();
         host.keep();
+        host.follow(changed);
         Ok(host)
     }
 
@@ -168,12 +188,29 @@ impl<R: AsyncRuntime> Host<R> {
         self.0.store
     }
 
-    /// Begins a replica of a range that this store has a seat of. The one of the first seat says to the others who they are.
-    /// What is here already goes on.
+    /// Begins a first replica of a new range that this store has a seat of: all of them are given the same descriptor. What is
+    /// here already goes on.
     ///
     /// # Errors
     /// [`HostError`].
     pub async fn create(&self, descriptor: Descriptor) -> Result<(), HostError> {
+        self.begin(descriptor, true).await
+    }
+
+    /// Begins a replica of a range that has begun elsewhere: it has nothing, and is sent all of it. What is here already goes on.
+    ///
+    /// # Errors
+    /// [`HostError`].
+    pub async fn join(
+        &self,
+        range: RangeId,
+        keyspace: KeyspaceId,
+        seats: Vec<Seat>,
+    ) -> Result<(), HostError> {
+        self.begin(Descriptor::empty(range, keyspace, seats), false).await
+    }
+
+    async fn begin(&self, descriptor: Descriptor, first: bool) -> Result<(), HostError> {
         let range = descriptor.range;
         let mine = descriptor.seats.iter().position(|seat| seat.store == self.0.store);
         let Some(mine) = mine else { return Err(HostError::NoSeat { range }) };
@@ -182,35 +219,59 @@ impl<R: AsyncRuntime> Host<R> {
             let here = group.id();
             return if here == id { Ok(()) } else { Err(HostError::Other { range, here }) };
         }
+        let fails = |why: String| HostError::Start(StartError { range, replica: id, why });
+        // A split may have begun it a moment ago.
+        if self.0.around.disk.get(Family::Raft, &RangeReplica::row_key(range))?.is_some() {
+            return Ok(());
+        }
         let replica = RangeReplica::new(self.0.settings.range, id, descriptor);
         let mut batch = Batch::new();
-        replica.write(&mut batch);
+        match first {
+            true => Group::<R>::begin(&replica, &mut batch).map_err(fails)?,
+            false => replica.write(&mut batch),
+        }
+        self.durably(batch).await.map_err(fails)?;
+        self.serve(replica).await
+    }
+
+    /// Makes a batch durable.
+    async fn durably(&self, batch: Batch) -> Result<(), String> {
         let (said, heard) = futures::channel::oneshot::channel();
         self.0.around.disk.durably(batch, Box::new(move |outcome| drop(said.send(outcome)))).await;
-        let gone = |why: String| HostError::Start(StartError { range, replica: id, why });
-        let durable = heard.await.map_err(|_| gone("the store is gone".to_owned()))?;
-        durable.map_err(|error| gone(error.to_string()))?;
-        self.serve(replica).await
+        let durable = heard.await.map_err(|_| "the store is gone".to_owned())?;
+        durable.map(drop).map_err(|error| error.to_string())
     }
 
     async fn serve(&self, replica: RangeReplica) -> Result<(), HostError> {
         let descriptor = replica.descriptor().clone();
         let (range, id) = (descriptor.range, replica.id());
-        let seat = descriptor.seat(id).expect("a replica has a seat in its range");
-        if seat.store != self.0.store {
+        // One that was taken out of its range and not cleared away yet has none.
+        if descriptor.seat(id).is_some_and(|seat| seat.store != self.0.store) {
             return Err(HostError::NoSeat { range });
         }
-        let begins = descriptor.seats.first().is_some_and(|first| first.replica == id);
+        let (around, changes) = (self.0.around.clone(), self.0.changes.clone());
+        let group = Group::start(self.0.settings.range, replica, around, changes).await?;
+        self.0.groups.lock().insert(range, group);
+        self.know(&descriptor);
+        Ok(())
+    }
+
+    /// Knows where a range's replicas stand and which keys it has.
+    fn know(&self, descriptor: &Descriptor) {
         for seat in &descriptor.seats {
             self.0.stores.lock().insert(seat.store, seat.node.clone());
         }
-        let group = Group::start(self.0.settings.range, replica, self.0.around.clone()).await?;
-        if begins {
-            // Again after a restart that came before it was durable; a log that has begun says no.
-            group.begin().await.map_err(|why| StartError { range, replica: id, why })?;
+        if !descriptor.is_empty() {
+            let mut keys = self.0.keys.lock();
+            keys.entry(descriptor.keyspace).or_default().insert(descriptor.from.clone(), descriptor.range);
         }
-        self.0.groups.lock().insert(range, group);
-        Ok(())
+    }
+
+    /// The range of a keyspace that has this key, if a replica of it is here. It may have been split a moment ago.
+    #[must_use]
+    pub fn range_of(&self, keyspace: KeyspaceId, key: &UserKey) -> Option<RangeId> {
+        let keys = self.0.keys.lock();
+        keys.get(&keyspace)?.range(..=key.clone()).next_back().map(|(_, range)| *range)
     }
 
     /// The replica of a range that is here.

@@ -1,6 +1,6 @@
 //! One replica and its part of consensus.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -8,22 +8,24 @@ use openraft::errors::{ClientWriteError, RaftError};
 use openraft::impls::OneshotResponder;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest};
 use openraft::{AsyncRuntime, Raft};
+use parking_lot::RwLock;
 use rhumb_core::NodeId;
 use rhumb_storage::mvcc::{Record, VersionKey};
 use rhumb_storage::{Batch, Family};
 use thiserror::Error;
 use tokio::sync::MutexGuard;
 
-use super::Around;
-use super::log::Log;
-use super::machine::{Image, Machine, Shared};
+use super::log::{self, Log};
+use super::machine::{self, Image, Machine, Shared};
 use super::network::Network;
 use super::types::{Proposal, SnapshotMeta, Types, Vote};
 use super::wire::{self, Answered, Asked, Ballot};
+use super::{Around, Changes, disk};
 use crate::ranges::RangeSettings;
 use crate::ranges::command::{Command, Outcome};
 use crate::ranges::lease::RangeRefusal;
-use crate::ranges::replica::{RangeId, RangeReplica, ReplicaId};
+use crate::ranges::replica::{RangeId, RangeReplica, ReplicaId, Seat};
+use crate::ranges::seating::Members;
 
 /// A replica does not start.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -62,6 +64,9 @@ impl fmt::Display for NotProposed {
     }
 }
 
+/// Entries by which a replica may be behind that is taken among the voters.
+const NEAR: u64 = 1_000;
+
 /// One replica, with its log. Clones are one.
 pub struct Group<R: AsyncRuntime> {
     raft: Raft<Types<R>, Machine>,
@@ -69,8 +74,8 @@ pub struct Group<R: AsyncRuntime> {
     around: Around,
     id: ReplicaId,
     range: RangeId,
-    /// Where the replicas stand.
-    seats: Arc<BTreeMap<ReplicaId, NodeId>>,
+    /// Where those stand who may ask this one.
+    seats: Arc<RwLock<BTreeMap<ReplicaId, NodeId>>>,
 }
 
 impl<R: AsyncRuntime> Clone for Group<R> {
@@ -95,14 +100,16 @@ impl<R: AsyncRuntime> Group<R> {
         settings: RangeSettings,
         replica: RangeReplica,
         around: Around,
+        changes: Changes,
     ) -> Result<Self, StartError> {
         let (id, range) = (replica.id(), replica.descriptor().range);
         let seats = replica.descriptor().seats.iter().map(|seat| (seat.replica, seat.node.clone()));
-        let seats = Arc::new(seats.collect());
+        let seats = Arc::new(RwLock::new(seats.collect()));
         let fails = |why: String| StartError { range, replica: id, why };
         let log = Log::open(range, Arc::clone(&around.disk)).map_err(fails)?;
         let replica = Arc::new(tokio::sync::Mutex::new(replica));
-        let machine = Machine::open(range, Arc::clone(&around.disk), Arc::clone(&replica)).map_err(fails)?;
+        let machine = Machine::open(range, Arc::clone(&around.disk), Arc::clone(&replica), changes);
+        let machine = machine.map_err(fails)?;
         let config = around.raft.config().validate().map_err(|error| fails(error.to_string()))?;
         let network = Network { range, me: id, around: around.clone(), settings };
         let raft = Raft::new(id.0, Arc::new(config), network, log, machine).await;
@@ -110,18 +117,82 @@ impl<R: AsyncRuntime> Group<R> {
         Ok(Self { raft, replica, around, id, range, seats })
     }
 
-    /// Begins a range whose replicas all are empty. One of them does so, once; again is no harm.
+    /// Writes what a replica begins from that has all of its range's log: nothing. Every first replica of a range does so.
     ///
     /// # Errors
-    /// Why not.
-    pub async fn begin(&self) -> Result<(), String> {
-        use openraft::errors::InitializeError;
-        let seats = self.replica.lock().await.descriptor().seats.clone();
-        let members = seats.into_iter().filter(|seat| seat.votes).map(|seat| (seat.replica.0, seat));
-        match self.raft.initialize(members.collect::<BTreeMap<_, _>>()).await {
-            Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
-            Err(error) => Err(error.to_string()),
+    /// What is wrong with its seats.
+    pub fn begin(replica: &RangeReplica, batch: &mut Batch) -> Result<(), String> {
+        replica.write(batch);
+        machine::begin(replica.descriptor(), batch)
+    }
+
+    /// These may ask this replica too, from now on.
+    pub fn welcome<'a>(&self, seats: impl IntoIterator<Item = &'a Seat>) {
+        let mut known = self.seats.write();
+        for seat in seats {
+            if known.get(&seat.replica) != Some(&seat.node) {
+                known.insert(seat.replica, seat.node.clone());
+            }
         }
+    }
+
+    /// Who takes part in the log, as far as is known here: who votes, and all.
+    #[must_use]
+    pub fn members(&self) -> Members {
+        use openraft::async_runtime::watch::WatchReceiver;
+        let metrics = self.raft.metrics();
+        let stored = Arc::clone(&metrics.borrow_watched().membership_config);
+        let members = stored.membership();
+        Members {
+            voters: members.voter_ids().map(ReplicaId).collect(),
+            all: members.nodes().map(|(id, _)| ReplicaId(*id)).collect(),
+            settled: members.get_joint_config().len() == 1,
+        }
+    }
+
+    /// Takes a replica into the log that does not vote, or says so again.
+    ///
+    /// # Errors
+    /// Why it is not known to be one.
+    pub async fn learns(&self, seat: Seat) -> Result<(), String> {
+        let added = self.raft.add_learner(seat.replica.0, seat, false).await;
+        added.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// Has these vote from now on, and nobody else take part who did vote.
+    ///
+    /// # Errors
+    /// Why it is not known to be so.
+    pub async fn vote(&self, voters: BTreeSet<ReplicaId>) -> Result<(), String> {
+        let voters: BTreeSet<u64> = voters.into_iter().map(|voter| voter.0).collect();
+        let changed = self.raft.change_membership(voters, false).await;
+        changed.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// Has a replica that does not vote take part no more.
+    ///
+    /// # Errors
+    /// Why it is not known to be so.
+    pub async fn forgets(&self, replica: ReplicaId) -> Result<(), String> {
+        let forgotten = openraft::ChangeMembers::RemoveNodes(BTreeSet::from([replica.0]));
+        let changed = self.raft.change_membership(forgotten, false).await;
+        changed.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// Whether a replica has nearly all of the log, as this one, which leads, knows.
+    #[must_use]
+    pub fn is_near(&self, replica: ReplicaId) -> bool {
+        use openraft::async_runtime::watch::WatchReceiver;
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let matching = metrics.replication.as_ref().and_then(|all| all.get(&replica.0).cloned().flatten());
+        matching.is_some_and(|id| id.index + NEAR >= metrics.last_log_index.unwrap_or_default())
+    }
+
+    /// Stands for election, if nobody leads.
+    pub async fn stands(&self) {
+        // A group that has stopped stands for nothing.
+        self.raft.trigger().elect(true).await.ok();
     }
 
     /// The replica. Nothing is applied while it is held: hold it shortly.
@@ -210,7 +281,7 @@ impl<R: AsyncRuntime> Group<R> {
     /// # Errors
     /// What is wrong with the question or who asks it, or that this replica has stopped.
     pub async fn asked(&self, node: &NodeId, from: ReplicaId, question: &[u8]) -> Result<Vec<u8>, String> {
-        if self.seats.get(&from) != Some(node) {
+        if self.seats.read().get(&from) != Some(node) {
             return Err(format!("replica {from} of range {} does not stand on node {node}", self.range.0));
         }
         let fatal = |error: RaftError<Types<R>>| error.to_string();
@@ -273,13 +344,33 @@ impl<R: AsyncRuntime> Group<R> {
         let mut batch = Batch::new();
         for (row, value) in rows {
             let key = VersionKey::decode(&row).map_err(|error| error.to_string())?;
-            if key.keyspace != descriptor.keyspace || !descriptor.holds(&key.key) {
+            let is_of_it = descriptor.is_empty() || descriptor.holds(&key.key);
+            if key.keyspace != descriptor.keyspace || !is_of_it {
                 return Err("a row is not of this range".to_owned());
             }
             Record::decode(&row, &value).map_err(|error| error.to_string())?;
             batch.put(Family::Mvcc, row, value);
         }
         self.around.disk.visibly(batch).await
+    }
+
+    /// The rows of consensus and of the replica's state that are on the disk.
+    ///
+    /// # Errors
+    /// A fault of reading.
+    pub fn erase(&self, batch: &mut Batch) -> Result<(), String> {
+        let fault = |fault: rhumb_storage::StorageFault| fault.to_string();
+        for (key, _) in
+            disk::rows(&*self.around.disk, Family::Raft, &log::entries(self.range)).map_err(fault)?
+        {
+            batch.delete(Family::Raft, key);
+        }
+        for key in log::keys(self.range) {
+            batch.delete(Family::Raft, key);
+        }
+        batch.delete(Family::Raft, machine::place_key(self.range));
+        batch.delete(Family::Raft, RangeReplica::row_key(self.range));
+        Ok(())
     }
 
     /// Ends its tasks.

@@ -112,6 +112,21 @@ fn entry_key(range: RangeId, index: u64) -> Vec<u8> {
     [key(b'l', range).as_slice(), &index.to_be_bytes()].concat()
 }
 
+/// A log that begins behind this place.
+pub(super) fn begin(range: RangeId, place: &types::Id, batch: &mut Batch) {
+    batch.put(Family::Raft, key(b'p', range), wire::encode(&Id::from(place)));
+}
+
+/// The keys of all that is not entries.
+pub(super) fn keys(range: RangeId) -> [Vec<u8>; 3] {
+    [key(b'v', range), key(b'p', range), key(b'c', range)]
+}
+
+/// Before the keys of entries.
+pub(super) fn entries(range: RangeId) -> Vec<u8> {
+    key(b'l', range)
+}
+
 fn read(line: &[u8]) -> Result<Entry, String> {
     wire::decode::<Line>(line)?.try_into()
 }

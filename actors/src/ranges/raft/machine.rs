@@ -7,6 +7,7 @@
 //! A snapshot is the replica's state alone, taken in a moment. Its rows are read when they are sent: versions are never
 //! rewritten, and all that later entries write is above the highest time of the state (docs/decisions/0040).
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
@@ -23,8 +24,9 @@ use tokio::sync::Mutex;
 use super::disk::Disk;
 use super::types::{self, SnapshotMeta, StoredMembership, Types};
 use super::wire::{self, Standing};
+use super::{Change, Changes, log};
 use crate::ranges::command::{Body, Command, Outcome};
-use crate::ranges::replica::{RangeId, RangeReplica};
+use crate::ranges::replica::{Descriptor, RangeId, RangeReplica};
 
 /// Entries that become one batch, unless one of them has to see what another has written.
 const AT_ONCE: usize = 64;
@@ -39,6 +41,9 @@ pub(super) struct Machine {
     replica: Shared,
     applied: Option<types::Id>,
     members: StoredMembership,
+    changes: Changes,
+    /// What is told once it is written.
+    changed: Vec<Change>,
 }
 
 /// A snapshot: the state of a replica. The rows that belong to it are sent before it, or are here.
@@ -53,12 +58,17 @@ pub(super) struct Taken {
 
 impl Machine {
     /// The machine of a replica, as it is on disk.
-    pub(super) fn open(range: RangeId, disk: Arc<dyn Disk>, replica: Shared) -> Result<Self, String> {
+    pub(super) fn open(
+        range: RangeId,
+        disk: Arc<dyn Disk>,
+        replica: Shared,
+        changes: Changes,
+    ) -> Result<Self, String> {
         let row = disk.get(Family::Raft, &place_key(range)).map_err(|fault| fault.to_string())?;
         let standing = row.map(|row| wire::decode::<Standing>(&row)).transpose()?;
         let members = standing.as_ref().map(Standing::membership).transpose()?.unwrap_or_default();
         let applied = standing.and_then(|standing| standing.applied).map(Into::into);
-        Ok(Self { range, disk, replica, applied, members })
+        Ok(Self { range, disk, replica, applied, members, changes, changed: Vec::new() })
     }
 
     fn place(&self, batch: &mut Batch) {
@@ -66,8 +76,28 @@ impl Machine {
         batch.put(Family::Raft, place_key(self.range), wire::encode(&standing));
     }
 
+    /// A split begins a replica here, unless it is here already: it may have been sent its rows while this one was behind.
+    fn bears(&mut self, right: RangeReplica, batch: &mut Batch) -> io::Result<()> {
+        let range = right.descriptor().range;
+        let key = RangeReplica::row_key(range);
+        if self.disk.get(Family::Raft, &key).map_err(io::Error::other)?.is_none() {
+            right.write(batch);
+            begin(right.descriptor(), batch).map_err(io::Error::other)?;
+            self.changed.push(Change::Born(Box::new(right)));
+        }
+        self.changed.push(Change::Seen(self.range));
+        Ok(())
+    }
+
+    fn tells(&mut self) {
+        for change in self.changed.drain(..) {
+            // A host that has gone finds on the disk what was changed.
+            self.changes.unbounded_send(change).ok();
+        }
+    }
+
     async fn written(
-        &self,
+        &mut self,
         batch: &mut Batch,
         owed: &mut Vec<(Option<Owed>, Option<Outcome>)>,
     ) -> io::Result<()> {
@@ -76,6 +106,7 @@ impl Machine {
         }
         self.place(batch);
         self.disk.visibly(std::mem::take(batch)).await.map_err(io::Error::other)?;
+        self.tells();
         for (responder, outcome) in owed.drain(..) {
             if let Some(responder) = responder {
                 responder(outcome);
@@ -85,13 +116,26 @@ impl Machine {
     }
 }
 
+/// Writes the first place of a range's log: its replicas as if they had agreed on who they are.
+pub(super) fn begin(descriptor: &Descriptor, batch: &mut Batch) -> Result<(), String> {
+    let place = types::Id::new(types::Leader { term: 0, node_id: 0 }, 0);
+    let voters = descriptor.seats.iter().filter(|seat| seat.votes).map(|seat| seat.replica.0);
+    let seats = descriptor.seats.iter().map(|seat| (seat.replica.0, seat.clone()));
+    let members = types::Membership::new(vec![voters.collect()], seats.collect::<BTreeMap<_, _>>());
+    let members = members.map_err(|error| error.to_string())?;
+    let standing = Standing::of(Some(place), &StoredMembership::new(Some(place), members));
+    batch.put(Family::Raft, place_key(descriptor.range), wire::encode(&standing));
+    log::begin(descriptor.range, &place, batch);
+    Ok(())
+}
+
 type Owed = Box<dyn FnOnce(Option<Outcome>) + Send>;
 
 fn responds<R: AsyncRuntime>(responder: ApplyResponder<Types<R>>) -> Owed {
     Box::new(move |outcome| responder.send(outcome))
 }
 
-fn place_key(range: RangeId) -> Vec<u8> {
+pub(super) fn place_key(range: RangeId) -> Vec<u8> {
     [b"m".as_slice(), &range.0.to_be_bytes()].concat()
 }
 
@@ -141,12 +185,14 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine {
                     let index = replica.applied().index + 1;
                     let applied = replica.apply(&*self.disk, index, &proposal.0, &mut out);
                     let (came, right) = applied.map_err(io::Error::other)?;
-                    if right.is_some() {
-                        return Err(io::Error::other(
-                            "the log has a split, and this build does not split ranges",
-                        ));
-                    }
                     persisted(&mut out, &mut batch);
+                    match (&came, right) {
+                        (_, Some(right)) => self.bears(right, &mut batch)?,
+                        (Outcome::Split(_) | Outcome::Reseated, None) => {
+                            self.changed.push(Change::Seen(self.range));
+                        }
+                        _ => {}
+                    }
                     outcome = Some(came);
                 }
             }
@@ -178,7 +224,10 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine {
         let (said, heard) = futures::channel::oneshot::channel();
         self.disk.durably(batch, Box::new(move |outcome| drop(said.send(outcome)))).await;
         let outcome = heard.await.map_err(|_| io::Error::other("the batch was not taken"))?;
-        outcome.map(drop).map_err(io::Error::other)
+        outcome.map(drop).map_err(io::Error::other)?;
+        self.changed.push(Change::Seen(self.range));
+        self.tells();
+        Ok(())
     }
 
     async fn get_current_snapshot(

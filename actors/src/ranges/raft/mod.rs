@@ -10,6 +10,10 @@
 //! store; `log` its log and vote; `machine` what entries do, and snapshots; `network` what replicas ask each other; [`group`] the
 //! handle. Everything is generic in the runtime, so that the simulated world of `tests/` runs the same code.
 //!
+//! No log begins with an entry: whoever begins a range writes its members as if they had been agreed on at place 0, the same on all
+//! of its first replicas, and a split does so for the range that it begins. A replica that begins with nothing is therefore sent
+//! a snapshot first, and never applies entries to what it has not.
+//!
 //! Three defaults of openraft are dangerous and are not used: `pre_vote` is off and its call grants every vote, so a replica that
 //! comes back from behind a cut unseats a good leader (it is on, and asked over the network); a leader restored without an
 //! election after a restart may serve what it has not applied (`enable_leader_restore` is off); and `stream_append` has one
@@ -35,12 +39,13 @@ pub use openraft_rt_tokio::TokioRuntime;
 pub use disk::Disk;
 pub use group::{Group, NotProposed, StartError};
 
-#[cfg(doc)]
-use super::replica::RangeReplica;
-use super::replica::{RangeId, ReplicaId, Seat};
+use super::replica::{RangeId, RangeReplica, ReplicaId, Seat};
 
 /// Entries that are kept behind a snapshot, for followers that are a little late.
 const KEPT_ENTRIES: u64 = 1_000;
+
+/// Entries that are cut off at once, at least.
+const PURGED_AT_ONCE: u64 = 256;
 
 /// The times by which a group goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,7 +88,7 @@ impl RaftSettings {
             install_snapshot_timeout: ms(self.election_max) * 10,
             snapshot_policy: SnapshotPolicy::LogsSinceLast(self.snapshot_after),
             max_in_snapshot_log_to_keep: KEPT_ENTRIES.min(self.snapshot_after),
-            purge_batch_size: 256,
+            purge_batch_size: PURGED_AT_ONCE.min(self.snapshot_after),
             enable_pre_vote: Some(true),
             enable_leader_restore: Some(false),
             allow_log_reversion: Some(self.forgives),
@@ -104,6 +109,18 @@ pub trait Carry: Send + Sync + 'static {
         within: Duration,
     ) -> BoxFuture<'static, Result<Vec<u8>, String>>;
 }
+
+/// What a replica's log did that its host has to know.
+#[derive(Debug)]
+pub enum Change {
+    /// A split has begun this replica. Its rows are on the disk.
+    Born(Box<RangeReplica>),
+    /// What the range is has changed: its keys, or where its replicas stand.
+    Seen(RangeId),
+}
+
+/// Where changes are told.
+pub type Changes = futures::channel::mpsc::UnboundedSender<Change>;
 
 /// A group's surroundings.
 #[derive(Clone)]

@@ -267,6 +267,7 @@ enum Bodied {
     Lease(Lease),
     Split { at: Vec<u8>, right: RangeId, seats: Vec<Seat> },
     Threshold(HybridTime),
+    Reseat(Vec<Seat>),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -292,6 +293,7 @@ pub fn command(command: &Command) -> Vec<u8> {
             Bodied::Split { at: at.as_bytes().to_vec(), right: *right, seats: seats.clone() }
         }
         Body::Threshold(threshold) => Bodied::Threshold(*threshold),
+        Body::Reseat(seats) => Bodied::Reseat(seats.clone()),
     };
     let Command { lease, order, closed, .. } = *command;
     let commanded = Commanded::V1 { lease, order, closed, body };
@@ -317,6 +319,7 @@ pub fn read_command(bytes: &[u8]) -> Result<Command, String> {
         Bodied::Lease(lease) => Body::Lease(lease),
         Bodied::Split { at, right, seats } => Body::Split { at: key(at)?, right, seats },
         Bodied::Threshold(threshold) => Body::Threshold(threshold),
+        Bodied::Reseat(seats) => Body::Reseat(seats),
     };
     Ok(Command { lease, order, closed, body })
 }

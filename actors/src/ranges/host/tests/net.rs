@@ -15,7 +15,7 @@ use rhumb_storage::{
 };
 
 use super::sim::{self, SimRuntime};
-use crate::ranges::host::{Host, HostSettings, Word, World};
+use crate::ranges::host::{Found, Host, HostSettings, Word, World};
 use crate::ranges::raft::wire::{self, Answered, Asked};
 use crate::ranges::raft::{Around, Carry, Disk, RaftSettings};
 use crate::ranges::{RangeId, RangeSettings, ReplicaId, Seat};
@@ -259,6 +259,10 @@ impl World for Seen {
             let Some(host) = host else { return };
             sim::spawn_as(to, async move { host.heard(&node_id(me), word).await });
         });
+    }
+
+    fn found(&self, range: RangeId, found: Found) {
+        let _ = (range, found);
     }
 
     fn halt(&self, why: String) {

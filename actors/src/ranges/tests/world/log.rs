@@ -51,16 +51,19 @@ impl World {
         if replica.closed() < closed {
             return Err(format!("what was closed fell from {closed} to {}", replica.closed()));
         }
+        let mut all = Batch::new();
+        Barrier::<Infallible>::default().absorb(&mut out, |release| {
+            let Release::Persist(_, batch) = release;
+            all.merge(batch);
+        });
         if let Some(right) = right {
             if right.closed() < closed {
                 return Err(format!("a split forgot that {closed} was closed: {}", right.closed()));
             }
+            right.write(&mut all);
             replicas.insert(RANGES[1], right);
         }
-        Barrier::<Infallible>::default().absorb(&mut out, |release| {
-            let Release::Persist(_, batch) = release;
-            store.write(&batch).expect("memory takes it");
-        });
+        store.write(&all).expect("memory takes it");
         self.came_of(range, index, &command, &outcome)?;
         if let Outcome::Written(at) = outcome
             && let Some(&(waits, its_life, session, key)) = self.waiting.get(&(range, at))

@@ -1,0 +1,307 @@
+//! Replicas that begin, move and end: what a host does when a range's log, or whoever wants its replicas elsewhere, says so.
+//!
+//! * It decides: nothing. [`seating`](crate::ranges::seating) says which step comes next.
+//! * It never does: clear away a replica that may still be of its range: only one that is said to have left.
+//! * Invariant: a replica that is cleared away begins never again: its number is gone from the disk before its rows are, and what
+//!   is left of them is cleared at the next start.
+
+use std::sync::Arc;
+
+use futures::StreamExt;
+use openraft::AsyncRuntime;
+use rhumb_core::{HybridTime, NodeId};
+use rhumb_storage::mvcc::{KeyspaceId, UserKey, VersionKey};
+use rhumb_storage::{Batch, Family};
+use serde::{Deserialize, Serialize};
+
+use super::{Host, HostError, NotWritten};
+use crate::ranges::command::{Command, Outcome};
+use crate::ranges::lease::{Moment, RangeRefusal};
+use crate::ranges::raft::{Change, Group, NotProposed, StartError, disk, wire};
+use crate::ranges::replica::{Descriptor, RangeId, RangeReplica, ReplicaId, Seat};
+use crate::ranges::seating::{self, Step, Wanted};
+
+/// Rows that are cleared in one batch.
+const CLEARED_AT_ONCE: usize = 1_000;
+/// How often the holder of the lease of a range that a split has begun stands for election, so that somebody leads soon.
+const STANDS: u32 = 10;
+
+/// What a leaseholder has found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// The range has begun.
+    Begun,
+    /// These have left the range.
+    Left(Vec<ReplicaId>),
+}
+
+/// What is left to clear of a replica: a row of the family `Raft` under `x` range.
+#[derive(Serialize, Deserialize)]
+struct Rest {
+    keyspace: u32,
+    from: Vec<u8>,
+    to: Option<Vec<u8>>,
+}
+
+fn rest_key(range: RangeId) -> Vec<u8> {
+    [b"x".as_slice(), &range.0.to_be_bytes()].concat()
+}
+
+impl<R: AsyncRuntime> Host<R> {
+    /// Where replicas of a range are wanted, from now on.
+    pub fn want(&self, range: RangeId, wanted: Wanted) {
+        if let Some(group) = self.group(range) {
+            group.welcome(wanted.seats.iter().chain(&wanted.leaving));
+        }
+        self.0.wanted.lock().insert(range, wanted);
+    }
+
+    /// Follows what logs do to ranges.
+    pub(super) fn follow(&self, mut changed: futures::channel::mpsc::UnboundedReceiver<Change>) {
+        let weak = Arc::downgrade(&self.0);
+        drop(R::spawn(async move {
+            while let Some(change) = changed.next().await {
+                let Some(inner) = weak.upgrade() else { return };
+                let host = Self(inner);
+                match change {
+                    Change::Born(replica) => host.born(*replica).await,
+                    Change::Seen(range) => host.seen(range).await,
+                }
+            }
+        }));
+    }
+
+    async fn seen(&self, range: RangeId) {
+        let Some(group) = self.group(range) else { return };
+        let descriptor = group.replica().await.descriptor().clone();
+        group.welcome(&descriptor.seats);
+        self.know(&descriptor);
+    }
+
+    async fn born(&self, replica: RangeReplica) {
+        let (range, holder) = (replica.descriptor().range, replica.lease().holder == Some(replica.id()));
+        if let Err(error) = self.serve(replica).await {
+            return self.0.world.halt(format!("the replica that a split has begun does not start: {error}"));
+        }
+        if !holder {
+            return;
+        }
+        let (weak, wait) = (Arc::downgrade(&self.0), self.0.settings.keep);
+        drop(R::spawn(async move {
+            for _ in 0..STANDS {
+                let Some(inner) = weak.upgrade() else { return };
+                let group = Self(inner).group(range);
+                let Some(group) = group else { return };
+                if group.leader().await.is_some() {
+                    return;
+                }
+                group.stands().await;
+                R::sleep(wait).await;
+            }
+        }));
+    }
+
+    /// Takes the next step towards where replicas are wanted, if one is to be taken.
+    pub(super) async fn seat(&self, group: &Group<R>) {
+        let range = group.range();
+        let Some(wanted) = self.0.wanted.lock().get(&range).cloned() else { return };
+        let here = group.replica().await.descriptor().seats.clone();
+        let step =
+            seating::next(&wanted, &here, &group.members(), self.0.store, |replica| group.is_near(replica));
+        let Some(step) = step else { return };
+        if !self.0.busy.lock().insert(range) {
+            return;
+        }
+        let (host, group) = (self.clone(), group.clone());
+        // Whoever keeps leases does not wait for consensus.
+        drop(R::spawn(async move {
+            let taken = host.take(&group, step.clone()).await;
+            if let Err(why) = taken {
+                tracing::debug!(range = range.0, ?step, why, "not taken; it is tried again");
+            }
+            host.0.busy.lock().remove(&range);
+        }));
+    }
+
+    async fn take(&self, group: &Group<R>, step: Step) -> Result<(), String> {
+        let range = group.range();
+        match step {
+            Step::Begun => self.0.world.found(range, Found::Begun),
+            Step::Left(left) => self.0.world.found(range, Found::Left(left)),
+            Step::Learn(seat) => group.learns(seat).await?,
+            Step::Vote(voters) => group.vote(voters).await?,
+            Step::Forget(replica) => group.forgets(replica).await?,
+            Step::Give(seat) => {
+                self.give_lease(range, &seat.node).await.map(drop).map_err(|not| format!("{not:?}"))?
+            }
+            Step::Reseat(seats) => {
+                let made =
+                    |replica: &mut RangeReplica, moment: &Moment| replica.propose_reseat(moment, seats);
+                let outcome = self.command(group, made).await.map_err(|not| format!("{not:?}"))?;
+                if outcome != Outcome::Reseated {
+                    return Err(format!("{outcome:?}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Proposes a command at the present moment.
+    async fn command(
+        &self,
+        group: &Group<R>,
+        make: impl FnOnce(&mut RangeReplica, &Moment) -> Result<Command, RangeRefusal>,
+    ) -> Result<Outcome, NotWritten> {
+        let proposed = group.propose(|replica| {
+            let moment = self.moment(replica.descriptor());
+            make(replica, &moment)
+        });
+        match proposed.await {
+            Ok(outcome) => Ok(outcome),
+            Err(NotProposed::Refused(RangeRefusal::NotLeaseholder(Some(holder)))) => {
+                Err(self.at(group.range(), Some(holder)).await)
+            }
+            Err(NotProposed::NotLeader(_)) => {
+                let holder = self.leaseholder(group.range()).await.map(|seat| seat.replica);
+                Err(self.at(group.range(), holder).await)
+            }
+            Err(NotProposed::Refused(refusal)) => Err(NotWritten::Refused(refusal)),
+            Err(NotProposed::Unknown(why)) => Err(NotWritten::Unknown(why)),
+            Err(NotProposed::Stopped(why)) => Err(NotWritten::Stopped(why)),
+        }
+    }
+
+    /// Splits a range that this node holds the lease of before a key.
+    ///
+    /// # Errors
+    /// [`NotWritten`].
+    pub async fn split(
+        &self,
+        range: RangeId,
+        at: UserKey,
+        right: RangeId,
+        seats: Vec<Seat>,
+    ) -> Result<(), NotWritten> {
+        let group = self.group(range).ok_or(NotWritten::NoReplica)?;
+        let made =
+            |replica: &mut RangeReplica, moment: &Moment| replica.propose_split(moment, at, right, seats);
+        match self.command(&group, made).await? {
+            Outcome::Split(_) => Ok(()),
+            Outcome::Outside => Err(NotWritten::Refused(RangeRefusal::Outside)),
+            _ => Err(NotWritten::Void),
+        }
+    }
+
+    /// Gives the lease of a range that this node holds to another node's replica, and the lead with it.
+    ///
+    /// # Errors
+    /// [`NotWritten`]; a node that has no replica that votes, or is not heard of, is [`RangeRefusal::LeaseNotInForce`].
+    pub async fn give_lease(&self, range: RangeId, to: &NodeId) -> Result<ReplicaId, NotWritten> {
+        let group = self.group(range).ok_or(NotWritten::NoReplica)?;
+        let seat = {
+            let replica = group.replica().await;
+            replica.descriptor().seats.iter().find(|seat| seat.node == *to && seat.votes).cloned()
+        };
+        let seat = seat.ok_or(NotWritten::Refused(RangeRefusal::LeaseNotInForce))?;
+        let promised = self.0.supporting.lock().machine.promised(seat.store);
+        if promised.until < self.0.world.now() {
+            return Err(NotWritten::Refused(RangeRefusal::LeaseNotInForce));
+        }
+        if seat.replica == group.id() {
+            return Ok(seat.replica);
+        }
+        let made = |replica: &mut RangeReplica, moment: &Moment| {
+            replica.transfer_lease(moment, seat.replica, seat.store, promised.epoch)
+        };
+        match self.command(&group, made).await? {
+            Outcome::Leased(replica) => {
+                group.give_lead(replica).await;
+                Ok(replica)
+            }
+            _ => Err(NotWritten::Void),
+        }
+    }
+
+    /// Clears away a replica that has left its range, with all of its rows.
+    ///
+    /// # Errors
+    /// [`HostError`].
+    pub async fn clear(&self, range: RangeId, replica: ReplicaId) -> Result<(), HostError> {
+        let Some(group) = self.group(range).filter(|group| group.id() == replica) else { return Ok(()) };
+        let fails = |why: String| HostError::Start(StartError { range, replica, why });
+        group.shut_down().await;
+        self.0.groups.lock().remove(&range);
+        self.0.wanted.lock().remove(&range);
+        let descriptor = group.replica().await.descriptor().clone();
+        let mut batch = Batch::new();
+        group.erase(&mut batch).map_err(fails)?;
+        if !descriptor.is_empty() {
+            let rest = Rest {
+                keyspace: descriptor.keyspace.0,
+                from: descriptor.from.as_bytes().to_vec(),
+                to: descriptor.to.as_ref().map(|to| to.as_bytes().to_vec()),
+            };
+            batch.put(Family::Raft, rest_key(range), wire::encode(&rest));
+            if let Some(keys) = self.0.keys.lock().get_mut(&descriptor.keyspace) {
+                keys.retain(|_, of| *of != range);
+            }
+        }
+        self.durably(batch).await.map_err(fails)?;
+        self.clear_rows(range, &descriptor).await.map_err(fails)
+    }
+
+    /// Clears what is left of replicas that have been cleared away.
+    pub(super) async fn clear_the_rest(&self) -> Result<(), HostError> {
+        for (key, row) in disk::rows(&*self.0.around.disk, Family::Raft, b"x")? {
+            let rest: Rest = wire::decode(&row).map_err(HostError::Replica)?;
+            let number = key.get(1..).and_then(|number| number.try_into().ok()).map(u64::from_be_bytes);
+            let range = RangeId(number.ok_or_else(|| HostError::Replica("a row of no range".to_owned()))?);
+            let key =
+                |bytes: Vec<u8>| UserKey::new(bytes).map_err(|error| HostError::Replica(error.to_string()));
+            let descriptor = Descriptor {
+                range,
+                keyspace: KeyspaceId(rest.keyspace),
+                from: key(rest.from)?,
+                to: rest.to.map(key).transpose()?,
+                seats: Vec::new(),
+            };
+            self.clear_rows(range, &descriptor).await.map_err(HostError::Replica)?;
+        }
+        Ok(())
+    }
+
+    async fn clear_rows(&self, range: RangeId, descriptor: &Descriptor) -> Result<(), String> {
+        let (keyspace, key) = (descriptor.keyspace, descriptor.from.clone());
+        let first = VersionKey { keyspace, key, at: HybridTime::from_bits(u64::MAX) }.encode();
+        loop {
+            let (mut batch, mut rows, mut ended) = (Batch::new(), 0, true);
+            let mut failed = None;
+            let walked =
+                self.0.around.disk.walk(Family::Mvcc, &first, &mut |row, _| match VersionKey::decode(row) {
+                    Ok(key) if key.keyspace != descriptor.keyspace || !descriptor.holds(&key.key) => false,
+                    Ok(_) if rows == CLEARED_AT_ONCE => {
+                        ended = false;
+                        false
+                    }
+                    Ok(_) => {
+                        batch.delete(Family::Mvcc, row);
+                        rows += 1;
+                        true
+                    }
+                    Err(error) => {
+                        failed = Some(error.to_string());
+                        false
+                    }
+                });
+            walked.map_err(|fault| fault.to_string())?;
+            if let Some(why) = failed {
+                return Err(why);
+            }
+            if ended {
+                batch.delete(Family::Raft, rest_key(range));
+                return self.durably(batch).await;
+            }
+            self.0.around.disk.visibly(batch).await?;
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! How a range's replicas come to stand where they are wanted: one step at a time, each a thing that may have been done already.
+//!
+//! * It decides: the next step from what is wanted, what the range's log says of its seats (on which leases rest) and who takes
+//!   part in consensus.
+//! * It never does: take a voter out before all that are wanted vote, or change two voters at once.
+//! * Invariant: whatever is done of the steps when a leaseholder dies, the next one goes on from what is so.
+//!
+//! Leases and consensus count their voters apart: the range's own command changes the one, openraft's membership the other. A new
+//! replica votes in consensus first and counts for leases after it; one that leaves counts for leases no more before it stops to
+//! vote. Neither rests on the other for safety: consensus changes by joint majorities, leases by one voter at a time under a new number.
+
+use std::collections::BTreeSet;
+
+use rhumb_core::StoreId;
+
+use super::replica::{ReplicaId, Seat};
+
+/// Who takes part in consensus.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Members {
+    /// Those that vote; in the midst of a change those before and after it.
+    pub voters: BTreeSet<ReplicaId>,
+    /// All.
+    pub all: BTreeSet<ReplicaId>,
+    /// Whether no change is under way.
+    pub settled: bool,
+}
+
+/// Where replicas of a range are wanted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// There.
+    pub seats: Vec<Seat>,
+    /// These are to leave.
+    pub leaving: Vec<Seat>,
+    /// Whether the range is not known yet to have begun.
+    pub unborn: bool,
+}
+
+/// What a leaseholder does next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// It says that the range has begun.
+    Begun,
+    /// It proposes these seats.
+    Reseat(Vec<Seat>),
+    /// It takes this replica into consensus, without a vote.
+    Learn(Seat),
+    /// These vote in consensus.
+    Vote(BTreeSet<ReplicaId>),
+    /// This replica, which does not vote, takes part in consensus no more.
+    Forget(ReplicaId),
+    /// It gives its lease to this one, as it is to leave.
+    Give(Seat),
+    /// It says that these have left.
+    Left(Vec<ReplicaId>),
+}
+
+/// The next step of a leaseholder on a store; none: all is as it is wanted, or waits. `near` says whether a replica has nearly all
+/// of the log.
+#[must_use]
+pub fn next(
+    wanted: &Wanted,
+    here: &[Seat],
+    members: &Members,
+    me: StoreId,
+    near: impl Fn(ReplicaId) -> bool,
+) -> Option<Step> {
+    if wanted.unborn {
+        return Some(Step::Begun);
+    }
+    let seat = |replica: ReplicaId| here.iter().find(|seat| seat.replica == replica);
+    for coming in &wanted.seats {
+        let replica = coming.replica;
+        let Some(seat) = seat(replica) else {
+            let mut seats = here.to_vec();
+            seats.push(Seat { votes: false, ..coming.clone() });
+            return Some(Step::Reseat(seats));
+        };
+        if !members.all.contains(&replica) {
+            return Some(Step::Learn(coming.clone()));
+        }
+        if coming.votes && !members.voters.contains(&replica) {
+            let voters = members.voters.iter().copied().chain([replica]).collect();
+            return near(replica).then_some(Step::Vote(voters));
+        }
+        if coming.votes && !seat.votes {
+            return Some(Step::Reseat(voting(here, replica, true)));
+        }
+    }
+    if let Some(mine) = here.iter().find(|seat| seat.store == me)
+        && wanted.leaving.iter().any(|leaving| leaving.replica == mine.replica)
+    {
+        let to = wanted.seats.iter().find(|seat| seat.votes)?;
+        return Some(Step::Give(to.clone()));
+    }
+    for leaving in &wanted.leaving {
+        let replica = leaving.replica;
+        let seat = seat(replica);
+        if seat.is_some_and(|seat| seat.votes) {
+            return Some(Step::Reseat(voting(here, replica, false)));
+        }
+        if members.all.contains(&replica) && !members.voters.contains(&replica) {
+            return Some(Step::Forget(replica));
+        }
+        if members.all.contains(&replica) {
+            return Some(Step::Vote(
+                members.voters.iter().copied().filter(|voter| *voter != replica).collect(),
+            ));
+        }
+        if seat.is_some() {
+            return Some(Step::Reseat(here.iter().filter(|seat| seat.replica != replica).cloned().collect()));
+        }
+    }
+    if !members.settled {
+        // Whoever began the change died in the midst of it.
+        let voters = wanted.seats.iter().filter(|seat| seat.votes).map(|seat| seat.replica);
+        return Some(Step::Vote(voters.collect()));
+    }
+    let left: Vec<_> = wanted.leaving.iter().map(|seat| seat.replica).collect();
+    (!left.is_empty()).then_some(Step::Left(left))
+}
+
+fn voting(here: &[Seat], replica: ReplicaId, votes: bool) -> Vec<Seat> {
+    let change = |seat: &Seat| Seat {
+        votes: if seat.replica == replica { votes } else { seat.votes },
+        ..seat.clone()
+    };
+    here.iter().map(change).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seat(replica: u64, votes: bool) -> Seat {
+        let node = format!("eu/n{replica}").parse().expect("a node");
+        Seat { replica: ReplicaId(replica), node, store: StoreId(u128::from(replica)), votes }
+    }
+
+    /// Takes the steps, one after the other, as a range would: what it says of each.
+    fn taken(wanted: &Wanted, me: u64) -> Vec<String> {
+        let mut here: Vec<Seat> = (1..=3).map(|replica| seat(replica, true)).collect();
+        let all: BTreeSet<_> = here.iter().map(|seat| seat.replica).collect();
+        let mut members = Members { voters: all.clone(), all, settled: true };
+        let (mut me, mut said) = (StoreId(u128::from(me)), Vec::new());
+        for _ in 0..20 {
+            let Some(step) = next(wanted, &here, &members, me, |_| true) else { break };
+            let numbers =
+                |all: &BTreeSet<ReplicaId>| all.iter().map(|one| one.0.to_string()).collect::<String>();
+            match step {
+                Step::Reseat(seats) => {
+                    let voters = |seats: &[Seat]| -> BTreeSet<_> {
+                        seats.iter().filter(|seat| seat.votes).map(|seat| seat.replica).collect()
+                    };
+                    assert!(voters(&here).symmetric_difference(&voters(&seats)).count() <= 1, "{seats:?}");
+                    let all = seats.iter().map(|seat| seat.replica).collect();
+                    said.push(format!("seats {} voting {}", numbers(&all), numbers(&voters(&seats))));
+                    here = seats;
+                }
+                Step::Learn(seat) => {
+                    said.push(format!("learns {}", seat.replica));
+                    members.all.insert(seat.replica);
+                }
+                Step::Vote(voters) => {
+                    said.push(format!("vote {}", numbers(&voters)));
+                    members.all.retain(|one| voters.contains(one) || !members.voters.contains(one));
+                    members.voters = voters;
+                }
+                Step::Forget(replica) => {
+                    said.push(format!("forgets {replica}"));
+                    members.all.remove(&replica);
+                }
+                Step::Give(to) => {
+                    said.push(format!("gives to {}", to.replica));
+                    me = to.store;
+                }
+                Step::Left(all) => {
+                    said.push(format!("left {}", numbers(&all.into_iter().collect())));
+                    break;
+                }
+                Step::Begun => {
+                    said.push("begun".to_owned());
+                    break;
+                }
+            }
+        }
+        said
+    }
+
+    #[test]
+    fn a_replica_moves_one_voter_at_a_time() {
+        let moves = Wanted {
+            seats: vec![seat(1, true), seat(2, true), seat(4, true)],
+            leaving: vec![seat(3, true)],
+            unborn: false,
+        };
+        let steps = [
+            "seats 1234 voting 123",
+            "learns 4",
+            "vote 1234",
+            "seats 1234 voting 1234",
+            "seats 1234 voting 124",
+            "vote 124",
+            "seats 124 voting 124",
+            "left 3",
+        ];
+        assert_eq!(taken(&moves, 1), steps);
+        let mut gives = steps.to_vec();
+        gives.insert(4, "gives to 1");
+        assert_eq!(taken(&moves, 3), gives, "the leaseholder leaves");
+        let stays = Wanted {
+            leaving: Vec::new(),
+            seats: (1..=3).map(|one| seat(one, true)).collect(),
+            unborn: false,
+        };
+        assert!(taken(&stays, 1).is_empty());
+        assert_eq!(taken(&Wanted { unborn: true, ..stays }, 1), ["begun"]);
+    }
+
+    #[test]
+    fn what_was_begun_goes_on() {
+        let wanted = Wanted { seats: (1..=3).map(|one| seat(one, true)).collect(), ..Wanted::default() };
+        let numbers = |all: &[u64]| all.iter().copied().map(ReplicaId).collect::<BTreeSet<_>>();
+        let members = Members { voters: numbers(&[1, 2, 3, 4]), all: numbers(&[1, 2, 3, 4]), settled: false };
+        let step = next(&wanted, &wanted.seats, &members, StoreId(1), |_| true);
+        assert_eq!(step, Some(Step::Vote(numbers(&[1, 2, 3]))));
+        let far = Wanted { seats: (1..=4).map(|one| seat(one, true)).collect(), ..Wanted::default() };
+        let here: Vec<_> = (1..=4).map(|one| seat(one, one < 4)).collect();
+        let members = Members { voters: numbers(&[1, 2, 3]), all: numbers(&[1, 2, 3, 4]), settled: true };
+        assert_eq!(next(&far, &here, &members, StoreId(1), |_| false), None, "it has not come near yet");
+    }
+}
