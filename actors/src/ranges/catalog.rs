@@ -10,7 +10,8 @@
 //! | `node/` node | a [`Founder`]: its disk, and the public key of its tokens |
 //! | `next` | the [`Next`] numbers |
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use rhumb_core::codec;
 use rhumb_core::{DataClass, NodeId, Region, StoreId};
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use super::messages::{KeyspaceView, KvRefusal};
 use super::replica::{Descriptor, RangeId, ReplicaId, Seat};
+use super::seating::Wanted;
 
 /// The meta range.
 pub const META: RangeId = RangeId(1);
@@ -35,6 +37,8 @@ pub const NEXT: &str = "next";
 pub const REPLICATION: u32 = 3;
 /// The most replicas of a keyspace.
 pub const MAX_REPLICATION: u32 = 7;
+/// When it may make sense to ask again for a move that cannot be now.
+const MOVE_AGAIN: Duration = Duration::from_secs(1);
 /// The longest name of a keyspace.
 pub const MAX_NAME: usize = 64;
 
@@ -49,10 +53,28 @@ pub struct Keyspace {
     pub class: DataClass,
     /// How many replicas were asked for; 0: it was not said.
     pub replication: u32,
-    /// Its range.
+    /// Its ranges, in the order in which they came to be. Which keys each has is not said here: keys are data, and this is read
+    /// everywhere.
+    pub ranges: Vec<RangeRow>,
+}
+
+/// A range of a keyspace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RangeRow {
+    /// Its number.
     pub range: RangeId,
-    /// Where that stands.
+    /// The range that it was split from.
+    pub parent: Option<RangeId>,
+    /// Whether it has begun. One that is split from another one is planned before.
+    pub begun: bool,
+    /// Where its replicas are wanted.
     pub seats: Vec<Seat>,
+    /// Those of its replicas that came later: they begin with nothing.
+    pub joined: Vec<ReplicaId>,
+    /// Replicas that are to leave it.
+    pub leaving: Vec<Seat>,
+    /// Replicas that have left it.
+    pub left: Vec<ReplicaId>,
 }
 
 /// A founding node.
@@ -120,30 +142,182 @@ pub fn first_numbers(replicas: usize) -> Next {
 }
 
 impl Keyspace {
-    /// What its range is.
+    /// What its first range was when it was created.
     #[must_use]
-    pub fn descriptor(&self) -> Descriptor {
+    pub fn descriptor(&self, row: &RangeRow) -> Descriptor {
         Descriptor {
-            range: self.range,
+            range: row.range,
             keyspace: KeyspaceId(self.id),
             from: UserKey::default(),
             to: None,
-            seats: self.seats.clone(),
+            seats: row.seats.clone(),
         }
     }
 
     /// As it is shown.
     #[must_use]
     pub fn view(&self) -> KeyspaceView {
+        let begun = || self.ranges.iter().filter(|row| row.begun);
+        let nodes: BTreeSet<_> =
+            begun().flat_map(|row| row.seats.iter().map(|seat| seat.node.clone())).collect();
         KeyspaceView {
             id: self.id,
             name: self.name.clone(),
             class: self.class.clone(),
             replication: self.replication,
-            range: self.range.0,
-            nodes: self.seats.iter().map(|seat| seat.node.clone()).collect(),
+            ranges: begun().map(|row| row.range.0).collect(),
+            nodes: nodes.into_iter().collect(),
         }
     }
+
+    /// The row of a range.
+    #[must_use]
+    pub fn row(&self, range: RangeId) -> Option<&RangeRow> {
+        self.ranges.iter().find(|row| row.range == range)
+    }
+
+    /// All places of its replicas.
+    pub fn seats(&self) -> impl Iterator<Item = &Seat> {
+        self.ranges.iter().filter(|row| row.begun).flat_map(|row| &row.seats)
+    }
+}
+
+impl RangeRow {
+    /// What its leaseholder is to bring about.
+    #[must_use]
+    pub fn wanted(&self) -> Wanted {
+        Wanted { seats: self.seats.clone(), leaving: self.leaving.clone(), unborn: !self.begun }
+    }
+}
+
+/// What is to change in a keyspace's row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Change {
+    /// A range is to be split from this one, whose replicas stand there.
+    Split {
+        /// This one.
+        left: RangeId,
+        /// There.
+        seats: Vec<Seat>,
+    },
+    /// A range has begun.
+    Begun(RangeId),
+    /// A replica is to move from one node to another one's disk.
+    Move {
+        /// Of this range.
+        range: RangeId,
+        /// From there.
+        from: NodeId,
+        /// To there.
+        to: NodeId,
+        /// Its disk.
+        store: StoreId,
+    },
+    /// Replicas have left a range.
+    Left {
+        /// This one.
+        range: RangeId,
+        /// These.
+        replicas: Vec<ReplicaId>,
+    },
+}
+
+/// A keyspace's row after a change, with the numbers behind it. None: it is so already.
+///
+/// # Errors
+/// Why it cannot be changed so, and what would be right.
+pub fn changed(
+    keyspace: &Keyspace,
+    next: Next,
+    change: &Change,
+) -> Result<Option<(Keyspace, Next)>, KvRefusal> {
+    let (mut keyspace, mut next) = (keyspace.clone(), next);
+    let none = |range: &RangeId| {
+        KvRefusal::Invalid(format!("there is no range {}; `rhumb range ls` lists them", range.0))
+    };
+    match change {
+        Change::Split { left, seats } => {
+            keyspace.row(*left).ok_or_else(|| none(left))?;
+            let seats: Vec<Seat> = seats
+                .iter()
+                .map(|seat| {
+                    let replica = ReplicaId(next.replica);
+                    next.replica += 1;
+                    Seat { replica, ..seat.clone() }
+                })
+                .collect();
+            // One that was planned and never begun is planned anew: its replicas may stand elsewhere by now.
+            let planned = keyspace.ranges.iter_mut().find(|row| row.parent == Some(*left) && !row.begun);
+            match planned {
+                Some(row) => row.seats = seats,
+                None => {
+                    keyspace.ranges.push(RangeRow {
+                        range: RangeId(next.range),
+                        parent: Some(*left),
+                        begun: false,
+                        seats,
+                        joined: Vec::new(),
+                        leaving: Vec::new(),
+                        left: Vec::new(),
+                    });
+                    next.range += 1;
+                }
+            }
+        }
+        Change::Begun(range) => {
+            let row = row_mut(&mut keyspace, range).ok_or_else(|| none(range))?;
+            if std::mem::replace(&mut row.begun, true) {
+                return Ok(None);
+            }
+        }
+        Change::Move { range, from, to, store } => {
+            let row = row_mut(&mut keyspace, range).ok_or_else(|| none(range))?;
+            let comes = row.seats.iter().any(|seat| seat.store == *store);
+            let leaves = row.leaving.iter().any(|seat| seat.node == *from);
+            if comes && leaves {
+                return Ok(None);
+            }
+            let invalid = |why: String| Err(KvRefusal::Invalid(why));
+            if !row.leaving.is_empty() || !row.begun {
+                let why =
+                    format!("a replica of range {} is moving already, or the range has not begun", range.0);
+                return Err(KvRefusal::NotNow { why, retry_after: MOVE_AGAIN });
+            }
+            if comes {
+                return invalid(format!("node {to} has a replica of range {} already", range.0));
+            }
+            let Some(at) = row.seats.iter().position(|seat| seat.node == *from) else {
+                let nodes: Vec<_> = row.seats.iter().map(|seat| seat.node.to_string()).collect();
+                return invalid(format!(
+                    "node {from} has no replica of range {}; {} have",
+                    range.0,
+                    nodes.join(", ")
+                ));
+            };
+            let leaving = row.seats.remove(at);
+            let replica = ReplicaId(next.replica);
+            next.replica += 1;
+            row.seats.push(Seat { replica, node: to.clone(), store: *store, votes: leaving.votes });
+            row.joined.push(replica);
+            row.leaving.push(leaving);
+        }
+        Change::Left { range, replicas } => {
+            let row = row_mut(&mut keyspace, range).ok_or_else(|| none(range))?;
+            let before = row.leaving.len();
+            row.leaving.retain(|seat| !replicas.contains(&seat.replica));
+            if row.leaving.len() == before {
+                return Ok(None);
+            }
+            row.left.extend(
+                replicas.iter().copied().filter(|replica| !row.left.contains(replica)).collect::<Vec<_>>(),
+            );
+        }
+    }
+    Ok(Some((keyspace, next)))
+}
+
+fn row_mut<'a>(keyspace: &'a mut Keyspace, range: &RangeId) -> Option<&'a mut RangeRow> {
+    keyspace.ranges.iter_mut().find(|row| row.range == *range)
 }
 
 /// Whether a name may be a keyspace's.
@@ -231,8 +405,15 @@ pub fn created(
         name: name.to_owned(),
         class: class.clone(),
         replication,
-        range: RangeId(next.range),
-        seats: placed.into_iter().enumerate().map(seat).collect(),
+        ranges: vec![RangeRow {
+            range: RangeId(next.range),
+            parent: None,
+            begun: true,
+            seats: placed.into_iter().enumerate().map(seat).collect(),
+            joined: Vec::new(),
+            leaving: Vec::new(),
+            left: Vec::new(),
+        }],
     };
     let after = Next { keyspace: next.keyspace + 1, range: next.range + 1, replica: next.replica + count };
     (keyspace, after)
@@ -284,11 +465,80 @@ mod tests {
         let (one, next) = created("a", &class, 0, next, founders("eu/n1 us/n1").into_iter().collect());
         let (two, next) = created("b", &class, 0, next, founders("eu/n1 us/n1").into_iter().collect());
         let all: Vec<u64> =
-            [&one, &two].iter().flat_map(|space| space.seats.iter().map(|seat| seat.replica.0)).collect();
+            [&one, &two].iter().flat_map(|space| space.seats().map(|seat| seat.replica.0)).collect();
         assert_eq!(all, [4, 5, 6, 7]);
-        assert_eq!((one.id, two.id, one.range.0, two.range.0), (2, 3, 2, 3));
+        assert_eq!((one.id, two.id, one.ranges[0].range.0, two.ranges[0].range.0), (2, 3, 2, 3));
         assert_eq!(next, Next { keyspace: 4, range: 4, replica: 8 });
         assert_eq!(decode::<Keyspace>(&encode(&two)), Ok(two));
+    }
+
+    fn stands(keyspace: &Keyspace, range: u64) -> String {
+        let row = keyspace.row(RangeId(range)).expect("it is there");
+        let seats = |seats: &[Seat]| {
+            let one = |seat: &Seat| format!("{}@{}", seat.replica.0, seat.node);
+            seats.iter().map(one).collect::<Vec<_>>().join(" ")
+        };
+        let left: Vec<_> = row.left.iter().map(|replica| replica.0).collect();
+        format!(
+            "begun {} at {} leaving [{}] left {left:?}",
+            row.begun,
+            seats(&row.seats),
+            seats(&row.leaving)
+        )
+    }
+
+    #[test]
+    fn a_range_is_planned_before_it_is_split_off_and_planned_anew_if_that_fails() {
+        let class = DataClass::read("inventory").expect("valid");
+        let placed = founders("eu/n1 us/n1").into_iter().collect();
+        let (space, next) = created("a", &class, 0, first_numbers(2), placed);
+        let split = Change::Split { left: RangeId(2), seats: space.ranges[0].seats.clone() };
+        let (planned, next) = changed(&space, next, &split).expect("it may be").expect("it is new");
+        assert_eq!(stands(&planned, 3), "begun false at 5@eu/n1 6@us/n1 leaving [] left []");
+        assert_eq!(planned.view().ranges, [2], "nobody sees what has not begun");
+        let (again, next) = changed(&planned, next, &split).expect("it may be").expect("it is new");
+        assert_eq!(
+            stands(&again, 3),
+            "begun false at 7@eu/n1 8@us/n1 leaving [] left []",
+            "no number is used twice"
+        );
+        let (begun, next) =
+            changed(&again, next, &Change::Begun(RangeId(3))).expect("it may be").expect("news");
+        assert_eq!((begun.view().ranges, begun.ranges.len()), (vec![2, 3], 2));
+        assert_eq!(changed(&begun, next, &Change::Begun(RangeId(3))), Ok(None));
+        assert!(changed(&begun, next, &Change::Begun(RangeId(9))).is_err());
+    }
+
+    #[test]
+    fn a_replica_moves_to_another_disk_under_a_new_number() {
+        let class = DataClass::read("inventory").expect("valid");
+        let placed = founders("eu/n1 us/n1").into_iter().collect();
+        let (space, next) = created("a", &class, 0, first_numbers(2), placed);
+        let node = |text: &str| text.parse::<NodeId>().expect("a node");
+        let moves = |from: &str, to: &str, store| Change::Move {
+            range: RangeId(2),
+            from: node(from),
+            to: node(to),
+            store: StoreId(store),
+        };
+        let first = moves("us/n1", "ap/n1", 9);
+        let (moving, next) = changed(&space, next, &first).expect("it may be").expect("it is new");
+        assert_eq!(stands(&moving, 2), "begun true at 3@eu/n1 5@ap/n1 leaving [4@us/n1] left []");
+        assert_eq!(changed(&moving, next, &first), Ok(None), "the same again");
+        assert!(matches!(changed(&moving, next, &moves("eu/n1", "us/n2", 8)), Err(KvRefusal::NotNow { .. })));
+        let gone = Change::Left { range: RangeId(2), replicas: vec![ReplicaId(4)] };
+        let (moved, next) = changed(&moving, next, &gone).expect("it may be").expect("it is new");
+        assert_eq!(stands(&moved, 2), "begun true at 3@eu/n1 5@ap/n1 leaving [] left [4]");
+        let refused = |change| changed(&moved, next, &change).expect_err("it may not").to_string();
+        assert_eq!(
+            refused(moves("us/n1", "us/n2", 8)),
+            "node us/n1 has no replica of range 2; eu/n1, ap/n1 have"
+        );
+        assert_eq!(refused(moves("eu/n1", "ap/n1", 9)), "node ap/n1 has a replica of range 2 already");
+        // A node whose disk was lost gets a replica on its new one.
+        let (again, _) =
+            changed(&moved, next, &moves("ap/n1", "ap/n1", 10)).expect("it may be").expect("new");
+        assert_eq!(stands(&again, 2), "begun true at 3@eu/n1 6@ap/n1 leaving [5@ap/n1] left [4]");
     }
 
     #[test]

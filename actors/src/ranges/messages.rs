@@ -103,8 +103,8 @@ pub struct KeyspaceView {
     pub class: DataClass,
     /// How many replicas were asked for; 0: it was not said.
     pub replication: u32,
-    /// The number of its range.
-    pub range: u64,
+    /// The numbers of its ranges.
+    pub ranges: Vec<u64>,
     /// Where its replicas stand.
     pub nodes: Vec<NodeId>,
 }
@@ -137,6 +137,122 @@ pub struct RangeView {
     pub closed_ms: u64,
     /// All nodes that have a replica.
     pub nodes: Vec<NodeId>,
+}
+
+/// Split the range that has this key before it: the right-hand one begins with it. The message carries a key, so it is of the
+/// keyspace's class.
+#[remote(crate = crate, name = "range.Split", class = by(class), audience = "operators",
+         reply = Result<SplitDone, KvRefusal>)]
+#[derive(Clone, PartialEq, Eq)]
+pub struct SplitRange {
+    /// The class of the keyspace's data.
+    pub class: DataClass,
+    /// Which keyspace.
+    pub keyspace: String,
+    /// The first key of the right-hand range.
+    pub at: Vec<u8>,
+    /// How often it was passed on. Whoever is no node says 0.
+    pub hops: u32,
+}
+
+impl fmt::Debug for SplitRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SplitRange({} at a key of {} bytes)", self.keyspace, self.at.len())
+    }
+}
+
+/// A range was split.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Wire)]
+#[wire(crate = crate)]
+pub struct SplitDone {
+    /// The left-hand range.
+    pub left: u64,
+    /// The right-hand one, which is new.
+    pub right: u64,
+}
+
+/// Give a range's lease to the replica of a node.
+#[remote(crate = crate, name = "range.TransferLease", class = "control", audience = "operators", idempotent,
+         reply = Result<u64, KvRefusal>)]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TransferLease {
+    /// Which range.
+    pub range: u64,
+    /// Which node.
+    pub to: NodeId,
+    /// How often it was passed on. Whoever is no node says 0.
+    pub hops: u32,
+}
+
+/// Move a replica of a range from one node to another one. The same again tells how far it is.
+#[remote(crate = crate, name = "range.Move", class = "control", audience = "operators", idempotent,
+         reply = Result<Moved, KvRefusal>)]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MoveReplica {
+    /// Which range.
+    pub range: u64,
+    /// From which node.
+    pub from: NodeId,
+    /// To which node; the same, if its disk was lost and it has another one.
+    pub to: NodeId,
+}
+
+/// How far a move is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Wire)]
+#[wire(crate = crate)]
+pub enum Moved {
+    /// The old replica has left its range, and the new one votes.
+    Done,
+    /// It goes on by itself.
+    Underway,
+}
+
+/// Change a keyspace's row in the meta range. One node asks it of the one that holds the lease of that.
+#[remote(crate = crate, name = "range.Plan", class = "control", audience = "nodes", idempotent,
+         reply = Result<Vec<u8>, KvRefusal>)]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlanRange {
+    /// Which keyspace.
+    pub keyspace: String,
+    /// What: a change, in the catalog's bytes.
+    pub change: Vec<u8>,
+}
+
+/// Which range has this key?
+#[remote(crate = crate, name = "range.Where", class = by(class), audience = "nodes", idempotent,
+         reply = Result<RangeBounds, KvRefusal>)]
+#[derive(Clone, PartialEq, Eq)]
+pub struct WhereIs {
+    /// The class of the keyspace's data.
+    pub class: DataClass,
+    /// Which keyspace.
+    pub keyspace: String,
+    /// The key.
+    pub key: Vec<u8>,
+}
+
+impl fmt::Debug for WhereIs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "WhereIs({}, a key of {} bytes)", self.keyspace, self.key.len())
+    }
+}
+
+/// A range and its keys.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Wire)]
+#[wire(crate = crate)]
+pub struct RangeBounds {
+    /// The range.
+    pub range: u64,
+    /// Its first key.
+    pub from: Vec<u8>,
+    /// The first key behind it; none: it has no end.
+    pub to: Option<Vec<u8>>,
+}
+
+impl fmt::Debug for RangeBounds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RangeBounds({})", self.range)
+    }
 }
 
 // ---- keys and values ---------------------------------------------------------------------------

@@ -65,7 +65,7 @@ struct Shown {
     class: DataClass,
     /// None where it was not said.
     replication: Option<u32>,
-    range: u64,
+    ranges: Vec<u64>,
     replicas: Vec<String>,
 }
 
@@ -81,7 +81,7 @@ impl From<KeyspaceView> for Shown {
             id: view.id,
             class: view.class,
             replication: Some(view.replication).filter(|count| *count > 0),
-            range: view.range,
+            ranges: view.ranges,
             replicas: view.nodes.iter().map(ToString::to_string).collect(),
         }
     }
@@ -89,12 +89,13 @@ impl From<KeyspaceView> for Shown {
 
 impl fmt::Display for Shown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ranges: Vec<String> = self.ranges.iter().map(ToString::to_string).collect();
         write!(
             f,
-            "{:<24} class {:<14} range {:<6} on {}",
+            "{:<24} class {:<14} ranges {:<6} on {}",
             self.keyspace,
             self.class.as_str(),
-            self.range,
+            ranges.join(", "),
             self.replicas.join(", ")
         )
     }

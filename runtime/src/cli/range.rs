@@ -1,9 +1,12 @@
-//! `rhumb range`: which replicas stand where, and how.
+//! `rhumb range`: which replicas stand where, and where they are to stand.
 
 use std::fmt;
 
 use clap::{Args, Subcommand};
-use rhumb_actors::ranges::messages::{ListRanges, RangeView};
+use rhumb_actors::ranges::messages::{
+    KvRefusal, ListKeyspaces, ListRanges, MoveReplica, Moved, RangeView, SplitDone, SplitRange, TransferLease,
+};
+use rhumb_core::NodeId;
 use serde::Serialize;
 
 use super::connect::{Connect, ask};
@@ -15,6 +18,12 @@ use crate::client::kv::near;
 pub enum RangeCommand {
     /// List the replicas of all nodes that can be asked.
     Ls(Ls),
+    /// Split a range before a key.
+    Split(Split),
+    /// Move a replica of a range from one node to another one.
+    Move(Move),
+    /// Give a range's lease to the replica of a node.
+    TransferLease(Transfer),
 }
 
 /// List the replicas of all nodes that can be asked.
@@ -23,6 +32,96 @@ pub enum RangeCommand {
 pub struct Ls {
     #[command(flatten)]
     connect: Connect,
+}
+
+/// Split a range before a key.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  rhumb range split profiles --at m\n\nThe right-hand range begins with the key, on the same nodes. Batches are atomic within one range."
+)]
+pub struct Split {
+    /// The keyspace.
+    keyspace: String,
+    /// The first key of the right-hand range.
+    #[arg(long)]
+    at: String,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+/// Move a replica of a range from one node to another one.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  rhumb range move 2 --from us-east/node-1 --to us-east/node-2\n\nThe new replica is sent all of the range before the old one leaves it; reads and writes go on. The same again tells how far it is. With one node for both, its replica moves to the disk that the node has now, when the old one was lost."
+)]
+pub struct Move {
+    /// The number of the range.
+    range: u64,
+    /// The node that has a replica.
+    #[arg(long)]
+    from: NodeId,
+    /// The node that is to have one.
+    #[arg(long)]
+    to: NodeId,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+/// Give a range's lease to the replica of a node.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  rhumb range transfer-lease 2 --to eu-central/node-1")]
+pub struct Transfer {
+    /// The number of the range.
+    range: u64,
+    /// The node whose replica is to have it.
+    #[arg(long)]
+    to: NodeId,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+#[derive(Debug, Serialize)]
+struct WasSplit {
+    left: u64,
+    right: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct WasMoved {
+    range: u64,
+    from: String,
+    to: String,
+    done: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct WasGiven {
+    range: u64,
+    leaseholder: u64,
+    node: String,
+}
+
+impl fmt::Display for WasSplit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "range {} ends there, and range {} begins", self.left, self.right)
+    }
+}
+
+impl fmt::Display for WasMoved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.done {
+            true => write!(f, "range {}: its replica on {} is on {} now", self.range, self.from, self.to),
+            false => {
+                write!(f, "range {}: its replica is on its way from {} to {}", self.range, self.from, self.to)
+            }
+        }
+    }
+}
+
+impl fmt::Display for WasGiven {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "replica {} on {} holds the lease of range {}", self.leaseholder, self.node, self.range)
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -80,8 +179,62 @@ impl fmt::Display for Listed {
 
 impl RangeCommand {
     pub(super) async fn run(self, output: &Output) -> Result<Done, Failure> {
-        let Self::Ls(ls) = self;
-        let client = ls.connect.operator().await?;
+        match self {
+            Self::Ls(ls) => ls.run(output).await,
+            Self::Split(split) => split.run(output).await,
+            Self::Move(moves) => moves.run(output).await,
+            Self::TransferLease(transfer) => transfer.run(output).await,
+        }
+    }
+}
+
+impl Split {
+    async fn run(self, output: &Output) -> Result<Done, Failure> {
+        let client = self.connect.operator().await?;
+        let nodes = near(&client, None);
+        let listed = ask(&client, &nodes, |_| ListKeyspaces {}).await.answer??;
+        let space = listed.into_iter().find(|space| space.name == self.keyspace);
+        let space = space.ok_or(KvRefusal::NoSuchKeyspace(self.keyspace))?;
+        let message =
+            SplitRange { class: space.class, keyspace: space.name, at: self.at.into_bytes(), hops: 0 };
+        let asked = ask(&client, &nodes, |_| message.clone()).await;
+        client.close().await;
+        let SplitDone { left, right } = asked.answer??;
+        let done = WasSplit { left, right };
+        output.answer(&done, &done);
+        Ok(Done::Well)
+    }
+}
+
+impl Move {
+    async fn run(self, output: &Output) -> Result<Done, Failure> {
+        let client = self.connect.operator().await?;
+        let message = MoveReplica { range: self.range, from: self.from.clone(), to: self.to.clone() };
+        let asked = ask(&client, &near(&client, None), |_| message.clone()).await;
+        client.close().await;
+        let done = asked.answer?? == Moved::Done;
+        let moved =
+            WasMoved { range: self.range, from: self.from.to_string(), to: self.to.to_string(), done };
+        output.answer(&moved, &moved);
+        Ok(if done { Done::Well } else { Done::InPart })
+    }
+}
+
+impl Transfer {
+    async fn run(self, output: &Output) -> Result<Done, Failure> {
+        let client = self.connect.operator().await?;
+        let message = TransferLease { range: self.range, to: self.to.clone(), hops: 0 };
+        let asked = ask(&client, &near(&client, None), |_| message.clone()).await;
+        client.close().await;
+        let given = WasGiven { range: self.range, leaseholder: asked.answer??, node: self.to.to_string() };
+        output.answer(&given, &given);
+        Ok(Done::Well)
+    }
+}
+
+impl Ls {
+    async fn run(self, output: &Output) -> Result<Done, Failure> {
+        let client = self.connect.operator().await?;
         let (mut replicas, mut unreachable) = (Vec::new(), Vec::new());
         for node in near(&client, None) {
             match ask(&client, std::slice::from_ref(&node), |_| ListRanges {}).await.answer {

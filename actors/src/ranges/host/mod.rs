@@ -121,7 +121,7 @@ struct Inner<R: AsyncRuntime> {
     /// Where stores are, as ranges' seats say.
     stores: Mutex<BTreeMap<StoreId, NodeId>>,
     /// Which keys are here: the ranges of a keyspace, by their first keys.
-    keys: Mutex<BTreeMap<KeyspaceId, BTreeMap<UserKey, RangeId>>>,
+    keys: Mutex<BTreeMap<KeyspaceId, BTreeMap<UserKey, (Option<UserKey>, RangeId)>>>,
     /// Where replicas are wanted, and what is being done about it.
     wanted: Mutex<BTreeMap<RangeId, Wanted>>,
     busy: Mutex<BTreeSet<RangeId>>,
@@ -263,7 +263,8 @@ impl<R: AsyncRuntime> Host<R> {
         }
         if !descriptor.is_empty() {
             let mut keys = self.0.keys.lock();
-            keys.entry(descriptor.keyspace).or_default().insert(descriptor.from.clone(), descriptor.range);
+            let (to, range) = (descriptor.to.clone(), descriptor.range);
+            keys.entry(descriptor.keyspace).or_default().insert(descriptor.from.clone(), (to, range));
         }
     }
 
@@ -271,7 +272,8 @@ impl<R: AsyncRuntime> Host<R> {
     #[must_use]
     pub fn range_of(&self, keyspace: KeyspaceId, key: &UserKey) -> Option<RangeId> {
         let keys = self.0.keys.lock();
-        keys.get(&keyspace)?.range(..=key.clone()).next_back().map(|(_, range)| *range)
+        let (_, (to, range)) = keys.get(&keyspace)?.range(..=key.clone()).next_back()?;
+        to.as_ref().is_none_or(|to| key < to).then_some(*range)
     }
 
     /// The replica of a range that is here.

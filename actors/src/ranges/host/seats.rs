@@ -243,7 +243,7 @@ impl<R: AsyncRuntime> Host<R> {
             };
             batch.put(Family::Raft, rest_key(range), wire::encode(&rest));
             if let Some(keys) = self.0.keys.lock().get_mut(&descriptor.keyspace) {
-                keys.retain(|_, of| *of != range);
+                keys.retain(|_, (_, of)| *of != range);
             }
         }
         self.durably(batch).await.map_err(fails)?;

@@ -1,19 +1,20 @@
 //! How ranges of different nodes reach each other: over the mesh, under the class of their data.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use parking_lot::RwLock;
-use rhumb_actors::ranges::host::{Word, World};
+use rhumb_actors::ranges::host::{Found, Word, World};
 use rhumb_actors::ranges::messages::{Consent, RANGE_WORD, RangeWord};
 use rhumb_actors::ranges::raft::Carry;
 use rhumb_actors::ranges::{RangeId, ReplicaId, Seat};
 use rhumb_core::codec;
 use rhumb_core::{DataClass, HybridTime, NodeId};
 
+use super::Inner;
 use crate::clock::NodeClock;
 use crate::mesh::Mesh;
 use crate::supervisor::halt::Halt;
@@ -62,6 +63,7 @@ pub(super) struct RangeWorld {
     pub(super) clock: NodeClock,
     pub(super) halt: Halt,
     pub(super) time_is_good: TimeIsGood,
+    pub(super) ranges: Weak<Inner>,
 }
 
 impl World for RangeWorld {
@@ -78,6 +80,12 @@ impl World for RangeWorld {
         let told = self.mesh.tell_node(to, RANGE_WORD, &RangeWord { word }, DataClass::control());
         if let Err(fault) = told {
             tracing::trace!(%to, %fault, "not told; it is said again");
+        }
+    }
+
+    fn found(&self, range: RangeId, found: Found) {
+        if let Some(ranges) = super::plan::of(&self.ranges) {
+            ranges.has_found(range, found);
         }
     }
 

@@ -3,14 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use rhumb_actors::ranges::catalog::{self, Founder, KEYSPACES, Keyspace, META, META_KEYSPACE, NODES, Next};
+use rhumb_actors::ranges::catalog::{
+    self, Founder, KEYSPACES, Keyspace, META, META_KEYSPACE, NODES, Next, RangeRow,
+};
 use rhumb_actors::ranges::host::NotWritten;
 use rhumb_actors::ranges::messages::{Found, Introduce, Introduced, KeyspaceView, KvRefusal};
-use rhumb_actors::ranges::{Condition, Op, RangeReplica, ReplicaId, Seat, TokenKeys};
+use rhumb_actors::ranges::{Condition, Op, RangeId, RangeReplica, ReplicaId, Seat, TokenKeys};
 use rhumb_core::{DataClass, HybridTime, NodeId, Region};
 use rhumb_storage::Family;
-use rhumb_storage::mvcc::{Limit, Record, Snapshot, UserKey};
+use rhumb_storage::mvcc::{KeyspaceId, Limit, Record, Snapshot, UserKey};
 use rhumb_topology::policy::Use;
+use tokio::time::Instant;
 
 use super::{Ranges, not_now};
 
@@ -18,13 +21,15 @@ use super::{Ranges, not_now};
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How long another node may take to say who it is.
 const WITHIN: Duration = Duration::from_secs(3);
+/// How long a replica that a split begins may be missing: until then the one that it is split from is behind.
+const SPLIT_COMES_WITHIN: Duration = Duration::from_secs(10);
 /// The highest time.
 const LATEST: u64 = u64::MAX;
 
 impl Ranges {
     /// Founds the meta range if there is none, and begins the replicas that it says are here. It does not end.
     pub(super) async fn follow(&self) {
-        let (mut seen, mut told) = (None, BTreeSet::new());
+        let (mut seen, mut told, mut missing) = (None, BTreeSet::new(), BTreeMap::new());
         let founds = self.0.parts.founding.nodes().first() == Some(&self.0.parts.me);
         let mut to_tell: Vec<NodeId> = Vec::new();
         let mut settled = false;
@@ -50,7 +55,7 @@ impl Ranges {
                             Err(why) => return self.0.parts.halt.now(format!("the meta range: {why}")),
                         }
                     }
-                    self.begin_replicas(&mut told).await;
+                    self.begin_replicas(&mut told, &mut missing).await;
                 }
             }
             tokio::time::sleep(LOOK_EVERY).await;
@@ -174,7 +179,7 @@ impl Ranges {
         {
             let mut classes = self.0.classes.write();
             for space in keyspaces.values() {
-                classes.insert(space.range, space.class.clone());
+                classes.extend(space.ranges.iter().map(|row| (row.range, space.class.clone())));
             }
         }
         let own = self.0.key.public();
@@ -185,26 +190,64 @@ impl Ranges {
         Ok(())
     }
 
-    /// Begins the replicas of keyspaces that have a seat here and none yet.
-    async fn begin_replicas(&self, told: &mut BTreeSet<String>) {
+    /// Has the replicas here that the meta range says should be: begins those that have a seat and are missing, says where the
+    /// others are wanted, and clears away those that have left.
+    async fn begin_replicas(&self, told: &mut BTreeSet<String>, missing: &mut BTreeMap<RangeId, Instant>) {
         let Ok(host) = self.host() else { return };
         let me = self.0.parts.store_id;
-        let spaces: Vec<Keyspace> = {
-            let all = self.0.keyspaces.read();
-            let here = |space: &&Keyspace| space.seats.iter().any(|seat| seat.store == me);
-            all.values().filter(here).filter(|space| host.group(space.range).is_none()).cloned().collect()
-        };
+        let spaces: Vec<Keyspace> = self.0.keyspaces.read().values().cloned().collect();
         for space in spaces {
-            // Whoever planned it has asked the policy too; both must say yes.
-            if !self.0.parts.policy.permits(&self.0.parts.me.region, Use::Hold, &space.class) {
-                if told.insert(space.name.clone()) {
-                    tracing::warn!(keyspace = space.name, class = %space.class, "its class may not be held here: no replica");
+            for row in &space.ranges {
+                host.want(row.range, row.wanted());
+                let mine = row.seats.iter().find(|seat| seat.store == me);
+                match (host.group(row.range), mine) {
+                    (Some(group), _) if row.left.contains(&group.id()) => {
+                        tracing::info!(range = row.range.0, replica = %group.id(), "it has left its range and is cleared away");
+                        if let Err(error) = host.clear(row.range, group.id()).await {
+                            tracing::error!(range = row.range.0, %error, "its rows are not cleared away yet");
+                        }
+                    }
+                    (Some(_), _) => drop(missing.remove(&row.range)),
+                    (None, Some(seat)) if row.begun => {
+                        self.begin_replica(&space, row, seat.replica, told, missing).await;
+                    }
+                    (None, _) => {}
                 }
-                continue;
             }
-            if let Err(error) = host.create(space.descriptor()).await {
-                tracing::error!(keyspace = space.name, %error, "its replica does not start");
+        }
+    }
+
+    async fn begin_replica(
+        &self,
+        space: &Keyspace,
+        row: &RangeRow,
+        replica: ReplicaId,
+        told: &mut BTreeSet<String>,
+        missing: &mut BTreeMap<RangeId, Instant>,
+    ) {
+        let Ok(host) = self.host() else { return };
+        // Whoever planned it has asked the policy too; both must say yes.
+        if !self.0.parts.policy.permits(&self.0.parts.me.region, Use::Hold, &space.class) {
+            if told.insert(space.name.clone()) {
+                tracing::warn!(keyspace = space.name, class = %space.class, "its class may not be held here: no replica");
             }
+            return;
+        }
+        let joins = row.joined.contains(&replica);
+        // The replica that it is split from brings it, unless that one was sent what came after the split.
+        let since = *missing.entry(row.range).or_insert_with(Instant::now);
+        if row.parent.is_some() && !joins && since.elapsed() < SPLIT_COMES_WITHIN {
+            return;
+        }
+        let begun = match joins || row.parent.is_some() {
+            true => {
+                let all = row.seats.iter().chain(&row.leaving).cloned().collect();
+                host.join(row.range, KeyspaceId(space.id), all).await
+            }
+            false => host.create(space.descriptor(row)).await,
+        };
+        if let Err(error) = begun {
+            tracing::error!(keyspace = space.name, range = row.range.0, %error, "its replica does not start");
         }
     }
 
@@ -240,25 +283,42 @@ impl Ranges {
             None => catalog::first_numbers(founders.len()),
         };
         let (space, after) = catalog::created(name, class, replication, next, placed);
-        let put = |key: UserKey, condition, value| Op {
+        self.put_row((&space, None), (after, version)).await?;
+        Ok(space.view())
+    }
+
+    /// Writes a keyspace's row and the next numbers, if both are still what was read.
+    pub(super) async fn put_row(
+        &self,
+        (space, read_at): (&Keyspace, Option<HybridTime>),
+        (next, numbers_at): (Next, Option<HybridTime>),
+    ) -> Result<(), CreateEnded> {
+        let put = |key: UserKey, read_at: Option<HybridTime>, value| Op {
             key,
-            condition: Some(condition),
+            condition: Some(read_at.map_or(Condition::Absent, Condition::Version)),
             record: Record::put(value),
         };
         let ops = vec![
-            put(key, Condition::Absent, catalog::encode(&space)),
-            put(next_key, version.map_or(Condition::Absent, Condition::Version), catalog::encode(&after)),
+            put(catalog::keyspace_key(&space.name), read_at, catalog::encode(space)),
+            put(next_key(), numbers_at, catalog::encode(&next)),
         ];
+        let host = self.host().map_err(CreateEnded::Refused)?;
         match host.write(META, ops).await {
-            Ok(_) => Ok(space.view()),
+            Ok(_) => Ok(()),
             Err(NotWritten::Unknown(why)) => Err(CreateEnded::Unknown(why)),
             Err(NotWritten::Leaseholder(seat)) => Err(CreateEnded::At(seat.node)),
-            Err(_) => Err(refused(not_now("another keyspace was created, or the lease moved, meanwhile"))),
+            Err(_) => {
+                let why = "another keyspace was changed, or the lease moved, meanwhile";
+                Err(CreateEnded::Refused(not_now(why)))
+            }
         }
     }
 
     /// What a key of the meta range is, read as its leaseholder.
-    async fn strong(&self, key: &UserKey) -> Result<(Option<Vec<u8>>, Option<HybridTime>), CreateEnded> {
+    pub(super) async fn strong(
+        &self,
+        key: &UserKey,
+    ) -> Result<(Option<Vec<u8>>, Option<HybridTime>), CreateEnded> {
         use rhumb_actors::ranges::host::{NotRead, Rowed};
         use rhumb_actors::ranges::{Ask, Consistency};
         let ask = Ask {
@@ -293,7 +353,7 @@ pub(super) enum CreateEnded {
     Unknown(String),
 }
 
-fn next_key() -> UserKey {
+pub(super) fn next_key() -> UserKey {
     UserKey::new(catalog::NEXT).expect("short")
 }
 

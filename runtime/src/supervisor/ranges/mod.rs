@@ -7,6 +7,7 @@
 
 mod carry;
 mod catalog;
+mod plan;
 mod route;
 mod serve;
 
@@ -14,7 +15,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use rhumb_actors::audit::AuditHandle;
 use rhumb_actors::escrow::messages::Standing;
 use rhumb_actors::ranges::catalog::{Founder, Keyspace, META};
@@ -31,6 +32,7 @@ use tokio::sync::watch;
 
 pub(super) use carry::TimeIsGood;
 use carry::{Carrier, Classes, RangeWorld};
+use route::Hints;
 pub(super) use serve::serve;
 
 use super::halt::Halt;
@@ -71,6 +73,8 @@ struct Inner {
     classes: Classes,
     keyspaces: RwLock<BTreeMap<String, Keyspace>>,
     founders: RwLock<BTreeMap<NodeId, Founder>>,
+    /// Which range a key that is not here is of, as another node has said, and until when that is believed.
+    hints: Mutex<Hints>,
 }
 
 /// The ranges of this node. Clones are one.
@@ -92,6 +96,7 @@ impl Ranges {
             classes: Arc::new(RwLock::new(classes)),
             keyspaces: RwLock::default(),
             founders: RwLock::default(),
+            hints: Mutex::default(),
             parts,
         }))
     }
@@ -120,6 +125,7 @@ impl Ranges {
             clock: clock.clone(),
             halt: halt.clone(),
             time_is_good: Arc::clone(time_is_good),
+            ranges: Arc::downgrade(&self.0),
         };
         // Replicas ask each other under their class from the first moment on.
         if let Err(why) = self.read_catalog() {

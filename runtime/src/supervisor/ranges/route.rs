@@ -3,17 +3,18 @@
 //! * It decides: where a call goes on to, what is tried again, and how a refusal is told.
 //! * It never does: try again what may have been written, or pass a call on more often than [`MAX_HOPS`].
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rhumb_actors::ranges::catalog::{Keyspace, META};
 use rhumb_actors::ranges::host::{NotRead, NotWritten, Rowed};
 use rhumb_actors::ranges::messages::{
     KvAnswer, KvCondition, KvOp, KvRead, KvRefusal, KvRow, KvWrite, KvWritten, MAX_BYTES, MAX_OPS, MAX_ROWS,
-    Needs,
+    Needs, RangeBounds, WhereIs,
 };
 use rhumb_actors::ranges::{Answer, Ask, Condition, Consistency, Op, RangeId, RangeRefusal, Seat, Token};
 use rhumb_core::{DataClass, Fault, FaultKind, HybridTime, NodeId};
-use rhumb_storage::mvcc::{Limit, Record, Subject, UserKey, Version};
+use rhumb_storage::mvcc::{KeyspaceId, Limit, Record, Subject, UserKey, Version};
 use tokio::time::Instant;
 
 use super::{Ranges, not_now};
@@ -23,11 +24,28 @@ const MAX_HOPS: u32 = 4;
 /// How long something is waited for that will be well in a moment.
 const AGAIN_AFTER: Duration = Duration::from_millis(20);
 
+/// How long another node may take to say which range a key is of.
+const WHERE_WITHIN: Duration = Duration::from_secs(1);
+/// How long that is believed.
+const HINT_LASTS: Duration = Duration::from_secs(10);
+/// The most of what was said that is kept.
+const MAX_HINTS: usize = 10_000;
+
+/// Where ranges are that are not here: by their keyspace and first key.
+pub(super) type Hints = BTreeMap<(u32, Vec<u8>), Hint>;
+
+/// Which range it is.
+pub(super) struct Hint {
+    to: Option<Vec<u8>>,
+    range: RangeId,
+    until: Instant,
+}
+
 type Outcome<T> = Result<Result<T, KvRefusal>, Fault>;
 
 impl Ranges {
     /// The keyspace of this name, if the call came under its class.
-    fn keyspace(&self, name: &str, class: &DataClass) -> Result<Keyspace, KvRefusal> {
+    pub(super) fn keyspace(&self, name: &str, class: &DataClass) -> Result<Keyspace, KvRefusal> {
         // Before its ranges have started a node knows of none.
         self.host()?;
         let space = self.0.keyspaces.read().get(name).cloned();
@@ -50,9 +68,14 @@ impl Ranges {
                 Ok(host) => host,
                 Err(refusal) => return Ok(Err(refusal)),
             };
-            let (to, fallback) = match host.read(space.range, ask.clone(), limit).await {
+            let (range, there) = self.locate(&space, &ask.from, until).await;
+            let read = match range {
+                Some(range) => host.read(range, ask.clone(), limit).await,
+                None => Err(NotRead::NoReplica),
+            };
+            let (to, fallback) = match read {
                 Ok(answer) => return Ok(Ok(self.answered(answer, &message))),
-                Err(NotRead::NoReplica) => (self.nearest(&space.seats), message.fallback),
+                Err(NotRead::NoReplica) => (there, message.fallback),
                 Err(NotRead::Leaseholder(seat)) => (vec![seat.node], message.needs != Needs::Strong),
                 Err(NotRead::Refused(refusal))
                     if passes(&refusal) && Instant::now() + AGAIN_AFTER < until =>
@@ -62,7 +85,7 @@ impl Ranges {
                 }
                 Err(NotRead::Refused(refusal)) => return Ok(Err(told(refusal))),
                 Err(NotRead::Unsound(why)) => {
-                    self.0.parts.halt.now(format!("range {}: {why}", space.range.0));
+                    self.0.parts.halt.now(format!("keyspace {}: {why}", space.name));
                     return Ok(Err(KvRefusal::Unsound(why)));
                 }
             };
@@ -87,7 +110,16 @@ impl Ranges {
                 Ok(ops) => ops,
                 Err(refusal) => return Ok(Err(refusal)),
             };
-            let to = match self.propose(space.range, ops, until).await? {
+            let first = ops[0].key.clone();
+            let (range, there) = self.locate(&space, &first, until).await;
+            let proposed = match range {
+                None => Err(Not::NoReplica),
+                Some(range) => match self.of_one_range(&space, range, &ops) {
+                    Ok(()) => self.propose(range, ops, until).await?,
+                    Err(refusal) => return Ok(Err(refusal)),
+                },
+            };
+            let to = match proposed {
                 Ok(written) => return Ok(Ok(written)),
                 Err(Not::Refused(refusal)) => return Ok(Err(refusal)),
                 Err(Not::Again(_)) if Instant::now() + AGAIN_AFTER < until => {
@@ -96,7 +128,7 @@ impl Ranges {
                 }
                 Err(Not::Again(why)) => return Ok(Err(not_now(why))),
                 Err(Not::At(seat)) => vec![seat.node],
-                Err(Not::NoReplica) => self.nearest(&space.seats),
+                Err(Not::NoReplica) => there,
             };
             let next = KvWrite { hops: message.hops + 1, ..message.clone() };
             match self.pass_on(&to, &next, message.hops, &space.class, until).await {
@@ -161,8 +193,77 @@ impl Ranges {
         }
     }
 
+    /// Whether these keys are of one range that is here.
+    fn of_one_range(&self, space: &Keyspace, range: RangeId, ops: &[Op]) -> Result<(), KvRefusal> {
+        let host = self.host()?;
+        let keyspace = KeyspaceId(space.id);
+        if ops.iter().all(|op| host.range_of(keyspace, &op.key) == Some(range)) {
+            return Ok(());
+        }
+        let why = "the keys of the batch are of more than one range, and a batch is atomic within one: write them in \
+                   several batches";
+        Err(KvRefusal::Invalid(why.to_owned()))
+    }
+
+    /// The range of a key, if a replica of it is here; else nodes that may have one, the nearest first.
+    pub(super) async fn locate(
+        &self,
+        space: &Keyspace,
+        key: &UserKey,
+        until: Instant,
+    ) -> (Option<RangeId>, Vec<NodeId>) {
+        let Ok(host) = self.host() else { return (None, Vec::new()) };
+        if let Some(range) = host.range_of(KeyspaceId(space.id), key) {
+            return (Some(range), Vec::new());
+        }
+        let begun: Vec<_> = space.ranges.iter().filter(|row| row.begun).collect();
+        if let [only] = begun.as_slice() {
+            return (None, self.nearest(&only.seats));
+        }
+        if let Some(range) = self.hinted(space, key) {
+            let seats = space.row(range).map(|row| row.seats.clone()).unwrap_or_default();
+            return (None, self.nearest(&seats));
+        }
+        let all: Vec<Seat> = space.seats().cloned().collect();
+        let mut nodes = self.nearest(&all);
+        nodes.dedup();
+        for node in nodes.iter().filter(|node| **node != self.0.parts.me) {
+            let asks = WhereIs {
+                class: space.class.clone(),
+                keyspace: space.name.clone(),
+                key: key.as_bytes().to_vec(),
+            };
+            let left = until.saturating_duration_since(Instant::now()).min(WHERE_WITHIN);
+            let told = self.0.parts.mesh.ask_node_untraced(node, &asks, space.class.clone(), left).await;
+            if let Ok((Ok(bounds), _)) = told {
+                let range = RangeId(bounds.range);
+                self.hint(space, bounds);
+                let seats = space.row(range).map(|row| row.seats.clone()).unwrap_or_default();
+                return (None, self.nearest(&seats));
+            }
+        }
+        (None, nodes)
+    }
+
+    fn hinted(&self, space: &Keyspace, key: &UserKey) -> Option<RangeId> {
+        let hints = self.0.hints.lock();
+        let (_, hint) =
+            hints.range((space.id, Vec::new())..=(space.id, key.as_bytes().to_vec())).next_back()?;
+        let has = hint.to.as_ref().is_none_or(|to| key.as_bytes() < to.as_slice());
+        (has && hint.until > Instant::now()).then_some(hint.range)
+    }
+
+    fn hint(&self, space: &Keyspace, RangeBounds { range, from, to }: RangeBounds) {
+        let mut hints = self.0.hints.lock();
+        if hints.len() >= MAX_HINTS {
+            hints.clear();
+        }
+        let until = Instant::now() + HINT_LASTS;
+        hints.insert((space.id, from), Hint { to, range: RangeId(range), until });
+    }
+
     /// Asks the first of these nodes that can be asked. None: nobody was, and it may be tried again.
-    async fn pass_on<M, T>(
+    pub(super) async fn pass_on<M, T>(
         &self,
         to: &[NodeId],
         message: &M,
@@ -196,7 +297,7 @@ impl Ranges {
     }
 
     /// Where replicas stand, the nearest first.
-    fn nearest(&self, seats: &[Seat]) -> Vec<NodeId> {
+    pub(super) fn nearest(&self, seats: &[Seat]) -> Vec<NodeId> {
         let links = self.0.parts.mesh.transport().map(|transport| transport.links()).unwrap_or_default();
         let rtt = |node: &NodeId| {
             let link = links.iter().find(|link| link.peer == *node);
@@ -282,6 +383,8 @@ fn passes(refusal: &RangeRefusal) -> bool {
             | RangeRefusal::Transferring
             | RangeRefusal::NotLeaseholder(_)
             | RangeRefusal::HolderIsSupported
+            | RangeRefusal::Outside
+            | RangeRefusal::Removed
     )
 }
 

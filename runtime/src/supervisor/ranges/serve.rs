@@ -7,24 +7,23 @@ use rhumb_actors::audit::record::{Outcome, Record};
 use rhumb_actors::ranges::catalog::{MAX_REPLICATION, META, named};
 use rhumb_actors::ranges::messages::{
     Consent, CreateKeyspace, Found, Introduce, KeyspaceView, KvRead, KvRefusal, KvWrite, ListKeyspaces,
-    ListRanges, RANGE_WORD, RangeView, RangeWord,
+    ListRanges, MoveReplica, PlanRange, RANGE_WORD, RangeView, RangeWord, SplitRange, TransferLease, WhereIs,
 };
 use rhumb_actors::ranges::{RangeId, ReplicaId};
-use rhumb_core::{DataClass, Fault, FaultKind, NodeId, Role, codec};
+use rhumb_core::{DataClass, Fault, NodeId, Role, codec};
 use rhumb_topology::policy::Use;
 use tokio::time::Instant;
 
-use super::catalog::CreateEnded;
-use super::{Ranges, not_now};
+use super::Ranges;
 use crate::mesh::registry::{Call, Registry, ServedTwice};
 use crate::supervisor::audit;
 
 /// How long the creation of a keyspace is tried.
 const CREATE_WITHIN: Duration = Duration::from_secs(4);
 
-type Answer<T> = Result<(Result<T, KvRefusal>, DataClass), Fault>;
+pub(super) type Answer<T> = Result<(Result<T, KvRefusal>, DataClass), Fault>;
 
-fn control<T>(answer: Result<T, KvRefusal>) -> Answer<T> {
+pub(super) fn control<T>(answer: Result<T, KvRefusal>) -> Answer<T> {
     Ok((answer, DataClass::control()))
 }
 
@@ -69,6 +68,11 @@ pub(in crate::supervisor) fn serve(registry: &mut Registry, ranges: &Ranges) -> 
     serves!(CreateKeyspace, create_keyspace);
     serves!(ListKeyspaces, keyspaces);
     serves!(ListRanges, replicas);
+    serves!(SplitRange, splits);
+    serves!(TransferLease, transfers);
+    serves!(MoveReplica, moves);
+    serves!(PlanRange, plans);
+    serves!(WhereIs, tells_where);
     serves!(KvRead, reads);
     serves!(KvWrite, writes);
     Ok(())
@@ -131,34 +135,14 @@ impl Ranges {
 
     async fn created(&self, asked: &CreateKeyspace) -> Result<Result<KeyspaceView, KvRefusal>, Fault> {
         let until = Instant::now() + CREATE_WITHIN;
-        loop {
-            let refusal = match self.create(&asked.name, &asked.class, asked.replication).await {
-                Ok(view) => {
-                    // Whoever asks next here finds it.
-                    while !self.0.keyspaces.read().contains_key(&asked.name) && Instant::now() < until {
-                        tokio::time::sleep(Duration::from_millis(20)).await;
-                    }
-                    return Ok(Ok(view));
-                }
-                Err(CreateEnded::Unknown(why)) => return Err(Fault::unknown(FaultKind::Deadline(why))),
-                Err(CreateEnded::Refused(refusal)) => refusal,
-                Err(CreateEnded::At(node)) => {
-                    let (mesh, left) = (&self.0.parts.mesh, until.saturating_duration_since(Instant::now()));
-                    match mesh.ask_node(&node, asked, DataClass::control(), left).await {
-                        Ok((answer, _)) => return Ok(answer),
-                        Err(fault) if fault.delivery() == rhumb_core::Delivery::NotSent => {
-                            not_now(format!("{node} cannot be reached, and may hold the lease"))
-                        }
-                        Err(fault) => return Err(fault),
-                    }
-                }
-            };
-            let passes = matches!(refusal, KvRefusal::NotNow { .. });
-            if !passes || Instant::now() >= until {
-                return Ok(Err(refusal));
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
+        let here = || self.create(&asked.name, &asked.class, asked.replication);
+        let created = self.at_meta(asked, here, until).await?;
+        // Whoever asks next here finds it.
+        while created.is_ok() && !self.0.keyspaces.read().contains_key(&asked.name) && Instant::now() < until
+        {
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
+        Ok(created)
     }
 
     /// Whether such a keyspace may be.
@@ -203,7 +187,7 @@ impl Ranges {
                 META => "meta".to_owned(),
                 _ => {
                     let spaces = self.0.keyspaces.read();
-                    let of = spaces.values().find(|space| space.range == range);
+                    let of = spaces.values().find(|space| space.row(range).is_some());
                     of.map(|space| space.name.clone()).unwrap_or_default()
                 }
             };

@@ -14,6 +14,7 @@ use rhumb_storage::{
     Batch, CommitError, CommitNumber, Family, MemoryDisk, MemoryEngine, StorageFault, Store, WriteError,
 };
 
+use super::catalog::{self, Catalog};
 use super::sim::{self, SimRuntime};
 use crate::ranges::host::{Found, Host, HostSettings, Word, World};
 use crate::ranges::raft::wire::{self, Answered, Asked};
@@ -72,11 +73,16 @@ pub(super) struct Net {
     /// How often a node's power is cut just after it has given its vote.
     pub(super) cut_voters: f64,
     pub(super) raft: RaftSettings,
-    /// What each replica has said its vote is, at the highest: the term, and for whom.
+    /// The highest vote that each replica has given: the term, and for whom.
     votes: BTreeMap<ReplicaId, (u64, u64)>,
     pub(super) broken: Option<String>,
     /// Snapshots that arrived.
     pub(super) snapshots: usize,
+    /// Where replicas are wanted.
+    pub(super) catalog: Option<Catalog>,
+    /// Ranges that were split, and replicas that were cleared away.
+    pub(super) split: usize,
+    pub(super) cleared: usize,
 }
 
 pub(super) type Shared = Arc<Mutex<Net>>;
@@ -192,12 +198,11 @@ fn arrives(
     });
 }
 
-/// A replica says what its vote is: it never falls, whatever is forgotten. Some have their power cut at that moment.
+/// A replica gives its vote: it never falls, whatever is forgotten. Some have their power cut at that moment. Who refuses tells a
+/// vote too, which may not be durable yet, and which it gave nobody.
 fn says(net: &Shared, node: usize, replica: ReplicaId, answer: &[u8]) {
-    let (vote, granted) = match wire::decode::<Answered>(answer) {
-        Ok(Answered::Vote { vote, granted, pre: false, .. }) => (vote, granted),
-        Ok(Answered::HigherVote(vote)) => (vote, false),
-        _ => return,
+    let Ok(Answered::Vote { vote, granted: true, pre: false, .. }) = wire::decode::<Answered>(answer) else {
+        return;
     };
     let vote = (vote.term, vote.replica);
     let cut = {
@@ -207,10 +212,10 @@ fn says(net: &Shared, node: usize, replica: ReplicaId, answer: &[u8]) {
         let was = *before;
         *before = vote.max(was);
         if fell {
-            net.broken.get_or_insert(format!("replica {replica} had voted {was:?} and says {vote:?}"));
+            net.broken.get_or_insert(format!("replica {replica} had voted {was:?} and votes {vote:?}"));
         }
         let p = net.cut_voters;
-        granted && net.rng.chance(p)
+        net.rng.chance(p)
     };
     if cut {
         let net = Arc::clone(net);
@@ -262,7 +267,15 @@ impl World for Seen {
     }
 
     fn found(&self, range: RangeId, found: Found) {
-        let _ = (range, found);
+        // It takes a while, and may get lost.
+        let (net, me) = (Arc::clone(&self.net), self.me);
+        let Some(way) = net.lock().way(me, me) else { return };
+        sim::spawn_as(NOBODY, async move {
+            SimRuntime::sleep(way).await;
+            if let Some(catalog) = &mut net.lock().catalog {
+                catalog.found(range, found);
+            }
+        });
     }
 
     fn halt(&self, why: String) {
@@ -352,7 +365,8 @@ pub(super) fn start(net: &Shared, me: usize, raft: RaftSettings) {
     sim::spawn_as(me, async move {
         let host = Host::<SimRuntime>::start(store_id(me), settings(), around, seen).await;
         let host = host.unwrap_or_else(|error| panic!("node {me} does not start: {error}"));
-        net.lock().nodes[me].host = Some(host);
+        net.lock().nodes[me].host = Some(host.clone());
+        catalog::follow(net, me, host).await;
     });
 }
 
@@ -395,5 +409,8 @@ pub(super) fn of(count: usize, rng: Rng) -> Shared {
         votes: BTreeMap::new(),
         broken: None,
         snapshots: 0,
+        catalog: None,
+        split: 0,
+        cleared: 0,
     }))
 }

@@ -13,17 +13,16 @@ use parking_lot::Mutex;
 use rhumb_core::rng::{Rng, Seed};
 use rhumb_core::{HybridTime, StoreId};
 use rhumb_storage::Family;
-use rhumb_storage::mvcc::{KeyspaceId, Limit, Record, UserKey};
+use rhumb_storage::mvcc::{Limit, Record, UserKey, VersionKey};
 
+use super::catalog::{self, Catalog, SPACE};
 use super::history::{self, Did, Seen, Value};
 use super::net::{self, MS, NOBODY, Net, SECOND, TOLERANCE, node_id, store_id};
 use super::sim::{self, SimRuntime};
-use crate::ranges::host::{NotRead, NotWritten, Rowed};
+use crate::ranges::host::{Host, NotRead, NotWritten, Rowed};
 use crate::ranges::raft::RaftSettings;
 use crate::ranges::raft::disk::Row;
-use crate::ranges::{
-    Ask, Condition, Consistency, Descriptor, Lease, Op, RangeId, RangeRefusal, ReplicaId, Seat,
-};
+use crate::ranges::{Ask, Condition, Consistency, Descriptor, Lease, Op, RangeId, ReplicaId, Seat};
 
 const RANGE: RangeId = RangeId(7);
 const KEYS: usize = 3;
@@ -44,6 +43,9 @@ pub(super) struct Tally {
     pub(super) refused: usize,
     pub(super) unknown: usize,
     pub(super) snapshots: usize,
+    pub(super) splits: usize,
+    pub(super) moves: usize,
+    pub(super) cleared: usize,
     /// All that happened, in one number.
     pub(super) hash: u64,
 }
@@ -58,6 +60,9 @@ impl Tally {
         self.refused += other.refused;
         self.unknown += other.unknown;
         self.snapshots += other.snapshots;
+        self.splits += other.splits;
+        self.moves += other.moves;
+        self.cleared += other.cleared;
     }
 }
 
@@ -94,7 +99,7 @@ fn descriptor(count: usize) -> Descriptor {
     };
     Descriptor {
         range: RANGE,
-        keyspace: KeyspaceId(1),
+        keyspace: SPACE,
         from: UserKey::default(),
         to: None,
         seats: (0..count).map(seat).collect(),
@@ -111,10 +116,12 @@ pub(super) fn run(seed: u64) -> Result<Tally, String> {
     let seed = Seed::new(seed).child("consensus");
     let mut rng = seed.child("story").rng();
     let count = if rng.chance(0.7) { 3 } else { 5 };
+    // Nodes to which replicas may move.
+    let all = count + rng.pick(&[0, 1, 2]).copied().unwrap_or_default();
     let raft = raft(&mut rng);
-    let net = net::of(count, seed.child("net").rng());
+    let net = net::of(all, seed.child("net").rng());
     let told = Telling::default();
-    for node in 0..count {
+    for node in 0..all {
         net::start(&net, node, raft);
     }
     sim::run_until(100 * MS);
@@ -123,6 +130,7 @@ pub(super) fn run(seed: u64) -> Result<Tally, String> {
         sim::spawn_as(node, async move { host.create(descriptor(count)).await.expect("it is new") });
     }
     sim::run_until(3 * SECOND);
+    net.lock().catalog = Some(Catalog::of(RANGE, descriptor(count).seats));
     for client in 0..CLIENTS {
         let rng = seed.child("client").child(client.to_be_bytes()).rng();
         sim::spawn_as(NOBODY, goes_on(client, Arc::clone(&net), Arc::clone(&told), rng));
@@ -155,7 +163,11 @@ pub(super) fn run(seed: u64) -> Result<Tally, String> {
     }
     let mut told = told.lock();
     told.tally.leases = leases.len();
-    told.tally.snapshots = net.lock().snapshots;
+    {
+        let net = net.lock();
+        (told.tally.snapshots, told.tally.splits, told.tally.cleared) =
+            (net.snapshots, net.split, net.cleared);
+    }
     told.tally.hash = sim::trace();
     history::check(&told.seen)?;
     if told.served.0 == 0 || told.served.1 == 0 {
@@ -170,7 +182,14 @@ pub(super) fn run(seed: u64) -> Result<Tally, String> {
 fn trouble(net: &net::Shared, told: &Telling, rng: &mut Rng, comes_back: &mut BTreeMap<usize, u64>) {
     let count = net.lock().nodes.len();
     let node = rng.below(count as u64) as usize;
-    match rng.below(12) {
+    match rng.below(16) {
+        12..14 => told.lock().tally.moves += usize::from(catalog::moves(net, rng)),
+        14 => catalog::with_the_lease(net, rng, RANGE, None),
+        15 => {
+            let once = net.lock().split == 0;
+            let at = key(1 + rng.below(KEYS as u64 - 1) as usize);
+            catalog::with_the_lease(net, rng, RANGE, once.then_some(at));
+        }
         0..3 => {
             let up = net.lock().nodes[node].up;
             if up {
@@ -232,7 +251,7 @@ fn heal(net: &net::Shared, told: &Telling, raft: RaftSettings) {
 // ---- what is looked at from outside ------------------------------------------------------------
 
 /// No lease is two, and nobody has stopped.
-fn look(net: &net::Shared, leases: &mut BTreeMap<u64, Lease>) -> Result<(), String> {
+fn look(net: &net::Shared, leases: &mut BTreeMap<(RangeId, u64), Lease>) -> Result<(), String> {
     let hosts: Vec<_> = {
         let net = net.lock();
         if let Some(why) =
@@ -242,38 +261,63 @@ fn look(net: &net::Shared, leases: &mut BTreeMap<u64, Lease>) -> Result<(), Stri
         }
         net.nodes.iter().filter_map(|node| node.host.clone()).collect()
     };
-    for host in hosts {
-        let Some(group) = host.group(RANGE) else { continue };
+    for group in hosts.iter().flat_map(Host::groups) {
+        let range = group.range();
         let found = Arc::new(Mutex::new(None));
         let at = Arc::clone(&found);
         sim::spawn_as(NOBODY, async move { *at.lock() = Some(*group.replica().await.lease()) });
         sim::run_until(sim::now());
         let Some(lease) = found.lock().take() else { continue };
-        let known = leases.entry(lease.seq).or_insert(lease);
+        let known = leases.entry((range, lease.seq)).or_insert(lease);
         if *known != lease {
-            return Err(format!("two leases have number {}: {known:?} and {lease:?}", lease.seq));
+            return Err(format!(
+                "two leases of {range:?} have number {}: {known:?} and {lease:?}",
+                lease.seq
+            ));
         }
     }
     Ok(())
 }
 
-/// All replicas have the same rows: every one applied all, in the end.
+/// All replicas of a range have the same rows: every one applied all, in the end. Where no replica is, there are no rows.
 fn same_rows(net: &net::Shared) -> Result<(), String> {
     let net = net.lock();
-    let mut first: Option<(StoreId, Vec<Row>)> = None;
+    let catalog = net.catalog.clone().expect("the story has begun");
+    if !catalog.is_settled() {
+        return Err(format!("in the end ranges are not as they are wanted: {:?}", catalog.space.ranges));
+    }
+    let mut first: BTreeMap<RangeId, (StoreId, Vec<Row>)> = BTreeMap::new();
     for (number, node) in net.nodes.iter().enumerate() {
         let host = node.host.as_ref().ok_or_else(|| format!("node {number} does not serve in the end"))?;
-        let rows = host.rows(Family::Mvcc);
-        match &first {
-            None => first = Some((host.store(), rows)),
-            Some((_, before)) if *before == rows => {}
-            Some((store, before)) => {
+        let mut rows: BTreeMap<RangeId, Vec<Row>> = BTreeMap::new();
+        for row in host.rows(Family::Mvcc) {
+            let key = VersionKey::decode(&row.0).map_err(|error| error.to_string())?.key;
+            let range = host.range_of(SPACE, &key);
+            rows.entry(range.ok_or_else(|| format!("node {number} has rows of no range of its own"))?)
+                .or_default()
+                .push(row);
+        }
+        for wanted in &catalog.space.ranges {
+            let seat = wanted.seats.iter().any(|seat| seat.store == host.store());
+            if seat != host.group(wanted.range).is_some() {
                 return Err(format!(
-                    "store {} has {} rows in the end and store {} has {}",
+                    "node {number} has a seat of {:?}: {seat}, and a replica: not so",
+                    wanted.range
+                ));
+            }
+            let here = rows.remove(&wanted.range).unwrap_or_default();
+            if !seat {
+                continue;
+            }
+            let (store, before) = first.entry(wanted.range).or_insert((host.store(), here.clone()));
+            if *before != here {
+                return Err(format!(
+                    "store {} has {} rows of {:?} in the end and store {} has {}",
                     store.0,
                     before.len(),
+                    wanted.range,
                     host.store().0,
-                    rows.len()
+                    here.len()
                 ));
             }
         }
@@ -341,7 +385,7 @@ async fn read(
     (mut node, number, call): (usize, usize, u64),
     saw: &mut BTreeMap<usize, (HybridTime, Value)>,
 ) {
-    for hop in 0..3 {
+    for hop in 0..4 {
         let Some(host) = net.lock().nodes[node].host.clone() else { return };
         let ask = Ask {
             from: key(number),
@@ -352,7 +396,11 @@ async fn read(
             fallback: hop > 0,
         };
         let piece = Limit { rows: 1, bytes: 1 << 20 };
-        let answered = on(node, async move { host.read(RANGE, ask, piece).await }, PATIENCE).await;
+        let Some(range) = host.range_of(SPACE, &key(number)) else {
+            node = there(net, node);
+            continue;
+        };
+        let answered = on(node, async move { host.read(range, ask, piece).await }, PATIENCE).await;
         SimRuntime::sleep(Duration::from_millis(2)).await;
         match answered {
             Some(Ok(answer)) => {
@@ -381,6 +429,11 @@ async fn read(
     }
 }
 
+/// The next node: this one has no replica of a key's range.
+fn there(net: &net::Shared, node: usize) -> usize {
+    (node + 1) % net.lock().nodes.len()
+}
+
 type Writing = (Record, Option<Option<(HybridTime, Value)>>, Option<Value>);
 
 async fn write(
@@ -393,10 +446,14 @@ async fn write(
 ) {
     let expects = condition.map(|seen| seen.map(|(_, value)| value));
     let condition = condition.map(|seen| seen.map_or(Condition::Absent, |(at, _)| Condition::Version(at)));
-    for _ in 0..3 {
+    for _ in 0..4 {
         let Some(host) = net.lock().nodes[node].host.clone() else { return };
         let op = Op { key: key(number), condition, record: record.clone() };
-        let answered = on(node, async move { host.write(RANGE, vec![op]).await }, PATIENCE).await;
+        let Some(range) = host.range_of(SPACE, &key(number)) else {
+            node = there(net, node);
+            continue;
+        };
+        let answered = on(node, async move { host.write(range, vec![op]).await }, PATIENCE).await;
         SimRuntime::sleep(Duration::from_millis(2)).await;
         let back = Some(sim::now());
         let mut told = told.lock();
@@ -421,7 +478,6 @@ async fn write(
                 saw.remove(&number);
                 (Did::NotSwapped(expects.expect("it had a condition")), back)
             }
-            Some(Err(NotWritten::Refused(RangeRefusal::Outside))) => panic!("the range has all keys"),
             Some(Err(NotWritten::NoReplica | NotWritten::Refused(_) | NotWritten::Void)) => {
                 told.tally.refused += 1;
                 return;

@@ -1,0 +1,137 @@
+//! What the meta range would say in the world: where replicas are wanted. Here all see it, sooner or later.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::AsyncRuntime;
+use rhumb_core::rng::Rng;
+use rhumb_core::{DataClass, NodeId};
+use rhumb_storage::mvcc::{KeyspaceId, UserKey};
+
+use super::net::{self, node_id, store_id};
+use super::sim::{self, SimRuntime};
+use crate::ranges::catalog::{Change, Keyspace, Next, RangeRow, changed};
+use crate::ranges::host::{Found, Host};
+use crate::ranges::{RangeId, Seat};
+
+pub(super) const SPACE: KeyspaceId = KeyspaceId(1);
+/// How often a node looks at it.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// The rows.
+#[derive(Debug, Clone)]
+pub(super) struct Catalog {
+    pub(super) space: Keyspace,
+    next: Next,
+}
+
+impl Catalog {
+    /// One range, on these seats.
+    pub(super) fn of(range: RangeId, seats: Vec<Seat>) -> Self {
+        let row = RangeRow {
+            range,
+            parent: None,
+            begun: true,
+            seats,
+            joined: Vec::new(),
+            leaving: Vec::new(),
+            left: Vec::new(),
+        };
+        let class = DataClass::read("inventory").expect("valid");
+        let space = Keyspace { id: SPACE.0, name: "a".to_owned(), class, replication: 0, ranges: vec![row] };
+        Self { space, next: Next { keyspace: SPACE.0 + 1, range: range.0 + 1, replica: 1_000 } }
+    }
+
+    /// Whether it was taken.
+    pub(super) fn change(&mut self, change: &Change) -> bool {
+        match changed(&self.space, self.next, change) {
+            Ok(Some((space, next))) => {
+                (self.space, self.next) = (space, next);
+                true
+            }
+            Ok(None) | Err(_) => false,
+        }
+    }
+
+    /// What a leaseholder has found.
+    pub(super) fn found(&mut self, range: RangeId, found: Found) {
+        let change = match found {
+            Found::Begun => Change::Begun(range),
+            Found::Left(replicas) => Change::Left { range, replicas },
+        };
+        self.change(&change);
+    }
+
+    /// Whether all is as it is wanted.
+    pub(super) fn is_settled(&self) -> bool {
+        self.space.ranges.iter().all(|row| row.begun && row.leaving.is_empty())
+    }
+}
+
+/// A node follows it, as long as it lives.
+pub(super) async fn follow(net: net::Shared, me: usize, host: Host<SimRuntime>) {
+    loop {
+        let catalog = net.lock().catalog.clone();
+        for row in catalog.iter().flat_map(|catalog| &catalog.space.ranges) {
+            host.want(row.range, row.wanted());
+            let mine = row.seats.iter().find(|seat| seat.store == store_id(me));
+            match (host.group(row.range), mine) {
+                (Some(group), _) if row.left.contains(&group.id()) => {
+                    host.clear(row.range, group.id()).await.expect("memory is cleared");
+                    net.lock().cleared += 1;
+                }
+                (None, Some(seat)) if row.begun && row.joined.contains(&seat.replica) => {
+                    let all = row.seats.iter().chain(&row.leaving).cloned().collect();
+                    host.join(row.range, SPACE, all).await.expect("it is new");
+                }
+                _ => {}
+            }
+        }
+        SimRuntime::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Somebody wants a replica elsewhere.
+pub(super) fn moves(net: &net::Shared, rng: &mut Rng) -> bool {
+    let mut net = net.lock();
+    let count = net.nodes.len();
+    let Some(catalog) = &mut net.catalog else { return false };
+    let Some(row) = rng.pick(&catalog.space.ranges).cloned() else { return false };
+    let Some(from) = rng.pick(&row.seats).map(|seat| seat.node.clone()) else { return false };
+    let free: Vec<usize> =
+        (0..count).filter(|node| row.seats.iter().all(|seat| seat.store != store_id(*node))).collect();
+    let Some(to) = rng.pick(&free).copied() else { return false };
+    catalog.change(&Change::Move { range: row.range, from, to: node_id(to), store: store_id(to) })
+}
+
+/// Whoever holds a range's lease does something with it: splits the first range, or gives the lease away.
+pub(super) fn with_the_lease(net: &net::Shared, rng: &mut Rng, range: RangeId, at: Option<UserKey>) {
+    let hosts: Vec<(usize, Host<SimRuntime>)> = {
+        let net = net.lock();
+        let nodes = net.nodes.iter().enumerate();
+        nodes.filter_map(|(number, node)| Some((number, node.host.clone()?))).collect()
+    };
+    let to: NodeId = node_id(rng.below(hosts.len().max(1) as u64) as usize);
+    for (node, host) in hosts {
+        let (net, to, at) = (Arc::clone(net), to.clone(), at.clone());
+        sim::spawn_as(node, async move {
+            if !host.holds(range).await {
+                return;
+            }
+            let Some(at) = at else { return drop(host.give_lease(range, &to).await) };
+            let Some(group) = host.group(range) else { return };
+            let seats = group.replica().await.descriptor().seats.clone();
+            let right = {
+                let mut net = net.lock();
+                let Some(catalog) = &mut net.catalog else { return };
+                catalog.change(&Change::Split { left: range, seats });
+                let planned = catalog.space.ranges.iter().find(|row| row.parent == Some(range) && !row.begun);
+                planned.map(|row| (row.range, row.seats.clone()))
+            };
+            let Some((right, seats)) = right else { return };
+            if host.split(range, at, right, seats).await.is_ok() {
+                net.lock().split += 1;
+            }
+        });
+    }
+}

@@ -1,0 +1,408 @@
+//! Where replicas of ranges are wanted: splits, moves, and leases that are given away.
+//!
+//! * It decides: who is asked. A keyspace's row in the meta range says what is wanted; the leaseholder of each range brings it
+//!   about by itself, whoever asked for it.
+//! * It never does: move data to a region that the policy does not let hold it.
+
+use std::sync::Weak;
+use std::time::Duration;
+
+use rhumb_actors::audit::record::{Outcome, Record};
+use rhumb_actors::ranges::catalog::{self, Change, Keyspace, META, Next};
+use rhumb_actors::ranges::host::{Found, NotWritten};
+use rhumb_actors::ranges::messages::{
+    KvRefusal, MoveReplica, Moved, PlanRange, RangeBounds, SplitDone, SplitRange, TransferLease, WhereIs,
+};
+use rhumb_actors::ranges::{RangeId, RangeRefusal};
+use rhumb_actors::remote::Remote;
+use rhumb_core::{DataClass, Delivery, Fault, FaultKind, NodeId};
+use rhumb_storage::mvcc::{KeyspaceId, UserKey};
+use rhumb_topology::policy::Use;
+use tokio::time::Instant;
+
+use super::catalog::{CreateEnded, next_key};
+use super::{Inner, Ranges, not_now};
+use crate::mesh::registry::Call;
+use crate::supervisor::audit;
+
+/// How long a change of the meta range is tried.
+const PLAN_WITHIN: Duration = Duration::from_secs(4);
+/// How long something is waited for that will be well in a moment.
+const AGAIN_AFTER: Duration = Duration::from_millis(50);
+/// How often a call is passed on.
+const MAX_HOPS: u32 = 4;
+
+type Ended<T> = Result<Result<T, KvRefusal>, Fault>;
+
+impl Ranges {
+    /// Does something to the meta range: here, or on the node that holds its lease.
+    pub(super) async fn at_meta<M, T, H>(&self, message: &M, here: impl Fn() -> H, until: Instant) -> Ended<T>
+    where
+        M: Remote<Reply = Result<T, KvRefusal>>,
+        H: Future<Output = Result<T, CreateEnded>>,
+    {
+        loop {
+            let refusal = match here().await {
+                Ok(done) => return Ok(Ok(done)),
+                Err(CreateEnded::Unknown(why)) => return Err(Fault::unknown(FaultKind::Deadline(why))),
+                Err(CreateEnded::Refused(refusal)) => refusal,
+                Err(CreateEnded::At(node)) => {
+                    let left = until.saturating_duration_since(Instant::now());
+                    match self.0.parts.mesh.ask_node(&node, message, DataClass::control(), left).await {
+                        Ok((answer, _)) => return Ok(answer),
+                        Err(fault) if fault.delivery() == Delivery::NotSent => {
+                            not_now(format!("{node} cannot be reached, and may hold the lease"))
+                        }
+                        Err(fault) => return Err(fault),
+                    }
+                }
+            };
+            if !matches!(refusal, KvRefusal::NotNow { .. }) || Instant::now() >= until {
+                return Ok(Err(refusal));
+            }
+            tokio::time::sleep(AGAIN_AFTER).await;
+        }
+    }
+
+    /// Changes a keyspace's row. The answer is the row, in its bytes.
+    async fn plan(&self, keyspace: &str, change: &Change) -> Ended<Vec<u8>> {
+        let message = PlanRange { keyspace: keyspace.to_owned(), change: catalog::encode(change) };
+        let until = Instant::now() + PLAN_WITHIN;
+        self.at_meta(&message, || self.planned(keyspace, change), until).await
+    }
+
+    /// Changes a keyspace's row, as leaseholder of the meta range.
+    async fn planned(&self, keyspace: &str, change: &Change) -> Result<Vec<u8>, CreateEnded> {
+        let unsound = |why| CreateEnded::Refused(KvRefusal::Unsound(why));
+        let (row, row_at) = self.strong(&catalog::keyspace_key(keyspace)).await?;
+        let row = row.ok_or_else(|| CreateEnded::Refused(KvRefusal::NoSuchKeyspace(keyspace.to_owned())))?;
+        let space = catalog::decode::<Keyspace>(&row).map_err(unsound)?;
+        let (numbers, numbers_at) = self.strong(&next_key()).await?;
+        let numbers = numbers.ok_or_else(|| unsound("the meta range has no next numbers".to_owned()))?;
+        let next = catalog::decode::<Next>(&numbers).map_err(unsound)?;
+        if let Change::Move { to, .. } = change {
+            let snapshot = self.0.parts.policy.snapshots();
+            let may = snapshot.load().permits(&to.region, Use::Hold, &space.class);
+            may.map_err(|why| CreateEnded::Refused(KvRefusal::NotAllowed(why.to_string())))?;
+        }
+        match catalog::changed(&space, next, change).map_err(CreateEnded::Refused)? {
+            None => Ok(row),
+            Some((after, next)) => {
+                self.put_row((&after, row_at), (next, numbers_at)).await?;
+                Ok(catalog::encode(&after))
+            }
+        }
+    }
+
+    /// Another node asks for a change.
+    pub(super) async fn plans(self, call: Call<PlanRange>) -> super::serve::Answer<Vec<u8>> {
+        let PlanRange { keyspace, change } = &call.message;
+        let answer = match catalog::decode::<Change>(change) {
+            Err(why) => Err(KvRefusal::Invalid(format!("a change that cannot be read: {why}"))),
+            Ok(change) => match self.planned(keyspace, &change).await {
+                Ok(row) => Ok(row),
+                Err(CreateEnded::Refused(refusal)) => Err(refusal),
+                Err(CreateEnded::At(node)) => {
+                    Err(not_now(format!("{node} holds the lease of the meta range")))
+                }
+                Err(CreateEnded::Unknown(why)) => return Err(Fault::unknown(FaultKind::Deadline(why))),
+            },
+        };
+        super::serve::control(answer)
+    }
+
+    /// A leaseholder has found something of a range's replicas.
+    pub(super) fn has_found(&self, range: RangeId, found: Found) {
+        let here = self.clone();
+        self.0.parts.runtime.spawn(async move {
+            let Some((space, _)) = here.of_range(range) else { return };
+            let change = match found {
+                Found::Begun => Change::Begun(range),
+                Found::Left(replicas) => Change::Left { range, replicas },
+            };
+            match here.plan(&space.name, &change).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(refusal)) => tracing::debug!(range = range.0, %refusal, "not told; it is told again"),
+                Err(fault) => tracing::debug!(range = range.0, %fault, "not told; it is told again"),
+            }
+        });
+    }
+
+    /// The keyspace of a range, and its row.
+    pub(super) fn of_range(&self, range: RangeId) -> Option<(Keyspace, catalog::RangeRow)> {
+        let spaces = self.0.keyspaces.read();
+        spaces.values().find_map(|space| Some((space.clone(), space.row(range)?.clone())))
+    }
+
+    // ---- splits ----------------------------------------------------------------------------------
+
+    pub(super) async fn splits(self, call: Call<SplitRange>) -> super::serve::Answer<SplitDone> {
+        let class = call.message.class.clone();
+        let record = Record::told("range.split", "", Outcome::Begun)
+            .on(format!("keyspace {}", call.message.keyspace))
+            .with("class", class.to_string());
+        let (from, by_node) = (call.from.clone(), call.from.node.is_some());
+        let message = if by_node { call.message } else { SplitRange { hops: 0, ..call.message } };
+        let answer = self.told_of(&from, record, self.split(&message, call.within)).await?;
+        Ok((answer, class))
+    }
+
+    async fn split(&self, message: &SplitRange, within: Duration) -> Ended<SplitDone> {
+        let until = Instant::now() + within.mul_f32(0.95);
+        let space = match self.keyspace(&message.keyspace, &message.class) {
+            Ok(space) => space,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let at = match UserKey::new(message.at.clone()) {
+            Ok(at) if !at.as_bytes().is_empty() => at,
+            Ok(_) => {
+                return Ok(Err(KvRefusal::Invalid("a range is not split before the empty key".to_owned())));
+            }
+            Err(error) => return Ok(Err(KvRefusal::Invalid(error.to_string()))),
+        };
+        loop {
+            let (left, to) = self.locate(&space, &at, until).await;
+            let to = match left {
+                None => to,
+                Some(left) => match self.split_here(&space, left, &at).await? {
+                    Ok(done) => return Ok(Ok(done)),
+                    Err(Not::Refused(refusal)) => return Ok(Err(refusal)),
+                    Err(Not::At(node)) => vec![node],
+                    Err(Not::Again) => Vec::new(),
+                },
+            };
+            let next = SplitRange { hops: message.hops + 1, ..message.clone() };
+            if let Some(outcome) = self.pass_on(&to, &next, message.hops, &space.class, until).await {
+                return outcome;
+            }
+            if Instant::now() + AGAIN_AFTER >= until {
+                return Ok(Err(not_now("no replica that could split the range was reached")));
+            }
+            tokio::time::sleep(AGAIN_AFTER).await;
+        }
+    }
+
+    async fn split_here(
+        &self,
+        space: &Keyspace,
+        left: RangeId,
+        at: &UserKey,
+    ) -> Result<Result<SplitDone, Not>, Fault> {
+        let host = match self.host() {
+            Ok(host) => host,
+            Err(refusal) => return Ok(Err(Not::Refused(refusal))),
+        };
+        // Whoever does not hold the lease plans nothing.
+        if !host.holds(left).await {
+            return Ok(Err(host
+                .leaseholder(left)
+                .await
+                .map_or(Not::Again, |seat| Not::at(seat.node, &self.0.parts.me))));
+        }
+        let Some(group) = host.group(left) else { return Ok(Err(Not::Again)) };
+        let descriptor = group.replica().await.descriptor().clone();
+        if descriptor.from == *at {
+            let why = format!("range {} begins with that key already: there is nothing to split", left.0);
+            return Ok(Err(Not::Refused(KvRefusal::Invalid(why))));
+        }
+        let change = Change::Split { left, seats: descriptor.seats };
+        let row = match self.plan(&space.name, &change).await? {
+            Ok(row) => catalog::decode::<Keyspace>(&row),
+            Err(refusal) => return Ok(Err(Not::Refused(refusal))),
+        };
+        let planned = row
+            .ok()
+            .and_then(|row| row.ranges.into_iter().find(|row| row.parent == Some(left) && !row.begun));
+        let Some(right) = planned else { return Ok(Err(Not::Again)) };
+        self.0.classes.write().insert(right.range, space.class.clone());
+        match host.split(left, at.clone(), right.range, right.seats).await {
+            Ok(()) => Ok(Ok(SplitDone { left: left.0, right: right.range.0 })),
+            Err(not) => came_of(not, &self.0.parts.me),
+        }
+    }
+
+    // ---- leases ----------------------------------------------------------------------------------
+
+    pub(super) async fn transfers(self, call: Call<TransferLease>) -> super::serve::Answer<u64> {
+        let record = Record::told("range.transfer_lease", "", Outcome::Begun)
+            .on(format!("range {}", call.message.range))
+            .with("to", call.message.to.to_string());
+        let (from, by_node) = (call.from.clone(), call.from.node.is_some());
+        let message = if by_node { call.message } else { TransferLease { hops: 0, ..call.message } };
+        super::serve::control(self.told_of(&from, record, self.transfer(&message, call.within)).await?)
+    }
+
+    async fn transfer(&self, message: &TransferLease, within: Duration) -> Ended<u64> {
+        let until = Instant::now() + within.mul_f32(0.95);
+        let range = RangeId(message.range);
+        let host = match self.host() {
+            Ok(host) => host,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        loop {
+            let seats = match (self.of_range(range), host.group(range)) {
+                (_, Some(group)) => group.replica().await.descriptor().seats.clone(),
+                (Some((_, row)), None) => row.seats,
+                (None, None) => {
+                    let why = format!("there is no range {}; `rhumb range ls` lists them", range.0);
+                    return Ok(Err(KvRefusal::Invalid(why)));
+                }
+            };
+            if !seats.iter().any(|seat| seat.node == message.to && seat.votes) {
+                let nodes: Vec<_> = seats.iter().map(|seat| seat.node.to_string()).collect();
+                let why = format!(
+                    "node {} has no replica of range {}; {} have",
+                    message.to,
+                    range.0,
+                    nodes.join(", ")
+                );
+                return Ok(Err(KvRefusal::Invalid(why)));
+            }
+            let to = match host.give_lease(range, &message.to).await {
+                Ok(replica) => return Ok(Ok(replica.0)),
+                Err(NotWritten::NoReplica) => self.nearest(&seats),
+                Err(not) => match came_of::<u64>(not, &self.0.parts.me)? {
+                    Ok(replica) => return Ok(Ok(replica)),
+                    Err(Not::Refused(refusal)) => return Ok(Err(refusal)),
+                    Err(Not::At(node)) => vec![node],
+                    Err(Not::Again) => Vec::new(),
+                },
+            };
+            let next = TransferLease { hops: message.hops + 1, ..message.clone() };
+            let class = DataClass::control();
+            if let Some(outcome) = self.pass_on(&to, &next, message.hops.min(MAX_HOPS), &class, until).await {
+                return outcome;
+            }
+            if Instant::now() + AGAIN_AFTER >= until {
+                let why = "the leaseholder was not reached, or does not hear of that node";
+                return Ok(Err(not_now(why)));
+            }
+            tokio::time::sleep(AGAIN_AFTER).await;
+        }
+    }
+
+    // ---- moves -----------------------------------------------------------------------------------
+
+    pub(super) async fn moves(self, call: Call<MoveReplica>) -> super::serve::Answer<Moved> {
+        let message = &call.message;
+        let record = Record::told("range.move", "", Outcome::Begun)
+            .on(format!("range {}", message.range))
+            .with("from", message.from.to_string())
+            .with("to", message.to.to_string());
+        super::serve::control(self.told_of(&call.from, record, self.moved(message, call.within)).await?)
+    }
+
+    async fn moved(&self, message: &MoveReplica, within: Duration) -> Ended<Moved> {
+        let until = Instant::now() + within.mul_f32(0.95);
+        let (range, invalid) = (RangeId(message.range), |why: String| Ok(Err(KvRefusal::Invalid(why))));
+        if range == META {
+            return invalid(
+                "replicas of the meta range do not move: they stand on the founding nodes".to_owned(),
+            );
+        }
+        let Some((space, _)) = self.of_range(range) else {
+            return invalid(format!("there is no range {}; `rhumb range ls` lists them", range.0));
+        };
+        let Some(store) = self.0.founders.read().get(&message.to).map(|founder| founder.store) else {
+            return invalid(format!(
+                "node {} is not known to the meta range; `rhumb status` lists the nodes",
+                message.to
+            ));
+        };
+        let change = Change::Move { range, from: message.from.clone(), to: message.to.clone(), store };
+        if let Err(refusal) = self.plan(&space.name, &change).await? {
+            return Ok(Err(refusal));
+        }
+        // The leaseholder does the rest, whether or not anybody waits for it.
+        while Instant::now() + AGAIN_AFTER < until {
+            tokio::time::sleep(AGAIN_AFTER).await;
+            let row = self.of_range(range).map(|(_, row)| row);
+            let is_there = |row: &catalog::RangeRow| row.seats.iter().any(|seat| seat.store == store);
+            if row.is_some_and(|row| is_there(&row) && row.leaving.is_empty()) {
+                return Ok(Ok(Moved::Done));
+            }
+        }
+        Ok(Ok(Moved::Underway))
+    }
+
+    // ---- where keys are --------------------------------------------------------------------------
+
+    pub(super) async fn tells_where(self, call: Call<WhereIs>) -> super::serve::Answer<RangeBounds> {
+        let WhereIs { class, keyspace, key } = call.message;
+        let found = self.bounds(&keyspace, &class, key).await;
+        Ok((found, class))
+    }
+
+    async fn bounds(
+        &self,
+        keyspace: &str,
+        class: &DataClass,
+        key: Vec<u8>,
+    ) -> Result<RangeBounds, KvRefusal> {
+        let (space, host) = (self.keyspace(keyspace, class)?, self.host()?);
+        let key = UserKey::new(key).map_err(|error| KvRefusal::Invalid(error.to_string()))?;
+        let range = host.range_of(KeyspaceId(space.id), &key);
+        let group = range.and_then(|range| host.group(range));
+        let group = group.ok_or_else(|| not_now("no replica of that key's range is here"))?;
+        let replica = group.replica().await;
+        let descriptor = replica.descriptor();
+        if !descriptor.holds(&key) {
+            return Err(not_now("the range was split a moment ago"));
+        }
+        let to = descriptor.to.as_ref().map(|to| to.as_bytes().to_vec());
+        Ok(RangeBounds { range: descriptor.range.0, from: descriptor.from.as_bytes().to_vec(), to })
+    }
+
+    /// What an operator does is told before it is done and after. Of what a node passes on the first node tells.
+    async fn told_of<T>(
+        &self,
+        from: &rhumb_transport::Peer,
+        record: Record,
+        done: impl Future<Output = Ended<T>>,
+    ) -> Ended<T> {
+        if from.node.is_some() {
+            return done.await;
+        }
+        let begun = audit::begin(&self.0.parts.log, from, record).await?;
+        let ended = done.await;
+        match &ended {
+            Ok(Ok(_)) => drop(begun.ended(Outcome::Done, None).await?),
+            Ok(Err(refusal)) => drop(begun.ended(Outcome::Refused, Some(refusal.to_string())).await?),
+            Err(fault) => drop(begun.ended(Outcome::Failed, Some(fault.to_string())).await?),
+        }
+        ended
+    }
+}
+
+/// Why something was not done here.
+enum Not {
+    Refused(KvRefusal),
+    At(NodeId),
+    Again,
+}
+
+impl Not {
+    /// There, unless that is here, where it will be well in a moment.
+    fn at(node: NodeId, me: &NodeId) -> Self {
+        if node == *me { Self::Again } else { Self::At(node) }
+    }
+}
+
+fn came_of<T>(not: NotWritten, me: &NodeId) -> Result<Result<T, Not>, Fault> {
+    match not {
+        NotWritten::Leaseholder(seat) => Ok(Err(Not::at(seat.node, me))),
+        NotWritten::Unknown(why) | NotWritten::Stopped(why) => {
+            let why = format!("whether it was done is not known: {why}");
+            Err(Fault::unknown(FaultKind::Deadline(why)))
+        }
+        NotWritten::Refused(RangeRefusal::Frozen) => Ok(Err(Not::Refused(not_now(RangeRefusal::Frozen)))),
+        NotWritten::NoReplica | NotWritten::Refused(_) | NotWritten::Condition { .. } | NotWritten::Void => {
+            Ok(Err(Not::Again))
+        }
+    }
+}
+
+/// The ranges behind a weak handle: what a host holds must not keep it alive.
+pub(super) fn of(weak: &Weak<Inner>) -> Option<Ranges> {
+    weak.upgrade().map(Ranges)
+}
