@@ -72,7 +72,7 @@ pub(super) struct Net {
     /// How often a node's power is cut just after it has given its vote.
     pub(super) cut_voters: f64,
     pub(super) raft: RaftSettings,
-    /// What each replica has said its vote is, at the highest: the term, and for whom.
+    /// The highest vote that each replica has given: the term, and for whom.
     votes: BTreeMap<ReplicaId, (u64, u64)>,
     pub(super) broken: Option<String>,
     /// Snapshots that arrived.
@@ -192,12 +192,11 @@ fn arrives(
     });
 }
 
-/// A replica says what its vote is: it never falls, whatever is forgotten. Some have their power cut at that moment.
+/// A replica gives its vote: it never falls, whatever is forgotten. Some have their power cut at that moment. Who refuses tells a
+/// vote too, which may not be durable yet, and which it gave nobody.
 fn says(net: &Shared, node: usize, replica: ReplicaId, answer: &[u8]) {
-    let (vote, granted) = match wire::decode::<Answered>(answer) {
-        Ok(Answered::Vote { vote, granted, pre: false, .. }) => (vote, granted),
-        Ok(Answered::HigherVote(vote)) => (vote, false),
-        _ => return,
+    let Ok(Answered::Vote { vote, granted: true, pre: false, .. }) = wire::decode::<Answered>(answer) else {
+        return;
     };
     let vote = (vote.term, vote.replica);
     let cut = {
@@ -207,10 +206,10 @@ fn says(net: &Shared, node: usize, replica: ReplicaId, answer: &[u8]) {
         let was = *before;
         *before = vote.max(was);
         if fell {
-            net.broken.get_or_insert(format!("replica {replica} had voted {was:?} and says {vote:?}"));
+            net.broken.get_or_insert(format!("replica {replica} had voted {was:?} and votes {vote:?}"));
         }
         let p = net.cut_voters;
-        granted && net.rng.chance(p)
+        net.rng.chance(p)
     };
     if cut {
         let net = Arc::clone(net);
