@@ -163,7 +163,13 @@ impl Stops {
             if !stdin {
                 return std::future::pending().await;
             }
-            tokio::task::spawn_blocking(|| io::copy(&mut io::stdin(), &mut io::sink()).ok()).await.ok();
+            // A thread of its own: a runtime that ends waits for those that it has lent, and nobody may close this one.
+            let (said, heard) = tokio::sync::oneshot::channel();
+            std::thread::spawn(move || {
+                io::copy(&mut io::stdin(), &mut io::sink()).ok();
+                said.send(()).ok();
+            });
+            heard.await.ok();
         };
         tokio::select! {
             () = self.any() => {}

@@ -51,6 +51,8 @@ use crate::telemetry::{Telemetry, TracedGate};
 const BLOCKED_AFTER: Duration = Duration::from_millis(100);
 /// How long whoever gives the node its certificate may take at the start.
 const IDENTITY_WITHIN: Duration = Duration::from_secs(30);
+/// How long the store of a node that does not start may take to close.
+const LET_GO_WITHIN: Duration = Duration::from_secs(5);
 /// How often peers' presence is told anew, so that a notice that was lost does no harm.
 const PRESENCE_EVERY: Duration = Duration::from_secs(1);
 
@@ -115,6 +117,27 @@ impl Start {
         let mut source = source::of(&self.config, self.settings.subscribe());
         let credentials = Step::Identity.take(self.identity(&mut *source)).await?;
         let opened = Step::HotStore.take(self.hot_store(begun)).await?;
+        let store = opened.store.clone();
+        let started = self.after_hot_store(opened, policy, credentials, source, hosts, changes).await;
+        if started.is_err() {
+            off_the_loop(move || {
+                let_go(&store);
+                Ok(())
+            })
+            .await?;
+        }
+        started
+    }
+
+    async fn after_hot_store(
+        &self,
+        opened: Opened,
+        policy: ServedPolicy,
+        credentials: Credentials,
+        source: Box<dyn Source>,
+        hosts: HostList,
+        changes: watch::Receiver<Arc<Settings>>,
+    ) -> anyhow::Result<Supervisor> {
         let (dir, store, clock) = (Arc::clone(&opened.dir), opened.store.clone(), opened.clock.clone());
         let acting = Step::Actors.take(self.actors(opened, &policy, hosts)).await?;
         let desk = Desk::default();
@@ -205,17 +228,25 @@ impl Start {
             let store = HotStore::start(store, config.hot.clone(), move |fault| {
                 on_poison.now(format!("storage: {fault}"));
             })?;
-            let book = Book::recover(
-                config.me.clone(),
-                config.founding.clone(),
-                dir.identity().store,
-                config.escrow.clone(),
-                records.into_iter(),
-                opened,
-                clock.now(),
-            )?;
-            let audit = audit::Recovered::of(&config, &store).context("the audit log")?;
-            Ok(Opened { dir: Arc::new(dir), store, clock, book, audit })
+            let recovered = || -> anyhow::Result<_> {
+                let book = Book::recover(
+                    config.me.clone(),
+                    config.founding.clone(),
+                    dir.identity().store,
+                    config.escrow.clone(),
+                    records.into_iter(),
+                    opened,
+                    clock.now(),
+                )?;
+                Ok((book, audit::Recovered::of(&config, &store).context("the audit log")?))
+            };
+            match recovered() {
+                Ok((book, audit)) => Ok(Opened { dir: Arc::new(dir), store, clock, book, audit }),
+                Err(error) => {
+                    let_go(&store);
+                    Err(error)
+                }
+            }
         })
         .await
     }
@@ -543,6 +574,13 @@ async fn off_the_loop<T: Send + 'static>(
     let busy = BUSY.read().await;
     // What it made is dropped before the guard, also where nobody waits for it any more.
     tokio::task::spawn_blocking(move || (work(), busy)).await?.0
+}
+
+/// Ends a store whose node does not start: a process that exits under RocksDB aborts.
+fn let_go(store: &HotStore) {
+    if let Err(error) = store.close(LET_GO_WITHIN) {
+        tracing::warn!(%error, "the hot store did not close in time");
+    }
 }
 
 /// Held while work is off the loop.

@@ -8,7 +8,7 @@ use rocksdb::{DB, DBRecoveryMode, WriteOptions};
 
 use super::manifest::Asked;
 use super::recovery::{Damage, Judge, Verdict};
-use super::wal::{self, Found};
+use super::wal::{self, Fate, Found};
 use super::{RocksEngine, RocksSettings, fault, tables};
 use crate::batch::Family;
 use crate::commit::{CommitNumber, CommitRecord};
@@ -66,7 +66,7 @@ fn scan(path: &Path, oldest_log: u64) -> Result<Verdict, EngineOpenError> {
 
 /// Refuses a damaged manifest; gives the number of the oldest log that it asks for. A torn last record is
 /// no damage: what it would have said was not relied on yet. One that ends in zeros is cut off here, for RocksDB
-/// would not open it. RocksDB takes a damaged length for a torn record, and would then forget tables.
+/// would not open it; if a bit of them makes it whole, that is set. RocksDB takes a damaged length for a torn record, and would then forget tables.
 fn check_manifest(path: &Path) -> Result<u64, StorageFault> {
     // What is wrong with CURRENT itself, RocksDB says when it opens.
     let Ok(current) = fs::read_to_string(path.join("CURRENT")) else { return Ok(0) };
@@ -86,19 +86,34 @@ fn check_manifest(path: &Path) -> Result<u64, StorageFault> {
     });
     match wrong {
         None | Some((_, _, true)) => Ok(asked.oldest_log()),
-        Some((offset, ..)) if wal::fades_out(&bytes[offset as usize..]) => {
-            cut_off(&file, offset).map_err(|error| io_fault("cut the torn end off", &file, &error))?;
-            Ok(asked.oldest_log())
-        }
-        Some((offset, what, false)) => {
-            let detail = format!("{} is damaged at byte {offset} ({what})", file.display());
-            Err(StorageFault::new(
-                FaultCause::Corrupt,
-                format!("open the engine in {}", path.display()),
-                detail,
-            ))
-        }
+        Some((offset, what, false)) => match wal::fate(&bytes[offset as usize..]) {
+            Fate::Torn => {
+                cut_off(&file, offset).map_err(|error| io_fault("cut the torn end off", &file, &error))?;
+                Ok(asked.oldest_log())
+            }
+            Fate::Lost(at, bit) => {
+                set_bit(&file, offset + at as u64, bit)
+                    .map_err(|error| io_fault("set the bit that was lost", &file, &error))?;
+                check_manifest(path)
+            }
+            Fate::Changed => {
+                let detail = format!("{} is damaged at byte {offset} ({what})", file.display());
+                Err(StorageFault::new(
+                    FaultCause::Corrupt,
+                    format!("open the engine in {}", path.display()),
+                    detail,
+                ))
+            }
+        },
     }
+}
+
+/// Sets one bit of a byte that is zero.
+fn set_bit(file: &Path, at: u64, bit: u8) -> io::Result<()> {
+    let mut file = File::options().write(true).open(file)?;
+    file.seek(SeekFrom::Start(at))?;
+    file.write_all(&[bit])?;
+    file.sync_all()
 }
 
 fn cut_off(file: &Path, at: u64) -> io::Result<()> {

@@ -14,6 +14,8 @@ use crate::keys;
 
 const BLOCK: usize = 32 << 10;
 const HEADER: usize = 7;
+/// Where in a record the bytes begin that its checksum is of.
+const CHECKED: usize = 6;
 const RECYCLABLE_HEADER: usize = 11;
 
 /// What is added to a rotated checksum before it is stored.
@@ -23,7 +25,7 @@ const HEADER_CUT: &str = "a header is cut off";
 const CUT: &str = "a record is cut off";
 const CUT_FOREIGN: &str = "a record of a type that is not in use is cut off";
 const ZEROS: &str = "zeros or an unused type in place of a record";
-/// More zeros than an edit of a manifest ends with.
+/// More zeros than an edit of a manifest ends with by itself.
 const FADED: usize = 32;
 const UNFINISHED: &str = "a record is not finished";
 
@@ -165,13 +167,56 @@ impl Reader<'_> {
     }
 }
 
-/// Whether this is one record, the last of its file, of which a crash has kept the length and lost the last bytes:
-/// zeros stand for them. An edit of a manifest that was written whole does not end so; a batch of a log may.
-pub(super) fn fades_out(rest: &[u8]) -> bool {
-    let Some((header, payload)) = rest.split_first_chunk::<HEADER>() else { return false };
+/// What became of the last record of a manifest, whose checksum does not fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// A crash has kept its length and lost its last bytes: zeros stand for them.
+    Torn,
+    /// All fits with this bit set, which is among the zeros at its end: by its place in the record, and the bit.
+    Lost(usize, u8),
+    /// It was changed.
+    Changed,
+}
+
+/// What became of a record that is the last one of its file, from its header on. An edit of a manifest may end with a few zeros
+/// that are its own, but one flipped bit of it is known by the checksum; what no flipped bit explains was not written whole.
+pub(super) fn fate(rest: &[u8]) -> Fate {
+    let Some((header, payload)) = rest.split_first_chunk::<HEADER>() else { return Fate::Changed };
     let length = usize::from(u16::from_le_bytes([header[4], header[5]]));
     let zeros = payload.iter().rev().take_while(|byte| **byte == 0).count();
-    length == payload.len() && zeros >= FADED
+    if length != payload.len() || zeros == 0 {
+        return Fate::Changed;
+    }
+    if zeros >= FADED {
+        return Fate::Torn;
+    }
+    let said = u32::from_le_bytes([header[0], header[1], header[2], header[3]]);
+    let covered = &rest[CHECKED..];
+    let found = crc32c::crc32c(covered);
+    if (0..32).any(|bit| unmask(said ^ 1 << bit) == found) {
+        return Fate::Changed;
+    }
+    match flipped(unmask(said) ^ found, covered.len()) {
+        Some((back, bit)) if back < zeros => Fate::Lost(rest.len() - 1 - back, bit),
+        Some(_) => Fate::Changed,
+        None => Fate::Torn,
+    }
+}
+
+/// Which one bit of so many bytes, if it were flipped, would change their checksum so: how many bytes before the last one, and
+/// the bit. The checksum of a difference is the difference of the checksums.
+fn flipped(difference: u32, bytes: usize) -> Option<(usize, u8)> {
+    const CASTAGNOLI: u32 = 0x82f6_3b78;
+    let past_a_byte =
+        |crc: u32| (0..8).fold(crc, |crc, _| if crc & 1 == 1 { crc >> 1 ^ CASTAGNOLI } else { crc >> 1 });
+    let mut of_bits: [u32; 8] = std::array::from_fn(|bit| past_a_byte(1 << bit));
+    for back in 0..bytes {
+        if let Some(bit) = of_bits.iter().position(|crc| *crc == difference) {
+            return Some((back, 1 << bit));
+        }
+        of_bits = of_bits.map(past_a_byte);
+    }
+    None
 }
 
 /// Whether what a length calls cut off is a whole record of another length. The checksum does not cover

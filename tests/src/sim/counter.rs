@@ -9,7 +9,6 @@ use rhumb_actors::escrow::{Answer, Input, PoolCreated, Refusal, Request, Settled
 use rhumb_core::HybridTime;
 
 use super::agenda::{MS, SECOND};
-use super::audit::Counters;
 use super::customer::{Call, Purpose};
 use super::node::Caller;
 use super::oracle::{End, HoldIndex, KeyIndex, ReturnIndex};
@@ -290,7 +289,7 @@ impl World {
     fn attest_pool(&mut self, node: usize, pool: usize) {
         let row = self.audits[pool].row(node);
         if !row.suspended {
-            if row.present == Counters::default() || row.present.proven {
+            if !self.knows(pool, node) || row.present.proven {
                 return;
             }
             // It was attested, but the node has started again before its other pools were: then it asks

@@ -59,12 +59,8 @@ impl World {
             .collect();
         loop {
             let whole = |node: usize| !open.iter().any(|of_pool| of_pool[node]);
-            let knows = |pool: usize, node: usize| {
-                let name = &self.plan.pools[pool].bodies[0].name;
-                self.nodes[node].life.as_ref().is_some_and(|life| life.book.class_of(name).is_some())
-            };
             let vouches = |pool: usize, node: usize| {
-                if knows(pool, node) { !open[pool][node] } else { whole(node) }
+                if self.knows(pool, node) { !open[pool][node] } else { whole(node) }
             };
             let next =
                 (0..pools).flat_map(|pool| (0..nodes).map(move |node| (pool, node))).find(|(pool, node)| {
@@ -79,9 +75,16 @@ impl World {
     /// Whether an operator has yet to attest a node's row of a pool, for the first time or, since it has
     /// started again before it was whole, once more.
     fn is_to_be_attested(&self, pool: usize, node: usize) -> bool {
-        let (row, node) = (self.audits[pool].row(node), &self.nodes[node]);
-        let restored = node.life.as_ref().is_some_and(|life| life.book.standing() == Standing::Restored);
-        row.suspended || restored && row.present != Counters::default() && !row.present.proven
+        let (row, life) = (self.audits[pool].row(node), &self.nodes[node].life);
+        let restored = life.as_ref().is_some_and(|life| life.book.standing() == Standing::Restored);
+        // A row may be known and have nothing.
+        row.suspended || restored && self.knows(pool, node) && !row.present.proven
+    }
+
+    /// Whether a node lives and knows a pool.
+    pub(super) fn knows(&self, pool: usize, node: usize) -> bool {
+        let name = &self.plan.pools[pool].bodies[0].name;
+        self.nodes[node].life.as_ref().is_some_and(|life| life.book.class_of(name).is_some())
     }
 
     /// Whether a node can be expected to sell units of this pool: it knows the pool, or can ask its
