@@ -118,8 +118,7 @@ fn places(mesh: &DevMesh, range: u64) -> (Vec<String>, Option<String>) {
 #[test]
 fn a_range_is_split_and_its_replicas_and_leases_move_while_it_is_written() {
     let mesh = DevMesh::start("us-east,us-west,eu-central,ap-southeast", "off");
-    let made =
-        mesh.ok(&["keyspace", "create", "profiles", "--class", "inventory", "--replication", "3"]);
+    let made = mesh.ok(&["keyspace", "create", "profiles", "--class", "inventory", "--replication", "3"]);
     let left = made["ranges"][0].as_u64().expect("a range");
     for key in ["ann", "bob", "max", "zoe"] {
         mesh.ok(&["kv", "put", "profiles", key, "first"]);
@@ -130,7 +129,9 @@ fn a_range_is_split_and_its_replicas_and_leases_move_while_it_is_written() {
     let again = mesh.rhumb(&["range", "split", "profiles", "--at", "m"]);
     assert_eq!((again.code, again.json["refused"]["code"].as_str()), (1, Some("invalid")), "{}", again.text);
     for key in ["ann", "max"] {
-        eventually("both ranges are written", || mesh.rhumb(&["kv", "put", "profiles", key, "second"]).code == 0);
+        eventually("both ranges are written", || {
+            mesh.rhumb(&["kv", "put", "profiles", key, "second"]).code == 0
+        });
     }
     let both = mesh.rhumb(&["kv", "batch", "profiles", "--put", "ann=3", "--put", "max=3"]);
     assert_eq!((both.code, both.json["refused"]["code"].as_str()), (1, Some("invalid")), "{}", both.text);

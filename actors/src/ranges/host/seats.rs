@@ -229,9 +229,10 @@ impl<R: AsyncRuntime> Host<R> {
     pub async fn clear(&self, range: RangeId, replica: ReplicaId) -> Result<(), HostError> {
         let Some(group) = self.group(range).filter(|group| group.id() == replica) else { return Ok(()) };
         let fails = |why: String| HostError::Start(StartError { range, replica, why });
-        group.shut_down().await;
+        // Whoever looks after groups does not meet one that has been stopped.
         self.0.groups.lock().remove(&range);
         self.0.wanted.lock().remove(&range);
+        group.shut_down().await;
         let descriptor = group.replica().await.descriptor().clone();
         let mut batch = Batch::new();
         group.erase(&mut batch).map_err(fails)?;

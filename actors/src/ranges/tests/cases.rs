@@ -69,7 +69,10 @@ impl Case {
             self.replica.apply(&self.store, self.index, command, &mut out).expect("the rows are sound");
         let mut barrier = Barrier::default();
         barrier.absorb(&mut out, |release| {
-            let Release::Persist(_, batch) = release;
+            let Release::Persist(_, mut batch) = release;
+            if let Some(right) = &done.1 {
+                right.write(&mut batch);
+            }
             self.store.write(&batch).expect("memory takes it");
         });
         done
@@ -360,6 +363,41 @@ fn a_split_carries_lease_and_closed_timestamp() {
     assert_eq!(refused(case.read(&now, ask("z", Consistency::Strong))), RangeRefusal::Outside);
     assert!(right.propose_write(&now, put("z")).is_ok());
     assert_eq!(right.propose_write(&now, put("a")), Err(RangeRefusal::Outside));
+}
+
+#[test]
+fn seats_change_by_one_voter_and_give_the_lease_a_new_number() {
+    let mut case = Case::leaseholder();
+    let here = case.replica.descriptor().seats.clone();
+    let seats = |votes: &[(u64, bool)]| -> Vec<Seat> {
+        votes.iter().map(|(number, votes)| Seat { votes: *votes, ..seat(*number) }).collect()
+    };
+    let all: Vec<(u64, bool)> = here.iter().map(|seat| (seat.replica.0, seat.votes)).collect();
+    for refused in [
+        vec![(0, true), (1, false), (2, false)],
+        vec![(0, false), (1, true), (2, true)],
+        vec![(0, true), (1, true), (1, true)],
+    ] {
+        let command = case.replica.propose_reseat(&moment(10), seats(&refused)).expect("its own");
+        assert_eq!(case.apply(&command), Outcome::NotSeated, "{refused:?}");
+        assert_eq!(case.replica.descriptor().seats, here);
+    }
+    let said = case.replica.close_beside(&moment(10 * SECOND)).expect("it is idle");
+    let early = case.replica.propose_write(&moment(10_010), put("a")).expect("its own");
+    let number = case.replica.lease().seq;
+    let more = all.iter().copied().chain([(3, true)]).collect::<Vec<_>>();
+    let command = case.replica.propose_reseat(&moment(10_020), seats(&more)).expect("its own");
+    assert_eq!(case.apply(&command), Outcome::Reseated);
+    assert_eq!(
+        (case.replica.lease().seq, case.replica.descriptor().stores().len()),
+        (number + 1, all.len() + 1)
+    );
+    // What was proposed by who did not know of it is void, and so is a lease taken by who does not know who votes.
+    assert_eq!(case.apply(&early), Outcome::StaleLease(number + 1));
+    // What was closed stays closed.
+    let late = case.replica.propose_write(&moment(10_030), put("a")).expect("the lease goes on");
+    assert!(late.closed >= said.closed);
+    assert_eq!(case.apply(&late), Outcome::Written(at(10_030)));
 }
 
 #[test]

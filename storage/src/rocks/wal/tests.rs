@@ -209,3 +209,41 @@ fn a_commit_record_is_found_among_other_operations() {
     assert_eq!(commit_in(&batch(b"another value")), Some(None));
     assert_eq!(commit_in(b"short"), None);
 }
+
+#[test]
+fn a_last_record_that_fades_out_is_torn_and_one_flipped_bit_of_it_is_not() {
+    for own_zeros in 0..4 {
+        let mut writer = Writer::default();
+        let payload: Vec<u8> = (1..60).chain(std::iter::repeat_n(0, own_zeros)).collect();
+        writer.add(&payload);
+        let record = writer.log;
+        // The length is judged elsewhere.
+        for at in (0..record.len()).filter(|at| !(4..6).contains(at)) {
+            for bit in 0..8 {
+                let mut changed = record.clone();
+                changed[at] ^= 1 << bit;
+                match fate(&changed) {
+                    Fate::Torn => panic!("bit {bit} of byte {at} passes for a crash, with {own_zeros} zeros"),
+                    Fate::Lost(place, lost) => {
+                        changed[place] |= lost;
+                        assert_eq!(changed, record, "bit {bit} of byte {at}");
+                    }
+                    Fate::Changed => {}
+                }
+            }
+        }
+        for lost in own_zeros + 1..own_zeros + 20 {
+            let mut faded = record.clone();
+            let from = faded.len() - lost;
+            faded[from..].fill(0);
+            match fate(&faded) {
+                Fate::Torn => {}
+                Fate::Lost(place, bit) => {
+                    faded[place] |= bit;
+                    assert_eq!(faded, record, "{lost} bytes were lost");
+                }
+                Fate::Changed => panic!("{lost} bytes were lost, and it passes for changed"),
+            }
+        }
+    }
+}

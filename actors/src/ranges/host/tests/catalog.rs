@@ -1,5 +1,6 @@
 //! What the meta range would say in the world: where replicas are wanted. Here all see it, sooner or later.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,13 +9,15 @@ use rhumb_core::rng::Rng;
 use rhumb_core::{DataClass, NodeId};
 use rhumb_storage::mvcc::{KeyspaceId, UserKey};
 
-use super::net::{self, node_id, store_id};
+use super::net::{self, SECOND, node_id, store_id};
 use super::sim::{self, SimRuntime};
 use crate::ranges::catalog::{Change, Keyspace, Next, RangeRow, changed};
 use crate::ranges::host::{Found, Host};
 use crate::ranges::{RangeId, Seat};
 
 pub(super) const SPACE: KeyspaceId = KeyspaceId(1);
+/// How long a replica that a split begins may be missing, in microseconds.
+const SPLIT_COMES_WITHIN: u64 = 3 * SECOND;
 /// How often a node looks at it.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
@@ -70,6 +73,7 @@ impl Catalog {
 
 /// A node follows it, as long as it lives.
 pub(super) async fn follow(net: net::Shared, me: usize, host: Host<SimRuntime>) {
+    let mut missing: BTreeMap<RangeId, u64> = BTreeMap::new();
     loop {
         let catalog = net.lock().catalog.clone();
         for row in catalog.iter().flat_map(|catalog| &catalog.space.ranges) {
@@ -80,11 +84,16 @@ pub(super) async fn follow(net: net::Shared, me: usize, host: Host<SimRuntime>) 
                     host.clear(row.range, group.id()).await.expect("memory is cleared");
                     net.lock().cleared += 1;
                 }
-                (None, Some(seat)) if row.begun && row.joined.contains(&seat.replica) => {
+                (None, Some(seat)) if row.begun => {
+                    let since = *missing.entry(row.range).or_insert_with(sim::now);
+                    // The replica that it is split from brings it, unless that one was sent what came after the split.
+                    if !row.joined.contains(&seat.replica) && sim::now() < since + SPLIT_COMES_WITHIN {
+                        continue;
+                    }
                     let all = row.seats.iter().chain(&row.leaving).cloned().collect();
                     host.join(row.range, SPACE, all).await.expect("it is new");
                 }
-                _ => {}
+                _ => drop(missing.remove(&row.range)),
             }
         }
         SimRuntime::sleep(LOOK_EVERY).await;
