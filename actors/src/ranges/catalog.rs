@@ -18,7 +18,7 @@ use rhumb_storage::mvcc::{KeyspaceId, UserKey};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::messages::{KeyspaceView, KvRefusal};
+use super::messages::{KeyspaceView, KvRefusal, Lifetimes};
 use super::replica::{Descriptor, RangeId, ReplicaId, Seat};
 
 /// The meta range.
@@ -53,6 +53,8 @@ pub struct Keyspace {
     pub range: RangeId,
     /// Where that stands.
     pub seats: Vec<Seat>,
+    /// For how long things are kept.
+    pub lifetimes: Lifetimes,
 }
 
 /// A founding node.
@@ -142,6 +144,7 @@ impl Keyspace {
             replication: self.replication,
             range: self.range.0,
             nodes: self.seats.iter().map(|seat| seat.node.clone()).collect(),
+            lifetimes: self.lifetimes,
         }
     }
 }
@@ -216,6 +219,7 @@ pub fn created(
     name: &str,
     class: &DataClass,
     replication: u32,
+    lifetimes: Lifetimes,
     next: Next,
     placed: Vec<(NodeId, StoreId)>,
 ) -> (Keyspace, Next) {
@@ -233,6 +237,7 @@ pub fn created(
         replication,
         range: RangeId(next.range),
         seats: placed.into_iter().enumerate().map(seat).collect(),
+        lifetimes,
     };
     let after = Next { keyspace: next.keyspace + 1, range: next.range + 1, replica: next.replica + count };
     (keyspace, after)
@@ -240,6 +245,8 @@ pub fn created(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn founders(text: &str) -> BTreeMap<NodeId, StoreId> {
@@ -281,13 +288,16 @@ mod tests {
     fn numbers_are_used_once() {
         let next = first_numbers(3);
         let class = DataClass::read("inventory").expect("valid");
-        let (one, next) = created("a", &class, 0, next, founders("eu/n1 us/n1").into_iter().collect());
-        let (two, next) = created("b", &class, 0, next, founders("eu/n1 us/n1").into_iter().collect());
+        let (none, hour) = (Lifetimes::default(), Duration::from_secs(3_600));
+        let (one, next) = created("a", &class, 0, none, next, founders("eu/n1 us/n1").into_iter().collect());
+        let short = Lifetimes { retention: Some(hour), ttl: Some(2 * hour) };
+        let (two, next) = created("b", &class, 0, short, next, founders("eu/n1 us/n1").into_iter().collect());
         let all: Vec<u64> =
             [&one, &two].iter().flat_map(|space| space.seats.iter().map(|seat| seat.replica.0)).collect();
         assert_eq!(all, [4, 5, 6, 7]);
         assert_eq!((one.id, two.id, one.range.0, two.range.0), (2, 3, 2, 3));
         assert_eq!(next, Next { keyspace: 4, range: 4, replica: 8 });
+        assert_eq!((one.lifetimes.retention(), two.lifetimes.retention()), (24 * hour, hour));
         assert_eq!(decode::<Keyspace>(&encode(&two)), Ok(two));
     }
 

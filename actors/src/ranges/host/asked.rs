@@ -9,7 +9,7 @@ use crate::ranges::command::{Op, Outcome};
 use crate::ranges::lease::RangeRefusal;
 use crate::ranges::raft::NotProposed;
 use crate::ranges::replica::{RangeId, ReplicaId, Seat};
-use crate::ranges::serve::{Answer, Ask, Elsewhere};
+use crate::ranges::serve::{Answer, Ask, Consistency, Elsewhere};
 use crate::ranges::token::Token;
 
 /// What was read: one key's version, or a part of a scan.
@@ -83,11 +83,14 @@ impl<R: AsyncRuntime> Host<R> {
             Elsewhere::Leaseholder(seat) => NotRead::Leaseholder(seat),
             Elsewhere::Refused(refusal) => NotRead::Refused(refusal),
         };
-        let (reading, keyspace) = {
+        let (reading, keyspace, _in_use) = {
             let replica = group.replica().await;
             let moment = self.moment(replica.descriptor());
             let reading = replica.begin(&moment, self.epoch(), ask.clone()).map_err(elsewhere)?;
-            (reading, replica.descriptor().keyspace)
+            // Other reads are as of a time that no retention comes near.
+            let is_old = matches!(ask.consistency, Consistency::AsOf(_));
+            let in_use = is_old.then(|| replica.in_use().reads(reading.at));
+            (reading, replica.descriptor().keyspace, in_use)
         };
         let unsound = |error: rhumb_storage::mvcc::ReadError| NotRead::Unsound(error.to_string());
         let rows = &*self.0.around.disk;

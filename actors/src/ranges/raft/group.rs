@@ -9,8 +9,6 @@ use openraft::impls::OneshotResponder;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest};
 use openraft::{AsyncRuntime, Raft};
 use rhumb_core::NodeId;
-use rhumb_storage::mvcc::{Record, VersionKey};
-use rhumb_storage::{Batch, Family};
 use thiserror::Error;
 use tokio::sync::MutexGuard;
 
@@ -21,6 +19,7 @@ use super::network::Network;
 use super::types::{Proposal, SnapshotMeta, Types, Vote};
 use super::wire::{self, Answered, Asked, Ballot};
 use crate::ranges::RangeSettings;
+use crate::ranges::collect::Part;
 use crate::ranges::command::{Command, Outcome};
 use crate::ranges::lease::RangeRefusal;
 use crate::ranges::replica::{RangeId, RangeReplica, ReplicaId};
@@ -101,10 +100,11 @@ impl<R: AsyncRuntime> Group<R> {
         let seats = Arc::new(seats.collect());
         let fails = |why: String| StartError { range, replica: id, why };
         let log = Log::open(range, Arc::clone(&around.disk)).map_err(fails)?;
+        let in_use = replica.in_use().clone();
         let replica = Arc::new(tokio::sync::Mutex::new(replica));
         let machine = Machine::open(range, Arc::clone(&around.disk), Arc::clone(&replica)).map_err(fails)?;
         let config = around.raft.config().validate().map_err(|error| fails(error.to_string()))?;
-        let network = Network { range, me: id, around: around.clone(), settings };
+        let network = Network { range, me: id, around: around.clone(), settings, in_use };
         let raft = Raft::new(id.0, Arc::new(config), network, log, machine).await;
         let raft = raft.map_err(|error| fails(error.to_string()))?;
         Ok(Self { raft, replica, around, id, range, seats })
@@ -244,8 +244,8 @@ impl<R: AsyncRuntime> Group<R> {
                     pre,
                 }
             }
-            Asked::Rows(rows) => {
-                self.keep(rows).await?;
+            Asked::Rows(part) => {
+                self.keep(part).await?;
                 Answered::Kept
             }
             Asked::Snapshot { vote, standing, state } => {
@@ -267,19 +267,26 @@ impl<R: AsyncRuntime> Group<R> {
         Ok(wire::encode(&answered))
     }
 
-    /// Keeps rows of a snapshot that are sound. They stand above all that is read here before its state comes.
-    async fn keep(&self, rows: Vec<(Vec<u8>, Vec<u8>)>) -> Result<(), String> {
-        let descriptor = self.replica.lock().await.descriptor().clone();
-        let mut batch = Batch::new();
-        for (row, value) in rows {
-            let key = VersionKey::decode(&row).map_err(|error| error.to_string())?;
-            if key.keyspace != descriptor.keyspace || !descriptor.holds(&key.key) {
-                return Err("a row is not of this range".to_owned());
-            }
-            Record::decode(&row, &value).map_err(|error| error.to_string())?;
-            batch.put(Family::Mvcc, row, value);
-        }
+    /// Keeps rows of a snapshot that are sound. They stand above all that is read here before its state comes. The replica is
+    /// held until they are written: which of them it needs depends on the threshold that it has applied.
+    async fn keep(&self, part: Part) -> Result<(), String> {
+        let replica = self.replica.lock().await;
+        let batch = part.received(&*self.around.disk, &replica)?;
         self.around.disk.visibly(batch).await
+    }
+
+    /// Up to which entry each replica is known to have the log, and which is the first that is still here: as its leader knows
+    /// it. None where this one does not lead.
+    #[must_use]
+    pub fn followers(&self) -> Option<(u64, Vec<(ReplicaId, Option<u64>)>)> {
+        use openraft::async_runtime::watch::WatchReceiver;
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let first = metrics.purged.map_or(0, |id| id.index + 1);
+        let has = |(replica, last): (&u64, &Option<super::types::Id>)| {
+            (ReplicaId(*replica), last.map(|id| id.index))
+        };
+        Some((first, metrics.replication.as_ref()?.iter().map(has).collect()))
     }
 
     /// Ends its tasks.

@@ -83,7 +83,7 @@ impl RaftSettings {
             install_snapshot_timeout: ms(self.election_max) * 10,
             snapshot_policy: SnapshotPolicy::LogsSinceLast(self.snapshot_after),
             max_in_snapshot_log_to_keep: KEPT_ENTRIES.min(self.snapshot_after),
-            purge_batch_size: 256,
+            purge_batch_size: self.snapshot_after.min(256),
             enable_pre_vote: Some(true),
             enable_leader_restore: Some(false),
             allow_log_reversion: Some(self.forgives),

@@ -7,6 +7,7 @@
 
 mod carry;
 mod catalog;
+mod lifetimes;
 mod route;
 mod serve;
 

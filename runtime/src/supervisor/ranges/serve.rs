@@ -105,8 +105,9 @@ impl Ranges {
     }
 
     async fn create_keyspace(self, call: Call<CreateKeyspace>) -> Answer<KeyspaceView> {
-        let CreateKeyspace { name, class, replication } = &call.message;
-        if let Err(refusal) = self.may_create(name, class, *replication) {
+        let CreateKeyspace { name, class, replication, lifetimes } = &call.message;
+        let may = self.may_create(name, class, *replication);
+        if let Err(refusal) = may.and_then(|()| self.may_keep(lifetimes)) {
             return control(Err(refusal));
         }
         let by_node = call.from.node.is_some();
@@ -132,7 +133,8 @@ impl Ranges {
     async fn created(&self, asked: &CreateKeyspace) -> Result<Result<KeyspaceView, KvRefusal>, Fault> {
         let until = Instant::now() + CREATE_WITHIN;
         loop {
-            let refusal = match self.create(&asked.name, &asked.class, asked.replication).await {
+            let CreateKeyspace { name, class, replication, lifetimes } = asked;
+            let refusal = match self.create(name, class, *replication, *lifetimes).await {
                 Ok(view) => {
                     // Whoever asks next here finds it.
                     while !self.0.keyspaces.read().contains_key(&asked.name) && Instant::now() < until {
@@ -219,6 +221,8 @@ impl Ranges {
                 applied: replica.applied().index,
                 closed_ms: replica.closed().millis(),
                 nodes: replica.descriptor().seats.iter().map(|seat| seat.node.clone()).collect(),
+                threshold_ms: replica.applied().threshold.millis(),
+                collected: host.collected(range),
             });
         }
         control(Ok(views))

@@ -2,9 +2,9 @@
 //! moment, cuts of the network (one way, too), loss, slow links and disks, clocks as far apart as they may be.
 //!
 //! Checked: what clients saw is linearizable, by a checker that is not ours; no machine asserts; no two leases of a range
-//! have one number; in the end all replicas have the same rows; and when everything heals, reads and writes are served again.
+//! have one number; in the end all replicas show the same, though each has collected old versions by itself; and when everything heals, reads and writes are served again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,19 +13,18 @@ use parking_lot::Mutex;
 use rhumb_core::rng::{Rng, Seed};
 use rhumb_core::{HybridTime, StoreId};
 use rhumb_storage::Family;
-use rhumb_storage::mvcc::{KeyspaceId, Limit, Record, UserKey};
+use rhumb_storage::mvcc::{KeyspaceId, Limit, Record, UserKey, VersionKey};
 
 use super::history::{self, Did, Seen, Value};
-use super::net::{self, MS, NOBODY, Net, SECOND, TOLERANCE, node_id, store_id};
+use super::net::{self, MS, NOBODY, Net, RANGE, SECOND, TOLERANCE, node_id, store_id};
 use super::sim::{self, SimRuntime};
 use crate::ranges::host::{NotRead, NotWritten, Rowed};
 use crate::ranges::raft::RaftSettings;
 use crate::ranges::raft::disk::Row;
 use crate::ranges::{
-    Ask, Condition, Consistency, Descriptor, Lease, Op, RangeId, RangeRefusal, ReplicaId, Seat,
+    Ask, Condition, Consistency, Descriptor, Lease, Op, RangeRefusal, RangeReplica, ReplicaId, Seat,
 };
 
-const RANGE: RangeId = RangeId(7);
 const KEYS: usize = 3;
 const CLIENTS: u32 = 4;
 const STORY: u64 = 30 * SECOND;
@@ -44,6 +43,8 @@ pub(super) struct Tally {
     pub(super) refused: usize,
     pub(super) unknown: usize,
     pub(super) snapshots: usize,
+    /// Versions that were collected in the last lives.
+    pub(super) collected: u64,
     /// All that happened, in one number.
     pub(super) hash: u64,
 }
@@ -58,6 +59,7 @@ impl Tally {
         self.refused += other.refused;
         self.unknown += other.unknown;
         self.snapshots += other.snapshots;
+        self.collected += other.collected;
     }
 }
 
@@ -102,7 +104,7 @@ fn descriptor(count: usize) -> Descriptor {
 }
 
 fn key(number: usize) -> UserKey {
-    UserKey::new([b'a' + number as u8]).expect("short")
+    UserKey::new((number as u16).to_be_bytes()).expect("short")
 }
 
 /// Runs a seed's story: the first promise that was broken, if one was.
@@ -156,6 +158,8 @@ pub(super) fn run(seed: u64) -> Result<Tally, String> {
     let mut told = told.lock();
     told.tally.leases = leases.len();
     told.tally.snapshots = net.lock().snapshots;
+    let collected = |node: &net::Node| node.host.as_ref().map_or(0, |host| host.collected(RANGE));
+    told.tally.collected = net.lock().nodes.iter().map(collected).sum();
     told.tally.hash = sim::trace();
     history::check(&told.seen)?;
     if told.served.0 == 0 || told.served.1 == 0 {
@@ -257,23 +261,51 @@ fn look(net: &net::Shared, leases: &mut BTreeMap<u64, Lease>) -> Result<(), Stri
     Ok(())
 }
 
-/// All replicas have the same rows: every one applied all, in the end.
+/// What a key was at the last threshold, and all that was written to it since.
+type Shown = BTreeMap<UserKey, Vec<(HybridTime, Record)>>;
+
+/// What can be read of these rows by whoever may.
+fn shown(rows: &[Row], threshold: HybridTime) -> Result<Shown, String> {
+    let (mut all, mut decided) = (Shown::new(), None);
+    for (row, value) in rows {
+        let VersionKey { key, at, .. } = VersionKey::decode(row).map_err(|error| error.to_string())?;
+        if decided.as_ref() == Some(&key) {
+            continue;
+        }
+        let record = Record::decode(row, value).map_err(|error| error.to_string())?;
+        if at <= threshold {
+            decided = Some(key.clone());
+        }
+        if at > threshold || record.live(threshold).is_some() {
+            all.entry(key).or_default().push((at, record));
+        }
+    }
+    Ok(all)
+}
+
+/// All replicas show the same, at their highest threshold and above: every one applied all, in the end.
 fn same_rows(net: &net::Shared) -> Result<(), String> {
     let net = net.lock();
-    let mut first: Option<(StoreId, Vec<Row>)> = None;
+    let mut found: Vec<(StoreId, HybridTime, Vec<Row>)> = Vec::new();
     for (number, node) in net.nodes.iter().enumerate() {
         let host = node.host.as_ref().ok_or_else(|| format!("node {number} does not serve in the end"))?;
-        let rows = host.rows(Family::Mvcc);
+        let states = host.rows(Family::Raft);
+        let state = states.iter().find(|(key, _)| *key == RangeReplica::row_key(RANGE));
+        let (_, state) = state.ok_or_else(|| format!("node {number} has no replica in the end"))?;
+        let replica = RangeReplica::recover(net::settings().range, state)?;
+        found.push((host.store(), replica.applied().threshold, host.rows(Family::Mvcc)));
+    }
+    let threshold = found.iter().map(|(_, threshold, _)| *threshold).max().unwrap_or_default();
+    let mut first: Option<(StoreId, Shown)> = None;
+    for (store, _, rows) in found {
+        let shows = shown(&rows, threshold)?;
         match &first {
-            None => first = Some((host.store(), rows)),
-            Some((_, before)) if *before == rows => {}
-            Some((store, before)) => {
+            None => first = Some((store, shows)),
+            Some((_, before)) if *before == shows => {}
+            Some((other, before)) => {
                 return Err(format!(
-                    "store {} has {} rows in the end and store {} has {}",
-                    store.0,
-                    before.len(),
-                    host.store().0,
-                    rows.len()
+                    "from {threshold} on store {} shows {before:?} in the end, and store {} {shows:?}",
+                    other.0, store.0
                 ));
             }
         }
@@ -286,6 +318,9 @@ fn same_rows(net: &net::Shared) -> Result<(), String> {
 async fn goes_on(client: u32, net: net::Shared, told: Telling, mut rng: Rng) {
     // What it saw last of each key, with its version.
     let mut saw: BTreeMap<usize, (HybridTime, Value)> = BTreeMap::new();
+    // Keys that it writes once, and deletes once: what is collected of them must not come back.
+    let mut own = (0..).map(|number| KEYS + client as usize * 1_000 + number);
+    let mut written = VecDeque::new();
     // It stops a little before the end, so that replicas can come together.
     while sim::now() < STORY + HEALING - 5 * SECOND {
         SimRuntime::sleep(Duration::from_micros(rng.between(5 * MS, 120 * MS))).await;
@@ -293,6 +328,18 @@ async fn goes_on(client: u32, net: net::Shared, told: Telling, mut rng: Rng) {
         let count = net.lock().nodes.len() as u64;
         let node = rng.below(count) as usize;
         let call = sim::now();
+        if rng.chance(0.2) {
+            let (number, value) = if rng.below(10) < written.len() as u64 {
+                (written.pop_front().expect("there are some"), None)
+            } else {
+                let number = own.next().expect("it has no end");
+                written.push_back(number);
+                (number, Some(fresh(&told)))
+            };
+            let record = value.map_or_else(Record::deleted, |value| Record::put(value.to_be_bytes()));
+            write(client, &net, &told, (node, number, call), (record, None, value), &mut saw).await;
+            continue;
+        }
         match rng.below(10) {
             0..5 => read(client, &net, &told, (node, number, call), &mut saw).await,
             5..8 => {
