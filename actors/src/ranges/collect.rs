@@ -142,6 +142,15 @@ impl Drop for Use {
 
 // ---- the leaseholder's part --------------------------------------------------------------------
 
+/// How far replicas of a range are in its log, as its leader knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Positions {
+    /// The first entry that the leader still has.
+    pub first: u64,
+    /// Up to which entry each has it; none: that is not known, or it has nothing.
+    pub has: Vec<(ReplicaId, Option<u64>)>,
+}
+
 /// When replicas that cannot be brought up from the leader's log any more could last be, by what the leader knows.
 #[derive(Debug, Default)]
 pub struct Lagging {
@@ -149,19 +158,12 @@ pub struct Lagging {
 }
 
 impl Lagging {
-    /// The leader's log begins with entry `first`, and each replica is known to have it up to an entry, or not known to
-    /// have any of it. Gives the times that replicas protect which lag.
-    pub fn looked(
-        &mut self,
-        now: HybridTime,
-        retention: Duration,
-        first: u64,
-        replicas: impl IntoIterator<Item = (ReplicaId, Option<u64>)>,
-    ) -> Vec<HybridTime> {
+    /// The leader looks where replicas are. Gives the times that those protect which lag.
+    pub fn looked(&mut self, now: HybridTime, retention: Duration, positions: &Positions) -> Vec<HybridTime> {
         let no_earlier = before(now, retention.saturating_mul(WAITED_FOR));
         let (mut seen, mut protected) = (BTreeMap::new(), Vec::new());
-        for (replica, has) in replicas {
-            let lags = has.map_or(0, |last| last + 1) < first;
+        for (replica, has) in positions.has.iter().copied() {
+            let lags = has.map_or(0, |last| last + 1) < positions.first;
             let last = if lags { self.seen.get(&replica).copied().unwrap_or(now) } else { now };
             if lags {
                 protected.push(last.max(no_earlier));

@@ -5,6 +5,7 @@
 //! * A range whose retention nobody has said has its threshold left where it is.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -79,7 +80,7 @@ impl<R: AsyncRuntime> Host<R> {
     /// Proposes a threshold where it is due.
     async fn raise(&self, group: &Group<R>, lagging: &mut Lagging) {
         let retention = self.0.retentions.lock().get(&group.range()).copied();
-        let (Some(retention), Some((first, has))) = (retention, group.followers()) else {
+        let (Some(retention), Some(positions)) = (retention, group.positions()) else {
             *lagging = Lagging::default();
             return;
         };
@@ -89,7 +90,7 @@ impl<R: AsyncRuntime> Host<R> {
                 return;
             }
             let moment = self.moment(replica.descriptor());
-            let protected = lagging.looked(moment.now, retention, first, has);
+            let protected = lagging.looked(moment.now, retention, &positions);
             if replica.threshold_due(&moment, retention, &protected).is_none() {
                 return;
             }
@@ -116,12 +117,14 @@ impl<R: AsyncRuntime> Host<R> {
         progress: &mut BTreeMap<RangeId, Progress>,
     ) -> Result<Option<usize>, NotCollected> {
         let (range, disk) = (group.range(), &self.0.around.disk);
-        if !progress.contains_key(&range) {
-            let row = disk.get(Family::Raft, &Progress::row_key(range))?;
-            let read = row.map(|row| Progress::read(&row)).transpose().map_err(NotCollected::Unsound)?;
-            progress.insert(range, read.unwrap_or_default());
-        }
-        let known = progress.get_mut(&range).expect("it was read");
+        let known = match progress.entry(range) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => {
+                let row = disk.get(Family::Raft, &Progress::row_key(range))?;
+                let read = row.map(|row| Progress::read(&row)).transpose();
+                new.insert(read.map_err(NotCollected::Unsound)?.unwrap_or_default())
+            }
+        };
         let Some(step) = known.step(&*group.replica().await) else { return Ok(None) };
         let garbage = step.look(&**disk, STEP).map_err(|error| NotCollected::Unsound(error.to_string()))?;
         let (mut next, mut batch) = (known.clone(), Batch::new());

@@ -2,6 +2,7 @@
 
 mod history;
 mod net;
+mod rows;
 mod sim;
 mod watch;
 mod world;

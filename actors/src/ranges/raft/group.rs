@@ -19,7 +19,7 @@ use super::network::Network;
 use super::types::{Proposal, SnapshotMeta, Types, Vote};
 use super::wire::{self, Answered, Asked, Ballot};
 use crate::ranges::RangeSettings;
-use crate::ranges::collect::Part;
+use crate::ranges::collect::{Part, Positions};
 use crate::ranges::command::{Command, Outcome};
 use crate::ranges::lease::RangeRefusal;
 use crate::ranges::replica::{RangeId, RangeReplica, ReplicaId};
@@ -275,18 +275,16 @@ impl<R: AsyncRuntime> Group<R> {
         self.around.disk.visibly(batch).await
     }
 
-    /// Up to which entry each replica is known to have the log, and which is the first that is still here: as its leader knows
-    /// it. None where this one does not lead.
+    /// How far replicas are in the log, as its leader knows. None where this one does not lead.
     #[must_use]
-    pub fn followers(&self) -> Option<(u64, Vec<(ReplicaId, Option<u64>)>)> {
+    pub fn positions(&self) -> Option<Positions> {
         use openraft::async_runtime::watch::WatchReceiver;
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let first = metrics.purged.map_or(0, |id| id.index + 1);
-        let has = |(replica, last): (&u64, &Option<super::types::Id>)| {
-            (ReplicaId(*replica), last.map(|id| id.index))
-        };
-        Some((first, metrics.replication.as_ref()?.iter().map(has).collect()))
+        let has =
+            metrics.replication.as_ref()?.iter().map(|(id, last)| (ReplicaId(*id), last.map(|id| id.index)));
+        Some(Positions { first, has: has.collect() })
     }
 
     /// Ends its tasks.

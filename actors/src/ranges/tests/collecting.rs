@@ -7,7 +7,7 @@ use rhumb_storage::mvcc::{KeyspaceId, Record, VersionKey};
 use rhumb_storage::{Batch, Family};
 
 use super::cases::{Case, SECOND, ask, at, key, moment, put, refused, seat};
-use crate::ranges::collect::{Lagging, Part, Progress};
+use crate::ranges::collect::{Lagging, Part, Positions, Progress};
 use crate::ranges::{Consistency, Moment, Op, Outcome, RangeId, RangeRefusal, RangeReplica, ReplicaId, Seat};
 
 const RETENTION: Duration = Duration::from_secs(100);
@@ -161,8 +161,9 @@ fn readers_and_replicas_that_lag_hold_the_threshold_back() {
 fn a_replica_that_lags_is_waited_for_no_longer_than_two_retentions() {
     let (one, two) = (ReplicaId(1), ReplicaId(2));
     let mut lagging = Lagging::default();
-    let mut looked =
-        |seconds: u64, first, replicas| lagging.looked(at(seconds * SECOND), RETENTION, first, replicas);
+    let mut looked = |seconds: u64, first, has: [(ReplicaId, Option<u64>); 2]| {
+        lagging.looked(at(seconds * SECOND), RETENTION, &Positions { first, has: has.to_vec() })
+    };
     assert_eq!(looked(1_000, 0, [(one, Some(9)), (two, None)]), [], "the log has all");
     assert_eq!(looked(1_010, 10, [(one, Some(9)), (two, None)]), [at(1_000 * SECOND)]);
     assert_eq!(looked(1_020, 11, [(one, Some(9)), (two, Some(10))]), [at(1_010 * SECOND)]);
