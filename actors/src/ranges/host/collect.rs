@@ -18,7 +18,7 @@ use crate::ranges::collect::{Lagging, Progress, STEP};
 use crate::ranges::raft::Group;
 use crate::ranges::replica::RangeId;
 
-/// Between two steps of which the first has found as much as it may.
+/// Between two steps, of one range or of two, of which the first has found as much as it may.
 const SHORT: Duration = Duration::from_millis(5);
 /// Between two steps of which the first has found little: it has looked at many rows.
 const LONG: Duration = Duration::from_millis(20);
@@ -45,6 +45,7 @@ impl<R: AsyncRuntime> Host<R> {
                 for group in host.groups() {
                     host.raise(&group, lagging.entry(group.range()).or_default()).await;
                 }
+                lagging.retain(|range, _| host.group(*range).is_some());
                 let wait = host.0.settings.collect;
                 drop(host);
                 R::sleep(wait).await;
@@ -53,11 +54,14 @@ impl<R: AsyncRuntime> Host<R> {
         drop(R::spawn(async move {
             let mut progress = BTreeMap::new();
             while let Some(host) = of::<R>(&steps) {
-                let mut wait = host.0.settings.collect;
+                let mut rests = true;
                 for group in host.groups() {
                     match host.step(&group, &mut progress).await {
                         Ok(None) => {}
-                        Ok(Some(found)) => wait = wait.min(if found < STEP { LONG } else { SHORT }),
+                        Ok(Some(found)) => {
+                            rests = false;
+                            R::sleep(if found < STEP { LONG } else { SHORT }).await;
+                        }
                         // A store that has failed stops the node by itself; one that is full is full of more than this.
                         Err(NotCollected::Unwritten(why)) => {
                             tracing::debug!(range = group.range().0, why, "not collected");
@@ -71,6 +75,7 @@ impl<R: AsyncRuntime> Host<R> {
                     }
                 }
                 progress.retain(|range, _| host.group(*range).is_some());
+                let wait = if rests { host.0.settings.collect } else { SHORT };
                 drop(host);
                 R::sleep(wait).await;
             }

@@ -1,5 +1,6 @@
 //! A node's replicas, with real openraft under them, in a simulated world.
 
+mod behind;
 mod history;
 mod net;
 mod rows;

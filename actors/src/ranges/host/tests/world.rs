@@ -84,7 +84,7 @@ fn raft(rng: &mut Rng) -> RaftSettings {
     }
 }
 
-fn descriptor(count: usize) -> Descriptor {
+pub(super) fn descriptor(count: usize) -> Descriptor {
     let seat = |node: usize| Seat {
         replica: ReplicaId(70 + node as u64),
         node: node_id(node),
@@ -100,7 +100,7 @@ fn descriptor(count: usize) -> Descriptor {
     }
 }
 
-fn key(number: usize) -> UserKey {
+pub(super) fn key(number: usize) -> UserKey {
     UserKey::new((number as u16).to_be_bytes()).expect("short")
 }
 
@@ -314,7 +314,7 @@ fn fresh(told: &Telling) -> Value {
 }
 
 /// Does something on a node, as long as the node lives and the client waits. None: nobody knows what came of it.
-async fn on<T: Send + 'static>(
+pub(super) async fn on<T: Send + 'static>(
     node: usize,
     work: impl Future<Output = T> + Send + 'static,
     patience: Duration,
