@@ -155,6 +155,10 @@ canaries! {
     GcOfEmptySets = "gc-of-empty-sets",
     /// A deletion is collected before what it deletes.
     DeletionBeforeDeleted = "deletion-before-deleted",
+    /// A replica collects what no threshold that it has applied lets it.
+    GcAboveThreshold = "gc-above-threshold",
+    /// A follower that is sent the rows of a state goes on showing keys whose deletion was collected at the sender.
+    CollectedComesBack = "collected-comes-back",
     /// A replica serves strong reads because it once took the lease.
     LeaseNotAsked = "lease-not-asked",
     /// A leaseholder serves until the end of its support by its own clock, without a margin for others'.
@@ -209,10 +213,14 @@ impl Canary {
         Self::SplitForgetsClosed,
         Self::TokenIgnored,
         Self::OvertakenApplies,
+        Self::GcAboveWatermark,
+        Self::GcOfEmptySets,
+        Self::GcAboveThreshold,
     ];
 
     /// Those of consensus, under which they run with real openraft.
-    pub const OF_CONSENSUS: &'static [Self] = &[Self::VoteNotSynced, Self::EntriesNotSynced];
+    pub const OF_CONSENSUS: &'static [Self] =
+        &[Self::VoteNotSynced, Self::EntriesNotSynced, Self::CollectedComesBack];
 
     /// Those of delivery, which has one too. All others are the escrow's.
     pub const OF_DELIVERY: &'static [Self] = &[

@@ -19,7 +19,7 @@ use rhumb_storage::mvcc::{KeyspaceId, UserKey};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::messages::{KeyspaceView, KvRefusal};
+use super::messages::{KeyspaceView, KvRefusal, Lifetimes};
 use super::replica::{Descriptor, RangeId, ReplicaId, Seat};
 use super::seating::Wanted;
 
@@ -56,6 +56,8 @@ pub struct Keyspace {
     /// Its ranges, in the order in which they came to be. Which keys each has is not said here: keys are data, and this is read
     /// everywhere.
     pub ranges: Vec<RangeRow>,
+    /// For how long things are kept.
+    pub lifetimes: Lifetimes,
 }
 
 /// A range of a keyspace.
@@ -167,6 +169,7 @@ impl Keyspace {
             replication: self.replication,
             ranges: begun().map(|row| row.range.0).collect(),
             nodes: nodes.into_iter().collect(),
+            lifetimes: self.lifetimes,
         }
     }
 
@@ -390,6 +393,7 @@ pub fn created(
     name: &str,
     class: &DataClass,
     replication: u32,
+    lifetimes: Lifetimes,
     next: Next,
     placed: Vec<(NodeId, StoreId)>,
 ) -> (Keyspace, Next) {
@@ -414,6 +418,7 @@ pub fn created(
             leaving: Vec::new(),
             left: Vec::new(),
         }],
+        lifetimes,
     };
     let after = Next { keyspace: next.keyspace + 1, range: next.range + 1, replica: next.replica + count };
     (keyspace, after)
@@ -421,6 +426,8 @@ pub fn created(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn founders(text: &str) -> BTreeMap<NodeId, StoreId> {
@@ -462,13 +469,16 @@ mod tests {
     fn numbers_are_used_once() {
         let next = first_numbers(3);
         let class = DataClass::read("inventory").expect("valid");
-        let (one, next) = created("a", &class, 0, next, founders("eu/n1 us/n1").into_iter().collect());
-        let (two, next) = created("b", &class, 0, next, founders("eu/n1 us/n1").into_iter().collect());
+        let (none, hour) = (Lifetimes::default(), Duration::from_secs(3_600));
+        let (one, next) = created("a", &class, 0, none, next, founders("eu/n1 us/n1").into_iter().collect());
+        let short = Lifetimes { retention: Some(hour), ttl: Some(2 * hour) };
+        let (two, next) = created("b", &class, 0, short, next, founders("eu/n1 us/n1").into_iter().collect());
         let all: Vec<u64> =
             [&one, &two].iter().flat_map(|space| space.seats().map(|seat| seat.replica.0)).collect();
         assert_eq!(all, [4, 5, 6, 7]);
         assert_eq!((one.id, two.id, one.ranges[0].range.0, two.ranges[0].range.0), (2, 3, 2, 3));
         assert_eq!(next, Next { keyspace: 4, range: 4, replica: 8 });
+        assert_eq!((one.lifetimes.retention(), two.lifetimes.retention()), (24 * hour, hour));
         assert_eq!(decode::<Keyspace>(&encode(&two)), Ok(two));
     }
 
@@ -491,7 +501,7 @@ mod tests {
     fn a_range_is_planned_before_it_is_split_off_and_planned_anew_if_that_fails() {
         let class = DataClass::read("inventory").expect("valid");
         let placed = founders("eu/n1 us/n1").into_iter().collect();
-        let (space, next) = created("a", &class, 0, first_numbers(2), placed);
+        let (space, next) = created("a", &class, 0, Lifetimes::default(), first_numbers(2), placed);
         let split = Change::Split { left: RangeId(2), seats: space.ranges[0].seats.clone() };
         let (planned, next) = changed(&space, next, &split).expect("it may be").expect("it is new");
         assert_eq!(stands(&planned, 3), "begun false at 5@eu/n1 6@us/n1 leaving [] left []");
@@ -513,7 +523,7 @@ mod tests {
     fn a_replica_moves_to_another_disk_under_a_new_number() {
         let class = DataClass::read("inventory").expect("valid");
         let placed = founders("eu/n1 us/n1").into_iter().collect();
-        let (space, next) = created("a", &class, 0, first_numbers(2), placed);
+        let (space, next) = created("a", &class, 0, Lifetimes::default(), first_numbers(2), placed);
         let node = |text: &str| text.parse::<NodeId>().expect("a node");
         let moves = |from: &str, to: &str, store| Change::Move {
             range: RangeId(2),

@@ -17,6 +17,8 @@ pub const MAX_BYTES: usize = 256 << 10;
 pub const MAX_OPS: usize = 256;
 /// Rows in one answer to a scan.
 pub const MAX_ROWS: u64 = 1_000;
+/// How far back it can be read what was, in a keyspace that does not say it.
+pub const RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
 /// What nodes tell each other is told under this name.
 pub const RANGE_WORD: &str = "range.Word";
 
@@ -83,6 +85,33 @@ pub struct CreateKeyspace {
     pub class: DataClass,
     /// How many replicas; 0: three, or as many as there may be.
     pub replication: u32,
+    /// For how long things are kept.
+    pub lifetimes: Lifetimes,
+}
+
+/// For how long things of a keyspace are kept. None: it is not said.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, Wire)]
+#[wire(crate = crate)]
+pub struct Lifetimes {
+    /// How far back it can be read what was.
+    pub retention: Option<Duration>,
+    /// How long values are there that do not say it themselves.
+    pub ttl: Option<Duration>,
+}
+
+impl Lifetimes {
+    /// How far back it can be read what was.
+    #[must_use]
+    pub fn retention(&self) -> Duration {
+        self.retention.unwrap_or(RETENTION)
+    }
+}
+
+impl fmt::Display for Lifetimes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let said = |time: Option<Duration>| time.map_or("none".to_owned(), |time| format!("{time:?}"));
+        write!(f, "--retention {} and --ttl {}", said(self.retention), said(self.ttl))
+    }
 }
 
 /// Which keyspaces are there?
@@ -107,6 +136,8 @@ pub struct KeyspaceView {
     pub ranges: Vec<u64>,
     /// Where its replicas stand.
     pub nodes: Vec<NodeId>,
+    /// For how long things are kept, as it was said.
+    pub lifetimes: Lifetimes,
 }
 
 /// Which replicas are on your node?
@@ -137,6 +168,10 @@ pub struct RangeView {
     pub closed_ms: u64,
     /// All nodes that have a replica.
     pub nodes: Vec<NodeId>,
+    /// From when on can be read what was, milliseconds since the Unix epoch.
+    pub threshold_ms: u64,
+    /// Versions that were collected here since the node's start.
+    pub collected: u64,
 }
 
 /// Split the range that has this key before it: the right-hand one begins with it. The message carries a key, so it is of the
@@ -421,6 +456,8 @@ pub enum KvRefusal {
         class: DataClass,
         /// How many replicas were asked for.
         replication: u32,
+        /// For how long things are kept.
+        lifetimes: Lifetimes,
     },
     /// The call came under another class than the keyspace's.
     WrongClass(DataClass),
@@ -495,9 +532,9 @@ impl fmt::Display for KvRefusal {
                     "there is no keyspace {name}; `rhumb keyspace create {name} --class CLASS` makes one"
                 )
             }
-            Self::Exists { class, replication } => {
+            Self::Exists { class, replication, lifetimes } => {
                 let said = if *replication == 0 { "none".to_owned() } else { replication.to_string() };
-                write!(f, "it is there already, of class {class} and with --replication {said}")
+                write!(f, "it is there already, of class {class} and with --replication {said}, {lifetimes}")
             }
             Self::WrongClass(class) => write!(f, "the keyspace's class is {class}: ask under that one"),
             Self::NotAllowed(why) => f.write_str(why),

@@ -10,14 +10,15 @@
 //!
 //! In reading order: [`command`] is what stands in the log; [`support`] what stores promise each other, on which leases
 //! rest; [`replica`] the state that the log makes, and how; [`lease`] who may hold it and what a moment is; [`propose`] the
-//! leaseholder's part; [`serve`] reads; [`token`] what clients carry between regions; `records` what is on disk; [`raft`] agrees
-//! on the log; [`host`] serves a node's replicas; [`catalog`] is what the
+//! leaseholder's part; [`serve`] reads; [`collect`] deletes what nobody can read any more; [`token`] what clients carry between
+//! regions; `records` what is on disk; [`raft`] agrees on the log; [`host`] serves a node's replicas; [`catalog`] is what the
 //! meta range holds, and [`messages`] what can be asked over the mesh.
 //!
 //! A shell writes what [`replica::RangeReplica::apply`] pushes before it lets the next read in, and keeps the time between
 //! the two calls of a read as short as it can: the second looks at the clock again.
 
 pub mod catalog;
+pub mod collect;
 pub mod command;
 pub mod host;
 pub mod lease;
@@ -63,6 +64,14 @@ pub struct RangeSettings {
 impl Default for RangeSettings {
     fn default() -> Self {
         Self { max_offset: DEFAULT_MAX_OFFSET, support: Duration::from_secs(3), lag: Duration::from_secs(3) }
+    }
+}
+
+impl RangeSettings {
+    /// The shortest retention: a read as of a time that has just been closed has this long to be made.
+    #[must_use]
+    pub fn least_retention(&self) -> Duration {
+        self.max_offset + self.lag + Duration::from_secs(10)
     }
 }
 

@@ -39,6 +39,8 @@ pub(super) struct Holding {
     in_flight: BTreeMap<u64, Option<HybridTime>>,
     /// The lease is being given away.
     transferring: bool,
+    /// The highest threshold that was proposed: reads below it are refused from then on.
+    raised: HybridTime,
 }
 
 impl Holding {
@@ -84,7 +86,8 @@ impl RangeReplica {
         self.propose(moment, None, |_| Body::Split { at, right, seats })
     }
 
-    /// Proposes that nothing below a time is read any more.
+    /// Proposes that nothing below a time is read any more. It is no later than what is closed: what comes behind it in the
+    /// log, conditions among it, looks above it only.
     ///
     /// # Errors
     /// As [`RangeReplica::propose_write`].
@@ -93,7 +96,15 @@ impl RangeReplica {
         moment: &Moment,
         threshold: HybridTime,
     ) -> Result<Command, RangeRefusal> {
-        self.propose(moment, None, |_| Body::Threshold(threshold))
+        let threshold = threshold.min(self.closed());
+        let proposed = self.propose(moment, None, |_| Body::Threshold(threshold))?;
+        self.holding.raised = self.holding.raised.max(threshold);
+        Ok(proposed)
+    }
+
+    /// The earliest time that a read may begin at here: what was at an earlier one may be collected, or will be.
+    pub(super) fn earliest(&self) -> HybridTime {
+        self.applied().threshold.max(self.holding.raised)
     }
 
     /// Proposes where the range's replicas stand, and which of them vote.

@@ -31,6 +31,7 @@ struct Row {
     closed: HybridTime,
     newest: HybridTime,
     threshold: HybridTime,
+    expires: HybridTime,
 }
 
 pub(super) fn key(range: RangeId) -> Vec<u8> {
@@ -39,7 +40,7 @@ pub(super) fn key(range: RangeId) -> Vec<u8> {
 
 pub(super) fn write(replica: &RangeReplica) -> Vec<u8> {
     let Descriptor { range, keyspace, from, to, seats } = replica.descriptor().clone();
-    let Applied { index, lease, order, closed, newest, threshold } = replica.applied().clone();
+    let Applied { index, lease, order, closed, newest, threshold, expires } = replica.applied().clone();
     let row = Row {
         replica: replica.id(),
         range,
@@ -53,6 +54,7 @@ pub(super) fn write(replica: &RangeReplica) -> Vec<u8> {
         closed,
         newest,
         threshold,
+        expires,
     };
     codec::encode(&Versioned::V1(row)).expect("a replica's state is within the codec's limits").to_vec()
 }
@@ -67,6 +69,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<(ReplicaId, Descriptor, Applied), Str
         closed: row.closed,
         newest: row.newest,
         threshold: row.threshold,
+        expires: row.expires,
     };
     let descriptor = Descriptor {
         range: row.range,

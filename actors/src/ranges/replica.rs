@@ -16,6 +16,7 @@ use rhumb_storage::mvcc::{KeyspaceId, ReadError, Rows, Snapshot, UserKey, Versio
 use rhumb_storage::{Batch, Family};
 use serde::{Deserialize, Serialize};
 
+use super::collect::InUse;
 use super::command::{Body, Command, Condition, Outcome, Write};
 use super::lease::Lease;
 use super::propose::{Holding, SideClosed};
@@ -111,6 +112,8 @@ pub struct Applied {
     pub newest: HybridTime,
     /// Nothing below it is read.
     pub threshold: HybridTime,
+    /// When the last of all values expires that have an expiry.
+    pub expires: HybridTime,
 }
 
 /// One replica.
@@ -125,6 +128,7 @@ pub struct RangeReplica {
     /// What the leaseholder said beside the log, by its lease, until the log has come so far.
     beside: BTreeMap<u64, SideClosed>,
     pub(super) holding: Holding,
+    pub(super) in_use: InUse,
 }
 
 /// Why an entry cannot be applied. The replica stops: it would differ from the others.
@@ -141,6 +145,7 @@ impl RangeReplica {
             closed: HybridTime::ZERO,
             newest: HybridTime::ZERO,
             threshold: HybridTime::ZERO,
+            expires: HybridTime::ZERO,
         };
         Self::with(settings, id, descriptor, applied)
     }
@@ -156,8 +161,8 @@ impl RangeReplica {
 
     fn with(settings: RangeSettings, id: ReplicaId, descriptor: Descriptor, applied: Applied) -> Self {
         let closed = applied.closed;
-        let holding = Holding::default();
-        Self { settings, id, descriptor, applied, closed, beside: BTreeMap::new(), holding }
+        let (holding, in_use) = (Holding::default(), InUse::from(applied.threshold));
+        Self { settings, id, descriptor, applied, closed, beside: BTreeMap::new(), holding, in_use }
     }
 
     /// Its number.
@@ -366,6 +371,7 @@ impl RangeReplica {
             let row = version.encode();
             let record = op.record.encode(&row);
             batch.put(Family::Mvcc, row, record);
+            self.applied.expires = self.applied.expires.max(op.record.header.expires.unwrap_or_default());
         }
         self.applied.newest = self.applied.newest.max(write.at);
         Ok(Outcome::Written(write.at))
@@ -430,6 +436,7 @@ impl RangeReplica {
         };
         self.closed = left.closed.max(left.applied.closed);
         self.holding.promised = left.holding.promised.max(left.applied.closed);
+        self.in_use = left.in_use.of_the_right();
         if canary::sings(Canary::SplitForgetsClosed) {
             self.applied.closed = HybridTime::ZERO;
             self.closed = HybridTime::ZERO;

@@ -132,7 +132,7 @@ impl RangeReplica {
                 (here, Guarantee::Eventual, None)
             }
         };
-        let threshold = self.applied().threshold;
+        let threshold = self.earliest();
         if at < threshold {
             return refused(RangeRefusal::BelowThreshold(threshold));
         }
@@ -206,7 +206,7 @@ impl RangeReplica {
         if self.may_write_at(must_see) {
             return Err(Elsewhere::Refused(RangeRefusal::InFlight));
         }
-        let threshold = self.applied().threshold;
+        let threshold = self.earliest();
         if at < threshold {
             return Err(Elsewhere::Refused(RangeRefusal::BelowThreshold(threshold)));
         }

@@ -1,6 +1,7 @@
 //! Ranges: by cases, and in a simulated world of several replicas.
 
 mod cases;
+mod collecting;
 mod tokens;
 mod world;
 
@@ -27,19 +28,21 @@ const KEPT: [u64; 3] = [18, 275, 668];
 #[test]
 fn reads_are_as_fresh_as_they_say_and_what_is_closed_stays_as_it_was() {
     let mut least = [usize::MAX; 4];
-    let mut sums = [0; 3];
+    let mut sums = [0; 5];
     for seed in KEPT.into_iter().chain(0..seeds()) {
         let tally = run(seed).unwrap_or_else(|broken| panic!("seed {seed}: {broken}"));
-        let Tally { leases, writes, strong, snapshots, splits, crashes, given_up } = tally;
+        let Tally { leases, writes, strong, snapshots, splits, crashes, given_up, collected, too_old } =
+            tally;
         for (least, now) in least.iter_mut().zip([leases, writes, strong, snapshots]) {
             *least = now.min(*least);
         }
-        for (sum, now) in sums.iter_mut().zip([splits, crashes, given_up]) {
+        for (sum, now) in sums.iter_mut().zip([splits, crashes, given_up, collected, too_old]) {
             *sum += now;
         }
     }
     println!(
-        "each at least {least:?} leases, writes, strong reads, snapshots; in all {sums:?} splits, crashes, given up"
+        "each at least {least:?} leases, writes, strong reads, snapshots; in all {sums:?} splits, crashes, given up, \
+         collected, too old"
     );
     assert!(
         least.iter().all(|count| *count > 0) && sums.iter().all(|count| *count > 10),

@@ -1,15 +1,18 @@
 //! `rhumb keyspace`: which keyspaces there are.
 
 use std::fmt;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use rhumb_actors::ranges::messages::{CreateKeyspace, KeyspaceView, KvRefusal, ListKeyspaces};
+use rhumb_actors::ranges::messages::{CreateKeyspace, KeyspaceView, KvRefusal, Lifetimes, ListKeyspaces};
 use rhumb_core::DataClass;
 use serde::Serialize;
 
+use super::args::duration;
 use super::connect::{Connect, ask};
 use super::output::{Done, Failure, Output};
 use crate::client::kv::near;
+use crate::settings::units::duration_text;
 
 /// Keyspaces: replicated keys and values.
 #[derive(Debug, Subcommand)]
@@ -25,7 +28,7 @@ pub enum KeyspaceCommand {
 /// Create a keyspace, within the policy.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  rhumb keyspace create profiles --class inventory --replication 3\n\nThe same again is the same answer; another class or replication under the same name is refused. Replicas stand on nodes of regions that may hold the class, in as many regions as possible."
+    after_help = "Example:\n  rhumb keyspace create profiles --class inventory --replication 3\n\nThe same again is the same answer; another class, replication, retention or TTL under the same name is refused. Replicas stand on nodes of regions that may hold the class, in as many regions as possible."
 )]
 pub struct Create {
     /// Its name: lowercase letters, digits, '-', '_' and '.'.
@@ -36,6 +39,12 @@ pub struct Create {
     /// How many replicas: three, or as many as there may be, unless given.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=7))]
     replication: Option<u32>,
+    /// How far back it can be read what was, such as 1h: a day unless given. Older versions are collected.
+    #[arg(long, value_parser = duration, value_name = "TIME")]
+    retention: Option<Duration>,
+    /// How long values are there that are written without --expires: until they are deleted unless given.
+    #[arg(long, value_parser = duration, value_name = "TIME")]
+    ttl: Option<Duration>,
     #[command(flatten)]
     connect: Connect,
 }
@@ -67,6 +76,9 @@ struct Shown {
     replication: Option<u32>,
     ranges: Vec<u64>,
     replicas: Vec<String>,
+    retention_ms: u64,
+    /// None where values are there until they are deleted.
+    ttl_ms: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -83,8 +95,14 @@ impl From<KeyspaceView> for Shown {
             replication: Some(view.replication).filter(|count| *count > 0),
             ranges: view.ranges,
             replicas: view.nodes.iter().map(ToString::to_string).collect(),
+            retention_ms: ms(view.lifetimes.retention()),
+            ttl_ms: view.lifetimes.ttl.map(ms),
         }
     }
+}
+
+fn ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl fmt::Display for Shown {
@@ -92,12 +110,17 @@ impl fmt::Display for Shown {
         let ranges: Vec<String> = self.ranges.iter().map(ToString::to_string).collect();
         write!(
             f,
-            "{:<24} class {:<14} ranges {:<6} on {}",
+            "{:<24} class {:<14} ranges {:<6} on {}, retention {}",
             self.keyspace,
             self.class.as_str(),
             ranges.join(", "),
-            self.replicas.join(", ")
-        )
+            self.replicas.join(", "),
+            duration_text(Duration::from_millis(self.retention_ms))
+        )?;
+        match self.ttl_ms {
+            Some(ttl) => write!(f, ", TTL {}", duration_text(Duration::from_millis(ttl))),
+            None => Ok(()),
+        }
     }
 }
 
@@ -146,6 +169,7 @@ impl Create {
             name: self.name,
             class: self.class,
             replication: self.replication.unwrap_or_default(),
+            lifetimes: Lifetimes { retention: self.retention, ttl: self.ttl },
         };
         let asked = ask(&client, &near(&client, None), |_| message.clone()).await;
         client.close().await;

@@ -134,6 +134,8 @@ struct Replica {
     leaseholder: bool,
     applied: u64,
     closed_ms: u64,
+    threshold_ms: u64,
+    collected: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -146,7 +148,19 @@ struct Listed {
 impl From<RangeView> for Replica {
     fn from(view: RangeView) -> Self {
         let RangeView { range, keyspace, replica, node, leads, leaseholder, applied, closed_ms, .. } = view;
-        Self { range, keyspace, replica, node: node.to_string(), leads, leaseholder, applied, closed_ms }
+        let (threshold_ms, collected, node) = (view.threshold_ms, view.collected, node.to_string());
+        Self {
+            range,
+            keyspace,
+            replica,
+            node,
+            leads,
+            leaseholder,
+            applied,
+            closed_ms,
+            threshold_ms,
+            collected,
+        }
     }
 }
 

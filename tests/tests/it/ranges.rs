@@ -3,6 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "what clients of real processes see is told in real time")]
 
 use std::fmt::Write as _;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -13,6 +14,9 @@ use rhumb::client::directory::Directory;
 use rhumb::client::kv::{Kv, KvError};
 use rhumb_actors::ranges::messages::Needs;
 use rhumb_core::{Delivery, Region};
+use rhumb_storage::mvcc::VersionKey;
+use rhumb_storage::rocks::RocksSettings;
+use rhumb_storage::{Family, RocksEngine, Store};
 use rhumb_tests::cluster::{DevMesh, eventually};
 use serde_json::{Value, json};
 
@@ -327,4 +331,72 @@ fn what_clients_of_three_regions_see_is_linearizable_while_leaseholders_are_kill
     println!("{writes} writes, {reads} reads, {} in all", history.len());
     assert!(writes > 50 && reads > 50, "{writes} writes, {reads} reads");
     assert!(is_linearizable(&history), "not linearizable:\n{lines}");
+}
+
+/// Versions of a keyspace that are on a stopped node's disk.
+fn versions(data: &Path, region: &str, keyspace: u64) -> Vec<VersionKey> {
+    let hot = data.join(format!("nodes/{region}-n1/data/hot"));
+    let engine = RocksEngine::open(&hot, &RocksSettings::default(), false).expect("its store");
+    let (store, mut found) = (Store::open(engine).expect("a sound store"), Vec::new());
+    let walked = store.walk(Family::Mvcc, b"", |row, _| {
+        let version = VersionKey::decode(row).expect("a version");
+        found.extend(Some(version).filter(|version| u64::from(version.keyspace.0) == keyspace));
+        true
+    });
+    walked.expect("it can be read");
+    found
+}
+
+#[test]
+fn what_is_older_than_the_retention_is_refused_and_collected_by_every_replica() {
+    let mut mesh = DevMesh::start(THREE, "off");
+    let create = |retention| {
+        mesh.rhumb(&["keyspace", "create", "profiles", "--class", "inventory", "--retention", retention])
+    };
+    let short = create("5s");
+    assert_eq!((short.code, short.json["refused"]["code"].as_str()), (1, Some("invalid")), "{}", short.text);
+    let made = create("14s").json;
+    assert_eq!((made["retention_ms"].as_u64(), made["ttl_ms"].is_null()), (Some(14_000), true), "{made}");
+    assert_eq!(create("1d").json["refused"]["code"].as_str(), Some("exists"));
+    let put = |key: &str, value: &str| mesh.ok(&["kv", "put", "profiles", key, value])["version"].to_string();
+    let first = put("ann", "0");
+    for value in 1..20 {
+        put("ann", &value.to_string());
+    }
+    mesh.ok(&["kv", "put", "profiles", "bob", "x", "--expires", "1s"]);
+    put("carl", "x");
+    mesh.ok(&["kv", "del", "profiles", "carl"]);
+    let (code, old) = get(&mesh, "eu-central", "ann", &["--as-of", &first]);
+    assert_eq!((code, old["rows"][0]["value"].as_str()), (0, Some("0")), "{old}");
+    // Nobody writes any more: what nobody may read any more goes, and no more than that.
+    let collected = || {
+        let ran = mesh.rhumb(&["range", "ls"]);
+        let replicas = ran.json["replicas"].as_array().cloned().unwrap_or_default();
+        let ours = replicas.iter().filter(|replica| replica["keyspace"] == "profiles");
+        ours.map(|replica| replica["collected"].as_u64().unwrap_or_default()).collect::<Vec<_>>()
+    };
+    eventually("each replica has collected", || collected() == [19 + 1 + 2; 3]);
+    for region in THREE.split(',') {
+        let (code, refused) = get(&mesh, region, "ann", &["--as-of", &first]);
+        assert_eq!((code, refused["refused"]["code"].as_str()), (1, Some("time")), "{region}: {refused}");
+    }
+    let made = made["id"].as_u64().expect("a number");
+    mesh.restart_after(THREE, "off", |data| {
+        for region in THREE.split(',') {
+            let left = versions(data, region, made);
+            let keys: Vec<_> = left.iter().map(|version| version.key.as_bytes()).collect();
+            assert_eq!(keys, [b"ann"], "{region}");
+        }
+    });
+    for (key, value) in [("ann", Some("19")), ("bob", None), ("carl", None)] {
+        let (code, answer) = get(&mesh, "us-east", key, &[]);
+        assert_eq!(answer["rows"][0]["value"].as_str(), value, "{key}: {answer}");
+        assert_eq!(code, if value.is_some() { 0 } else { 5 }, "{key}: {answer}");
+    }
+    // A keyspace says for all of its values how long they are there, unless they say it themselves.
+    mesh.ok(&["keyspace", "create", "visits", "--class", "inventory", "--ttl", "1s"]);
+    mesh.ok(&["kv", "put", "visits", "short", "x"]);
+    mesh.ok(&["kv", "put", "visits", "long", "x", "--expires", "1h"]);
+    eventually("it expires", || mesh.rhumb(&["kv", "get", "visits", "short"]).code == 5);
+    assert_eq!(mesh.rhumb(&["kv", "get", "visits", "long"]).code, 0);
 }

@@ -9,7 +9,7 @@ use crate::ranges::command::{Op, Outcome};
 use crate::ranges::lease::RangeRefusal;
 use crate::ranges::raft::NotProposed;
 use crate::ranges::replica::{RangeId, ReplicaId, Seat};
-use crate::ranges::serve::{Answer, Ask, Elsewhere};
+use crate::ranges::serve::{Answer, Ask, Consistency, Elsewhere};
 use crate::ranges::token::Token;
 
 /// What was read: one key's version, or a part of a scan.
@@ -84,7 +84,7 @@ impl<R: AsyncRuntime> Host<R> {
             Elsewhere::Refused(refusal) => NotRead::Refused(refusal),
         };
         let mut ask = ask;
-        let (reading, keyspace, end) = {
+        let (reading, keyspace, end, _in_use) = {
             let replica = group.replica().await;
             let moment = self.moment(replica.descriptor());
             // A scan goes to the end of the range, and says where to go on.
@@ -97,7 +97,10 @@ impl<R: AsyncRuntime> Host<R> {
                 ask.to.clone_from(&end);
             }
             let reading = replica.begin(&moment, self.epoch(), ask.clone()).map_err(elsewhere)?;
-            (reading, replica.descriptor().keyspace, end)
+            // Other reads are as of a time that no retention comes near.
+            let is_old = matches!(ask.consistency, Consistency::AsOf(_));
+            let in_use = is_old.then(|| replica.in_use().reads(reading.at));
+            (reading, replica.descriptor().keyspace, end, in_use)
         };
         let unsound = |error: rhumb_storage::mvcc::ReadError| NotRead::Unsound(error.to_string());
         let rows = &*self.0.around.disk;

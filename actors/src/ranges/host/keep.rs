@@ -232,6 +232,6 @@ impl<R: AsyncRuntime> Host<R> {
     }
 }
 
-fn of<R: AsyncRuntime>(weak: &Weak<Inner<R>>) -> Option<Host<R>> {
+pub(super) fn of<R: AsyncRuntime>(weak: &Weak<Inner<R>>) -> Option<Host<R>> {
     weak.upgrade().map(Host)
 }

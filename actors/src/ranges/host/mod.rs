@@ -6,6 +6,7 @@
 //!   between them.
 
 mod asked;
+mod collect;
 mod keep;
 mod seats;
 mod word;
@@ -62,6 +63,8 @@ pub struct HostSettings {
     pub beat: Duration,
     /// How often leases are looked after, and idle ranges closed.
     pub keep: Duration,
+    /// How often it is looked whether versions can be collected.
+    pub collect: Duration,
 }
 
 impl Default for HostSettings {
@@ -70,6 +73,7 @@ impl Default for HostSettings {
             range: RangeSettings::default(),
             beat: Duration::from_secs(1),
             keep: Duration::from_millis(200),
+            collect: Duration::from_secs(1),
         }
     }
 }
@@ -128,6 +132,10 @@ struct Inner<R: AsyncRuntime> {
     changes: Changes,
     /// Only the newest time that something was proposed or read at is ever used again.
     last: Mutex<HybridTime>,
+    /// How long what was can be read, where it was said.
+    retentions: Mutex<BTreeMap<RangeId, Duration>>,
+    /// How many versions were collected since the start.
+    collected: Mutex<BTreeMap<RangeId, u64>>,
 }
 
 /// A node's replicas. Clones are one.
@@ -170,6 +178,8 @@ impl<R: AsyncRuntime> Host<R> {
             supporting,
             stores: Mutex::default(),
             last: Mutex::default(),
+            retentions: Mutex::default(),
+            collected: Mutex::default(),
         }));
         for (_, row) in replicas {
             let replica = RangeReplica::recover(settings.range, &row).map_err(HostError::Replica)?;
@@ -179,6 +189,7 @@ impl<R: AsyncRuntime> Host<R> {
         host.flush();
         host.keep();
         host.follow(changed);
+        host.collect();
         Ok(host)
     }
 

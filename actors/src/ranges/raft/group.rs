@@ -10,7 +10,6 @@ use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeader
 use openraft::{AsyncRuntime, Raft};
 use parking_lot::RwLock;
 use rhumb_core::NodeId;
-use rhumb_storage::mvcc::{Record, VersionKey};
 use rhumb_storage::{Batch, Family};
 use thiserror::Error;
 use tokio::sync::MutexGuard;
@@ -22,6 +21,7 @@ use super::types::{Proposal, SnapshotMeta, Types, Vote};
 use super::wire::{self, Answered, Asked, Ballot};
 use super::{Around, Changes, disk};
 use crate::ranges::RangeSettings;
+use crate::ranges::collect::{Part, Positions, Progress};
 use crate::ranges::command::{Command, Outcome};
 use crate::ranges::lease::RangeRefusal;
 use crate::ranges::replica::{RangeId, RangeReplica, ReplicaId, Seat};
@@ -107,11 +107,12 @@ impl<R: AsyncRuntime> Group<R> {
         let seats = Arc::new(RwLock::new(seats.collect()));
         let fails = |why: String| StartError { range, replica: id, why };
         let log = Log::open(range, Arc::clone(&around.disk)).map_err(fails)?;
+        let in_use = replica.in_use().clone();
         let replica = Arc::new(tokio::sync::Mutex::new(replica));
         let machine = Machine::open(range, Arc::clone(&around.disk), Arc::clone(&replica), changes);
         let machine = machine.map_err(fails)?;
         let config = around.raft.config().validate().map_err(|error| fails(error.to_string()))?;
-        let network = Network { range, me: id, around: around.clone(), settings };
+        let network = Network { range, me: id, around: around.clone(), settings, in_use };
         let raft = Raft::new(id.0, Arc::new(config), network, log, machine).await;
         let raft = raft.map_err(|error| fails(error.to_string()))?;
         Ok(Self { raft, replica, around, id, range, seats })
@@ -315,8 +316,8 @@ impl<R: AsyncRuntime> Group<R> {
                     pre,
                 }
             }
-            Asked::Rows(rows) => {
-                self.keep(rows).await?;
+            Asked::Rows(part) => {
+                self.keep(part).await?;
                 Answered::Kept
             }
             Asked::Snapshot { vote, standing, state } => {
@@ -338,22 +339,6 @@ impl<R: AsyncRuntime> Group<R> {
         Ok(wire::encode(&answered))
     }
 
-    /// Keeps rows of a snapshot that are sound. They stand above all that is read here before its state comes.
-    async fn keep(&self, rows: Vec<(Vec<u8>, Vec<u8>)>) -> Result<(), String> {
-        let descriptor = self.replica.lock().await.descriptor().clone();
-        let mut batch = Batch::new();
-        for (row, value) in rows {
-            let key = VersionKey::decode(&row).map_err(|error| error.to_string())?;
-            let is_of_it = descriptor.is_empty() || descriptor.holds(&key.key);
-            if key.keyspace != descriptor.keyspace || !is_of_it {
-                return Err("a row is not of this range".to_owned());
-            }
-            Record::decode(&row, &value).map_err(|error| error.to_string())?;
-            batch.put(Family::Mvcc, row, value);
-        }
-        self.around.disk.visibly(batch).await
-    }
-
     /// The rows of consensus and of the replica's state that are on the disk.
     ///
     /// # Errors
@@ -369,8 +354,29 @@ impl<R: AsyncRuntime> Group<R> {
             batch.delete(Family::Raft, key);
         }
         batch.delete(Family::Raft, machine::place_key(self.range));
+        batch.delete(Family::Raft, Progress::row_key(self.range));
         batch.delete(Family::Raft, RangeReplica::row_key(self.range));
         Ok(())
+    }
+
+    /// Keeps rows of a snapshot that are sound. They stand above all that is read here before its state comes. The replica is
+    /// held until they are written: which of them it needs depends on the threshold that it has applied.
+    async fn keep(&self, part: Part) -> Result<(), String> {
+        let replica = self.replica.lock().await;
+        let batch = part.received(&*self.around.disk, &replica)?;
+        self.around.disk.visibly(batch).await
+    }
+
+    /// How far replicas are in the log, as its leader knows. None where this one does not lead.
+    #[must_use]
+    pub fn positions(&self) -> Option<Positions> {
+        use openraft::async_runtime::watch::WatchReceiver;
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let first = metrics.purged.map_or(0, |id| id.index + 1);
+        let has =
+            metrics.replication.as_ref()?.iter().map(|(id, last)| (ReplicaId(*id), last.map(|id| id.index)));
+        Some(Positions { first, has: has.collect() })
     }
 
     /// Ends its tasks.

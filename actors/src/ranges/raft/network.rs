@@ -24,6 +24,7 @@ use super::machine::Image;
 use super::types::{self, Types, Vote};
 use super::wire::{self, Answered, Asked, Line, Standing};
 use crate::ranges::RangeSettings;
+use crate::ranges::collect::{InUse, Part};
 use crate::ranges::replica::{RangeId, RangeReplica, ReplicaId, Seat};
 
 /// Requests that are under way to one follower.
@@ -39,6 +40,7 @@ pub(super) struct Network {
     pub(super) me: ReplicaId,
     pub(super) around: Around,
     pub(super) settings: RangeSettings,
+    pub(super) in_use: InUse,
 }
 
 /// What asks one replica.
@@ -49,6 +51,7 @@ pub(super) struct To {
     seat: Seat,
     around: Around,
     settings: RangeSettings,
+    in_use: InUse,
 }
 
 type Rpc<T, R> = Result<T, RPCError<Types<R>>>;
@@ -63,6 +66,7 @@ impl<R: AsyncRuntime> RaftNetworkFactory<Types<R>> for Network {
             seat: seat.clone(),
             around: self.around.clone(),
             settings: self.settings,
+            in_use: self.in_use.clone(),
         }
     }
 }
@@ -129,14 +133,21 @@ impl To {
         }
     }
 
-    /// Sends the rows of a snapshot. All that is written later is above its highest time, and is left out.
+    /// Sends the rows of a snapshot. All that is written later is above its highest time, and is left out. Nothing is collected
+    /// meanwhile; what was before belongs to it no more, or it is not sent.
     async fn send_rows(&self, image: &Image) -> Result<(), String> {
         let replica = RangeReplica::recover(self.settings, &image.0)?;
-        let (descriptor, newest) = (replica.descriptor().clone(), replica.applied().newest);
+        let threshold = replica.applied().threshold;
+        let _sent =
+            self.in_use.sends(threshold).ok_or("rows of the state were collected: another one is taken")?;
+        // Up to the threshold there is also what a sender of rows to this replica had collected.
+        let (descriptor, newest) = (replica.descriptor().clone(), replica.applied().newest.max(threshold));
         let keyspace = descriptor.keyspace;
         let latest = HybridTime::from_bits(u64::MAX);
         let first = VersionKey { keyspace, key: descriptor.from.clone(), at: latest };
         let mut next = Some(first.encode());
+        // Who has nothing yet knows no end.
+        let end = descriptor.to.clone().map(|key| VersionKey { keyspace, key, at: latest }.encode());
         while let Some(from) = next.take() {
             let (mut rows, mut bytes, mut fault) = (Vec::new(), 0, None);
             let walked = self.around.disk.walk(Family::Mvcc, &from, &mut |row, value| {
@@ -162,11 +173,11 @@ impl To {
             if let Some(fault) = fault {
                 return Err(format!("a row of the range cannot be read: {fault}"));
             }
-            if !rows.is_empty() {
-                match self.ask(&Asked::Rows(rows), ROWS_WITHIN).await? {
-                    Answered::Kept => {}
-                    other => return Err(format!("{other:?} answers rows")),
-                }
+            // A part without rows says that there are none.
+            let part = Part { from, to: next.clone().or_else(|| end.clone()), threshold, rows };
+            match self.ask(&Asked::Rows(part), ROWS_WITHIN).await? {
+                Answered::Kept => {}
+                other => return Err(format!("{other:?} answers rows")),
             }
         }
         Ok(())

@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::types::{self, Entry, Payload, Proposal};
+use crate::ranges::collect::Part;
 use crate::ranges::command::{Body, Command, Condition, Op, Write};
 use crate::ranges::lease::Lease;
 use crate::ranges::replica::{RangeId, Seat};
@@ -97,8 +98,8 @@ pub enum Asked {
         /// Only whether it would be given.
         pre: bool,
     },
-    /// Rows of a snapshot, each with its key.
-    Rows(Vec<(Vec<u8>, Vec<u8>)>),
+    /// Rows of a snapshot.
+    Rows(Part),
     /// The snapshot whose rows came before.
     Snapshot {
         /// The leader's vote.

@@ -14,30 +14,30 @@ use crate::ranges::{
     RangeRefusal, RangeReplica, RangeSettings, ReplicaId, Seat, Token, Witness,
 };
 
-const SECOND: u64 = 1_000;
+pub(super) const SECOND: u64 = 1_000;
 
-fn at(ms: u64) -> HybridTime {
+pub(super) fn at(ms: u64) -> HybridTime {
     HybridTime::new(100_000 + ms, 0)
 }
 
-fn key(name: &str) -> UserKey {
+pub(super) fn key(name: &str) -> UserKey {
     UserKey::new(name).expect("short")
 }
 
-fn seat(number: u64) -> Seat {
+pub(super) fn seat(number: u64) -> Seat {
     let node = NodeId::new(["us", "eu", "ap"][number as usize % 3], "n1").expect("valid");
     Seat { replica: ReplicaId(number), node, store: StoreId(u128::from(number)), votes: true }
 }
 
 /// One replica with its rows.
-struct Case {
-    replica: RangeReplica,
-    store: Store<MemoryEngine>,
+pub(super) struct Case {
+    pub(super) replica: RangeReplica,
+    pub(super) store: Store<MemoryEngine>,
     index: u64,
 }
 
 impl Case {
-    fn of(number: u64) -> Self {
+    pub(super) fn of(number: u64) -> Self {
         let descriptor = Descriptor {
             range: RangeId(1),
             keyspace: KeyspaceId(1),
@@ -51,18 +51,18 @@ impl Case {
     }
 
     /// Replica 0, which took the lease at 0 and has support for long.
-    fn leaseholder() -> Self {
+    pub(super) fn leaseholder() -> Self {
         let mut case = Self::of(0);
         let lease = case.replica.take_lease(&moment(0), StoreId(0), &[]).expect("it is nobody's");
         assert_eq!(case.apply(&lease), Outcome::Leased(ReplicaId(0)));
         case
     }
 
-    fn apply(&mut self, command: &Command) -> Outcome {
+    pub(super) fn apply(&mut self, command: &Command) -> Outcome {
         self.applied(command).0
     }
 
-    fn applied(&mut self, command: &Command) -> (Outcome, Option<RangeReplica>) {
+    pub(super) fn applied(&mut self, command: &Command) -> (Outcome, Option<RangeReplica>) {
         self.index += 1;
         let mut out = Effects::<Batch, Infallible>::default();
         let done =
@@ -78,7 +78,7 @@ impl Case {
         done
     }
 
-    fn read(
+    pub(super) fn read(
         &self,
         moment: &Moment,
         ask: Ask,
@@ -93,19 +93,19 @@ impl Case {
 }
 
 /// So many milliseconds in, with support for three seconds more.
-fn moment(ms: u64) -> Moment {
+pub(super) fn moment(ms: u64) -> Moment {
     Moment { now: at(ms), frozen: false, epoch: Epoch(1), supported: at(ms + 3 * SECOND) }
 }
 
-fn put(name: &str) -> Vec<Op> {
+pub(super) fn put(name: &str) -> Vec<Op> {
     vec![Op { key: key(name), condition: None, record: Record::put("x") }]
 }
 
-fn ask(name: &str, consistency: Consistency) -> Ask {
+pub(super) fn ask(name: &str, consistency: Consistency) -> Ask {
     Ask { from: key(name), to: None, consistency, token: None, nearest_only: false, fallback: false }
 }
 
-fn refused<T: std::fmt::Debug>(outcome: Result<T, Elsewhere>) -> RangeRefusal {
+pub(super) fn refused<T: std::fmt::Debug>(outcome: Result<T, Elsewhere>) -> RangeRefusal {
     match outcome {
         Err(Elsewhere::Refused(refusal)) => refusal,
         other => panic!("refused, not {other:?}"),
@@ -330,18 +330,16 @@ fn a_strong_read_waits_for_what_a_follower_may_have_shown() {
 #[test]
 fn nothing_is_read_below_the_threshold() {
     let mut case = Case::leaseholder();
-    let raise = case.replica.propose_threshold(&moment(10), at(5)).expect("it holds the lease");
-    let begun =
-        case.replica.begin(&moment(10), Epoch(0), ask("a", Consistency::AsOf(at(4)))).expect("begins");
+    let old = || ask("a", Consistency::AsOf(at(4)));
+    assert!(case.replica.close_beside(&moment(10 * SECOND)).is_some(), "it is idle");
+    let now = moment(10 * SECOND + 1);
+    let begun = case.replica.begin(&now, Epoch(0), old()).expect("begins");
+    let raise = case.replica.propose_threshold(&now, at(5)).expect("it holds the lease");
+    // What is begun from now on might be collected from.
+    assert_eq!(refused(case.read(&now, old())), RangeRefusal::BelowThreshold(at(5)));
     assert_eq!(case.apply(&raise), Outcome::Raised(at(5)));
-    assert_eq!(
-        refused(case.read(&moment(20), ask("a", Consistency::AsOf(at(4))))),
-        RangeRefusal::BelowThreshold(at(5))
-    );
-    assert_eq!(
-        refused(case.replica.finish(&moment(20), Epoch(0), begun, ())),
-        RangeRefusal::BelowThreshold(at(5))
-    );
+    assert_eq!(refused(case.read(&now, old())), RangeRefusal::BelowThreshold(at(5)));
+    assert_eq!(refused(case.replica.finish(&now, Epoch(0), begun, ())), RangeRefusal::BelowThreshold(at(5)));
 }
 
 #[test]

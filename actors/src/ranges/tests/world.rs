@@ -10,6 +10,7 @@
 //! falls. In the end everything heals, and reads and writes must be served.
 
 mod clients;
+mod collection;
 mod log;
 mod trouble;
 
@@ -23,6 +24,7 @@ use rhumb_core::{Barrier, Effects, HybridClock, HybridTime, NodeId, StoreId, Tic
 use rhumb_storage::mvcc::{KeyspaceId, UserKey};
 use rhumb_storage::{Batch, MemoryDisk, MemoryEngine, Store};
 
+use crate::ranges::collect::{Progress, Use};
 use crate::ranges::support::{Said, Support, SupportMessage};
 use crate::ranges::{
     Command, Consistency, Descriptor, Moment, Outcome, RangeId, RangeReplica, RangeSettings, Reading,
@@ -38,6 +40,8 @@ const RANGES: [RangeId; 2] = [RangeId(1), RangeId(2)];
 const KEYS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 const SPLIT_AT: &str = "d";
 const SESSIONS: usize = 3;
+/// How long what was can be read.
+const RETENTION: Duration = Duration::from_secs(3);
 /// How far a clock may be from true time that is not frozen, in milliseconds.
 const TOLERANCE: u64 = 200;
 
@@ -57,6 +61,8 @@ enum Event {
     Follow(usize),
     WantLease(usize),
     CloseBeside(usize),
+    Raise(usize),
+    Collect(usize),
     Closed(usize, SideClosed),
     Write { session: usize },
     Begin { session: usize },
@@ -78,6 +84,9 @@ struct Underway {
     found: Option<HybridTime>,
     /// What a strong read must show: all that was acknowledged or shown when it began.
     must: HybridTime,
+    /// The lease, if it was held here.
+    held: Option<u64>,
+    _in_use: Option<Use>,
     /// What the session had seen of the key when it began.
     seen: HybridTime,
     has_token: bool,
@@ -98,6 +107,7 @@ struct Node {
     out: Effects<Batch, Said>,
     barrier: Barrier<Said>,
     replicas: BTreeMap<RangeId, RangeReplica>,
+    progress: BTreeMap<RangeId, Progress>,
 }
 
 #[derive(Default)]
@@ -143,6 +153,9 @@ pub(super) struct Tally {
     pub(super) crashes: usize,
     /// Reads that were refused because of what happened between their halves.
     pub(super) given_up: usize,
+    /// Versions that were collected, and reads that were refused for being older than what is kept.
+    pub(super) collected: usize,
+    pub(super) too_old: usize,
 }
 
 /// Runs a seed's story: the first promise that was broken, if one was.
@@ -205,7 +218,8 @@ impl World {
             world.flush(node);
             let events =
                 [Event::Beat(node), Event::Follow(node), Event::WantLease(node), Event::CloseBeside(node)];
-            events.into_iter().for_each(|event| world.after(node as u64 * MS, event));
+            let more = [Event::Raise(node), Event::Collect(node)];
+            events.into_iter().chain(more).for_each(|event| world.after(node as u64 * MS, event));
         }
         for session in 0..SESSIONS {
             world.after(SECOND, Event::Write { session });
@@ -250,6 +264,7 @@ impl World {
             out,
             barrier: Barrier::default(),
             replicas: BTreeMap::from([(RANGES[0], replica)]),
+            progress: BTreeMap::new(),
         }
     }
 
@@ -304,6 +319,7 @@ impl World {
             Event::Beat(node) | Event::Follow(node) | Event::WantLease(node) | Event::CloseBeside(node) => {
                 *node
             }
+            Event::Raise(node) | Event::Collect(node) => *node,
             Event::Heard { to, .. } | Event::Closed(to, _) => *to,
             Event::Finish(read) => read.node,
             _ => return None,
@@ -324,13 +340,15 @@ impl World {
             }
             Event::WantLease(node) => self.want_lease(node),
             Event::CloseBeside(node) => self.close_beside(node),
+            Event::Raise(node) => self.raise(node),
+            Event::Collect(node) => return self.collect(node),
             Event::Closed(node, said) => {
                 if let Some(replica) = self.nodes[node].replicas.get_mut(&said.range) {
                     replica.hear(said);
                 }
             }
             Event::Write { session } => self.write(session),
-            Event::Begin { session } => self.begin(session),
+            Event::Begin { session } => return self.begin(session),
             Event::Finish(read) => return self.finish(*read),
             Event::Trouble => self.trouble(),
             Event::Start(node) => self.start(node),

@@ -7,7 +7,7 @@ use rhumb_actors::ranges::catalog::{
     self, Founder, KEYSPACES, Keyspace, META, META_KEYSPACE, NODES, Next, RangeRow,
 };
 use rhumb_actors::ranges::host::NotWritten;
-use rhumb_actors::ranges::messages::{Found, Introduce, Introduced, KeyspaceView, KvRefusal};
+use rhumb_actors::ranges::messages::{Found, Introduce, Introduced, KeyspaceView, KvRefusal, Lifetimes};
 use rhumb_actors::ranges::{Condition, Op, RangeId, RangeReplica, ReplicaId, Seat, TokenKeys};
 use rhumb_core::{DataClass, HybridTime, NodeId, Region};
 use rhumb_storage::Family;
@@ -56,6 +56,7 @@ impl Ranges {
                         }
                     }
                     self.begin_replicas(&mut told, &mut missing).await;
+                    self.say_retentions();
                 }
             }
             tokio::time::sleep(LOOK_EVERY).await;
@@ -257,6 +258,7 @@ impl Ranges {
         name: &str,
         class: &DataClass,
         replication: u32,
+        lifetimes: Lifetimes,
     ) -> Result<KeyspaceView, CreateEnded> {
         let host = self.host().map_err(CreateEnded::Refused)?;
         let group = host.group(META).ok_or_else(|| {
@@ -271,7 +273,12 @@ impl Ranges {
         if let Some(value) = found {
             let space = catalog::decode::<Keyspace>(&value).map_err(KvRefusal::Unsound).map_err(refused)?;
             let same = space.class == *class && space.replication == replication;
-            let exists = KvRefusal::Exists { class: space.class.clone(), replication: space.replication };
+            let same = same && space.lifetimes == lifetimes;
+            let exists = KvRefusal::Exists {
+                class: space.class.clone(),
+                replication: space.replication,
+                lifetimes: space.lifetimes,
+            };
             return if same { Ok(space.view()) } else { Err(refused(exists)) };
         }
         let snapshot = self.0.parts.policy.snapshots();
@@ -282,7 +289,7 @@ impl Ranges {
             Some(value) => catalog::decode::<Next>(&value).map_err(KvRefusal::Unsound).map_err(refused)?,
             None => catalog::first_numbers(founders.len()),
         };
-        let (space, after) = catalog::created(name, class, replication, next, placed);
+        let (space, after) = catalog::created(name, class, replication, lifetimes, next, placed);
         self.put_row((&space, None), (after, version)).await?;
         Ok(space.view())
     }

@@ -7,6 +7,7 @@
 
 mod carry;
 mod catalog;
+mod lifetimes;
 mod plan;
 mod route;
 mod serve;

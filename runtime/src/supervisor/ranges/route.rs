@@ -9,14 +9,15 @@ use std::time::Duration;
 use rhumb_actors::ranges::catalog::{Keyspace, META};
 use rhumb_actors::ranges::host::{NotRead, NotWritten, Rowed};
 use rhumb_actors::ranges::messages::{
-    KvAnswer, KvCondition, KvOp, KvRead, KvRefusal, KvRow, KvWrite, KvWritten, MAX_BYTES, MAX_OPS, MAX_ROWS,
-    Needs, RangeBounds, WhereIs,
+    KvAnswer, KvCondition, KvOp, KvRead, KvRefusal, KvRow, KvWrite, KvWritten, Lifetimes, MAX_BYTES, MAX_OPS,
+    MAX_ROWS, Needs, RangeBounds, WhereIs,
 };
 use rhumb_actors::ranges::{Answer, Ask, Condition, Consistency, Op, RangeId, RangeRefusal, Seat, Token};
 use rhumb_core::{DataClass, Fault, FaultKind, HybridTime, NodeId};
 use rhumb_storage::mvcc::{KeyspaceId, Limit, Record, Subject, UserKey, Version};
 use tokio::time::Instant;
 
+use super::lifetimes::lasts;
 use super::{Ranges, not_now};
 
 /// How often a call is passed on.
@@ -106,7 +107,7 @@ impl Ranges {
             Err(refusal) => return Ok(Err(refusal)),
         };
         loop {
-            let ops = match self.ops(&message.ops) {
+            let ops = match self.ops(&message.ops, &space.lifetimes) {
                 Ok(ops) => ops,
                 Err(refusal) => return Ok(Err(refusal)),
             };
@@ -147,7 +148,8 @@ impl Ranges {
         within: Duration,
     ) -> Outcome<KvWritten> {
         let mine = rhumb_actors::ranges::catalog::node_key(from);
-        let (ops, until) = (self.ops(&message.ops), Instant::now() + within.mul_f32(0.95));
+        let (ops, until) =
+            (self.ops(&message.ops, &Lifetimes::default()), Instant::now() + within.mul_f32(0.95));
         let ops = match ops {
             Ok(ops) if ops.iter().all(|op| op.key == mine) => ops,
             Ok(_) => return Ok(Err(KvRefusal::NotAllowed(format!("node {from} only says who it is")))),
@@ -360,9 +362,9 @@ impl Ranges {
         }
     }
 
-    fn ops(&self, ops: &[KvOp]) -> Result<Vec<Op>, KvRefusal> {
+    fn ops(&self, ops: &[KvOp], lifetimes: &Lifetimes) -> Result<Vec<Op>, KvRefusal> {
         let now = self.0.parts.clock.last();
-        ops.iter().map(|said| op(said, now)).collect()
+        ops.iter().map(|said| op(said, now, lifetimes)).collect()
     }
 }
 
@@ -419,14 +421,14 @@ fn row(key: Vec<u8>, version: Version) -> KvRow {
     }
 }
 
-fn op(said: &KvOp, now: HybridTime) -> Result<Op, KvRefusal> {
+fn op(said: &KvOp, now: HybridTime, lifetimes: &Lifetimes) -> Result<Op, KvRefusal> {
     let mut record = said.value.clone().map_or_else(Record::deleted, Record::put);
     if record.value.is_none() && (said.schema.is_some() || said.lasts.is_some()) {
         let why = "a deletion has no schema and does not end: give them with a value";
         return Err(KvRefusal::Invalid(why.to_owned()));
     }
     record.header.schema = said.schema;
-    record.header.expires = said.lasts.map(|lasts| now.plus(lasts));
+    record.header.expires = lasts(said, lifetimes).map(|lasts| now.plus(lasts));
     let subject = said.subject.as_deref().map(Subject::new).transpose();
     record.header.subject = subject.map_err(|error| KvRefusal::Invalid(error.to_string()))?;
     let condition = said.condition.map(|condition| match condition {

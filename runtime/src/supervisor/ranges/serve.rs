@@ -109,8 +109,9 @@ impl Ranges {
     }
 
     async fn create_keyspace(self, call: Call<CreateKeyspace>) -> Answer<KeyspaceView> {
-        let CreateKeyspace { name, class, replication } = &call.message;
-        if let Err(refusal) = self.may_create(name, class, *replication) {
+        let CreateKeyspace { name, class, replication, lifetimes } = &call.message;
+        let may = self.may_create(name, class, *replication);
+        if let Err(refusal) = may.and_then(|()| self.may_keep(lifetimes)) {
             return control(Err(refusal));
         }
         let by_node = call.from.node.is_some();
@@ -135,7 +136,8 @@ impl Ranges {
 
     async fn created(&self, asked: &CreateKeyspace) -> Result<Result<KeyspaceView, KvRefusal>, Fault> {
         let until = Instant::now() + CREATE_WITHIN;
-        let here = || self.create(&asked.name, &asked.class, asked.replication);
+        let CreateKeyspace { name, class, replication, lifetimes } = asked;
+        let here = || self.create(name, class, *replication, *lifetimes);
         let created = self.at_meta(asked, here, until).await?;
         // Whoever asks next here finds it.
         while created.is_ok() && !self.0.keyspaces.read().contains_key(&asked.name) && Instant::now() < until
@@ -203,6 +205,8 @@ impl Ranges {
                 applied: replica.applied().index,
                 closed_ms: replica.closed().millis(),
                 nodes: replica.descriptor().seats.iter().map(|seat| seat.node.clone()).collect(),
+                threshold_ms: replica.applied().threshold.millis(),
+                collected: host.collected(range),
             });
         }
         control(Ok(views))

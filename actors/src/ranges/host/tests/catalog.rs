@@ -9,10 +9,11 @@ use rhumb_core::rng::Rng;
 use rhumb_core::{DataClass, NodeId};
 use rhumb_storage::mvcc::{KeyspaceId, UserKey};
 
-use super::net::{self, SECOND, node_id, store_id};
+use super::net::{self, RETENTION, SECOND, node_id, store_id};
 use super::sim::{self, SimRuntime};
 use crate::ranges::catalog::{Change, Keyspace, Next, RangeRow, changed};
 use crate::ranges::host::{Found, Host};
+use crate::ranges::messages::Lifetimes;
 use crate::ranges::{RangeId, Seat};
 
 pub(super) const SPACE: KeyspaceId = KeyspaceId(1);
@@ -40,8 +41,15 @@ impl Catalog {
             leaving: Vec::new(),
             left: Vec::new(),
         };
-        let class = DataClass::read("inventory").expect("valid");
-        let space = Keyspace { id: SPACE.0, name: "a".to_owned(), class, replication: 0, ranges: vec![row] };
+        let (class, lifetimes) = (DataClass::read("inventory").expect("valid"), Lifetimes::default());
+        let space = Keyspace {
+            id: SPACE.0,
+            name: "a".to_owned(),
+            class,
+            replication: 0,
+            ranges: vec![row],
+            lifetimes,
+        };
         Self { space, next: Next { keyspace: SPACE.0 + 1, range: range.0 + 1, replica: 1_000 } }
     }
 
@@ -78,6 +86,7 @@ pub(super) async fn follow(net: net::Shared, me: usize, host: Host<SimRuntime>) 
         let catalog = net.lock().catalog.clone();
         for row in catalog.iter().flat_map(|catalog| &catalog.space.ranges) {
             host.want(row.range, row.wanted());
+            host.retain(row.range, RETENTION);
             let mine = row.seats.iter().find(|seat| seat.store == store_id(me));
             match (host.group(row.range), mine) {
                 (Some(group), _) if row.left.contains(&group.id()) => {

@@ -1,5 +1,6 @@
 //! What clients saw, and whether it could have been: the checker is porcupine-rs, which is not ours.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use porcupine_rs::{CheckResult, Model, Operation, check_operations_timeout};
@@ -63,8 +64,8 @@ impl Model for Register {
 
 /// Whether one key's history is linearizable.
 pub(super) fn check(seen: &[Seen]) -> Result<(), String> {
-    let keys = seen.iter().map(|seen| seen.key).max().map_or(0, |last| last + 1);
-    for key in 0..keys {
+    let keys: BTreeSet<usize> = seen.iter().map(|seen| seen.key).collect();
+    for key in keys {
         let of_key: Vec<_> = seen.iter().filter(|seen| seen.key == key).collect();
         let operation = |seen: &&Seen| Operation::<Register> {
             client_id: Some(seen.client),

@@ -27,6 +27,10 @@ pub(super) const MS: u64 = 1_000;
 pub(super) const SECOND: u64 = 1_000 * MS;
 /// Whoever belongs to no node.
 pub(super) const NOBODY: usize = usize::MAX;
+/// The range of the world.
+pub(super) const RANGE: RangeId = RangeId(7);
+/// How long what was can be read in it.
+const RETENTION: Duration = Duration::from_secs(2);
 /// How far a clock may be from true time that is not frozen, in milliseconds.
 pub(super) const TOLERANCE: u64 = 200;
 
@@ -39,6 +43,7 @@ pub(super) fn settings() -> HostSettings {
         },
         beat: Duration::from_millis(500),
         keep: Duration::from_millis(100),
+        collect: Duration::from_millis(300),
     }
 }
 
@@ -365,6 +370,7 @@ pub(super) fn start(net: &Shared, me: usize, raft: RaftSettings) {
     sim::spawn_as(me, async move {
         let host = Host::<SimRuntime>::start(store_id(me), settings(), around, seen).await;
         let host = host.unwrap_or_else(|error| panic!("node {me} does not start: {error}"));
+        host.retain(RANGE, RETENTION);
         net.lock().nodes[me].host = Some(host.clone());
         catalog::follow(net, me, host).await;
     });

@@ -6,7 +6,7 @@ use rhumb_core::{Epoch, Guarantee, HybridTime};
 use rhumb_storage::mvcc::{Record, Snapshot};
 
 use super::{Event, KEYS, MS, SECOND, SPACE, Session, Underway, World, key};
-use crate::ranges::{Ask, Consistency, Elsewhere, Op, RangeId, Token};
+use crate::ranges::{Ask, Consistency, Elsewhere, Op, RangeId, RangeRefusal, Reading, Token};
 
 impl World {
     fn draw(&mut self) -> (usize, usize) {
@@ -38,13 +38,13 @@ impl World {
         }
     }
 
-    pub(super) fn begin(&mut self, session: usize) {
+    pub(super) fn begin(&mut self, session: usize) -> Result<(), String> {
         let wait = self.between(3 * MS, 60 * MS);
         self.after(wait, Event::Begin { session });
         let (node, number) = self.draw();
-        let Some(range) = self.range_of(node, number) else { return };
+        let Some(range) = self.range_of(node, number) else { return Ok(()) };
         if !self.nodes[node].up || self.nodes[node].stopped_until > self.now {
-            return;
+            return Ok(());
         }
         let moment = self.moment(node, range);
         let consistency = match self.rng.below(6) {
@@ -52,16 +52,31 @@ impl World {
             2..4 => Consistency::Bounded(Duration::from_millis(self.between(300, 5_000))),
             4 => Consistency::Eventual,
             _ => {
-                let back = Duration::from_millis(self.between(0, 2_000)).as_millis() as u64;
+                let back = Duration::from_millis(self.between(0, 5_000)).as_millis() as u64;
                 Consistency::AsOf(HybridTime::new(moment.now.millis() - back, 0))
             }
         };
         let token = self.sessions[session].token.filter(|_| self.rng.chance(0.7));
         let ask =
             Ask { from: key(number), to: None, consistency, token, nearest_only: false, fallback: false };
-        let Ok(reading) = self.nodes[node].replicas[&range].begin(&moment, Epoch(0), ask) else { return };
-        let snapshot = Snapshot::new(&self.nodes[node].store, SPACE, reading.at, reading.threshold);
-        let found = snapshot.expect("nothing is collected").get(&key(number)).expect("the rows are sound");
+        let replica = &self.nodes[node].replicas[&range];
+        let reading = match replica.begin(&moment, Epoch(0), ask) {
+            Ok(reading) => reading,
+            Err(Elsewhere::Refused(RangeRefusal::BelowThreshold(threshold))) => {
+                self.tally.too_old += 1;
+                return match consistency {
+                    Consistency::AsOf(at) if !self.is_young(at) => Ok(()),
+                    _ => {
+                        Err(format!("{consistency:?} at {node} is refused for being older than {threshold}"))
+                    }
+                };
+            }
+            Err(_) => return Ok(()),
+        };
+        let is_old = matches!(consistency, Consistency::AsOf(_));
+        let in_use = is_old.then(|| replica.in_use().reads(reading.at));
+        let held = replica.permit(&moment).is_ok().then(|| replica.lease().seq);
+        let found = self.look(node, number, &reading);
         let acked = self.acked[number].iter().map(|(_, at)| *at).max().unwrap_or_default();
         let read = Underway {
             node,
@@ -71,27 +86,51 @@ impl World {
             key: number,
             consistency,
             reading,
-            found: found.map(|version| version.at),
+            found,
+            held,
+            _in_use: in_use,
             must: acked.max(self.shown[number]),
             seen: self.sessions[session].seen.get(&number).copied().unwrap_or_default(),
             has_token: token.is_some(),
         };
-        let wait = self.between(0, 20 * MS);
+        // Some read for long, in pieces.
+        let is_long = is_old && self.rng.chance(0.3);
+        let wait = self.between(0, if is_long { 3 * SECOND } else { 20 * MS });
         if self.rng.chance(0.01) && !self.healed {
             self.nodes[node].stopped_until = self.now + self.rng.between(100 * MS, 6 * SECOND);
         }
         self.after(wait, Event::Finish(Box::new(read)));
+        Ok(())
+    }
+
+    fn look(&self, node: usize, number: usize, reading: &Reading) -> Option<HybridTime> {
+        let snapshot = Snapshot::new(&self.nodes[node].store, SPACE, reading.at, reading.threshold);
+        let found = snapshot.expect("it was let in").get(&key(number)).expect("the rows are sound");
+        found.map(|version| version.at)
     }
 
     pub(super) fn finish(&mut self, read: Underway) -> Result<(), String> {
-        let Underway { node, range, key: number, found, consistency, .. } = read;
+        let Underway { node, range, key: number, mut found, consistency, .. } = read;
         if !self.nodes[node].up || self.nodes[node].life != read.life {
             return Ok(());
         }
+        if matches!(consistency, Consistency::AsOf(_)) {
+            // Its last piece is read now.
+            found = self.look(node, number, &read.reading);
+        }
         let moment = self.moment(node, range);
+        let at = read.reading.at;
+        let lease = self.nodes[node].replicas[&range].lease().seq;
         let finished = self.nodes[node].replicas[&range].finish(&moment, Epoch(0), read.reading, found);
         let answer = match finished {
             Ok(answer) => answer,
+            Err(Elsewhere::Refused(RangeRefusal::BelowThreshold(threshold)))
+                if self.is_young(at) || read.held == Some(lease) =>
+            {
+                return Err(format!(
+                    "{consistency:?} at {node} was let in, and {threshold} was made the threshold"
+                ));
+            }
             Err(Elsewhere::Leaseholder(_) | Elsewhere::Refused(_)) => {
                 self.tally.given_up += 1;
                 return Ok(());

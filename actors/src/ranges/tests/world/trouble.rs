@@ -94,6 +94,7 @@ impl World {
                 Some((range, RangeReplica::recover(settings(), &row).expect("what was written is read")))
             })
             .collect();
+        self.recover_progress(node);
         self.flush(node);
     }
 
