@@ -30,7 +30,7 @@ pub(super) const NOBODY: usize = usize::MAX;
 /// The range of the world.
 pub(super) const RANGE: RangeId = RangeId(7);
 /// How long what was can be read in it.
-const RETENTION: Duration = Duration::from_secs(2);
+pub(super) const RETENTION: Duration = Duration::from_secs(2);
 /// How far a clock may be from true time that is not frozen, in milliseconds.
 pub(super) const TOLERANCE: u64 = 200;
 
