@@ -192,7 +192,9 @@ pub struct Consistent<T, L: Level> {
 
 /// A value is weaker than it has to be. It is given back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("the value is {achieved}, and {required} is needed: read it at that level, or read it again from its authority")]
+#[error(
+    "the value is {achieved}, and {required} is needed: read it at that level, or read it again from its authority"
+)]
 pub struct Weaker<T> {
     /// The value.
     pub value: T,
