@@ -46,7 +46,7 @@ use std::time::Duration;
 
 use rhumb_actors::ranges::messages::{KvAnswer, KvRow, Needs};
 use rhumb_core::consistent::{Consistent, Eventual, Level, Snapshot, StrictSerializable};
-use rhumb_core::{HybridTime, Region};
+use rhumb_core::{Guarantee, HybridTime, Region};
 use thiserror::Error;
 
 use super::kv::{Kv, KvError};
@@ -58,6 +58,8 @@ pub struct KvFound {
     pub key: Vec<u8>,
     /// Its row, if it was there.
     pub row: Option<KvRow>,
+    /// What the answer says of itself: the level in its type, or a better one.
+    pub level: Guarantee,
     /// As of when.
     pub at: HybridTime,
     /// How old it may have been.
@@ -70,8 +72,8 @@ pub struct KvFound {
 
 impl KvFound {
     fn of(key: &[u8], answer: KvAnswer) -> Self {
-        let KvAnswer { rows, at, age, region, fallback, .. } = answer;
-        Self { key: key.to_vec(), row: rows.into_iter().next(), at, age, region, fallback }
+        let KvAnswer { rows, level, at, age, region, fallback, .. } = answer;
+        Self { key: key.to_vec(), row: rows.into_iter().next(), level, at, age, region, fallback }
     }
 
     /// When it was written; none where it is not there.
@@ -170,9 +172,9 @@ impl Kv<'_> {
     }
 
     async fn found<L: Level>(&self, key: &[u8], needs: Needs) -> Result<Consistent<KvFound, L>, KvError> {
-        let answer = self.get(key, needs).await?;
-        let said = answer.level;
-        Consistent::at_least(KvFound::of(key, answer), said)
+        let found = KvFound::of(key, self.get(key, needs).await?);
+        let said = found.level;
+        Consistent::at_least(found, said)
             .map_err(|weaker| KvError::Weaker { required: weaker.required, achieved: weaker.achieved })
     }
 }

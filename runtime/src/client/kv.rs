@@ -190,6 +190,30 @@ impl<'a> Kv<'a> {
     }
 }
 
+/// Creates a keyspace, as an operator. The same again is the same answer. `replication` 0: three replicas, or as many as
+/// there may be.
+///
+/// # Errors
+/// [`KvError`]; [`KvRefusal::Exists`] where it is another one.
+pub async fn create(
+    client: &MeshClient,
+    name: &str,
+    class: &DataClass,
+    replication: u32,
+) -> Result<KeyspaceView, KvError> {
+    let message = CreateKeyspace { name: name.to_owned(), class: class.clone(), replication };
+    let (nodes, until) = (near(client, None), Instant::now() + WITHIN);
+    loop {
+        match ask(client, &nodes, &message, WITHIN).await {
+            // The meta range is founded when all nodes have been up at one time.
+            Err(KvError::Refused(KvRefusal::NotNow { retry_after, .. })) if Instant::now() < until => {
+                tokio::time::sleep(retry_after).await;
+            }
+            ended => return ended,
+        }
+    }
+}
+
 /// A write of a key, under no condition.
 #[must_use]
 pub fn put(key: &[u8], value: &[u8]) -> KvOp {
