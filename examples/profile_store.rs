@@ -96,7 +96,7 @@ struct Seen {
 
 impl Seen {
     /// Edits the profile from one region, and reads it from all with the token that the edit gave.
-    async fn round(&mut self, client: &MeshClient, from: &str, city: &str) -> anyhow::Result<()> {
+    async fn round(&mut self, client: &MeshClient, from: &str, city: &str) -> anyhow::Result<Vec<u8>> {
         let store = Kv::open(client, "profiles", Some(&Region::new(from)?)).await?;
         edit(&store, city).await?;
         self.edits += 1;
@@ -115,8 +115,27 @@ impl Seen {
                 if fresh { "" } else { " (stale!)" },
             );
         }
-        Ok(())
+        Ok(store.token())
     }
+}
+
+/// Where nobody writes for a while, every region has the profile itself.
+async fn settles(client: &MeshClient, token: Vec<u8>) -> anyhow::Result<()> {
+    for region in REGIONS {
+        let home = async {
+            loop {
+                let profile = read(client, region, token.clone()).await?;
+                if profile.value().region.as_str() == region {
+                    return anyhow::Ok(profile);
+                }
+                tokio::time::sleep(AGAIN_AFTER).await;
+            }
+        };
+        let profile =
+            tokio::time::timeout(WELL_WITHIN, home).await.context("no replica here has caught up")??;
+        println!("{region} reads at home: {}", shown(&profile));
+    }
+    Ok(())
 }
 
 async fn story(mesh: &DevMesh) -> anyhow::Result<Seen> {
@@ -127,7 +146,7 @@ async fn story(mesh: &DevMesh) -> anyhow::Result<Seen> {
     let client = MeshClient::new(mesh.client_identity(), directory)?;
     client.connect_all().await?;
     let mut seen = Seen::default();
-    seen.round(&client, "us-east", "Boston").await?;
+    let mut token = seen.round(&client, "us-east", "Boston").await?;
     let cities = [("Berlin", "Lyon"), ("Osaka", "Perth"), ("Quito", "Lima")];
     for (dies, (city, next)) in REGIONS.into_iter().zip(cities) {
         let node = NodeId::new(dies, "n1")?;
@@ -137,8 +156,9 @@ async fn story(mesh: &DevMesh) -> anyhow::Result<Seen> {
         seen.round(&client, alive, city).await?;
         mesh.start_again(&node).await?;
         println!("{dies} is back");
-        seen.round(&client, dies, next).await?;
+        token = seen.round(&client, dies, next).await?;
     }
+    settles(&client, token).await?;
     client.close().await;
     Ok(seen)
 }
