@@ -9,6 +9,7 @@ mod carry;
 mod catalog;
 mod route;
 mod serve;
+mod staleness;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -71,6 +72,7 @@ struct Inner {
     classes: Classes,
     keyspaces: RwLock<BTreeMap<String, Keyspace>>,
     founders: RwLock<BTreeMap<NodeId, Founder>>,
+    staleness: staleness::Staleness,
 }
 
 /// The ranges of this node. Clones are one.
@@ -92,6 +94,7 @@ impl Ranges {
             classes: Arc::new(RwLock::new(classes)),
             keyspaces: RwLock::default(),
             founders: RwLock::default(),
+            staleness: staleness::Staleness::default(),
             parts,
         }))
     }
@@ -129,7 +132,10 @@ impl Ranges {
             Ok(host) => drop(self.0.host.set(host)),
             Err(error) => return halt.now(format!("ranges: {error}")),
         }
-        self.follow().await;
+        tokio::select! {
+            () = self.follow() => {}
+            () = self.watch() => {}
+        }
     }
 
     /// The node stops.
