@@ -276,6 +276,7 @@ mod tests {
             build: "0.1.0".into(),
             durable_commit: 17,
             policy_version: Some(2),
+            behind_ms: [("profiles".to_owned(), 14_000)].into(),
             settings_digest: "00ff".into(),
             links: vec![link("eu/n1", "connected", Some(91.26)), link("ap/n1", "down", None)],
             store: StoreStatus { sync_p99_us: 2_047, pressure: "green".into(), ..StoreStatus::default() },
@@ -301,6 +302,8 @@ mod tests {
             ap/n1       NO     gone 12s
 
             eu/n1: stopping
+
+            us-east/n1: replicas are too far behind: profiles by 14s
 
             ap/n1: unreachable
 

@@ -135,7 +135,6 @@ struct Traces {
 }
 
 /// Waits until no other mesh runs, for a program that starts one of its own: until it is dropped, none does.
-#[must_use]
 pub fn alone() -> MutexGuard<'static, ()> {
     ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
 }
