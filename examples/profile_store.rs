@@ -63,6 +63,11 @@ async fn edit(store: &Kv<'_>, city: &str) -> anyhow::Result<()> {
     tokio::time::timeout(WELL_WITHIN, tried).await.context("the store is not well again in time")
 }
 
+/// The store, for somebody who stands in a region.
+async fn open<'a>(client: &'a MeshClient, region: &str) -> anyhow::Result<Kv<'a>> {
+    Ok(Kv::open(client, "profiles", Some(&Region::new(region)?)).await?)
+}
+
 /// Reads the profile for somebody who stands in a region and has this token.
 async fn read(
     client: &MeshClient,
@@ -72,7 +77,7 @@ async fn read(
     let tried = async {
         loop {
             let profile = async {
-                let store = Kv::open(client, "profiles", Some(&Region::new(region)?)).await?;
+                let store = open(client, region).await?;
                 store.goes_on(token.clone());
                 anyhow::Ok(store.eventual(PROFILE).await?)
             };
@@ -97,7 +102,7 @@ struct Seen {
 impl Seen {
     /// Edits the profile from one region, and reads it from all with the token that the edit gave.
     async fn round(&mut self, client: &MeshClient, from: &str, city: &str) -> anyhow::Result<Vec<u8>> {
-        let store = Kv::open(client, "profiles", Some(&Region::new(from)?)).await?;
+        let store = open(client, from).await?;
         edit(&store, city).await?;
         self.edits += 1;
         println!("{from} edits: ann lives in {city}");

@@ -230,6 +230,9 @@ pub(crate) fn near(client: &MeshClient, region: Option<&Region>) -> Vec<NodeId> 
     near
 }
 
+/// A node that says so soon that it cannot answer now has just started. Another one can.
+const AT_ONCE: Duration = Duration::from_secs(1);
+
 /// Asks the first of these nodes that can be asked; where asking twice has the effect of once, the next one also after an
 /// outcome that is not known, and around again while there is time.
 pub(crate) async fn ask<M, T>(
@@ -243,15 +246,21 @@ where
 {
     let until = Instant::now() + within;
     let mut last = Fault::not_sent(FaultKind::Unreachable("there is no node to ask".to_owned()));
-    let mut unknown = false;
+    let (mut unknown, mut refused) = (false, None);
     loop {
         for node in nodes {
+            let asked_at = Instant::now();
             let left = until.saturating_duration_since(Instant::now());
             let asked = match M::IDEMPOTENT {
                 true => client.ask(node, message, left.min(M::DEADLINE)).await,
                 false => ask_until_known(client, node, message, within).await,
             };
             match asked {
+                Ok(Err(refusal @ KvRefusal::NotNow { .. }))
+                    if M::IDEMPOTENT && asked_at.elapsed() < AT_ONCE =>
+                {
+                    refused = Some(refusal);
+                }
                 Ok(answer) => return answer.map_err(KvError::Refused),
                 Err(fault) if M::IDEMPOTENT && fault.delivery() == Delivery::Unknown => {
                     (last, unknown) = (fault, true);
@@ -259,6 +268,9 @@ where
                 Err(fault) if fault.delivery() == Delivery::NotSent => last = fault,
                 Err(fault) => return Err(fault.into()),
             }
+        }
+        if let Some(refusal) = refused {
+            return Err(KvError::Refused(refusal));
         }
         if !unknown || Instant::now() + BETWEEN >= until {
             let delivery = if unknown { Delivery::Unknown } else { last.delivery() };
