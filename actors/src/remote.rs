@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, Handler, Message};
-use rhumb_core::{DataClass, Priority, Wire};
+use rhumb_core::{DataClass, Guarantee, Priority, Wire};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -54,6 +54,8 @@ pub trait Remote:
     const RETRIED: bool = false;
     /// How much it matters where there is not room for all.
     const PRIORITY: Priority = Priority::Normal;
+    /// What its values must rest on at least: one that rests on less is refused before its handler runs.
+    const REQUIRES: Guarantee = Guarantee::Eventual;
     /// Whether it declares the class of its replies. Unless it does, what an actor answers is also bound
     /// by the class of the actor's state.
     const DECLARES_REPLY_CLASS: bool = false;

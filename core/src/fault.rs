@@ -103,10 +103,11 @@ pub enum FaultKind {
         /// The class of what it would have sent.
         to: DataClass,
     },
-    /// The answer is weaker than the caller requires.
+    /// The answer is weaker than the caller requires, or what the message rests on than its handler does: that one did
+    /// not run.
     #[error("the guarantee achieved is {achieved}, required is {required}")]
     Guarantee {
-        /// What the caller requires.
+        /// What is required.
         required: Guarantee,
         /// What the chain of calls gives.
         achieved: Guarantee,

@@ -35,6 +35,18 @@ impl Guarantee {
         self.min(other)
     }
 
+    /// Its name in JSON, in traces and in attributes: one word.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Eventual => "eventual",
+            Self::ReadCommitted => "read_committed",
+            Self::Snapshot => "snapshot",
+            Self::Serializable => "serializable",
+            Self::StrictSerializable => "strict_serializable",
+        }
+    }
+
     /// Whether a result at this level meets a requirement.
     #[must_use]
     pub fn meets(self, required: Self) -> bool {

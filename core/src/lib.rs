@@ -9,6 +9,7 @@
 pub mod canary;
 pub mod class;
 pub mod codec;
+pub mod consistent;
 pub mod effects;
 pub mod epoch;
 pub mod fault;
@@ -23,6 +24,7 @@ pub mod wakes;
 pub mod wire;
 
 pub use class::DataClass;
+pub use consistent::Consistent;
 pub use effects::{Barrier, Effects, Ticket};
 pub use epoch::{Epoch, Incarnation};
 pub use fault::{Delivery, Fault, FaultKind};

@@ -65,5 +65,7 @@ pub mod audit {
 /// What `EscrowRegion` can be asked, and its answers.
 pub use rhumb_actors::escrow::messages as escrow;
 pub use rhumb_actors::{__private, Wire, grows, protocol, remote, remote_actor};
+/// Values whose consistency level is part of their type.
+pub use rhumb_core::consistent;
 /// Seeded randomness.
 pub use rhumb_core::rng as seed;

@@ -2,7 +2,9 @@
 
 pub use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Recipient};
 pub use rhumb_actors::{Wire, grows, protocol, remote, remote_actor};
-pub use rhumb_core::{DataClass, Delivery, Fault, FaultKind, Guarantee, NodeId, Priority, Region};
+pub use rhumb_core::{
+    Consistent, DataClass, Delivery, Fault, FaultKind, Guarantee, NodeId, Priority, Region,
+};
 
 pub use crate::host::watch::Ended;
 pub use crate::host::{Activation, ActorReply, Admission, Call, Host, Reply, Restarts, call};

@@ -46,6 +46,7 @@ mod tests;
 /// | `deadline = "500ms"` | how long a caller waits who does not say (`ms`, `s`, `m`; 5 s) |
 /// | `key = FIELD` | the field (by its `Display`) is the idempotency key that travels with the call |
 /// | `audience = "nodes"` | who may send it: `everyone`, `operators` (and nodes), or only `nodes`; everyone unless said |
+/// | `requires = "snapshot"` | the consistency level that what it carries must rest on at least, or its handler does not run: `eventual`, `read_committed`, `snapshot`, `serializable`, `strict_serializable`; `eventual` unless said |
 /// | `coalesce = FIELD` | in a mailbox that coalesces, it replaces a waiting one with the same value of the field (by its `Hash`); `coalesce` alone: any waiting one |
 ///
 /// It writes `Serialize`, `Deserialize`, `Wire`, `actix::Message` and `Remote`, and neither `Debug` nor

@@ -25,6 +25,7 @@ const KNOWN: &[&str] = &[
     "coalesce",
     "retried",
     "priority",
+    "requires",
     "crate",
 ];
 const EXAMPLE: &str = "#[remote(name = \"cart.Add\", class = \"inventory\", reply = Result<u32, CartError>)]";
@@ -44,6 +45,7 @@ struct Declared {
     coalesce: Option<Option<Ident>>,
     retried: Option<Ident>,
     priority: Option<&'static str>,
+    requires: Option<&'static str>,
     krate: Option<Path>,
 }
 
@@ -74,6 +76,17 @@ impl Declared {
                 let text = args::text(input, key, "priority = \"low\"")?;
                 let words = [("low", "Low"), ("normal", "Normal"), ("high", "High")];
                 set(&mut self.priority, key, rules::choice(&text, "priority", &words)?)
+            }
+            "requires" => {
+                let text = args::text(input, key, "requires = \"snapshot\"")?;
+                let words = [
+                    ("eventual", "Eventual"),
+                    ("read_committed", "ReadCommitted"),
+                    ("snapshot", "Snapshot"),
+                    ("serializable", "Serializable"),
+                    ("strict_serializable", "StrictSerializable"),
+                ];
+                set(&mut self.requires, key, rules::choice(&text, "consistency level", &words)?)
             }
             "crate" => set(&mut self.krate, key, args::path(input, key)?),
             _ => Err(args::unknown(OF, key, KNOWN)),
@@ -137,6 +150,7 @@ fn constants(declared: &Declared, name: &LitStr, fields: &Grown) -> TokenStream 
     let declares_reply_class = declared.reply_class.is_some();
     let audience = Ident::new(declared.audience.unwrap_or("Everyone"), proc_macro2::Span::call_site());
     let priority = Ident::new(declared.priority.unwrap_or("Normal"), proc_macro2::Span::call_site());
+    let requires = Ident::new(declared.requires.unwrap_or("Eventual"), proc_macro2::Span::call_site());
     let (keyed, retried) = (declared.key.is_some(), declared.retried.is_some());
     quote! {
         const NAME: &'static str = #name;
@@ -148,6 +162,7 @@ fn constants(declared: &Declared, name: &LitStr, fields: &Grown) -> TokenStream 
         const KEYED: bool = #keyed;
         const RETRIED: bool = #retried;
         const PRIORITY: __rhumb::core::Priority = __rhumb::core::Priority::#priority;
+        const REQUIRES: __rhumb::core::Guarantee = __rhumb::core::Guarantee::#requires;
     }
 }
 

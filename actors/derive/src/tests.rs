@@ -105,7 +105,7 @@ fn a_duration_needs_a_number_and_a_unit() {
 fn an_unknown_key_is_told_which_there_are() {
     assert_eq!(
         message(quote!(name = "cart.Add", since = 2)),
-        "#[remote] has no `since`; it knows `name`, `class`, `reply`, `reply_class`, `idempotent`, `deadline`, `key`, `audience`, `coalesce`, `retried`, `priority` and `crate`"
+        "#[remote] has no `since`; it knows `name`, `class`, `reply`, `reply_class`, `idempotent`, `deadline`, `key`, `audience`, `coalesce`, `retried`, `priority`, `requires` and `crate`"
     );
     assert_eq!(
         actor_with(quote!(named = "cart")),
@@ -504,4 +504,24 @@ fn only_what_may_run_twice_or_has_a_key_may_be_retried() {
     );
     let said = message(quote!(name = "cart.Add", class = "inventory", reply = u32, priority = "urgent"));
     assert!(said.contains("priority") && said.contains("low"), "{said}");
+}
+
+#[test]
+fn a_message_requires_a_level_that_there_is() {
+    let with = |level: &str| quote!(name = "cart.Add", class = "inventory", reply = u32, requires = #level);
+    assert_eq!(
+        message(with("strong")),
+        "\"strong\" is no consistency level; choose among \"eventual\", \"read_committed\", \"snapshot\", \"serializable\", \"strict_serializable\""
+    );
+    let written = remote::expand(
+        with("snapshot"),
+        quote!(
+            pub struct Add {
+                pub sku: String,
+            }
+        ),
+    );
+    let written = written.expect("a level").to_string();
+    assert!(written.contains("const REQUIRES : __rhumb :: core :: Guarantee"), "{written}");
+    assert!(written.contains("Guarantee :: Snapshot"), "{written}");
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
 use clap::{Args, Subcommand};
 use rhumb_actors::ranges::messages::{KvAnswer, KvCondition, KvOp, KvRead, KvRow, KvWritten, Needs};
-use rhumb_core::{Guarantee, HybridTime, Region};
+use rhumb_core::{HybridTime, Region};
 use serde::Serialize;
 
 use super::args::duration;
@@ -279,16 +279,6 @@ fn texts(bytes: Vec<u8>) -> (Option<String>, Option<String>) {
     }
 }
 
-fn level(guarantee: Guarantee) -> &'static str {
-    match guarantee {
-        Guarantee::Eventual => "eventual",
-        Guarantee::ReadCommitted => "read_committed",
-        Guarantee::Snapshot => "snapshot",
-        Guarantee::Serializable => "serializable",
-        Guarantee::StrictSerializable => "strict_serializable",
-    }
-}
-
 impl From<KvRow> for RowAnswer {
     fn from(row: KvRow) -> Self {
         let ((key, key_base64), (value, value_base64)) = (texts(row.key), texts(row.value));
@@ -312,7 +302,7 @@ impl From<KvAnswer> for ReadAnswer {
         Self {
             rows: answer.rows.into_iter().map(RowAnswer::from).collect(),
             next: answer.next.map(|key| String::from_utf8_lossy(&key).into_owned()),
-            level: level(answer.level),
+            level: answer.level.word(),
             at: answer.at.to_bits(),
             age_ms: u64::try_from(answer.age.as_millis()).unwrap_or(u64::MAX),
             region: answer.region,

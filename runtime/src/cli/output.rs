@@ -176,6 +176,9 @@ impl From<KvError> for Failure {
     fn from(error: KvError) -> Self {
         match error {
             KvError::Refused(refusal) => refusal.into(),
+            KvError::Weaker { required, achieved } => {
+                Fault::ran(FaultKind::Guarantee { required, achieved }).into()
+            }
             KvError::Fault(fault) => fault.into(),
         }
     }

@@ -133,8 +133,10 @@ fn reasons(status: &MeshStatus) -> impl Iterator<Item = (&str, String)> {
     let unready = status.nodes.iter().filter_map(|node| Some((node.node.as_str(), node.reason.clone()?)));
     let less = status.nodes.iter().filter_map(|node| Some((node.node.as_str(), does_less(node)?)));
     let frozen = status.nodes.iter().filter_map(|node| Some((node.node.as_str(), refuses(node)?)));
+    let behind = status.nodes.iter().filter_map(|node| Some((node.node.as_str(), is_behind(node)?)));
     unready
         .chain(frozen)
+        .chain(behind)
         .chain(less)
         .chain(status.silent.iter().map(|silent| (silent.node.as_str(), silent.why.clone())))
 }
@@ -142,6 +144,13 @@ fn reasons(status: &MeshStatus) -> impl Iterator<Item = (&str, String)> {
 /// That a node refuses strong paths for its clock, and why.
 fn refuses(node: &NodeStatus) -> Option<String> {
     Some(format!("strong paths are refused: {}", node.clock.frozen.as_ref()?.message))
+}
+
+/// That replicas on a node are too far behind, and of which keyspaces.
+fn is_behind(node: &NodeStatus) -> Option<String> {
+    let each: Vec<String> =
+        node.behind_ms.iter().map(|(name, ms)| format!("{name} by {}", lasting(*ms))).collect();
+    (!each.is_empty()).then(|| format!("replicas are too far behind: {}", each.join(", ")))
 }
 
 /// That a node does less than all, and why.
@@ -267,6 +276,7 @@ mod tests {
             build: "0.1.0".into(),
             durable_commit: 17,
             policy_version: Some(2),
+            behind_ms: [("profiles".to_owned(), 14_000)].into(),
             settings_digest: "00ff".into(),
             links: vec![link("eu/n1", "connected", Some(91.26)), link("ap/n1", "down", None)],
             store: StoreStatus { sync_p99_us: 2_047, pressure: "green".into(), ..StoreStatus::default() },
@@ -292,6 +302,8 @@ mod tests {
             ap/n1       NO     gone 12s
 
             eu/n1: stopping
+
+            us-east/n1: replicas are too far behind: profiles by 14s
 
             ap/n1: unreachable
 

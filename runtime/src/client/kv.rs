@@ -1,21 +1,24 @@
 //! Keyspaces from a program: reads say what they need, and answers what they are.
 //!
-//! * It decides: which node is asked first (those of the caller's region), and that a handle's next read sees what its last
-//!   calls saw, wherever they went.
+//! * It decides: which node is asked first (those of the caller's region), which next where one does not answer, and that a
+//!   handle's next read sees what its last calls saw, wherever they went.
 //! * It never does: write again what may have been written.
 
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use rhumb_actors::ranges::messages::{
-    KeyspaceView, KvAnswer, KvCondition, KvOp, KvRead, KvRefusal, KvWrite, KvWritten, ListKeyspaces, Needs,
+pub use rhumb_actors::ranges::messages::{
+    CreateKeyspace, KeyspaceView, KvAnswer, KvCondition, KvOp, KvRead, KvRefusal, KvRow, KvWritten, Needs,
 };
+use rhumb_actors::ranges::messages::{KvWrite, ListKeyspaces};
 use rhumb_actors::remote::Remote;
-use rhumb_core::{DataClass, Delivery, Fault, FaultKind, NodeId, Region};
+use rhumb_core::{DataClass, Delivery, Fault, FaultKind, Guarantee, NodeId, Region};
 use thiserror::Error;
 use tokio::time::Instant;
 
-use super::{Ask, MeshClient, ask_until_known};
+pub use super::consistent::{Conflict, KvFound, NotUpgraded};
+use super::{Ask, BETWEEN, MeshClient, ask_until_known};
+use crate::host::call;
 
 /// How long a call may take.
 const WITHIN: Duration = Duration::from_secs(10);
@@ -29,6 +32,14 @@ pub enum KvError {
     /// It is refused. Nothing was changed.
     #[error("refused: {0}")]
     Refused(KvRefusal),
+    /// The answer says less of itself than was asked for.
+    #[error("the answer is {achieved}, and {required} was asked for: ask a node of a later build")]
+    Weaker {
+        /// What was asked for.
+        required: Guarantee,
+        /// What the answer is.
+        achieved: Guarantee,
+    },
     /// Something failed on the way; its delivery says whether it may have been done.
     #[error(transparent)]
     Fault(#[from] Fault),
@@ -114,6 +125,9 @@ impl<'a> Kv<'a> {
         let message = KvRead { class, keyspace, token: self.token(), ..message };
         let answer: KvAnswer = ask(self.client, &self.nodes, &message, WITHIN).await?;
         self.goes_on(answer.token.clone());
+        if let Some(within) = call::current() {
+            within.call.met(answer.level);
+        }
         Ok(answer)
     }
 
@@ -176,6 +190,30 @@ impl<'a> Kv<'a> {
     }
 }
 
+/// Creates a keyspace, as an operator. The same again is the same answer. `replication` 0: three replicas, or as many as
+/// there may be.
+///
+/// # Errors
+/// [`KvError`]; [`KvRefusal::Exists`] where it is another one.
+pub async fn create(
+    client: &MeshClient,
+    name: &str,
+    class: &DataClass,
+    replication: u32,
+) -> Result<KeyspaceView, KvError> {
+    let message = CreateKeyspace { name: name.to_owned(), class: class.clone(), replication };
+    let (nodes, until) = (near(client, None), Instant::now() + WITHIN);
+    loop {
+        match ask(client, &nodes, &message, WITHIN).await {
+            // The meta range is founded when all nodes have been up at one time.
+            Err(KvError::Refused(KvRefusal::NotNow { retry_after, .. })) if Instant::now() < until => {
+                tokio::time::sleep(retry_after).await;
+            }
+            ended => return ended,
+        }
+    }
+}
+
 /// A write of a key, under no condition.
 #[must_use]
 pub fn put(key: &[u8], value: &[u8]) -> KvOp {
@@ -192,7 +230,11 @@ pub(crate) fn near(client: &MeshClient, region: Option<&Region>) -> Vec<NodeId> 
     near
 }
 
-/// Asks the first of these nodes that can be asked.
+/// A node that says so soon that it cannot answer now has just started. Another one can.
+const AT_ONCE: Duration = Duration::from_secs(1);
+
+/// Asks the first of these nodes that can be asked; where asking twice has the effect of once, the next one also after an
+/// outcome that is not known, and around again while there is time.
 pub(crate) async fn ask<M, T>(
     client: &impl Ask,
     nodes: &[NodeId],
@@ -202,13 +244,38 @@ pub(crate) async fn ask<M, T>(
 where
     M: Remote<Reply = Result<T, KvRefusal>> + Sync,
 {
+    let until = Instant::now() + within;
     let mut last = Fault::not_sent(FaultKind::Unreachable("there is no node to ask".to_owned()));
-    for node in nodes {
-        match ask_until_known(client, node, message, within).await {
-            Ok(answer) => return answer.map_err(KvError::Refused),
-            Err(fault) if fault.delivery() == Delivery::NotSent => last = fault,
-            Err(fault) => return Err(fault.into()),
+    let (mut unknown, mut refused) = (false, None);
+    loop {
+        for node in nodes {
+            let asked_at = Instant::now();
+            let left = until.saturating_duration_since(Instant::now());
+            let asked = match M::IDEMPOTENT {
+                true => client.ask(node, message, left.min(M::DEADLINE)).await,
+                false => ask_until_known(client, node, message, within).await,
+            };
+            match asked {
+                Ok(Err(refusal @ KvRefusal::NotNow { .. }))
+                    if M::IDEMPOTENT && asked_at.elapsed() < AT_ONCE =>
+                {
+                    refused = Some(refusal);
+                }
+                Ok(answer) => return answer.map_err(KvError::Refused),
+                Err(fault) if M::IDEMPOTENT && fault.delivery() == Delivery::Unknown => {
+                    (last, unknown) = (fault, true);
+                }
+                Err(fault) if fault.delivery() == Delivery::NotSent => last = fault,
+                Err(fault) => return Err(fault.into()),
+            }
         }
+        if let Some(refusal) = refused {
+            return Err(KvError::Refused(refusal));
+        }
+        if !unknown || Instant::now() + BETWEEN >= until {
+            let delivery = if unknown { Delivery::Unknown } else { last.delivery() };
+            return Err(Fault { delivery, ..last }.into());
+        }
+        tokio::time::sleep(BETWEEN).await;
     }
-    Err(last.into())
 }

@@ -8,6 +8,7 @@
 mod any;
 #[cfg(feature = "rocks")]
 pub mod audit;
+mod consistent;
 pub mod directory;
 pub mod key;
 pub mod kv;

@@ -14,6 +14,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use opentelemetry::KeyValue;
 use parking_lot::Mutex;
 use rhumb_actors::remote::Remote;
 use rhumb_core::{DataClass, Epoch, Fault, FaultKind, Guarantee, HybridTime, Principal, Region};
@@ -25,7 +26,7 @@ use super::arbiters::{Gauge, Listed};
 use super::id::ActorId;
 use crate::delivery::staged::Staged;
 use crate::mesh::Mesh;
-use crate::telemetry::{AtWork, Served, Span, Tracer};
+use crate::telemetry::{AtWork, Served, Span, Tracer, names};
 
 /// How many actors may stand in one chain of calls.
 pub const MAX_CHAIN: usize = 32;
@@ -242,7 +243,7 @@ impl Call {
         &self.0.call.class
     }
 
-    /// The guarantee of all that this call rests on so far.
+    /// The guarantee of all that this call rests on so far: at first that of the message, as its sender says it.
     #[must_use]
     pub fn guarantee(&self) -> Guarantee {
         self.0.call.seen.lock().guarantee
@@ -339,17 +340,23 @@ impl CallState {
     /// It has been answered, or will not be: its span ends.
     pub(crate) fn was_served(&self, outcome: Result<(), &Fault>) {
         if let Some(span) = self.served.get().and_then(Served::span) {
-            span.went(outcome);
-            span.end();
+            self.ends(span, outcome);
         }
     }
 
     /// Whoever asked knows how it went.
     pub(crate) fn went(&self, outcome: Result<(), &Fault>) {
         if let Some(span) = &self.asked {
-            span.went(outcome);
-            span.end();
+            self.ends(span, outcome);
         }
+    }
+
+    fn ends(&self, span: &Span, outcome: Result<(), &Fault>) {
+        if outcome.is_ok() {
+            span.set(KeyValue::new(names::GUARANTEE, self.seen.lock().guarantee.word()));
+        }
+        span.went(outcome);
+        span.end();
     }
 
     /// Whether this actor is called within its own chain of calls.

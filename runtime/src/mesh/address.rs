@@ -196,6 +196,7 @@ impl<A: Addressed> Wire for MeshAddr<A> {
 pub(super) struct Said {
     pub(super) within: Option<Duration>,
     pub(super) required: Option<Guarantee>,
+    pub(super) rests_on: Option<Guarantee>,
     pub(super) key: Option<String>,
     pub(super) epoch: Option<Epoch>,
     pub(super) trace: Option<TraceContext>,
@@ -234,6 +235,14 @@ macro_rules! sayings {
             /// Requires that the answer rests on nothing weaker.
             pub fn requiring(mut self, level: Guarantee) -> Self {
                 self.said.required = Some(level);
+                self
+            }
+
+            /// Says what the message rests on: the level of the values in it
+            /// ([`Consistent::level`](rhumb_core::Consistent::level)). Unless it is said, that is all that the call has
+            /// rested on so far within which it is made, and the strongest outside of any.
+            pub fn resting_on(mut self, level: Guarantee) -> Self {
+                self.said.rests_on = Some(level);
                 self
             }
 

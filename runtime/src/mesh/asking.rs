@@ -25,7 +25,7 @@ use super::resilience::Attempts;
 use super::{Carried, Mesh, dispatch, durably, registry};
 use crate::delivery::parcel::LETTER;
 use crate::host::admission::Permit;
-use crate::host::call::{self, Answers, Before, CallState, MAX_CHAIN, Stage};
+use crate::host::call::{self, Answers, Before, CallState, MAX_CHAIN, Seen, Stage};
 use crate::host::id::ActorId;
 use crate::host::packed::{Asker, Packed};
 use crate::telemetry::{self, What, names};
@@ -158,7 +158,16 @@ pub(super) fn outgoing<A: Addressed, M: Remote>(
     if let Some(caller) = &caller {
         caller.may_send(&class)?;
     }
+    let rests_on = said.rests_on.unwrap_or_else(|| rests_on(caller.as_deref()));
+    rests_on_enough::<M>(rests_on)?;
     let mut required = said.required.unwrap_or_default();
+    if let Some(caller) = caller.as_deref().filter(|_| waits == Waits::Yes) {
+        required = required.max(caller.required);
+    }
+    if waits == Waits::Yes && !rests_on.meets(required) {
+        // No answer to it could be good enough.
+        return Err(Fault::not_sent(FaultKind::Guarantee { required, achieved: rests_on }));
+    }
     let mut before = Before::Nobody;
     let (asked, trace) = mesh.watch(said.trace, || match waits {
         Waits::Yes => What::rpc(M::NAME, SpanKind::Client, &class),
@@ -167,10 +176,10 @@ pub(super) fn outgoing<A: Addressed, M: Remote>(
     if let Some(caller) = caller {
         // Who tells does not wait: neither the deadline nor the chain of those who do goes on.
         if waits == Waits::Yes {
-            required = required.max(caller.required);
             before = Before::Here(caller);
         }
     }
+    let seen = Mutex::new(Seen { guarantee: rests_on, ..Seen::default() });
     let call = CallState {
         mesh: mesh.clone(),
         to: to.clone(),
@@ -186,7 +195,7 @@ pub(super) fn outgoing<A: Addressed, M: Remote>(
         key: said.key.or_else(|| message.idempotency_key()),
         epoch: said.epoch,
         before,
-        seen: Mutex::default(),
+        seen,
         end: OnceLock::new(),
         stage: AtomicU8::new(Stage::Waiting as u8),
         staged: None,
@@ -199,6 +208,18 @@ pub(super) fn outgoing<A: Addressed, M: Remote>(
         return Err(fault);
     }
     Ok(Arc::new(call))
+}
+
+/// What a message rests on of which nothing is said: all that the call has rested on so far within which it is sent.
+pub(super) fn rests_on(caller: Option<&CallState>) -> Guarantee {
+    caller.map_or(Guarantee::STRONGEST, |caller| caller.seen.lock().guarantee)
+}
+
+/// Whether what a message rests on is enough for its handler.
+pub(super) fn rests_on_enough<M: Remote>(achieved: Guarantee) -> Result<(), Fault> {
+    let required = M::REQUIRES;
+    let weaker = || Fault::not_sent(FaultKind::Guarantee { required, achieved });
+    if achieved.meets(required) { Ok(()) } else { Err(weaker()) }
 }
 
 /// Puts a message into a mailbox of this node.
@@ -355,7 +376,7 @@ pub(super) fn headers(call: &CallState) -> Headers {
     Headers {
         hybrid: call.hybrid,
         trace: call.trace,
-        guarantee: Guarantee::STRONGEST,
+        guarantee: call.seen.lock().guarantee,
         required: call.required,
         idempotency_key: call.key.clone(),
         epoch: call.epoch,

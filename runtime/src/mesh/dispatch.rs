@@ -1,7 +1,7 @@
 //! From the network into an actor's mailbox.
 //!
 //! * It decides: whether a message that arrived is for an actor of this node, from someone who may send
-//!   it, of this build's layout, and under its own class.
+//!   it, of this build's layout, under its own class, and rests on what its handler requires.
 //! * It never does: pass a message on to another node, or answer with text out of a message: a fault's
 //!   text travels without a class.
 //! * Invariant: an actor gets a message only on the node that owns it.
@@ -20,7 +20,7 @@ use rhumb_transport::{Answer, Headers, Held, Kind, Peer, Reply, Request};
 use tokio::time::{Instant, timeout_at};
 
 use super::address::class_of;
-use super::asking::not_hosted;
+use super::asking::{not_hosted, rests_on_enough};
 use super::body::{pack, unpack, unpack_reply};
 use super::{Mesh, Whereabouts};
 use crate::delivery::staged::Staged;
@@ -355,6 +355,7 @@ impl<'a> Head<'a> {
         staged: Option<&Staged>,
     ) -> Result<(M, Arc<CallState>), Fault> {
         let (mesh, headers) = (self.mesh, &self.headers);
+        rests_on_enough::<M>(headers.guarantee)?;
         let decode = || mesh.decoding(|| unpack(&self.name, body));
         let message: M = telemetry::part(names::DECODE, decode).map_err(Fault::not_sent)?;
         // The gates judged the envelope: what is in it must be of that class.

@@ -82,6 +82,8 @@ pub struct NodeStatus {
     pub store: StoreStatus,
     /// Its clock.
     pub clock: ClockStatus,
+    /// Keyspaces whose replicas there are too far behind, each with how far.
+    pub behind_ms: BTreeMap<String, u64>,
     /// How far its wall clock is ahead of the asked node's, in milliseconds.
     pub offset_ms: Option<i64>,
     /// The most by which that may be wrong.

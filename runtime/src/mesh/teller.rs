@@ -19,13 +19,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use rhumb_actors::remote::{Accepts, Addressed, Remote};
 use rhumb_core::wire::with_encoded;
-use rhumb_core::{Fault, FaultKind, NodeId};
+use rhumb_core::{Fault, FaultKind, Guarantee, NodeId};
 use rhumb_transport::gathering::{MAX_GATHERED, Refused};
 use rhumb_transport::{Gathering, Kind, Reply, Request, TraceContext};
 use tokio::task::yield_now;
 
 use super::address::{MeshAddr, Said, class_of};
-use super::asking::{Waits, deadline, headers, here, outgoing, understood};
+use super::asking::{Waits, deadline, headers, here, outgoing, rests_on, understood};
 use super::body::pack;
 use super::{Carried, Mesh};
 use crate::host::call::{self, CallState};
@@ -105,6 +105,8 @@ struct Batch {
     /// The call of all of them, and within which one it was made.
     call: Arc<CallState>,
     within: Option<Arc<CallState>>,
+    /// What all of them rest on.
+    rests_on: Guarantee,
     trace: Option<TraceContext>,
     /// Where more are put until it leaves. None for one that goes by itself.
     gathering: Option<Arc<Gathering>>,
@@ -210,6 +212,7 @@ where
         let within = call::current().map(|current| current.call);
         let alike = *class == batch.call.class
             && within.as_ref().map(Arc::as_ptr) == batch.within.as_ref().map(Arc::as_ptr)
+            && rests_on(within.as_deref()) == batch.rests_on
             && current_trace() == batch.trace
             && message.idempotency_key().is_none();
         if !alike {
@@ -231,7 +234,7 @@ where
         let within = call::current().map(|current| current.call);
         let (mesh, owner) = self.to.found(deadline::<M>(&self.said, within.as_deref())).await?;
         let (said, until) = (self.said.clone(), deadline::<M>(&self.said, None));
-        let trace = current_trace();
+        let (trace, rests_on) = (current_trace(), rests_on(within.as_deref()));
         let call = outgoing::<A, M>(&mesh, self.to.id(), &message, said, within.clone(), until, Waits::No)?;
         if Some(&owner) == mesh.node() {
             let taken = here::<A, M>(&mesh, message, &call, Asker::Nobody).map(drop);
@@ -247,7 +250,16 @@ where
             self.to.doubt(fault);
         })?;
         let answer = Box::pin(carried.answer());
-        self.sent.push_back(Batch { first: self.next, count: 1, call, within, trace, gathering, answer });
+        self.sent.push_back(Batch {
+            first: self.next,
+            count: 1,
+            call,
+            within,
+            rests_on,
+            trace,
+            gathering,
+            answer,
+        });
         self.unanswered += 1;
         Ok(())
     }

@@ -21,6 +21,7 @@ use serde_json::json;
 use super::audit::Findings;
 use super::certificate::{EVENTS, Own};
 use super::policy::ServedPolicy;
+use super::ranges::Ranges;
 use super::readiness::Readiness;
 use super::{audit, clock, delivery_metrics, escrow_metrics, hosted};
 use crate::clock::NodeClock;
@@ -45,6 +46,7 @@ pub(super) struct Report {
     pub(super) transport: Transport,
     pub(super) hosts: Arc<Hosts>,
     pub(super) clock: NodeClock,
+    pub(super) ranges: Ranges,
     pub(super) readiness: Readiness,
     pub(super) policy: ServedPolicy,
     pub(super) mesh: Mesh,
@@ -275,7 +277,14 @@ impl Subject for Report {
     }
 
     fn refuses(&self) -> Option<String> {
-        Some(format!("strong paths are refused: {}", self.clock.frozen()?))
+        let frozen = self.clock.frozen().map(|why| format!("strong paths are refused: {why}"));
+        let behind = self.ranges.behind();
+        let behind = (!behind.is_empty()).then(|| {
+            let names: Vec<String> = behind.into_keys().collect();
+            format!("replicas are too far behind: {}", names.join(", "))
+        });
+        let all: Vec<String> = frozen.into_iter().chain(behind).collect();
+        (!all.is_empty()).then(|| all.join("; "))
     }
 
     fn metrics(&self) -> BoxFuture<'static, String> {
@@ -288,6 +297,7 @@ impl Subject for Report {
         hosted::turned_back(&mut registry, &self.transport);
         let mut page = Page::default();
         clock::metrics(&mut registry, &mut page, &self.clock);
+        self.ranges.metrics(&mut registry, &mut page);
         self.syncs(&mut page);
         self.mesh.calls().write(&mut page);
         self.mesh.resilience().write(&mut page);

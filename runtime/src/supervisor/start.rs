@@ -483,6 +483,7 @@ impl Start {
             transport: ready.transport.clone(),
             hosts: Arc::clone(&acting.hosts),
             clock: ready.clock.clone(),
+            ranges: acting.ranges.clone(),
             readiness,
             policy: ready.policy.clone(),
             mesh: acting.mesh.clone(),

@@ -114,6 +114,7 @@ impl Report {
             actors: hosted(self),
             store: self.store_status(),
             clock: clock::status(&self.clock, settings.max_offset),
+            behind_ms: self.ranges.behind(),
             certificate: self.certificate_status(),
             guests: self.transport.guests_by_issuer(),
             turned_away: calls.turned_away_so_far(),

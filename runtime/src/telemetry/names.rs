@@ -16,6 +16,11 @@ pub const HYBRID_TIME: &str = "rhumb.hybrid_time";
 /// The region of the other side.
 pub const PEER_REGION: &str = "rhumb.peer.region";
 
+/// What an answer rests on, `strict_serializable` to `eventual`; of a tell, what the message rests on.
+pub const GUARANTEE: &str = "rhumb.guarantee";
+/// How old the answer to a read of a keyspace may be, in milliseconds.
+pub const AGE_MS: &str = "rhumb.kv.age_ms";
+
 /// The type of an actor.
 pub const ACTOR_TYPE: &str = "rhumb.actor.type";
 

@@ -7,6 +7,7 @@ mod delivery;
 mod fairness;
 mod gates;
 mod guide;
+mod levels;
 mod mailboxes;
 mod resilience;
 mod restarts;

@@ -41,7 +41,11 @@ impl Handler<Buy> for Shop {
             tokio::time::sleep(Duration::from_millis(10)).await;
             let counting = tracing::info_span!("counting");
             counting.in_scope(|| tracing::info!("counted"));
-            let Some(next) = buy.then else { return 1 };
+            let Some(next) = buy.then else {
+                // As if out of a replica nearby.
+                call().expect("a handler has a call").rests_on(Guarantee::Snapshot);
+                return 1;
+            };
             next.ask(Buy { then: None, who: buy.who, panics: false }).await.map_or(0, |sum| sum + 1)
         })
     }
@@ -114,6 +118,39 @@ fn tree(spans: &[SpanData]) -> String {
 fn attribute(span: &SpanData, key: &str) -> String {
     let held = span.attributes.iter().find(|held| held.key.as_str() == key);
     held.map_or_else(String::new, |held| held.value.to_string())
+}
+
+#[test]
+fn each_call_of_a_chain_says_what_its_answer_rests_on() {
+    run(async {
+        let (mesh, spans) = shops(Share::ALL).await;
+        let (us, eu) = (shop(&mesh, "us", "us"), shop(&mesh, "us", "eu"));
+        assert_eq!(us.ask(buy(Some(eu.clone()))).await, Ok(2));
+        eu.tell(Note).await.expect("taken");
+        let weak = eu.ask(buy(None)).requiring(Guarantee::Serializable).await;
+        weak.expect_err("it rests on less");
+        let all = ended(&spans, 30).await;
+        let mut said: Vec<String> = Vec::new();
+        for span in all.iter().filter(|span| span.span_kind != SpanKind::Internal) {
+            let level = attribute(span, "rhumb.guarantee");
+            said.push(format!("{} {:?} {level}", span.name, span.span_kind));
+        }
+        said.sort();
+        assert_eq!(
+            said,
+            [
+                "process test.shop.Note Consumer ",
+                "send test.shop.Note Producer strict_serializable",
+                // What its asker did not take says nothing there.
+                "test.shop/Buy Client ",
+                "test.shop/Buy Client snapshot",
+                "test.shop/Buy Client snapshot",
+                "test.shop/Buy Server snapshot",
+                "test.shop/Buy Server snapshot",
+                "test.shop/Buy Server snapshot",
+            ]
+        );
+    });
 }
 
 #[test]

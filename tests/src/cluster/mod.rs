@@ -134,6 +134,11 @@ struct Traces {
     variables: Vec<(String, String)>,
 }
 
+/// Waits until no other mesh runs, for a program that starts one of its own: until it is dropped, none does.
+pub fn alone() -> MutexGuard<'static, ()> {
+    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// A mesh run by `rhumb dev`.
 pub struct DevMesh {
     supervisor: Child,
@@ -207,7 +212,7 @@ impl DevMesh {
     }
 
     fn begin(regions: &str, wan: &str, nodes_run: Option<PathBuf>, traces: Traces) -> Self {
-        let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let alone = alone();
         let directory = tempfile::tempdir().expect("a temporary directory");
         let supervisor = supervise(directory.path(), regions, wan, nodes_run.as_deref(), &traces);
         let mut mesh = Self { supervisor, directory, nodes_run, traces, _alone: alone };

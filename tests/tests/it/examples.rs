@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use rhumb_tests::cluster::{DevMesh, beside};
+use rhumb_tests::cluster::{DevMesh, alone, beside};
 
 use crate::documents::blocks;
 
@@ -28,6 +28,25 @@ fn the_examples_print_what_the_guide_shows() {
     for name in ["hello-region", "cart", "supervised", "partition", "orders"] {
         assert_eq!(prints(&beside(name), &[]), shown(name), "{name}");
     }
+}
+
+#[test]
+fn a_store_reads_its_writes_from_any_region_while_regions_die() {
+    let _alone = alone();
+    let printed = prints(&beside("profile-store"), &[]);
+    let lines = |what: &str| printed.lines().filter(|line| line.contains(what)).collect::<Vec<_>>();
+    for region in ["us-east", "eu-central", "ap-southeast"] {
+        for what in ["dies", "is back"] {
+            assert_eq!(lines(&format!("{region} {what}")).len(), 1, "{printed}");
+        }
+        let reads = lines(&format!("  {region} reads: ann lives in "));
+        assert_eq!(reads.len(), 7, "{printed}");
+        // Right after an edit the replica nearby is behind the token: who leads answers, and says so.
+        assert!(reads.iter().all(|read| read.contains(", from ") && read.contains(" s old, ")), "{printed}");
+        assert_eq!(lines(&format!("{region} reads at home: ann lives in Lima")).len(), 1, "{printed}");
+    }
+    let summary = "7 edits, 21 reads with a token while regions died: 0 did not see the edit";
+    assert_eq!(printed.lines().last(), Some(summary), "{printed}");
 }
 
 #[test]

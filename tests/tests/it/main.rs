@@ -16,6 +16,7 @@ mod host;
 mod hostile;
 mod identity;
 mod lettercut;
+mod levels;
 mod library;
 mod modes;
 mod powercut;

@@ -11,6 +11,7 @@ mod lifetimes;
 mod plan;
 mod route;
 mod serve;
+mod staleness;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -76,6 +77,7 @@ struct Inner {
     founders: RwLock<BTreeMap<NodeId, Founder>>,
     /// Which range a key that is not here is of, as another node has said, and until when that is believed.
     hints: Mutex<Hints>,
+    staleness: staleness::Staleness,
 }
 
 /// The ranges of this node. Clones are one.
@@ -98,6 +100,7 @@ impl Ranges {
             keyspaces: RwLock::default(),
             founders: RwLock::default(),
             hints: Mutex::default(),
+            staleness: staleness::Staleness::default(),
             parts,
         }))
     }
@@ -136,7 +139,10 @@ impl Ranges {
             Ok(host) => drop(self.0.host.set(host)),
             Err(error) => return halt.now(format!("ranges: {error}")),
         }
-        self.follow().await;
+        tokio::select! {
+            () = self.follow() => {}
+            () = self.watch() => {}
+        }
     }
 
     /// The node stops.

@@ -14,7 +14,7 @@ use rhumb_core::{DataClass, Fault, NodeId, Role, codec};
 use rhumb_topology::policy::Use;
 use tokio::time::Instant;
 
-use super::Ranges;
+use super::{Ranges, staleness};
 use crate::mesh::registry::{Call, Registry, ServedTwice};
 use crate::supervisor::audit;
 
@@ -218,7 +218,13 @@ impl Ranges {
             Role::Node => call.message,
             _ => KvRead { hops: 0, fallback: false, ..call.message },
         };
-        Ok((self.read(message, within).await?, class))
+        let first = message.hops == 0;
+        let outcome = self.read(message, within).await?;
+        if first {
+            self.0.staleness.read(&outcome);
+        }
+        outcome.as_ref().ok().into_iter().for_each(staleness::shown);
+        Ok((outcome, class))
     }
 
     async fn writes(self, call: Call<KvWrite>) -> Answer<rhumb_actors::ranges::messages::KvWritten> {
