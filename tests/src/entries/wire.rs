@@ -16,7 +16,8 @@ use rhumb_actors::audit::messages::{
 };
 use rhumb_actors::ranges::messages::{
     Consent, CreateKeyspace, Found, Introduce, KvRead, KvRefusal, KvWrite, KvWritten, ListKeyspaces,
-    ListRanges, RANGE_WORD, RangeWord,
+    ListRanges, MoveReplica, Moved, PlanRange, RANGE_WORD, RangeBounds, RangeWord, SplitDone, SplitRange,
+    TransferLease, WhereIs,
 };
 use rhumb_actors::remote::Remote;
 use rhumb_core::codec;
@@ -167,6 +168,14 @@ const MESSAGES: [(&str, Reads); 57] = [
     (CreateKeyspace::NAME, one::<CreateKeyspace>),
     (ListKeyspaces::NAME, one::<ListKeyspaces>),
     (ListRanges::NAME, one::<ListRanges>),
+    (SplitRange::NAME, one::<SplitRange>),
+    (REPLY, one::<Result<SplitDone, KvRefusal>>),
+    (TransferLease::NAME, one::<TransferLease>),
+    (MoveReplica::NAME, one::<MoveReplica>),
+    (REPLY, one::<Result<Moved, KvRefusal>>),
+    (PlanRange::NAME, one::<PlanRange>),
+    (WhereIs::NAME, one::<WhereIs>),
+    (REPLY, one::<Result<RangeBounds, KvRefusal>>),
     (KvRead::NAME, one::<KvRead>),
     (KvWrite::NAME, one::<KvWrite>),
     (REPLY, one::<Result<KvWritten, KvRefusal>>),
