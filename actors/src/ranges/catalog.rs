@@ -186,6 +186,13 @@ impl Keyspace {
 }
 
 impl RangeRow {
+    /// Whether a replica that is missing begins as all first ones did: on the seats that the range was created with. One of a
+    /// range whose replicas have moved since, or that was split off, begins with nothing.
+    #[must_use]
+    pub fn is_as_created(&self) -> bool {
+        self.parent.is_none() && self.joined.is_empty()
+    }
+
     /// What its leaseholder is to bring about.
     #[must_use]
     pub fn wanted(&self) -> Wanted {

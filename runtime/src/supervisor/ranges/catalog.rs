@@ -240,12 +240,12 @@ impl Ranges {
         if row.parent.is_some() && !joins && since.elapsed() < SPLIT_COMES_WITHIN {
             return;
         }
-        let begun = match joins || row.parent.is_some() {
-            true => {
+        let begun = match row.is_as_created() {
+            false => {
                 let all = row.seats.iter().chain(&row.leaving).cloned().collect();
                 host.join(row.range, KeyspaceId(space.id), all).await
             }
-            false => host.create(space.descriptor(row)).await,
+            true => host.create(space.descriptor(row)).await,
         };
         if let Err(error) = begun {
             tracing::error!(keyspace = space.name, range = row.range.0, %error, "its replica does not start");
