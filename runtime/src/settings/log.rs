@@ -73,10 +73,11 @@ impl Text for FieldWord {
 pub struct LogFilter(String);
 
 impl LogFilter {
-    /// The filter.
+    /// The filter. The consensus library tells each election and vote: of it only warnings are told, unless it is named.
     #[must_use]
     pub fn filter(&self) -> EnvFilter {
-        EnvFilter::new(&self.0)
+        let quiet = matches!(self.0.as_str(), "info" | "debug" | "trace");
+        EnvFilter::new(if quiet { format!("{},openraft=warn", self.0) } else { self.0.clone() })
     }
 }
 

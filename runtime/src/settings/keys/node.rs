@@ -144,7 +144,7 @@ pub(super) const LOG: Section = Section {
             "log.filter",
             Kind::Text { form: "a tracing filter", example: "rhumb=debug,warn" },
             field!(log.filter),
-            "What is logged: a level, or levels by target.",
+            "What is logged: a level, or levels by target. A level alone leaves out what consensus says of each election (`openraft=info` shows it).",
         )
         .running(),
         Key::new(
