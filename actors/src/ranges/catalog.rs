@@ -247,7 +247,11 @@ pub fn changed(
     };
     match change {
         Change::Split { left, seats } => {
-            keyspace.row(*left).ok_or_else(|| none(left))?;
+            let row = keyspace.row(*left).ok_or_else(|| none(left))?;
+            if !row.leaving.is_empty() || !row.begun {
+                let why = format!("a replica of range {} is moving, or the range has not begun", left.0);
+                return Err(KvRefusal::NotNow { why, retry_after: MOVE_AGAIN });
+            }
             let seats: Vec<Seat> = seats
                 .iter()
                 .map(|seat| {
@@ -256,23 +260,17 @@ pub fn changed(
                     Seat { replica, ..seat.clone() }
                 })
                 .collect();
-            // One that was planned and never begun is planned anew: its replicas may stand elsewhere by now.
-            let planned = keyspace.ranges.iter_mut().find(|row| row.parent == Some(*left) && !row.begun);
-            match planned {
-                Some(row) => row.seats = seats,
-                None => {
-                    keyspace.ranges.push(RangeRow {
-                        range: RangeId(next.range),
-                        parent: Some(*left),
-                        begun: false,
-                        seats,
-                        joined: Vec::new(),
-                        leaving: Vec::new(),
-                        left: Vec::new(),
-                    });
-                    next.range += 1;
-                }
-            }
+            // A number is planned once: whether an earlier plan came to be is not known here.
+            keyspace.ranges.push(RangeRow {
+                range: RangeId(next.range),
+                parent: Some(*left),
+                begun: false,
+                seats,
+                joined: Vec::new(),
+                leaving: Vec::new(),
+                left: Vec::new(),
+            });
+            next.range += 1;
         }
         Change::Begun(range) => {
             let row = row_mut(&mut keyspace, range).ok_or_else(|| none(range))?;
@@ -288,7 +286,10 @@ pub fn changed(
                 return Ok(None);
             }
             let invalid = |why: String| Err(KvRefusal::Invalid(why));
-            if !row.leaving.is_empty() || !row.begun {
+            // One that comes may come elsewhere instead.
+            let coming = row.seats.iter().find(|seat| seat.node == *from).map(|seat| seat.replica);
+            let instead = coming.is_some_and(|coming| row.joined.last() == Some(&coming));
+            if !row.leaving.is_empty() && !instead || !row.begun {
                 let why =
                     format!("a replica of range {} is moving already, or the range has not begun", range.0);
                 return Err(KvRefusal::NotNow { why, retry_after: MOVE_AGAIN });
@@ -505,7 +506,7 @@ mod tests {
     }
 
     #[test]
-    fn a_range_is_planned_before_it_is_split_off_and_planned_anew_if_that_fails() {
+    fn a_range_is_planned_before_it_is_split_off_and_no_number_is_planned_twice() {
         let class = DataClass::read("inventory").expect("valid");
         let placed = founders("eu/n1 us/n1").into_iter().collect();
         let (space, next) = created("a", &class, 0, Lifetimes::default(), first_numbers(2), placed);
@@ -514,15 +515,12 @@ mod tests {
         assert_eq!(stands(&planned, 3), "begun false at 5@eu/n1 6@us/n1 leaving [] left []");
         assert_eq!(planned.view().ranges, [2], "nobody sees what has not begun");
         let (again, next) = changed(&planned, next, &split).expect("it may be").expect("it is new");
-        assert_eq!(
-            stands(&again, 3),
-            "begun false at 7@eu/n1 8@us/n1 leaving [] left []",
-            "no number is used twice"
-        );
+        assert_eq!(stands(&again, 3), stands(&planned, 3), "it may be alive");
+        assert_eq!(stands(&again, 4), "begun false at 7@eu/n1 8@us/n1 leaving [] left []");
         let (begun, next) =
-            changed(&again, next, &Change::Begun(RangeId(3))).expect("it may be").expect("news");
-        assert_eq!((begun.view().ranges, begun.ranges.len()), (vec![2, 3], 2));
-        assert_eq!(changed(&begun, next, &Change::Begun(RangeId(3))), Ok(None));
+            changed(&again, next, &Change::Begun(RangeId(4))).expect("it may be").expect("news");
+        assert_eq!((begun.view().ranges, begun.ranges.len()), (vec![2, 4], 3));
+        assert_eq!(changed(&begun, next, &Change::Begun(RangeId(4))), Ok(None));
         assert!(changed(&begun, next, &Change::Begun(RangeId(9))).is_err());
     }
 
@@ -543,6 +541,12 @@ mod tests {
         assert_eq!(stands(&moving, 2), "begun true at 3@eu/n1 5@ap/n1 leaving [4@us/n1] left []");
         assert_eq!(changed(&moving, next, &first), Ok(None), "the same again");
         assert!(matches!(changed(&moving, next, &moves("eu/n1", "us/n2", 8)), Err(KvRefusal::NotNow { .. })));
+        let split = Change::Split { left: RangeId(2), seats: moving.ranges[0].seats.clone() };
+        assert!(matches!(changed(&moving, next, &split), Err(KvRefusal::NotNow { .. })), "not in the midst");
+        // Where it was to come is dead: it comes elsewhere.
+        let instead =
+            changed(&moving, next, &moves("ap/n1", "ap/n2", 7)).expect("it may be").expect("it is new");
+        assert_eq!(stands(&instead.0, 2), "begun true at 3@eu/n1 6@ap/n2 leaving [4@us/n1 5@ap/n1] left []");
         let gone = Change::Left { range: RangeId(2), replicas: vec![ReplicaId(4)] };
         let (moved, next) = changed(&moving, next, &gone).expect("it may be").expect("it is new");
         assert_eq!(stands(&moved, 2), "begun true at 3@eu/n1 5@ap/n1 leaving [] left [4]");

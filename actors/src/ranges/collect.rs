@@ -117,6 +117,12 @@ impl InUse {
         Some(self.by(How::Step))
     }
 
+    /// Whether rows of a state are on their way to a follower.
+    #[must_use]
+    pub fn is_sent(&self) -> bool {
+        self.used.lock().sent > 0 || self.left.iter().any(|left| left.lock().sent > 0)
+    }
+
     fn readers(&self) -> Vec<HybridTime> {
         self.used.lock().readers.keys().copied().collect()
     }
@@ -274,6 +280,9 @@ impl Progress {
     #[must_use]
     pub fn step(&self, replica: &RangeReplica) -> Option<Step> {
         let Descriptor { keyspace, from, to, .. } = replica.descriptor();
+        if replica.is_over() {
+            return None;
+        }
         let applied = replica.applied().threshold;
         let (threshold, from) = match &self.round {
             Some((threshold, next)) => {

@@ -34,6 +34,8 @@ pub struct Consent {
     pub range: u64,
     /// Who asks.
     pub from: u64,
+    /// Which replica is asked: another one may stand there by now.
+    pub to: u64,
     /// The question.
     pub question: Vec<u8>,
 }
@@ -228,7 +230,7 @@ pub struct MoveReplica {
     pub range: u64,
     /// From which node.
     pub from: NodeId,
-    /// To which node; the same, if its disk was lost and it has another one.
+    /// To which node.
     pub to: NodeId,
 }
 

@@ -129,6 +129,8 @@ pub struct RangeReplica {
     beside: BTreeMap<u64, SideClosed>,
     pub(super) holding: Holding,
     pub(super) in_use: InUse,
+    /// It has left its range and is cleared away.
+    over: bool,
 }
 
 /// Why an entry cannot be applied. The replica stops: it would differ from the others.
@@ -162,7 +164,28 @@ impl RangeReplica {
     fn with(settings: RangeSettings, id: ReplicaId, descriptor: Descriptor, applied: Applied) -> Self {
         let closed = applied.closed;
         let (holding, in_use) = (Holding::default(), InUse::from(applied.threshold));
-        Self { settings, id, descriptor, applied, closed, beside: BTreeMap::new(), holding, in_use }
+        Self {
+            settings,
+            id,
+            descriptor,
+            applied,
+            closed,
+            beside: BTreeMap::new(),
+            holding,
+            in_use,
+            over: false,
+        }
+    }
+
+    /// It has left its range: nothing that its log says counts from here on.
+    pub fn end(&mut self) {
+        self.over = true;
+    }
+
+    /// Whether it has left its range.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.over
     }
 
     /// Its number.

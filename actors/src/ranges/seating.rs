@@ -50,8 +50,8 @@ pub enum Step {
     Vote(BTreeSet<ReplicaId>),
     /// This replica, which does not vote, takes part in consensus no more.
     Forget(ReplicaId),
-    /// It gives its lease to this one, as it is to leave.
-    Give(Seat),
+    /// It gives its lease to one of these, as it is to leave.
+    Give(Vec<Seat>),
     /// It says that these have left.
     Left(Vec<ReplicaId>),
 }
@@ -73,6 +73,10 @@ pub fn next(
     for coming in &wanted.seats {
         let replica = coming.replica;
         let Some(seat) = seat(replica) else {
+            // Who comes has the highest number. What is wanted here may be of before: that one has left again.
+            if here.iter().any(|seat| seat.replica > replica) {
+                return None;
+            }
             let mut seats = here.to_vec();
             seats.push(Seat { votes: false, ..coming.clone() });
             return Some(Step::Reseat(seats));
@@ -91,8 +95,7 @@ pub fn next(
     if let Some(mine) = here.iter().find(|seat| seat.store == me)
         && wanted.leaving.iter().any(|leaving| leaving.replica == mine.replica)
     {
-        let to = wanted.seats.iter().find(|seat| seat.votes)?;
-        return Some(Step::Give(to.clone()));
+        return Some(Step::Give(wanted.seats.iter().filter(|seat| seat.votes).cloned().collect()));
     }
     for leaving in &wanted.leaving {
         let replica = leaving.replica;
@@ -171,7 +174,8 @@ mod tests {
                     said.push(format!("forgets {replica}"));
                     members.all.remove(&replica);
                 }
-                Step::Give(to) => {
+                Step::Give(all) => {
+                    let to = all.into_iter().next().expect("somebody stays");
                     said.push(format!("gives to {}", to.replica));
                     me = to.store;
                 }
@@ -229,5 +233,14 @@ mod tests {
         let here: Vec<_> = (1..=4).map(|one| seat(one, one < 4)).collect();
         let members = Members { voters: numbers(&[1, 2, 3]), all: numbers(&[1, 2, 3, 4]), settled: true };
         assert_eq!(next(&far, &here, &members, StoreId(1), |_| false), None, "it has not come near yet");
+    }
+
+    #[test]
+    fn who_has_left_is_not_brought_back_by_what_was_wanted_before() {
+        let before = Wanted { seats: (1..=3).map(|one| seat(one, true)).collect(), ..Wanted::default() };
+        let here = [seat(1, true), seat(2, true), seat(4, true)];
+        let all: BTreeSet<_> = here.iter().map(|seat| seat.replica).collect();
+        let members = Members { voters: all.clone(), all, settled: true };
+        assert_eq!(next(&before, &here, &members, StoreId(1), |_| true), None);
     }
 }

@@ -140,6 +140,10 @@ impl<R: AsyncRuntime> Host<R> {
     async fn look_after(&self, group: &Group<R>, waited: &mut u32) {
         if let Some(why) = group.stopped() {
             let range = group.range().0;
+            // One that was cleared away meanwhile was stopped on purpose.
+            if self.group(group.range()).is_none_or(|here| here.id() != group.id()) {
+                return;
+            }
             return self.0.world.halt(format!("replica {} of range {range} has stopped: {why}", group.id()));
         }
         if !group.leads() {

@@ -185,7 +185,7 @@ impl<R: AsyncRuntime> Host<R> {
             let replica = RangeReplica::recover(settings.range, &row).map_err(HostError::Replica)?;
             host.serve(replica).await?;
         }
-        host.clear_the_rest().await?;
+        host.clear_the_rest()?;
         host.flush();
         host.keep();
         host.follow(changed);
@@ -230,9 +230,27 @@ impl<R: AsyncRuntime> Host<R> {
             let here = group.id();
             return if here == id { Ok(()) } else { Err(HostError::Other { range, here }) };
         }
+        let claims = Arc::clone(&self.0.around.claims);
+        if !claims.lock().insert(range) {
+            return Ok(());
+        }
+        let begun = self.begin_claimed(descriptor, id, first).await;
+        claims.lock().remove(&range);
+        begun
+    }
+
+    async fn begin_claimed(
+        &self,
+        descriptor: Descriptor,
+        id: ReplicaId,
+        first: bool,
+    ) -> Result<(), HostError> {
+        let range = descriptor.range;
         let fails = |why: String| HostError::Start(StartError { range, replica: id, why });
-        // A split may have begun it a moment ago.
-        if self.0.around.disk.get(Family::Raft, &RangeReplica::row_key(range))?.is_some() {
+        let disk = &self.0.around.disk;
+        // A split may have begun it a moment ago; and what is left of another one goes first.
+        let is_there = disk.get(Family::Raft, &RangeReplica::row_key(range))?.is_some();
+        if is_there || disk.get(Family::Raft, &seats::rest_key(range))?.is_some() {
             return Ok(());
         }
         let replica = RangeReplica::new(self.0.settings.range, id, descriptor);
@@ -272,7 +290,7 @@ impl<R: AsyncRuntime> Host<R> {
         for seat in &descriptor.seats {
             self.0.stores.lock().insert(seat.store, seat.node.clone());
         }
-        if !descriptor.is_empty() {
+        if !descriptor.is_empty() && self.group(descriptor.range).is_some() {
             let mut keys = self.0.keys.lock();
             let (to, range) = (descriptor.to.clone(), descriptor.range);
             keys.entry(descriptor.keyspace).or_default().insert(descriptor.from.clone(), (to, range));
@@ -307,13 +325,13 @@ impl<R: AsyncRuntime> Host<R> {
         &self,
         node: &NodeId,
         range: RangeId,
-        from: ReplicaId,
+        between: (ReplicaId, ReplicaId),
         question: Vec<u8>,
     ) -> impl Future<Output = Result<Vec<u8>, String>> + Send + use<R> {
         let (group, node) = (self.group(range), node.clone());
         async move {
             let group = group.ok_or_else(|| format!("there is no replica of range {} here", range.0))?;
-            group.asked(&node, from, &question).await
+            group.asked(&node, between, &question).await
         }
     }
 

@@ -6,6 +6,7 @@
 //!   is left of them is cleared at the next start.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use openraft::AsyncRuntime;
@@ -23,6 +24,8 @@ use crate::ranges::seating::{self, Step, Wanted};
 
 /// Rows that are cleared in one batch.
 const CLEARED_AT_ONCE: usize = 1_000;
+/// Between two batches of them.
+const CLEARS_EVERY: Duration = Duration::from_millis(5);
 /// How often the holder of the lease of a range that a split has begun stands for election, so that somebody leads soon.
 const STANDS: u32 = 10;
 
@@ -43,7 +46,7 @@ struct Rest {
     to: Option<Vec<u8>>,
 }
 
-fn rest_key(range: RangeId) -> Vec<u8> {
+pub(super) fn rest_key(range: RangeId) -> Vec<u8> {
     [b"x".as_slice(), &range.0.to_be_bytes()].concat()
 }
 
@@ -80,6 +83,9 @@ impl<R: AsyncRuntime> Host<R> {
 
     async fn born(&self, replica: RangeReplica) {
         let (range, holder) = (replica.descriptor().range, replica.lease().holder == Some(replica.id()));
+        if self.group(range).is_some() {
+            return;
+        }
         if let Err(error) = self.serve(replica).await {
             return self.0.world.halt(format!("the replica that a split has begun does not start: {error}"));
         }
@@ -131,8 +137,15 @@ impl<R: AsyncRuntime> Host<R> {
             Step::Learn(seat) => group.learns(seat).await?,
             Step::Vote(voters) => group.vote(voters).await?,
             Step::Forget(replica) => group.forgets(replica).await?,
-            Step::Give(seat) => {
-                self.give_lease(range, &seat.node).await.map(drop).map_err(|not| format!("{not:?}"))?
+            Step::Give(seats) => {
+                let mut why = "nobody stays".to_owned();
+                for seat in seats {
+                    match self.give_lease(range, &seat.node).await {
+                        Ok(_) => return Ok(()),
+                        Err(not) => why = format!("{not:?}"),
+                    }
+                }
+                return Err(why);
             }
             Step::Reseat(seats) => {
                 let made =
@@ -208,7 +221,9 @@ impl<R: AsyncRuntime> Host<R> {
             return Err(NotWritten::Refused(RangeRefusal::LeaseNotInForce));
         }
         if seat.replica == group.id() {
-            return Ok(seat.replica);
+            let holds = self.holds(range).await;
+            let holder = group.replica().await.lease().holder;
+            return if holds { Ok(seat.replica) } else { Err(self.at(range, holder).await) };
         }
         let made = |replica: &mut RangeReplica, moment: &Moment| {
             replica.transfer_lease(moment, seat.replica, seat.store, promised.epoch)
@@ -232,8 +247,19 @@ impl<R: AsyncRuntime> Host<R> {
         // Whoever looks after groups does not meet one that has been stopped.
         self.0.groups.lock().remove(&range);
         self.0.wanted.lock().remove(&range);
+        let descriptor = {
+            let mut replica = group.replica().await;
+            replica.end();
+            replica.descriptor().clone()
+        };
+        if let Some(keys) = self.0.keys.lock().get_mut(&descriptor.keyspace) {
+            keys.retain(|_, (_, of)| *of != range);
+        }
         group.shut_down().await;
-        let descriptor = group.replica().await.descriptor().clone();
+        // Its rows, or a part of them, may be on their way to a follower.
+        while group.replica().await.in_use().is_sent() {
+            R::sleep(self.0.settings.keep).await;
+        }
         let mut batch = Batch::new();
         group.erase(&mut batch).map_err(fails)?;
         if !descriptor.is_empty() {
@@ -243,16 +269,28 @@ impl<R: AsyncRuntime> Host<R> {
                 to: descriptor.to.as_ref().map(|to| to.as_bytes().to_vec()),
             };
             batch.put(Family::Raft, rest_key(range), wire::encode(&rest));
-            if let Some(keys) = self.0.keys.lock().get_mut(&descriptor.keyspace) {
-                keys.retain(|_, (_, of)| *of != range);
-            }
         }
         self.durably(batch).await.map_err(fails)?;
-        self.clear_rows(range, &descriptor).await.map_err(fails)
+        self.clear_soon(range, descriptor);
+        Ok(())
+    }
+
+    /// Clears rows beside all else; what is not cleared is at the next start.
+    fn clear_soon(&self, range: RangeId, descriptor: Descriptor) {
+        let host = self.clone();
+        drop(R::spawn(async move {
+            if let Err(why) = host.clear_rows(range, &descriptor).await {
+                tracing::warn!(
+                    range = range.0,
+                    why,
+                    "rows of a replica that has left are not cleared away yet"
+                );
+            }
+        }));
     }
 
     /// Clears what is left of replicas that have been cleared away.
-    pub(super) async fn clear_the_rest(&self) -> Result<(), HostError> {
+    pub(super) fn clear_the_rest(&self) -> Result<(), HostError> {
         for (key, row) in disk::rows(&*self.0.around.disk, Family::Raft, b"x")? {
             let rest: Rest = wire::decode(&row).map_err(HostError::Replica)?;
             let number = key.get(1..).and_then(|number| number.try_into().ok()).map(u64::from_be_bytes);
@@ -266,43 +304,49 @@ impl<R: AsyncRuntime> Host<R> {
                 to: rest.to.map(key).transpose()?,
                 seats: Vec::new(),
             };
-            self.clear_rows(range, &descriptor).await.map_err(HostError::Replica)?;
+            self.clear_soon(range, descriptor);
         }
         Ok(())
     }
 
     async fn clear_rows(&self, range: RangeId, descriptor: &Descriptor) -> Result<(), String> {
         let (keyspace, key) = (descriptor.keyspace, descriptor.from.clone());
-        let first = VersionKey { keyspace, key, at: HybridTime::from_bits(u64::MAX) }.encode();
-        loop {
-            let (mut batch, mut rows, mut ended) = (Batch::new(), 0, true);
-            let mut failed = None;
-            let walked =
-                self.0.around.disk.walk(Family::Mvcc, &first, &mut |row, _| match VersionKey::decode(row) {
-                    Ok(key) if key.keyspace != descriptor.keyspace || !descriptor.holds(&key.key) => false,
-                    Ok(_) if rows == CLEARED_AT_ONCE => {
-                        ended = false;
-                        false
-                    }
-                    Ok(_) => {
-                        batch.delete(Family::Mvcc, row);
-                        rows += 1;
-                        true
-                    }
+        let mut next = Some(VersionKey { keyspace, key, at: HybridTime::from_bits(u64::MAX) }.encode());
+        while let Some(from) = next.take() {
+            let (mut batch, mut rows, mut failed) = (Batch::new(), 0, None);
+            let walked = self.0.around.disk.walk(Family::Mvcc, &from, &mut |row, _| {
+                let key = match VersionKey::decode(row) {
+                    Ok(key) => key,
                     Err(error) => {
                         failed = Some(error.to_string());
-                        false
+                        return false;
                     }
-                });
+                };
+                if key.keyspace != descriptor.keyspace || !descriptor.holds(&key.key) {
+                    return false;
+                }
+                if rows == CLEARED_AT_ONCE {
+                    next = Some(row.to_vec());
+                    return false;
+                }
+                rows += 1;
+                // A range that was split from it may stand here still.
+                if self.range_of(descriptor.keyspace, &key.key).is_none() {
+                    batch.delete(Family::Mvcc, row);
+                }
+                true
+            });
             walked.map_err(|fault| fault.to_string())?;
             if let Some(why) = failed {
                 return Err(why);
             }
-            if ended {
+            if next.is_none() {
                 batch.delete(Family::Raft, rest_key(range));
                 return self.durably(batch).await;
             }
             self.0.around.disk.visibly(batch).await?;
+            R::sleep(CLEARS_EVERY).await;
         }
+        Ok(())
     }
 }

@@ -10,6 +10,7 @@ use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeader
 use openraft::{AsyncRuntime, Raft};
 use parking_lot::RwLock;
 use rhumb_core::NodeId;
+use rhumb_storage::mvcc::{KeyspaceId, UserKey, VersionKey};
 use rhumb_storage::{Batch, Family};
 use thiserror::Error;
 use tokio::sync::MutexGuard;
@@ -24,7 +25,7 @@ use crate::ranges::RangeSettings;
 use crate::ranges::collect::{Part, Positions, Progress};
 use crate::ranges::command::{Command, Outcome};
 use crate::ranges::lease::RangeRefusal;
-use crate::ranges::replica::{RangeId, RangeReplica, ReplicaId, Seat};
+use crate::ranges::replica::{Descriptor, RangeId, RangeReplica, ReplicaId, Seat};
 use crate::ranges::seating::Members;
 
 /// A replica does not start.
@@ -74,6 +75,7 @@ pub struct Group<R: AsyncRuntime> {
     around: Around,
     id: ReplicaId,
     range: RangeId,
+    settings: RangeSettings,
     /// Where those stand who may ask this one.
     seats: Arc<RwLock<BTreeMap<ReplicaId, NodeId>>>,
 }
@@ -86,6 +88,7 @@ impl<R: AsyncRuntime> Clone for Group<R> {
             around: self.around.clone(),
             id: self.id,
             range: self.range,
+            settings: self.settings,
             seats: Arc::clone(&self.seats),
         }
     }
@@ -109,13 +112,14 @@ impl<R: AsyncRuntime> Group<R> {
         let log = Log::open(range, Arc::clone(&around.disk)).map_err(fails)?;
         let in_use = replica.in_use().clone();
         let replica = Arc::new(tokio::sync::Mutex::new(replica));
-        let machine = Machine::open(range, Arc::clone(&around.disk), Arc::clone(&replica), changes);
+        let (disk, claims) = (Arc::clone(&around.disk), Arc::clone(&around.claims));
+        let machine = Machine::open(range, disk, Arc::clone(&replica), changes, claims);
         let machine = machine.map_err(fails)?;
         let config = around.raft.config().validate().map_err(|error| fails(error.to_string()))?;
         let network = Network { range, me: id, around: around.clone(), settings, in_use };
         let raft = Raft::new(id.0, Arc::new(config), network, log, machine).await;
         let raft = raft.map_err(|error| fails(error.to_string()))?;
-        Ok(Self { raft, replica, around, id, range, seats })
+        Ok(Self { raft, replica, around, id, range, settings, seats })
     }
 
     /// Writes what a replica begins from that has all of its range's log: nothing. Every first replica of a range does so.
@@ -281,7 +285,19 @@ impl<R: AsyncRuntime> Group<R> {
     ///
     /// # Errors
     /// What is wrong with the question or who asks it, or that this replica has stopped.
-    pub async fn asked(&self, node: &NodeId, from: ReplicaId, question: &[u8]) -> Result<Vec<u8>, String> {
+    pub async fn asked(
+        &self,
+        node: &NodeId,
+        (from, to): (ReplicaId, ReplicaId),
+        question: &[u8],
+    ) -> Result<Vec<u8>, String> {
+        // Another replica of the range may have stood here before: it has promised what this one knows nothing of.
+        if to != self.id {
+            return Err(format!(
+                "replica {to} of range {} is not here, replica {} is",
+                self.range.0, self.id
+            ));
+        }
         if self.seats.read().get(&from) != Some(node) {
             return Err(format!("replica {from} of range {} does not stand on node {node}", self.range.0));
         }
@@ -321,6 +337,9 @@ impl<R: AsyncRuntime> Group<R> {
                 Answered::Kept
             }
             Asked::Snapshot { vote, standing, state } => {
+                let replica = RangeReplica::recover(self.settings, &state)?;
+                let Descriptor { keyspace, from, to, .. } = replica.descriptor();
+                self.apart(*keyspace, from, to.as_ref())?;
                 let last_membership = standing.membership()?;
                 let meta = SnapshotMeta { last_log_id: standing.applied.map(Into::into), last_membership };
                 let snapshot = openraft::Snapshot { meta, snapshot: Image(state) };
@@ -362,9 +381,35 @@ impl<R: AsyncRuntime> Group<R> {
     /// Keeps rows of a snapshot that are sound. They stand above all that is read here before its state comes. The replica is
     /// held until they are written: which of them it needs depends on the threshold that it has applied.
     async fn keep(&self, part: Part) -> Result<(), String> {
+        let key = |row: &Vec<u8>| VersionKey::decode(row).map_err(|error| error.to_string());
+        let first = key(&part.from)?;
+        let to = part.to.as_ref().map(key).transpose()?.filter(|to| to.keyspace == first.keyspace);
+        self.apart(first.keyspace, &first.key, to.as_ref().map(|to| &to.key))?;
         let replica = self.replica.lock().await;
+        if replica.is_over() {
+            return Err("the replica has left its range".to_owned());
+        }
         let batch = part.received(&*self.around.disk, &replica)?;
         self.around.disk.visibly(batch).await
+    }
+
+    /// Whether no replica of another range here has keys from this one on, up to that one: two would write the same rows. One that
+    /// has them is behind a split, and comes to it.
+    fn apart(&self, keyspace: KeyspaceId, from: &UserKey, to: Option<&UserKey>) -> Result<(), String> {
+        let states = disk::rows(&*self.around.disk, Family::Raft, b"a").map_err(|fault| fault.to_string())?;
+        for (_, state) in states {
+            let other = RangeReplica::recover(self.settings, &state)?;
+            let there = other.descriptor();
+            let apart = there.range == self.range
+                || there.keyspace != keyspace
+                || there.is_empty()
+                || to.is_some_and(|to| *to <= there.from)
+                || there.to.as_ref().is_some_and(|end| end <= from);
+            if !apart {
+                return Err(format!("range {} has not come to where it was split yet", there.range.0));
+            }
+        }
+        Ok(())
     }
 
     /// How far replicas are in the log, as its leader knows. None where this one does not lead.

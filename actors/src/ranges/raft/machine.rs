@@ -24,7 +24,7 @@ use tokio::sync::Mutex;
 use super::disk::Disk;
 use super::types::{self, SnapshotMeta, StoredMembership, Types};
 use super::wire::{self, Standing};
-use super::{Change, Changes, log};
+use super::{Change, Changes, Claims, log};
 use crate::ranges::command::{Body, Command, Outcome};
 use crate::ranges::replica::{Descriptor, RangeId, RangeReplica};
 
@@ -44,6 +44,9 @@ pub(super) struct Machine {
     changes: Changes,
     /// What is told once it is written.
     changed: Vec<Change>,
+    claims: Claims,
+    /// Ranges that are begun here in the batch that comes.
+    claimed: Vec<RangeId>,
 }
 
 /// A snapshot: the state of a replica. The rows that belong to it are sent before it, or are here.
@@ -63,12 +66,23 @@ impl Machine {
         disk: Arc<dyn Disk>,
         replica: Shared,
         changes: Changes,
+        claims: Claims,
     ) -> Result<Self, String> {
         let row = disk.get(Family::Raft, &place_key(range)).map_err(|fault| fault.to_string())?;
         let standing = row.map(|row| wire::decode::<Standing>(&row)).transpose()?;
         let members = standing.as_ref().map(Standing::membership).transpose()?.unwrap_or_default();
         let applied = standing.and_then(|standing| standing.applied).map(Into::into);
-        Ok(Self { range, disk, replica, applied, members, changes, changed: Vec::new() })
+        Ok(Self {
+            range,
+            disk,
+            replica,
+            applied,
+            members,
+            changes,
+            changed: Vec::new(),
+            claims,
+            claimed: Vec::new(),
+        })
     }
 
     fn place(&self, batch: &mut Batch) {
@@ -80,7 +94,12 @@ impl Machine {
     fn bears(&mut self, right: RangeReplica, batch: &mut Batch) -> io::Result<()> {
         let range = right.descriptor().range;
         let key = RangeReplica::row_key(range);
-        if self.disk.get(Family::Raft, &key).map_err(io::Error::other)?.is_none() {
+        let is_mine = self.claims.lock().insert(range);
+        if is_mine {
+            self.claimed.push(range);
+        }
+        // Where it is just being begun with nothing, it is sent its rows.
+        if is_mine && self.disk.get(Family::Raft, &key).map_err(io::Error::other)?.is_none() {
             right.write(batch);
             begin(right.descriptor(), batch).map_err(io::Error::other)?;
             self.changed.push(Change::Born(Box::new(right)));
@@ -90,6 +109,9 @@ impl Machine {
     }
 
     fn tells(&mut self) {
+        for range in self.claimed.drain(..) {
+            self.claims.lock().remove(&range);
+        }
         for change in self.changed.drain(..) {
             // A host that has gone finds on the disk what was changed.
             self.changes.unbounded_send(change).ok();
@@ -166,6 +188,9 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine {
     {
         let shared = Arc::clone(&self.replica);
         let mut replica = shared.lock().await;
+        if replica.is_over() {
+            return Err(io::Error::other("the replica has left its range"));
+        }
         let mut batch = Batch::new();
         let mut owed = Vec::new();
         let mut out = Effects::default();
@@ -216,6 +241,9 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine {
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, Image(state): Image) -> io::Result<()> {
         let shared = Arc::clone(&self.replica);
         let mut replica = shared.lock().await;
+        if replica.is_over() {
+            return Err(io::Error::other("the replica has left its range"));
+        }
         replica.receive(&state).map_err(io::Error::other)?;
         (self.applied, self.members) = (meta.last_log_id, meta.last_membership.clone());
         let mut batch = Batch::new();

@@ -122,6 +122,9 @@ pub enum Change {
 /// Where changes are told.
 pub type Changes = futures::channel::mpsc::UnboundedSender<Change>;
 
+/// Ranges of which a replica is just being begun on this disk: one at a time.
+pub type Claims = Arc<parking_lot::Mutex<std::collections::BTreeSet<RangeId>>>;
+
 /// A group's surroundings.
 #[derive(Clone)]
 pub struct Around {
@@ -131,4 +134,6 @@ pub struct Around {
     pub carry: Arc<dyn Carry>,
     /// Its times.
     pub raft: RaftSettings,
+    /// What is being begun on the disk.
+    pub claims: Claims,
 }

@@ -44,8 +44,9 @@ impl Carry for Carrier {
             let why = format!("the class of range {} is not known here yet", range.0);
             return futures::future::ready(Err(why)).boxed();
         };
+        let message =
+            Consent { class: class.clone(), range: range.0, from: from.0, to: to.replica.0, question };
         let (mesh, to) = (self.mesh.clone(), to.node.clone());
-        let message = Consent { class: class.clone(), range: range.0, from: from.0, question };
         async move {
             let (answer, _) = mesh
                 .ask_node_untraced(&to, &message, class, within)

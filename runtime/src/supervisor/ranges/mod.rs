@@ -13,7 +13,7 @@ mod route;
 mod serve;
 mod staleness;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
@@ -25,7 +25,7 @@ use rhumb_actors::ranges::host::{Host, HostSettings};
 use rhumb_actors::ranges::messages::KvRefusal;
 use rhumb_actors::ranges::raft::disk::HotDisk;
 use rhumb_actors::ranges::raft::{Around, Disk, RaftSettings, TokioRuntime};
-use rhumb_actors::ranges::{RangeSettings, TokenKey, TokenKeys};
+use rhumb_actors::ranges::{RangeId, RangeSettings, TokenKey, TokenKeys};
 use rhumb_actors::storage::StorageHandle;
 use rhumb_core::{ClusterId, DataClass, NodeId, StoreId};
 use rhumb_storage::HotStore;
@@ -77,6 +77,8 @@ struct Inner {
     founders: RwLock<BTreeMap<NodeId, Founder>>,
     /// Which range a key that is not here is of, as another node has said, and until when that is believed.
     hints: Mutex<Hints>,
+    /// Ranges of which something is just being told to the meta range.
+    telling: Mutex<BTreeSet<RangeId>>,
     staleness: staleness::Staleness,
 }
 
@@ -100,6 +102,7 @@ impl Ranges {
             keyspaces: RwLock::default(),
             founders: RwLock::default(),
             hints: Mutex::default(),
+            telling: Mutex::default(),
             staleness: staleness::Staleness::default(),
             parts,
         }))
@@ -123,7 +126,12 @@ impl Ranges {
         let range = RangeSettings { max_offset: *max_offset, ..RangeSettings::default() };
         let settings = HostSettings { range, ..HostSettings::default() };
         let carry = Arc::new(Carrier { mesh: mesh.clone(), classes: Arc::clone(&self.0.classes) });
-        let around = Around { disk: Arc::clone(&self.0.disk), carry, raft: RaftSettings::default() };
+        let around = Around {
+            disk: Arc::clone(&self.0.disk),
+            carry,
+            raft: RaftSettings::default(),
+            claims: Arc::default(),
+        };
         let world = RangeWorld {
             mesh: mesh.clone(),
             clock: clock.clone(),

@@ -113,19 +113,27 @@ impl Ranges {
 
     /// A leaseholder has found something of a range's replicas.
     pub(super) fn has_found(&self, range: RangeId, found: Found) {
+        if !self.0.telling.lock().insert(range) {
+            return;
+        }
         let here = self.clone();
         self.0.parts.runtime.spawn(async move {
-            let Some((space, _)) = here.of_range(range) else { return };
-            let change = match found {
-                Found::Begun => Change::Begun(range),
-                Found::Left(replicas) => Change::Left { range, replicas },
-            };
-            match here.plan(&space.name, &change).await {
-                Ok(Ok(_)) => {}
-                Ok(Err(refusal)) => tracing::debug!(range = range.0, %refusal, "not told; it is told again"),
-                Err(fault) => tracing::debug!(range = range.0, %fault, "not told; it is told again"),
-            }
+            here.tells_meta(range, found).await;
+            here.0.telling.lock().remove(&range);
         });
+    }
+
+    async fn tells_meta(&self, range: RangeId, found: Found) {
+        let Some((space, _)) = self.of_range(range) else { return };
+        let change = match found {
+            Found::Begun => Change::Begun(range),
+            Found::Left(replicas) => Change::Left { range, replicas },
+        };
+        match self.plan(&space.name, &change).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(refusal)) => tracing::debug!(range = range.0, %refusal, "not told; it is told again"),
+            Err(fault) => tracing::debug!(range = range.0, %fault, "not told; it is told again"),
+        }
     }
 
     /// The keyspace of a range, and its row.
@@ -210,9 +218,8 @@ impl Ranges {
             Ok(row) => catalog::decode::<Keyspace>(&row),
             Err(refusal) => return Ok(Err(Not::Refused(refusal))),
         };
-        let planned = row
-            .ok()
-            .and_then(|row| row.ranges.into_iter().find(|row| row.parent == Some(left) && !row.begun));
+        // The newest one is this plan's.
+        let planned = row.ok().and_then(|row| row.ranges.into_iter().next_back());
         let Some(right) = planned else { return Ok(Err(Not::Again)) };
         self.0.classes.write().insert(right.range, space.class.clone());
         match host.split(left, at.clone(), right.range, right.seats).await {

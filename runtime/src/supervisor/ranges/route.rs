@@ -215,7 +215,8 @@ impl Ranges {
         until: Instant,
     ) -> (Option<RangeId>, Vec<NodeId>) {
         let Ok(host) = self.host() else { return (None, Vec::new()) };
-        if let Some(range) = host.range_of(KeyspaceId(space.id), key) {
+        let here = host.range_of(KeyspaceId(space.id), key).filter(|range| host.group(*range).is_some());
+        if let Some(range) = here {
             return (Some(range), Vec::new());
         }
         let begun: Vec<_> = space.ranges.iter().filter(|row| row.begun).collect();

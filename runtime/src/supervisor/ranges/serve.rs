@@ -80,7 +80,7 @@ pub(in crate::supervisor) fn serve(registry: &mut Registry, ranges: &Ranges) -> 
 
 impl Ranges {
     async fn consents(self, call: Call<Consent>) -> Result<Vec<u8>, String> {
-        let Consent { class, range, from, question } = call.message;
+        let Consent { class, range, from, to, question } = call.message;
         let node = call.from.node.clone().ok_or("only replicas ask this")?;
         let range = RangeId(range);
         let known = self.0.classes.read().get(&range).cloned();
@@ -93,7 +93,7 @@ impl Ranges {
             return Err(format!("region {region} may not hold class {class}"));
         }
         let host = self.host().map_err(|refusal| refusal.to_string())?;
-        host.asked(&node, range, ReplicaId(from), question).await
+        host.asked(&node, range, (ReplicaId(from), ReplicaId(to)), question).await
     }
 
     async fn who(self, _: Call<Introduce>) -> Answer<rhumb_actors::ranges::messages::Introduced> {

@@ -140,6 +140,7 @@ impl Carry for Wires {
         question: Vec<u8>,
         within: Duration,
     ) -> BoxFuture<'static, Result<Vec<u8>, String>> {
+        let between = (from, to.replica);
         let (net, me, to) = (Arc::clone(&self.net), self.me, Net::number(&to.node));
         let (said, heard) = tokio::sync::oneshot::channel();
         let (way, sent) = {
@@ -149,7 +150,7 @@ impl Carry for Wires {
         if let Some(way) = way {
             sim::spawn_as(NOBODY, async move {
                 SimRuntime::sleep(way).await;
-                arrives(&net, (me, to), sent, range, from, question, said);
+                arrives(&net, (me, to), sent, range, between, question, said);
             });
         }
         async move {
@@ -169,7 +170,7 @@ fn arrives(
     (from, to): (usize, usize),
     sent: HybridTime,
     range: RangeId,
-    replica: ReplicaId,
+    between: (ReplicaId, ReplicaId),
     question: Vec<u8>,
     said: Saying,
 ) {
@@ -183,7 +184,7 @@ fn arrives(
     }
     let (net, node) = (Arc::clone(net), node_id(from));
     sim::spawn_as(to, async move {
-        let answer = host.asked(&node, range, replica, question).await;
+        let answer = host.asked(&node, range, between, question).await;
         let (way, sent) = {
             let mut net = net.lock();
             (net.way(to, from), net.tick(to))
@@ -365,7 +366,12 @@ pub(super) fn start(net: &Shared, me: usize, raft: RaftSettings) {
         Store::open(MemoryEngine::open(&node.disk)).expect("what a log leaves opens")
     };
     let disk = Arc::new(SlowDisk { store, net: Arc::clone(net), me, unsynced: Arc::default() });
-    let around = Around { disk: Arc::new(disk), carry: Arc::new(Wires { net: Arc::clone(net), me }), raft };
+    let around = Around {
+        disk: Arc::new(disk),
+        carry: Arc::new(Wires { net: Arc::clone(net), me }),
+        raft,
+        claims: Arc::default(),
+    };
     let (net, seen) = (Arc::clone(net), Arc::new(Seen { net: Arc::clone(net), me }));
     sim::spawn_as(me, async move {
         let host = Host::<SimRuntime>::start(store_id(me), settings(), around, seen).await;
