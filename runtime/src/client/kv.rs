@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 pub use rhumb_actors::ranges::messages::{
     CreateKeyspace, KeyspaceView, KvAnswer, KvCondition, KvOp, KvRead, KvRefusal, KvRow, KvWritten, Needs,
 };
-use rhumb_actors::ranges::messages::{KvWrite, ListKeyspaces};
+use rhumb_actors::ranges::messages::{KvWrite, Lifetimes, ListKeyspaces};
 use rhumb_actors::remote::Remote;
 use rhumb_core::{DataClass, Delivery, Fault, FaultKind, Guarantee, NodeId, Region};
 use thiserror::Error;
@@ -201,7 +201,12 @@ pub async fn create(
     class: &DataClass,
     replication: u32,
 ) -> Result<KeyspaceView, KvError> {
-    let message = CreateKeyspace { name: name.to_owned(), class: class.clone(), replication };
+    let message = CreateKeyspace {
+        name: name.to_owned(),
+        class: class.clone(),
+        replication,
+        lifetimes: Lifetimes::default(),
+    };
     let (nodes, until) = (near(client, None), Instant::now() + WITHIN);
     loop {
         match ask(client, &nodes, &message, WITHIN).await {
