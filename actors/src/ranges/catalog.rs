@@ -289,7 +289,8 @@ pub fn changed(
             // One that comes may come elsewhere instead.
             let coming = row.seats.iter().find(|seat| seat.node == *from).map(|seat| seat.replica);
             let instead = coming.is_some_and(|coming| row.joined.last() == Some(&coming));
-            if !row.leaving.is_empty() && !instead || !row.begun {
+            let leaves_there = row.leaving.iter().any(|seat| seat.store == *store);
+            if !row.leaving.is_empty() && !instead || leaves_there || !row.begun {
                 let why =
                     format!("a replica of range {} is moving already, or the range has not begun", range.0);
                 return Err(KvRefusal::NotNow { why, retry_after: MOVE_AGAIN });

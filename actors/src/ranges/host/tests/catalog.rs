@@ -73,9 +73,9 @@ impl Catalog {
         self.change(&change);
     }
 
-    /// Whether all is as it is wanted.
+    /// Whether nothing is on its way. What was planned may never have come to be.
     pub(super) fn is_settled(&self) -> bool {
-        self.space.ranges.iter().all(|row| row.begun && row.leaving.is_empty())
+        self.space.ranges.iter().all(|row| row.leaving.is_empty())
     }
 }
 
