@@ -62,6 +62,7 @@ fn a_value_is_upgraded_by_reading_it_again_and_a_conflict_shows_both_versions() 
             Kv::open(client, "profiles", Some(&region(name))).await.expect("it is there")
         };
         let (us, eu) = (open("us-east").await, open("eu-central").await);
+        us.put(b"bob", b"at home").await.expect("written");
         let one = us.put(b"ann", b"one").await.expect("written").version;
         let shown = us.eventual(b"ann").await.expect("read");
         assert_eq!((shown.level(), shown.value().bytes()), (Guarantee::Eventual, Some(&b"one"[..])));
