@@ -1,12 +1,14 @@
 //! Levels of keyspaces of the real program: in types, in traces, in metrics, and an alarm when replicas are too far behind.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rhumb::client::MeshClient;
 use rhumb::client::directory::Directory;
 use rhumb::client::kv::{Kv, KvError, KvFound, KvRead, KvRefusal, Needs, NotUpgraded};
-use rhumb::consistent::{AtLeast, Consistent, Snapshot, StrictSerializable};
-use rhumb_core::{Guarantee, Region};
+use rhumb::consistent::{AtLeast, Snapshot, StrictSerializable};
+use rhumb::prelude::*;
+use rhumb::testing::TestMesh;
 use rhumb_tests::cluster::{DevMesh, ask_admin, eventually};
 use rhumb_tests::otlp::Collector;
 
@@ -60,6 +62,7 @@ fn a_value_is_upgraded_by_reading_it_again_and_a_conflict_shows_both_versions() 
             Kv::open(client, "profiles", Some(&region(name))).await.expect("it is there")
         };
         let (us, eu) = (open("us-east").await, open("eu-central").await);
+        us.put(b"bob", b"at home").await.expect("written");
         let one = us.put(b"ann", b"one").await.expect("written").version;
         let shown = us.eventual(b"ann").await.expect("read");
         assert_eq!((shown.level(), shown.value().bytes()), (Guarantee::Eventual, Some(&b"one"[..])));
@@ -130,6 +133,60 @@ fn a_value_is_upgraded_by_reading_it_again_and_a_conflict_shows_both_versions() 
             })
         };
         of("strict_serializable") && of("snapshot")
+    });
+}
+
+/// Looks up a key, strongly or not.
+#[remote(name = "test.Look", class = "control", reply = String)]
+struct Look {
+    strong: bool,
+}
+
+struct Looker {
+    client: Arc<MeshClient>,
+}
+
+#[remote_actor(name = "test.looker", class = "control", accepts(Look))]
+impl Actor for Looker {
+    type Context = Context<Self>;
+}
+
+impl Handler<Look> for Looker {
+    type Result = Reply<String>;
+
+    fn handle(&mut self, look: Look, _: &mut Context<Self>) -> Self::Result {
+        let client = Arc::clone(&self.client);
+        Reply::later(async move {
+            let kv = Kv::open(&client, "profiles", None).await.expect("it is there");
+            let needs = if look.strong { Needs::Strong } else { Needs::Eventual };
+            let answer = kv.get(b"ann", needs).await.expect("read");
+            let rests_on = call().expect("a handler has a call").guarantee();
+            format!("{} rows, by {rests_on}", answer.rows.len())
+        })
+    }
+}
+
+#[test]
+fn what_a_handler_reads_its_answer_rests_on() {
+    let mesh = DevMesh::start("us-east", "off");
+    mesh.ok(&["keyspace", "create", "profiles", "--class", "inventory"]);
+    mesh.ok(&["kv", "put", "profiles", "ann", "one"]);
+    let directory = Directory::read(&mesh.data()).expect("a ready file");
+    let client = MeshClient::new(&mesh.data().join("client"), directory).expect("a certificate");
+    in_time(async {
+        let client = Arc::new(client);
+        client.connect_all().await.expect("it is up");
+        let host = Host::new(move |_: &Activation| Looker { client: Arc::clone(&client) });
+        let actors = TestMesh::of(["us", "eu"]).host(host).start().await.expect("it starts");
+        let looker = actors.at("us").actor_in::<Looker>(&region("eu"), "looker");
+        let look = async |strong| looker.ask(Look { strong }).requiring(Guarantee::Snapshot).await;
+        assert_eq!(look(true).await.expect("strong"), "1 rows, by strict serializable");
+        let fault = look(false).await.expect_err("it rests on less than was required");
+        let (required, achieved) = (Guarantee::Snapshot, Guarantee::Eventual);
+        assert_eq!(
+            (fault.kind, fault.delivery),
+            (FaultKind::Guarantee { required, achieved }, Delivery::Ran)
+        );
     });
 }
 
