@@ -42,7 +42,7 @@ impl How {
 }
 
 enum Nodes {
-    Rhumb(Three),
+    Rhumb(Box<Three>),
     Etcd(Cluster),
 }
 
@@ -85,7 +85,7 @@ impl Standing {
                 for number in 0..how.spaces {
                     three.holder(&space(number)).await?;
                 }
-                Nodes::Rhumb(three)
+                Nodes::Rhumb(Box::new(three))
             }
             Keeper::Etcd => Nodes::Etcd(Cluster::start(dir, how.between == Between::Relays).await?),
         };
