@@ -8,7 +8,7 @@ use anyhow::Context;
 use rhumb::client::directory::Directory;
 use rhumb::client::{Ask, MeshClient};
 use rhumb::dev::{DevMesh, WanChoice};
-use rhumb_actors::ranges::messages::{CreateKeyspace, KvRefusal, ListRanges, RangeView};
+use rhumb_actors::ranges::messages::{CreateKeyspace, ListRanges, RangeView};
 use rhumb_core::NodeId;
 use tokio::time::sleep;
 
@@ -69,9 +69,8 @@ impl Three {
         loop {
             let why = match self.operator.ask(&node, &create, DEADLINE).await {
                 Ok(Ok(_)) => return Ok(()),
-                Ok(Err(refusal @ KvRefusal::NotNow { .. })) => refusal.to_string(),
-                Ok(Err(refusal)) => anyhow::bail!("no keyspace {name}: {refusal}"),
-                // Creating it again is the same answer.
+                // Not all nodes may have introduced themselves yet; creating it again is the same answer.
+                Ok(Err(refusal)) => refusal.to_string(),
                 Err(fault) => fault.to_string(),
             };
             anyhow::ensure!(Instant::now() < until, "no keyspace {name}: {why}");

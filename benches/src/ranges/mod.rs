@@ -138,7 +138,7 @@ pub fn key(number: u64) -> Vec<u8> {
 /// A value that no compressor makes smaller.
 #[must_use]
 pub fn value(serial: u64, bytes: usize) -> Vec<u8> {
-    let mut word = serial | 1;
+    let mut word = serial.wrapping_mul(2) | 1;
     let mut value = Vec::with_capacity(bytes + 7);
     while value.len() < bytes {
         word ^= word << 13;
@@ -174,7 +174,6 @@ mod tests {
     #[test]
     fn values_are_as_long_as_they_should_be_and_differ() {
         assert_eq!((value(1, VALUE).len(), value(1, 3).len()), (VALUE, 3));
-        assert_ne!(value(1, 64), value(2, 64).into_iter().rev().collect::<Vec<_>>());
-        assert_ne!(value(4, 64), value(6, 64));
+        assert_ne!(value(2, 64), value(3, 64));
     }
 }
