@@ -1,4 +1,4 @@
-//! Rhumb beside its peers, measured in one run: interleaved rounds, two processes a system.
+//! Rhumb beside its peers, measured in one run: interleaved rounds, two processes or more a system.
 
 pub mod audit;
 pub mod caller;
@@ -12,6 +12,7 @@ pub mod paced;
 pub mod proc;
 pub mod process;
 pub mod protocol;
+pub mod ranges;
 pub mod report;
 pub mod sample;
 pub mod systems;

@@ -9,6 +9,7 @@ use mimalloc::MiMalloc;
 use rhumb_benches::conditions::Conditions;
 use rhumb_benches::holds::Holder;
 use rhumb_benches::paced;
+use rhumb_benches::ranges::Keeper;
 use rhumb_benches::report::{self, Written};
 use rhumb_benches::sample::Outcome;
 use rhumb_benches::systems::System;
@@ -37,6 +38,9 @@ struct Bench {
     /// How long a round is.
     #[arg(long, default_value_t = MILLIS)]
     millis: u64,
+    /// What share of an amount is measured, where a work has one: a gigabyte to recover, a thousand idle ranges.
+    #[arg(long, default_value_t = 1.0)]
+    scale: f64,
     /// One short round of everything: whether it runs, not how fast.
     #[arg(long, conflicts_with_all = ["rounds", "millis"])]
     quick: bool,
@@ -64,6 +68,9 @@ enum Part {
     /// One side of a durable hold; started by this program itself.
     #[command(hide = true)]
     Hold { holder: Holder, dir: PathBuf, address: String },
+    /// A client of replicated keys and values; started by this program itself.
+    #[command(hide = true)]
+    Keys { keeper: Keeper, dir: PathBuf, targets: String },
     /// Asks at a fixed rate; started by this program itself.
     #[command(hide = true)]
     Pace { dir: PathBuf },
@@ -82,6 +89,7 @@ impl Part {
             },
             Self::Probe { system } => system.probe(),
             Self::Hold { holder, dir, address } => holder.run(dir, address),
+            Self::Keys { keeper, dir, targets } => keeper.drive(dir, targets),
             Self::Pace { dir } => many()?.block_on(paced::drive(dir)),
             Self::Collector => many()?.block_on(paced::collect()),
         }
@@ -114,8 +122,8 @@ fn main() -> anyhow::Result<()> {
 impl Bench {
     fn effort(&self) -> Effort {
         match self.quick {
-            true => Effort { rounds: 1, millis: 300 },
-            false => Effort { rounds: self.rounds, millis: self.millis },
+            true => Effort { rounds: 1, millis: 300, scale: self.scale },
+            false => Effort { rounds: self.rounds, millis: self.millis, scale: self.scale },
         }
     }
 
@@ -130,18 +138,24 @@ impl Bench {
         for sentence in report::floors::sentences(&outcomes) {
             say(&format!("floor: {sentence}\n"))?;
         }
+        for sentence in report::bars::sentences(&outcomes) {
+            say(&format!("bar: {sentence}\n"))?;
+        }
         Ok(())
     }
 
     /// What measures the same again.
     fn command(&self, work: &Work) -> String {
-        let Effort { rounds, millis } = self.effort();
+        let Effort { rounds, millis, scale } = self.effort();
         let mut command = format!("make bench ONLY={}", work.name);
         if rounds != ROUNDS {
             command += &format!(" ROUNDS={rounds}");
         }
         if millis != MILLIS {
             command += &format!(" MILLIS={millis}");
+        }
+        if scale != 1.0 {
+            command += &format!(" BENCHFLAGS='--scale {scale}'");
         }
         command
     }

@@ -1,4 +1,4 @@
-//! A mesh of one node, whose program is `bench-node`.
+//! Meshes on this machine, whose program is `bench-node`.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use anyhow::Context;
 use rhumb::dev::{DevMesh, DevOptions, WanChoice};
 use rhumb::telemetry::TelemetrySettings;
 
-/// Starts it in a folder.
+/// Starts a mesh of one node in a folder.
 ///
 /// # Errors
 /// It does not become ready.
@@ -14,20 +14,37 @@ pub async fn start(dir: &Path) -> anyhow::Result<DevMesh> {
     start_traced(dir, TelemetrySettings::default()).await
 }
 
-/// Starts it in a folder, with its traces going there.
+/// The same, with its traces going there.
 ///
 /// # Errors
 /// It does not become ready.
 pub async fn start_traced(dir: &Path, traces: TelemetrySettings) -> anyhow::Result<DevMesh> {
+    start_of(&["here"], dir, WanChoice::Off, traces).await
+}
+
+/// Starts a mesh of a node in each of these regions, with this between them.
+///
+/// # Errors
+/// It does not become ready.
+pub async fn start_in(regions: &[&str], dir: &Path, wan: WanChoice) -> anyhow::Result<DevMesh> {
+    start_of(regions, dir, wan, TelemetrySettings::default()).await
+}
+
+async fn start_of(
+    regions: &[&str],
+    dir: &Path,
+    wan: WanChoice,
+    traces: TelemetrySettings,
+) -> anyhow::Result<DevMesh> {
     let program = std::env::current_exe()?.with_file_name("bench-node");
     anyhow::ensure!(program.exists(), "{} is missing: build it first (make bench does)", program.display());
     let options = DevOptions {
-        regions: vec![("here".parse()?, 1)],
+        regions: regions.iter().map(|region| Ok((region.parse()?, 1))).collect::<anyhow::Result<_>>()?,
         data: dir.to_owned(),
-        wan: WanChoice::Off,
+        wan,
         ready_file: None,
         restart: false,
         traces,
     };
-    DevMesh::start(options, &program).await.context("a mesh of one node")
+    DevMesh::start(options, &program).await.with_context(|| format!("a mesh of {} nodes", regions.len()))
 }

@@ -30,7 +30,8 @@ impl Tls {
         let authority_key = KeyPair::generate()?;
         let authority_cert = authority.self_signed(&authority_key)?;
         let issuer = Issuer::new(authority, authority_key);
-        let mut leaf = CertificateParams::new(vec![NAME.to_owned()])?;
+        // By address, too: etcd's members dial each other so.
+        let mut leaf = CertificateParams::new(vec![NAME.to_owned(), "127.0.0.1".to_owned()])?;
         leaf.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let key = KeyPair::generate()?;

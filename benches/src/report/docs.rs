@@ -8,7 +8,7 @@ use std::fmt::Write;
 
 use anyhow::Context;
 
-use super::{Written, ahead, figure, floors, measured};
+use super::{Written, ahead, bars, counterpart, figure, floors, measured};
 use crate::sample::{Outcome, Unit};
 
 const END: &str = "<!-- /bench -->";
@@ -60,6 +60,9 @@ fn section(results: &[Written]) -> String {
     for sentence in floors::sentences(&outcomes) {
         writeln!(text, "- Floor: {sentence}").ok();
     }
+    for sentence in bars::sentences(&outcomes) {
+        writeln!(text, "- Bar: {sentence}").ok();
+    }
     text
 }
 
@@ -88,7 +91,8 @@ fn rows(outcomes: &[Outcome]) -> String {
     let mut text = row(columns.map(|(_, name)| name.to_owned()));
     text += &row(columns.map(|(_, name)| if name == "system" { "---" } else { "---:" }.to_owned()));
     for o in outcomes {
-        let name = if o.system == "rhumb" { "**rhumb**".to_owned() } else { o.system.clone() };
+        let ours = o.system == counterpart(&o.system);
+        let name = if ours { format!("**{}**", o.system) } else { o.system.clone() };
         let unit = if o.unit == unit { String::new() } else { format!(" {}", o.unit.symbol()) };
         text += &row([
             name,

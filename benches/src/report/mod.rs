@@ -3,6 +3,7 @@
 //! * It decides: how figures are written, and what is beside what.
 //! * It never does: change a figure, or keep a result of another work.
 
+pub mod bars;
 pub mod docs;
 pub mod floors;
 pub mod picture;
@@ -107,11 +108,19 @@ fn measured(micros: f64) -> String {
     if micros > 0.0 { number(micros) } else { "–".to_owned() }
 }
 
+/// With what a system's row is compared: what is done on a connection each, at a follower or under a fault, with Rhumb's row
+/// of the same.
+#[must_use]
+pub fn counterpart(system: &str) -> String {
+    let same = ["-each", "-follower", "-killed", "-stopped", "-cut"];
+    let suffix = same.into_iter().find(|suffix| system.ends_with(suffix)).unwrap_or_default();
+    format!("rhumb{suffix}")
+}
+
 /// How many times better Rhumb is than this under the same load: below 1, worse.
 #[must_use]
-pub fn ahead(of: &Outcome, among: &[Outcome]) -> Option<String> {
-    // On a connection each is compared with on a connection each.
-    let ours = if of.system.ends_with("-each") { "rhumb-each" } else { "rhumb" };
+pub fn times(of: &Outcome, among: &[Outcome]) -> Option<f64> {
+    let ours = counterpart(&of.system);
     let same = |o: &&Outcome| {
         o.system == ours
             && (&o.work, o.concurrency, o.payload, o.unit) == (&of.work, of.concurrency, of.payload, of.unit)
@@ -119,8 +128,14 @@ pub fn ahead(of: &Outcome, among: &[Outcome]) -> Option<String> {
     let rhumb = among.iter().find(same).filter(|_| of.system != ours)?;
     let (better, worse) =
         if of.unit.lower_is_better() { (of.value, rhumb.value) } else { (rhumb.value, of.value) };
+    (better > 0.0 && worse > 0.0).then(|| better / worse)
+}
+
+/// The same in words.
+#[must_use]
+pub fn ahead(of: &Outcome, among: &[Outcome]) -> Option<String> {
     let least = if of.at_least { "> " } else { "" };
-    (better > 0.0 && worse > 0.0).then(|| format!("{least}{}×", number(better / worse)))
+    times(of, among).map(|times| format!("{least}{}×", number(times)))
 }
 
 /// Writes `NAME.json` into a folder.
@@ -178,6 +193,13 @@ pub(crate) mod tests {
         assert_eq!(ahead(&other, &all), None);
         let millis = |o: &Outcome| Outcome { unit: Unit::Millis, ..o.clone() };
         assert_eq!(ahead(&millis(&all[1]), &[millis(&all[0])]).as_deref(), Some("0.33×"));
+    }
+
+    #[test]
+    fn a_row_is_compared_with_the_same_of_rhumb() {
+        let all =
+            ["etcd", "etcd-follower", "redis-each", "rhumb-awaited", "etcd-cut", "rhumb-8"].map(counterpart);
+        assert_eq!(all, ["rhumb", "rhumb-follower", "rhumb-each", "rhumb", "rhumb-cut", "rhumb"]);
     }
 
     #[test]

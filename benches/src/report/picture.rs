@@ -6,7 +6,7 @@
 
 use std::fmt::Write;
 
-use super::figure;
+use super::{counterpart, figure};
 use crate::sample::{Outcome, Unit};
 
 const WIDTH: f64 = 860.0;
@@ -90,7 +90,7 @@ fn panel(body: &mut String, y: f64, title: &str, outcomes: &[Outcome]) -> f64 {
 
 fn bar(body: &mut String, y: f64, o: &Outcome, axis: &Axis) {
     let class = match o.system.as_str() {
-        "rhumb" => "rhumb",
+        ours if ours == counterpart(ours) => "rhumb",
         floor if floor.starts_with("quinn-") || floor.contains("floor") => "floor",
         _ => "peer",
     };

@@ -286,7 +286,7 @@ pub const LOCAL_TELL_ACROSS: Work = Work {
 };
 
 async fn local(name: &str, scope: Scope, tells: bool, across: bool) -> anyhow::Result<Vec<Outcome>> {
-    let Effort { rounds: number, millis } = scope.effort;
+    let Effort { rounds: number, millis, .. } = scope.effort;
     // These take nanoseconds: half a round has a million of them.
     let millis = millis / 2;
     let case =

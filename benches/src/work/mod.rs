@@ -9,6 +9,7 @@ use futures::future::LocalBoxFuture;
 use rhumb::dev::DevMesh;
 
 use crate::process::Side;
+use crate::ranges::Keeper;
 use crate::sample::{Load, Outcome, Sample};
 use crate::systems::System;
 use crate::tls::Tls;
@@ -19,9 +20,18 @@ pub mod frozen_peer;
 pub mod idle_node;
 pub mod inside;
 pub mod large;
+pub mod range_8;
+pub mod range_failover;
+pub mod range_idle;
+pub mod range_put;
+pub mod range_read;
+pub mod range_recovery;
+pub mod range_wan;
 pub mod remote_ask;
 pub mod remote_tell;
 pub mod tracing;
+
+mod ranges;
 
 /// All works, in the order of the report.
 pub const ALL: &[Work] = &[
@@ -36,6 +46,13 @@ pub const ALL: &[Work] = &[
     inside::NEIGHBOUR,
     inside::IDLE_ACTORS,
     durable_hold::WORK,
+    range_put::WORK,
+    range_read::WORK,
+    range_wan::WORK,
+    range_failover::WORK,
+    range_8::WORK,
+    range_recovery::WORK,
+    range_idle::WORK,
     audit::APPEND,
     audit::PROVE,
     tracing::WORK,
@@ -83,9 +100,13 @@ impl Scope {
 #[must_use]
 pub fn system_names() -> Vec<&'static str> {
     let mut names: Vec<_> = System::value_variants().iter().map(|system| system.name()).collect();
-    names.extend(durable_hold::KEEPERS.into_iter().filter(|name| *name != System::Rhumb.name()));
+    let others = durable_hold::KEEPERS.into_iter().chain(Keeper::ALL.map(Keeper::name));
+    names.extend(others.filter(|name| *name != System::Rhumb.name()));
     names
 }
+
+/// The share of an amount that is measured to see that it runs.
+const QUICK: f64 = 0.02;
 
 /// How much is measured.
 #[derive(Debug, Clone, Copy)]
@@ -94,9 +115,18 @@ pub struct Effort {
     pub rounds: usize,
     /// How long a round is, in milliseconds.
     pub millis: u64,
+    /// What share of a work's amount is measured, where it has one: a gigabyte to recover, a thousand ranges.
+    pub scale: f64,
 }
 
 impl Effort {
+    /// The share of an amount that is measured.
+    #[must_use]
+    pub fn amount(self, full: u64) -> u64 {
+        let share = if self.is_quick() { self.scale.min(QUICK) } else { self.scale };
+        ((full as f64 * share) as u64).max(1)
+    }
+
     /// Whether this is only to see that it runs.
     #[must_use]
     pub fn is_quick(self) -> bool {

@@ -1,0 +1,163 @@
+//! What was asked of a work before it was measured, beside what came out.
+//!
+//! * It decides: whether a bar is met, and an aim. Those of other works stand in the document.
+//! * It never does: judge what was not measured.
+
+use super::{number, times};
+use crate::sample::{Outcome, Unit};
+
+/// What is asked.
+#[derive(Debug, Clone, Copy)]
+enum Asked {
+    /// So many times as good as this system, under this load: the bar, and the aim.
+    Times { system: &'static str, concurrency: usize, bar: f64, aim: f64 },
+    /// This figure at most.
+    AtMost { system: &'static str, unit: Unit, bar: f64, aim: f64 },
+    /// So many times the row of the floor at most.
+    Over { floor: &'static str, bar: f64, aim: f64 },
+    /// This other row of Rhumb's is at least this share of its plain one.
+    Share { system: &'static str, bar: f64 },
+    /// This figure of that other row is not above the plain one's by more than a hundredth.
+    NoMore { system: &'static str, figure: &'static str },
+}
+
+use Asked::{AtMost, NoMore, Over, Share, Times};
+
+const fn than(system: &'static str, concurrency: usize, bar: f64, aim: f64) -> Asked {
+    Times { system, concurrency, bar, aim }
+}
+
+const BARS: [(&str, Asked); 15] = [
+    ("range-put", than("etcd", 1, 1.3, 10.0)),
+    ("range-put", than("etcd", 64, 3.0, 10.0)),
+    ("range-put", than("etcd", 256, 3.0, 10.0)),
+    ("range-read", than("etcd", 256, 4.0, 15.0)),
+    ("range-read", than("etcd-follower", 256, 8.0, 20.0)),
+    ("range-wan", Over { floor: "floor", bar: 1.15, aim: 1.05 }),
+    ("range-wan", AtMost { system: "rhumb-follower", unit: Unit::Millis, bar: 2.0, aim: 0.5 }),
+    ("range-failover", than("etcd-killed", 1, 1.0, 2.0)),
+    ("range-failover", than("etcd-stopped", 1, 1.0, 2.0)),
+    ("range-failover", than("etcd-cut", 1, 1.0, 2.0)),
+    ("range-8", Share { system: "rhumb-8", bar: 0.9 }),
+    ("range-8", NoMore { system: "rhumb-8", figure: "fsyncs_a_put" }),
+    ("range-recovery", AtMost { system: "rhumb", unit: Unit::Millis, bar: 5_000.0, aim: 1_000.0 }),
+    ("range-idle", AtMost { system: "rhumb", unit: Unit::Percent, bar: 15.0, aim: 3.0 }),
+    ("range-idle", AtMost { system: "rhumb", unit: Unit::Mebibytes, bar: 400.0, aim: 400.0 }),
+];
+
+/// A sentence for each bar of a work that was measured.
+#[must_use]
+pub fn sentences(outcomes: &[Outcome]) -> Vec<String> {
+    let judged = |o: &Outcome| {
+        let of_work = BARS.iter().filter(|(work, _)| *work == o.work);
+        of_work.filter_map(|(_, asked)| sentence(o, asked, outcomes)).collect::<Vec<_>>()
+    };
+    outcomes.iter().filter(|o| o.rounds > 0).flat_map(judged).collect()
+}
+
+fn met(bar: bool, aim: Option<bool>) -> &'static str {
+    match (bar, aim) {
+        (true, Some(true)) => "met, and the aim",
+        (true, Some(false)) => "met, the aim missed",
+        (true, None) => "met",
+        (false, _) => "MISSED",
+    }
+}
+
+fn sentence(o: &Outcome, asked: &Asked, among: &[Outcome]) -> Option<String> {
+    let what = |o: &Outcome| match o.concurrency {
+        0 | 1 if o.unit != Unit::PerSecond => o.work.clone(),
+        flight => format!("{}, {flight} in flight", o.work),
+    };
+    match *asked {
+        Times { system, concurrency, bar, aim } if (&*o.system, o.concurrency) == (system, concurrency) => {
+            let ratio = times(o, among)?;
+            let met = met(ratio >= bar, Some(ratio >= aim));
+            let (ratio, bar, aim) = (number(ratio), number(bar), number(aim));
+            Some(format!("{}: {ratio} times {system}; bar {bar}, aim {aim}: {met}", what(o)))
+        }
+        Over { floor, bar, aim } if o.system == floor => {
+            let over = 1.0 / times(o, among)?;
+            let met = met(over <= bar, Some(over <= aim));
+            let (over, bar, aim) = (number(over), number(bar), number(aim));
+            Some(format!("{}: {over} times the floor; bar {bar}, aim {aim}: {met}", what(o)))
+        }
+        AtMost { system, unit, bar, aim } if (&*o.system, o.unit) == (system, unit) => {
+            let (value, symbol) = (number(o.value), unit.symbol());
+            let met = met(o.value <= bar, (aim < bar).then_some(o.value <= aim));
+            let aimed = if aim < bar { format!(", aim {}", number(aim)) } else { String::new() };
+            Some(format!("{}: {value} {symbol}; bar {}{aimed}: {met}", what(o), number(bar)))
+        }
+        Share { system, bar } if o.system == system => {
+            let share = 1.0 / times(o, among)?;
+            let met = met(share >= bar, None);
+            Some(format!("{}: {} of one range; bar {}: {met}", what(o), number(share), number(bar)))
+        }
+        NoMore { system, figure } if o.system == system => {
+            let same = |other: &&Outcome| other.system == "rhumb" && other.concurrency == o.concurrency;
+            let (theirs, ours) = (among.iter().find(same)?.figures.get(figure)?, o.figures.get(figure)?);
+            let met = met(*ours <= theirs * 1.01, None);
+            let called = figure.replace('_', " ");
+            let (ours, theirs) = (number(*ours), number(*theirs));
+            Some(format!("{}: {ours} {called}, of one range {theirs}; bar no more: {met}", what(o)))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::tests::outcome;
+
+    fn of(work: &str, system: &str, concurrency: usize, ops: u64) -> Outcome {
+        Outcome { work: work.into(), concurrency, ..outcome(system, ops) }
+    }
+
+    #[test]
+    fn a_bar_is_told_with_what_came_out() {
+        let all = [of("range-put", "rhumb", 64, 40_000), of("range-put", "etcd", 64, 8_000)];
+        assert_eq!(
+            sentences(&all),
+            ["range-put, 64 in flight: 5.00 times etcd; bar 3.00, aim 10.0: met, the aim missed"]
+        );
+        let all = [of("range-put", "rhumb", 1, 1_000), of("range-put", "etcd", 1, 1_000)];
+        assert!(sentences(&all)[0].ends_with("bar 1.30, aim 10.0: MISSED"), "{:?}", sentences(&all));
+        let missing = Outcome { rounds: 0, ..all[1].clone() };
+        assert!(sentences(&[all[0].clone(), missing]).is_empty());
+    }
+
+    #[test]
+    fn less_is_better_where_it_is() {
+        let gap = |system, millis| Outcome {
+            unit: Unit::Millis,
+            value: millis,
+            ..of("range-failover", system, 1, 1)
+        };
+        let said = sentences(&[gap("rhumb-killed", 2_000.0), gap("etcd-killed", 1_000.0)]);
+        assert_eq!(said, ["range-failover: 0.50 times etcd-killed; bar 1.00, aim 2.00: MISSED"]);
+        let idle = Outcome { unit: Unit::Percent, value: 2.0, ..of("range-idle", "rhumb", 0, 1) };
+        assert_eq!(
+            sentences(&[idle]),
+            ["range-idle: 2.00 % of a core; bar 15.0, aim 3.00: met, and the aim"]
+        );
+    }
+
+    #[test]
+    fn a_floor_is_what_cannot_be_done_without() {
+        let wan = |system, value| Outcome { unit: Unit::Millis, value, ..of("range-wan", system, 1, 1) };
+        let said = sentences(&[wan("rhumb", 110.0), wan("floor", 100.0), wan("rhumb-follower", 3.0)]);
+        assert_eq!(said[0], "range-wan: 1.10 times the floor; bar 1.15, aim 1.05: met, the aim missed");
+        assert_eq!(said[1], "range-wan: 3.00 ms; bar 2.00, aim 0.50: MISSED");
+    }
+
+    #[test]
+    fn eight_ranges_are_compared_with_one() {
+        let mut all = [of("range-8", "rhumb", 64, 1_000), of("range-8", "rhumb-8", 64, 800)];
+        all[0].figures.insert("fsyncs_a_put".into(), 0.2);
+        all[1].figures.insert("fsyncs_a_put".into(), 0.2);
+        let said = sentences(&all);
+        assert_eq!(said[0], "range-8, 64 in flight: 0.80 of one range; bar 0.90: MISSED");
+        assert!(said[1].ends_with("0.20 fsyncs a put, of one range 0.20; bar no more: met"), "{}", said[1]);
+    }
+}
