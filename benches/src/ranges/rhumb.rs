@@ -21,6 +21,8 @@ const BOUND: Duration = Duration::from_secs(5);
 const FILLING: usize = 4;
 /// Keys and values of one batch: a frame has 1 MiB.
 const BATCH_BYTES: usize = 200 << 10;
+/// How often a batch is tried.
+const TRIES: usize = 10;
 /// Keys of one batch.
 const BATCH_KEYS: usize = 200;
 
@@ -53,7 +55,15 @@ impl Client for Space {
         let many = (BATCH_BYTES / (bytes + 16)).clamp(1, BATCH_KEYS) as u64;
         let batch = |first: u64| async move {
             let rows = first..(first + many).min(keys);
-            self.kv.write(rows.map(|n| kv::put(&key(n), &value(n, bytes))).collect()).await?;
+            let ops: Vec<_> = rows.map(|n| kv::put(&key(n), &value(n, bytes))).collect();
+            // Written twice these are as they would be once, and nobody reads them yet.
+            for _ in 1..TRIES {
+                match self.kv.write(ops.clone()).await {
+                    Ok(_) => return Ok(()),
+                    Err(error) => eprintln!("keys from {first} on are written again: {error}"),
+                }
+            }
+            self.kv.write(ops).await?;
             anyhow::Ok(())
         };
         let batches = stream::iter((0..keys).step_by(many as usize)).map(batch);

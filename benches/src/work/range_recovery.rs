@@ -1,7 +1,8 @@
 //! A node of three is killed with a gigabyte of a keyspace on its disk, and started again: how long until it answers reads from
 //! its own replica, strong reads and writes.
 
-use std::time::Instant;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use futures::FutureExt;
@@ -25,7 +26,22 @@ pub const WORK: Work = Work {
 const FULL: u64 = 1_000_000_000;
 /// Of one value.
 const EACH: u64 = 4_096;
+/// How long it may take until it knows the keyspace.
+const WITHIN: Duration = Duration::from_secs(120);
 const SERVES: &str = "serves_ms";
+
+/// Waits until a node serves a keyspace. At first it knows of none.
+async fn served(dir: &Path, target: &str) -> anyhow::Result<()> {
+    let until = Instant::now() + WITHIN;
+    let clients = loop {
+        match rhumb::spaces(dir, target).await {
+            Ok(clients) => break clients,
+            Err(error) if Instant::now() > until => return Err(error),
+            Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+        }
+    };
+    drive::until_served(&**clients.first().context("a client")?).await
+}
 
 /// Kills one node after the other and starts it again; each that is killed has not been for the longest.
 async fn all(rounds: usize, bytes: u64) -> anyhow::Result<Vec<Measured>> {
@@ -44,13 +60,12 @@ async fn all(rounds: usize, bytes: u64) -> anyhow::Result<Vec<Measured>> {
             let begin = Instant::now();
             three.mesh.start_again(node).await?;
             let ready = begin.elapsed();
-            let one = rhumb::spaces(dir, &format!("{}@{node}", space(0))).await?;
-            drive::until_served(&**one.first().context("a client")?).await?;
+            served(dir, &format!("{}@{node}", space(0))).await?;
             let serves = begin.elapsed();
             let mut latencies = Latencies::default();
             latencies.record_many(serves.as_nanos() as u64, 1);
             let sample = latencies.sample(0, serves.as_secs_f64());
-            let ms = |took: std::time::Duration| took.as_secs_f64() * 1e3;
+            let ms = |took: Duration| took.as_secs_f64() * 1e3;
             measured.push(Measured::of(sample).with("ready_ms", ms(ready)).with(SERVES, ms(serves)));
             eprintln!("{}: round {} of {rounds}", WORK.name, round + 1);
         }
