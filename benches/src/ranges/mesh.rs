@@ -8,7 +8,7 @@ use anyhow::Context;
 use rhumb::client::directory::Directory;
 use rhumb::client::{Ask, MeshClient};
 use rhumb::dev::{DevMesh, WanChoice};
-use rhumb_actors::ranges::messages::{CreateKeyspace, ListRanges, RangeView};
+use rhumb_actors::ranges::messages::{CreateKeyspace, Lifetimes, ListRanges, RangeView};
 use rhumb_core::NodeId;
 use tokio::time::sleep;
 
@@ -63,7 +63,8 @@ impl Three {
     /// # Errors
     /// It cannot be created.
     pub async fn keyspace(&self, name: &str) -> anyhow::Result<()> {
-        let create = CreateKeyspace { name: name.to_owned(), class: CLASS.parse()?, replication: 3 };
+        let (name, class, lifetimes) = (name.to_owned(), CLASS.parse()?, Lifetimes::default());
+        let create = CreateKeyspace { name, class, replication: 3, lifetimes };
         let node = self.mesh.nodes().first().context("a node")?.id();
         let until = Instant::now() + SOON;
         loop {
@@ -73,7 +74,7 @@ impl Three {
                 Ok(Err(refusal)) => refusal.to_string(),
                 Err(fault) => fault.to_string(),
             };
-            anyhow::ensure!(Instant::now() < until, "no keyspace {name}: {why}");
+            anyhow::ensure!(Instant::now() < until, "no keyspace {}: {why}", create.name);
             sleep(Duration::from_millis(50)).await;
         }
     }
