@@ -115,7 +115,7 @@ fn places(mesh: &DevMesh, range: u64) -> (Vec<String>, Option<String>) {
     let replicas = ran.json["replicas"].as_array().cloned().unwrap_or_default();
     let of_it: Vec<&Value> = replicas.iter().filter(|replica| replica["range"] == range).collect();
     let node = |replica: &&Value| replica["node"].as_str().expect("a node").to_owned();
-    let holder = of_it.iter().find(|replica| replica["leaseholder"] == true).map(|replica| node(replica));
+    let holder = of_it.iter().find(|replica| replica["leaseholder"] == true).map(node);
     (of_it.iter().map(node).collect(), holder)
 }
 

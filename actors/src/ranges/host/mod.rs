@@ -109,6 +109,12 @@ pub enum HostError {
     },
 }
 
+/// Ranges of keyspaces by their first keys, each with the first key behind it.
+type Keys = BTreeMap<KeyspaceId, BTreeMap<UserKey, (Option<UserKey>, RangeId)>>;
+
+/// Changes of ranges that wait to be followed. What finds no room is told with the next entry.
+const CHANGES: usize = 1_024;
+
 struct Supporting {
     machine: Support,
     out: Out<Said>,
@@ -125,7 +131,7 @@ struct Inner<R: AsyncRuntime> {
     /// Where stores are, as ranges' seats say.
     stores: Mutex<BTreeMap<StoreId, NodeId>>,
     /// Which keys are here: the ranges of a keyspace, by their first keys.
-    keys: Mutex<BTreeMap<KeyspaceId, BTreeMap<UserKey, (Option<UserKey>, RangeId)>>>,
+    keys: Mutex<Keys>,
     /// Where replicas are wanted, and what is being done about it.
     wanted: Mutex<BTreeMap<RangeId, Wanted>>,
     busy: Mutex<BTreeSet<RangeId>>,
@@ -164,7 +170,7 @@ impl<R: AsyncRuntime> Host<R> {
             .map_err(|error| HostError::Support(error.to_string()))?;
         let supporting = Mutex::new(Supporting { machine, out, barrier: Barrier::default() });
         let replicas = disk::rows(&*around.disk, Family::Raft, b"a")?;
-        let (changes, changed) = futures::channel::mpsc::unbounded();
+        let (changes, changed) = futures::channel::mpsc::channel(CHANGES);
         let host = Self(Arc::new(Inner {
             keys: Mutex::default(),
             wanted: Mutex::default(),

@@ -60,7 +60,7 @@ impl<R: AsyncRuntime> Host<R> {
     }
 
     /// Follows what logs do to ranges.
-    pub(super) fn follow(&self, mut changed: futures::channel::mpsc::UnboundedReceiver<Change>) {
+    pub(super) fn follow(&self, mut changed: futures::channel::mpsc::Receiver<Change>) {
         let weak = Arc::downgrade(&self.0);
         drop(R::spawn(async move {
             while let Some(change) = changed.next().await {

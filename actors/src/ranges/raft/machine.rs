@@ -112,9 +112,12 @@ impl Machine {
         for range in self.claimed.drain(..) {
             self.claims.lock().remove(&range);
         }
-        for change in self.changed.drain(..) {
-            // A host that has gone finds on the disk what was changed.
-            self.changes.unbounded_send(change).ok();
+        for change in std::mem::take(&mut self.changed) {
+            match self.changes.try_send(change) {
+                Err(error) if error.is_full() => self.changed.push(error.into_inner()),
+                // A host that has gone finds on the disk what was changed.
+                Ok(()) | Err(_) => {}
+            }
         }
     }
 

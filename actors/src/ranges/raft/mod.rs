@@ -120,7 +120,7 @@ pub enum Change {
 }
 
 /// Where changes are told.
-pub type Changes = futures::channel::mpsc::UnboundedSender<Change>;
+pub type Changes = futures::channel::mpsc::Sender<Change>;
 
 /// Ranges of which a replica is just being begun on this disk: one at a time.
 pub type Claims = Arc<parking_lot::Mutex<std::collections::BTreeSet<RangeId>>>;
