@@ -52,7 +52,7 @@ pub struct Split {
 /// Move a replica of a range from one node to another one.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  rhumb range move 2 --from us-east/node-1 --to us-east/node-2\n\nThe new replica is sent all of the range before the old one leaves it; reads and writes go on. The same again tells how far it is. While it is on its way it may be sent elsewhere instead: from the node to which it moves."
+    after_help = "Example:\n  rhumb range move 2 --from us-east/n1 --to us-west/n1\n\nThe new replica is sent all of the range before the old one leaves it; reads and writes go on. The same again tells how far it is. While it is on its way it may be sent elsewhere instead: from the node to which it moves."
 )]
 pub struct Move {
     /// The number of the range.
@@ -69,7 +69,7 @@ pub struct Move {
 
 /// Give a range's lease to the replica of a node.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  rhumb range transfer-lease 2 --to eu-central/node-1")]
+#[command(after_help = "Example:\n  rhumb range transfer-lease 2 --to eu-central/n1")]
 pub struct Transfer {
     /// The number of the range.
     range: u64,

@@ -155,7 +155,7 @@ fn a_range_is_split_and_its_replicas_and_leases_move_while_it_is_written() {
     });
 
     // A replica goes to the node that has none.
-    let all = ["us-east/node-1", "us-west/node-1", "eu-central/node-1", "ap-southeast/node-1"];
+    let all = ["us-east/n1", "us-west/n1", "eu-central/n1", "ap-southeast/n1"];
     let (stands, _) = places(&mesh, right);
     let free = all.iter().find(|node| !stands.iter().any(|here| here == *node)).expect("three of four");
     let (from, range) = (stands[0].clone(), right.to_string());
