@@ -159,6 +159,12 @@ canaries! {
     GcAboveThreshold = "gc-above-threshold",
     /// A follower that is sent the rows of a state goes on showing keys whose deletion was collected at the sender.
     CollectedComesBack = "collected-comes-back",
+    /// Whoever is told of a new leader stands for election itself.
+    LeadGoesToAll = "lead-goes-to-all",
+    /// Rows of keys that a state has no more, which was sent, are left where they are.
+    LostKeysStay = "lost-keys-stay",
+    /// A replica without a vote takes the lease.
+    LeaseWithoutVote = "lease-without-vote",
     /// A replica serves strong reads because it once took the lease.
     LeaseNotAsked = "lease-not-asked",
     /// A leaseholder serves until the end of its support by its own clock, without a margin for others'.
@@ -219,8 +225,14 @@ impl Canary {
     ];
 
     /// Those of consensus, under which they run with real openraft.
-    pub const OF_CONSENSUS: &'static [Self] =
-        &[Self::VoteNotSynced, Self::EntriesNotSynced, Self::CollectedComesBack];
+    pub const OF_CONSENSUS: &'static [Self] = &[
+        Self::VoteNotSynced,
+        Self::EntriesNotSynced,
+        Self::CollectedComesBack,
+        Self::LeadGoesToAll,
+        Self::LostKeysStay,
+        Self::LeaseWithoutVote,
+    ];
 
     /// Those of delivery, which has one too. All others are the escrow's.
     pub const OF_DELIVERY: &'static [Self] = &[

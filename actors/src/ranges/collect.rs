@@ -46,6 +46,8 @@ struct Used {
     steps: usize,
     /// Nothing was collected above it.
     collected: HybridTime,
+    /// Where the replica's keys end, if a state that it was sent ended them earlier than before.
+    end: Option<UserKey>,
 }
 
 /// What of a replica's rows is in use, and up to where they were collected. Clones are one.
@@ -89,12 +91,13 @@ impl InUse {
         self.by(How::Read(at))
     }
 
-    /// The rows of a state of this threshold are sent: nothing is collected meanwhile. None: something that belongs to it may
-    /// be gone, or is going now.
+    /// The rows of a state of this threshold, up to before this key, are sent: nothing is collected meanwhile. None: something
+    /// that belongs to it may be gone, or is going now.
     #[must_use]
-    pub fn sends(&self, threshold: HybridTime) -> Option<Use> {
+    pub fn sends(&self, threshold: HybridTime, to: Option<&UserKey>) -> Option<Use> {
         let mut used = self.used.lock();
-        if used.collected > threshold || used.steps > 0 {
+        let lost = used.end.as_ref().is_some_and(|end| to.is_none_or(|to| end < to));
+        if lost || used.collected > threshold || used.steps > 0 {
             return None;
         }
         used.sent += 1;
@@ -115,6 +118,11 @@ impl InUse {
         used.steps += 1;
         drop(used);
         Some(self.by(How::Step))
+    }
+
+    /// What is from this key on is the replica's no more, and is cleared once it is not on its way to a follower.
+    pub fn ends(&self, end: UserKey) {
+        self.used.lock().end = Some(end);
     }
 
     /// Whether rows of a state are on their way to a follower.

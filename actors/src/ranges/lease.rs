@@ -79,6 +79,8 @@ pub enum RangeRefusal {
     Transferring,
     /// Too few stores have withdrawn their support from the present holder.
     HolderIsSupported,
+    /// A replica that does not vote, because it is coming or leaving, cannot hold the lease.
+    NoVote,
     /// A key is not of this range.
     Outside,
     /// The time asked for is ahead of the clock here.
@@ -109,6 +111,7 @@ impl fmt::Display for RangeRefusal {
             Self::LeaseNotInForce => f.write_str("the lease is not in force at this moment: try again"),
             Self::Transferring => f.write_str("the lease is being given to another replica: try again"),
             Self::HolderIsSupported => f.write_str("the leaseholder's support has not been withdrawn by a quorum"),
+            Self::NoVote => f.write_str("a replica that does not vote in its range cannot hold the lease: another one has to"),
             Self::Outside => f.write_str("a key is not of this range: look up which range it is of"),
             Self::InTheFuture(at) => write!(f, "{at} is ahead of the clock here: try again later, or ask for less"),
             Self::InFlight => f.write_str("writes at or below that time are on their way: try again in a moment"),
@@ -172,14 +175,17 @@ impl RangeReplica {
     /// the lease in force renews it so, without them.
     ///
     /// # Errors
-    /// [`RangeRefusal::HolderIsSupported`] when these are no quorum of the voters; a store that is not supported itself; a
-    /// frozen clock.
+    /// [`RangeRefusal::HolderIsSupported`] when these are no quorum of the voters; [`RangeRefusal::NoVote`]; a store that is not
+    /// supported itself; a frozen clock.
     pub fn take_lease(
         &self,
         moment: &Moment,
         me: StoreId,
         witnesses: &[Witness],
     ) -> Result<Command, RangeRefusal> {
+        if !self.votes(self.id()) && !canary::sings(Canary::LeaseWithoutVote) {
+            return Err(RangeRefusal::NoVote);
+        }
         if moment.frozen {
             return Err(RangeRefusal::Frozen);
         }
@@ -221,9 +227,17 @@ impl RangeReplica {
         epoch: Epoch,
     ) -> Result<Command, RangeRefusal> {
         self.permit(moment)?;
+        if !self.votes(to) {
+            return Err(RangeRefusal::NoVote);
+        }
         self.gives_away();
         let seq = self.lease().seq + 1;
         Ok(self.command_of(Lease { holder: Some(to), store, epoch, seq, start: moment.now }))
+    }
+
+    /// Whoever leaves loses its vote while another one holds the lease: the lease stays with those that vote.
+    fn votes(&self, replica: ReplicaId) -> bool {
+        self.descriptor().seat(replica).is_some_and(|seat| seat.votes)
     }
 
     fn command_of(&self, lease: Lease) -> Command {

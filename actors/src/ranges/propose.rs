@@ -52,8 +52,13 @@ impl Holding {
             return self.in_flight.clear();
         }
         if !matches!(outcome, Outcome::StaleLease(_) | Outcome::Leased(_)) {
-            self.in_flight = self.in_flight.split_off(&(command.order + 1));
+            self.settled_to(command.order);
         }
+    }
+
+    /// All up to this order is settled.
+    pub(super) fn settled_to(&mut self, order: u64) {
+        self.in_flight = self.in_flight.split_off(&(order + 1));
     }
 }
 
@@ -124,7 +129,8 @@ impl RangeReplica {
             return None;
         }
         self.holding.promised = closed;
-        let order = self.applied().order.max(self.holding.order);
+        // What was proposed and withdrawn is waited for in vain: with nothing in flight, what is applied is all there is.
+        let order = self.applied().order;
         let said = SideClosed { range: self.descriptor().range, lease: self.lease().seq, order, closed };
         self.hear(said);
         Some(said)

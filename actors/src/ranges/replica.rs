@@ -247,9 +247,13 @@ impl RangeReplica {
                 applied.index, self.applied.index
             ));
         }
+        let lease = self.applied.lease.seq;
         (self.descriptor, self.applied) = (descriptor, applied);
         self.closed = self.closed.max(self.applied.closed);
-        self.holding = Holding::default();
+        match self.applied.lease.seq == lease {
+            true => self.holding.settled_to(self.applied.order),
+            false => self.holding = Holding::default(),
+        }
         self.catch_up();
         Ok(())
     }

@@ -109,8 +109,18 @@ fn the_leaseholder_is_killed_and_reads_and_writes_go_on() {
     });
 }
 
+/// The nodes that have a replica of a range, and which of them holds the lease.
+fn places(mesh: &DevMesh, range: u64) -> (Vec<String>, Option<String>) {
+    let ran = mesh.rhumb(&["range", "ls"]);
+    let replicas = ran.json["replicas"].as_array().cloned().unwrap_or_default();
+    let of_it: Vec<&Value> = replicas.iter().filter(|replica| replica["range"] == range).collect();
+    let node = |replica: &&Value| replica["node"].as_str().expect("a node").to_owned();
+    let holder = of_it.iter().find(|replica| replica["leaseholder"] == true).map(node);
+    (of_it.iter().map(node).collect(), holder)
+}
+
 #[test]
-fn a_range_is_split_while_it_is_written() {
+fn a_range_is_split_and_its_replicas_and_leases_move_while_it_is_written() {
     let mesh = DevMesh::start("us-east,us-west,eu-central,ap-southeast", "off");
     let made = mesh.ok(&["keyspace", "create", "profiles", "--class", "inventory", "--replication", "3"]);
     let left = made["ranges"][0].as_u64().expect("a range");
@@ -143,6 +153,45 @@ fn a_range_is_split_while_it_is_written() {
     eventually("the keyspace is shown with both", || {
         mesh.ok(&["keyspace", "show", "profiles"])["ranges"] == json!([left, right])
     });
+
+    // A replica goes to the node that has none.
+    let all = ["us-east/n1", "us-west/n1", "eu-central/n1", "ap-southeast/n1"];
+    let (stands, _) = places(&mesh, right);
+    let free = all.iter().find(|node| !stands.iter().any(|here| here == *node)).expect("three of four");
+    let (from, range) = (stands[0].clone(), right.to_string());
+    let gone = mesh.rhumb(&["range", "move", &range, "--from", free, "--to", free]);
+    assert_eq!((gone.code, gone.json["refused"]["code"].as_str()), (1, Some("invalid")), "{}", gone.text);
+    eventually("it has moved", || {
+        let ran = mesh.rhumb(&["range", "move", &range, "--from", &from, "--to", free]);
+        ran.code == 0 && ran.json["done"] == true
+    });
+    eventually("the old one is cleared away, and the new one is there", || {
+        let (now, holder) = places(&mesh, right);
+        now.len() == 3 && !now.contains(&from) && now.iter().any(|node| node == free) && holder.is_some()
+    });
+    // The node that has the left-hand range only passes on what is of the right-hand one.
+    let (region, _) = from.split_once('/').expect("a region");
+    eventually("it is read and written from where it was", || {
+        let wrote = mesh.rhumb(&["kv", "put", "profiles", "zoe", "third", "--region", region]);
+        let (code, answer) = get(&mesh, region, "zoe", &[]);
+        wrote.code == 0 && code == 0 && answer["rows"][0]["value"] == "third"
+    });
+    for key in ["ann", "max"] {
+        assert_eq!(get(&mesh, region, key, &[]).1["rows"][0]["value"], "second");
+    }
+
+    // The lease goes where it is wanted, and the new replica takes its part alone with another one.
+    eventually("the new one holds the lease", || {
+        mesh.rhumb(&["range", "transfer-lease", &range, "--to", free]).code == 0
+            && places(&mesh, right).1.as_deref() == Some(free)
+    });
+    let other = places(&mesh, right).0.into_iter().find(|node| node != free).expect("two more");
+    mesh.kill_9(&other);
+    let (region, _) = free.split_once('/').expect("a region");
+    eventually("two of three write", || {
+        mesh.rhumb(&["kv", "put", "profiles", "max", "last", "--region", region]).code == 0
+    });
+    assert_eq!(get(&mesh, region, "max", &[]).1["rows"][0]["value"], "last");
 }
 
 /// What a client did with a key, and what came of it.

@@ -28,8 +28,21 @@ fn on_settings(mesh: &DevMesh, arguments: &[&str], variable: Option<(&str, &str)
 
 /// Reloads a node's settings and waits until its log has said so many times what came of it.
 fn reload(mesh: &DevMesh, says: &str, times: usize) {
-    mesh.signal(NODE, "HUP");
-    eventually(says, || mesh.log(NODE).matches(says).count() >= times);
+    reload_at(mesh, NODE, says, times);
+}
+
+fn reload_at(mesh: &DevMesh, node: &str, says: &str, times: usize) {
+    mesh.signal(node, "HUP");
+    eventually(says, || mesh.log(node).matches(says).count() >= times);
+}
+
+/// Writes a policy and signs it as the operator.
+fn sign(mesh: &DevMesh, text: &str) {
+    let (file, key) = (config(mesh).join("policy.toml"), config(mesh).join("operator.key"));
+    fs::write(&file, text).expect("writable");
+    let (key, file) = (key.to_str().expect("text"), file.to_str().expect("text"));
+    let signed = run(mesh.directory(), &["policy", "sign", "--key", key, file]);
+    assert_eq!(signed.code, 0, "{}", signed.text);
 }
 
 #[test]
@@ -81,15 +94,8 @@ fn a_running_node_takes_up_what_may_change_and_names_what_may_not() {
 #[test]
 fn a_running_node_takes_up_a_newer_policy_and_no_older_one() {
     let mesh = DevMesh::start("us-east", "off");
-    let file = config(&mesh).join("policy.toml");
-    let first = fs::read_to_string(&file).expect("it is there");
-    let sign = |text: &str| {
-        fs::write(&file, text).expect("writable");
-        let key = config(&mesh).join("operator.key");
-        let (key, file) = (key.to_str().expect("text"), file.to_str().expect("text"));
-        let signed = run(mesh.directory(), &["policy", "sign", "--key", key, file]);
-        assert_eq!(signed.code, 0, "{}", signed.text);
-    };
+    let first = fs::read_to_string(config(&mesh).join("policy.toml")).expect("it is there");
+    let sign = |text: &str| sign(&mesh, text);
     let create = |pool: &str| mesh.rhumb(&["pool", "create", pool, "--supply", "1"]);
     assert_eq!(create("before").code, 0);
 
@@ -105,6 +111,27 @@ fn a_running_node_takes_up_a_newer_policy_and_no_older_one() {
     sign(&first.replace("version = 1", "version = 3"));
     reload(&mesh, "settings reloaded", 2);
     eventually("the class has its rule again", || create("later").code == 0);
+}
+
+#[test]
+fn a_replica_does_not_move_to_a_region_that_must_not_hold_its_class() {
+    let mesh = DevMesh::start("us-east,eu-central", "off");
+    let first = fs::read_to_string(config(&mesh).join("policy.toml")).expect("it is there");
+    let here = "[classes.local]\nhold = [\"us-east\"]\nread = [\"all\"]\ncarry = [\"all\"]\n";
+    sign(&mesh, &format!("{}\n{here}", first.replace("version = 1", "version = 2")));
+    for node in [NODE, "eu-central/n1"] {
+        reload_at(&mesh, node, "settings reloaded", 1);
+    }
+    let made = mesh.ok(&["keyspace", "create", "secrets", "--class", "local"]);
+    assert_eq!(made["replicas"].as_array().map(Vec::len), Some(1), "{made}");
+    mesh.ok(&["kv", "put", "secrets", "ann", "one"]);
+    let range = made["ranges"][0].to_string();
+    let there = mesh.rhumb(&["range", "move", &range, "--from", NODE, "--to", "eu-central/n1"]);
+    let refused = &there.json["refused"];
+    assert_eq!((there.code, refused["code"].as_str()), (1, Some("not_allowed")), "{}", there.text);
+    assert!(there.text.contains("eu-central"), "{}", there.text);
+    let space = mesh.ok(&["keyspace", "show", "secrets"]);
+    assert_eq!(space["replicas"], made["replicas"], "nothing was planned: {space}");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use super::{Host, Inner, Supporting, Word};
 use crate::ranges::lease::RangeRefusal;
 use crate::ranges::propose::SideClosed;
 use crate::ranges::raft::Group;
-use crate::ranges::replica::{Descriptor, ReplicaId};
+use crate::ranges::replica::{Descriptor, ReplicaId, Seat};
 use crate::ranges::support::{Said, SupportMessage};
 
 /// Rounds of the keeper after which something that was proposed and is not settled is overtaken.
@@ -201,6 +201,18 @@ impl<R: AsyncRuntime> Host<R> {
                         let withdraw = SupportMessage::Withdraw { of, epoch };
                         self.say(descriptor.stores().into_iter().map(|voter| (voter, withdraw)).collect());
                     }
+                }
+            }
+            // Consensus takes a replica among its voters before leases do, and lets it go after them.
+            Err(RangeRefusal::NoVote) => {
+                let voter = {
+                    let (now, supporting) = (self.0.world.now(), self.0.supporting.lock());
+                    let heard = |seat: &&Seat| supporting.machine.promised(seat.store).until >= now;
+                    let voters = descriptor.seats.iter().filter(|seat| seat.votes).filter(heard);
+                    voters.max_by_key(|seat| Some(seat.replica) == holder).map(|seat| seat.replica)
+                };
+                if let Some(voter) = voter {
+                    group.give_lead(voter).await;
                 }
             }
             Err(_) => {}

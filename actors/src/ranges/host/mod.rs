@@ -30,7 +30,7 @@ pub use seats::Found;
 pub use word::Word;
 
 use super::lease::Moment;
-use super::raft::{Around, Changes, Group, StartError, disk};
+use super::raft::{Around, Changes, Group, StartError, disk, rest};
 use super::replica::{Descriptor, RangeId, RangeReplica, ReplicaId, Seat};
 use super::seating::Wanted;
 use super::support::{Said, Support};
@@ -256,7 +256,7 @@ impl<R: AsyncRuntime> Host<R> {
         let disk = &self.0.around.disk;
         // A split may have begun it a moment ago; and what is left of another one goes first.
         let is_there = disk.get(Family::Raft, &RangeReplica::row_key(range))?.is_some();
-        if is_there || disk.get(Family::Raft, &seats::rest_key(range))?.is_some() {
+        if is_there || rest::is_left(&**disk, range)? {
             return Ok(());
         }
         let replica = RangeReplica::new(self.0.settings.range, id, descriptor);

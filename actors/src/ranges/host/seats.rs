@@ -11,15 +11,14 @@ use std::time::Duration;
 use futures::StreamExt;
 use openraft::AsyncRuntime;
 use rhumb_core::{HybridTime, NodeId};
-use rhumb_storage::mvcc::{KeyspaceId, UserKey, VersionKey};
+use rhumb_storage::mvcc::{UserKey, VersionKey};
 use rhumb_storage::{Batch, Family};
-use serde::{Deserialize, Serialize};
 
 use super::{Host, HostError, NotWritten};
 use crate::ranges::command::{Command, Outcome};
 use crate::ranges::lease::{Moment, RangeRefusal};
-use crate::ranges::raft::{Change, Group, NotProposed, StartError, disk, wire};
-use crate::ranges::replica::{Descriptor, RangeId, RangeReplica, ReplicaId, Seat};
+use crate::ranges::raft::{Change, Group, NotProposed, Rest, StartError, rest};
+use crate::ranges::replica::{RangeId, RangeReplica, ReplicaId, Seat};
 use crate::ranges::seating::{self, Step, Wanted};
 
 /// Rows that are cleared in one batch.
@@ -36,18 +35,6 @@ pub enum Found {
     Begun,
     /// These have left the range.
     Left(Vec<ReplicaId>),
-}
-
-/// What is left to clear of a replica: a row of the family `Raft` under `x` range.
-#[derive(Serialize, Deserialize)]
-struct Rest {
-    keyspace: u32,
-    from: Vec<u8>,
-    to: Option<Vec<u8>>,
-}
-
-pub(super) fn rest_key(range: RangeId) -> Vec<u8> {
-    [b"x".as_slice(), &range.0.to_be_bytes()].concat()
 }
 
 impl<R: AsyncRuntime> Host<R> {
@@ -69,6 +56,7 @@ impl<R: AsyncRuntime> Host<R> {
                 match change {
                     Change::Born(replica) => host.born(*replica).await,
                     Change::Seen(range) => host.seen(range).await,
+                    Change::Lost(rest) => host.clear_soon(rest),
                 }
             }
         }));
@@ -262,55 +250,44 @@ impl<R: AsyncRuntime> Host<R> {
         }
         let mut batch = Batch::new();
         group.erase(&mut batch).map_err(fails)?;
-        if !descriptor.is_empty() {
-            let rest = Rest {
-                keyspace: descriptor.keyspace.0,
-                from: descriptor.from.as_bytes().to_vec(),
-                to: descriptor.to.as_ref().map(|to| to.as_bytes().to_vec()),
-            };
-            batch.put(Family::Raft, rest_key(range), wire::encode(&rest));
+        let rest = (!descriptor.is_empty()).then(|| Rest::of(&descriptor));
+        if let Some(rest) = &rest {
+            rest.write(&mut batch);
         }
         self.durably(batch).await.map_err(fails)?;
-        self.clear_soon(range, descriptor);
+        if let Some(rest) = rest {
+            self.clear_soon(rest);
+        }
         Ok(())
     }
 
     /// Clears rows beside all else; what is not cleared is at the next start.
-    fn clear_soon(&self, range: RangeId, descriptor: Descriptor) {
+    fn clear_soon(&self, rest: Rest) {
         let host = self.clone();
         drop(R::spawn(async move {
-            if let Err(why) = host.clear_rows(range, &descriptor).await {
-                tracing::warn!(
-                    range = range.0,
-                    why,
-                    "rows of a replica that has left are not cleared away yet"
-                );
+            if let Err(why) = host.clear_rows(&rest).await {
+                let range = rest.range.0;
+                tracing::warn!(range, why, "rows of a range that are no more here are not cleared away yet");
             }
         }));
     }
 
     /// Clears what is left of replicas that have been cleared away.
     pub(super) fn clear_the_rest(&self) -> Result<(), HostError> {
-        for (key, row) in disk::rows(&*self.0.around.disk, Family::Raft, b"x")? {
-            let rest: Rest = wire::decode(&row).map_err(HostError::Replica)?;
-            let number = key.get(1..).and_then(|number| number.try_into().ok()).map(u64::from_be_bytes);
-            let range = RangeId(number.ok_or_else(|| HostError::Replica("a row of no range".to_owned()))?);
-            let key =
-                |bytes: Vec<u8>| UserKey::new(bytes).map_err(|error| HostError::Replica(error.to_string()));
-            let descriptor = Descriptor {
-                range,
-                keyspace: KeyspaceId(rest.keyspace),
-                from: key(rest.from)?,
-                to: rest.to.map(key).transpose()?,
-                seats: Vec::new(),
-            };
-            self.clear_soon(range, descriptor);
+        for rest in rest::all(&*self.0.around.disk).map_err(HostError::Replica)? {
+            self.clear_soon(rest);
         }
         Ok(())
     }
 
-    async fn clear_rows(&self, range: RangeId, descriptor: &Descriptor) -> Result<(), String> {
-        let (keyspace, key) = (descriptor.keyspace, descriptor.from.clone());
+    async fn clear_rows(&self, rest: &Rest) -> Result<(), String> {
+        // They, or a part of them, may be on their way to a follower.
+        while let Some(group) = self.group(rest.range)
+            && group.replica().await.in_use().is_sent()
+        {
+            R::sleep(self.0.settings.keep).await;
+        }
+        let (keyspace, key) = (rest.keyspace, rest.from.clone());
         let mut next = Some(VersionKey { keyspace, key, at: HybridTime::from_bits(u64::MAX) }.encode());
         while let Some(from) = next.take() {
             let (mut batch, mut rows, mut failed) = (Batch::new(), 0, None);
@@ -322,7 +299,7 @@ impl<R: AsyncRuntime> Host<R> {
                         return false;
                     }
                 };
-                if key.keyspace != descriptor.keyspace || !descriptor.holds(&key.key) {
+                if key.keyspace != keyspace || !rest.holds(&key.key) {
                     return false;
                 }
                 if rows == CLEARED_AT_ONCE {
@@ -331,7 +308,7 @@ impl<R: AsyncRuntime> Host<R> {
                 }
                 rows += 1;
                 // A range that was split from it may stand here still.
-                if self.range_of(descriptor.keyspace, &key.key).is_none() {
+                if self.range_of(keyspace, &key.key).is_none() {
                     batch.delete(Family::Mvcc, row);
                 }
                 true
@@ -341,7 +318,7 @@ impl<R: AsyncRuntime> Host<R> {
                 return Err(why);
             }
             if next.is_none() {
-                batch.delete(Family::Raft, rest_key(range));
+                batch.delete(Family::Raft, rest.key());
                 return self.durably(batch).await;
             }
             self.0.around.disk.visibly(batch).await?;

@@ -69,7 +69,7 @@ fn every_known_bug_of_consensus_is_caught() {
 
     for &bug in Canary::OF_CONSENSUS {
         canary::let_out(Some(bug));
-        let caught = (0..120).find_map(|seed| run(seed).err().map(|broken| (seed, broken)));
+        let caught = (0..400).find_map(|seed| run(seed).err().map(|broken| (seed, broken)));
         canary::let_out(None);
         let (seed, broken) = caught.unwrap_or_else(|| panic!("{} was not caught", bug.name()));
         println!("{:<24} seed {seed:>3}: {broken}", bug.name());

@@ -10,6 +10,7 @@ use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeader
 use openraft::{AsyncRuntime, Raft};
 use parking_lot::RwLock;
 use rhumb_core::NodeId;
+use rhumb_core::canary::{self, Canary};
 use rhumb_storage::mvcc::{KeyspaceId, UserKey, VersionKey};
 use rhumb_storage::{Batch, Family};
 use thiserror::Error;
@@ -20,7 +21,7 @@ use super::machine::{self, Image, Machine, Shared};
 use super::network::Network;
 use super::types::{Proposal, SnapshotMeta, Types, Vote};
 use super::wire::{self, Answered, Asked, Ballot};
-use super::{Around, Changes, disk};
+use super::{Around, Changes, disk, rest};
 use crate::ranges::RangeSettings;
 use crate::ranges::collect::{Part, Positions, Progress};
 use crate::ranges::command::{Command, Outcome};
@@ -347,8 +348,9 @@ impl<R: AsyncRuntime> Group<R> {
                 let installed = installed.map_err(|error| error.to_string())?;
                 Answered::Installed(Ballot::from(&installed.vote))
             }
-            Asked::Lead { vote, last } => {
-                let rpc = TransferLeaderRequest::new(Vote::from(vote), self.id.0, last.map(Into::into));
+            Asked::Lead { vote, to, last } => {
+                let to = if canary::sings(Canary::LeadGoesToAll) { self.id.0 } else { to };
+                let rpc = TransferLeaderRequest::new(Vote::from(vote), to, last.map(Into::into));
                 match self.raft.handle_transfer_leader(rpc).await.map_err(|error| error.to_string())? {
                     Ok(()) => Answered::Leads,
                     Err(why) => Answered::DoesNotLead(why.to_string()),
@@ -394,7 +396,7 @@ impl<R: AsyncRuntime> Group<R> {
     }
 
     /// Whether no replica of another range here has keys from this one on, up to that one: two would write the same rows. One that
-    /// has them is behind a split, and comes to it.
+    /// has them is behind a split, and comes to it. Nor may any of them be left of one that stood here: they are cleared first.
     fn apart(&self, keyspace: KeyspaceId, from: &UserKey, to: Option<&UserKey>) -> Result<(), String> {
         let states = disk::rows(&*self.around.disk, Family::Raft, b"a").map_err(|fault| fault.to_string())?;
         for (_, state) in states {
@@ -409,7 +411,11 @@ impl<R: AsyncRuntime> Group<R> {
                 return Err(format!("range {} has not come to where it was split yet", there.range.0));
             }
         }
-        Ok(())
+        let rests = rest::all(&*self.around.disk)?;
+        match rests.iter().find(|rest| rest.meets(keyspace, from, to)) {
+            Some(rest) => Err(format!("what is left of range {} here is being cleared", rest.range.0)),
+            None => Ok(()),
+        }
     }
 
     /// How far replicas are in the log, as its leader knows. None where this one does not lead.

@@ -24,7 +24,7 @@ use tokio::sync::Mutex;
 use super::disk::Disk;
 use super::types::{self, SnapshotMeta, StoredMembership, Types};
 use super::wire::{self, Standing};
-use super::{Change, Changes, Claims, log};
+use super::{Change, Changes, Claims, Rest, log};
 use crate::ranges::command::{Body, Command, Outcome};
 use crate::ranges::replica::{Descriptor, RangeId, RangeReplica};
 
@@ -247,16 +247,24 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine {
         if replica.is_over() {
             return Err(io::Error::other("the replica has left its range"));
         }
+        let before = replica.descriptor().clone();
         replica.receive(&state).map_err(io::Error::other)?;
+        let lost = Rest::between(&before, replica.descriptor());
         (self.applied, self.members) = (meta.last_log_id, meta.last_membership.clone());
         let mut batch = Batch::new();
         replica.write(&mut batch);
+        if let Some(lost) = &lost {
+            lost.write(&mut batch);
+            // Earlier states of this replica have those keys, and their rows will be gone.
+            replica.in_use().ends(lost.from.clone());
+        }
         self.place(&mut batch);
         let (said, heard) = futures::channel::oneshot::channel();
         self.disk.durably(batch, Box::new(move |outcome| drop(said.send(outcome)))).await;
         let outcome = heard.await.map_err(|_| io::Error::other("the batch was not taken"))?;
         outcome.map(drop).map_err(io::Error::other)?;
         self.changed.push(Change::Seen(self.range));
+        self.changed.extend(lost.map(Change::Lost));
         self.tells();
         Ok(())
     }

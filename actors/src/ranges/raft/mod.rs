@@ -7,7 +7,7 @@
 //!   entries are written in their order; what an entry does is one batch with the place of the entry.
 //!
 //! In reading order: `types` tells openraft which types are used; [`wire`] is the bytes; [`disk`] what a group needs of a
-//! store; `log` its log and vote; `machine` what entries do, and snapshots; `network` what replicas ask each other; [`group`] the
+//! store; `log` its log and vote; `machine` what entries do, and snapshots; [`rest`] what is to be cleared away; `network` what replicas ask each other; [`group`] the
 //! handle. Everything is generic in the runtime, so that the simulated world of `tests/` runs the same code.
 //!
 //! No log begins with an entry: whoever begins a range writes its members as if they had been agreed on at place 0, the same on all
@@ -21,6 +21,7 @@
 
 pub mod disk;
 pub mod group;
+pub mod rest;
 pub mod wire;
 
 mod log;
@@ -38,6 +39,7 @@ pub use openraft_rt_tokio::TokioRuntime;
 
 pub use disk::Disk;
 pub use group::{Group, NotProposed, StartError};
+pub use rest::Rest;
 
 use super::replica::{RangeId, RangeReplica, ReplicaId, Seat};
 
@@ -117,6 +119,8 @@ pub enum Change {
     Born(Box<RangeReplica>),
     /// What the range is has changed: its keys, or where its replicas stand.
     Seen(RangeId),
+    /// A state that was sent has fewer keys: the range was split before it. These are to be cleared.
+    Lost(Rest),
 }
 
 /// Where changes are told.

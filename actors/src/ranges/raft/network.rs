@@ -138,8 +138,8 @@ impl To {
     async fn send_rows(&self, image: &Image) -> Result<(), String> {
         let replica = RangeReplica::recover(self.settings, &image.0)?;
         let threshold = replica.applied().threshold;
-        let _sent =
-            self.in_use.sends(threshold).ok_or("rows of the state were collected: another one is taken")?;
+        let sent = self.in_use.sends(threshold, replica.descriptor().to.as_ref());
+        let _sent = sent.ok_or("rows of the state were collected: another one is taken")?;
         // Up to the threshold there is also what a sender of rows to this replica had collected.
         let (descriptor, newest) = (replica.descriptor().clone(), replica.applied().newest.max(threshold));
         let keyspace = descriptor.keyspace;
@@ -288,7 +288,8 @@ impl<R: AsyncRuntime> RaftNetworkV2<Types<R>> for To {
         rpc: TransferLeaderRequest<Types<R>>,
         option: RPCOption,
     ) -> Rpc<TransferLeaderResponse<Types<R>>, R> {
-        let asked = Asked::Lead { vote: rpc.from_leader().into(), last: rpc.last_log_id().map(Into::into) };
+        let last = rpc.last_log_id().map(Into::into);
+        let asked = Asked::Lead { vote: rpc.from_leader().into(), to: *rpc.to_node_id(), last };
         match self.ask(&asked, option.hard_ttl()).await.map_err(unreachable)? {
             Answered::Leads => Ok(Ok(())),
             Answered::DoesNotLead(why) => Err(unreachable(why)),

@@ -109,10 +109,12 @@ pub enum Asked {
         /// The state of its replica.
         state: Vec<u8>,
     },
-    /// Become leader, once you have all up to the last entry.
+    /// This one is to lead, once it has all up to the last entry; the others stand in its way no more. All are told.
     Lead {
         /// The leader's vote.
         vote: Ballot,
+        /// Which replica it is.
+        to: u64,
         /// Its last entry.
         last: Option<Id>,
     },
@@ -144,7 +146,7 @@ pub enum Answered {
     Kept,
     /// The snapshot is installed, or its vote was too low.
     Installed(Ballot),
-    /// It stands for election.
+    /// It stands for election, or in nobody's way.
     Leads,
     /// It does not, and why.
     DoesNotLead(String),

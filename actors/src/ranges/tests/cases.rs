@@ -281,6 +281,19 @@ fn what_is_closed_beside_the_log_waits_for_the_log() {
 }
 
 #[test]
+fn what_was_withdrawn_is_not_waited_for() {
+    let (mut holder, mut follower) = follower();
+    let lost = holder.replica.propose_write(&moment(20), put("b")).expect("it holds the lease");
+    holder.replica.withdraw(lost.lease, lost.order);
+    let said = holder.replica.close_beside(&moment(10 * SECOND)).expect("it is idle");
+    follower.replica.hear(said);
+    assert_eq!((holder.replica.closed(), follower.replica.closed()), (at(7 * SECOND), at(7 * SECOND)));
+    let next = holder.replica.propose_write(&moment(11 * SECOND), put("b")).expect("it holds the lease");
+    assert!(next.order > lost.order, "an order stands for one proposal");
+    assert_eq!(follower.apply(&next), Outcome::Written(at(11 * SECOND)));
+}
+
+#[test]
 fn a_token_is_not_left_behind() {
     let (mut holder, mut follower) = follower();
     let said = holder.replica.close_beside(&moment(10 * SECOND)).expect("it is idle");

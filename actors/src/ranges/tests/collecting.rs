@@ -197,21 +197,21 @@ fn nothing_is_collected_while_a_states_rows_are_sent() {
     let mut case = Case::leaseholder();
     case.write(10, put("a"));
     case.write(20, put("a"));
-    let sent = case.replica.in_use().sends(HybridTime::ZERO).expect("nothing was collected");
+    let sent = case.replica.in_use().sends(HybridTime::ZERO, None).expect("nothing was collected");
     case.raise(10 * SECOND, at(30));
     assert_eq!(case.collect(10), 0);
     drop(sent);
     let progress = Progress::default();
     let step = progress.step(&case.replica).expect("it is due");
-    assert!(case.replica.in_use().sends(at(30)).is_none(), "a step is under way");
+    assert!(case.replica.in_use().sends(at(30), None).is_none(), "a step is under way");
     drop(step);
-    assert!(case.replica.in_use().sends(HybridTime::ZERO).is_none(), "what belongs to it may be gone");
-    assert!(case.replica.in_use().sends(at(30)).is_some());
+    assert!(case.replica.in_use().sends(HybridTime::ZERO, None).is_none(), "what belongs to it may be gone");
+    assert!(case.replica.in_use().sends(at(30), None).is_some());
     // A new life does not know what the last one has collected.
     let row = case.store.get(Family::Raft, &RangeReplica::row_key(RangeId(1))).expect("memory reads");
     let reborn = RangeReplica::recover(crate::ranges::RangeSettings::default(), &row.expect("it is there"));
     let reborn = reborn.expect("sound");
-    assert!(reborn.in_use().sends(at(29)).is_none() && reborn.in_use().sends(at(30)).is_some());
+    assert!(reborn.in_use().sends(at(29), None).is_none() && reborn.in_use().sends(at(30), None).is_some());
 }
 
 #[test]
@@ -219,7 +219,7 @@ fn what_was_split_off_keeps_rows_of_a_state_of_the_whole() {
     let mut case = Case::leaseholder();
     case.write(10, put("z"));
     case.write(20, put("z"));
-    let whole = case.replica.in_use().sends(HybridTime::ZERO).expect("nothing was collected");
+    let whole = case.replica.in_use().sends(HybridTime::ZERO, None).expect("nothing was collected");
     let seats = (0..3).map(|n| Seat { replica: ReplicaId(10 + n), ..seat(n) }).collect();
     case.raise(10 * SECOND, at(30));
     let now = moment(10 * SECOND + 10);

@@ -387,6 +387,7 @@ fn passes(refusal: &RangeRefusal) -> bool {
             | RangeRefusal::NotLeaseholder(_)
             | RangeRefusal::HolderIsSupported
             | RangeRefusal::Outside
+            | RangeRefusal::NoVote
             | RangeRefusal::Removed
     )
 }

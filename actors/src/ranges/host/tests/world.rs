@@ -2,7 +2,8 @@
 //! moment, cuts of the network (one way, too), loss, slow links and disks, clocks as far apart as they may be.
 //!
 //! Checked: what clients saw is linearizable, by a checker that is not ours; no machine asserts; no two leases of a range
-//! have one number; in the end all replicas show the same, though each has collected old versions by itself; and when everything heals, reads and writes are served again.
+//! have one number; in the end all replicas show the same, though each has collected old versions by itself; when everything heals, reads and
+//! writes are served again; and in the end whoever holds a lease leads, and all replicas hear of what is closed.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -27,6 +28,10 @@ const KEYS: usize = 3;
 const CLIENTS: u32 = 4;
 const STORY: u64 = 30 * SECOND;
 const HEALING: u64 = 20 * SECOND;
+/// How far a replica of a range that is well is behind with what is closed, at most: thrice what it usually is.
+const CLOSED_WITHIN: u64 = 3 * SECOND;
+/// When all is well, whoever is given the lease leads so soon.
+const LEADS_WITHIN: u64 = 1_500 * MS;
 /// How long a client waits.
 const PATIENCE: Duration = Duration::from_millis(2_500);
 
@@ -178,6 +183,11 @@ pub(super) fn run(seed: u64) -> Result<Tally, String> {
     if told.served.0 == 0 || told.served.1 == 0 {
         return Err(format!("everything is well, and {:?} reads and writes are served", told.served));
     }
+    for range in ranges(&net) {
+        catalog::with_the_lease(&net, &mut rng, range, None);
+    }
+    sim::run_until(sim::now() + LEADS_WITHIN);
+    well(&net)?;
     same_rows(&net)?;
     Ok(told.tally)
 }
@@ -187,13 +197,24 @@ pub(super) fn run(seed: u64) -> Result<Tally, String> {
 fn trouble(net: &net::Shared, told: &Telling, rng: &mut Rng, comes_back: &mut BTreeMap<usize, u64>) {
     let count = net.lock().nodes.len();
     let node = rng.below(count as u64) as usize;
-    match rng.below(16) {
+    match rng.below(17) {
         12..14 => told.lock().tally.moves += usize::from(catalog::moves(net, rng)),
         14 => catalog::with_the_lease(net, rng, RANGE, None),
         15 => {
             let once = net.lock().split == 0;
             let at = key(1 + rng.below(KEYS as u64 - 1) as usize);
             catalog::with_the_lease(net, rng, RANGE, once.then_some(at));
+        }
+        // As when a cut heals behind which all have waited for as long.
+        16 => {
+            let nodes: Vec<_> = net.lock().nodes.iter().map(|node| node.host.clone()).collect();
+            for (node, group) in nodes
+                .iter()
+                .enumerate()
+                .flat_map(|(node, host)| host.iter().flat_map(Host::groups).map(move |group| (node, group)))
+            {
+                sim::spawn_as(node, async move { group.stands().await });
+            }
         }
         0..3 => {
             let up = net.lock().nodes[node].up;
@@ -279,6 +300,39 @@ fn look(net: &net::Shared, leases: &mut BTreeMap<(RangeId, u64), Lease>) -> Resu
                 "two leases of {range:?} have number {}: {known:?} and {lease:?}",
                 lease.seq
             ));
+        }
+    }
+    Ok(())
+}
+
+fn ranges(net: &net::Shared) -> Vec<RangeId> {
+    let space = net.lock().catalog.as_ref().map(|catalog| catalog.space.clone());
+    space.into_iter().flat_map(|space| space.ranges).map(|row| row.range).collect()
+}
+
+/// In the end every range is led by whoever holds its lease, and every replica of it has heard of late what is closed.
+fn well(net: &net::Shared) -> Result<(), String> {
+    let hosts: Vec<_> = net.lock().nodes.iter().filter_map(|node| node.host.clone()).collect();
+    let late = net::BEGIN_MS + (sim::now() - CLOSED_WITHIN) / MS;
+    for group in hosts.iter().flat_map(Host::groups) {
+        let (id, range) = (group.id(), group.range());
+        let found = Arc::new(Mutex::new(None));
+        let at = Arc::clone(&found);
+        sim::spawn_as(NOBODY, async move {
+            let (holder, closed) = {
+                let replica = group.replica().await;
+                (replica.lease().holder, replica.closed())
+            };
+            *at.lock() = Some((holder, group.leader().await, closed.millis()));
+        });
+        sim::run_until(sim::now() + MS);
+        let Some((holder, leader, closed)) = found.lock().take() else { continue };
+        if holder != leader {
+            return Err(format!("in the end {leader:?} leads {range:?}, and {holder:?} holds its lease"));
+        }
+        if closed < late {
+            let behind = net::BEGIN_MS + sim::now() / MS - closed;
+            return Err(format!("in the end replica {id} of {range:?} is {behind} ms behind what is closed"));
         }
     }
     Ok(())
