@@ -230,7 +230,6 @@ impl Canary {
         Self::EntriesNotSynced,
         Self::CollectedComesBack,
         Self::LeadGoesToAll,
-        Self::LostKeysStay,
         Self::LeaseWithoutVote,
     ];
 

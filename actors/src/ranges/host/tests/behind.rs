@@ -1,4 +1,4 @@
-//! A replica that was away for so long that the log was cut meanwhile, and what it lacks was collected.
+//! A replica that was away for so long that the log was cut meanwhile: what it lacks was collected, or is its range's no more.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,11 +9,13 @@ use rhumb_core::rng::Seed;
 use rhumb_storage::Family;
 use rhumb_storage::mvcc::{Record, VersionKey};
 
-use super::net::{self, MS, NOBODY, RANGE, SECOND};
+use super::catalog::{self, Catalog};
+use super::net::{self, MS, NOBODY, RANGE, SECOND, node_id, store_id};
 use super::rows::same_rows;
 use super::sim::{self, SimRuntime};
 use super::world::{descriptor, key, on};
 use crate::ranges::Op;
+use crate::ranges::catalog::Change;
 use crate::ranges::raft::RaftSettings;
 
 /// Keys that are there when it goes, and deleted when it comes back.
@@ -60,6 +62,20 @@ fn write(net: &net::Shared, number: usize, record: &Record) {
     }
 }
 
+/// A range of nodes 0 to 2, and one node more if `more` says so.
+fn begun(seed: u64, more: usize) -> net::Shared {
+    sim::begin(seed);
+    let net = net::of(3 + more, Seed::new(seed).child("behind").rng());
+    (0..3 + more).for_each(|node| net::start(&net, node, raft()));
+    sim::run_until(100 * MS);
+    for node in 0..3 {
+        let host = net.lock().nodes[node].host.clone().expect("it has started");
+        sim::spawn_as(node, async move { host.create(descriptor(3)).await.expect("it is new") });
+    }
+    lasts(3);
+    net
+}
+
 /// Its power is cut, and it begins anew.
 fn again(net: &net::Shared, node: usize) {
     net::crash(net, node);
@@ -69,15 +85,7 @@ fn again(net: &net::Shared, node: usize) {
 
 /// How often a state was sent, and what is wrong in the end.
 fn run(seed: u64) -> (usize, Result<(), String>) {
-    sim::begin(seed);
-    let net = net::of(3, Seed::new(seed).child("behind").rng());
-    (0..3).for_each(|node| net::start(&net, node, raft()));
-    sim::run_until(100 * MS);
-    for node in 0..3 {
-        let host = net.lock().nodes[node].host.clone().expect("it has started");
-        sim::spawn_as(node, async move { host.create(descriptor(3)).await.expect("it is new") });
-    }
-    lasts(3);
+    let net = begun(seed, 0);
     let put = Record::put(7_u64.to_be_bytes());
     (0..KEYS).for_each(|number| write(&net, number, &put));
     lasts(2);
@@ -128,4 +136,58 @@ fn what_comes_back_is_noticed() {
     let noticed = (0..5).any(|seed| run(seed).1.is_err());
     canary::let_out(None);
     assert!(noticed, "a key that was deleted came back on a replica");
+}
+
+/// While node 2 is away its range is split, and the right-hand part moves to node 3. It comes back and is sent the left-hand
+/// part's state: what is wrong in the end.
+fn splits_meanwhile(seed: u64) -> Result<(), String> {
+    let net = begun(seed, 1);
+    net.lock().catalog = Some(Catalog::of(RANGE, descriptor(3).seats));
+    let put = Record::put(7_u64.to_be_bytes());
+    (0..KEYS).for_each(|number| write(&net, number, &put));
+    lasts(2);
+    net::crash(&net, 2);
+    lasts(6);
+    let mut rng = Seed::new(seed).child("split").rng();
+    catalog::with_the_lease(&net, &mut rng, RANGE, Some(key(KEYS / 2)));
+    lasts(3);
+    let moved = {
+        let mut net = net.lock();
+        let catalog = net.catalog.as_mut().expect("there is one");
+        let right = catalog.space.ranges.iter().find(|row| row.range != RANGE).map(|row| row.range);
+        let range = right.ok_or("it was not split")?;
+        catalog.change(&Change::Move { range, from: node_id(2), to: node_id(3), store: store_id(3) })
+    };
+    assert!(moved, "it was not planned");
+    lasts(8);
+    for node in [0, 1, 0, 1] {
+        again(&net, node);
+        (0..45).for_each(|_| write(&net, 0, &put));
+    }
+    net::start(&net, 2, raft());
+    lasts(15);
+    let same = same_rows(&net);
+    let halted = net.lock().nodes.iter().find_map(|node| node.halted.clone());
+    assert!(net.lock().snapshots > 0, "it caught up from the log");
+    drop(net);
+    sim::begin(0);
+    halted.map_or(same, Err)
+}
+
+#[test]
+fn of_keys_that_a_state_from_behind_a_split_lacks_no_rows_stay() {
+    for seed in 0..3 {
+        assert_eq!(splits_meanwhile(seed), Ok(()), "seed {seed}");
+    }
+}
+
+#[cfg(feature = "canaries")]
+#[test]
+fn rows_that_stay_are_noticed() {
+    use rhumb_core::canary::{self, Canary};
+
+    canary::let_out(Some(Canary::LostKeysStay));
+    let noticed = splits_meanwhile(0);
+    canary::let_out(None);
+    assert!(noticed.expect_err("rows stayed").contains("rows of no range"));
 }
