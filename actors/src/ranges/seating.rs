@@ -69,6 +69,11 @@ pub fn next(
     if wanted.unborn {
         return Some(Step::Begun);
     }
+    // Who comes has the highest number: what is wanted here is of before.
+    let known = wanted.seats.iter().chain(&wanted.leaving).map(|seat| seat.replica).max();
+    if here.iter().any(|seat| Some(seat.replica) > known) {
+        return None;
+    }
     let seat = |replica: ReplicaId| here.iter().find(|seat| seat.replica == replica);
     for coming in &wanted.seats {
         let replica = coming.replica;
@@ -241,6 +246,11 @@ mod tests {
         let here = [seat(1, true), seat(2, true), seat(4, true)];
         let all: BTreeSet<_> = here.iter().map(|seat| seat.replica).collect();
         let members = Members { voters: all.clone(), all, settled: true };
+        assert_eq!(next(&before, &here, &members, StoreId(1), |_| true), None);
+        // In the midst of it: who knows of the newcomer by its seat alone takes nothing back.
+        let numbers = |all: &[u64]| all.iter().copied().map(ReplicaId).collect::<BTreeSet<_>>();
+        let here = [seat(1, true), seat(2, true), seat(3, false), seat(4, true)];
+        let members = Members { voters: numbers(&[1, 2, 3, 4]), all: numbers(&[1, 2, 3, 4]), settled: false };
         assert_eq!(next(&before, &here, &members, StoreId(1), |_| true), None);
     }
 }

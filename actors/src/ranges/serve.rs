@@ -96,7 +96,7 @@ impl RangeReplica {
     /// [`Elsewhere`].
     pub fn begin(&self, moment: &Moment, epoch: Epoch, ask: Ask) -> Result<Reading, Elsewhere> {
         let refused = |refusal| Err(Elsewhere::Refused(refusal));
-        if self.descriptor().seat(self.id()).is_none() {
+        if self.is_over() || self.descriptor().seat(self.id()).is_none() {
             return refused(RangeRefusal::Removed);
         }
         if !self.holds_all(&ask) {
@@ -168,7 +168,8 @@ impl RangeReplica {
         if at < self.applied().threshold {
             return Err(Elsewhere::Refused(RangeRefusal::BelowThreshold(self.applied().threshold)));
         }
-        let Some(replica) = self.descriptor().seat(self.id()).cloned() else {
+        // Rows of one that has left are cleared away, perhaps under this read.
+        let Some(replica) = self.descriptor().seat(self.id()).filter(|_| !self.is_over()).cloned() else {
             return Err(Elsewhere::Refused(RangeRefusal::Removed));
         };
         let age = if permit.is_some() { Duration::ZERO } else { between(at, moment.now) };

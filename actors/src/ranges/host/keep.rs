@@ -14,8 +14,11 @@ use crate::ranges::raft::Group;
 use crate::ranges::replica::{Descriptor, ReplicaId, Seat};
 use crate::ranges::support::{Said, SupportMessage};
 
-/// Rounds of the keeper after which something that was proposed and is not settled is overtaken.
+/// Rounds of the keeper after which something that was proposed and is not settled is overtaken, and after which a node whose clock
+/// is frozen leads no more.
 const PATIENCE: u32 = 10;
+/// Rounds of the keeper after which it looks again whether something is left to clear.
+const SWEEPS: u32 = 100;
 
 impl<R: AsyncRuntime> Host<R> {
     /// Begins the timers.
@@ -30,8 +33,12 @@ impl<R: AsyncRuntime> Host<R> {
             }
         }));
         drop(R::spawn(async move {
-            let mut waited = BTreeMap::new();
+            let (mut waited, mut rounds) = (BTreeMap::new(), 0_u32);
             while let Some(host) = of::<R>(&keeps) {
+                rounds = rounds.wrapping_add(1);
+                if rounds.is_multiple_of(SWEEPS) {
+                    host.sweep();
+                }
                 for group in host.groups() {
                     let rounds = waited.entry(group.range()).or_insert(0);
                     host.look_after(&group, rounds).await;
@@ -167,7 +174,14 @@ impl<R: AsyncRuntime> Host<R> {
             }
             // What was to give the lease away may never come into the log: then it is taken anew.
             Err(RangeRefusal::Transferring) if *waited < PATIENCE => *waited += 1,
-            Err(RangeRefusal::Frozen) => {}
+            // Leases are taken in the log: who leads and proposes nothing stands in the way of all.
+            Err(_) if self.0.world.is_frozen() => {
+                *waited += 1;
+                if *waited >= PATIENCE {
+                    *waited = 0;
+                    self.hand_over(group, &descriptor, lease.holder).await;
+                }
+            }
             Err(_) => self.want_lease(group, &descriptor, lease.holder, lease.store).await,
         }
     }
@@ -196,7 +210,12 @@ impl<R: AsyncRuntime> Host<R> {
                 let promised = self.0.supporting.lock().machine.promised(of);
                 let alive = promised.epoch == epoch && promised.until >= self.0.world.now();
                 match holder {
-                    Some(holder) if alive && holder != group.id() => group.give_lead(holder).await,
+                    // One that is far behind comes near first: who gives the lead away proposes nothing any more.
+                    Some(holder) if alive && holder != group.id() => {
+                        if group.is_near(holder) {
+                            group.give_lead(holder).await;
+                        }
+                    }
                     _ => {
                         let withdraw = SupportMessage::Withdraw { of, epoch };
                         self.say(descriptor.stores().into_iter().map(|voter| (voter, withdraw)).collect());
@@ -204,18 +223,24 @@ impl<R: AsyncRuntime> Host<R> {
                 }
             }
             // Consensus takes a replica among its voters before leases do, and lets it go after them.
-            Err(RangeRefusal::NoVote) => {
-                let voter = {
-                    let (now, supporting) = (self.0.world.now(), self.0.supporting.lock());
-                    let heard = |seat: &&Seat| supporting.machine.promised(seat.store).until >= now;
-                    let voters = descriptor.seats.iter().filter(|seat| seat.votes).filter(heard);
-                    voters.max_by_key(|seat| Some(seat.replica) == holder).map(|seat| seat.replica)
-                };
-                if let Some(voter) = voter {
-                    group.give_lead(voter).await;
-                }
-            }
+            Err(RangeRefusal::NoVote) => self.hand_over(group, descriptor, holder).await,
             Err(_) => {}
+        }
+    }
+
+    /// Has another replica lead that can hold the lease: whoever holds it, if that one can.
+    async fn hand_over(&self, group: &Group<R>, descriptor: &Descriptor, holder: Option<ReplicaId>) {
+        let voter = {
+            let (now, supporting) = (self.0.world.now(), self.0.supporting.lock());
+            let can = |seat: &&Seat| {
+                let heard = supporting.machine.promised(seat.store).until >= now;
+                seat.votes && seat.replica != group.id() && heard && group.is_near(seat.replica)
+            };
+            let voters = descriptor.seats.iter().filter(can);
+            voters.max_by_key(|seat| Some(seat.replica) == holder).map(|seat| seat.replica)
+        };
+        if let Some(voter) = voter {
+            group.give_lead(voter).await;
         }
     }
 

@@ -135,6 +135,8 @@ struct Inner<R: AsyncRuntime> {
     /// Where replicas are wanted, and what is being done about it.
     wanted: Mutex<BTreeMap<RangeId, Wanted>>,
     busy: Mutex<BTreeSet<RangeId>>,
+    /// What is being cleared away, by the keys of its rows.
+    clearing: Mutex<BTreeSet<Vec<u8>>>,
     changes: Changes,
     /// Only the newest time that something was proposed or read at is ever used again.
     last: Mutex<HybridTime>,
@@ -175,6 +177,7 @@ impl<R: AsyncRuntime> Host<R> {
             keys: Mutex::default(),
             wanted: Mutex::default(),
             busy: Mutex::default(),
+            clearing: Mutex::default(),
             changes,
             store,
             settings,
@@ -191,7 +194,7 @@ impl<R: AsyncRuntime> Host<R> {
             let replica = RangeReplica::recover(settings.range, &row).map_err(HostError::Replica)?;
             host.serve(replica).await?;
         }
-        host.clear_the_rest()?;
+        host.clear_the_rest().map_err(HostError::Replica)?;
         host.flush();
         host.keep();
         host.follow(changed);

@@ -56,7 +56,6 @@ impl<R: AsyncRuntime> Host<R> {
                 match change {
                     Change::Born(replica) => host.born(*replica).await,
                     Change::Seen(range) => host.seen(range).await,
-                    Change::Lost(rest) => host.clear_soon(rest),
                 }
             }
         }));
@@ -67,6 +66,8 @@ impl<R: AsyncRuntime> Host<R> {
         let descriptor = group.replica().await.descriptor().clone();
         group.welcome(&descriptor.seats);
         self.know(&descriptor);
+        // It may have lost keys.
+        self.sweep();
     }
 
     async fn born(&self, replica: RangeReplica) {
@@ -208,6 +209,10 @@ impl<R: AsyncRuntime> Host<R> {
         if promised.until < self.0.world.now() {
             return Err(NotWritten::Refused(RangeRefusal::LeaseNotInForce));
         }
+        // One that lacks more than it can catch up with at once could not lead.
+        if seat.replica != group.id() && group.leads() && !group.is_near(seat.replica) {
+            return Err(NotWritten::Refused(RangeRefusal::LeaseNotInForce));
+        }
         if seat.replica == group.id() {
             let holds = self.holds(range).await;
             let holder = group.replica().await.lease().holder;
@@ -250,37 +255,53 @@ impl<R: AsyncRuntime> Host<R> {
         }
         let mut batch = Batch::new();
         group.erase(&mut batch).map_err(fails)?;
-        let rest = (!descriptor.is_empty()).then(|| Rest::of(&descriptor));
-        if let Some(rest) = &rest {
+        let rest = match descriptor.is_empty() {
+            true => rest::noted(&*self.0.around.disk, range).map_err(fails)?,
+            false => Some(Rest::of(&descriptor)),
+        };
+        if let Some(rest) = rest {
             rest.write(&mut batch);
         }
         self.durably(batch).await.map_err(fails)?;
-        if let Some(rest) = rest {
-            self.clear_soon(rest);
-        }
+        self.sweep();
         Ok(())
     }
 
-    /// Clears rows beside all else; what is not cleared is at the next start.
-    fn clear_soon(&self, rest: Rest) {
-        let host = self.clone();
-        drop(R::spawn(async move {
-            if let Err(why) = host.clear_rows(&rest).await {
-                let range = rest.range.0;
-                tracing::warn!(range, why, "rows of a range that are no more here are not cleared away yet");
-            }
-        }));
+    /// As [`Host::clear_the_rest`]; what cannot be read is read again later.
+    pub(super) fn sweep(&self) {
+        if let Err(why) = self.clear_the_rest() {
+            tracing::warn!(why, "what is left of ranges that are no more here cannot be read");
+        }
     }
 
-    /// Clears what is left of replicas that have been cleared away.
-    pub(super) fn clear_the_rest(&self) -> Result<(), HostError> {
-        for rest in rest::all(&*self.0.around.disk).map_err(HostError::Replica)? {
-            self.clear_soon(rest);
+    /// Clears what is left of replicas and keys that are no more here, beside all else. What cannot be cleared is tried again.
+    pub(super) fn clear_the_rest(&self) -> Result<(), String> {
+        for rest in rest::all(&*self.0.around.disk)? {
+            if !self.0.clearing.lock().insert(rest.key()) {
+                continue;
+            }
+            let host = self.clone();
+            drop(R::spawn(async move {
+                if let Err(why) = host.clear_rows(&rest).await {
+                    let range = rest.range.0;
+                    tracing::warn!(
+                        range,
+                        why,
+                        "rows of a range that are no more here are not cleared away yet"
+                    );
+                }
+                host.0.clearing.lock().remove(&rest.key());
+            }));
         }
         Ok(())
     }
 
     async fn clear_rows(&self, rest: &Rest) -> Result<(), String> {
+        // Since it was read somebody may have cleared it, and new rows may have come.
+        let noted = self.0.around.disk.get(Family::Raft, &rest.key()).map_err(|fault| fault.to_string())?;
+        if noted.is_none() {
+            return Ok(());
+        }
         // They, or a part of them, may be on their way to a follower.
         while let Some(group) = self.group(rest.range)
             && group.replica().await.in_use().is_sent()

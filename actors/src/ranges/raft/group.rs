@@ -21,7 +21,7 @@ use super::machine::{self, Image, Machine, Shared};
 use super::network::Network;
 use super::types::{Proposal, SnapshotMeta, Types, Vote};
 use super::wire::{self, Answered, Asked, Ballot};
-use super::{Around, Changes, disk, rest};
+use super::{Around, Changes, Rest, disk, rest};
 use crate::ranges::RangeSettings;
 use crate::ranges::collect::{Part, Positions, Progress};
 use crate::ranges::command::{Command, Outcome};
@@ -375,6 +375,7 @@ impl<R: AsyncRuntime> Group<R> {
             batch.delete(Family::Raft, key);
         }
         batch.delete(Family::Raft, machine::place_key(self.range));
+        batch.delete(Family::Raft, rest::note_key(self.range));
         batch.delete(Family::Raft, Progress::row_key(self.range));
         batch.delete(Family::Raft, RangeReplica::row_key(self.range));
         Ok(())
@@ -391,7 +392,14 @@ impl<R: AsyncRuntime> Group<R> {
         if replica.is_over() {
             return Err("the replica has left its range".to_owned());
         }
-        let batch = part.received(&*self.around.disk, &replica)?;
+        let mut batch = part.received(&*self.around.disk, &replica)?;
+        if replica.descriptor().is_empty() {
+            // If it leaves before its state comes, nobody else knows what it has.
+            let (keyspace, to) = (first.keyspace, to.map(|to| to.key));
+            let here = Rest { range: self.range, keyspace, from: first.key, to };
+            let before = rest::noted(&*self.around.disk, self.range)?;
+            before.into_iter().fold(here, Rest::and).note(&mut batch);
+        }
         self.around.disk.visibly(batch).await
     }
 

@@ -24,12 +24,15 @@ use tokio::sync::Mutex;
 use super::disk::Disk;
 use super::types::{self, SnapshotMeta, StoredMembership, Types};
 use super::wire::{self, Standing};
-use super::{Change, Changes, Claims, Rest, log};
+use super::{Change, Changes, Claims, Rest, log, rest};
 use crate::ranges::command::{Body, Command, Outcome};
 use crate::ranges::replica::{Descriptor, RangeId, RangeReplica};
 
 /// Entries that become one batch, unless one of them has to see what another has written.
 const AT_ONCE: usize = 64;
+
+/// Entries by which the log grows at most while rows are on their way to a follower.
+const HELD_ENTRIES: u64 = 200_000;
 
 /// A replica, as all see it who have to do with it.
 pub(super) type Shared = Arc<Mutex<RangeReplica>>;
@@ -47,6 +50,8 @@ pub(super) struct Machine {
     claims: Claims,
     /// Ranges that are begun here in the batch that comes.
     claimed: Vec<RangeId>,
+    /// The last entry up to which the log could be cut.
+    cut: u64,
 }
 
 /// A snapshot: the state of a replica. The rows that belong to it are sent before it, or are here.
@@ -82,6 +87,7 @@ impl Machine {
             changed: Vec::new(),
             claims,
             claimed: Vec::new(),
+            cut: 0,
         })
     }
 
@@ -234,6 +240,18 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine {
         self.written(&mut batch, &mut owed).await
     }
 
+    /// The log is not cut while rows are on their way to a follower: it would lack what came meanwhile, and have to be sent all
+    /// of them again. Nor does the log grow without bound for one that takes for ever.
+    async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<Taken> {
+        let index = self.applied.as_ref().map_or(0, |id| id.index);
+        let waits = !force && index < self.cut + HELD_ENTRIES;
+        if waits && self.replica.lock().await.in_use().is_sent() {
+            return None;
+        }
+        self.cut = index;
+        Some(RaftStateMachine::<Types<R>>::get_snapshot_builder(self).await)
+    }
+
     async fn get_snapshot_builder(&mut self) -> Taken {
         // Later entries do not wait for what is built, so it is taken now.
         let image = Image(self.replica.lock().await.row());
@@ -253,6 +271,7 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine {
         (self.applied, self.members) = (meta.last_log_id, meta.last_membership.clone());
         let mut batch = Batch::new();
         replica.write(&mut batch);
+        batch.delete(Family::Raft, rest::note_key(self.range));
         if let Some(lost) = &lost {
             lost.write(&mut batch);
             // Earlier states of this replica have those keys, and their rows will be gone.
@@ -264,7 +283,6 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine {
         let outcome = heard.await.map_err(|_| io::Error::other("the batch was not taken"))?;
         outcome.map(drop).map_err(io::Error::other)?;
         self.changed.push(Change::Seen(self.range));
-        self.changed.extend(lost.map(Change::Lost));
         self.tells();
         Ok(())
     }

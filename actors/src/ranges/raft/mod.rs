@@ -119,8 +119,6 @@ pub enum Change {
     Born(Box<RangeReplica>),
     /// What the range is has changed: its keys, or where its replicas stand.
     Seen(RangeId),
-    /// A state that was sent has fewer keys: the range was split before it. These are to be cleared.
-    Lost(Rest),
 }
 
 /// Where changes are told.

@@ -5,7 +5,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use futures::stream::BoxStream;
+use futures::stream::{BoxStream, FuturesUnordered};
 use futures::{FutureExt, Stream, StreamExt, future, stream};
 use openraft::entry::RaftEntry;
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
@@ -31,6 +31,8 @@ use crate::ranges::replica::{RangeId, RangeReplica, ReplicaId, Seat};
 const PIPELINE: usize = 32;
 /// Bytes of rows in one message.
 const ROWS_BYTES: usize = 256 << 10;
+/// Messages with rows that are under way to one follower.
+const ROWS_AT_ONCE: usize = 4;
 /// How long a message with rows may take.
 const ROWS_WITHIN: Duration = Duration::from_secs(10);
 
@@ -148,7 +150,11 @@ impl To {
         let mut next = Some(first.encode());
         // Who has nothing yet knows no end.
         let end = descriptor.to.clone().map(|key| VersionKey { keyspace, key, at: latest }.encode());
+        let mut under_way = FuturesUnordered::new();
         while let Some(from) = next.take() {
+            if under_way.len() == ROWS_AT_ONCE {
+                kept(under_way.next().await)?;
+            }
             let (mut rows, mut bytes, mut fault) = (Vec::new(), 0, None);
             let walked = self.around.disk.walk(Family::Mvcc, &from, &mut |row, value| {
                 if bytes >= ROWS_BYTES {
@@ -175,12 +181,20 @@ impl To {
             }
             // A part without rows says that there are none.
             let part = Part { from, to: next.clone().or_else(|| end.clone()), threshold, rows };
-            match self.ask(&Asked::Rows(part), ROWS_WITHIN).await? {
-                Answered::Kept => {}
-                other => return Err(format!("{other:?} answers rows")),
-            }
+            under_way.push(self.ask(&Asked::Rows(part), ROWS_WITHIN));
+        }
+        while let Some(answer) = under_way.next().await {
+            kept(Some(answer))?;
         }
         Ok(())
+    }
+}
+
+/// Whether rows were kept.
+fn kept(answer: Option<Result<Answered, String>>) -> Result<(), String> {
+    match answer.transpose()? {
+        None | Some(Answered::Kept) => Ok(()),
+        Some(other) => Err(format!("{other:?} answers rows")),
     }
 }
 

@@ -51,6 +51,18 @@ impl Rest {
         (fewer && !canary::sings(Canary::LostKeysStay)).then(|| Self { from, ..Self::of(before) })
     }
 
+    /// These keys and those of another part of the same range.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        let to = self.to.zip(other.to).map(|(one, other)| one.max(other));
+        Self { from: self.from.min(other.from), to, ..self }
+    }
+
+    /// Notes that rows of these keys are here, of a state that has not come yet.
+    pub fn note(&self, batch: &mut Batch) {
+        batch.put(Family::Raft, note_key(self.range), self.row());
+    }
+
     /// Its row, in the family `Raft`.
     #[must_use]
     pub fn key(&self) -> Vec<u8> {
@@ -59,9 +71,12 @@ impl Rest {
 
     /// Notes it.
     pub fn write(&self, batch: &mut Batch) {
+        batch.put(Family::Raft, self.key(), self.row());
+    }
+
+    fn row(&self) -> Vec<u8> {
         let to = self.to.as_ref().map(|to| to.as_bytes().to_vec());
-        let row = Row { keyspace: self.keyspace.0, from: self.from.as_bytes().to_vec(), to };
-        batch.put(Family::Raft, self.key(), wire::encode(&row));
+        wire::encode(&Row { keyspace: self.keyspace.0, from: self.from.as_bytes().to_vec(), to })
     }
 
     /// Whether a key is among them.
@@ -77,6 +92,22 @@ impl Rest {
             && to.is_none_or(|to| self.from < *to)
             && self.to.as_ref().is_none_or(|end| from < end)
     }
+}
+
+/// Where it is noted of which keys a replica without any has rows already.
+#[must_use]
+pub fn note_key(range: RangeId) -> Vec<u8> {
+    [b"y".as_slice(), &range.0.to_be_bytes()].concat()
+}
+
+/// The keys of which a replica without any has rows already.
+///
+/// # Errors
+/// What cannot be read.
+pub fn noted(disk: &dyn Disk, range: RangeId) -> Result<Option<Rest>, String> {
+    let key = note_key(range);
+    let row = disk.get(Family::Raft, &key).map_err(|fault| fault.to_string())?;
+    row.map(|row| read(&key, &row)).transpose()
 }
 
 /// Whether something is left of a range.

@@ -268,6 +268,19 @@ fn a_follower_serves_what_is_closed_and_says_how_old_it_is() {
 }
 
 #[test]
+fn a_read_of_a_replica_that_left_meanwhile_is_refused() {
+    let (mut holder, mut follower) = follower();
+    follower.replica.hear(holder.replica.close_beside(&moment(10 * SECOND)).expect("it is idle"));
+    let read = ask("a", Consistency::AsOf(at(11)));
+    let begun = follower.replica.begin(&moment(10 * SECOND), Epoch(0), read.clone()).expect("it is closed");
+    follower.replica.end();
+    let finished = follower.replica.finish(&moment(10 * SECOND), Epoch(0), begun, None::<HybridTime>);
+    assert_eq!(refused(finished), RangeRefusal::Removed, "its rows may have been cleared away under it");
+    let again = follower.replica.begin(&moment(10 * SECOND), Epoch(0), read);
+    assert_eq!(refused(again), RangeRefusal::Removed);
+}
+
+#[test]
 fn what_is_closed_beside_the_log_waits_for_the_log() {
     let (mut holder, mut follower) = follower();
     let second = holder.replica.propose_write(&moment(20), put("b")).expect("it holds the lease");

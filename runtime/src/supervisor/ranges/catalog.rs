@@ -203,10 +203,15 @@ impl Ranges {
                 let mine = row.seats.iter().find(|seat| seat.store == me);
                 match (host.group(row.range), mine) {
                     (Some(group), _) if row.left.contains(&group.id()) => {
-                        tracing::info!(range = row.range.0, replica = %group.id(), "it has left its range and is cleared away");
-                        if let Err(error) = host.clear(row.range, group.id()).await {
-                            tracing::error!(range = row.range.0, %error, "its rows are not cleared away yet");
-                        }
+                        let (range, replica) = (row.range, group.id());
+                        tracing::info!(range = range.0, %replica, "it has left its range and is cleared away");
+                        // Rows that are on their way to a follower are waited for; nobody else is.
+                        let host = host.clone();
+                        self.0.parts.runtime.spawn(async move {
+                            if let Err(error) = host.clear(range, replica).await {
+                                tracing::error!(range = range.0, %error, "its rows are not cleared away yet");
+                            }
+                        });
                     }
                     (Some(_), _) => drop(missing.remove(&row.range)),
                     (None, Some(seat)) if row.begun => {

@@ -42,7 +42,11 @@ impl Ranges {
         H: Future<Output = Result<T, CreateEnded>>,
     {
         loop {
-            let refusal = match here().await {
+            let Ok(ended) = tokio::time::timeout_at(until, here()).await else {
+                let why = "whether it was done is not known: the meta range did not answer in time";
+                return Err(Fault::unknown(FaultKind::Deadline(why.to_owned())));
+            };
+            let refusal = match ended {
                 Ok(done) => return Ok(Ok(done)),
                 Err(CreateEnded::Unknown(why)) => return Err(Fault::unknown(FaultKind::Deadline(why))),
                 Err(CreateEnded::Refused(refusal)) => refusal,
@@ -207,7 +211,8 @@ impl Ranges {
                 .await
                 .map_or(Not::Again, |seat| Not::at(seat.node, &self.0.parts.me))));
         }
-        let Some(group) = host.group(left) else { return Ok(Err(Not::Again)) };
+        // Nor does one that cannot put it into the log: what is planned once is never planned again.
+        let Some(group) = host.group(left).filter(|group| group.leads()) else { return Ok(Err(Not::Again)) };
         let descriptor = group.replica().await.descriptor().clone();
         if descriptor.from == *at {
             let why = format!("range {} begins with that key already: there is nothing to split", left.0);
@@ -281,7 +286,7 @@ impl Ranges {
                 return outcome;
             }
             if Instant::now() + AGAIN_AFTER >= until {
-                let why = "the leaseholder was not reached, or does not hear of that node";
+                let why = "the leaseholder was not reached, or does not hear of that node, or that node's replica is far behind";
                 return Ok(Err(not_now(why)));
             }
             tokio::time::sleep(AGAIN_AFTER).await;

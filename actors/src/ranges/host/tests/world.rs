@@ -248,8 +248,11 @@ fn trouble(net: &net::Shared, told: &Telling, rng: &mut Rng, comes_back: &mut BT
         7..9 => net.lock().cut.clear(),
         9 => net.lock().nodes[node].slow_until = sim::now() + rng.between(100 * MS, 3 * SECOND),
         10 => {
-            let off = rng.between(0, 2 * TOLERANCE) as i64 - TOLERANCE as i64;
-            net.lock().nodes[node].off_ms = off;
+            // Beyond what it may be off its node takes no part in leases; but for a node's clock at most.
+            let mut net = net.lock();
+            let alone = net.nodes.iter().all(|node| node.off_ms.unsigned_abs() <= TOLERANCE);
+            let most = if alone && rng.chance(0.3) { 2 * TOLERANCE } else { TOLERANCE };
+            net.nodes[node].off_ms = rng.between(0, 2 * most) as i64 - most as i64;
         }
         _ => {}
     }
@@ -264,6 +267,7 @@ fn heal(net: &net::Shared, told: &Telling, raft: RaftSettings) {
         nodes
             .filter_map(|(number, node)| {
                 node.slow_until = 0;
+                node.off_ms = node.off_ms.clamp(-(TOLERANCE as i64), TOLERANCE as i64);
                 (!node.up).then_some(number)
             })
             .collect()
