@@ -10,7 +10,8 @@
 //!
 //! In reading order: [`command`] is what stands in the log; [`support`] what stores promise each other, on which leases
 //! rest; [`replica`] the state that the log makes, and how; [`lease`] who may hold it and what a moment is; [`propose`] the
-//! leaseholder's part; [`serve`] reads; [`collect`] deletes what nobody can read any more; [`token`] what clients carry between
+//! leaseholder's part; [`serve`] reads; [`collect`] deletes what nobody can read any more; [`splitting`]
+//! says when a range becomes two by itself; [`token`] what clients carry between
 //! regions; `records` what is on disk; [`raft`] agrees on the log; [`host`] serves a node's replicas; [`catalog`] is what the
 //! meta range holds, and [`messages`] what can be asked over the mesh.
 //!
@@ -28,6 +29,7 @@ pub mod raft;
 pub mod replica;
 pub mod seating;
 pub mod serve;
+pub mod splitting;
 pub mod support;
 pub mod token;
 

@@ -2,6 +2,7 @@
 
 mod cases;
 mod collecting;
+mod splitting;
 mod tokens;
 mod world;
 

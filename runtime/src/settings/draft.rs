@@ -11,6 +11,7 @@ use std::time::Duration;
 use rhumb_actors::audit::AuditSettings;
 use rhumb_actors::delivery::DeliverySettings;
 use rhumb_actors::escrow::EscrowSettings;
+use rhumb_actors::ranges::splitting::SplitSettings;
 use rhumb_core::time::DEFAULT_MAX_OFFSET;
 use rhumb_core::{ClusterId, NodeId};
 use rhumb_storage::hot::HotSettings;
@@ -19,7 +20,7 @@ use rhumb_topology::Founding;
 use rhumb_topology::policy::{OperatorPublicKey, SignedPolicy};
 use rhumb_transport::{TransportSettings, TrustDomain};
 
-use super::kind::Value;
+use super::kind::{OFF, Value};
 use super::{IdentitySettings, LogSettings, NodeSettings, Settings, TimeSettings, TimeSource};
 use crate::mesh::resilience::{ResilienceSettings, Switch};
 use crate::supervisor::{CrashSettings, WatchSettings};
@@ -51,6 +52,7 @@ pub(super) struct Draft {
     pub(super) delivery: DeliverySettings,
     pub(super) hot: HotSettings,
     pub(super) rocks: RocksSettings,
+    pub(super) splits: SplitSettings,
     pub(super) audit: AuditSettings,
     pub(super) audit_keys: Option<PathBuf>,
     pub(super) telemetry: TelemetrySettings,
@@ -84,6 +86,7 @@ impl Default for Draft {
             delivery: DeliverySettings::default(),
             hot: HotSettings::default(),
             rocks: RocksSettings::default(),
+            splits: SplitSettings::default(),
             audit: AuditSettings::default(),
             audit_keys: None,
             telemetry: TelemetrySettings::default(),
@@ -127,6 +130,7 @@ impl Draft {
             delivery: self.delivery,
             hot: self.hot,
             rocks: self.rocks,
+            splits: self.splits,
             audit: self.audit,
             audit_keys,
             telemetry: self.telemetry,
@@ -167,6 +171,22 @@ macro_rules! held_number {
     )+};
 }
 held_number!(u16, u32, u64, usize);
+
+/// A number, or none of it.
+impl Held for Option<u64> {
+    fn get(&self) -> Option<Value> {
+        Some(self.map_or_else(|| Value::Text(OFF.to_owned()), Value::Number))
+    }
+
+    fn set(&mut self, value: Value) -> Result<(), String> {
+        *self = match value {
+            Value::Number(number) => Some(number),
+            Value::Text(word) if word == OFF => None,
+            _ => return Err(OTHER_KIND.to_owned()),
+        };
+        Ok(())
+    }
+}
 
 /// A share of a whole, from 0 to 1.
 impl Held for f64 {

@@ -26,7 +26,12 @@ pub(super) enum Kind {
     Text { form: &'static str, example: &'static str },
     /// A list of texts of this form. In a variable they are separated by commas.
     Texts { form: &'static str },
+    /// The word `off`, or a value of another kind.
+    Off { or: &'static Kind },
 }
+
+/// What stands for nothing where a value may be left out.
+pub(super) const OFF: &str = "off";
 
 /// A value that was read.
 #[derive(Clone, PartialEq, Eq)]
@@ -82,6 +87,8 @@ impl Kind {
                 (!text.is_empty()).then(|| Value::Text(text.to_owned()))
             }
             Self::Texts { .. } => written.texts().map(Value::Texts),
+            Self::Off { .. } if written.text() == Some(OFF) => Some(Value::Text(OFF.to_owned())),
+            Self::Off { or } => or.read(written),
         }
     }
 
@@ -102,12 +109,14 @@ impl Kind {
             }
             Self::Text { form, example } => format!("{form}, such as \"{example}\""),
             Self::Texts { form } => format!("a list of {form}, each in quotes"),
+            Self::Off { or } => format!("{}, or \"{OFF}\"", or.expected()),
         }
     }
 
     /// A value of this kind as it stands in a file.
     pub(super) fn show(&self, value: &Value) -> String {
         match (self, value) {
+            (Self::Off { or }, Value::Number(_) | Value::Span(_)) => or.show(value),
             (Self::Size { .. }, Value::Number(bytes)) => format!("\"{}\"", size_text(*bytes)),
             (Self::Share, Value::Number(millionths)) => share_text(*millionths),
             (_, Value::Number(number)) => number.to_string(),

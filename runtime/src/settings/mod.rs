@@ -33,6 +33,7 @@ use std::time::Duration;
 use rhumb_actors::audit::AuditSettings;
 use rhumb_actors::delivery::DeliverySettings;
 use rhumb_actors::escrow::EscrowSettings;
+use rhumb_actors::ranges::splitting::SplitSettings;
 use rhumb_core::{ClusterId, NodeId};
 use rhumb_storage::hot::HotSettings;
 use rhumb_storage::rocks::RocksSettings;
@@ -100,6 +101,8 @@ pub struct Settings {
     pub hot: HotSettings,
     /// Sizes of the engine below it.
     pub rocks: RocksSettings,
+    /// When ranges are split by themselves.
+    pub splits: SplitSettings,
     /// How the audit log is kept.
     pub audit: AuditSettings,
     /// The folder of the keys that wrap subjects' keys.

@@ -462,9 +462,36 @@ fn sources_of_time_are_servers_and_each_has_one_voice() {
 }
 
 #[test]
+fn ranges_are_split_at_a_size_and_a_load_or_not_by_themselves() {
+    let load = |ranges: &str| {
+        let tree = Tree::new(&format!("=== us-east.toml +\n[ranges]\n{ranges}\n"));
+        tree.source("us-east", None).load(None).map_err(|faults| tree.told(&faults))
+    };
+    let splits = |ranges: &str| load(ranges).expect("it is sound").splits;
+    assert_eq!((splits("").at, splits("").load), (Some(512 << 20), Some(2_500)), "as it is built in");
+    let set = splits("split_at = \"64KiB\"\nsplit_load = 50");
+    assert_eq!((set.at, set.load), (Some(64 << 10), Some(50)));
+    assert!(splits("split_at = \"off\"\nsplit_load = \"off\"").is_off());
+    let size = "ranges.split_at: expected a size from \"64KiB\" to \"1024GiB\", or \"off\"";
+    let rate =
+        "ranges.split_load: expected a whole number of requests a second from 50 to 1000000, or \"off\"";
+    for (wrong, right) in [
+        ("split_at = \"63KiB\"", size),
+        ("split_at = 536870912", size),
+        ("split_at = \"never\"", size),
+        ("split_load = 49", rate),
+        ("split_load = \"2500\"", rate),
+        ("split_load = false", rate),
+    ] {
+        let refused = load(wrong).expect_err("must be refused");
+        assert!(refused.contains(right), "{wrong}: {refused}");
+    }
+}
+
+#[test]
 fn every_value_at_the_ends_of_its_range_fits_its_field_and_reads_back() {
-    for key in keys(SECTIONS) {
-        let ends = match &key.kind {
+    fn ends(kind: &Kind) -> Vec<Value> {
+        match kind {
             Kind::Count { least, most, .. } | Kind::Size { least, most } => {
                 vec![Value::Number(*least), Value::Number(*most)]
             }
@@ -473,8 +500,11 @@ fn every_value_at_the_ends_of_its_range_fits_its_field_and_reads_back() {
             Kind::Choice(words) => words.iter().map(|word| Value::Text((*word).to_owned())).collect(),
             Kind::Text { example, .. } => vec![Value::Text((*example).to_owned())],
             Kind::Texts { .. } => vec![Value::Texts(Vec::new())],
-        };
-        for value in ends {
+            Kind::Off { or } => ends(or).into_iter().chain([Value::Text("off".to_owned())]).collect(),
+        }
+    }
+    for key in keys(SECTIONS) {
+        for value in ends(&key.kind) {
             let mut draft = Draft::default();
             let last = if key.name.ends_with("*/*") { "us-east/n1" } else { key.name };
             assert_eq!((key.field.set)(&mut draft, last, value.clone()), Ok(()), "{}", key.name);
@@ -497,6 +527,7 @@ fn no_two_keys_set_the_same_field() {
             (Kind::Count { least, most, .. } | Kind::Size { least, most }, now) => {
                 Value::Number(if now == Some(Value::Number(*least)) { *most } else { *least })
             }
+            (Kind::Off { .. }, _) => Value::Text("off".to_owned()),
             (Kind::Span { least, most }, now) => {
                 Value::Span(if now == Some(Value::Span(*least)) { *most } else { *least })
             }

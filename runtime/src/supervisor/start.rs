@@ -300,6 +300,7 @@ impl Start {
             cluster: self.config.cluster,
             founding: founding.clone(),
             max_offset: self.config.max_offset,
+            splits: self.config.splits,
             tokens,
             storage: actors.storage(),
             store: store.clone(),

@@ -400,3 +400,57 @@ fn what_is_older_than_the_retention_is_refused_and_collected_by_every_replica() 
     eventually("it expires", || mesh.rhumb(&["kv", "get", "visits", "short"]).code == 5);
     assert_eq!(mesh.rhumb(&["kv", "get", "visits", "long"]).code, 0);
 }
+
+#[test]
+fn a_range_that_grows_is_split_by_itself_and_everything_is_still_read() {
+    let set = [("RHUMB__RANGES__SPLIT_AT", "64KiB"), ("RHUMB__RANGES__SPLIT_LOAD", "off")];
+    let mesh = DevMesh::start_under(THREE, "off", &set);
+    let made = mesh.ok(&["keyspace", "create", "profiles", "--class", "inventory"]);
+    let first = made["ranges"][0].as_u64().expect("a range");
+    // Where an operator of that region may read what is told.
+    eventually("the lease is there", || {
+        mesh.rhumb(&["range", "transfer-lease", &first.to_string(), "--to", "us-east/n1"]).code == 0
+    });
+    let directory = Directory::read(&mesh.data()).expect("a ready file");
+    let through = MeshClient::new(&mesh.data().join("client"), directory).expect("a certificate");
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    let open = |region: &str| {
+        let region = Region::new(region).expect("valid");
+        runtime.block_on(Kv::open(&through, "profiles", Some(&region))).expect("the keyspace is there")
+    };
+    let (key, value) = (|number: u32| format!("{number:04}"), |number: u32| format!("{number:01000}"));
+    let kv = open("us-east");
+    let put = |number: u32| {
+        eventually("it is written", || {
+            runtime.block_on(kv.put(key(number).as_bytes(), value(number).as_bytes())).is_ok()
+        });
+    };
+    (0..300).for_each(put);
+    let ranges = || {
+        let shown = mesh.ok(&["keyspace", "show", "profiles"])["ranges"].clone();
+        shown.as_array().expect("ranges").len()
+    };
+    eventually("it is split", || ranges() > 1);
+    (300..350).for_each(put);
+    let kv = open("eu-central");
+    for number in 0..350 {
+        let mut found = None;
+        eventually("it is read", || {
+            let read = runtime.block_on(kv.get(key(number).as_bytes(), Needs::Strong));
+            found = read.ok().map(|answer| answer.rows.first().map(|row| row.value.clone()));
+            found.is_some()
+        });
+        assert_eq!(found.flatten(), Some(value(number).into_bytes()), "{number}");
+    }
+    // The halves are halved in their turn, and each split is told of as the node's own.
+    eventually("a half is split too", || ranges() > 2);
+    let query = ["audit", "query", "--node", "us-east/n1", "--action", "range.split", "--records"];
+    let told = mesh.ok(&query)["found"].clone();
+    let of_the_first = |entry: &Value| {
+        let (record, details) = (&entry["record"], &entry["record"]["details"]);
+        let done = record["outcome"] == "done" && record["actor"] == "node us-east/n1";
+        done && details["range"] == first.to_string() && details["for"] == "size"
+    };
+    assert!(told.as_array().expect("entries").iter().any(of_the_first), "{told}");
+}

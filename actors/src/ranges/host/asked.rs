@@ -79,6 +79,7 @@ impl<R: AsyncRuntime> Host<R> {
     /// [`NotRead`].
     pub async fn read(&self, range: RangeId, ask: Ask, piece: Piece) -> Result<Answer<Rowed>, NotRead> {
         let group = self.group(range).ok_or(NotRead::NoReplica)?;
+        self.0.loads.reads(range, &ask);
         let elsewhere = |elsewhere| match elsewhere {
             Elsewhere::Leaseholder(seat) => NotRead::Leaseholder(seat),
             Elsewhere::Refused(refusal) => NotRead::Refused(refusal),
@@ -127,6 +128,7 @@ impl<R: AsyncRuntime> Host<R> {
     /// [`NotWritten`].
     pub async fn write(&self, range: RangeId, ops: Vec<Op>) -> Result<Written, NotWritten> {
         let group = self.group(range).ok_or(NotWritten::NoReplica)?;
+        self.0.loads.writes(range, &ops);
         let proposed = group.propose(|replica| {
             let moment = self.moment(replica.descriptor());
             replica.propose_write(&moment, ops)

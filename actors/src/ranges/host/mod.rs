@@ -9,6 +9,7 @@ mod asked;
 mod collect;
 mod keep;
 mod seats;
+mod weigh;
 mod word;
 
 #[cfg(test)]
@@ -33,6 +34,7 @@ use super::lease::Moment;
 use super::raft::{Around, Changes, Group, StartError, disk, rest};
 use super::replica::{Descriptor, RangeId, RangeReplica, ReplicaId, Seat};
 use super::seating::Wanted;
+use super::splitting::{Decided, SplitSettings};
 use super::support::{Said, Support};
 use super::{Out, RangeSettings};
 
@@ -50,6 +52,9 @@ pub trait World: Send + Sync + 'static {
     /// What a leaseholder has found of a range's replicas, for whoever wants them. It may be told again.
     fn found(&self, range: RangeId, found: Found);
 
+    /// A range whose lease is held here is to be split. If nothing comes of it, it is said again.
+    fn splits(&self, range: RangeId, decided: Decided);
+
     /// The node cannot go on.
     fn halt(&self, why: String);
 }
@@ -65,6 +70,8 @@ pub struct HostSettings {
     pub keep: Duration,
     /// How often it is looked whether versions can be collected.
     pub collect: Duration,
+    /// When ranges are split by themselves.
+    pub splits: SplitSettings,
 }
 
 impl Default for HostSettings {
@@ -74,6 +81,7 @@ impl Default for HostSettings {
             beat: Duration::from_secs(1),
             keep: Duration::from_millis(200),
             collect: Duration::from_secs(1),
+            splits: SplitSettings::default(),
         }
     }
 }
@@ -144,6 +152,8 @@ struct Inner<R: AsyncRuntime> {
     retentions: Mutex<BTreeMap<RangeId, Duration>>,
     /// How many versions were collected since the start.
     collected: Mutex<BTreeMap<RangeId, u64>>,
+    /// How large and busy the ranges are whose leases are held here.
+    loads: weigh::Loads,
 }
 
 /// A node's replicas. Clones are one.
@@ -189,6 +199,7 @@ impl<R: AsyncRuntime> Host<R> {
             last: Mutex::default(),
             retentions: Mutex::default(),
             collected: Mutex::default(),
+            loads: weigh::Loads::default(),
         }));
         for (_, row) in replicas {
             let replica = RangeReplica::recover(settings.range, &row).map_err(HostError::Replica)?;
@@ -199,6 +210,7 @@ impl<R: AsyncRuntime> Host<R> {
         host.keep();
         host.follow(changed);
         host.collect();
+        host.weigh();
         Ok(host)
     }
 

@@ -5,6 +5,7 @@ mod audit;
 mod delivery;
 mod escrow;
 mod node;
+mod ranges;
 mod resilience;
 mod storage;
 mod telemetry;
@@ -35,6 +36,7 @@ pub(super) static SECTIONS: &[Section] = &[
     escrow::ESCROW,
     delivery::DELIVERY,
     storage::STORAGE,
+    ranges::RANGES,
     audit::AUDIT,
     telemetry::TELEMETRY,
 ];

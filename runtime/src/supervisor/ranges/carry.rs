@@ -10,6 +10,7 @@ use parking_lot::RwLock;
 use rhumb_actors::ranges::host::{Found, Word, World};
 use rhumb_actors::ranges::messages::{Consent, RANGE_WORD, RangeWord};
 use rhumb_actors::ranges::raft::Carry;
+use rhumb_actors::ranges::splitting::Decided;
 use rhumb_actors::ranges::{RangeId, ReplicaId, Seat};
 use rhumb_core::codec;
 use rhumb_core::{DataClass, HybridTime, NodeId};
@@ -87,6 +88,12 @@ impl World for RangeWorld {
     fn found(&self, range: RangeId, found: Found) {
         if let Some(ranges) = super::plan::of(&self.ranges) {
             ranges.has_found(range, found);
+        }
+    }
+
+    fn splits(&self, range: RangeId, decided: Decided) {
+        if let Some(ranges) = super::plan::of(&self.ranges) {
+            ranges.splits_by_itself(range, decided);
         }
     }
 

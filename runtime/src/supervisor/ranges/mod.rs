@@ -11,6 +11,7 @@ mod lifetimes;
 mod plan;
 mod route;
 mod serve;
+mod split;
 mod staleness;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,6 +26,7 @@ use rhumb_actors::ranges::host::{Host, HostSettings};
 use rhumb_actors::ranges::messages::KvRefusal;
 use rhumb_actors::ranges::raft::disk::HotDisk;
 use rhumb_actors::ranges::raft::{Around, Disk, RaftSettings, TokioRuntime};
+use rhumb_actors::ranges::splitting::SplitSettings;
 use rhumb_actors::ranges::{RangeId, RangeSettings, TokenKey, TokenKeys};
 use rhumb_actors::storage::StorageHandle;
 use rhumb_core::{ClusterId, DataClass, NodeId, StoreId};
@@ -52,6 +54,8 @@ pub(super) struct Parts {
     pub(super) cluster: ClusterId,
     pub(super) founding: Founding,
     pub(super) max_offset: std::time::Duration,
+    /// When ranges are split without being told to.
+    pub(super) splits: SplitSettings,
     pub(super) tokens: [u8; 32],
     pub(super) storage: StorageHandle,
     pub(super) store: HotStore,
@@ -80,6 +84,7 @@ struct Inner {
     /// Ranges of which something is just being told to the meta range.
     telling: Mutex<BTreeSet<RangeId>>,
     staleness: staleness::Staleness,
+    splits: split::Splits,
 }
 
 /// The ranges of this node. Clones are one.
@@ -104,6 +109,7 @@ impl Ranges {
             hints: Mutex::default(),
             telling: Mutex::default(),
             staleness: staleness::Staleness::default(),
+            splits: split::Splits::default(),
             parts,
         }))
     }
@@ -124,7 +130,7 @@ impl Ranges {
         }
         let Parts { mesh, clock, halt, time_is_good, max_offset, store_id, .. } = &self.0.parts;
         let range = RangeSettings { max_offset: *max_offset, ..RangeSettings::default() };
-        let settings = HostSettings { range, ..HostSettings::default() };
+        let settings = HostSettings { range, splits: self.0.parts.splits, ..HostSettings::default() };
         let carry = Arc::new(Carrier { mesh: mesh.clone(), classes: Arc::clone(&self.0.classes) });
         let around = Around {
             disk: Arc::clone(&self.0.disk),

@@ -1,4 +1,4 @@
-//! Where replicas of ranges are wanted: splits, moves, and leases that are given away.
+//! Where replicas of ranges are wanted: moves, and leases that are given away. What is planned for a split is said here too.
 //!
 //! * It decides: who is asked. A keyspace's row in the meta range says what is wanted; the leaseholder of each range brings it
 //!   about by itself, whoever asked for it.
@@ -11,7 +11,7 @@ use rhumb_actors::audit::record::{Outcome, Record};
 use rhumb_actors::ranges::catalog::{self, Change, Keyspace, META, Next};
 use rhumb_actors::ranges::host::{Found, NotWritten};
 use rhumb_actors::ranges::messages::{
-    KvRefusal, MoveReplica, Moved, PlanRange, RangeBounds, SplitDone, SplitRange, TransferLease, WhereIs,
+    KvRefusal, MoveReplica, Moved, PlanRange, RangeBounds, TransferLease, WhereIs,
 };
 use rhumb_actors::ranges::{RangeId, RangeRefusal};
 use rhumb_actors::remote::Remote;
@@ -28,11 +28,11 @@ use crate::supervisor::audit;
 /// How long a change of the meta range is tried.
 const PLAN_WITHIN: Duration = Duration::from_secs(4);
 /// How long something is waited for that will be well in a moment.
-const AGAIN_AFTER: Duration = Duration::from_millis(50);
+pub(super) const AGAIN_AFTER: Duration = Duration::from_millis(50);
 /// How often a call is passed on.
 const MAX_HOPS: u32 = 4;
 
-type Ended<T> = Result<Result<T, KvRefusal>, Fault>;
+pub(super) type Ended<T> = Result<Result<T, KvRefusal>, Fault>;
 
 impl Ranges {
     /// Does something to the meta range: here, or on the node that holds its lease.
@@ -69,7 +69,7 @@ impl Ranges {
     }
 
     /// Changes a keyspace's row. The answer is the row, in its bytes.
-    async fn plan(&self, keyspace: &str, change: &Change) -> Ended<Vec<u8>> {
+    pub(super) async fn plan(&self, keyspace: &str, change: &Change) -> Ended<Vec<u8>> {
         let message = PlanRange { keyspace: keyspace.to_owned(), change: catalog::encode(change) };
         let until = Instant::now() + PLAN_WITHIN;
         self.at_meta(&message, || self.planned(keyspace, change), until).await
@@ -144,93 +144,6 @@ impl Ranges {
     pub(super) fn of_range(&self, range: RangeId) -> Option<(Keyspace, catalog::RangeRow)> {
         let spaces = self.0.keyspaces.read();
         spaces.values().find_map(|space| Some((space.clone(), space.row(range)?.clone())))
-    }
-
-    // ---- splits ----------------------------------------------------------------------------------
-
-    pub(super) async fn splits(self, call: Call<SplitRange>) -> super::serve::Answer<SplitDone> {
-        let class = call.message.class.clone();
-        let record = Record::told("range.split", "", Outcome::Begun)
-            .on(format!("keyspace {}", call.message.keyspace))
-            .with("class", class.to_string());
-        let (from, by_node) = (call.from.clone(), call.from.node.is_some());
-        let message = if by_node { call.message } else { SplitRange { hops: 0, ..call.message } };
-        let answer = self.told_of(&from, record, self.split(&message, call.within)).await?;
-        Ok((answer, class))
-    }
-
-    async fn split(&self, message: &SplitRange, within: Duration) -> Ended<SplitDone> {
-        let until = Instant::now() + within.mul_f32(0.95);
-        let space = match self.keyspace(&message.keyspace, &message.class) {
-            Ok(space) => space,
-            Err(refusal) => return Ok(Err(refusal)),
-        };
-        let at = match UserKey::new(message.at.clone()) {
-            Ok(at) if !at.as_bytes().is_empty() => at,
-            Ok(_) => {
-                return Ok(Err(KvRefusal::Invalid("a range is not split before the empty key".to_owned())));
-            }
-            Err(error) => return Ok(Err(KvRefusal::Invalid(error.to_string()))),
-        };
-        loop {
-            let (left, to) = self.locate(&space, &at, until).await;
-            let to = match left {
-                None => to,
-                Some(left) => match self.split_here(&space, left, &at).await? {
-                    Ok(done) => return Ok(Ok(done)),
-                    Err(Not::Refused(refusal)) => return Ok(Err(refusal)),
-                    Err(Not::At(node)) => vec![node],
-                    Err(Not::Again) => Vec::new(),
-                },
-            };
-            let next = SplitRange { hops: message.hops + 1, ..message.clone() };
-            if let Some(outcome) = self.pass_on(&to, &next, message.hops, &space.class, until).await {
-                return outcome;
-            }
-            if Instant::now() + AGAIN_AFTER >= until {
-                return Ok(Err(not_now("no replica that could split the range was reached")));
-            }
-            tokio::time::sleep(AGAIN_AFTER).await;
-        }
-    }
-
-    async fn split_here(
-        &self,
-        space: &Keyspace,
-        left: RangeId,
-        at: &UserKey,
-    ) -> Result<Result<SplitDone, Not>, Fault> {
-        let host = match self.host() {
-            Ok(host) => host,
-            Err(refusal) => return Ok(Err(Not::Refused(refusal))),
-        };
-        // Whoever does not hold the lease plans nothing.
-        if !host.holds(left).await {
-            return Ok(Err(host
-                .leaseholder(left)
-                .await
-                .map_or(Not::Again, |seat| Not::at(seat.node, &self.0.parts.me))));
-        }
-        // Nor does one that cannot put it into the log: what is planned once is never planned again.
-        let Some(group) = host.group(left).filter(|group| group.leads()) else { return Ok(Err(Not::Again)) };
-        let descriptor = group.replica().await.descriptor().clone();
-        if descriptor.from == *at {
-            let why = format!("range {} begins with that key already: there is nothing to split", left.0);
-            return Ok(Err(Not::Refused(KvRefusal::Invalid(why))));
-        }
-        let change = Change::Split { left, seats: descriptor.seats };
-        let row = match self.plan(&space.name, &change).await? {
-            Ok(row) => catalog::decode::<Keyspace>(&row),
-            Err(refusal) => return Ok(Err(Not::Refused(refusal))),
-        };
-        // The newest one is this plan's.
-        let planned = row.ok().and_then(|row| row.ranges.into_iter().next_back());
-        let Some(right) = planned else { return Ok(Err(Not::Again)) };
-        self.0.classes.write().insert(right.range, space.class.clone());
-        match host.split(left, at.clone(), right.range, right.seats).await {
-            Ok(()) => Ok(Ok(SplitDone { left: left.0, right: right.range.0 })),
-            Err(not) => came_of(not, &self.0.parts.me),
-        }
     }
 
     // ---- leases ----------------------------------------------------------------------------------
@@ -366,7 +279,7 @@ impl Ranges {
     }
 
     /// What an operator does is told before it is done and after. Of what a node passes on the first node tells.
-    async fn told_of<T>(
+    pub(super) async fn told_of<T>(
         &self,
         from: &rhumb_transport::Peer,
         record: Record,
@@ -387,7 +300,7 @@ impl Ranges {
 }
 
 /// Why something was not done here.
-enum Not {
+pub(super) enum Not {
     Refused(KvRefusal),
     At(NodeId),
     Again,
@@ -395,12 +308,12 @@ enum Not {
 
 impl Not {
     /// There, unless that is here, where it will be well in a moment.
-    fn at(node: NodeId, me: &NodeId) -> Self {
+    pub(super) fn at(node: NodeId, me: &NodeId) -> Self {
         if node == *me { Self::Again } else { Self::At(node) }
     }
 }
 
-fn came_of<T>(not: NotWritten, me: &NodeId) -> Result<Result<T, Not>, Fault> {
+pub(super) fn came_of<T>(not: NotWritten, me: &NodeId) -> Result<Result<T, Not>, Fault> {
     match not {
         NotWritten::Leaseholder(seat) => Ok(Err(Not::at(seat.node, me))),
         NotWritten::Unknown(why) | NotWritten::Stopped(why) => {

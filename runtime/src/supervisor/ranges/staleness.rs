@@ -210,9 +210,10 @@ impl Ranges {
         worst
     }
 
-    /// What this node tells of the age of its answers.
+    /// What this node tells of the age of its answers, and of ranges that were split.
     pub(in crate::supervisor) fn metrics(&self, registry: &mut Registry, page: &mut Page) {
         self.0.staleness.metrics(registry, page);
+        self.tell_splits(page);
     }
 
     /// The keyspaces whose replicas here are too far behind, with how far in milliseconds.

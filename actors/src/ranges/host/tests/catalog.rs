@@ -14,6 +14,7 @@ use super::sim::{self, SimRuntime};
 use crate::ranges::catalog::{Change, Keyspace, Next, RangeRow, changed};
 use crate::ranges::host::{Found, Host};
 use crate::ranges::messages::Lifetimes;
+use crate::ranges::splitting::Decided;
 use crate::ranges::{RangeId, Seat};
 
 pub(super) const SPACE: KeyspaceId = KeyspaceId(1);
@@ -143,13 +144,43 @@ pub(super) fn with_the_lease(net: &net::Shared, rng: &mut Rng, range: RangeId, a
                 let mut net = net.lock();
                 let Some(catalog) = &mut net.catalog else { return };
                 catalog.change(&Change::Split { left: range, seats });
-                let planned = catalog.space.ranges.iter().find(|row| row.parent == Some(range) && !row.begun);
+                let planned =
+                    catalog.space.ranges.iter().rfind(|row| row.parent == Some(range) && !row.begun);
                 planned.map(|row| (row.range, row.seats.clone()))
             };
             let Some((right, seats)) = right else { return };
             if host.split(range, at, right, seats).await.is_ok() {
-                net.lock().split += 1;
+                was_split(&mut net.lock(), range, right);
             }
         });
     }
+}
+
+/// A leaseholder's range is to be split: a number is planned, which may get lost or come late, and the rest is as ever.
+pub(super) async fn splits(net: net::Shared, me: usize, range: RangeId, decided: Decided) {
+    let way = net.lock().way(me, me);
+    let Some(way) = way else { return };
+    SimRuntime::sleep(way).await;
+    let Some(host) = net.lock().nodes[me].host.clone() else { return };
+    let Some(group) = host.group(range) else { return };
+    let seats = group.replica().await.descriptor().seats.clone();
+    let right = {
+        let mut net = net.lock();
+        let Some(catalog) = &mut net.catalog else { return };
+        if !catalog.change(&Change::Split { left: range, seats }) {
+            return;
+        }
+        catalog.space.ranges.last().map(|row| (row.range, row.seats.clone()))
+    };
+    let Some((right, seats)) = right else { return };
+    if host.split(range, decided.at, right, seats).await.is_ok() {
+        let mut net = net.lock();
+        *net.by_themselves.entry(decided.why).or_default() += 1;
+        was_split(&mut net, range, right);
+    }
+}
+
+fn was_split(net: &mut net::Net, left: RangeId, right: RangeId) {
+    net.split += 1;
+    net.last_split.extend([(left, sim::now()), (right, sim::now())]);
 }

@@ -19,6 +19,7 @@ use super::sim::{self, SimRuntime};
 use crate::ranges::host::{Found, Host, HostSettings, Word, World};
 use crate::ranges::raft::wire::{self, Answered, Asked};
 use crate::ranges::raft::{Around, Carry, Disk, RaftSettings};
+use crate::ranges::splitting::{Decided, SplitSettings, Why};
 use crate::ranges::{RangeId, RangeSettings, ReplicaId, Seat};
 use crate::storage::Done;
 
@@ -31,6 +32,8 @@ pub(super) const NOBODY: usize = usize::MAX;
 pub(super) const RANGE: RangeId = RangeId(7);
 /// How long what was can be read in it.
 pub(super) const RETENTION: Duration = Duration::from_secs(2);
+/// How far apart two splits of a range are at least of which the second is nobody's wish. Clocks jump meanwhile.
+const SPLIT_APART: u64 = 9 * SECOND;
 /// How far a clock may be from true time that is not frozen, in milliseconds.
 pub(super) const TOLERANCE: u64 = 200;
 
@@ -44,6 +47,7 @@ pub(super) fn settings() -> HostSettings {
         beat: Duration::from_millis(500),
         keep: Duration::from_millis(100),
         collect: Duration::from_millis(300),
+        splits: SplitSettings::OFF,
     }
 }
 
@@ -88,6 +92,11 @@ pub(super) struct Net {
     /// Ranges that were split, and replicas that were cleared away.
     pub(super) split: usize,
     pub(super) cleared: usize,
+    /// When ranges are split by themselves, and how many were, by what for.
+    pub(super) splits: SplitSettings,
+    pub(super) by_themselves: BTreeMap<Why, usize>,
+    /// When each range was split, or split off, last.
+    pub(super) last_split: BTreeMap<RangeId, u64>,
 }
 
 pub(super) type Shared = Arc<Mutex<Net>>;
@@ -284,6 +293,18 @@ impl World for Seen {
         });
     }
 
+    fn splits(&self, range: RangeId, decided: Decided) {
+        let (net, me) = (Arc::clone(&self.net), self.me);
+        {
+            let mut net = net.lock();
+            let soon = net.last_split.get(&range).is_some_and(|last| sim::now() < last + SPLIT_APART);
+            if soon {
+                net.broken.get_or_insert(format!("{range:?} was split a moment ago, and is to be again"));
+            }
+        }
+        sim::spawn_as(me, catalog::splits(net, me, range, decided));
+    }
+
     fn halt(&self, why: String) {
         self.net.lock().nodes[self.me].halted.get_or_insert(why);
     }
@@ -374,7 +395,8 @@ pub(super) fn start(net: &Shared, me: usize, raft: RaftSettings) {
     };
     let (net, seen) = (Arc::clone(net), Arc::new(Seen { net: Arc::clone(net), me }));
     sim::spawn_as(me, async move {
-        let host = Host::<SimRuntime>::start(store_id(me), settings(), around, seen).await;
+        let settings = HostSettings { splits: net.lock().splits, ..settings() };
+        let host = Host::<SimRuntime>::start(store_id(me), settings, around, seen).await;
         let host = host.unwrap_or_else(|error| panic!("node {me} does not start: {error}"));
         host.retain(RANGE, RETENTION);
         net.lock().nodes[me].host = Some(host.clone());
@@ -424,5 +446,8 @@ pub(super) fn of(count: usize, rng: Rng) -> Shared {
         catalog: None,
         split: 0,
         cleared: 0,
+        splits: SplitSettings::OFF,
+        by_themselves: BTreeMap::new(),
+        last_split: BTreeMap::new(),
     }))
 }

@@ -22,6 +22,7 @@ use super::rows::same_rows;
 use super::sim::{self, SimRuntime};
 use crate::ranges::host::{Host, NotRead, NotWritten, Rowed};
 use crate::ranges::raft::RaftSettings;
+use crate::ranges::splitting::{SplitSettings, Why};
 use crate::ranges::{Ask, Condition, Consistency, Descriptor, Lease, Op, RangeId, ReplicaId, Seat};
 
 const KEYS: usize = 3;
@@ -47,6 +48,8 @@ pub(super) struct Tally {
     pub(super) unknown: usize,
     pub(super) snapshots: usize,
     pub(super) splits: usize,
+    /// Those of them that nobody asked for: for their size, for their load.
+    pub(super) by_themselves: (usize, usize),
     pub(super) moves: usize,
     pub(super) cleared: usize,
     /// Versions that were collected in the last lives.
@@ -66,6 +69,8 @@ impl Tally {
         self.unknown += other.unknown;
         self.snapshots += other.snapshots;
         self.splits += other.splits;
+        self.by_themselves.0 += other.by_themselves.0;
+        self.by_themselves.1 += other.by_themselves.1;
         self.moves += other.moves;
         self.cleared += other.cleared;
         self.collected += other.collected;
@@ -93,6 +98,16 @@ fn raft(rng: &mut Rng) -> RaftSettings {
         // So short that followers which were away have to be sent snapshots.
         snapshot_after: if rng.chance(0.5) { 20 } else { 5_000 },
         forgives: false,
+    }
+}
+
+/// In some stories ranges are split by themselves, for their size or their load: a story's range has about two thousand bytes in
+/// its rows, and some forty requests a second.
+fn splits(rng: &mut Rng) -> SplitSettings {
+    match rng.below(4) {
+        0 => SplitSettings { at: Some(rng.between(500, 2_000)), load: None },
+        1 => SplitSettings { at: None, load: Some(rng.between(8, 20)) },
+        _ => SplitSettings::OFF,
     }
 }
 
@@ -126,6 +141,7 @@ pub(super) fn run(seed: u64) -> Result<Tally, String> {
     let all = count + rng.pick(&[0, 1, 2]).copied().unwrap_or_default();
     let raft = raft(&mut rng);
     let net = net::of(all, seed.child("net").rng());
+    net.lock().splits = splits(&mut seed.child("splits").rng());
     let told = Telling::default();
     for node in 0..all {
         net::start(&net, node, raft);
@@ -173,6 +189,8 @@ pub(super) fn run(seed: u64) -> Result<Tally, String> {
         let net = net.lock();
         (told.tally.snapshots, told.tally.splits, told.tally.cleared) =
             (net.snapshots, net.split, net.cleared);
+        let of = |why| net.by_themselves.get(&why).copied().unwrap_or_default();
+        told.tally.by_themselves = (of(Why::Size), of(Why::Load));
         let collected = |host: &Host<SimRuntime>| -> u64 {
             host.groups().iter().map(|group| host.collected(group.range())).sum()
         };

@@ -1,0 +1,25 @@
+//! Ranges of keyspaces.
+
+use super::{GIB, KIB, Section, field};
+use crate::settings::draft::Held;
+use crate::settings::key::{Field, Key};
+use crate::settings::kind::{Kind, bytes, count};
+
+pub(super) const RANGES: Section = Section {
+    name: "ranges",
+    what: "When ranges of keyspaces are split without being told to. Each node goes by its own for the ranges whose leases it holds.",
+    keys: &[
+        Key::new(
+            "ranges.split_at",
+            Kind::Off { or: &bytes(64 * KIB, 1_024 * GIB) },
+            field!(splits.at),
+            "A range with more bytes than this, keys and values of all versions, is split where they are halved. It is noticed when a sixteenth of this has been written.",
+        ),
+        Key::new(
+            "ranges.split_load",
+            Kind::Off { or: &count(50, 1_000_000, "requests a second") },
+            field!(splits.load),
+            "A range whose leaseholder is asked more often than this for ten seconds is split where its requests are halved, unless one key has most of them or most of them would be on both sides.",
+        ),
+    ],
+};
