@@ -3,8 +3,8 @@
 //! * It decides: when a range's rows are to be walked to learn how large it is; whether it is larger, or busier, than it may be;
 //!   the key before which it is split then; why it is not, where it was considered and rejected.
 //! * It never does: split before the range's first key or where one side would have nothing of what it is split for; twice within
-//!   [`SPACING`], or so soon after the lease was taken or the range was split by anybody; while a split or a move of it is under
-//!   way. It changes nothing itself, and names no key in its reasons: keys are data.
+//!   [`SplitSettings::spacing`], or so soon after the lease was taken or the range was split by anybody; while a split or a move
+//!   of it is under way. It changes nothing itself, and names no key in its reasons: keys are data.
 //! * Invariant: a range is split for its size only by what a walk of its rows has found, never by an estimate.
 //!
 //! Each leaseholder begins with nothing: what is known of a range is kept nowhere. [`size`] walks, [`load`] samples.
@@ -21,8 +21,6 @@ use rhumb_storage::mvcc::{KeyspaceId, UserKey};
 use self::load::{Finder, Touched};
 use self::size::{Measure, Part, Size};
 
-/// A range is not split within this time after it was split, or after its lease was taken.
-pub const SPACING: Duration = Duration::from_secs(10);
 /// The load is looked at over no shorter a time than this.
 const LOOKED_OVER: Duration = Duration::from_secs(1);
 /// Rows are walked again when so many parts of the largest size were written since.
@@ -37,22 +35,24 @@ pub struct SplitSettings {
     pub at: Option<u64>,
     /// With so many requests a second at the leaseholder; none: not for their load.
     pub load: Option<u64>,
+    /// Not within this time after a range was split, or after its lease was taken. Requests are sampled for so long.
+    pub spacing: Duration,
 }
 
 impl Default for SplitSettings {
     fn default() -> Self {
-        Self { at: Some(512 << 20), load: Some(2_500) }
+        Self { at: Some(512 << 20), load: Some(2_500), spacing: Duration::from_secs(10) }
     }
 }
 
 impl SplitSettings {
     /// Ranges are split when they are told to, and not otherwise.
-    pub const OFF: Self = Self { at: None, load: None };
+    pub const OFF: Self = Self { at: None, load: None, spacing: Duration::from_secs(10) };
 
     /// Whether ranges are split by themselves at all.
     #[must_use]
     pub fn is_off(&self) -> bool {
-        *self == Self::OFF
+        self.at.is_none() && self.load.is_none()
     }
 }
 
@@ -267,7 +267,7 @@ impl Splitting {
     /// Whether the range is split now. None: nothing is to be considered, or nothing new.
     pub fn decide(&mut self, now: HybridTime, under_way: bool) -> Option<Result<Decided, Rejected>> {
         let wait = match () {
-            () if since(self.since, now) < SPACING => Some(Rejected::TooSoon),
+            () if since(self.since, now) < self.settings.spacing => Some(Rejected::TooSoon),
             () if under_way => Some(Rejected::UnderWay),
             () => None,
         };
@@ -308,7 +308,7 @@ impl Splitting {
 
     fn by_load(&mut self, now: HybridTime, waits: bool) -> Option<Result<Decided, Rejected>> {
         let limit = self.settings.load?;
-        let finder = self.finder.as_ref().filter(|finder| finder.is_ready(now))?;
+        let finder = self.finder.as_ref().filter(|finder| finder.lasted(now) >= self.settings.spacing)?;
         match finder.best(&self.from) {
             Ok(best) => {
                 let (rate, left, right) = (self.rate, best.left, best.right);

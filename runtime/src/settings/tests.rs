@@ -472,9 +472,8 @@ fn ranges_are_split_at_a_size_and_a_load_or_not_by_themselves() {
     let set = splits("split_at = \"64KiB\"\nsplit_load = 50");
     assert_eq!((set.at, set.load), (Some(64 << 10), Some(50)));
     assert!(splits("split_at = \"off\"\nsplit_load = \"off\"").is_off());
-    let size = "ranges.split_at: expected a size from \"64KiB\" to \"1024GiB\", or \"off\"";
-    let rate =
-        "ranges.split_load: expected a whole number of requests a second from 50 to 1000000, or \"off\"";
+    let size = ", expected a size from \"64KiB\" to \"1024GiB\", or \"off\"";
+    let rate = ", expected a whole number of requests a second from 50 to 1000000, or \"off\"";
     for (wrong, right) in [
         ("split_at = \"63KiB\"", size),
         ("split_at = 536870912", size),
@@ -484,6 +483,8 @@ fn ranges_are_split_at_a_size_and_a_load_or_not_by_themselves() {
         ("split_load = false", rate),
     ] {
         let refused = load(wrong).expect_err("must be refused");
+        let key = wrong.split(' ').next().expect("a key");
+        assert!(refused.contains(&format!("ranges.{key}: found")), "{wrong}: {refused}");
         assert!(refused.contains(right), "{wrong}: {refused}");
     }
 }

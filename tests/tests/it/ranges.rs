@@ -21,6 +21,8 @@ use rhumb_tests::cluster::{DevMesh, eventually};
 use serde_json::{Value, json};
 
 const THREE: &str = "us-east,eu-central,ap-southeast";
+/// Where the operator is of whom commands are.
+const HOME: &str = "ap-southeast/n1";
 
 /// The value of a key, as a strong read has it; none where it is not there.
 fn get(mesh: &DevMesh, region: &str, key: &str, more: &[&str]) -> (i32, Value) {
@@ -409,7 +411,7 @@ fn a_range_that_grows_is_split_by_itself_and_everything_is_still_read() {
     let first = made["ranges"][0].as_u64().expect("a range");
     // Where an operator of that region may read what is told.
     eventually("the lease is there", || {
-        mesh.rhumb(&["range", "transfer-lease", &first.to_string(), "--to", "us-east/n1"]).code == 0
+        mesh.rhumb(&["range", "transfer-lease", &first.to_string(), "--to", HOME]).code == 0
     });
     let directory = Directory::read(&mesh.data()).expect("a ready file");
     let through = MeshClient::new(&mesh.data().join("client"), directory).expect("a certificate");
@@ -445,11 +447,11 @@ fn a_range_that_grows_is_split_by_itself_and_everything_is_still_read() {
     }
     // The halves are halved in their turn, and each split is told of as the node's own.
     eventually("a half is split too", || ranges() > 2);
-    let query = ["audit", "query", "--node", "us-east/n1", "--action", "range.split", "--records"];
+    let query = ["audit", "query", "--node", HOME, "--action", "range.split", "--records"];
     let told = mesh.ok(&query)["found"].clone();
     let of_the_first = |entry: &Value| {
         let (record, details) = (&entry["record"], &entry["record"]["details"]);
-        let done = record["outcome"] == "done" && record["actor"] == "node us-east/n1";
+        let done = record["outcome"] == "done" && record["actor"] == format!("node {HOME}");
         done && details["range"] == first.to_string() && details["for"] == "size"
     };
     assert!(told.as_array().expect("entries").iter().any(of_the_first), "{told}");

@@ -20,8 +20,6 @@ use super::{Rejected, since};
 const SAMPLES: usize = 20;
 /// Requests that have to be counted for a key before it is believed.
 const LEAST: u64 = 100;
-/// How long requests are recorded before a key is chosen.
-pub const RECORDED_FOR: Duration = Duration::from_secs(10);
 
 /// The keys of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,10 +118,10 @@ impl Finder {
         Self { begun: now, rng, recorded: 0, wide: 0, samples: Vec::with_capacity(SAMPLES) }
     }
 
-    /// Whether it has recorded long enough.
+    /// For how long it has recorded.
     #[must_use]
-    pub fn is_ready(&self, now: HybridTime) -> bool {
-        since(self.begun, now) >= RECORDED_FOR
+    pub fn lasted(&self, now: HybridTime) -> Duration {
+        since(self.begun, now)
     }
 
     /// A request.

@@ -38,11 +38,11 @@ impl Case {
     }
 
     fn by_size(limit: u64) -> Self {
-        Self::of(SplitSettings { at: Some(limit), load: None }, first(), None)
+        Self::of(SplitSettings { at: Some(limit), ..SplitSettings::OFF }, first(), None)
     }
 
     fn by_load(limit: u64) -> Self {
-        Self::of(SplitSettings { at: None, load: Some(limit) }, first(), None)
+        Self::of(SplitSettings { load: Some(limit), ..SplitSettings::OFF }, first(), None)
     }
 
     /// Writes versions of a key, with values of so many bytes.
@@ -163,7 +163,7 @@ fn one_key_is_not_split_however_large_it_is_and_that_is_said_once() {
 
 #[test]
 fn only_the_keys_of_the_range_count() {
-    let settings = SplitSettings { at: Some(10_000), load: None };
+    let settings = SplitSettings { at: Some(10_000), ..SplitSettings::OFF };
     let mut case = Case::of(settings, key(10), Some(key(20)));
     for number in 0..30 {
         case.put(number, 1, 900);
@@ -272,7 +272,7 @@ fn one_hot_key_is_not_split_off() {
     case.busy(12, 11, each, 1_000);
     assert_eq!(case.machine.decide(at(23_000), false), Some(Err(Rejected::HotKey)), "each look is counted");
     // The range's first key, and it alone.
-    let mut alone = Case::of(SplitSettings { at: None, load: Some(500) }, key(3), None);
+    let mut alone = Case::of(SplitSettings { load: Some(500), ..SplitSettings::OFF }, key(3), None);
     alone.busy(0, 12, |_| (key(3), None), 1_000);
     assert_eq!(alone.machine.decide(at(12_000), false), Some(Err(Rejected::HotKey)));
 }

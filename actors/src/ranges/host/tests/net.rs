@@ -32,8 +32,6 @@ pub(super) const NOBODY: usize = usize::MAX;
 pub(super) const RANGE: RangeId = RangeId(7);
 /// How long what was can be read in it.
 pub(super) const RETENTION: Duration = Duration::from_secs(2);
-/// How far apart two splits of a range are at least of which the second is nobody's wish. Clocks jump meanwhile.
-const SPLIT_APART: u64 = 9 * SECOND;
 /// How far a clock may be from true time that is not frozen, in milliseconds.
 pub(super) const TOLERANCE: u64 = 200;
 
@@ -297,7 +295,9 @@ impl World for Seen {
         let (net, me) = (Arc::clone(&self.net), self.me);
         {
             let mut net = net.lock();
-            let soon = net.last_split.get(&range).is_some_and(|last| sim::now() < last + SPLIT_APART);
+            // Clocks jump meanwhile.
+            let apart = net.splits.spacing.as_micros() as u64 - SECOND;
+            let soon = net.last_split.get(&range).is_some_and(|last| sim::now() < last + apart);
             if soon {
                 net.broken.get_or_insert(format!("{range:?} was split a moment ago, and is to be again"));
             }

@@ -102,11 +102,12 @@ fn raft(rng: &mut Rng) -> RaftSettings {
 }
 
 /// In some stories ranges are split by themselves, for their size or their load: a story's range has about two thousand bytes in
-/// its rows, and some forty requests a second.
+/// its rows, and some forty requests a second. Leases move so often that ten seconds without a split would be most of a story.
 fn splits(rng: &mut Rng) -> SplitSettings {
+    let secs = Duration::from_secs;
     match rng.below(4) {
-        0 => SplitSettings { at: Some(rng.between(500, 2_000)), load: None },
-        1 => SplitSettings { at: None, load: Some(rng.between(8, 20)) },
+        0 => SplitSettings { at: Some(rng.between(500, 2_000)), load: None, spacing: secs(3) },
+        1 => SplitSettings { at: None, load: Some(rng.between(8, 20)), spacing: secs(8) },
         _ => SplitSettings::OFF,
     }
 }
