@@ -4,7 +4,7 @@ cargo := scripts/cargo.sh
 target := $(or $(CARGO_TARGET_DIR),target)
 MINUTES ?= 30
 
-.PHONY: help setup build demo test seeds check-full soak fuzz metrics-prometheus audit-pymerkle audit-rsyslog audit-age trace-phoenix systemd-unit overload flood bench bench-docs lint fmt
+.PHONY: help setup build demo test seeds check-full soak chaos fuzz metrics-prometheus audit-pymerkle audit-rsyslog audit-age trace-phoenix systemd-unit overload flood bench bench-docs lint fmt
 
 help: ## Shows this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -34,6 +34,11 @@ soak: build ## Sells for MINUTES (30) while faults befall a mesh of three; memor
 	RHUMB__STORAGE__MEMTABLE=1MiB RHUMB__STORAGE__WRITE_AHEAD_LOG=4MiB RHUMB__SUPERVISOR__CRASHES=64 \
 	RHUMB__SUPERVISOR__CRASH_WINDOW=1s RHUMB_BIN=$(abspath $(target))/debug/rhumb \
 		$(target)/debug/soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
+# One story after the other, each of a seed of its own. What does not hold is kept in target/chaos.
+chaos: build ## Reads and writes a keyspace for MINUTES (30) while all faults at once befall its mesh (also SEED, SECONDS)
+	RHUMB_BIN=$(abspath $(target))/debug/rhumb $(target)/debug/chaos --minutes $(MINUTES) --out $(target)/chaos \
+		$(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS))
 
 fuzz: setup ## Fuzzes every way by which bytes come in, for MINUTES (30) in all
 	scripts/fuzz.sh $(MINUTES)

@@ -6,6 +6,7 @@
 //! ([`overload`]); RocksDB is
 //! linked for the sake of [`entries`], the ways in which bytes come from outside. The customers of those (`bin/customer.rs`) are a program of their own.
 
+pub mod chaos;
 pub mod cluster;
 pub mod entries;
 pub mod exposition;

@@ -2,13 +2,11 @@
 
 #![expect(clippy::disallowed_methods, reason = "what clients of real processes see is told in real time")]
 
-use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use porcupine_rs::{CheckResult, Model, Operation, check_operations_timeout};
 use rhumb::client::MeshClient;
 use rhumb::client::directory::Directory;
 use rhumb::client::kv::{Kv, KvError};
@@ -17,6 +15,7 @@ use rhumb_core::{Delivery, Region};
 use rhumb_storage::mvcc::VersionKey;
 use rhumb_storage::rocks::RocksSettings;
 use rhumb_storage::{Family, RocksEngine, Store};
+use rhumb_tests::chaos::history::{Did, Operation, Outcome, check};
 use rhumb_tests::cluster::{DevMesh, eventually};
 use serde_json::{Value, json};
 
@@ -196,46 +195,11 @@ fn a_range_is_split_and_its_replicas_and_leases_move_while_it_is_written() {
     assert_eq!(get(&mesh, region, "max", &[]).1["rows"][0]["value"], "last");
 }
 
-/// What a client did with a key, and what came of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Did {
-    Read(Option<u64>),
-    Wrote(u64),
-    /// It may have.
-    Maybe(u64),
-}
-
-/// One key is a register.
-#[derive(Debug, Clone)]
-struct Register;
-
-impl Model for Register {
-    type State = Option<u64>;
-    type Op = Did;
-    type Metadata = ();
-
-    fn init() -> Option<u64> {
-        None
-    }
-
-    fn step(state: &Option<u64>, op: &Did) -> (bool, Option<u64>) {
-        match op {
-            Did::Read(value) => (state == value, *state),
-            Did::Wrote(value) | Did::Maybe(value) => (true, Some(*value)),
-        }
-    }
-}
-
-fn done(client: u32, did: Did, call: i64, back: i64) -> Operation<Register> {
-    Operation { client_id: Some(client), call_time: call, return_time: back, op: did, metadata: None }
-}
-
-fn is_linearizable(history: &[Operation<Register>]) -> bool {
-    match check_operations_timeout(history, Duration::from_secs(60)) {
-        CheckResult::Ok => true,
-        CheckResult::Illegal => false,
-        CheckResult::Unknown => panic!("the checker came to no end"),
-    }
+/// An operation on the one key, which ends now unless nobody knows whether it did.
+fn done(process: u32, did: Did, outcome: Outcome, call_ns: u64, now: u64) -> Operation {
+    // What may have been done may be done at any later time.
+    let return_ns = (outcome != Outcome::Unknown).then_some(now);
+    Operation { process, key: "one".to_owned(), did, call_ns, return_ns, outcome }
 }
 
 /// Who writes and reads in a region, for a while.
@@ -244,51 +208,50 @@ async fn client(
     mesh: Arc<MeshClient>,
     region: Region,
     (begun, values): (Instant, Arc<AtomicU64>),
-    told: Arc<Mutex<Vec<Operation<Register>>>>,
+    told: Arc<Mutex<Vec<Operation>>>,
 ) {
-    let ns = |at: Instant| i64::try_from(at.duration_since(begun).as_nanos()).expect("a short test");
+    let ns = |at: Instant| u64::try_from(at.duration_since(begun).as_nanos()).expect("a short test");
     let kv = Kv::open(&mesh, "profiles", Some(&region)).await.expect("the keyspace is there");
     while begun.elapsed() < Duration::from_secs(20) {
         let call = ns(Instant::now());
-        let did = if values.load(Ordering::Relaxed) % 3 == u64::from(number) % 3 {
+        let (did, outcome) = if values.load(Ordering::Relaxed) % 3 == u64::from(number) % 3 {
             let value = values.fetch_add(1, Ordering::Relaxed);
-            match kv.put(b"one", value.to_string().as_bytes()).await {
-                Ok(_) => Some(Did::Wrote(value)),
-                Err(KvError::Fault(fault)) if fault.delivery() != Delivery::NotSent => {
-                    Some(Did::Maybe(value))
-                }
-                Err(_) => None,
-            }
+            let outcome = match kv.put(b"one", value.to_string().as_bytes()).await {
+                Ok(_) => Outcome::Ok,
+                Err(KvError::Fault(fault)) if fault.delivery() != Delivery::NotSent => Outcome::Unknown,
+                Err(_) => Outcome::Fail,
+            };
+            (Did::Write(value), outcome)
         } else {
-            let read = kv.get(b"one", Needs::Strong).await.ok();
+            let read = kv.get(b"one", Needs::Strong).await;
             values.fetch_add(1, Ordering::Relaxed);
             let value = |row: &rhumb_actors::ranges::messages::KvRow| {
                 String::from_utf8_lossy(&row.value).parse().expect("a number")
             };
-            read.map(|answer| Did::Read(answer.rows.first().map(value)))
+            match read {
+                Ok(answer) => (Did::Read(answer.rows.first().map(value)), Outcome::Ok),
+                Err(_) => (Did::Read(None), Outcome::Fail),
+            }
         };
-        // What may have been done may be done at any later time.
-        let back = if matches!(did, Some(Did::Maybe(_))) { i64::MAX } else { ns(Instant::now()) };
-        if let Some(did) = did {
-            told.lock().expect("nobody panics").push(done(number, did, call, back));
-        }
+        told.lock().expect("nobody panics").push(done(number, did, outcome, call, ns(Instant::now())));
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
 #[test]
 fn what_clients_of_three_regions_see_is_linearizable_while_leaseholders_are_killed() {
-    // The checker sees what is wrong.
-    let wrong =
-        [done(1, Did::Wrote(1), 0, 10), done(1, Did::Wrote(2), 20, 30), done(2, Did::Read(Some(1)), 40, 50)];
-    assert!(is_linearizable(&wrong[..2]) && !is_linearizable(&wrong));
+    // The checker sees what is wrong; its other calibration stands beside it.
+    let wrote = |value, at| done(1, Did::Write(value), Outcome::Ok, at, at + 10);
+    let wrong = [wrote(1, 0), wrote(2, 20), done(2, Did::Read(Some(1)), Outcome::Ok, 40, 50)];
+    let within = Duration::from_secs(60);
+    assert!(check(&wrong[..2], within).is_ok() && check(&wrong, within).is_err());
 
     let mesh = DevMesh::start(THREE, "off");
     mesh.ok(&["keyspace", "create", "profiles", "--class", "inventory"]);
     mesh.ok(&["kv", "put", "profiles", "other", "x"]);
     let directory = Directory::read(&mesh.data()).expect("a ready file");
     let through = Arc::new(MeshClient::new(&mesh.data().join("client"), directory).expect("a certificate"));
-    let told = Arc::<Mutex<Vec<Operation<Register>>>>::default();
+    let told = Arc::<Mutex<Vec<Operation>>>::default();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.expect("a runtime");
     let (begun, values) = (Instant::now(), Arc::new(AtomicU64::new(1)));
@@ -315,24 +278,14 @@ fn what_clients_of_three_regions_see_is_linearizable_while_leaseholders_are_kill
         }
     });
     let history = told.lock().expect("nobody panics").clone();
-    let mut lines = String::new();
-    for one in &history {
-        let (op, value, outcome) = match one.op {
-            Did::Read(value) => ("read", value, "ok"),
-            Did::Wrote(value) => ("write", Some(value), "ok"),
-            Did::Maybe(value) => ("write", Some(value), "unknown"),
-        };
-        let back = Some(one.return_time).filter(|back| *back < i64::MAX);
-        let line = json!({"process": one.client_id, "op": op, "key": "one", "value": value,
-                          "call_ns": one.call_time, "return_ns": back, "outcome": outcome});
-        writeln!(lines, "{line}").expect("memory");
-    }
+    let lines: String = history.iter().map(|one| format!("{one}\n")).collect();
     std::fs::write(mesh.directory().join("history.jsonl"), &lines).expect("a file");
-    let writes = history.iter().filter(|one| matches!(one.op, Did::Wrote(_))).count();
-    let reads = history.iter().filter(|one| matches!(one.op, Did::Read(Some(_)))).count();
+    let ended = |one: &&Operation| one.outcome == Outcome::Ok;
+    let writes = history.iter().filter(ended).filter(|one| matches!(one.did, Did::Write(_))).count();
+    let reads = history.iter().filter(ended).filter(|one| matches!(one.did, Did::Read(Some(_)))).count();
     println!("{writes} writes, {reads} reads, {} in all", history.len());
     assert!(writes > 50 && reads > 50, "{writes} writes, {reads} reads");
-    assert!(is_linearizable(&history), "not linearizable:\n{lines}");
+    check(&history, within).unwrap_or_else(|anomaly| panic!("{anomaly}\n{lines}"));
 }
 
 /// Versions of a keyspace that are on a stopped node's disk.
