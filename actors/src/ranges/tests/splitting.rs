@@ -233,7 +233,8 @@ fn nothing_is_walked_or_sampled_where_ranges_are_not_split_by_themselves() {
 fn a_busy_range_is_split_where_its_requests_are_halved() {
     let mut case = Case::by_load(500);
     // Three quarters of the requests are for the first quarter of the keys.
-    let each = |number: u64| (key(if number % 4 == 0 { 250 + number % 750 } else { number % 250 }), None);
+    let each =
+        |number: u64| (key(if number.is_multiple_of(4) { 250 + number % 750 } else { number % 250 }), None);
     case.busy(0, 1, each, 1_000);
     assert_eq!(case.machine.samples_one_in(), None, "one look is no rate");
     case.busy(1, 1, each, 1_000);
@@ -265,7 +266,7 @@ fn a_range_that_is_busy_for_a_moment_only_is_left_alone() {
 #[test]
 fn one_hot_key_is_not_split_off() {
     let mut case = Case::by_load(500);
-    let each = |number: u64| (key(if number % 10 == 0 { number } else { 500 }), None);
+    let each = |number: u64| (key(if number.is_multiple_of(10) { number } else { 500 }), None);
     case.busy(0, 12, each, 1_000);
     assert_eq!(case.machine.decide(at(12_000), false), Some(Err(Rejected::HotKey)));
     assert_eq!(case.machine.decide(at(13_000), false), None, "it is looked at anew first");
