@@ -402,10 +402,11 @@ fn a_range_that_grows_is_split_by_itself_and_everything_is_still_read() {
     eventually("a half is split too", || ranges() > 2);
     let query = ["audit", "query", "--node", HOME, "--action", "range.split", "--records"];
     let told = mesh.ok(&query)["found"].clone();
+    let name = first.to_string();
     let of_the_first = |entry: &Value| {
         let (record, details) = (&entry["record"], &entry["record"]["details"]);
         let done = record["outcome"] == "done" && record["actor"] == format!("node {HOME}");
-        done && details["range"] == first.to_string() && details["for"] == "size"
+        done && details["range"] == *name && details["for"] == "size"
     };
     assert!(told.as_array().expect("entries").iter().any(of_the_first), "{told}");
 }
