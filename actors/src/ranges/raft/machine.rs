@@ -76,7 +76,9 @@ impl Machine {
         let row = disk.get(Family::Raft, &place_key(range)).map_err(|fault| fault.to_string())?;
         let standing = row.map(|row| wire::decode::<Standing>(&row)).transpose()?;
         let members = standing.as_ref().map(Standing::membership).transpose()?.unwrap_or_default();
-        let applied = standing.and_then(|standing| standing.applied).map(Into::into);
+        let applied: Option<types::Id> = standing.and_then(|standing| standing.applied).map(Into::into);
+        // What the log was before this life may be cut at once as well as later.
+        let cut = applied.as_ref().map_or(0, |id| id.index);
         Ok(Self {
             range,
             disk,
@@ -87,7 +89,7 @@ impl Machine {
             changed: Vec::new(),
             claims,
             claimed: Vec::new(),
-            cut: 0,
+            cut,
         })
     }
 
