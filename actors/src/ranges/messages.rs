@@ -6,6 +6,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use bytes::Bytes;
 use rhumb_core::{DataClass, Guarantee, HybridTime, NodeId, Region, StoreId};
 use serde::{Deserialize, Serialize};
 
@@ -25,7 +26,7 @@ pub const RANGE_WORD: &str = "range.Word";
 // ---- between nodes -----------------------------------------------------------------------------
 
 /// A replica asks another one.
-#[remote(crate = crate, name = "range.Consent", class = by(class), audience = "nodes", reply = Result<Vec<u8>, String>)]
+#[remote(crate = crate, name = "range.Consent", class = by(class), audience = "nodes", reply = Result<Bytes, String>)]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Consent {
     /// The class of the range's data: questions hold entries.
@@ -37,7 +38,7 @@ pub struct Consent {
     /// Which replica is asked: another one may stand there by now.
     pub to: u64,
     /// The question.
-    pub question: Vec<u8>,
+    pub question: Bytes,
 }
 
 /// What a node tells another of its stores and ranges.

@@ -1,4 +1,4 @@
-//! A replica's state on disk: one row a range in the family `Raft`, rewritten with every entry that is applied.
+//! A replica's state on disk: one row a range in the family `Raft`, rewritten with every batch of entries that is applied.
 //!
 //! | key | value |
 //! |---|---|

@@ -258,8 +258,8 @@ impl RangeReplica {
         Ok(())
     }
 
-    /// Applies the next entry. With a split comes the replica that it begins: `rows` hold its keys already, and its own state is
-    /// written by the caller, in one batch with what is pushed here.
+    /// Applies the next entry. With a split comes the replica that it begins: `rows` hold its keys already. The states of both
+    /// are written by the caller ([`RangeReplica::write`]), in one batch with what is pushed here, once for all entries of it.
     ///
     /// # Errors
     /// [`ApplyError`]: rows that are not what was written, or that cannot be read.
@@ -283,8 +283,9 @@ impl RangeReplica {
         self.applied.index = index;
         self.closed = self.closed.max(self.applied.closed);
         self.catch_up();
-        self.write(&mut batch);
-        out.persist(batch);
+        if !batch.is_empty() {
+            out.persist(batch);
+        }
         self.holding.settled(command, &outcome);
         Ok((outcome, right))
     }

@@ -13,7 +13,7 @@ use rhumb_core::{Epoch, Guarantee, HybridTime, Region};
 use rhumb_storage::mvcc::UserKey;
 
 use super::lease::{Moment, Permit, RangeRefusal};
-use super::replica::{RangeReplica, Seat};
+use super::replica::{Applied, RangeReplica, Seat};
 use super::token::Token;
 
 /// What a reader needs.
@@ -173,8 +173,16 @@ impl RangeReplica {
             return Err(Elsewhere::Refused(RangeRefusal::Removed));
         };
         let age = if permit.is_some() { Duration::ZERO } else { between(at, moment.now) };
-        // An eventual read may have seen a part of what was written at its time.
-        let seen = if level == Guarantee::Eventual { token } else { at.max(token) };
+        // Nothing was seen that is newer than the newest, and so one state has one token, however often it is read.
+        let Applied { newest, expires, .. } = *self.applied();
+        let seen = match level {
+            // It may have seen a part of what was written at its time.
+            Guarantee::Eventual => token,
+            // Where values end with time, the time itself was seen.
+            _ if expires > HybridTime::ZERO => at.max(token),
+            Guarantee::StrictSerializable => newest.max(token),
+            _ => at.min(newest).max(token),
+        };
         Ok(Answer {
             value,
             level,

@@ -133,6 +133,7 @@ pub(crate) struct Worker {
 pub(crate) struct Arbiters {
     workers: Vec<Worker>,
     links: Option<Worker>,
+    ranges: Option<ArbiterHandle>,
     system: Option<System>,
     watching: Arc<AtomicBool>,
     blocked: Arc<Mutex<Vec<Blocked>>>,
@@ -147,15 +148,16 @@ impl Arbiters {
             let runner = System::new();
             runner.block_on(async {
                 let handles: Vec<_> = (0..count.max(1)).map(|_| Arbiter::new().handle()).collect();
-                started.send((handles, Arbiter::new().handle(), System::current())).ok();
+                let others = [(); 2].map(|()| Arbiter::new().handle());
+                started.send((handles, others, System::current())).ok();
             });
             if let Err(error) = runner.run() {
                 tracing::error!(%error, "the actors' system ended");
             }
         })?;
-        let (handles, links, system) = ready.await?;
+        let (handles, [links, ranges], system) = ready.await?;
         let links = Worker { handle: links, gauge: Arc::new(Gauge::new("links".to_owned())) };
-        Ok(Self::of(handles, Some(links), Some(system), blocked_after))
+        Ok(Self::of(handles, Some((links, ranges)), Some(system), blocked_after))
     }
 
     /// The arbiter of the actix system in which this is called: one thread for everything, so that a
@@ -168,16 +170,18 @@ impl Arbiters {
 
     fn of(
         handles: Vec<ArbiterHandle>,
-        links: Option<Worker>,
+        others: Option<(Worker, ArbiterHandle)>,
         system: Option<System>,
         blocked_after: Duration,
     ) -> Self {
         let named =
             |(number, handle)| Worker { handle, gauge: Arc::new(Gauge::new(format!("arbiter-{number}"))) };
         let workers: Vec<_> = handles.into_iter().enumerate().map(named).collect();
+        let (links, ranges) = others.unzip();
         let arbiters = Self {
             workers,
             links,
+            ranges,
             system,
             watching: Arc::new(AtomicBool::new(true)),
             blocked: Arc::default(),
@@ -197,11 +201,18 @@ impl Arbiters {
         self.links.as_ref().unwrap_or(&self.workers[0])
     }
 
+    /// The arbiter on whose thread the node's ranges are. Where they have none, it is the first.
+    #[cfg(feature = "rocks")]
+    pub(crate) fn of_ranges(&self) -> &ArbiterHandle {
+        self.ranges.as_ref().unwrap_or(&self.workers[0].handle)
+    }
+
     /// All threads, by name.
     #[cfg(feature = "rocks")]
     pub(crate) fn handles(&self) -> Vec<(String, ArbiterHandle)> {
         let named = |worker: &Worker| (worker.gauge.name.clone(), worker.handle.clone());
-        self.workers.iter().chain(&self.links).map(named).collect()
+        let ranges = self.ranges.iter().map(|handle| ("ranges".to_owned(), handle.clone()));
+        self.workers.iter().chain(&self.links).map(named).chain(ranges).collect()
     }
 
     /// Arbiters that work on one message for too long, now.

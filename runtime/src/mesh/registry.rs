@@ -118,6 +118,8 @@ struct Entry {
     version: u16,
     fingerprint: u64,
     handler: Handler,
+    /// Where what it gives later is worked on.
+    on: Handle,
 }
 
 /// Called when a peer node's connection comes up (`true`) or goes down.
@@ -165,6 +167,22 @@ impl Registry {
         M: Remote,
         F: Future<Output = Result<(M::Reply, DataClass), Fault>> + Send + 'static,
     {
+        self.serve_on(self.runtime.clone(), handler)
+    }
+
+    /// As [`Registry::serve`], with futures that run elsewhere.
+    ///
+    /// # Errors
+    /// [`ServedTwice`].
+    pub fn serve_on<M, F>(
+        &mut self,
+        on: Handle,
+        handler: impl Fn(Call<M>) -> F + Send + Sync + 'static,
+    ) -> Result<(), ServedTwice>
+    where
+        M: Remote,
+        F: Future<Output = Result<(M::Reply, DataClass), Fault>> + Send + 'static,
+    {
         let clock = self.clock.clone();
         let run: Later = Box::new(move |from, request| {
             let call = match call::<M>(M::NAME, from, request) {
@@ -175,7 +193,7 @@ impl Registry {
             let clock = clock.clone();
             Box::pin(async move { packed::<M>(&clock, answer.await?) })
         });
-        self.serves_with::<M>(Handler::Later(run))
+        self.serves_with::<M>(Handler::Later(run), on)
     }
 
     /// Serves `M` with a handler that enqueues before it returns, and answers by itself: where it is done,
@@ -192,12 +210,13 @@ impl Registry {
             Ok(call) => handler(call, Answering { owed, clock: clock.clone(), message: PhantomData }),
             Err(fault) => owed.give(Err(fault)),
         });
-        self.serves_with::<M>(Handler::Itself(run))
+        self.serves_with::<M>(Handler::Itself(run), self.runtime.clone())
     }
 
-    fn serves_with<M: Remote>(&mut self, handler: Handler) -> Result<(), ServedTwice> {
+    fn serves_with<M: Remote>(&mut self, handler: Handler, on: Handle) -> Result<(), ServedTwice> {
         let fingerprint = fingerprint::<M>();
-        self.insert(M::NAME, Entry { audience: M::AUDIENCE, version: M::VERSION, fingerprint, handler })
+        let (audience, version) = (M::AUDIENCE, M::VERSION);
+        self.insert(M::NAME, Entry { audience, version, fingerprint, handler, on })
     }
 
     /// Serves a told message of nodes, which has no reply; its handler says whether it has taken it.
@@ -224,6 +243,7 @@ impl Registry {
                 version: 1,
                 fingerprint: M::LAYOUT,
                 handler: Handler::Later(run),
+                on: self.runtime.clone(),
             },
         )
     }
@@ -330,8 +350,8 @@ impl Inbound for Registry {
         let within = request.headers.deadline;
         let name = request.name.clone();
         let owed = Owed { answer, span: span.clone(), kind: request.kind };
-        let ran = match self.find(from, &name, request.headers.epoch) {
-            Ok(Entry { handler: Handler::Later(handler), .. }) => handler(Arc::clone(from), request),
+        let (ran, on) = match self.find(from, &name, request.headers.epoch) {
+            Ok(Entry { handler: Handler::Later(handler), on, .. }) => (handler(Arc::clone(from), request), on),
             Ok(Entry { handler: Handler::Itself(handler), .. }) => {
                 return handler(Arc::clone(from), request, owed);
             }
@@ -342,7 +362,7 @@ impl Inbound for Registry {
             let passed = || Fault::unknown(FaultKind::Deadline(format!("waiting for {name}")));
             owed.give(outcome.unwrap_or_else(|_| Err(passed())));
         };
-        self.runtime.spawn(async move { telemetry::within(span.as_ref(), ended).await });
+        on.spawn(async move { telemetry::within(span.as_ref(), ended).await });
     }
 
     fn connected(&self, peer: &Arc<Peer>) {

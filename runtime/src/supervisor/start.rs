@@ -291,6 +291,7 @@ impl Start {
         audited.begins(actors.audit(), clock);
         let threads = Arbiters::threads(arbiters(), BLOCKED_AFTER).await?;
         let (arbiters, links) = (threads.handles(), threads.of_links().handle.clone());
+        let of_ranges = runtime_of(threads.of_ranges()).await?;
         let hosts = Hosts::start(hosts, &mesh, threads)?;
         mesh.hosts(&hosts, Epoch(life.0));
         let judged = times.clone();
@@ -302,7 +303,6 @@ impl Start {
             max_offset: self.config.max_offset,
             splits: self.config.splits,
             tokens,
-            storage: actors.storage(),
             store: store.clone(),
             mesh: mesh.clone(),
             clock: times,
@@ -311,7 +311,7 @@ impl Start {
             halt: self.halt.clone(),
             standing: stands.clone(),
             time_is_good: Arc::new(move || judged.strong_time().is_ok()),
-            runtime: tokio::runtime::Handle::current(),
+            runtime: of_ranges,
         });
         // Begins with what the last life left: letters to actors of this node find them.
         let (delivery, desk) = self.delivery(&mesh, Hot { storage: actors.storage(), store }, life).await?;
@@ -512,7 +512,7 @@ impl Start {
         let (log, every) = (acting.actors.audit(), self.config.audit.check_every);
         let checks = audit::keep_checking(log, reads, key, every, findings);
         tasks.keep("checks the audit log", checks);
-        tasks.keep("serves ranges", tokio::spawn(acting.ranges.clone().keep()));
+        tasks.keep("serves ranges", acting.ranges.spawned());
         tasks.keep("raises the clock's ceiling", ceiling);
         let clocks = self.clock_watch(acting, clock);
         for (at, source) in self.config.time.sources.iter().enumerate() {
@@ -594,6 +594,13 @@ pub(super) async fn settled() {
 }
 
 /// Arbiters for the actors of the user's types: one a core.
+/// The runtime of an arbiter's thread.
+async fn runtime_of(arbiter: &actix::ArbiterHandle) -> anyhow::Result<tokio::runtime::Handle> {
+    let (says, said) = tokio::sync::oneshot::channel();
+    arbiter.spawn_fn(|| drop(says.send(tokio::runtime::Handle::current())));
+    said.await.context("a thread for ranges has ended")
+}
+
 fn arbiters() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }

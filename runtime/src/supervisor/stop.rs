@@ -80,7 +80,6 @@ impl Supervisor {
         stages.stage("close connections", stages.share(1), closed).await;
         // From here on nothing beats any more.
         self.pulse.take();
-        self.hosts.stop();
         // Before the storage actor that some of them write to.
         self.tasks.end();
         let ended = async {
@@ -88,6 +87,7 @@ impl Supervisor {
             Vec::new()
         };
         stages.stage("end ranges", stages.share(1), self.unless_halted(ended)).await;
+        self.hosts.stop();
         self.actors.stop();
         let eighth = stages.within / 8;
         let flushed = self.flushed(stages.share(8).saturating_sub(eighth).max(eighth)).await;

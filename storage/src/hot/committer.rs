@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use rhumb_core::wakes::Wakes;
 
 use super::queue::{Done, Queue, Task, Waiting, Written};
@@ -83,6 +83,32 @@ impl Inner {
     }
 
     pub(super) fn offer(&self, batch: Batch, durability: Durability, done: Done) -> Result<(), Box<Left>> {
+        let mut queue = self.taken(batch, durability, done)?;
+        self.call(&mut queue);
+        Ok(())
+    }
+
+    /// As [`Inner::offer`] of what wants no sync; what waits is written by the caller, unless somebody else is writing.
+    pub(super) fn offer_here(&self, batch: Batch, done: Done) -> Result<(), Box<Left>> {
+        let mut queue = self.taken(batch, Durability::Buffered, done)?;
+        let Some(group) = queue.write_here(self.settings.max_group_bytes) else {
+            self.call(&mut queue);
+            return Ok(());
+        };
+        drop(queue);
+        if let Err(fault) = self.write(group) {
+            self.fail(fault);
+        }
+        self.call(&mut self.queue.lock());
+        Ok(())
+    }
+
+    fn taken(
+        &self,
+        batch: Batch,
+        durability: Durability,
+        done: Done,
+    ) -> Result<MutexGuard<'_, Queue>, Box<Left>> {
         let mut queue = self.queue.lock();
         // Asked under the lock: whoever poisons the store empties the queue after that.
         let admitted = match self.store.poisoned() {
@@ -94,8 +120,7 @@ impl Inner {
             return Err(Box::new(Left { batch, done, why }));
         }
         queue.push(Waiting { batch, durability, done });
-        self.call(&mut queue);
-        Ok(())
+        Ok(queue)
     }
 
     pub(super) fn close(&self) {

@@ -9,7 +9,8 @@
 //!
 //! Two threads, of which one works most of the time: it drains everything that waits into one write, covers
 //! it by one sync, tells everybody, and begins again with what has come meanwhile. The other writes, while
-//! a sync is under way, what does not wait for its end: much at once, and what wants no sync.
+//! a sync is under way, what does not wait for its end: much at once, and what wants no sync. Who offers such a batch may
+//! write it himself instead, with all that came before it.
 
 mod committer;
 mod queue;
@@ -147,6 +148,15 @@ impl HotStore {
     /// The batch and its completion, with the [`Refusal`].
     pub fn offer(&self, batch: Batch, durability: Durability, done: Done) -> Result<(), Box<Left>> {
         self.inner.offer(batch, durability, done)
+    }
+
+    /// Takes a batch that wants no sync, and writes it on the caller's thread, behind all that was taken before it, unless a
+    /// thread of the store is writing just then. It is visible when `done` was called: here, as a rule.
+    ///
+    /// # Errors
+    /// As [`HotStore::offer`].
+    pub fn offer_here(&self, batch: Batch, done: Done) -> Result<(), Box<Left>> {
+        self.inner.offer_here(batch, done)
     }
 
     /// Commits a batch. It waits as long as the disk takes; callers bring their own deadline.

@@ -124,6 +124,16 @@ impl Queue {
         }
     }
 
+    /// Gives out what waits to who has just brought something that wants no sync, if nobody is writing: his is in it, or
+    /// behind more than one write takes.
+    pub(super) fn write_here(&mut self, max_bytes: usize) -> Option<Vec<Waiting>> {
+        if self.writing || self.unwritten.is_empty() {
+            return None;
+        }
+        self.writing = true;
+        Some(self.drain(max_bytes))
+    }
+
     /// What comes while a sync is under way is written when that has ended, in one piece, by who syncs it:
     /// written piece by piece it would not be durable any sooner. Unless it is so much that writing it takes
     /// long, or somebody waits for no sync.

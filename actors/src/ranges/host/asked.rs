@@ -136,7 +136,9 @@ impl<R: AsyncRuntime> Host<R> {
         match proposed.await {
             Ok(Outcome::Written(at)) => {
                 let replica = group.replica().await;
-                let token = Token { epoch: self.epoch(), at };
+                // All that was written with it has one token: a signature less.
+                let seen = replica.applied().newest.max(at);
+                let token = Token { epoch: self.epoch(), at: seen };
                 match replica.descriptor().seat(replica.id()).cloned() {
                     Some(replica) => Ok(Written { at, replica, token }),
                     // It left its range since; it was written.

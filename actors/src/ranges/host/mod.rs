@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use openraft::AsyncRuntime;
 use parking_lot::Mutex;
 use rhumb_core::{Barrier, Epoch, HybridTime, NodeId, StoreId};
@@ -347,8 +348,8 @@ impl<R: AsyncRuntime> Host<R> {
         node: &NodeId,
         range: RangeId,
         between: (ReplicaId, ReplicaId),
-        question: Vec<u8>,
-    ) -> impl Future<Output = Result<Vec<u8>, String>> + Send + use<R> {
+        question: Bytes,
+    ) -> impl Future<Output = Result<Bytes, String>> + Send + use<R> {
         let (group, node) = (self.group(range), node.clone());
         async move {
             let group = group.ok_or_else(|| format!("there is no replica of range {} here", range.0))?;

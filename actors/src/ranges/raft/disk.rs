@@ -5,17 +5,16 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use rhumb_storage::mvcc::Rows;
-use rhumb_storage::{Batch, Durability, Family, FaultCause, HotStore, Refusal, StorageFault};
+use rhumb_storage::hot::{Done, Left};
+use rhumb_storage::{Batch, CommitError, Durability, Family, HotStore, Refusal, StorageFault};
 
-use crate::storage::{Done, StorageHandle};
-
-/// How long it waits before it looks again whether there is room.
+/// How long it waits at least before it offers again what found no room.
 const A_MOMENT: Duration = Duration::from_millis(2);
 
 /// Where rows are.
 pub trait Disk: Send + Sync + 'static {
     /// Makes a batch durable, then calls. The future ends when the batch is taken; batches become durable in the order in
-    /// which they are taken. One that cannot be taken ends the store.
+    /// which they are taken.
     fn durably(&self, batch: Batch, done: Done) -> BoxFuture<'static, ()>;
 
     /// Writes a batch: it is visible when the future ends, and durable with the next one that is made so.
@@ -64,65 +63,53 @@ pub fn rows(disk: &dyn Disk, family: Family, prefix: &[u8]) -> Result<Vec<Row>, 
     Ok(rows)
 }
 
-/// The node's own store. What must be durable goes with all other batches of the node.
-pub struct HotDisk {
-    storage: StorageHandle,
-    store: HotStore,
-}
+/// The node's own store. What must be durable goes with all other batches of the node; what must be visible is written at once,
+/// on the caller's thread.
+pub struct HotDisk(HotStore);
 
 impl HotDisk {
-    /// The store behind this storage actor.
+    /// This store.
     #[must_use]
-    pub fn new(storage: StorageHandle, store: HotStore) -> Self {
-        Self { storage, store }
+    pub fn new(store: HotStore) -> Self {
+        Self(store)
+    }
+}
+
+/// Offers a batch until it is taken or never will be.
+async fn offered(offer: impl Fn(Batch, Done) -> Result<(), Box<Left>>, batch: Batch, done: Done) {
+    let (mut batch, mut done) = (batch, done);
+    while let Err(left) = offer(batch, done) {
+        match left.why {
+            Refusal::Full { retry_after } | Refusal::Pressed { retry_after, .. } => {
+                (batch, done) = (left.batch, left.done);
+                tokio::time::sleep(retry_after.max(A_MOMENT)).await;
+            }
+            never => return (left.done)(Err(CommitError::Refused(never))),
+        }
     }
 }
 
 impl Disk for HotDisk {
     fn durably(&self, batch: Batch, done: Done) -> BoxFuture<'static, ()> {
-        let (storage, store) = (self.storage.clone(), self.store.clone());
-        async move {
-            loop {
-                let backlog = storage.waiting();
-                if backlog.waiting <= backlog.capacity / 2 {
-                    break;
-                }
-                tokio::time::sleep(A_MOMENT).await;
-            }
-            if let Err(why) = storage.write(batch, done) {
-                store.condemn(StorageFault::new(FaultCause::Closed, "take a range's batch", why));
-            }
-        }
-        .boxed()
+        let store = self.0.clone();
+        let offer = move |batch, done| store.offer(batch, Durability::Durable, done);
+        offered(offer, batch, done).boxed()
     }
 
     fn visibly(&self, batch: Batch) -> BoxFuture<'static, Result<(), String>> {
-        let store = self.store.clone();
+        let store = self.0.clone();
         async move {
-            let mut batch = batch;
-            loop {
-                let (said, heard) = futures::channel::oneshot::channel();
-                let done = Box::new(move |outcome| drop(said.send(outcome)));
-                match store.offer(batch, Durability::Buffered, done) {
-                    Ok(()) => {
-                        let outcome = heard.await.map_err(|_| "the store is gone".to_owned())?;
-                        return outcome.map(drop).map_err(|error| error.to_string());
-                    }
-                    Err(left) => match left.why {
-                        Refusal::Full { retry_after } | Refusal::Pressed { retry_after, .. } => {
-                            batch = left.batch;
-                            tokio::time::sleep(retry_after.max(A_MOMENT)).await;
-                        }
-                        why => return Err(format!("{why:?}")),
-                    },
-                }
-            }
+            let (said, heard) = futures::channel::oneshot::channel();
+            let done = Box::new(move |outcome| drop(said.send(outcome)));
+            offered(|batch, done| store.offer_here(batch, done), batch, done).await;
+            let outcome = heard.await.map_err(|_| "the store is gone".to_owned())?;
+            outcome.map(drop).map_err(|error: CommitError| error.to_string())
         }
         .boxed()
     }
 
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, StorageFault> {
-        self.store.get(family, key)
+        self.0.get(family, key)
     }
 
     fn walk(
@@ -131,6 +118,6 @@ impl Disk for HotDisk {
         from: &[u8],
         f: &mut dyn FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<(), StorageFault> {
-        self.store.walk(family, from, f)
+        self.0.walk(family, from, f)
     }
 }

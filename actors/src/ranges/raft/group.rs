@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::impls::OneshotResponder;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest};
@@ -261,7 +262,7 @@ impl<R: AsyncRuntime> Group<R> {
             let mut replica = self.replica.lock().await;
             let command = make(&mut replica).map_err(NotProposed::Refused)?;
             let (lease, order) = (command.lease, command.order);
-            let proposal = Proposal(Arc::new(command));
+            let proposal = Proposal::of(command);
             let sent = self.raft.client_write_ff(proposal, Some(responder)).await;
             sent.map_err(|error| NotProposed::Stopped(error.to_string()))?;
             (lease, order)
@@ -291,7 +292,7 @@ impl<R: AsyncRuntime> Group<R> {
         node: &NodeId,
         (from, to): (ReplicaId, ReplicaId),
         question: &[u8],
-    ) -> Result<Vec<u8>, String> {
+    ) -> Result<Bytes, String> {
         // Another replica of the range may have stood here before: it has promised what this one knows nothing of.
         if to != self.id {
             return Err(format!(
@@ -343,7 +344,7 @@ impl<R: AsyncRuntime> Group<R> {
                 self.apart(*keyspace, from, to.as_ref())?;
                 let last_membership = standing.membership()?;
                 let meta = SnapshotMeta { last_log_id: standing.applied.map(Into::into), last_membership };
-                let snapshot = openraft::Snapshot { meta, snapshot: Image(state) };
+                let snapshot = openraft::Snapshot { meta, snapshot: Image(state.into()) };
                 let installed = self.raft.install_full_snapshot(vote.into(), snapshot).await;
                 let installed = installed.map_err(|error| error.to_string())?;
                 Answered::Installed(Ballot::from(&installed.vote))

@@ -8,7 +8,8 @@
 //! | `l` range index | an entry |
 //! | `v` range | the vote |
 //! | `p` range | the last entry that was cut off in front |
-//! | `c` range | the last entry known to be committed; not synced |
+//!
+//! What is known to be committed is not kept: what was applied is on the disk, and a leader says the rest again.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -118,8 +119,8 @@ pub(super) fn begin(range: RangeId, place: &types::Id, batch: &mut Batch) {
 }
 
 /// The keys of all that is not entries.
-pub(super) fn keys(range: RangeId) -> [Vec<u8>; 3] {
-    [key(b'v', range), key(b'p', range), key(b'c', range)]
+pub(super) fn keys(range: RangeId) -> [Vec<u8>; 2] {
+    [key(b'v', range), key(b'p', range)]
 }
 
 /// Before the keys of entries.
@@ -132,12 +133,8 @@ fn read(line: &[u8]) -> Result<Entry, String> {
 }
 
 fn sized(entry: &Entry) -> usize {
-    use crate::ranges::command::Body;
     let openraft::EntryPayload::Normal(proposal) = &entry.payload else { return 256 };
-    let Body::Write(write) = &proposal.0.body else { return 256 };
-    let of =
-        |op: &crate::ranges::Op| op.key.as_bytes().len() + op.record.value.as_ref().map_or(0, Vec::len) + 128;
-    write.ops.iter().map(of).sum::<usize>() + 64
+    proposal.bytes.len() + 64
 }
 
 impl<R: AsyncRuntime> RaftLogReader<Types<R>> for Log {
@@ -187,21 +184,6 @@ impl<R: AsyncRuntime> RaftLogStorage<Types<R>> for Log {
             return self.disk.visibly(batch).await.map_err(io::Error::other);
         }
         self.durably(batch).await
-    }
-
-    async fn save_committed(&mut self, committed: Option<types::Id>) -> io::Result<()> {
-        let Some(committed) = committed else { return Ok(()) };
-        let mut batch = Batch::new();
-        batch.put(Family::Raft, key(b'c', self.range), wire::encode(&Id::from(&committed)));
-        self.disk.visibly(batch).await.map_err(io::Error::other)
-    }
-
-    async fn read_committed(&mut self) -> io::Result<Option<types::Id>> {
-        let row = self.disk.get(Family::Raft, &key(b'c', self.range)).map_err(io::Error::other)?;
-        let id = row.map(|row| wire::decode::<Id>(&row)).transpose().map_err(io::Error::other)?;
-        // A power cut may take back entries that were not durable here; that they are committed is another's word.
-        let last = self.known.lock().last;
-        Ok(id.map(types::Id::from).filter(|id| last.is_some_and(|last| id.index <= last.index)))
     }
 
     async fn append<I>(&mut self, entries: I, callback: IOFlushed<Types<R>>) -> io::Result<()>

@@ -129,14 +129,17 @@ impl Machine {
         }
     }
 
+    /// Writes what so many entries have done, the replica's state and their place, and says what came of them.
     async fn written(
         &mut self,
+        replica: &RangeReplica,
         batch: &mut Batch,
         owed: &mut Vec<(Option<Owed>, Option<Outcome>)>,
     ) -> io::Result<()> {
-        if batch.is_empty() {
+        if owed.is_empty() {
             return Ok(());
         }
+        replica.write(batch);
         self.place(batch);
         self.disk.visibly(std::mem::take(batch)).await.map_err(io::Error::other)?;
         self.tells();
@@ -215,11 +218,11 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine {
                     self.members = StoredMembership::new(Some(id), members.clone());
                 }
                 EntryPayload::Normal(proposal) => {
-                    if looks(&proposal.0) {
-                        self.written(&mut batch, &mut owed).await?;
+                    if looks(&proposal.command) {
+                        self.written(&replica, &mut batch, &mut owed).await?;
                     }
                     let index = replica.applied().index + 1;
-                    let applied = replica.apply(&*self.disk, index, &proposal.0, &mut out);
+                    let applied = replica.apply(&*self.disk, index, &proposal.command, &mut out);
                     let (came, right) = applied.map_err(io::Error::other)?;
                     persisted(&mut out, &mut batch);
                     match (&came, right) {
@@ -234,12 +237,11 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine {
             }
             self.applied = Some(id);
             owed.push((responder.map(responds::<R>), outcome));
-            self.place(&mut batch);
             if owed.len() >= AT_ONCE {
-                self.written(&mut batch, &mut owed).await?;
+                self.written(&replica, &mut batch, &mut owed).await?;
             }
         }
-        self.written(&mut batch, &mut owed).await
+        self.written(&replica, &mut batch, &mut owed).await
     }
 
     /// The log is not cut while rows are on their way to a follower: it would lack what came meanwhile, and have to be sent all

@@ -32,6 +32,7 @@ mod types;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::future::BoxFuture;
 pub use openraft::AsyncRuntime;
 use openraft::{Config, SnapshotPolicy};
@@ -107,9 +108,9 @@ pub trait Carry: Send + Sync + 'static {
         to: &Seat,
         range: RangeId,
         from: ReplicaId,
-        question: Vec<u8>,
+        question: Bytes,
         within: Duration,
-    ) -> BoxFuture<'static, Result<Vec<u8>, String>>;
+    ) -> BoxFuture<'static, Result<Bytes, String>>;
 }
 
 /// What a replica's log did that its host has to know.

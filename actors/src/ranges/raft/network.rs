@@ -279,7 +279,7 @@ impl<R: AsyncRuntime> RaftNetworkV2<Types<R>> for To {
         let sent = async {
             self.send_rows(&snapshot.snapshot).await?;
             let standing = Standing::of(snapshot.meta.last_log_id, &snapshot.meta.last_membership);
-            let state = snapshot.snapshot.0.clone();
+            let state = snapshot.snapshot.0.clone().into();
             let asked = Asked::Snapshot { vote: (&vote).into(), standing, state };
             self.ask(&asked, ROWS_WITHIN).await
         };

@@ -76,7 +76,7 @@ impl Rest {
 
     fn row(&self) -> Vec<u8> {
         let to = self.to.as_ref().map(|to| to.as_bytes().to_vec());
-        wire::encode(&Row { keyspace: self.keyspace.0, from: self.from.as_bytes().to_vec(), to })
+        wire::encode(&Row { keyspace: self.keyspace.0, from: self.from.as_bytes().to_vec(), to }).into()
     }
 
     /// Whether a key is among them.

@@ -4,10 +4,12 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use openraft::impls::{InlineBatch, OneshotResponder};
 use openraft::vote::leader_id_adv::LeaderId;
 use openraft::{AnyError, AsyncRuntime, EntryPayload, RaftTypeConfig};
 
+use super::wire;
 use crate::ranges::command::{Command, Outcome};
 use crate::ranges::replica::Seat;
 
@@ -45,9 +47,24 @@ impl<R: AsyncRuntime> RaftTypeConfig for Types<R> {
     type ErrorSource = AnyError;
 }
 
-/// A command on its way through the log. Its text form shows neither keys nor values: openraft logs it.
+/// A command on its way through the log, and its bytes: they are the same on the disk and on the way to every replica. Its text
+/// form shows neither keys nor values: openraft logs it.
 #[derive(Clone)]
-pub(super) struct Proposal(pub(super) Arc<Command>);
+pub(super) struct Proposal {
+    pub(super) command: Arc<Command>,
+    pub(super) bytes: Bytes,
+}
+
+impl Proposal {
+    pub(super) fn of(command: Command) -> Self {
+        let bytes = wire::command(&command);
+        Self { command: Arc::new(command), bytes }
+    }
+
+    pub(super) fn read(bytes: Bytes) -> Result<Self, String> {
+        Ok(Self { command: Arc::new(wire::read_command(&bytes)?), bytes })
+    }
+}
 
 impl fmt::Debug for Proposal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -57,7 +74,7 @@ impl fmt::Debug for Proposal {
 
 impl fmt::Display for Proposal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "command {} under lease {}", self.0.order, self.0.lease)
+        write!(f, "command {} under lease {}", self.command.order, self.command.lease)
     }
 }
 

@@ -2,8 +2,8 @@
 //! release of openraft reads what this one wrote.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
+use bytes::Bytes;
 use openraft::entry::RaftEntry;
 use rhumb_core::HybridTime;
 use rhumb_core::codec;
@@ -51,7 +51,7 @@ pub struct Members {
 #[derive(Serialize, Deserialize)]
 enum Said {
     Blank,
-    Command(Vec<u8>),
+    Command(Bytes),
     Members(Members),
 }
 
@@ -107,7 +107,7 @@ pub enum Asked {
         /// Of what.
         standing: Standing,
         /// The state of its replica.
-        state: Vec<u8>,
+        state: Bytes,
     },
     /// This one is to lead, once it has all up to the last entry; the others stand in its way no more. All are told.
     Lead {
@@ -158,8 +158,8 @@ enum Versioned<T> {
 }
 
 /// Bytes of a value, with the number of its version.
-pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
-    codec::encode(&Versioned::V1(value)).expect("what a range writes is within the codec's limits").to_vec()
+pub fn encode<T: Serialize>(value: &T) -> Bytes {
+    codec::encode(&Versioned::V1(value)).expect("what a range writes is within the codec's limits")
 }
 
 /// The value of bytes.
@@ -237,7 +237,7 @@ impl From<&Entry> for Line {
     fn from(entry: &Entry) -> Self {
         let said = match &entry.payload {
             Payload::Blank => Said::Blank,
-            Payload::Normal(proposal) => Said::Command(command(&proposal.0)),
+            Payload::Normal(proposal) => Said::Command(proposal.bytes.clone()),
             Payload::Membership(members) => Said::Members(members.into()),
         };
         Self { id: (&entry.log_id).into(), said }
@@ -250,7 +250,7 @@ impl TryFrom<Line> for Entry {
     fn try_from(line: Line) -> Result<Self, String> {
         let payload = match line.said {
             Said::Blank => Payload::Blank,
-            Said::Command(bytes) => Payload::Normal(Proposal(Arc::new(read_command(&bytes)?))),
+            Said::Command(bytes) => Payload::Normal(Proposal::read(bytes)?),
             Said::Members(members) => Payload::Membership(members.try_into()?),
         };
         Ok(Self::new(line.id.into(), payload))
@@ -278,16 +278,16 @@ struct Opped {
     key: Vec<u8>,
     condition: Option<Condition>,
     /// As on disk, but under no row's key.
-    record: Vec<u8>,
+    record: Bytes,
 }
 
 /// The bytes of a command.
 #[must_use]
-pub fn command(command: &Command) -> Vec<u8> {
+pub fn command(command: &Command) -> Bytes {
     let opped = |op: &Op| Opped {
         key: op.key.as_bytes().to_vec(),
         condition: op.condition,
-        record: op.record.encode(op.key.as_bytes()),
+        record: op.record.encode(op.key.as_bytes()).into(),
     };
     let body = match &command.body {
         Body::Write(write) => Bodied::Write { at: write.at, ops: write.ops.iter().map(opped).collect() },
@@ -300,7 +300,7 @@ pub fn command(command: &Command) -> Vec<u8> {
     };
     let Command { lease, order, closed, .. } = *command;
     let commanded = Commanded::V1 { lease, order, closed, body };
-    codec::encode(&commanded).expect("a command is within the codec's limits").to_vec()
+    codec::encode(&commanded).expect("a command is within the codec's limits")
 }
 
 /// The command of bytes.

@@ -67,14 +67,17 @@ impl Case {
         let mut out = Effects::<Batch, Infallible>::default();
         let done =
             self.replica.apply(&self.store, self.index, command, &mut out).expect("the rows are sound");
+        let mut all = Batch::new();
         let mut barrier = Barrier::default();
         barrier.absorb(&mut out, |release| {
-            let Release::Persist(_, mut batch) = release;
-            if let Some(right) = &done.1 {
-                right.write(&mut batch);
-            }
-            self.store.write(&batch).expect("memory takes it");
+            let Release::Persist(_, batch) = release;
+            all.merge(batch);
         });
+        self.replica.write(&mut all);
+        if let Some(right) = &done.1 {
+            right.write(&mut all);
+        }
+        self.store.write(&all).expect("memory takes it");
         done
     }
 

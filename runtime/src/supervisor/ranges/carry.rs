@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use parking_lot::RwLock;
@@ -38,9 +39,9 @@ impl Carry for Carrier {
         to: &Seat,
         range: RangeId,
         from: ReplicaId,
-        question: Vec<u8>,
+        question: Bytes,
         within: Duration,
-    ) -> BoxFuture<'static, Result<Vec<u8>, String>> {
+    ) -> BoxFuture<'static, Result<Bytes, String>> {
         let Some(class) = self.classes.read().get(&range).cloned() else {
             let why = format!("the class of range {} is not known here yet", range.0);
             return futures::future::ready(Err(why)).boxed();

@@ -68,7 +68,7 @@ impl Ranges {
         let on_disk = self.0.disk.get(Family::Raft, &RangeReplica::row_key(META));
         // A disk that cannot be read may have one.
         let has_meta = on_disk.map_or(true, |row| row.is_some());
-        Introduced { store: self.0.parts.store_id, has_meta, tokens: self.0.key.public() }
+        Introduced { store: self.0.parts.store_id, has_meta, tokens: self.0.tokens.public() }
     }
 
     /// Asks all founding nodes who they are, and founds the meta range if none of them has one. One that cannot be asked
@@ -131,7 +131,7 @@ impl Ranges {
     /// Says in the meta range which disk this node has, and with which key it signs tokens.
     async fn introduce(&self) {
         let me = &self.0.parts.me;
-        let mine = Founder { store: self.0.parts.store_id, tokens: self.0.key.public() };
+        let mine = Founder { store: self.0.parts.store_id, tokens: self.0.tokens.public() };
         let known = self.0.founders.read().get(me).cloned();
         let Ok(host) = self.host() else { return };
         if known.as_ref() == Some(&mine) {
@@ -183,9 +183,9 @@ impl Ranges {
                 classes.extend(space.ranges.iter().map(|row| (row.range, space.class.clone())));
             }
         }
-        let own = self.0.key.public();
+        let own = self.0.tokens.public();
         let keys = founders.values().map(|founder| founder.tokens.clone()).chain([own]);
-        self.0.keys.store(TokenKeys::new(self.0.parts.cluster, keys).into());
+        self.0.tokens.believe(TokenKeys::new(self.0.parts.cluster, keys));
         *self.0.keyspaces.write() = keyspaces;
         *self.0.founders.write() = founders;
         Ok(())

@@ -13,11 +13,11 @@ mod route;
 mod serve;
 mod split;
 mod staleness;
+mod tokens;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
-use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
 use rhumb_actors::audit::AuditHandle;
 use rhumb_actors::escrow::messages::Standing;
@@ -28,7 +28,6 @@ use rhumb_actors::ranges::raft::disk::HotDisk;
 use rhumb_actors::ranges::raft::{Around, Disk, RaftSettings, TokioRuntime};
 use rhumb_actors::ranges::splitting::SplitSettings;
 use rhumb_actors::ranges::{RangeId, RangeSettings, TokenKey, TokenKeys};
-use rhumb_actors::storage::StorageHandle;
 use rhumb_core::{ClusterId, DataClass, NodeId, StoreId};
 use rhumb_storage::HotStore;
 use rhumb_topology::Founding;
@@ -57,7 +56,6 @@ pub(super) struct Parts {
     /// When ranges are split without being told to.
     pub(super) splits: SplitSettings,
     pub(super) tokens: [u8; 32],
-    pub(super) storage: StorageHandle,
     pub(super) store: HotStore,
     pub(super) mesh: Mesh,
     pub(super) clock: NodeClock,
@@ -67,6 +65,7 @@ pub(super) struct Parts {
     /// Whether the disk is the one that the mesh knows.
     pub(super) standing: watch::Receiver<Standing>,
     pub(super) time_is_good: TimeIsGood,
+    /// The one thread on which all of it runs: consensus, and what it is asked.
     pub(super) runtime: tokio::runtime::Handle,
 }
 
@@ -74,8 +73,7 @@ struct Inner {
     parts: Parts,
     disk: Arc<dyn Disk>,
     host: OnceLock<Host<TokioRuntime>>,
-    key: TokenKey,
-    keys: ArcSwap<TokenKeys>,
+    tokens: tokens::Tokens,
     classes: Classes,
     keyspaces: RwLock<BTreeMap<String, Keyspace>>,
     founders: RwLock<BTreeMap<NodeId, Founder>>,
@@ -92,17 +90,16 @@ struct Inner {
 pub(super) struct Ranges(Arc<Inner>);
 
 impl Ranges {
-    /// The ranges of this node. Nothing runs before [`Ranges::keep`].
+    /// The ranges of this node. Nothing runs before [`Ranges::spawned`].
     pub(super) fn new(parts: Parts) -> Self {
-        let disk: Arc<dyn Disk> = Arc::new(HotDisk::new(parts.storage.clone(), parts.store.clone()));
+        let disk: Arc<dyn Disk> = Arc::new(HotDisk::new(parts.store.clone()));
         let key = TokenKey::from_seed(parts.cluster, &parts.tokens);
         let keys = TokenKeys::new(parts.cluster, [key.public()]);
         let classes = BTreeMap::from([(META, DataClass::control())]);
         Self(Arc::new(Inner {
             disk,
             host: OnceLock::new(),
-            key,
-            keys: ArcSwap::from_pointee(keys),
+            tokens: tokens::Tokens::new(key, keys),
             classes: Arc::new(RwLock::new(classes)),
             keyspaces: RwLock::default(),
             founders: RwLock::default(),
@@ -115,7 +112,7 @@ impl Ranges {
     }
 
     /// Starts what is on the disk once the disk is proven, then follows the meta range. It does not end.
-    pub(super) async fn keep(self) {
+    async fn keep(self) {
         let mut standing = self.0.parts.standing.clone();
         let proven = standing.wait_for(|standing| {
             if *standing == Standing::Restored {
@@ -157,6 +154,11 @@ impl Ranges {
             () = self.follow() => {}
             () = self.watch() => {}
         }
+    }
+
+    /// [`Ranges::keep`], on the thread of ranges.
+    pub(super) fn spawned(&self) -> tokio::task::JoinHandle<()> {
+        self.0.parts.runtime.spawn(self.clone().keep())
     }
 
     /// The node stops.

@@ -181,7 +181,7 @@ impl Ranges {
                 version: written.at,
                 region: written.replica.node.region.clone(),
                 replica: written.replica.replica.0,
-                token: self.0.key.sign(written.token).to_vec(),
+                token: self.0.tokens.sign(written.token).to_vec(),
             })),
             Err(NotWritten::NoReplica) => Ok(Err(Not::NoReplica)),
             Err(NotWritten::Leaseholder(seat)) => Ok(Err(Not::At(seat))),
@@ -317,7 +317,7 @@ impl Ranges {
         let token = match message.token.as_slice() {
             [] => None,
             bytes => {
-                let read = self.0.keys.load().read(bytes);
+                let read = self.0.tokens.read(bytes);
                 Some(read.map_err(|error| KvRefusal::Token(error.to_string()))?)
             }
         };
@@ -359,7 +359,7 @@ impl Ranges {
             region: answer.region,
             replica: answer.replica.replica.0,
             fallback: answer.fallback,
-            token: self.0.key.sign(token).to_vec(),
+            token: self.0.tokens.sign(token).to_vec(),
         }
     }
 

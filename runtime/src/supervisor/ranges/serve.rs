@@ -3,6 +3,7 @@
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use bytes::Bytes;
 use rhumb_actors::audit::record::{Outcome, Record};
 use rhumb_actors::ranges::catalog::{MAX_REPLICATION, META, named};
 use rhumb_actors::ranges::messages::{
@@ -29,8 +30,10 @@ pub(super) fn control<T>(answer: Result<T, KvRefusal>) -> Answer<T> {
 
 /// Serves the messages of ranges.
 pub(in crate::supervisor) fn serve(registry: &mut Registry, ranges: &Ranges) -> Result<(), ServedTwice> {
+    // All of it on the thread of ranges: what consensus does wakes no other thread on its way.
+    let on = ranges.0.parts.runtime.clone();
     let here = ranges.clone();
-    registry.serve(move |call: Call<Consent>| {
+    registry.serve_on(on.clone(), move |call: Call<Consent>| {
         let class = call.message.class.clone();
         // Put before the next question is taken: a log's entries come in their order.
         let mut answer = Box::pin(here.clone().consents(call));
@@ -57,7 +60,7 @@ pub(in crate::supervisor) fn serve(registry: &mut Registry, ranges: &Ranges) -> 
     macro_rules! serves {
         ($message:ty, $method:ident) => {{
             let here = ranges.clone();
-            registry.serve(move |call: Call<$message>| {
+            registry.serve_on(on.clone(), move |call: Call<$message>| {
                 let here = here.clone();
                 async move { here.$method(call).await }
             })?;
@@ -79,7 +82,7 @@ pub(in crate::supervisor) fn serve(registry: &mut Registry, ranges: &Ranges) -> 
 }
 
 impl Ranges {
-    async fn consents(self, call: Call<Consent>) -> Result<Vec<u8>, String> {
+    async fn consents(self, call: Call<Consent>) -> Result<Bytes, String> {
         let Consent { class, range, from, to, question } = call.message;
         let node = call.from.node.clone().ok_or("only replicas ask this")?;
         let range = RangeId(range);

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use openraft::AsyncRuntime;
@@ -144,9 +145,9 @@ impl Carry for Wires {
         to: &Seat,
         range: RangeId,
         from: ReplicaId,
-        question: Vec<u8>,
+        question: Bytes,
         within: Duration,
-    ) -> BoxFuture<'static, Result<Vec<u8>, String>> {
+    ) -> BoxFuture<'static, Result<Bytes, String>> {
         let between = (from, to.replica);
         let (net, me, to) = (Arc::clone(&self.net), self.me, Net::number(&to.node));
         let (said, heard) = tokio::sync::oneshot::channel();
@@ -170,7 +171,7 @@ impl Carry for Wires {
     }
 }
 
-type Saying = tokio::sync::oneshot::Sender<Result<Vec<u8>, String>>;
+type Saying = tokio::sync::oneshot::Sender<Result<Bytes, String>>;
 
 fn arrives(
     net: &Shared,
@@ -178,7 +179,7 @@ fn arrives(
     sent: HybridTime,
     range: RangeId,
     between: (ReplicaId, ReplicaId),
-    question: Vec<u8>,
+    question: Bytes,
     said: Saying,
 ) {
     let host = {

@@ -56,6 +56,7 @@ impl World {
             let Release::Persist(_, batch) = release;
             all.merge(batch);
         });
+        replica.write(&mut all);
         if let Some(right) = right {
             if right.closed() < closed {
                 return Err(format!("a split forgot that {closed} was closed: {}", right.closed()));
