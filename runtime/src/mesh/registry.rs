@@ -351,7 +351,9 @@ impl Inbound for Registry {
         let name = request.name.clone();
         let owed = Owed { answer, span: span.clone(), kind: request.kind };
         let (ran, on) = match self.find(from, &name, request.headers.epoch) {
-            Ok(Entry { handler: Handler::Later(handler), on, .. }) => (handler(Arc::clone(from), request), on),
+            Ok(Entry { handler: Handler::Later(handler), on, .. }) => {
+                (handler(Arc::clone(from), request), on)
+            }
             Ok(Entry { handler: Handler::Itself(handler), .. }) => {
                 return handler(Arc::clone(from), request, owed);
             }

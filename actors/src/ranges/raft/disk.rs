@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use rhumb_storage::mvcc::Rows;
 use rhumb_storage::hot::{Done, Left};
+use rhumb_storage::mvcc::Rows;
 use rhumb_storage::{Batch, CommitError, Durability, Family, HotStore, Refusal, StorageFault};
 
 /// How long it waits at least before it offers again what found no room.

@@ -32,6 +32,9 @@ use crate::ranges::replica::RangeId;
 
 /// Bytes of entries in one request, roughly: a frame has 1 MiB.
 const REQUEST_BYTES: usize = 512 << 10;
+/// Bytes of entries that stay in memory when they are written, roughly: most are asked for a moment later, by who applies them
+/// and for each follower.
+const RECENT_BYTES: usize = 256 << 10;
 
 /// One group's log. Clones are one.
 #[derive(Clone)]
@@ -46,8 +49,45 @@ struct Known {
     vote: Option<Vote>,
     purged: Option<types::Id>,
     last: Option<types::Id>,
-    /// What was appended and may not be written yet.
-    fresh: BTreeMap<u64, Entry>,
+    /// What was appended last: all that may not be written yet, and some of what is.
+    recent: BTreeMap<u64, Recent>,
+    recent_bytes: usize,
+}
+
+struct Recent {
+    entry: Entry,
+    /// It can be read from the disk.
+    written: bool,
+}
+
+impl Known {
+    fn append(&mut self, entry: Entry) {
+        self.forget(entry.log_id.index);
+        self.last = Some(entry.log_id);
+        self.recent_bytes += sized(&entry);
+        self.recent.insert(entry.log_id.index, Recent { entry, written: false });
+    }
+
+    fn forget(&mut self, index: u64) {
+        if let Some(gone) = self.recent.remove(&index) {
+            self.recent_bytes -= sized(&gone.entry);
+        }
+    }
+
+    /// These are on the disk, those that another one has not taken the place of.
+    fn written(&mut self, all: &[types::Id]) {
+        for id in all {
+            if let Some(recent) = self.recent.get_mut(&id.index).filter(|there| there.entry.log_id == *id) {
+                recent.written = true;
+            }
+        }
+        while self.recent_bytes > RECENT_BYTES
+            && let Some((index, Recent { written: true, .. })) = self.recent.first_key_value()
+        {
+            let index = *index;
+            self.forget(index);
+        }
+    }
 }
 
 impl Log {
@@ -83,8 +123,8 @@ impl Log {
     }
 
     fn entry(&self, index: u64) -> io::Result<Option<Entry>> {
-        if let Some(entry) = self.known.lock().fresh.get(&index) {
-            return Ok(Some(entry.clone()));
+        if let Some(recent) = self.known.lock().recent.get(&index) {
+            return Ok(Some(recent.entry.clone()));
         }
         let line = self.disk.get(Family::Raft, &entry_key(self.range, index)).map_err(io::Error::other)?;
         line.map(|line| read(&line).map_err(io::Error::other)).transpose()
@@ -198,21 +238,13 @@ impl<R: AsyncRuntime> RaftLogStorage<Types<R>> for Log {
             for entry in entries {
                 let id = entry.log_id();
                 batch.put(Family::Raft, entry_key(self.range, id.index), wire::encode(&Line::from(&entry)));
-                known.last = Some(id);
-                known.fresh.insert(id.index, entry);
+                known.append(entry);
                 appended.push(id);
             }
         }
         let known = Arc::clone(&self.known);
         let done = move |outcome: Result<_, rhumb_storage::CommitError>| {
-            let mut known = known.lock();
-            for id in appended {
-                // Another entry may stand there by now.
-                if known.fresh.get(&id.index).is_some_and(|entry| entry.log_id() == id) {
-                    known.fresh.remove(&id.index);
-                }
-            }
-            drop(known);
+            known.lock().written(&appended);
             callback.io_completed(outcome.map(drop).map_err(io::Error::other));
         };
         if canary::sings(Canary::EntriesNotSynced) {
@@ -231,7 +263,7 @@ impl<R: AsyncRuntime> RaftLogStorage<Types<R>> for Log {
             let end = known.last.map_or(0, |id| id.index + 1);
             for index in last.map_or(0, |id| id.index + 1)..end {
                 batch.delete(Family::Raft, entry_key(self.range, index));
-                known.fresh.remove(&index);
+                known.forget(index);
             }
             known.last = last;
         }
@@ -248,7 +280,7 @@ impl<R: AsyncRuntime> RaftLogStorage<Types<R>> for Log {
             let end = known.last.map_or(0, |id| id.index + 1).min(upto.index + 1);
             for index in known.purged.map_or(0, |id| id.index + 1)..end {
                 batch.delete(Family::Raft, entry_key(self.range, index));
-                known.fresh.remove(&index);
+                known.forget(index);
             }
             known.purged = Some(upto);
             known.last = known.last.max(Some(upto));

@@ -325,7 +325,27 @@ fn a_token_is_not_left_behind() {
     assert_eq!(refused(follower.read(&now, with(1, 5))), RangeRefusal::LaterEpoch(Epoch(1)));
     let reading = follower.replica.begin(&now, Epoch(4), with(3, 5)).expect("an earlier epoch's");
     let answer = follower.replica.finish(&now, Epoch(4), reading, ()).expect("served");
-    assert_eq!(answer.token, Token { epoch: Epoch(4), at: at(7_000) }, "the client learns of the epoch");
+    assert_eq!(answer.token, Token { epoch: Epoch(4), at: at(5) }, "the client learns of the epoch");
+}
+
+#[test]
+fn one_state_has_one_token_unless_its_values_end() {
+    let mut case = Case::leaseholder();
+    let token = |case: &Case, ms, consistency| {
+        let now = moment(ms);
+        let reading = case.replica.begin(&now, Epoch(0), ask("a", consistency)).expect("it holds the lease");
+        case.replica.finish(&now, Epoch(0), reading, ()).expect("it still does").token.at
+    };
+    let write = case.replica.propose_write(&moment(10), put("a")).expect("it holds the lease");
+    case.apply(&write);
+    assert_eq!([20, 30].map(|ms| token(&case, ms, Consistency::Strong)), [at(10); 2]);
+    assert_eq!(token(&case, 30, Consistency::AsOf(at(9))), at(9), "the newest was not seen");
+    let mut ends = put("b");
+    ends[0].record.header.expires = Some(at(50));
+    let write = case.replica.propose_write(&moment(40), ends).expect("it holds the lease");
+    case.apply(&write);
+    // Whoever has seen that it ended does not see it again elsewhere.
+    assert_eq!([45, 60].map(|ms| token(&case, ms, Consistency::Strong)), [at(45), at(60)]);
 }
 
 #[test]
