@@ -165,6 +165,8 @@ canaries! {
     LostKeysStay = "lost-keys-stay",
     /// A replica without a vote takes the lease.
     LeaseWithoutVote = "lease-without-vote",
+    /// A follower that rests does so whatever it hears from then on.
+    RestsForGood = "rests-for-good",
     /// A replica serves strong reads because it once took the lease.
     LeaseNotAsked = "lease-not-asked",
     /// A leaseholder serves until the end of its support by its own clock, without a margin for others'.
@@ -231,6 +233,7 @@ impl Canary {
         Self::CollectedComesBack,
         Self::LeadGoesToAll,
         Self::LeaseWithoutVote,
+        Self::RestsForGood,
     ];
 
     /// Those of delivery, which has one too. All others are the escrow's.

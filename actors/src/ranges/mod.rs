@@ -34,6 +34,7 @@ pub mod support;
 pub mod token;
 
 mod records;
+pub mod resting;
 
 #[cfg(test)]
 mod tests;

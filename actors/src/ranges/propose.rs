@@ -26,6 +26,8 @@ pub struct SideClosed {
     pub order: u64,
     /// Nothing is written at or below this time any more.
     pub closed: HybridTime,
+    /// The range rests: nothing comes to it, and all replicas have all.
+    pub rests: bool,
 }
 
 /// What a replica knows as leaseholder. It is not kept: a new life is a new lease.
@@ -122,7 +124,7 @@ impl RangeReplica {
 
     /// Closes a time beside the log, if nothing is in flight and it is news.
     #[must_use]
-    pub fn close_beside(&mut self, moment: &Moment) -> Option<SideClosed> {
+    pub fn close_beside(&mut self, moment: &Moment, rests: bool) -> Option<SideClosed> {
         self.permit(moment).ok()?;
         let closed = self.target(moment);
         if !self.holding.in_flight.is_empty() || closed <= self.holding.promised {
@@ -131,7 +133,8 @@ impl RangeReplica {
         self.holding.promised = closed;
         // What was proposed and withdrawn is waited for in vain: with nothing in flight, what is applied is all there is.
         let order = self.applied().order;
-        let said = SideClosed { range: self.descriptor().range, lease: self.lease().seq, order, closed };
+        let said =
+            SideClosed { range: self.descriptor().range, lease: self.lease().seq, order, closed, rests };
         self.hear(said);
         Some(said)
     }

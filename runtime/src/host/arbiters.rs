@@ -242,7 +242,9 @@ impl Arbiters {
         let watch = move || {
             let mut looks: Vec<Look> = gauges.iter().map(|_| Look::default()).collect();
             while watching.load(Ordering::Relaxed) {
-                thread::sleep(LOOK_EVERY);
+                let works = |gauge: &Arc<Gauge>| !gauge.turn.load(Ordering::Acquire).is_multiple_of(2);
+                // Where nobody works it is looked less often.
+                thread::sleep(if gauges.iter().any(works) { LOOK_EVERY } else { LOOK_EVERY * 4 });
                 let mut now = Vec::new();
                 for (gauge, look) in gauges.iter().zip(&mut looks) {
                     now.extend(look.at(gauge, after, &times));

@@ -11,6 +11,7 @@ use std::time::Duration;
 use rhumb_actors::audit::AuditSettings;
 use rhumb_actors::delivery::DeliverySettings;
 use rhumb_actors::escrow::EscrowSettings;
+use rhumb_actors::ranges::RangeSettings;
 use rhumb_actors::ranges::splitting::SplitSettings;
 use rhumb_core::time::DEFAULT_MAX_OFFSET;
 use rhumb_core::{ClusterId, NodeId};
@@ -52,6 +53,7 @@ pub(super) struct Draft {
     pub(super) delivery: DeliverySettings,
     pub(super) hot: HotSettings,
     pub(super) rocks: RocksSettings,
+    pub(super) support: Duration,
     pub(super) splits: SplitSettings,
     pub(super) audit: AuditSettings,
     pub(super) audit_keys: Option<PathBuf>,
@@ -86,6 +88,7 @@ impl Default for Draft {
             delivery: DeliverySettings::default(),
             hot: HotSettings::default(),
             rocks: RocksSettings::default(),
+            support: RangeSettings::default().support,
             splits: SplitSettings::default(),
             audit: AuditSettings::default(),
             audit_keys: None,
@@ -130,6 +133,7 @@ impl Draft {
             delivery: self.delivery,
             hot: self.hot,
             rocks: self.rocks,
+            support: self.support,
             splits: self.splits,
             audit: self.audit,
             audit_keys,

@@ -101,6 +101,8 @@ pub struct Settings {
     pub hot: HotSettings,
     /// Sizes of the engine below it.
     pub rocks: RocksSettings,
+    /// How long another store's support of this one lasts, without which it keeps no lease.
+    pub support: Duration,
     /// When ranges are split by themselves.
     pub splits: SplitSettings,
     /// How the audit log is kept.

@@ -112,6 +112,13 @@ pub(super) static RULES: &[Rule] = &[
     },
     less("transport.silence_limit", "transport.idle_timeout", "calls fail before the connection goes"),
     at_most("transport.connect_backoff_min", "transport.connect_backoff_max", ""),
+    Rule::Order {
+        times: 2,
+        small: "mesh.max_offset",
+        less: false,
+        large: "ranges.support",
+        why: "a leaseholder stops serving so much before its support ends",
+    },
     at_most("escrow.low_water", "escrow.horizon", "who has just got rights does not ask again"),
     at_most("escrow.low_water", "escrow.high_water", "who gives is not in need"),
     at_most("escrow.season_slot", "escrow.season", ""),

@@ -301,6 +301,7 @@ impl Start {
             cluster: self.config.cluster,
             founding: founding.clone(),
             max_offset: self.config.max_offset,
+            support: self.config.support,
             splits: self.config.splits,
             tokens,
             store: store.clone(),

@@ -8,15 +8,18 @@ use rhumb_core::effects::Release;
 use rhumb_core::{HybridTime, NodeId, StoreId};
 
 use super::{Host, Inner, Supporting, Word};
-use crate::ranges::lease::RangeRefusal;
+use crate::ranges::lease::{Moment, RangeRefusal};
 use crate::ranges::propose::SideClosed;
 use crate::ranges::raft::Group;
-use crate::ranges::replica::{Descriptor, ReplicaId, Seat};
+use crate::ranges::replica::{Descriptor, RangeReplica, ReplicaId, Seat};
+use crate::ranges::resting::Rest;
 use crate::ranges::support::{Said, SupportMessage};
 
 /// Rounds of the keeper after which something that was proposed and is not settled is overtaken, and after which a node whose clock
 /// is frozen leads no more.
 const PATIENCE: u32 = 10;
+/// Of so many rounds of the keeper it looks in one after a range that rests.
+const SELDOM: u32 = 5;
 /// Rounds of the keeper after which it looks again whether something is left to clear.
 const SWEEPS: u32 = 100;
 
@@ -40,8 +43,11 @@ impl<R: AsyncRuntime> Host<R> {
                     host.sweep();
                 }
                 for group in host.groups() {
-                    let rounds = waited.entry(group.range()).or_insert(0);
-                    host.look_after(&group, rounds).await;
+                    // To one that rests nothing happens.
+                    if group.ticks() || rounds.is_multiple_of(SELDOM) {
+                        let waited = waited.entry(group.range()).or_insert(0);
+                        host.look_after(&group, waited).await;
+                    }
                 }
                 host.close_beside().await;
                 let wait = host.0.settings.keep;
@@ -83,6 +89,11 @@ impl<R: AsyncRuntime> Host<R> {
                     let by = holder.and_then(|holder| replica.descriptor().seat(holder));
                     if by.is_some_and(|seat| seat.node == *node) || replica.lease().seq < said.lease {
                         replica.hear(said);
+                        let has_all =
+                            replica.lease().seq == said.lease && replica.applied().order >= said.order;
+                        let last = group.last().filter(|last| has_all && group.applied() == Some(*last));
+                        let mut resting = self.0.resting.lock();
+                        resting.entry(said.range).or_default().hears(self.0.world.now(), said.rests, last);
                     }
                 }
             }
@@ -256,12 +267,15 @@ impl<R: AsyncRuntime> Host<R> {
         }));
     }
 
+    /// Closes ranges beside their logs, and has consensus tick where they do not rest.
     async fn close_beside(&self) {
         let mut closed: BTreeMap<NodeId, Vec<SideClosed>> = BTreeMap::new();
         for group in self.groups() {
             let mut replica = group.replica().await;
             let moment = self.moment(replica.descriptor());
-            let Some(said) = replica.close_beside(&moment) else { continue };
+            let rest = self.rests(&group, &replica, &moment);
+            group.tick(rest.ticks);
+            let Some(said) = replica.close_beside(&moment, rest.says) else { continue };
             let seats = replica.descriptor().seats.iter().filter(|seat| seat.store != self.0.store);
             for seat in seats {
                 closed.entry(seat.node.clone()).or_default().push(said);
@@ -270,6 +284,39 @@ impl<R: AsyncRuntime> Host<R> {
         for (node, said) in closed {
             self.0.world.tell(&node, Word::Closed(said));
         }
+        self.0.resting.lock().retain(|range, _| self.group(*range).is_some());
+    }
+
+    /// Whether a replica rests.
+    fn rests(&self, group: &Group<R>, replica: &RangeReplica, moment: &Moment) -> Rest {
+        let settings = &self.0.settings.rests;
+        let mut resting = self.0.resting.lock();
+        let resting = resting.entry(group.range()).or_default();
+        let awake = Rest { says: false, ticks: true };
+        let lease = replica.lease();
+        let Some(last) = group.last().filter(|_| !moment.frozen) else {
+            resting.wakes();
+            return awake;
+        };
+        if lease.holder == Some(group.id()) {
+            if !group.leads() || replica.permit(moment).is_err() {
+                resting.wakes();
+                return awake;
+            }
+            let calm =
+                || !replica.waits() && self.is_seated(group, replica.descriptor()) && group.all_have(last);
+            return resting.holds(settings, moment.now, last, calm);
+        }
+        let promised = self.0.supporting.lock().machine.promised(lease.store);
+        let alive = !group.leads() && promised.epoch == lease.epoch && promised.until >= moment.now;
+        let ticks = resting.follows(settings, moment.now, last, alive);
+        Rest { says: false, ticks }
+    }
+
+    /// How many replicas here rest.
+    #[must_use]
+    pub fn resting(&self) -> usize {
+        self.groups().iter().filter(|group| !group.ticks()).count()
     }
 }
 

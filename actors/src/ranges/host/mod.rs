@@ -34,6 +34,7 @@ pub use word::Word;
 use super::lease::Moment;
 use super::raft::{Around, Changes, Group, StartError, disk, rest};
 use super::replica::{Descriptor, RangeId, RangeReplica, ReplicaId, Seat};
+use super::resting::{RestSettings, Resting};
 use super::seating::Wanted;
 use super::splitting::{Decided, SplitSettings};
 use super::support::{Said, Support};
@@ -73,6 +74,8 @@ pub struct HostSettings {
     pub collect: Duration,
     /// When ranges are split by themselves.
     pub splits: SplitSettings,
+    /// When ranges rest.
+    pub rests: RestSettings,
 }
 
 impl Default for HostSettings {
@@ -83,6 +86,7 @@ impl Default for HostSettings {
             keep: Duration::from_millis(200),
             collect: Duration::from_secs(1),
             splits: SplitSettings::default(),
+            rests: RestSettings::default(),
         }
     }
 }
@@ -153,6 +157,8 @@ struct Inner<R: AsyncRuntime> {
     retentions: Mutex<BTreeMap<RangeId, Duration>>,
     /// How many versions were collected since the start.
     collected: Mutex<BTreeMap<RangeId, u64>>,
+    /// What replicas know of their ranges' rest.
+    resting: Mutex<BTreeMap<RangeId, Resting>>,
     /// How large and busy the ranges are whose leases are held here.
     loads: weigh::Loads,
 }
@@ -200,6 +206,7 @@ impl<R: AsyncRuntime> Host<R> {
             last: Mutex::default(),
             retentions: Mutex::default(),
             collected: Mutex::default(),
+            resting: Mutex::default(),
             loads: weigh::Loads::default(),
         }));
         for (_, row) in replicas {

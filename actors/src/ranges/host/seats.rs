@@ -18,7 +18,7 @@ use super::{Host, HostError, NotWritten};
 use crate::ranges::command::{Command, Outcome};
 use crate::ranges::lease::{Moment, RangeRefusal};
 use crate::ranges::raft::{Change, Group, NotProposed, Rest, StartError, rest};
-use crate::ranges::replica::{RangeId, RangeReplica, ReplicaId, Seat};
+use crate::ranges::replica::{Descriptor, RangeId, RangeReplica, ReplicaId, Seat};
 use crate::ranges::seating::{self, Step, Wanted};
 
 /// Rows that are cleared in one batch.
@@ -116,6 +116,16 @@ impl<R: AsyncRuntime> Host<R> {
             }
             host.0.busy.lock().remove(&range);
         }));
+    }
+
+    /// Whether all replicas of a range stand where they are wanted, as far as this one knows, which leads.
+    pub(super) fn is_seated(&self, group: &Group<R>, descriptor: &Descriptor) -> bool {
+        let wanted = self.0.wanted.lock().get(&group.range()).cloned();
+        let next = wanted.and_then(|wanted| {
+            let near = |replica| group.is_near(replica);
+            seating::next(&wanted, &descriptor.seats, &group.members(), self.0.store, near)
+        });
+        next.is_none() && !self.0.busy.lock().contains(&group.range())
     }
 
     async fn take(&self, group: &Group<R>, step: Step) -> Result<(), String> {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use openraft::errors::{ClientWriteError, RaftError};
@@ -80,6 +81,7 @@ pub struct Group<R: AsyncRuntime> {
     settings: RangeSettings,
     /// Where those stand who may ask this one.
     seats: Arc<RwLock<BTreeMap<ReplicaId, NodeId>>>,
+    ticks: Arc<AtomicBool>,
 }
 
 impl<R: AsyncRuntime> Clone for Group<R> {
@@ -92,6 +94,7 @@ impl<R: AsyncRuntime> Clone for Group<R> {
             range: self.range,
             settings: self.settings,
             seats: Arc::clone(&self.seats),
+            ticks: Arc::clone(&self.ticks),
         }
     }
 }
@@ -121,7 +124,8 @@ impl<R: AsyncRuntime> Group<R> {
         let network = Network { range, me: id, around: around.clone(), settings, in_use };
         let raft = Raft::new(id.0, Arc::new(config), network, log, machine).await;
         let raft = raft.map_err(|error| fails(error.to_string()))?;
-        Ok(Self { raft, replica, around, id, range, settings, seats })
+        let ticks = Arc::new(AtomicBool::new(true));
+        Ok(Self { raft, replica, around, id, range, settings, seats, ticks })
     }
 
     /// Writes what a replica begins from that has all of its range's log: nothing. Every first replica of a range does so.
@@ -223,6 +227,47 @@ impl<R: AsyncRuntime> Group<R> {
     #[must_use]
     pub fn leads(&self) -> bool {
         self.raft.is_leader()
+    }
+
+    /// Has its clockwork tick, or not: without it nothing is proposed to be elected, and no heartbeat is sent.
+    pub fn tick(&self, ticks: bool) {
+        if self.ticks.swap(ticks, Ordering::Relaxed) != ticks {
+            self.raft.runtime_config().tick(ticks);
+        }
+    }
+
+    /// Whether its clockwork ticks.
+    #[must_use]
+    pub fn ticks(&self) -> bool {
+        self.ticks.load(Ordering::Relaxed)
+    }
+
+    /// The last entry of the log.
+    #[must_use]
+    pub fn last(&self) -> Option<u64> {
+        use openraft::async_runtime::watch::WatchReceiver;
+        self.raft.metrics().borrow_watched().last_log_index
+    }
+
+    /// The last entry that was applied.
+    #[must_use]
+    pub fn applied(&self) -> Option<u64> {
+        use openraft::async_runtime::watch::WatchReceiver;
+        self.raft.metrics().borrow_watched().last_applied.as_ref().map(|id| id.index)
+    }
+
+    /// Whether all that take part have the log up to this entry, as this one, which leads, knows.
+    #[must_use]
+    pub fn all_have(&self, last: u64) -> bool {
+        use openraft::async_runtime::watch::WatchReceiver;
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let has = |id: &u64| {
+            let matching = metrics.replication.as_ref().and_then(|all| all.get(id).cloned().flatten());
+            *id == self.id.0 || matching.is_some_and(|id| id.index >= last)
+        };
+        let members = metrics.membership_config.membership();
+        members.get_joint_config().len() == 1 && members.nodes().all(|(id, _)| has(id))
     }
 
     /// Who leads, as far as is known here.

@@ -42,6 +42,7 @@ pub use disk::Disk;
 pub use group::{Group, NotProposed, StartError};
 pub use rest::Rest;
 
+use super::RangeSettings;
 use super::replica::{RangeId, RangeReplica, ReplicaId, Seat};
 
 /// Entries that are kept behind a snapshot, for followers that are a little late.
@@ -68,10 +69,18 @@ pub struct RaftSettings {
 
 impl Default for RaftSettings {
     fn default() -> Self {
+        Self::within(RangeSettings::default().support)
+    }
+}
+
+impl RaftSettings {
+    /// Times with which a leader that dies has a successor when the support of its store ends: nobody could write sooner.
+    #[must_use]
+    pub fn within(support: Duration) -> Self {
         Self {
-            heartbeat: Duration::from_millis(300),
-            election_min: Duration::from_millis(1_000),
-            election_max: Duration::from_millis(2_000),
+            heartbeat: support / 10,
+            election_min: support / 3,
+            election_max: support * 2 / 3,
             snapshot_after: 5_000,
             forgives: true,
         }

@@ -252,7 +252,7 @@ fn follower() -> (Case, Case) {
 #[test]
 fn a_follower_serves_what_is_closed_and_says_how_old_it_is() {
     let (mut holder, mut follower) = follower();
-    let said = holder.replica.close_beside(&moment(10 * SECOND)).expect("it is idle");
+    let said = holder.replica.close_beside(&moment(10 * SECOND), false).expect("it is idle");
     assert_eq!(said.closed, at(7 * SECOND));
     follower.replica.hear(said);
     let bounded = |seconds| ask("a", Consistency::Bounded(Duration::from_secs(seconds)));
@@ -273,7 +273,7 @@ fn a_follower_serves_what_is_closed_and_says_how_old_it_is() {
 #[test]
 fn a_read_of_a_replica_that_left_meanwhile_is_refused() {
     let (mut holder, mut follower) = follower();
-    follower.replica.hear(holder.replica.close_beside(&moment(10 * SECOND)).expect("it is idle"));
+    follower.replica.hear(holder.replica.close_beside(&moment(10 * SECOND), false).expect("it is idle"));
     let read = ask("a", Consistency::AsOf(at(11)));
     let begun = follower.replica.begin(&moment(10 * SECOND), Epoch(0), read.clone()).expect("it is closed");
     follower.replica.end();
@@ -287,9 +287,9 @@ fn a_read_of_a_replica_that_left_meanwhile_is_refused() {
 fn what_is_closed_beside_the_log_waits_for_the_log() {
     let (mut holder, mut follower) = follower();
     let second = holder.replica.propose_write(&moment(20), put("b")).expect("it holds the lease");
-    assert_eq!(holder.replica.close_beside(&moment(10 * SECOND)), None, "something is in flight");
+    assert_eq!(holder.replica.close_beside(&moment(10 * SECOND), false), None, "something is in flight");
     holder.apply(&second);
-    let said = holder.replica.close_beside(&moment(10 * SECOND)).expect("it is idle");
+    let said = holder.replica.close_beside(&moment(10 * SECOND), false).expect("it is idle");
     follower.replica.hear(said);
     assert!(follower.replica.closed() < at(20), "the follower lacks the second write");
     follower.apply(&second);
@@ -301,7 +301,7 @@ fn what_was_withdrawn_is_not_waited_for() {
     let (mut holder, mut follower) = follower();
     let lost = holder.replica.propose_write(&moment(20), put("b")).expect("it holds the lease");
     holder.replica.withdraw(lost.lease, lost.order);
-    let said = holder.replica.close_beside(&moment(10 * SECOND)).expect("it is idle");
+    let said = holder.replica.close_beside(&moment(10 * SECOND), false).expect("it is idle");
     follower.replica.hear(said);
     assert_eq!((holder.replica.closed(), follower.replica.closed()), (at(7 * SECOND), at(7 * SECOND)));
     let next = holder.replica.propose_write(&moment(11 * SECOND), put("b")).expect("it holds the lease");
@@ -312,7 +312,7 @@ fn what_was_withdrawn_is_not_waited_for() {
 #[test]
 fn a_token_is_not_left_behind() {
     let (mut holder, mut follower) = follower();
-    let said = holder.replica.close_beside(&moment(10 * SECOND)).expect("it is idle");
+    let said = holder.replica.close_beside(&moment(10 * SECOND), false).expect("it is idle");
     follower.replica.hear(said);
     let with = |epoch, ms| Ask {
         token: Some(Token { epoch: Epoch(epoch), at: at(ms) }),
@@ -380,7 +380,7 @@ fn a_strong_read_waits_for_what_a_follower_may_have_shown() {
 fn nothing_is_read_below_the_threshold() {
     let mut case = Case::leaseholder();
     let old = || ask("a", Consistency::AsOf(at(4)));
-    assert!(case.replica.close_beside(&moment(10 * SECOND)).is_some(), "it is idle");
+    assert!(case.replica.close_beside(&moment(10 * SECOND), false).is_some(), "it is idle");
     let now = moment(10 * SECOND + 1);
     let begun = case.replica.begin(&now, Epoch(0), old()).expect("begins");
     let raise = case.replica.propose_threshold(&now, at(5)).expect("it holds the lease");
@@ -394,7 +394,7 @@ fn nothing_is_read_below_the_threshold() {
 #[test]
 fn a_split_carries_lease_and_closed_timestamp() {
     let mut case = Case::leaseholder();
-    let said = case.replica.close_beside(&moment(10 * SECOND)).expect("it is idle");
+    let said = case.replica.close_beside(&moment(10 * SECOND), false).expect("it is idle");
     let seats = (0..3).map(|n| Seat { replica: ReplicaId(10 + n), ..seat(n) }).collect();
     let split = case.replica.propose_split(&moment(10_010), key("m"), RangeId(2), seats).expect("its own");
     let (outcome, right) = case.applied(&split);
@@ -429,7 +429,7 @@ fn seats_change_by_one_voter_and_give_the_lease_a_new_number() {
         assert_eq!(case.apply(&command), Outcome::NotSeated, "{refused:?}");
         assert_eq!(case.replica.descriptor().seats, here);
     }
-    let said = case.replica.close_beside(&moment(10 * SECOND)).expect("it is idle");
+    let said = case.replica.close_beside(&moment(10 * SECOND), false).expect("it is idle");
     let early = case.replica.propose_write(&moment(10_010), put("a")).expect("its own");
     let number = case.replica.lease().seq;
     let more = all.iter().copied().chain([(3, true)]).collect::<Vec<_>>();

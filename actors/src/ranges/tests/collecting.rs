@@ -24,12 +24,12 @@ impl Case {
 
     /// Closes what can be closed, and gives the threshold that is due.
     fn due(&mut self, ms: u64, lagging: &[HybridTime]) -> Option<HybridTime> {
-        let _ = self.replica.close_beside(&moment(ms));
+        let _ = self.replica.close_beside(&moment(ms), false);
         self.replica.threshold_due(&moment(ms + 1), RETENTION, lagging)
     }
 
     fn raise(&mut self, ms: u64, threshold: HybridTime) {
-        let _ = self.replica.close_beside(&moment(ms));
+        let _ = self.replica.close_beside(&moment(ms), false);
         let command = self.replica.propose_threshold(&moment(ms + 1), threshold).expect("it holds the lease");
         assert_eq!(self.apply(&command), Outcome::Raised(threshold));
     }
@@ -101,7 +101,7 @@ fn an_expired_value_is_absent_at_every_level_and_collected() {
     };
     // By each level's own time: what is closed is three seconds behind.
     for (now, is_there) in [(4_000, true), (9_001, false)] {
-        let _ = case.replica.close_beside(&moment(now));
+        let _ = case.replica.close_beside(&moment(now), false);
         for level in levels(now) {
             let (found, ..) = case.read(&moment(now + 1), ask("a", level)).expect("served");
             let old = matches!(level, Consistency::AsOf(at) if at < super::cases::at(10));

@@ -1,14 +1,22 @@
 //! Ranges of keyspaces.
 
-use super::{GIB, KIB, Section, field};
+use super::{GIB, KIB, MINUTE, Section, field};
 use crate::settings::draft::Held;
 use crate::settings::key::{Field, Key};
-use crate::settings::kind::{Kind, bytes, count};
+use crate::settings::kind::{Kind, bytes, count, millis};
 
 pub(super) const RANGES: Section = Section {
     name: "ranges",
-    what: "When ranges of keyspaces are split without being told to. Each node goes by its own for the ranges whose leases it holds.",
+    what: "Leases of ranges, and when ranges are split without being told to. Each node goes by its own for the ranges whose leases it holds.",
     keys: &[
+        Key::new(
+            "ranges.support",
+            millis(1_000, 2 * MINUTE),
+            field!(support),
+            "How long the leases of this node outlast the last word between it and a majority of their voters: when it dies, \
+             others write after about as long. It asks thrice as often. Longer forgives longer pauses of networks, disks and \
+             processes.",
+        ),
         Key::new(
             "ranges.split_at",
             Kind::Off { or: &bytes(64 * KIB, 1_024 * GIB) },

@@ -19,6 +19,8 @@ use super::{Ranges, not_now};
 
 /// How often the meta range is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// Looks of which one follows also what has not changed.
+const AGAIN: u32 = 4;
 /// How long another node may take to say who it is.
 const WITHIN: Duration = Duration::from_secs(3);
 /// How long a replica that a split begins may be missing: until then the one that it is split from is behind.
@@ -32,7 +34,7 @@ impl Ranges {
         let (mut seen, mut told, mut missing) = (None, BTreeSet::new(), BTreeMap::new());
         let founds = self.0.parts.founding.nodes().first() == Some(&self.0.parts.me);
         let mut to_tell: Vec<NodeId> = Vec::new();
-        let mut settled = false;
+        let (mut settled, mut looks) = (false, 0_u32);
         loop {
             let Ok(host) = self.host() else { return };
             match host.group(META) {
@@ -49,14 +51,19 @@ impl Ranges {
                     }
                     self.tell_seats(&seats, &mut to_tell).await;
                     self.introduce().await;
-                    if seen != Some(applied) {
+                    let changed = seen != Some(applied);
+                    if changed {
                         match self.read_catalog() {
                             Ok(()) => seen = Some(applied),
                             Err(why) => return self.0.parts.halt.now(format!("the meta range: {why}")),
                         }
                     }
-                    self.begin_replicas(&mut told, &mut missing).await;
-                    self.say_retentions();
+                    looks = if changed { 0 } else { looks + 1 };
+                    // What could not be done is tried again; else what stands there has been followed.
+                    if changed || looks.is_multiple_of(AGAIN) || !missing.is_empty() {
+                        self.begin_replicas(&mut told, &mut missing).await;
+                        self.say_retentions();
+                    }
                 }
             }
             tokio::time::sleep(LOOK_EVERY).await;

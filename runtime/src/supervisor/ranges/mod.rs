@@ -53,6 +53,8 @@ pub(super) struct Parts {
     pub(super) cluster: ClusterId,
     pub(super) founding: Founding,
     pub(super) max_offset: std::time::Duration,
+    /// How long other stores' support lasts.
+    pub(super) support: std::time::Duration,
     /// When ranges are split without being told to.
     pub(super) splits: SplitSettings,
     pub(super) tokens: [u8; 32],
@@ -126,13 +128,15 @@ impl Ranges {
             return;
         }
         let Parts { mesh, clock, halt, time_is_good, max_offset, store_id, .. } = &self.0.parts;
-        let range = RangeSettings { max_offset: *max_offset, ..RangeSettings::default() };
-        let settings = HostSettings { range, splits: self.0.parts.splits, ..HostSettings::default() };
+        let support = self.0.parts.support;
+        let range = RangeSettings { max_offset: *max_offset, support, ..RangeSettings::default() };
+        let beat = support / 3;
+        let settings = HostSettings { range, beat, splits: self.0.parts.splits, ..HostSettings::default() };
         let carry = Arc::new(Carrier { mesh: mesh.clone(), classes: Arc::clone(&self.0.classes) });
         let around = Around {
             disk: Arc::clone(&self.0.disk),
             carry,
-            raft: RaftSettings::default(),
+            raft: RaftSettings::within(support),
             claims: Arc::default(),
         };
         let world = RangeWorld {

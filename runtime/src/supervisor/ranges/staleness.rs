@@ -214,6 +214,11 @@ impl Ranges {
     pub(in crate::supervisor) fn metrics(&self, registry: &mut Registry, page: &mut Page) {
         self.0.staleness.metrics(registry, page);
         self.tell_splits(page);
+        if let Ok(host) = self.host() {
+            let (all, rest) = (host.groups().len() as f64, host.resting() as f64);
+            page.gauge("rhumb_range_replicas", "Replicas of ranges here", all);
+            page.gauge("rhumb_range_replicas_resting", "Replicas here whose consensus rests, for nothing happens", rest);
+        }
     }
 
     /// The keyspaces whose replicas here are too far behind, with how far in milliseconds.

@@ -20,6 +20,7 @@ use super::sim::{self, SimRuntime};
 use crate::ranges::host::{Found, Host, HostSettings, Word, World};
 use crate::ranges::raft::wire::{self, Answered, Asked};
 use crate::ranges::raft::{Around, Carry, Disk, RaftSettings};
+use crate::ranges::resting::RestSettings;
 use crate::ranges::splitting::{Decided, SplitSettings, Why};
 use crate::ranges::{RangeId, RangeSettings, ReplicaId, Seat};
 use crate::storage::Done;
@@ -47,6 +48,11 @@ pub(super) fn settings() -> HostSettings {
         keep: Duration::from_millis(100),
         collect: Duration::from_millis(300),
         splits: SplitSettings::OFF,
+        rests: RestSettings {
+            after: Duration::from_millis(400),
+            said: Duration::from_millis(300),
+            heard: Duration::from_millis(500),
+        },
     }
 }
 

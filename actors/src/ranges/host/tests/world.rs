@@ -33,6 +33,9 @@ const HEALING: u64 = 20 * SECOND;
 const CLOSED_WITHIN: u64 = 3 * SECOND;
 /// When all is well, whoever is given the lease leads so soon.
 const LEADS_WITHIN: u64 = 1_500 * MS;
+/// How often clients pause, in some stories, and how long.
+const PAUSED_EVERY: u64 = 7 * SECOND;
+const PAUSED: u64 = 2_500 * MS;
 /// How long a client waits.
 const PATIENCE: Duration = Duration::from_millis(2_500);
 
@@ -51,6 +54,8 @@ pub(super) struct Tally {
     /// Those of them that nobody asked for: for their size, for their load.
     pub(super) by_themselves: (usize, usize),
     pub(super) moves: usize,
+    /// Looks at which some replica rested.
+    pub(super) rested: usize,
     pub(super) cleared: usize,
     /// Versions that were collected in the last lives.
     pub(super) collected: u64,
@@ -72,6 +77,7 @@ impl Tally {
         self.by_themselves.0 += other.by_themselves.0;
         self.by_themselves.1 += other.by_themselves.1;
         self.moves += other.moves;
+        self.rested += other.rested;
         self.cleared += other.cleared;
         self.collected += other.collected;
     }
@@ -83,6 +89,8 @@ struct Told {
     tally: Tally,
     next: Value,
     healed: bool,
+    /// Every so often clients do nothing for a while, so that ranges rest.
+    pauses: bool,
     /// Reads and writes since everything healed.
     served: (usize, usize),
 }
@@ -144,6 +152,7 @@ pub(super) fn run(seed: u64) -> Result<Tally, String> {
     let net = net::of(all, seed.child("net").rng());
     net.lock().splits = splits(&mut seed.child("splits").rng());
     let told = Telling::default();
+    told.lock().pauses = seed.child("pauses").rng().chance(0.6);
     for node in 0..all {
         net::start(&net, node, raft);
     }
@@ -178,6 +187,7 @@ pub(super) fn run(seed: u64) -> Result<Tally, String> {
             !due
         });
         look(&net, &mut leases)?;
+        told.lock().tally.rested += usize::from(rests(&net));
     }
     heal(&net, &told, raft);
     while sim::now() < STORY + HEALING {
@@ -361,6 +371,12 @@ fn well(net: &net::Shared) -> Result<(), String> {
     Ok(())
 }
 
+/// Whether the clockwork of some replica has stopped.
+fn rests(net: &net::Shared) -> bool {
+    let hosts: Vec<_> = net.lock().nodes.iter().filter_map(|node| node.host.clone()).collect();
+    hosts.iter().any(|host| host.resting() > 0)
+}
+
 // ---- clients -----------------------------------------------------------------------------------
 
 async fn goes_on(client: u32, net: net::Shared, told: Telling, mut rng: Rng) {
@@ -372,6 +388,9 @@ async fn goes_on(client: u32, net: net::Shared, told: Telling, mut rng: Rng) {
     // It stops a little before the end, so that replicas can come together.
     while sim::now() < STORY + HEALING - 5 * SECOND {
         SimRuntime::sleep(Duration::from_micros(rng.between(5 * MS, 120 * MS))).await;
+        while told.lock().pauses && sim::now() % PAUSED_EVERY < PAUSED && sim::now() < STORY {
+            SimRuntime::sleep(Duration::from_micros(rng.between(50 * MS, 500 * MS))).await;
+        }
         let number = rng.below(KEYS as u64) as usize;
         let count = net.lock().nodes.len() as u64;
         let node = rng.below(count) as usize;

@@ -139,7 +139,7 @@ impl World {
         for range in ranges {
             let moment = self.moment(node, range);
             let replica = self.nodes[node].replicas.get_mut(&range).expect("it is one of its");
-            let Some(said) = replica.close_beside(&moment) else { continue };
+            let Some(said) = replica.close_beside(&moment, false) else { continue };
             for to in (0..self.nodes.len()).filter(|to| *to != node) {
                 if let Some(wait) = self.way(node, to) {
                     self.after(wait, Event::Closed(to, said));
