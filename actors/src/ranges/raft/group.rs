@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::impls::OneshotResponder;
-use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, ReadPolicy, TransferLeaderRequest, VoteRequest,
+};
 use openraft::{AsyncRuntime, Raft};
 use parking_lot::RwLock;
 use rhumb_core::NodeId;
@@ -82,6 +84,8 @@ pub struct Group<R: AsyncRuntime> {
     /// Where those stand who may ask this one.
     seats: Arc<RwLock<BTreeMap<ReplicaId, NodeId>>>,
     ticks: Arc<AtomicBool>,
+    /// Held by who wakes it.
+    waking: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl<R: AsyncRuntime> Clone for Group<R> {
@@ -95,6 +99,7 @@ impl<R: AsyncRuntime> Clone for Group<R> {
             settings: self.settings,
             seats: Arc::clone(&self.seats),
             ticks: Arc::clone(&self.ticks),
+            waking: Arc::clone(&self.waking),
         }
     }
 }
@@ -125,7 +130,8 @@ impl<R: AsyncRuntime> Group<R> {
         let raft = Raft::new(id.0, Arc::new(config), network, log, machine).await;
         let raft = raft.map_err(|error| fails(error.to_string()))?;
         let ticks = Arc::new(AtomicBool::new(true));
-        Ok(Self { raft, replica, around, id, range, settings, seats, ticks })
+        let waking = Arc::default();
+        Ok(Self { raft, replica, around, id, range, settings, seats, ticks, waking })
     }
 
     /// Writes what a replica begins from that has all of its range's log: nothing. Every first replica of a range does so.
@@ -166,6 +172,7 @@ impl<R: AsyncRuntime> Group<R> {
     /// # Errors
     /// Why it is not known to be one.
     pub async fn learns(&self, seat: Seat) -> Result<(), String> {
+        self.wake().await;
         let added = self.raft.add_learner(seat.replica.0, seat, false).await;
         added.map(drop).map_err(|error| error.to_string())
     }
@@ -176,6 +183,7 @@ impl<R: AsyncRuntime> Group<R> {
     /// Why it is not known to be so.
     pub async fn vote(&self, voters: BTreeSet<ReplicaId>) -> Result<(), String> {
         let voters: BTreeSet<u64> = voters.into_iter().map(|voter| voter.0).collect();
+        self.wake().await;
         let changed = self.raft.change_membership(voters, false).await;
         changed.map(drop).map_err(|error| error.to_string())
     }
@@ -186,6 +194,7 @@ impl<R: AsyncRuntime> Group<R> {
     /// Why it is not known to be so.
     pub async fn forgets(&self, replica: ReplicaId) -> Result<(), String> {
         let forgotten = openraft::ChangeMembers::RemoveNodes(BTreeSet::from([replica.0]));
+        self.wake().await;
         let changed = self.raft.change_membership(forgotten, false).await;
         changed.map(drop).map_err(|error| error.to_string())
     }
@@ -234,6 +243,22 @@ impl<R: AsyncRuntime> Group<R> {
         if self.ticks.swap(ticks, Ordering::Relaxed) != ticks {
             self.raft.runtime_config().tick(ticks);
         }
+    }
+
+    /// Has its clockwork tick again. A leader that has rested hears from a quorum first that it still leads: before that nothing
+    /// is appended.
+    pub async fn wake(&self) {
+        if self.ticks() {
+            return;
+        }
+        let _one = self.waking.lock().await;
+        if self.ticks() {
+            return;
+        }
+        // Who leads no more, or reaches no quorum, learns it from what is proposed now.
+        let leads = self.raft.get_read_linearizer(ReadPolicy::ReadIndex);
+        R::timeout(self.around.raft.election_min, leads).await.ok();
+        self.tick(true);
     }
 
     /// Whether its clockwork ticks.
@@ -286,6 +311,7 @@ impl<R: AsyncRuntime> Group<R> {
 
     /// Has the leadership go to a replica, which this one leads.
     pub async fn give_lead(&self, to: ReplicaId) {
+        self.wake().await;
         // A group that has stopped leads nobody.
         self.raft.trigger().transfer_leader(to.0).await.ok();
     }
@@ -302,6 +328,7 @@ impl<R: AsyncRuntime> Group<R> {
         if !self.leads() {
             return Err(NotProposed::NotLeader(self.leader().await));
         }
+        self.wake().await;
         let (responder, answer) = OneshotResponder::new_pair();
         let order = {
             let mut replica = self.replica.lock().await;

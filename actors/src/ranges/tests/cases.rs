@@ -325,7 +325,7 @@ fn a_token_is_not_left_behind() {
     assert_eq!(refused(follower.read(&now, with(1, 5))), RangeRefusal::LaterEpoch(Epoch(1)));
     let reading = follower.replica.begin(&now, Epoch(4), with(3, 5)).expect("an earlier epoch's");
     let answer = follower.replica.finish(&now, Epoch(4), reading, ()).expect("served");
-    assert_eq!(answer.token, Token { epoch: Epoch(4), at: at(5) }, "the client learns of the epoch");
+    assert_eq!(answer.token, Token { epoch: Epoch(4), at: at(10) }, "the client learns of the epoch");
 }
 
 #[test]

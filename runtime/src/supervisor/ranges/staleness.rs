@@ -217,7 +217,11 @@ impl Ranges {
         if let Ok(host) = self.host() {
             let (all, rest) = (host.groups().len() as f64, host.resting() as f64);
             page.gauge("rhumb_range_replicas", "Replicas of ranges here", all);
-            page.gauge("rhumb_range_replicas_resting", "Replicas here whose consensus rests, for nothing happens", rest);
+            page.gauge(
+                "rhumb_range_replicas_resting",
+                "Replicas here whose consensus rests, for nothing happens",
+                rest,
+            );
         }
     }
 
