@@ -183,6 +183,12 @@ canaries! {
     VoteNotSynced = "vote-not-synced",
     /// Entries are acknowledged before they are durable.
     EntriesNotSynced = "entries-not-synced",
+    /// An epoch is given away before those who acted under the last one have stopped.
+    ActsBeforeFence = "acts-before-fence",
+    /// A node is lost because one observer does not hear it.
+    OneObserverConfirms = "one-observer-confirms",
+    /// What was read of the fences counts from when the answer came, not from when it was asked for.
+    PermitFromAnswer = "permit-from-answer",
 }
 
 impl Canary {
@@ -232,6 +238,10 @@ impl Canary {
         Self::LeadGoesToAll,
         Self::LeaseWithoutVote,
     ];
+
+    /// Those of failover, which has one too.
+    pub const OF_FAILOVER: &'static [Self] =
+        &[Self::ActsBeforeFence, Self::OneObserverConfirms, Self::PermitFromAnswer];
 
     /// Those of delivery, which has one too. All others are the escrow's.
     pub const OF_DELIVERY: &'static [Self] = &[
