@@ -148,18 +148,9 @@ impl Ranges {
         loop {
             every.tick().await;
             let asked = clock.hybrid();
-            let until = Instant::now() + READ_WITHIN;
-            let read = self.at_meta(&ReadFences {}, || self.fences(), until).await;
-            let rows = match read {
-                Ok(Ok(rows)) => rows,
-                Ok(Err(refusal)) => {
-                    tracing::trace!(%refusal, "the fences are not read");
-                    continue;
-                }
-                Err(fault) => {
-                    tracing::trace!(%fault, "the fences are not read");
-                    continue;
-                }
+            // Whatever fails is tried again in a second, under a new question: the permit counts from that.
+            let Ok(Some(rows)) = tokio::time::timeout(READ_WITHIN, self.read_fences()).await else {
+                continue;
             };
             let row = |said: FenceRead| Ok((said.node, catalog::decode::<Fence>(&said.row)?));
             match rows.into_iter().map(row).collect::<Result<Vec<_>, String>>() {
@@ -192,6 +183,18 @@ impl Ranges {
                 self.change(change).await;
             }
         }
+    }
+
+    /// All fences, from the leaseholder of the meta range, if it is known and answers.
+    async fn read_fences(&self) -> Option<Vec<FenceRead>> {
+        let node = match self.fences().await {
+            Ok(rows) => return Some(rows),
+            Err(CreateEnded::At(node)) => node,
+            Err(_) => return None,
+        };
+        let mesh = &self.0.parts.mesh;
+        let asked = mesh.ask_node_untraced(&node, &ReadFences {}, DataClass::control(), READ_WITHIN).await;
+        asked.ok()?.0.ok()
     }
 
     fn every(&self) -> tokio::time::Interval {
