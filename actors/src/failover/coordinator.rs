@@ -3,6 +3,7 @@
 //! * It decides: whether a node is suspected, or lost; the next change of a fence, one at a time.
 //! * It never does: change a fence (a shell does, by compare-and-set, and reads all of them again), believe words that are not
 //!   fresh, or confirm a loss by one observer, by one region, or by less than a majority of all that could see the node.
+//!   Nor does it miss a node that was never there: one without a row, which it gets when it is heard for the first time.
 //! * Invariants: an epoch is given away only after the fence was known here for the bound; so many nodes act for themselves
 //!   that they are a majority.
 //!
@@ -66,7 +67,7 @@ pub struct Row {
     pub version: Option<HybridTime>,
 }
 
-/// A change of a fence, if it is still what was read.
+/// A change of a fence, if it is still what was read. One that changes nothing gives a node its first row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
     /// Whose.
@@ -208,12 +209,19 @@ impl Coordinator {
             };
             Some(Change { node: node.clone(), from: *row, to, silent_to: said.silent })
         });
-        due.or_else(|| {
+        let joins = || {
+            let heard = |node: &NodeId| {
+                self.words.get(node).is_some_and(|(came, _)| now.mono.since(*came) <= self.settings.fresh)
+            };
+            let new = rows.iter().find(|(node, (row, _))| row.version.is_none() && heard(node));
+            let (node, (from, _)) = new?;
+            Some(Change { node: node.clone(), from: *from, to: from.fence, silent_to: Vec::new() })
+        };
+        due.or_else(joins).or_else(|| {
             // One more that does not act for itself, and the rest must be a majority.
             let may = 2 * (not_themselves + 1) < self.nodes.len();
-            let lost = rows
-                .iter()
-                .find(|(node, (row, _))| row.fence.holder == Holder::Itself && self.is_lost(now.mono, node));
+            let was_there = |row: &Row| row.version.is_some() && row.fence.holder == Holder::Itself;
+            let lost = rows.iter().find(|(node, (row, _))| was_there(row) && self.is_lost(now.mono, node));
             let (node, (row, _)) = lost.filter(|_| may)?;
             let silent_to = self.said(now.mono, node).silent;
             Some(Change { node: node.clone(), from: *row, to: row.fence.raised(), silent_to })

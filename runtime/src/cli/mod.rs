@@ -244,6 +244,7 @@ mod tests {
             ("rhumb kv scan profiles --from a --to b --limit 10", true),
             ("rhumb kv batch profiles --put ann=1 --del bob", true),
             ("rhumb kv batch profiles", false),
+            ("rhumb region ls --check", true),
             ("rhumb audit tail --count 5 --records", true),
             ("rhumb audit query --action pool.create --last 1h", true),
             ("rhumb audit prove 17 --out e17.tlog-proof", true),

@@ -24,15 +24,21 @@ fn now(seconds: f64) -> Now {
     Now { hybrid: HybridTime::new(1_000_000 + ms, 0), mono: Mono::millis(ms) }
 }
 
+/// The rows of these nodes: as of ones that were never fenced, but for those.
+fn known(all: &str, rows: &[(&str, u64, Holder)]) -> BTreeMap<NodeId, Row> {
+    let row = |fence| Row { fence, version: Some(HybridTime::new(7, 0)) };
+    let all = nodes(all).into_iter().map(|node| (node, row(Fence::default())));
+    let those = rows
+        .iter()
+        .map(|(name, epoch, holder)| (node(name), row(Fence { epoch: Epoch(*epoch), holder: *holder })));
+    all.chain(those).collect()
+}
+
 /// A coordinator of these nodes that has heard for `seconds` that each of `words` (an observer, then those silent to it) says
 /// the same, and knows these fences since it began.
 fn coordinator(all: &str, words: &[&str], rows: &[(&str, u64, Holder)], seconds: u64) -> Coordinator {
     let mut coordinator = Coordinator::new(nodes(all), FailoverSettings::default(), now(0.0).mono);
-    let rows = rows.iter().map(|(name, epoch, holder)| {
-        let fence = Fence { epoch: Epoch(*epoch), holder: *holder };
-        (node(name), Row { fence, version: Some(HybridTime::new(7, 0)) })
-    });
-    coordinator.read(now(0.0), rows.collect());
+    coordinator.read(now(0.0), known(all, rows));
     for second in 0..=seconds {
         let at = now(second as f64).mono;
         for word in words {
@@ -80,6 +86,17 @@ fn a_loss_takes_a_majority_of_all_observers_in_two_regions() {
 }
 
 #[test]
+fn who_was_never_there_is_not_missed_and_gets_its_row_when_it_is_heard() {
+    let words = ["ap/n1 us/n1", "eu/n1 us/n1"];
+    let mut machine = coordinator(THREE, &words, &[], 3);
+    machine.read(now(3.0), known("ap/n1 eu/n1", &[]));
+    assert_eq!(decided(&machine, 3.0), "nothing", "it was never heard");
+    let word = Beat { silent: Vec::new(), settled: false };
+    machine.heard(now(3.0).mono, &node("us/n1"), word);
+    assert_eq!(decided(&machine, 3.0), "us/n1: Itself 1");
+}
+
+#[test]
 fn words_of_who_has_not_listened_or_is_silent_itself_do_not_count() {
     let words = ["ap/n1 us/n1", "eu/n1 us/n1"];
     let mut machine = coordinator(THREE, &words, &[], 3);
@@ -122,11 +139,7 @@ fn an_epoch_is_given_away_when_the_bound_has_passed_and_not_before() {
     let mut machine = coordinator(THREE, &lost, &fenced, 5);
     machine.deposed();
     assert_eq!(decided(&machine, 5.0), "nothing", "who holds no lease decides nothing");
-    let row = Row {
-        fence: Fence { epoch: Epoch(2), holder: Holder::Nobody },
-        version: Some(HybridTime::new(7, 0)),
-    };
-    machine.read(now(5.0), BTreeMap::from([(node("us/n1"), row)]));
+    machine.read(now(5.0), known(THREE, &fenced));
     assert_eq!(decided(&machine, 5.1), "nothing");
 }
 

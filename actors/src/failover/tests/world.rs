@@ -312,6 +312,11 @@ impl World {
             self.tally.overtaken += 1;
             return Ok(());
         }
+        if row.version.is_none() && to == row.fence {
+            let version = Some(self.clock(by).hybrid);
+            self.rows.insert(node, Row { fence: to, version });
+            return Ok(());
+        }
         if !row.fence.may_become(to) {
             return Err(format!("the fence of {node} became {to:?} after {:?}", row.fence));
         }

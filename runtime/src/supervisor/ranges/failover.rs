@@ -47,6 +47,7 @@ pub(super) struct Failover {
     permits: Mutex<Permits>,
     /// How nodes stood when that was last said in the log. This node said so if it coordinates.
     told: Mutex<BTreeMap<NodeId, State>>,
+    joined: AtomicU64,
     fenced: AtomicU64,
     away: AtomicU64,
     returned: AtomicU64,
@@ -62,6 +63,7 @@ impl Failover {
             coordinator: Mutex::new(Coordinator::new(nodes.iter().cloned(), settings, now)),
             permits: Mutex::new(Permits::new(settings.permit)),
             told: Mutex::default(),
+            joined: AtomicU64::new(0),
             fenced: AtomicU64::new(0),
             away: AtomicU64::new(0),
             returned: AtomicU64::new(0),
@@ -255,6 +257,7 @@ impl Ranges {
     async fn change(&self, change: Change) {
         let Change { node, from, to, silent_to } = change;
         let (action, counter) = match to.holder {
+            _ if from.version.is_none() => ("failover.join", &self.0.failover.joined),
             Holder::Nobody => ("failover.fence", &self.0.failover.fenced),
             Holder::Others => ("failover.away", &self.0.failover.away),
             Holder::Itself => ("failover.return", &self.0.failover.returned),
@@ -279,7 +282,12 @@ impl Ranges {
             Ok(Ok(_)) => {
                 counter.fetch_add(1, Ordering::Relaxed);
                 let epoch = to.epoch;
-                tracing::warn!(%node, holder = ?to.holder, %epoch, silent_to = ?silent, "its fence is changed");
+                if from.version.is_none() {
+                    tracing::info!(%node, "it has a fence from now on");
+                } else {
+                    let holder = to.holder;
+                    tracing::warn!(%node, ?holder, %epoch, silent_to = ?silent, "its fence is changed");
+                }
                 (Outcome::Done, None)
             }
             Ok(Err(NotWritten::Unknown(why) | NotWritten::Stopped(why))) => (Outcome::Failed, Some(why)),
@@ -329,7 +337,7 @@ impl Ranges {
 
     /// What this node tells of failover.
     pub(super) fn tell_failover(&self, page: &mut Page) {
-        let Failover { permits, coordinator, fenced, away, returned, .. } = &self.0.failover;
+        let Failover { permits, coordinator, joined, fenced, away, returned, .. } = &self.0.failover;
         let clock = &self.0.parts.clock;
         let (table, permitted) = {
             let permits = permits.lock();
@@ -349,7 +357,12 @@ impl Ranges {
         let help = "The epoch of each node's fence, as this node has read it";
         page.gauges("rhumb_failover_epoch", help, "node", &epochs);
         let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        let changes = [("fence", load(fenced)), ("away", load(away)), ("return", load(returned))];
+        let changes = [
+            ("join", load(joined)),
+            ("fence", load(fenced)),
+            ("away", load(away)),
+            ("return", load(returned)),
+        ];
         page.counters("rhumb_failover_changes", "Fences that this node changed, by what to", "to", &changes);
         let coordinator = coordinator.lock();
         if coordinator.coordinates() {
