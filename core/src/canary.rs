@@ -189,6 +189,8 @@ canaries! {
     OneObserverConfirms = "one-observer-confirms",
     /// What was read of the fences counts from when the answer came, not from when it was asked for.
     PermitFromAnswer = "permit-from-answer",
+    /// A node whose hybrid time stands still at its ceiling acts as if no time passed.
+    StandingClockActs = "standing-clock-acts",
 }
 
 impl Canary {
@@ -241,7 +243,7 @@ impl Canary {
 
     /// Those of failover, which has one too.
     pub const OF_FAILOVER: &'static [Self] =
-        &[Self::ActsBeforeFence, Self::OneObserverConfirms, Self::PermitFromAnswer];
+        &[Self::ActsBeforeFence, Self::OneObserverConfirms, Self::PermitFromAnswer, Self::StandingClockActs];
 
     /// Those of delivery, which has one too. All others are the escrow's.
     pub const OF_DELIVERY: &'static [Self] = &[

@@ -130,8 +130,8 @@ pub struct Coordinator {
     /// Since when a node has been found silent by enough.
     lost_since: BTreeMap<NodeId, Mono>,
     looked: Mono,
-    /// The fences, and since when each is known to be so by this node's clock. None: they were not read under this lease.
-    rows: Option<BTreeMap<NodeId, (Row, HybridTime)>>,
+    /// The fences, and since when each is known to be so by this node's clocks. None: they were not read under this lease.
+    rows: Option<BTreeMap<NodeId, (Row, Now)>>,
 }
 
 impl Coordinator {
@@ -184,7 +184,7 @@ impl Coordinator {
             let row = rows.remove(node).unwrap_or(none);
             let since = match before.get(node) {
                 Some((same, since)) if *same == row => *since,
-                _ => now.hybrid,
+                _ => now,
             };
             (node.clone(), (row, since))
         });
@@ -199,7 +199,8 @@ impl Coordinator {
         // What waits for somebody comes first.
         let due = rows.iter().find_map(|(node, (row, since))| {
             let said = self.said(now.mono, node);
-            let over = now.hybrid > since.plus(self.settings.bound());
+            let bound = self.settings.bound();
+            let over = now.hybrid > since.hybrid.plus(bound) && now.mono > since.mono.plus(bound);
             let over = over || canary::sings(Canary::ActsBeforeFence);
             let to = match row.fence.holder {
                 Holder::Nobody if over && said.heard() => row.fence.held_by(Holder::Itself),

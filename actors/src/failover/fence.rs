@@ -9,8 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rhumb_core::canary::{self, Canary};
-use rhumb_core::{Epoch, HybridTime, NodeId};
+use rhumb_core::{Epoch, NodeId, Now};
 use serde::{Deserialize, Serialize};
+
+/// How long reading two clocks may take, with a tick of the kernel's between them, in milliseconds.
+const STANDS_MS: u64 = 50;
 
 /// Who acts as a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,29 +114,33 @@ impl Table {
 pub struct Permits {
     lasts: Duration,
     table: Arc<Table>,
-    until: HybridTime,
+    /// By both clocks: a machine may sleep, and hybrid time may stand still.
+    until: Now,
 }
 
 impl Permits {
     /// None yet.
     #[must_use]
     pub fn new(lasts: Duration) -> Self {
-        Self { lasts, table: Arc::default(), until: HybridTime::ZERO }
+        Self { lasts, table: Arc::default(), until: Now::default() }
     }
 
-    /// All fences were read strongly: asked for at one time, answered at another one, both by this node's clock.
-    pub fn read(&mut self, asked: HybridTime, answered: HybridTime, table: Arc<Table>) {
+    /// All fences were read strongly: asked for at one time, answered at another one.
+    pub fn read(&mut self, asked: Now, answered: Now, table: Arc<Table>) {
         let from = if canary::sings(Canary::PermitFromAnswer) { answered } else { asked };
-        let until = from.plus(self.lasts);
-        if until > self.until {
+        let until = Now { hybrid: from.hybrid.plus(self.lasts), mono: from.mono.plus(self.lasts) };
+        // An earlier question may be answered later.
+        if until.mono > self.until.mono {
             (self.table, self.until) = (table, until);
         }
     }
 
-    /// What the node may act by now.
+    /// What the node may act by now, while the wall clock shows this.
     #[must_use]
-    pub fn at(&self, now: HybridTime) -> Option<&Arc<Table>> {
-        (now < self.until).then_some(&self.table)
+    pub fn at(&self, now: Now, wall_ms: u64) -> Option<&Arc<Table>> {
+        let goes = now.mono < self.until.mono && !stands_still(now, wall_ms);
+        let goes = goes || canary::sings(Canary::StandingClockActs);
+        (goes && now.hybrid < self.until.hybrid).then_some(&self.table)
     }
 
     /// What was read last, whether or not it still counts.
@@ -141,4 +148,11 @@ impl Permits {
     pub fn last(&self) -> &Arc<Table> {
         &self.table
     }
+}
+
+/// Whether hybrid time has stopped at its ceiling, as it does when the disk has, or when the machine has slept: it is never
+/// behind the wall clock otherwise.
+#[must_use]
+pub fn stands_still(now: Now, wall_ms: u64) -> bool {
+    wall_ms > now.hybrid.millis() + STANDS_MS
 }

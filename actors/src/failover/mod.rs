@@ -25,7 +25,7 @@ pub mod observer;
 mod tests;
 
 pub use coordinator::{Change, Coordinator, Row, Stands, State};
-pub use fence::{Fence, Holder, Owner, Permits, Table};
+pub use fence::{Fence, Holder, Owner, Permits, Table, stands_still};
 pub use observer::Observer;
 
 use std::time::Duration;
@@ -69,8 +69,8 @@ impl Default for FailoverSettings {
 }
 
 impl FailoverSettings {
-    /// How long nobody acts after a fence is known, by the clock of who knows it: the longest permit from before it, and the
-    /// offset of clocks twice, for one counts the permit and another one this.
+    /// How long nobody acts after a fence is known, by both clocks of who knows it: the longest permit from before it, and the
+    /// offset of hybrid clocks twice, for one counts the permit and another one this.
     #[must_use]
     pub fn bound(&self) -> Duration {
         self.permit + 2 * self.max_offset

@@ -204,17 +204,23 @@ fn an_observer_that_did_not_run_blames_nobody() {
 
 #[test]
 fn a_permit_counts_from_when_it_was_asked_for() {
-    let at = |ms| HybridTime::new(ms, 0);
     let table = |epoch| {
         let fence = Fence { epoch: Epoch(epoch), holder: Holder::Itself };
         Arc::new(Table::new([(node("us/n1"), fence)]))
     };
+    let wall = |now: Now| now.hybrid.millis();
     let mut permits = Permits::new(Duration::from_secs(3));
-    assert_eq!(permits.at(at(1)), None);
-    permits.read(at(1_000), at(3_500), table(2));
-    assert_eq!((permits.at(at(3_999)), permits.at(at(4_000))), (Some(&table(2)), None));
-    permits.read(at(900), at(3_600), table(1));
-    assert_eq!(permits.at(at(3_999)), Some(&table(2)), "an earlier question's answer, which came later");
+    let at = |permits: &Permits, seconds| permits.at(now(seconds), wall(now(seconds))).cloned();
+    assert_eq!(at(&permits, 0.0), None);
+    permits.read(now(1.0), now(3.5), table(2));
+    assert_eq!((at(&permits, 3.999), at(&permits, 4.0)), (Some(table(2)), None));
+    permits.read(now(0.9), now(3.6), table(1));
+    assert_eq!(at(&permits, 3.999), Some(table(2)), "an earlier question's answer, which came later");
+    // The disk has stopped, and hybrid time with it; the machine has slept, and the monotonic clock with it.
+    let stopped = Now { hybrid: now(2.0).hybrid, mono: now(4.0).mono };
+    assert_eq!(permits.at(stopped, wall(stopped)), None);
+    let slept = Now { hybrid: now(2.0).hybrid, mono: now(2.0).mono };
+    assert_eq!(permits.at(slept, wall(now(900.0))), None);
 }
 
 #[test]

@@ -50,6 +50,8 @@ struct Node {
     off: i64,
     /// The highest that its clock has shown.
     shown: HybridTime,
+    /// Its hybrid time stands still until then, for its disk has stopped.
+    stuck_until: u64,
     life: u64,
     machines: Machines,
     /// Whether it holds the lease, as far as it knows.
@@ -61,9 +63,9 @@ enum Event {
     Tick(usize, u64),
     Beat(usize, usize, Beat),
     /// A node's question is at the leaseholder.
-    Asked(usize, u64, HybridTime),
+    Asked(usize, u64, Now),
     /// All fences, as they stood.
-    Read(usize, u64, HybridTime, Arc<Table>),
+    Read(usize, u64, Now, Arc<Table>),
     /// The same for the coordinator.
     Known(usize, u64, BTreeMap<NodeId, Row>),
     /// A change comes to the log.
@@ -109,6 +111,7 @@ impl World {
             stopped_until: 0,
             off: rng.between(0, 2 * OFF as u64) as i64 - OFF,
             shown: HybridTime::ZERO,
+            stuck_until: 0,
             life: 0,
             machines: machines(id, &ids, settings, 0),
             leads: false,
@@ -178,7 +181,7 @@ impl World {
             Event::Beat(from, to, word) => self.beat(from, to, &word),
             Event::Asked(node, life, asked) => self.asked(node, life, asked),
             Event::Read(node, _, asked, table) => {
-                let now = self.clock(node).hybrid;
+                let now = self.clock(node);
                 self.nodes[node].machines.permits.read(asked, now, table);
             }
             Event::Known(node, _, rows) => {
@@ -196,8 +199,18 @@ impl World {
     fn clock(&mut self, node: usize) -> Now {
         let (now, this) = (self.now, &mut self.nodes[node]);
         let wall = HybridTime::new((BASE + now).saturating_add_signed(this.off), 0);
-        this.shown = this.shown.max(wall);
+        if this.stuck_until <= now {
+            this.shown = this.shown.max(wall);
+        }
         Now { hybrid: this.shown, mono: Mono::millis(now) }
+    }
+
+    /// What a node may act by.
+    fn permit(&mut self, node: usize) -> Option<Arc<Table>> {
+        let now = self.clock(node);
+        let this = &self.nodes[node];
+        let wall = (BASE + self.now).saturating_add_signed(this.off);
+        this.machines.permits.at(now, wall).filter(|_| this.up).cloned()
     }
 
     fn stands(&self, node: usize) -> bool {
@@ -246,12 +259,12 @@ impl World {
                 self.after(wait, Event::Beat(node, to, word.clone()));
             }
         }
-        if self.nodes[node].machines.permits.at(now.hybrid).is_none() {
+        if self.permit(node).is_none() {
             self.tally.expired += 1;
         }
         if self.link(node, self.lease) {
             let wait = self.late();
-            self.after(wait, Event::Asked(node, life, now.hybrid));
+            self.after(wait, Event::Asked(node, life, now));
         }
         self.coordinates(node, life, now);
     }
@@ -292,7 +305,7 @@ impl World {
         self.nodes[to].machines.coordinator.heard(now.mono, &id, word.clone());
     }
 
-    fn asked(&mut self, node: usize, life: u64, asked: HybridTime) {
+    fn asked(&mut self, node: usize, life: u64, asked: Now) {
         if self.leads(self.lease) && self.link(self.lease, node) {
             let rows = self.rows.iter().map(|(id, row)| (id.clone(), row.fence));
             let (table, wait) = (Arc::new(Table::new(rows)), self.late());
@@ -361,12 +374,7 @@ impl World {
 
     /// Of a node and those who act in its place never more than one may act at one moment.
     fn never_two(&mut self) -> Result<(), String> {
-        let tables: Vec<Option<Arc<Table>>> = (0..self.nodes.len())
-            .map(|node| {
-                let now = self.clock(node).hybrid;
-                self.nodes[node].machines.permits.at(now).filter(|_| self.nodes[node].up).cloned()
-            })
-            .collect();
+        let tables: Vec<Option<Arc<Table>>> = (0..self.nodes.len()).map(|node| self.permit(node)).collect();
         for (at, node) in self.nodes.iter().enumerate() {
             let itself = tables[at].as_ref().map(|table| table.fence(&node.id));
             let Some(itself) = itself.filter(|fence| fence.holder == Holder::Itself) else { continue };
@@ -398,6 +406,9 @@ impl World {
             2 => self.nodes[node].stopped_until = until,
             3 | 4 => drop(self.cuts.insert((node, other), until)),
             5 => {
+                if self.rng.chance(0.5) {
+                    self.nodes[node].stuck_until = until;
+                }
                 for peer in 0..self.nodes.len() {
                     self.cuts.insert((node, peer), until);
                     if self.rng.chance(0.7) {
@@ -421,7 +432,7 @@ impl World {
         let ids: Vec<NodeId> = self.nodes.iter().map(|node| node.id.clone()).collect();
         let this = &mut self.nodes[node];
         this.machines = machines(&ids[node], &ids, self.settings, self.now);
-        (this.up, this.stopped_until) = (true, 0);
+        (this.up, this.stopped_until, this.stuck_until) = (true, 0, 0);
         let life = this.life;
         self.after(10, Event::Tick(node, life));
     }
@@ -429,7 +440,7 @@ impl World {
     fn heal(&mut self) {
         self.cuts.clear();
         for node in 0..self.nodes.len() {
-            self.nodes[node].stopped_until = 0;
+            (self.nodes[node].stopped_until, self.nodes[node].stuck_until) = (0, 0);
             match self.dead_for_ever == Some(node) {
                 true => self.crash(node),
                 false => self.start(node),
@@ -451,8 +462,7 @@ impl World {
                     self.nodes[self.lease].id
                 ));
             }
-            let now = self.clock(node).hybrid;
-            if !dead && self.nodes[node].machines.permits.at(now).is_none() {
+            if !dead && self.permit(node).is_none() {
                 return Err(format!("at the end {id} has no permit"));
             }
         }

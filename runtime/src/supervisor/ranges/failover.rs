@@ -3,7 +3,7 @@
 //!
 //! * It decides: whom to tell and ask, and how often. Who is lost, and what a fence becomes, is the machines'
 //!   ([`rhumb_actors::failover`]).
-//! * It never does: beat while this node's clock is refused, for what it may do rests on it; change a fence that is not what
+//! * It never does: beat while this node's clock is refused or stands still, for what it may do rests on it; change a fence that is not what
 //!   was read, or before that is in the audit log.
 
 use std::collections::BTreeMap;
@@ -18,6 +18,7 @@ use rhumb_actors::failover::messages::{
 };
 use rhumb_actors::failover::{
     Change, Coordinator, FailoverSettings, Fence, Holder, Observer, Permits, Row, Stands, State, Table,
+    stands_still,
 };
 use rhumb_actors::ranges::catalog::{self, FENCES, FENCES_END, META};
 use rhumb_actors::ranges::host::{NotRead, NotWritten, Rowed};
@@ -132,7 +133,7 @@ impl Ranges {
                 coordinator.heard(now, me, word.clone());
                 coordinator.look(now);
             }
-            if !time_is_good() {
+            if !time_is_good() || stands_still(clock.now(), self.wall_ms()) {
                 continue;
             }
             for node in founding.nodes().iter().filter(|node| *node != me) {
@@ -149,7 +150,7 @@ impl Ranges {
         let mut every = self.every();
         loop {
             every.tick().await;
-            let asked = clock.hybrid();
+            let asked = clock.now();
             // Whatever fails is tried again in a second, under a new question: the permit counts from that.
             let Ok(Some(rows)) = tokio::time::timeout(READ_WITHIN, self.read_fences()).await else {
                 continue;
@@ -158,7 +159,7 @@ impl Ranges {
             match rows.into_iter().map(row).collect::<Result<Vec<_>, String>>() {
                 Ok(rows) => {
                     let table = Arc::new(Table::new(rows));
-                    self.0.failover.permits.lock().read(asked, clock.hybrid(), table);
+                    self.0.failover.permits.lock().read(asked, clock.now(), table);
                 }
                 Err(why) => return self.0.parts.halt.now(format!("a fence in the meta range: {why}")),
             }
@@ -185,6 +186,10 @@ impl Ranges {
                 self.change(change).await;
             }
         }
+    }
+
+    fn wall_ms(&self) -> u64 {
+        u64::try_from(self.0.parts.clock.wall_micros() / 1_000).unwrap_or(0)
     }
 
     /// All fences, from the leaseholder of the meta range, if it is known and answers.
@@ -341,7 +346,8 @@ impl Ranges {
         let clock = &self.0.parts.clock;
         let (table, permitted) = {
             let permits = permits.lock();
-            (Arc::clone(permits.last()), permits.at(clock.hybrid()).is_some())
+            let may = (self.0.parts.time_is_good)() && permits.at(clock.now(), self.wall_ms()).is_some();
+            (Arc::clone(permits.last()), may)
         };
         let help = "Whether this node has read all fences lately and may act by them";
         page.gauge("rhumb_failover_permit", help, f64::from(u8::from(permitted)));
