@@ -230,7 +230,7 @@ impl World {
 
     /// One who does not reach a majority loses the lease after a while, to one who does.
     fn elect(&mut self) {
-        if self.leads(self.lease) && !self.rng.chance(0.002) {
+        if self.leads(self.lease) && (self.now >= HEALS || !self.rng.chance(0.002)) {
             self.lease_lost = None;
             return;
         }
@@ -292,7 +292,11 @@ impl World {
 
     /// How long something takes.
     fn late(&mut self) -> u64 {
-        if self.rng.chance(0.1) { self.rng.between(500, 3_500) } else { self.rng.between(5, 300) }
+        if self.now < HEALS && self.rng.chance(0.1) {
+            self.rng.between(500, 3_500)
+        } else {
+            self.rng.between(5, 300)
+        }
     }
 
     fn beat(&mut self, from: usize, to: usize, word: &Beat) {

@@ -272,8 +272,11 @@ impl Ranges {
             .on(format!("node {node}"))
             .with("epoch", to.epoch.to_string())
             .with("silent_to", silent.join(", "));
-        let log = &self.0.parts.log;
-        if let Err(error) = log.append(record.clone(), None).await {
+        // A first row changes nothing.
+        let log = from.version.map(|_| &self.0.parts.log);
+        if let Some(log) = log
+            && let Err(error) = log.append(record.clone(), None).await
+        {
             return tracing::warn!(%node, %error, "its fence is not changed: that cannot be logged");
         }
         let condition = from.version.map_or(Condition::Absent, Condition::Version);
@@ -303,7 +306,9 @@ impl Ranges {
         };
         let record = Record { outcome, ..record };
         let record = why.into_iter().fold(record, |record, why| record.with("why", why));
-        if let Err(error) = log.append(record, None).await {
+        if let Some(log) = log
+            && let Err(error) = log.append(record, None).await
+        {
             tracing::warn!(%node, %error, "how the change of its fence ended cannot be logged");
         }
     }
