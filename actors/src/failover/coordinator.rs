@@ -72,6 +72,8 @@ pub struct Row {
 pub struct Change {
     /// Whose.
     pub node: NodeId,
+    /// When any of all fences was last written, as it was read: no other one may have been changed since, or too many could be.
+    pub all_at: Option<HybridTime>,
     /// What was read.
     pub from: Row,
     /// What it becomes.
@@ -132,6 +134,8 @@ pub struct Coordinator {
     looked: Mono,
     /// The fences, and since when each is known to be so by this node's clocks. None: they were not read under this lease.
     rows: Option<BTreeMap<NodeId, (Row, Now)>>,
+    /// When any of them was last written.
+    all_at: Option<HybridTime>,
 }
 
 impl Coordinator {
@@ -145,6 +149,7 @@ impl Coordinator {
             lost_since: BTreeMap::new(),
             looked: now,
             rows: None,
+            all_at: None,
         }
     }
 
@@ -176,8 +181,9 @@ impl Coordinator {
         self.rows = None;
     }
 
-    /// The fences were read strongly, under the lease; the answer came now.
-    pub fn read(&mut self, now: Now, mut rows: BTreeMap<NodeId, Row>) {
+    /// The fences were read strongly, under the lease, with when any of them was last written; the answer came now.
+    pub fn read(&mut self, now: Now, all_at: Option<HybridTime>, mut rows: BTreeMap<NodeId, Row>) {
+        self.all_at = all_at;
         let before = self.rows.take().unwrap_or_default();
         let known = self.nodes.iter().map(|node| {
             let none = Row { fence: Fence::default(), version: None };
@@ -208,7 +214,7 @@ impl Coordinator {
                 Holder::Others if said.heard() => row.fence.raised(),
                 _ => return None,
             };
-            Some(Change { node: node.clone(), from: *row, to, silent_to: said.silent })
+            Some(self.changes(node, *row, to, said.silent))
         });
         let joins = || {
             let heard = |node: &NodeId| {
@@ -216,7 +222,7 @@ impl Coordinator {
             };
             let new = rows.iter().find(|(node, (row, _))| row.version.is_none() && heard(node));
             let (node, (from, _)) = new?;
-            Some(Change { node: node.clone(), from: *from, to: from.fence, silent_to: Vec::new() })
+            Some(self.changes(node, *from, from.fence, Vec::new()))
         };
         due.or_else(joins).or_else(|| {
             // One more that does not act for itself, and the rest must be a majority.
@@ -225,7 +231,7 @@ impl Coordinator {
             let lost = rows.iter().find(|(node, (row, _))| was_there(row) && self.is_lost(now.mono, node));
             let (node, (row, _)) = lost.filter(|_| may)?;
             let silent_to = self.said(now.mono, node).silent;
-            Some(Change { node: node.clone(), from: *row, to: row.fence.raised(), silent_to })
+            Some(self.changes(node, *row, row.fence.raised(), silent_to))
         })
     }
 
@@ -253,6 +259,10 @@ impl Coordinator {
     #[must_use]
     pub fn coordinates(&self) -> bool {
         self.rows.is_some()
+    }
+
+    fn changes(&self, node: &NodeId, from: Row, to: Fence, silent_to: Vec<NodeId>) -> Change {
+        Change { node: node.clone(), all_at: self.all_at, from, to, silent_to }
     }
 
     fn is_lost(&self, now: Mono, node: &NodeId) -> bool {

@@ -9,6 +9,7 @@
 //! | `keyspace/` name | a [`Keyspace`] |
 //! | `node/` node | a [`Founder`]: its disk, and the public key of its tokens |
 //! | `fence/` node | a node's [`Fence`](crate::failover::Fence); none: it was never fenced |
+//! | `fence/` | nothing: it is written with each fence, so that two changes do not pass by one another |
 //! | `next` | the [`Next`] numbers |
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -134,6 +135,12 @@ pub fn keyspace_key(name: &str) -> UserKey {
 #[must_use]
 pub fn node_key(node: &NodeId) -> UserKey {
     UserKey::new(format!("{NODES}{node}")).expect("names are shorter than keys")
+}
+
+/// The key that is written with each fence.
+#[must_use]
+pub fn fences_key() -> UserKey {
+    UserKey::new(FENCES).expect("short")
 }
 
 /// The key of a node's fence.

@@ -38,7 +38,7 @@ fn known(all: &str, rows: &[(&str, u64, Holder)]) -> BTreeMap<NodeId, Row> {
 /// the same, and knows these fences since it began.
 fn coordinator(all: &str, words: &[&str], rows: &[(&str, u64, Holder)], seconds: u64) -> Coordinator {
     let mut coordinator = Coordinator::new(nodes(all), FailoverSettings::default(), now(0.0).mono);
-    coordinator.read(now(0.0), known(all, rows));
+    coordinator.read(now(0.0), None, known(all, rows));
     for second in 0..=seconds {
         let at = now(second as f64).mono;
         for word in words {
@@ -89,7 +89,7 @@ fn a_loss_takes_a_majority_of_all_observers_in_two_regions() {
 fn who_was_never_there_is_not_missed_and_gets_its_row_when_it_is_heard() {
     let words = ["ap/n1 us/n1", "eu/n1 us/n1"];
     let mut machine = coordinator(THREE, &words, &[], 3);
-    machine.read(now(3.0), known("ap/n1 eu/n1", &[]));
+    machine.read(now(3.0), None, known("ap/n1 eu/n1", &[]));
     assert_eq!(decided(&machine, 3.0), "nothing", "it was never heard");
     let word = Beat { silent: Vec::new(), settled: false };
     machine.heard(now(3.0).mono, &node("us/n1"), word);
@@ -139,7 +139,7 @@ fn an_epoch_is_given_away_when_the_bound_has_passed_and_not_before() {
     let mut machine = coordinator(THREE, &lost, &fenced, 5);
     machine.deposed();
     assert_eq!(decided(&machine, 5.0), "nothing", "who holds no lease decides nothing");
-    machine.read(now(5.0), known(THREE, &fenced));
+    machine.read(now(5.0), None, known(THREE, &fenced));
     assert_eq!(decided(&machine, 5.1), "nothing");
 }
 

@@ -67,7 +67,7 @@ enum Event {
     /// All fences, as they stood.
     Read(usize, u64, Now, Arc<Table>),
     /// The same for the coordinator.
-    Known(usize, u64, BTreeMap<NodeId, Row>),
+    Known(usize, u64, Option<HybridTime>, BTreeMap<NodeId, Row>),
     /// A change comes to the log.
     Applied(usize, Change),
     Trouble,
@@ -85,6 +85,7 @@ struct World {
     /// When a node was last heard by another one, and until when it was last not heard for long.
     heard: BTreeMap<(usize, usize), (u64, u64)>,
     rows: BTreeMap<NodeId, Row>,
+    all_at: Option<HybridTime>,
     lease: usize,
     lease_lost: Option<u64>,
     dead_for_ever: Option<usize>,
@@ -128,6 +129,7 @@ impl World {
             cuts: BTreeMap::new(),
             heard: BTreeMap::new(),
             rows: BTreeMap::new(),
+            all_at: None,
             lease: 0,
             lease_lost: None,
             dead_for_ever,
@@ -184,10 +186,10 @@ impl World {
                 let now = self.clock(node);
                 self.nodes[node].machines.permits.read(asked, now, table);
             }
-            Event::Known(node, _, rows) => {
+            Event::Known(node, _, all_at, rows) => {
                 let now = self.clock(node);
                 if self.nodes[node].leads {
-                    self.nodes[node].machines.coordinator.read(now, rows);
+                    self.nodes[node].machines.coordinator.read(now, all_at, rows);
                 }
             }
             Event::Applied(node, change) => self.applied(node, change)?,
@@ -286,7 +288,7 @@ impl World {
         if holds {
             self.nodes[node].leads = true;
             let (rows, wait) = (self.rows.clone(), self.rng.between(1, 400));
-            self.after(wait, Event::Known(node, life, rows));
+            self.after(wait, Event::Known(node, life, self.all_at, rows));
         }
     }
 
@@ -322,15 +324,15 @@ impl World {
         if !self.leads(self.lease) {
             return Ok(());
         }
-        let Change { node, from, to, .. } = change;
+        let Change { node, all_at, from, to, .. } = change;
         let none = Row { fence: Fence::default(), version: None };
         let row = self.rows.get(&node).copied().unwrap_or(none);
-        if row != from {
+        if row != from || all_at != self.all_at {
             self.tally.overtaken += 1;
             return Ok(());
         }
         if row.version.is_none() && to == row.fence {
-            let version = Some(self.clock(by).hybrid);
+            let version = self.version(by);
             self.rows.insert(node, Row { fence: to, version });
             return Ok(());
         }
@@ -346,7 +348,7 @@ impl World {
             (_, Holder::Itself) => self.tally.returns += 1,
             _ => {}
         }
-        let version = Some(self.clock(by).hybrid.max(row.version.unwrap_or_default().plus(millis(1))));
+        let version = self.version(by);
         self.rows.insert(node, Row { fence: to, version });
         let acting =
             self.nodes.len() - self.rows.values().filter(|r| r.fence.holder != Holder::Itself).count();
@@ -356,6 +358,13 @@ impl World {
         } else {
             Err(format!("{acting} of {} nodes act for themselves", self.nodes.len()))
         }
+    }
+
+    /// When something is written to the register.
+    fn version(&mut self, by: usize) -> Option<HybridTime> {
+        let later = self.all_at.map(|at| at.plus(millis(1))).unwrap_or_default();
+        self.all_at = Some(self.clock(by).hybrid.max(later));
+        self.all_at
     }
 
     /// A node that is fenced was not heard for long, not long ago, by a majority of the others.
@@ -486,7 +495,7 @@ fn machines(me: &NodeId, all: &[NodeId], settings: FailoverSettings, now: u64) -
 /// Who does it, and in which life, if it has to be the same.
 fn whose(event: &Event) -> Option<(usize, Option<u64>)> {
     match event {
-        Event::Tick(node, life) | Event::Read(node, life, ..) | Event::Known(node, life, _) => {
+        Event::Tick(node, life) | Event::Read(node, life, ..) | Event::Known(node, life, ..) => {
             Some((*node, Some(*life)))
         }
         Event::Beat(_, to, _) => Some((*to, None)),

@@ -24,7 +24,7 @@ use rhumb_actors::ranges::catalog::{self, FENCES, FENCES_END, META};
 use rhumb_actors::ranges::host::{NotRead, NotWritten, Rowed};
 use rhumb_actors::ranges::messages::KvRefusal;
 use rhumb_actors::ranges::{Ask, Condition, Consistency, Op};
-use rhumb_core::{DataClass, Mono, NodeId};
+use rhumb_core::{DataClass, HybridTime, Mono, NodeId};
 use rhumb_storage::mvcc::{Limit, Record as KvRecord, UserKey};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -39,6 +39,9 @@ const READ_WITHIN: Duration = Duration::from_secs(2);
 const CHANGE_WITHIN: Duration = Duration::from_secs(4);
 /// More rows than nodes of any mesh.
 const ALL: Limit = Limit { rows: 10_000, bytes: 4 << 20 };
+
+/// When any fence was last written, and each: whose, when, and its bytes.
+type Scanned = (Option<HybridTime>, Vec<(NodeId, HybridTime, Vec<u8>)>);
 
 /// What this node knows of who is there.
 pub(super) struct Failover {
@@ -173,7 +176,7 @@ impl Ranges {
             every.tick().await;
             let Failover { coordinator, .. } = &self.0.failover;
             match self.fence_rows().await {
-                Ok(rows) => coordinator.lock().read(self.0.parts.clock.now(), rows),
+                Ok((all_at, rows)) => coordinator.lock().read(self.0.parts.clock.now(), all_at, rows),
                 Err(_) => {
                     coordinator.lock().deposed();
                     self.0.failover.told.lock().clear();
@@ -211,22 +214,23 @@ impl Ranges {
     }
 
     /// The rows of all fences, as the leaseholder of the meta range reads them.
-    async fn fence_rows(&self) -> Result<BTreeMap<NodeId, Row>, CreateEnded> {
-        let rows = self.scan_fences().await?;
+    async fn fence_rows(&self) -> Result<(Option<HybridTime>, BTreeMap<NodeId, Row>), CreateEnded> {
+        let (all_at, rows) = self.scan_fences().await?;
         let row = |(node, version, value): (NodeId, _, Vec<u8>)| {
             let fence = catalog::decode::<Fence>(&value).map_err(unsound)?;
             Ok((node, Row { fence, version: Some(version) }))
         };
-        rows.into_iter().map(row).collect()
+        Ok((all_at, rows.into_iter().map(row).collect::<Result<_, CreateEnded>>()?))
     }
 
     /// The same, for whoever asks.
     async fn fences(&self) -> Result<Vec<FenceRead>, CreateEnded> {
-        let rows = self.scan_fences().await?;
+        let (_, rows) = self.scan_fences().await?;
         Ok(rows.into_iter().map(|(node, _, row)| FenceRead { node, row }).collect())
     }
 
-    async fn scan_fences(&self) -> Result<Vec<(NodeId, rhumb_core::HybridTime, Vec<u8>)>, CreateEnded> {
+    /// When any fence was last written, and each: whose, when, and its bytes.
+    async fn scan_fences(&self) -> Result<Scanned, CreateEnded> {
         let key = |text: &str| UserKey::new(text).expect("short");
         let ask = Ask {
             from: key(FENCES),
@@ -237,7 +241,7 @@ impl Ranges {
             fallback: false,
         };
         let host = self.host().map_err(CreateEnded::Refused)?;
-        let page = match host.read(META, ask, ALL).await {
+        let mut page = match host.read(META, ask, ALL).await {
             Ok(answer) => match answer.value {
                 Rowed::Many(page) if page.next.is_none() => page,
                 _ => return Err(unsound("there are more fences than nodes".to_owned())),
@@ -255,12 +259,14 @@ impl Ranges {
             let node = node.map_err(|error| unsound(format!("a fence of no node: {error}")))?;
             Ok((node, version.at, version.record.value.unwrap_or_default()))
         };
-        page.rows.into_iter().map(one).collect()
+        let all = page.rows.iter().position(|(key, _)| *key == catalog::fences_key());
+        let all_at = all.map(|at| page.rows.remove(at).1.at);
+        Ok((all_at, page.rows.into_iter().map(one).collect::<Result<_, CreateEnded>>()?))
     }
 
     /// Changes a fence, if it is still what was read. What came of it is read again.
     async fn change(&self, change: Change) {
-        let Change { node, from, to, silent_to } = change;
+        let Change { node, all_at, from, to, silent_to } = change;
         let (action, counter) = match to.holder {
             _ if from.version.is_none() => ("failover.join", &self.0.failover.joined),
             Holder::Nobody => ("failover.fence", &self.0.failover.fenced),
@@ -279,14 +285,17 @@ impl Ranges {
         {
             return tracing::warn!(%node, %error, "its fence is not changed: that cannot be logged");
         }
-        let condition = from.version.map_or(Condition::Absent, Condition::Version);
-        let op = Op {
-            key: catalog::fence_key(&node),
-            condition: Some(condition),
-            record: KvRecord::put(catalog::encode(&to)),
+        let put = |key, read_at: Option<HybridTime>, value| Op {
+            key,
+            condition: Some(read_at.map_or(Condition::Absent, Condition::Version)),
+            record: KvRecord::put(value),
         };
+        let ops = vec![
+            put(catalog::fence_key(&node), from.version, catalog::encode(&to)),
+            put(catalog::fences_key(), all_at, Vec::new()),
+        ];
         let Ok(host) = self.host() else { return };
-        let (outcome, why) = match tokio::time::timeout(CHANGE_WITHIN, host.write(META, vec![op])).await {
+        let (outcome, why) = match tokio::time::timeout(CHANGE_WITHIN, host.write(META, ops)).await {
             Ok(Ok(_)) => {
                 counter.fetch_add(1, Ordering::Relaxed);
                 let epoch = to.epoch;
@@ -330,10 +339,10 @@ impl Ranges {
     /// How all nodes stand, as the leaseholder of the meta range sees it.
     async fn region_list(&self) -> Result<RegionList, CreateEnded> {
         // Whether it holds the lease now, and with it whether what it knows is the present.
-        let rows = self.fence_rows().await?;
+        let (all_at, rows) = self.fence_rows().await?;
         let clock = &self.0.parts.clock;
         let mut coordinator = self.0.failover.coordinator.lock();
-        coordinator.read(clock.now(), rows);
+        coordinator.read(clock.now(), all_at, rows);
         let one = |stands: Stands| NodeStands {
             node: stands.node,
             state: stands.state,
