@@ -118,7 +118,7 @@ impl World {
             leads: false,
         };
         let nodes: Vec<Node> = ids.iter().map(node).collect();
-        let dead_for_ever = (seed % 3 == 0).then(|| rng.below(nodes.len() as u64) as usize);
+        let dead_for_ever = seed.is_multiple_of(3).then(|| rng.below(nodes.len() as u64) as usize);
         let mut world = Self {
             rng,
             settings,
