@@ -7,7 +7,7 @@ use self::world::Tally;
 
 /// Seeds of a run. `make check-full` sets more.
 fn seeds() -> u64 {
-    std::env::var("RHUMB_FAILOVER_SEEDS").ok().and_then(|count| count.parse().ok()).unwrap_or(1_000)
+    std::env::var("RHUMB_FAILOVER_SEEDS").ok().and_then(|count| count.parse().ok()).unwrap_or(300)
 }
 
 #[test]
