@@ -185,6 +185,14 @@ canaries! {
     VoteNotSynced = "vote-not-synced",
     /// Entries are acknowledged before they are durable.
     EntriesNotSynced = "entries-not-synced",
+    /// An epoch is given away before those who acted under the last one have stopped.
+    ActsBeforeFence = "acts-before-fence",
+    /// A node is lost because one observer does not hear it.
+    OneObserverConfirms = "one-observer-confirms",
+    /// What was read of the fences counts from when the answer came, not from when it was asked for.
+    PermitFromAnswer = "permit-from-answer",
+    /// A node whose hybrid time stands still at its ceiling acts as if no time passed.
+    StandingClockActs = "standing-clock-acts",
 }
 
 impl Canary {
@@ -235,6 +243,10 @@ impl Canary {
         Self::LeaseWithoutVote,
         Self::RestsForGood,
     ];
+
+    /// Those of failover, which has one too.
+    pub const OF_FAILOVER: &'static [Self] =
+        &[Self::ActsBeforeFence, Self::OneObserverConfirms, Self::PermitFromAnswer, Self::StandingClockActs];
 
     /// Those of delivery, which has one too. All others are the escrow's.
     pub const OF_DELIVERY: &'static [Self] = &[

@@ -8,6 +8,8 @@
 //! |---|---|
 //! | `keyspace/` name | a [`Keyspace`] |
 //! | `node/` node | a [`Founder`]: its disk, and the public key of its tokens |
+//! | `fence/` node | a node's [`Fence`](crate::failover::Fence); none: it was never fenced |
+//! | `fence/` | nothing: it is written with each fence, so that two changes do not pass by one another |
 //! | `next` | the [`Next`] numbers |
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,6 +33,10 @@ pub const META_KEYSPACE: KeyspaceId = KeyspaceId(1);
 pub const KEYSPACES: &str = "keyspace/";
 /// Before the keys of nodes.
 pub const NODES: &str = "node/";
+/// Before the keys of fences.
+pub const FENCES: &str = "fence/";
+/// Behind the keys of fences.
+pub const FENCES_END: &str = "fence0";
 /// The key of the next numbers.
 pub const NEXT: &str = "next";
 /// Replicas of a keyspace that does not say how many.
@@ -129,6 +135,18 @@ pub fn keyspace_key(name: &str) -> UserKey {
 #[must_use]
 pub fn node_key(node: &NodeId) -> UserKey {
     UserKey::new(format!("{NODES}{node}")).expect("names are shorter than keys")
+}
+
+/// The key that is written with each fence.
+#[must_use]
+pub fn fences_key() -> UserKey {
+    UserKey::new(FENCES).expect("short")
+}
+
+/// The key of a node's fence.
+#[must_use]
+pub fn fence_key(node: &NodeId) -> UserKey {
+    UserKey::new(format!("{FENCES}{node}")).expect("names are shorter than keys")
 }
 
 /// The meta range on these seats.

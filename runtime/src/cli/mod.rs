@@ -31,6 +31,7 @@ pub mod policy;
 pub mod pool;
 pub mod pool_list;
 pub mod range;
+pub mod region;
 pub mod serve;
 pub mod status;
 mod traces;
@@ -92,6 +93,8 @@ enum Command {
     Kv(kv::KvCommand),
     #[command(subcommand)]
     Range(range::RangeCommand),
+    #[command(subcommand)]
+    Region(region::RegionCommand),
     #[command(subcommand)]
     Audit(audit_log::AuditCommand),
     #[command(subcommand)]
@@ -159,6 +162,7 @@ impl Command {
             Command::Keyspace(keyspace) => keyspace.run(output).await,
             Command::Kv(kv) => kv.run(output).await,
             Command::Range(range) => range.run(output).await,
+            Command::Region(region) => region.run(output).await,
             Command::Audit(audit) => audit.run(output).await,
             Command::Load(load) => load.run(output).await,
             Command::Policy(policy) => policy.run(output),
@@ -240,6 +244,7 @@ mod tests {
             ("rhumb kv scan profiles --from a --to b --limit 10", true),
             ("rhumb kv batch profiles --put ann=1 --del bob", true),
             ("rhumb kv batch profiles", false),
+            ("rhumb region ls --check", true),
             ("rhumb audit tail --count 5 --records", true),
             ("rhumb audit query --action pool.create --last 1h", true),
             ("rhumb audit prove 17 --out e17.tlog-proof", true),

@@ -14,6 +14,7 @@ use rhumb_actors::audit::messages::{
     Mark, NextStatement, Prove, ProveBatch, Proven, ProvenBatch, ReadEntries, ReplaceKey, ShowAudit,
     ShowMark, State, Uncosigned,
 };
+use rhumb_actors::failover::messages::{BEAT, Beat, FenceRead, ListRegions, ReadFences, RegionList};
 use rhumb_actors::ranges::messages::{
     Consent, CreateKeyspace, Found, Introduce, KvRead, KvRefusal, KvWrite, KvWritten, ListKeyspaces,
     ListRanges, MoveReplica, Moved, PlanRange, RANGE_WORD, RangeBounds, RangeWord, SplitDone, SplitRange,
@@ -113,7 +114,7 @@ pub(super) fn time(bytes: &[u8]) {
 type Reads = fn(&[u8]);
 
 /// Messages that a node serves, by name, and replies. The kept inputs know their numbers: what is new stands last.
-const MESSAGES: [(&str, Reads); 65] = [
+const MESSAGES: [(&str, Reads); 70] = [
     (CreatePool::NAME, one::<CreatePool>),
     (Hold::NAME, one::<Hold>),
     (Confirm::NAME, one::<Confirm>),
@@ -179,6 +180,11 @@ const MESSAGES: [(&str, Reads); 65] = [
     (KvRead::NAME, one::<KvRead>),
     (KvWrite::NAME, one::<KvWrite>),
     (REPLY, one::<Result<KvWritten, KvRefusal>>),
+    (BEAT, one::<Beat>),
+    (ReadFences::NAME, one::<ReadFences>),
+    (REPLY, one::<Result<Vec<FenceRead>, KvRefusal>>),
+    (ListRegions::NAME, one::<ListRegions>),
+    (REPLY, one::<Result<RegionList, KvRefusal>>),
 ];
 
 /// The names of all messages that are taken in here.

@@ -12,6 +12,7 @@ mod delivery;
 mod directions;
 mod documents;
 mod examples;
+mod failover;
 mod fleet;
 mod host;
 mod hostile;

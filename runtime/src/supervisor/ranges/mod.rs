@@ -7,6 +7,7 @@
 
 mod carry;
 mod catalog;
+mod failover;
 mod lifetimes;
 mod plan;
 mod route;
@@ -85,6 +86,7 @@ struct Inner {
     telling: Mutex<BTreeSet<RangeId>>,
     staleness: staleness::Staleness,
     splits: split::Splits,
+    failover: failover::Failover,
 }
 
 /// The ranges of this node. Clones are one.
@@ -109,6 +111,7 @@ impl Ranges {
             telling: Mutex::default(),
             staleness: staleness::Staleness::default(),
             splits: split::Splits::default(),
+            failover: failover::Failover::new(&parts),
             parts,
         }))
     }
@@ -157,6 +160,7 @@ impl Ranges {
         tokio::select! {
             () = self.follow() => {}
             () = self.watch() => {}
+            () = self.fails_over() => {}
         }
     }
 

@@ -78,7 +78,7 @@ pub(in crate::supervisor) fn serve(registry: &mut Registry, ranges: &Ranges) -> 
     serves!(WhereIs, tells_where);
     serves!(KvRead, reads);
     serves!(KvWrite, writes);
-    Ok(())
+    super::failover::serve(registry, ranges)
 }
 
 impl Ranges {

@@ -210,7 +210,7 @@ impl Ranges {
         worst
     }
 
-    /// What this node tells of the age of its answers, and of ranges that were split.
+    /// What this node tells of the age of its answers, of ranges that were split, and of who is there.
     pub(in crate::supervisor) fn metrics(&self, registry: &mut Registry, page: &mut Page) {
         self.0.staleness.metrics(registry, page);
         self.tell_splits(page);
@@ -223,6 +223,7 @@ impl Ranges {
                 rest,
             );
         }
+        self.tell_failover(page);
     }
 
     /// The keyspaces whose replicas here are too far behind, with how far in milliseconds.
