@@ -7,6 +7,7 @@
 //! | key of the meta range | value |
 //! |---|---|
 //! | `keyspace/` name | a [`Keyspace`] |
+//! | `erased/` id | nothing: the key of a subject of that id is condemned |
 //! | `node/` node | a [`Founder`]: its disk, and the public key of its tokens |
 //! | `next` | the [`Next`] numbers |
 
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use super::messages::{KeyspaceView, KvRefusal, Lifetimes};
 use super::replica::{Descriptor, RangeId, ReplicaId, Seat};
 use super::seating::Wanted;
+use crate::audit::seal::KeyId;
 
 /// The meta range.
 pub const META: RangeId = RangeId(1);
@@ -31,6 +33,8 @@ pub const META_KEYSPACE: KeyspaceId = KeyspaceId(1);
 pub const KEYSPACES: &str = "keyspace/";
 /// Before the keys of nodes.
 pub const NODES: &str = "node/";
+/// Before the keys of erased subjects' key ids.
+pub const ERASED: &str = "erased/";
 /// The key of the next numbers.
 pub const NEXT: &str = "next";
 /// Replicas of a keyspace that does not say how many.
@@ -129,6 +133,19 @@ pub fn keyspace_key(name: &str) -> UserKey {
 #[must_use]
 pub fn node_key(node: &NodeId) -> UserKey {
     UserKey::new(format!("{NODES}{node}")).expect("names are shorter than keys")
+}
+
+/// The key that says that the key of a subject is condemned.
+#[must_use]
+pub fn erased_key(id: KeyId) -> UserKey {
+    UserKey::new(format!("{ERASED}{id}")).expect("ids are shorter than keys")
+}
+
+/// The id that such a key, without what stands before it, says.
+#[must_use]
+pub fn erased_id(said: &str) -> Option<KeyId> {
+    let number = u128::from_str_radix(said, 16).ok().filter(|_| said.len() == 32)?;
+    Some(KeyId(number.to_be_bytes()))
 }
 
 /// The meta range on these seats.

@@ -351,6 +351,8 @@ pub struct KvRow {
     pub subject: Option<String>,
     /// From when on it reads as absent.
     pub expires: Option<HybridTime>,
+    /// Of a personal class: the id of the subject's key, which says nothing of who that is.
+    pub sealed_under: Option<String>,
 }
 
 impl fmt::Debug for KvRow {
@@ -381,6 +383,8 @@ pub struct KvAnswer {
     pub fallback: bool,
     /// What the client has seen now: to be given with its next calls, wherever they go.
     pub token: Vec<u8>,
+    /// Rows that are left out because their subjects were erased.
+    pub erased: u64,
 }
 
 /// Under which condition a key is written.
@@ -492,8 +496,10 @@ pub enum KvRefusal {
     },
     /// The question makes no sense: says what was wrong and what would be right.
     Invalid(String),
-    /// What is on the disk is not sound. The node stops.
+    /// What is on the disk is not sound. The node stops, unless it is a sealed value alone.
     Unsound(String),
+    /// The value is there and its subject was erased: nobody can read it.
+    Erased,
 }
 
 impl KvRefusal {
@@ -512,6 +518,7 @@ impl KvRefusal {
             Self::NotNow { .. } => "not_now",
             Self::Invalid(_) => "invalid",
             Self::Unsound(_) => "unsound",
+            Self::Erased => "erased",
         }
     }
 
@@ -553,6 +560,9 @@ impl fmt::Display for KvRefusal {
             ),
             Self::Time(why) | Self::Token(why) | Self::Invalid(why) | Self::Unsound(why) => f.write_str(why),
             Self::NotNow { why, retry_after } => write!(f, "{why}; ask again in {retry_after:?}"),
+            Self::Erased => f.write_str(
+                "the subject of its value was erased, and nobody can read it: the key may be deleted or written again",
+            ),
         }
     }
 }

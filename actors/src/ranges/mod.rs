@@ -11,7 +11,7 @@
 //! In reading order: [`command`] is what stands in the log; [`support`] what stores promise each other, on which leases
 //! rest; [`replica`] the state that the log makes, and how; [`lease`] who may hold it and what a moment is; [`propose`] the
 //! leaseholder's part; [`serve`] reads; [`collect`] deletes what nobody can read any more; [`splitting`]
-//! says when a range becomes two by itself; [`token`] what clients carry between
+//! says when a range becomes two by itself; [`sealing`] has the bytes of personal values and [`subjects`] their keys; [`token`] what clients carry between
 //! regions; `records` what is on disk; [`raft`] agrees on the log; [`host`] serves a node's replicas; [`catalog`] is what the
 //! meta range holds, and [`messages`] what can be asked over the mesh.
 //!
@@ -27,9 +27,11 @@ pub mod messages;
 pub mod propose;
 pub mod raft;
 pub mod replica;
+pub mod sealing;
 pub mod seating;
 pub mod serve;
 pub mod splitting;
+pub mod subjects;
 pub mod support;
 pub mod token;
 

@@ -33,6 +33,7 @@ pub mod pool_list;
 pub mod range;
 pub mod serve;
 pub mod status;
+pub mod subject;
 mod traces;
 
 use std::process::ExitCode;
@@ -90,6 +91,8 @@ enum Command {
     Keyspace(keyspace::KeyspaceCommand),
     #[command(subcommand)]
     Kv(kv::KvCommand),
+    #[command(subcommand)]
+    Subject(subject::SubjectCommand),
     #[command(subcommand)]
     Range(range::RangeCommand),
     #[command(subcommand)]
@@ -158,6 +161,7 @@ impl Command {
             Command::Return(request) => request.run(output).await,
             Command::Keyspace(keyspace) => keyspace.run(output).await,
             Command::Kv(kv) => kv.run(output).await,
+            Command::Subject(subject) => subject.run(output).await,
             Command::Range(range) => range.run(output).await,
             Command::Audit(audit) => audit.run(output).await,
             Command::Load(load) => load.run(output).await,
@@ -240,6 +244,9 @@ mod tests {
             ("rhumb kv scan profiles --from a --to b --limit 10", true),
             ("rhumb kv batch profiles --put ann=1 --del bob", true),
             ("rhumb kv batch profiles", false),
+            ("rhumb kv batch people --put ann=1 --subject ann", true),
+            ("rhumb subject erase ann --class personal", true),
+            ("rhumb subject erase", false),
             ("rhumb audit tail --count 5 --records", true),
             ("rhumb audit query --action pool.create --last 1h", true),
             ("rhumb audit prove 17 --out e17.tlog-proof", true),

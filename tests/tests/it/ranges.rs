@@ -39,7 +39,7 @@ fn a_value_is_read_from_any_region_as_what_it_is() {
     assert_eq!(mesh.ok(&["keyspace", "create", "profiles", "--class", "inventory"]), made, "again");
     let other = mesh.rhumb(&["keyspace", "create", "profiles", "--class", "inventory", "--replication", "2"]);
     assert_eq!((other.code, other.json["refused"]["code"].as_str()), (1, Some("exists")), "{}", other.text);
-    let none = mesh.rhumb(&["keyspace", "create", "people", "--class", "personal"]);
+    let none = mesh.rhumb(&["keyspace", "create", "people", "--class", "unheard-of"]);
     assert_eq!((none.code, none.json["refused"]["code"].as_str()), (1, Some("not_allowed")), "{}", none.text);
 
     let put = mesh.ok(&["kv", "put", "profiles", "ann", "one", "--if-absent", "--subject", "ann"]);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rhumb_actors::ranges::catalog::{
-    self, Founder, KEYSPACES, Keyspace, META, META_KEYSPACE, NODES, Next, RangeRow,
+    self, ERASED, Founder, KEYSPACES, Keyspace, META, META_KEYSPACE, NODES, Next, RangeRow,
 };
 use rhumb_actors::ranges::host::NotWritten;
 use rhumb_actors::ranges::messages::{Found, Introduce, Introduced, KeyspaceView, KvRefusal, Lifetimes};
@@ -57,6 +57,7 @@ impl Ranges {
                     }
                     self.begin_replicas(&mut told, &mut missing).await;
                     self.say_retentions();
+                    self.destroy_condemned();
                 }
             }
             tokio::time::sleep(LOOK_EVERY).await;
@@ -166,7 +167,7 @@ impl Ranges {
         let snapshot = snapshot.map_err(|error| error.to_string())?;
         let limit = Limit { rows: usize::MAX, bytes: usize::MAX };
         let page = snapshot.scan(&UserKey::default(), None, limit).map_err(|error| error.to_string())?;
-        let (mut keyspaces, mut founders) = (BTreeMap::new(), BTreeMap::new());
+        let (mut keyspaces, mut founders, mut erased) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
         for (key, version) in page.rows {
             let name = String::from_utf8_lossy(key.as_bytes()).into_owned();
             let value = version.record.value.unwrap_or_default();
@@ -175,6 +176,8 @@ impl Ranges {
             } else if let Some(node) = name.strip_prefix(NODES) {
                 let node: NodeId = node.parse().map_err(|error| format!("{error}"))?;
                 founders.insert(node, catalog::decode::<Founder>(&value)?);
+            } else if let Some(id) = name.strip_prefix(ERASED) {
+                erased.push(catalog::erased_id(id).ok_or("the id of an erased key cannot be read")?);
             }
         }
         {
@@ -183,6 +186,8 @@ impl Ranges {
                 classes.extend(space.ranges.iter().map(|row| (row.range, space.class.clone())));
             }
         }
+        // What was erased is closed before anything that was read with it is served.
+        self.0.subjects.lock().condemn(erased);
         let own = self.0.key.public();
         let keys = founders.values().map(|founder| founder.tokens.clone()).chain([own]);
         self.0.keys.store(TokenKeys::new(self.0.parts.cluster, keys).into());

@@ -9,10 +9,12 @@ mod carry;
 mod catalog;
 mod lifetimes;
 mod plan;
+mod reads;
 mod route;
 mod serve;
 mod split;
 mod staleness;
+mod subjects;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
@@ -27,8 +29,10 @@ use rhumb_actors::ranges::messages::KvRefusal;
 use rhumb_actors::ranges::raft::disk::HotDisk;
 use rhumb_actors::ranges::raft::{Around, Disk, RaftSettings, TokioRuntime};
 use rhumb_actors::ranges::splitting::SplitSettings;
+use rhumb_actors::ranges::subjects::Subjects;
 use rhumb_actors::ranges::{RangeId, RangeSettings, TokenKey, TokenKeys};
 use rhumb_actors::storage::StorageHandle;
+use rhumb_core::rng::{Rng, Seed};
 use rhumb_core::{ClusterId, DataClass, NodeId, StoreId};
 use rhumb_storage::HotStore;
 use rhumb_topology::Founding;
@@ -84,6 +88,11 @@ struct Inner {
     /// Ranges of which something is just being told to the meta range.
     telling: Mutex<BTreeSet<RangeId>>,
     staleness: staleness::Staleness,
+    /// The keys of the subjects of personal values.
+    subjects: Mutex<Subjects>,
+    /// Condemned keys are just being destroyed.
+    destroying: tokio::sync::Mutex<()>,
+    drawn: Mutex<Rng>,
     splits: split::Splits,
 }
 
@@ -109,6 +118,9 @@ impl Ranges {
             hints: Mutex::default(),
             telling: Mutex::default(),
             staleness: staleness::Staleness::default(),
+            subjects: Mutex::default(),
+            destroying: tokio::sync::Mutex::default(),
+            drawn: Mutex::new(Seed::from_entropy().child("subjects").rng()),
             splits: split::Splits::default(),
             parts,
         }))
@@ -145,6 +157,7 @@ impl Ranges {
             time_is_good: Arc::clone(time_is_good),
             ranges: Arc::downgrade(&self.0),
         };
+        self.recall_keys().await;
         // Replicas ask each other under their class from the first moment on.
         if let Err(why) = self.read_catalog() {
             return halt.now(format!("ranges: {why}"));

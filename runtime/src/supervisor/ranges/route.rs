@@ -12,12 +12,14 @@ use rhumb_actors::ranges::messages::{
     KvAnswer, KvCondition, KvOp, KvRead, KvRefusal, KvRow, KvWrite, KvWritten, Lifetimes, MAX_BYTES, MAX_OPS,
     MAX_ROWS, Needs, RangeBounds, WhereIs,
 };
+use rhumb_actors::ranges::subjects;
 use rhumb_actors::ranges::{Answer, Ask, Condition, Consistency, Op, RangeId, RangeRefusal, Seat, Token};
 use rhumb_core::{DataClass, Fault, FaultKind, HybridTime, NodeId};
 use rhumb_storage::mvcc::{KeyspaceId, Limit, Record, Subject, UserKey, Version};
 use tokio::time::Instant;
 
 use super::lifetimes::lasts;
+use super::subjects::{Seals, is_personal, seal};
 use super::{Ranges, not_now};
 
 /// How often a call is passed on.
@@ -75,7 +77,7 @@ impl Ranges {
                 None => Err(NotRead::NoReplica),
             };
             let (to, fallback) = match read {
-                Ok(answer) => return Ok(Ok(self.answered(answer, &message))),
+                Ok(answer) => return Ok(self.answered(&space, answer, &message, until).await),
                 Err(NotRead::NoReplica) => (there, message.fallback),
                 Err(NotRead::Leaseholder(seat)) => (vec![seat.node], message.needs != Needs::Strong),
                 Err(NotRead::Refused(refusal))
@@ -102,7 +104,8 @@ impl Ranges {
     pub(super) async fn write(&self, message: KvWrite, within: Duration) -> Outcome<KvWritten> {
         let until = Instant::now() + within.mul_f32(0.95);
         let prepared = self.keyspace(&message.keyspace, &message.class);
-        let space = match prepared.and_then(|space| checked(&message.ops).map(|()| space)) {
+        let sound = |space: &Keyspace| checked(&message.ops).and_then(|()| about(&space.class, &message.ops));
+        let space = match prepared.and_then(|space| sound(&space).map(|()| space)) {
             Ok(space) => space,
             Err(refusal) => return Ok(Err(refusal)),
         };
@@ -116,7 +119,7 @@ impl Ranges {
             let proposed = match range {
                 None => Err(Not::NoReplica),
                 Some(range) => match self.of_one_range(&space, range, &ops) {
-                    Ok(()) => self.propose(range, ops, until).await?,
+                    Ok(()) => self.propose_in(&space, range, ops, &message.ops, until).await?,
                     Err(refusal) => return Ok(Err(refusal)),
                 },
             };
@@ -155,17 +158,46 @@ impl Ranges {
             Ok(_) => return Ok(Err(KvRefusal::NotAllowed(format!("node {from} only says who it is")))),
             Err(refusal) => return Ok(Err(refusal)),
         };
-        Ok(self.propose(META, ops, until).await?.map_err(|not| match not {
+        Ok(self.propose(META, ops, None, until).await?.map_err(|not| match not {
             Not::Refused(refusal) => refusal,
             Not::Again(why) => not_now(why),
             Not::At(_) | Not::NoReplica => not_now("the lease is another node's"),
         }))
     }
 
+    /// Proposes writes of a keyspace: those of a personal class are sealed, by whoever can propose them.
+    async fn propose_in(
+        &self,
+        space: &Keyspace,
+        range: RangeId,
+        ops: Vec<Op>,
+        said: &[KvOp],
+        until: Instant,
+    ) -> Result<Result<KvWritten, Not>, Fault> {
+        if !is_personal(&space.class) {
+            return self.propose(range, ops, None, until).await;
+        }
+        let host = match self.host() {
+            Ok(host) => host,
+            Err(refusal) => return Ok(Err(Not::Refused(refusal))),
+        };
+        // No key is drawn where nothing can be written.
+        if !host.holds(range).await {
+            let elsewhere = host.leaseholder(range).await.filter(|seat| seat.node != self.0.parts.me);
+            let again = || Not::Again("the lease is not in force here yet".to_owned());
+            return Ok(Err(elsewhere.map_or_else(again, Not::At)));
+        }
+        match self.seals(&space.class, said, until).await {
+            Ok(seals) => self.propose(range, ops, Some(seals), until).await,
+            Err(refusal) => Ok(Err(Not::Refused(refusal))),
+        }
+    }
+
     async fn propose(
         &self,
         range: RangeId,
         ops: Vec<Op>,
+        seals: Option<Seals>,
         until: Instant,
     ) -> Result<Result<KvWritten, Not>, Fault> {
         let unknown = |why: String| {
@@ -175,7 +207,13 @@ impl Ranges {
             Ok(host) => host,
             Err(refusal) => return Ok(Err(Not::Refused(refusal))),
         };
-        let written = tokio::time::timeout_at(until, host.write(range, ops)).await;
+        let writing = async {
+            match seals {
+                None => host.write(range, ops).await,
+                Some(seals) => host.write_sealed(range, ops, seal(seals)).await,
+            }
+        };
+        let written = tokio::time::timeout_at(until, writing).await;
         match written.map_err(|_| unknown("consensus took too long".to_owned()))? {
             Ok(written) => Ok(Ok(KvWritten {
                 version: written.at,
@@ -339,18 +377,42 @@ impl Ranges {
         Ok((ask, Limit { rows, bytes: MAX_BYTES }))
     }
 
-    fn answered(&self, answer: Answer<Rowed>, message: &KvRead) -> KvAnswer {
-        let (rows, next) = match answer.value {
+    /// What was read, as it is answered. Values of a personal class are opened where they were read.
+    async fn answered(
+        &self,
+        space: &Keyspace,
+        answer: Answer<Rowed>,
+        message: &KvRead,
+        until: Instant,
+    ) -> Result<KvAnswer, KvRefusal> {
+        let is_one = matches!(answer.value, Rowed::One(_));
+        let (found, next) = match answer.value {
             Rowed::One(found) => {
-                (found.map(|version| row(message.from.clone(), version)).into_iter().collect(), None)
+                let key = key(message.from.clone())?;
+                (found.map(|version| (key, version)).into_iter().collect(), None)
             }
-            Rowed::Many(page) => {
-                let rows = page.rows.into_iter().map(|(key, version)| row(key.as_bytes().to_vec(), version));
-                (rows.collect(), page.next.map(|key| key.as_bytes().to_vec()))
-            }
+            Rowed::Many(page) => (page.rows, page.next.map(|key| key.as_bytes().to_vec())),
         };
+        let (mut rows, mut erased) = (Vec::with_capacity(found.len()), 0);
+        for (key, version) in found {
+            if !is_personal(&space.class) {
+                rows.push(row(key, version));
+                continue;
+            }
+            let of = (&space.class, KeyspaceId(space.id));
+            match self.opened(of, &key, &version, until).await? {
+                Some((value, by)) => rows.push(KvRow {
+                    value,
+                    subject: Some(by.subject),
+                    sealed_under: Some(by.id.to_string()),
+                    ..row(key, version)
+                }),
+                None if is_one => return Err(KvRefusal::Erased),
+                None => erased += 1,
+            }
+        }
         let token: Token = answer.token;
-        KvAnswer {
+        Ok(KvAnswer {
             rows,
             next,
             level: answer.level,
@@ -360,7 +422,8 @@ impl Ranges {
             replica: answer.replica.replica.0,
             fallback: answer.fallback,
             token: self.0.key.sign(token).to_vec(),
-        }
+            erased,
+        })
     }
 
     fn ops(&self, ops: &[KvOp], lifetimes: &Lifetimes) -> Result<Vec<Op>, KvRefusal> {
@@ -410,16 +473,17 @@ fn key(bytes: Vec<u8>) -> Result<UserKey, KvRefusal> {
     UserKey::new(bytes).map_err(|error| KvRefusal::Invalid(error.to_string()))
 }
 
-fn row(key: Vec<u8>, version: Version) -> KvRow {
+fn row(key: UserKey, version: Version) -> KvRow {
     let Version { at, record } = version;
     let header = record.header;
     KvRow {
-        key,
+        key: key.as_bytes().to_vec(),
         value: record.value.unwrap_or_default(),
         version: at,
         schema: header.schema,
         subject: header.subject.map(|subject| subject.as_str().to_owned()),
         expires: header.expires,
+        sealed_under: None,
     }
 }
 
@@ -438,6 +502,23 @@ fn op(said: &KvOp, now: HybridTime, lifetimes: &Lifetimes) -> Result<Op, KvRefus
         KvCondition::Version(at) => Condition::Version(at),
     });
     Ok(Op { key: key(said.key.clone())?, condition, record })
+}
+
+/// Whether these writes say whom they are about, where that must be said.
+fn about(class: &DataClass, ops: &[KvOp]) -> Result<(), KvRefusal> {
+    if !is_personal(class) {
+        return Ok(());
+    }
+    for op in ops.iter().filter(|op| op.value.is_some()) {
+        let why = || {
+            format!(
+                "class {class} is personal, and a value says whom it is about, under whose key it is sealed: give \
+                 the subject (`--subject ID`)"
+            )
+        };
+        subjects::named(op.subject.as_deref().ok_or_else(|| KvRefusal::Invalid(why()))?)?;
+    }
+    Ok(())
 }
 
 /// Whether these may be one write.
