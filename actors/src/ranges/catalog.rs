@@ -9,17 +9,19 @@
 //! | `keyspace/` name | a [`Keyspace`] |
 //! | `erased/` id | nothing: the key of a subject of that id is condemned |
 //! | `node/` node | a [`Founder`]: its disk, and the public key of its tokens |
+//! | `purged/` number | a [`Keyspace`] that is purged |
 //! | `next` | the [`Next`] numbers |
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rhumb_core::codec;
-use rhumb_core::{DataClass, NodeId, Region, StoreId};
+use rhumb_core::{DataClass, HybridTime, NodeId, Region, StoreId};
 use rhumb_storage::mvcc::{KeyspaceId, UserKey};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::lifecycle::{Becomes, Life, Step};
 use super::messages::{KeyspaceView, KvRefusal, Lifetimes};
 use super::replica::{Descriptor, RangeId, ReplicaId, Seat};
 use super::seating::Wanted;
@@ -33,6 +35,8 @@ pub const META_KEYSPACE: KeyspaceId = KeyspaceId(1);
 pub const KEYSPACES: &str = "keyspace/";
 /// Before the keys of nodes.
 pub const NODES: &str = "node/";
+/// Before the numbers of purged keyspaces.
+pub const PURGED: &str = "purged/";
 /// Before the keys of erased subjects' key ids.
 pub const ERASED: &str = "erased/";
 /// The key of the next numbers.
@@ -62,6 +66,10 @@ pub struct Keyspace {
     pub ranges: Vec<RangeRow>,
     /// For how long things are kept.
     pub lifetimes: Lifetimes,
+    /// Where it is in its life.
+    pub life: Life,
+    /// It is purged, and stands under its number: its rows are cleared from the disks that have them.
+    pub purged: bool,
 }
 
 /// A range of a keyspace.
@@ -129,6 +137,12 @@ pub fn keyspace_key(name: &str) -> UserKey {
     UserKey::new(format!("{KEYSPACES}{name}")).expect("names are shorter than keys")
 }
 
+/// The key of a purged keyspace's row.
+#[must_use]
+pub fn purged_key(number: u32) -> UserKey {
+    UserKey::new(format!("{PURGED}{number}")).expect("short")
+}
+
 /// The key of a node's row.
 #[must_use]
 pub fn node_key(node: &NodeId) -> UserKey {
@@ -187,6 +201,7 @@ impl Keyspace {
             ranges: begun().map(|row| row.range.0).collect(),
             nodes: nodes.into_iter().collect(),
             lifetimes: self.lifetimes,
+            life: self.life,
         }
     }
 
@@ -239,6 +254,13 @@ pub enum Change {
         to: NodeId,
         /// Its disk.
         store: StoreId,
+    },
+    /// It goes on in its life.
+    Live {
+        /// In this way.
+        step: Step,
+        /// At this time.
+        at: HybridTime,
     },
     /// Replicas have left a range.
     Left {
@@ -330,6 +352,11 @@ pub fn changed(
             row.joined.push(replica);
             row.leaving.push(leaving);
         }
+        Change::Live { step, at } => match keyspace.life.step(*step, *at, &keyspace.lifetimes)? {
+            Becomes::Same => return Ok(None),
+            Becomes::Life(life) => keyspace.life = life,
+            Becomes::Purged => keyspace.purged = true,
+        },
         Change::Left { range, replicas } => {
             let row = row_mut(&mut keyspace, range).ok_or_else(|| none(range))?;
             let before = row.leaving.len();
@@ -445,6 +472,8 @@ pub fn created(
             left: Vec::new(),
         }],
         lifetimes,
+        life: Life::default(),
+        purged: false,
     };
     let after = Next { keyspace: next.keyspace + 1, range: next.range + 1, replica: next.replica + count };
     (keyspace, after)

@@ -9,6 +9,7 @@ use std::time::Duration;
 use rhumb_core::{DataClass, Guarantee, HybridTime, NodeId, Region, StoreId};
 use serde::{Deserialize, Serialize};
 
+use super::lifecycle::Life;
 use crate::{Wire, grows, remote};
 
 /// Bytes of keys and values in one write, and in one answer: a frame has 1 MiB.
@@ -140,6 +141,8 @@ pub struct KeyspaceView {
     pub nodes: Vec<NodeId>,
     /// For how long things are kept, as it was said.
     pub lifetimes: Lifetimes,
+    /// Where it is in its life.
+    pub life: Life,
 }
 
 /// Which replicas are on your node?
@@ -500,6 +503,8 @@ pub enum KvRefusal {
     Unsound(String),
     /// The value is there and its subject was erased: nobody can read it.
     Erased,
+    /// The keyspace is archived or deleted.
+    NotActive(Life),
 }
 
 impl KvRefusal {
@@ -519,6 +524,8 @@ impl KvRefusal {
             Self::Invalid(_) => "invalid",
             Self::Unsound(_) => "unsound",
             Self::Erased => "erased",
+            Self::NotActive(Life::Archived) => "archived",
+            Self::NotActive(_) => "deleted",
         }
     }
 
@@ -560,6 +567,12 @@ impl fmt::Display for KvRefusal {
             ),
             Self::Time(why) | Self::Token(why) | Self::Invalid(why) | Self::Unsound(why) => f.write_str(why),
             Self::NotNow { why, retry_after } => write!(f, "{why}; ask again in {retry_after:?}"),
+            Self::NotActive(Life::Archived) => {
+                f.write_str("the keyspace is archived: it is read, and written again once it is restored")
+            }
+            Self::NotActive(_) => f.write_str(
+                "the keyspace is deleted: within its retention it can be restored (`rhumb keyspace restore`)",
+            ),
             Self::Erased => f.write_str(
                 "the subject of its value was erased, and nobody can read it: the key may be deleted or written again",
             ),

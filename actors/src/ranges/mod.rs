@@ -13,7 +13,7 @@
 //! leaseholder's part; [`serve`] reads; [`collect`] deletes what nobody can read any more; [`splitting`]
 //! says when a range becomes two by itself; [`sealing`] has the bytes of personal values and [`subjects`] their keys; [`token`] what clients carry between
 //! regions; `records` what is on disk; [`raft`] agrees on the log; [`host`] serves a node's replicas; [`catalog`] is what the
-//! meta range holds, and [`messages`] what can be asked over the mesh.
+//! meta range holds, [`lifecycle`] how keyspaces end, and [`messages`] what can be asked over the mesh.
 //!
 //! A shell writes what [`replica::RangeReplica::apply`] pushes before it lets the next read in, and keeps the time between
 //! the two calls of a read as short as it can: the second looks at the clock again.
@@ -23,6 +23,7 @@ pub mod collect;
 pub mod command;
 pub mod host;
 pub mod lease;
+pub mod lifecycle;
 pub mod messages;
 pub mod propose;
 pub mod raft;

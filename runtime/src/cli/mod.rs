@@ -236,6 +236,8 @@ mod tests {
             ("rhumb confirm 17", false),
             ("rhumb keyspace create profiles --class inventory --replication 3", true),
             ("rhumb keyspace create profiles", false),
+            ("rhumb keyspace archive profiles", true),
+            ("rhumb keyspace purge", false),
             ("rhumb kv put profiles ann hello --if-absent", true),
             ("rhumb kv put profiles ann hello --if-absent --if-version 7", false),
             ("rhumb kv get profiles ann --consistency bounded=5s", true),

@@ -410,3 +410,64 @@ fn a_range_that_grows_is_split_by_itself_and_everything_is_still_read() {
     };
     assert!(told.as_array().expect("entries").iter().any(of_the_first), "{told}");
 }
+
+#[test]
+fn a_keyspace_is_archived_deleted_restored_and_purged_and_its_name_is_free_again() {
+    let mut mesh = DevMesh::start(THREE, "off");
+    let create = ["keyspace", "create", "profiles", "--class", "inventory", "--retention", "14s"];
+    let made = mesh.ok(&create);
+    let id = made["id"].as_u64().expect("a number");
+    assert_eq!(made["life"], "active", "{made}");
+    mesh.ok(&["kv", "put", "profiles", "ann", "one"]);
+    let step = |mesh: &DevMesh, word: &str| mesh.ok(&["keyspace", word, "profiles"]);
+    let put = |mesh: &DevMesh, region: &str| {
+        let ran = mesh.rhumb(&["kv", "put", "profiles", "ann", "two", "--region", region]);
+        (ran.code, ran.json["refused"]["code"].as_str().map(str::to_owned))
+    };
+    let refused = |word: &str| (1, Some(word.to_owned()));
+    let early = mesh.rhumb(&["keyspace", "purge", "profiles"]);
+    assert_eq!((early.code, early.json["refused"]["code"].as_str()), (1, Some("invalid")), "{}", early.text);
+
+    assert_eq!(step(&mesh, "archive"), json!({"keyspace": "profiles", "life": "archived", "pending": []}));
+    for region in THREE.split(',') {
+        assert_eq!(put(&mesh, region), refused("archived"), "{region}");
+        let (code, answer) = get(&mesh, region, "ann", &[]);
+        assert_eq!((code, answer["rows"][0]["value"].as_str()), (0, Some("one")), "{region}: {answer}");
+    }
+    step(&mesh, "restore");
+    assert_eq!(put(&mesh, "us-east"), (0, None));
+    assert_eq!(step(&mesh, "delete")["life"], "deleted");
+    mesh.restart(THREE, "off");
+    for region in THREE.split(',') {
+        eventually("it is still deleted after a restart", || put(&mesh, region) == refused("deleted"));
+        assert_eq!(get(&mesh, region, "ann", &[]).1["refused"]["code"], "deleted", "{region}");
+    }
+    step(&mesh, "restore");
+    eventually("it is back whole", || get(&mesh, "eu-central", "ann", &[]).1["rows"][0]["value"] == "two");
+
+    // Deleted for longer than its retention it is purged by itself; a second one of its name is another one.
+    step(&mesh, "delete");
+    eventually("it is purged", || mesh.rhumb(&["keyspace", "show", "profiles"]).code != 0);
+    let again = mesh.ok(&create);
+    assert!(again["id"].as_u64().is_some_and(|number| number > id), "{again}");
+    assert_eq!(get(&mesh, "us-east", "ann", &[]).0, 5, "nothing of the first one is in it");
+    mesh.ok(&["kv", "put", "profiles", "bob", "of the second one"]);
+    // By hand too, at once.
+    step(&mesh, "delete");
+    assert_eq!(step(&mesh, "purge")["life"], "purged");
+    eventually("its replicas are gone", || {
+        let ran = mesh.rhumb(&["range", "ls"]);
+        let replicas = ran.json["replicas"].as_array().cloned().unwrap_or_default();
+        ran.code == 0 && replicas.iter().all(|replica| replica["keyspace"] == "meta")
+    });
+    mesh.ok(&create);
+    mesh.ok(&["kv", "put", "profiles", "carl", "of the third one"]);
+    mesh.restart_after(THREE, "off", |data| {
+        for region in THREE.split(',') {
+            for number in [id, again["id"].as_u64().expect("a number")] {
+                assert_eq!(versions(data, region, number).len(), 0, "{region}: {number}");
+            }
+        }
+    });
+    eventually("the third one is there", || get(&mesh, "us-east", "carl", &[]).0 == 0);
+}

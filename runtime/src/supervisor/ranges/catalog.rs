@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rhumb_actors::ranges::catalog::{
-    self, ERASED, Founder, KEYSPACES, Keyspace, META, META_KEYSPACE, NODES, Next, RangeRow,
+    self, ERASED, Founder, KEYSPACES, Keyspace, META, META_KEYSPACE, NODES, Next, PURGED, RangeRow,
 };
 use rhumb_actors::ranges::host::NotWritten;
 use rhumb_actors::ranges::messages::{Found, Introduce, Introduced, KeyspaceView, KvRefusal, Lifetimes};
@@ -58,6 +58,8 @@ impl Ranges {
                     self.begin_replicas(&mut told, &mut missing).await;
                     self.say_retentions();
                     self.destroy_condemned();
+                    self.clear_purged();
+                    self.purge_over().await;
                 }
             }
             tokio::time::sleep(LOOK_EVERY).await;
@@ -167,7 +169,8 @@ impl Ranges {
         let snapshot = snapshot.map_err(|error| error.to_string())?;
         let limit = Limit { rows: usize::MAX, bytes: usize::MAX };
         let page = snapshot.scan(&UserKey::default(), None, limit).map_err(|error| error.to_string())?;
-        let (mut keyspaces, mut founders, mut erased) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
+        let (mut keyspaces, mut founders) = (BTreeMap::new(), BTreeMap::new());
+        let (mut erased, mut purged) = (Vec::new(), Vec::new());
         for (key, version) in page.rows {
             let name = String::from_utf8_lossy(key.as_bytes()).into_owned();
             let value = version.record.value.unwrap_or_default();
@@ -176,13 +179,15 @@ impl Ranges {
             } else if let Some(node) = name.strip_prefix(NODES) {
                 let node: NodeId = node.parse().map_err(|error| format!("{error}"))?;
                 founders.insert(node, catalog::decode::<Founder>(&value)?);
+            } else if name.starts_with(PURGED) {
+                purged.push(catalog::decode::<Keyspace>(&value)?);
             } else if let Some(id) = name.strip_prefix(ERASED) {
                 erased.push(catalog::erased_id(id).ok_or("the id of an erased key cannot be read")?);
             }
         }
         {
             let mut classes = self.0.classes.write();
-            for space in keyspaces.values() {
+            for space in keyspaces.values().chain(&purged) {
                 classes.extend(space.ranges.iter().map(|row| (row.range, space.class.clone())));
             }
         }
@@ -192,6 +197,7 @@ impl Ranges {
         let keys = founders.values().map(|founder| founder.tokens.clone()).chain([own]);
         self.0.keys.store(TokenKeys::new(self.0.parts.cluster, keys).into());
         *self.0.keyspaces.write() = keyspaces;
+        *self.0.purged.write() = purged;
         *self.0.founders.write() = founders;
         Ok(())
     }
@@ -319,6 +325,7 @@ impl Ranges {
             put(catalog::keyspace_key(&space.name), read_at, catalog::encode(space)),
             put(next_key(), numbers_at, catalog::encode(&next)),
         ];
+        let ops = if space.purged { super::lifecycle::purged(space, ops) } else { ops };
         let host = self.host().map_err(CreateEnded::Refused)?;
         match host.write(META, ops).await {
             Ok(_) => Ok(()),

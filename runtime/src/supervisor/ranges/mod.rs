@@ -7,6 +7,7 @@
 
 mod carry;
 mod catalog;
+mod lifecycle;
 mod lifetimes;
 mod plan;
 mod reads;
@@ -82,6 +83,8 @@ struct Inner {
     keys: ArcSwap<TokenKeys>,
     classes: Classes,
     keyspaces: RwLock<BTreeMap<String, Keyspace>>,
+    /// Those that are purged, whose rows are cleared away.
+    purged: RwLock<Vec<Keyspace>>,
     founders: RwLock<BTreeMap<NodeId, Founder>>,
     /// Which range a key that is not here is of, as another node has said, and until when that is believed.
     hints: Mutex<Hints>,
@@ -114,6 +117,7 @@ impl Ranges {
             keys: ArcSwap::from_pointee(keys),
             classes: Arc::new(RwLock::new(classes)),
             keyspaces: RwLock::default(),
+            purged: RwLock::default(),
             founders: RwLock::default(),
             hints: Mutex::default(),
             telling: Mutex::default(),

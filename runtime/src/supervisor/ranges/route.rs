@@ -59,6 +59,7 @@ impl Ranges {
     pub(super) async fn read(&self, message: KvRead, within: Duration) -> Outcome<KvAnswer> {
         let until = Instant::now() + within.mul_f32(0.95);
         let prepared = self.keyspace(&message.keyspace, &message.class).and_then(|space| {
+            space.life.reads()?;
             let (ask, limit) = self.asks(&message)?;
             Ok((space, ask, limit))
         });
@@ -104,7 +105,10 @@ impl Ranges {
     pub(super) async fn write(&self, message: KvWrite, within: Duration) -> Outcome<KvWritten> {
         let until = Instant::now() + within.mul_f32(0.95);
         let prepared = self.keyspace(&message.keyspace, &message.class);
-        let sound = |space: &Keyspace| checked(&message.ops).and_then(|()| about(&space.class, &message.ops));
+        let sound = |space: &Keyspace| {
+            space.life.writes()?;
+            checked(&message.ops).and_then(|()| about(&space.class, &message.ops))
+        };
         let space = match prepared.and_then(|space| sound(&space).map(|()| space)) {
             Ok(space) => space,
             Err(refusal) => return Ok(Err(refusal)),
@@ -174,6 +178,11 @@ impl Ranges {
         said: &[KvOp],
         until: Instant,
     ) -> Result<Result<KvWritten, Not>, Fault> {
+        // It may have been archived while this waited.
+        let now = self.keyspace(&space.name, &space.class).and_then(|now| now.life.writes());
+        if let Err(refusal) = now {
+            return Ok(Err(Not::Refused(refusal)));
+        }
         if !is_personal(&space.class) {
             return self.propose(range, ops, None, until).await;
         }

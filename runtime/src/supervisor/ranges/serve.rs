@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rhumb_actors::audit::record::{Outcome, Record};
 use rhumb_actors::ranges::catalog::{MAX_REPLICATION, META, named};
+use rhumb_actors::ranges::lifecycle::LiveKeyspace;
 use rhumb_actors::ranges::messages::{
     Consent, CreateKeyspace, Found, Introduce, KeyspaceView, KvRead, KvRefusal, KvWrite, ListKeyspaces,
     ListRanges, MoveReplica, PlanRange, RANGE_WORD, RangeView, RangeWord, SplitRange, TransferLease, WhereIs,
@@ -76,6 +77,7 @@ pub(in crate::supervisor) fn serve(registry: &mut Registry, ranges: &Ranges) -> 
     serves!(WhereIs, tells_where);
     serves!(KvRead, reads);
     serves!(KvWrite, writes);
+    serves!(LiveKeyspace, lives);
     serves!(KeepKey, keeps_key);
     serves!(HandKey, hands_key);
     serves!(WhichKeys, tells_which);
