@@ -25,6 +25,7 @@ use super::lifecycle::{Becomes, Life, Step};
 use super::messages::{KeyspaceView, KvRefusal, Lifetimes};
 use super::replica::{Descriptor, RangeId, ReplicaId, Seat};
 use super::seating::Wanted;
+use super::snapshots::{self, Held};
 use crate::audit::seal::KeyId;
 
 /// The meta range.
@@ -68,6 +69,8 @@ pub struct Keyspace {
     pub lifetimes: Lifetimes,
     /// Where it is in its life.
     pub life: Life,
+    /// What is held of it.
+    pub held: Vec<Held>,
     /// It is purged, and stands under its number: its rows are cleared from the disks that have them.
     pub purged: bool,
 }
@@ -202,6 +205,7 @@ impl Keyspace {
             nodes: nodes.into_iter().collect(),
             lifetimes: self.lifetimes,
             life: self.life,
+            held: self.held.clone(),
         }
     }
 
@@ -262,6 +266,15 @@ pub enum Change {
         /// At this time.
         at: HybridTime,
     },
+    /// What it is at a time is held.
+    Hold {
+        /// That.
+        held: Held,
+        /// What had ended by now is held no longer.
+        now: HybridTime,
+    },
+    /// A snapshot is held no longer.
+    Drop(String),
     /// Replicas have left a range.
     Left {
         /// This one.
@@ -351,6 +364,24 @@ pub fn changed(
             row.seats.push(Seat { replica, node: to.clone(), store: *store, votes: leaving.votes });
             row.joined.push(replica);
             row.leaving.push(leaving);
+        }
+        Change::Hold { held, now } => {
+            keyspace.life.reads()?;
+            match snapshots::with(&keyspace.held, held, *now)? {
+                Some(left) => keyspace.held = left,
+                None => return Ok(None),
+            }
+        }
+        Change::Drop(name) => {
+            let before = keyspace.held.len();
+            keyspace.held.retain(|held| held.name != *name);
+            if keyspace.held.len() == before {
+                return Ok(None);
+            }
+        }
+        Change::Live { step: Step::Purge, at } if keyspace.held.iter().any(|held| held.until > *at) => {
+            let why = "there are snapshots of it: remove them first (`rhumb snapshot rm`)";
+            return Err(KvRefusal::Invalid(why.to_owned()));
         }
         Change::Live { step, at } => match keyspace.life.step(*step, *at, &keyspace.lifetimes)? {
             Becomes::Same => return Ok(None),
@@ -473,6 +504,7 @@ pub fn created(
         }],
         lifetimes,
         life: Life::default(),
+        held: Vec::new(),
         purged: false,
     };
     let after = Next { keyspace: next.keyspace + 1, range: next.range + 1, replica: next.replica + count };

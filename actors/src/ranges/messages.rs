@@ -10,6 +10,7 @@ use rhumb_core::{DataClass, Guarantee, HybridTime, NodeId, Region, StoreId};
 use serde::{Deserialize, Serialize};
 
 use super::lifecycle::Life;
+use super::snapshots::Held;
 use crate::{Wire, grows, remote};
 
 /// Bytes of keys and values in one write, and in one answer: a frame has 1 MiB.
@@ -143,6 +144,8 @@ pub struct KeyspaceView {
     pub lifetimes: Lifetimes,
     /// Where it is in its life.
     pub life: Life,
+    /// What is held of it, what has ended among it.
+    pub held: Vec<Held>,
 }
 
 /// Which replicas are on your node?
@@ -336,6 +339,8 @@ pub struct KvRead {
     pub fallback: bool,
     /// How often it was passed on. Whoever is no node says 0.
     pub hops: u32,
+    /// Rows are given as they stand on disks: each value is a whole record, sealed if it is.
+    pub as_stored: bool,
 }
 
 /// What was read.

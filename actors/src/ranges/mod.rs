@@ -13,7 +13,7 @@
 //! leaseholder's part; [`serve`] reads; [`collect`] deletes what nobody can read any more; [`splitting`]
 //! says when a range becomes two by itself; [`sealing`] has the bytes of personal values and [`subjects`] their keys; [`token`] what clients carry between
 //! regions; `records` what is on disk; [`raft`] agrees on the log; [`host`] serves a node's replicas; [`catalog`] is what the
-//! meta range holds, [`lifecycle`] how keyspaces end, and [`messages`] what can be asked over the mesh.
+//! meta range holds, [`lifecycle`] how keyspaces end, [`snapshots`] what operators hold of them, and [`messages`] what can be asked over the mesh.
 //!
 //! A shell writes what [`replica::RangeReplica::apply`] pushes before it lets the next read in, and keeps the time between
 //! the two calls of a read as short as it can: the second looks at the clock again.
@@ -31,6 +31,7 @@ pub mod replica;
 pub mod sealing;
 pub mod seating;
 pub mod serve;
+pub mod snapshots;
 pub mod splitting;
 pub mod subjects;
 pub mod support;

@@ -260,7 +260,7 @@ impl KeyspaceCommand {
     }
 }
 
-async fn listed(connect: &Connect) -> Result<Vec<KeyspaceView>, Failure> {
+pub(super) async fn listed(connect: &Connect) -> Result<Vec<KeyspaceView>, Failure> {
     let client = connect.client().await?;
     let asked = ask(&client, &near(&client, None), |_| ListKeyspaces {}).await;
     client.close().await;

@@ -32,6 +32,7 @@ pub mod pool;
 pub mod pool_list;
 pub mod range;
 pub mod serve;
+pub mod snapshot;
 pub mod status;
 pub mod subject;
 mod traces;
@@ -91,6 +92,8 @@ enum Command {
     Keyspace(keyspace::KeyspaceCommand),
     #[command(subcommand)]
     Kv(kv::KvCommand),
+    #[command(subcommand)]
+    Snapshot(snapshot::SnapshotCommand),
     #[command(subcommand)]
     Subject(subject::SubjectCommand),
     #[command(subcommand)]
@@ -161,6 +164,7 @@ impl Command {
             Command::Return(request) => request.run(output).await,
             Command::Keyspace(keyspace) => keyspace.run(output).await,
             Command::Kv(kv) => kv.run(output).await,
+            Command::Snapshot(snapshot) => snapshot.run(output).await,
             Command::Subject(subject) => subject.run(output).await,
             Command::Range(range) => range.run(output).await,
             Command::Audit(audit) => audit.run(output).await,
@@ -249,6 +253,9 @@ mod tests {
             ("rhumb kv batch people --put ann=1 --subject ann", true),
             ("rhumb subject erase ann --class personal", true),
             ("rhumb subject erase", false),
+            ("rhumb snapshot create profiles monday --keep 7d", true),
+            ("rhumb snapshot export profiles monday", false),
+            ("rhumb snapshot verify profiles.snapshot", true),
             ("rhumb audit tail --count 5 --records", true),
             ("rhumb audit query --action pool.create --last 1h", true),
             ("rhumb audit prove 17 --out e17.tlog-proof", true),

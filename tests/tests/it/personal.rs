@@ -211,3 +211,46 @@ fn keys_of_a_class_stay_where_it_may_be_held() {
         "{erased}"
     );
 }
+
+#[test]
+fn a_snapshot_is_held_past_the_retention_and_its_export_is_whole_and_sealed() {
+    let mesh = start();
+    mesh.ok(&["keyspace", "create", "people", "--class", "personal", "--retention", "14s"]);
+    mesh.ok(&["kv", "put", "people", "ann", SECRET, "--subject", "ann"]);
+    mesh.ok(&["kv", "put", "people", "bob", OTHER, "--subject", "bob"]);
+    let taken = mesh.ok(&["snapshot", "create", "people", "monday", "--keep", "1h"]);
+    assert_eq!(taken["pending"], json!([]), "{taken}");
+    let at = taken["at"].to_string();
+    mesh.ok(&["kv", "put", "people", "ann", "later", "--subject", "ann"]);
+    mesh.ok(&["kv", "del", "people", "bob"]);
+    let then = |mesh: &DevMesh| get(mesh, "us-east", "ann", &["--as-of", &at]);
+    assert_eq!(then(&mesh).1["rows"][0]["value"], SECRET);
+    // A keyspace beside it that nothing is held of shows that the time has come.
+    mesh.ok(&["keyspace", "create", "things", "--class", "inventory", "--retention", "14s"]);
+    let first = mesh.ok(&["kv", "put", "things", "chair", "1"])["version"].to_string();
+    mesh.ok(&["kv", "put", "things", "chair", "2"]);
+    eventually("what is not held is too old", || {
+        let ran = mesh.rhumb(&["kv", "get", "things", "chair", "--as-of", &first]);
+        ran.json["refused"]["code"] == "time"
+    });
+    assert_eq!(then(&mesh).1["rows"][0]["value"], SECRET, "it is held");
+    assert_eq!(mesh.ok(&["snapshot", "ls"])["snapshots"][0]["snapshot"], "monday");
+
+    let exported = mesh.ok(&["snapshot", "export", "people", "monday", "--out", "people.snapshot"]);
+    assert_eq!((&exported["rows"], &exported["sealed"]), (&json!(2), &json!(2)), "{exported}");
+    let file = mesh.directory().join("people.snapshot");
+    let bytes = std::fs::read(&file).expect("a file");
+    let has = |text: &str| bytes.windows(text.len()).any(|part| part == text.as_bytes());
+    assert!(has("monday") && !has(SECRET) && !has(OTHER), "values stay sealed");
+    let verified = run(mesh.directory(), &["snapshot", "verify", "people.snapshot", "-o", "json"]);
+    assert_eq!((verified.code, &verified.json["sha256"]), (0, &exported["sha256"]), "{}", verified.text);
+    let mut changed = bytes.clone();
+    changed[40] ^= 1;
+    std::fs::write(&file, changed).expect("written");
+    assert_eq!(run(mesh.directory(), &["snapshot", "verify", "people.snapshot"]).code, 5);
+    let told = mesh.ok(&["audit", "query", "--node", HOME, "--action", "snapshot.export", "--records"]);
+    assert!(told["found"].as_array().is_some_and(|found| found.len() == 2), "{told}");
+
+    mesh.ok(&["snapshot", "rm", "people", "monday"]);
+    eventually("it is held no longer", || then(&mesh).1["refused"]["code"] == "time");
+}

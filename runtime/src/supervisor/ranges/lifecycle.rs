@@ -51,20 +51,26 @@ impl Ranges {
                 Err(why) => return Ok(Err(KvRefusal::Unsound(why))),
             },
         };
+        let pending = self.all_go_by(&space, until).await;
+        let keyspace = (!space.purged).then(|| space.view());
+        Ok(Ok(Lived { keyspace, pending }))
+    }
+
+    /// Waits until all nodes that have replicas of a keyspace go by its row. Gives those that have not said so.
+    pub(super) async fn all_go_by(&self, space: &Keyspace, until: Instant) -> Vec<NodeId> {
         let mut pending: Vec<NodeId> = space.seats().map(|seat| seat.node.clone()).collect();
         pending.sort();
         pending.dedup();
         loop {
             let mut left = Vec::new();
             for node in pending {
-                if !self.goes_by(&node, &space).await {
+                if !self.goes_by(&node, space).await {
                     left.push(node);
                 }
             }
             pending = left;
             if pending.is_empty() || Instant::now() + AGAIN_AFTER + SEES_WITHIN >= until {
-                let keyspace = (!space.purged).then(|| space.view());
-                return Ok(Ok(Lived { keyspace, pending }));
+                return pending;
             }
             tokio::time::sleep(AGAIN_AFTER).await;
         }
@@ -74,7 +80,8 @@ impl Ranges {
     async fn goes_by(&self, node: &NodeId, space: &Keyspace) -> bool {
         let sees = |views: Vec<KeyspaceView>| {
             let seen = views.into_iter().find(|view| view.id == space.id);
-            seen.map(|view| view.life) == (!space.purged).then_some(space.life)
+            seen.map(|view| (view.life, view.held))
+                == (!space.purged).then(|| (space.life, space.held.clone()))
         };
         if *node == self.0.parts.me {
             return sees(self.0.keyspaces.read().values().map(Keyspace::view).collect());

@@ -13,6 +13,7 @@ mod plan;
 mod reads;
 mod route;
 mod serve;
+mod snapshots;
 mod split;
 mod staleness;
 mod subjects;

@@ -12,10 +12,10 @@ use rhumb_actors::ranges::messages::{
     KvAnswer, KvCondition, KvOp, KvRead, KvRefusal, KvRow, KvWrite, KvWritten, Lifetimes, MAX_BYTES, MAX_OPS,
     MAX_ROWS, Needs, RangeBounds, WhereIs,
 };
-use rhumb_actors::ranges::subjects;
 use rhumb_actors::ranges::{Answer, Ask, Condition, Consistency, Op, RangeId, RangeRefusal, Seat, Token};
+use rhumb_actors::ranges::{sealing, subjects};
 use rhumb_core::{DataClass, Fault, FaultKind, HybridTime, NodeId};
-use rhumb_storage::mvcc::{KeyspaceId, Limit, Record, Subject, UserKey, Version};
+use rhumb_storage::mvcc::{KeyspaceId, Limit, Record, Subject, UserKey, Version, VersionKey};
 use tokio::time::Instant;
 
 use super::lifetimes::lasts;
@@ -404,6 +404,10 @@ impl Ranges {
         };
         let (mut rows, mut erased) = (Vec::with_capacity(found.len()), 0);
         for (key, version) in found {
+            if message.as_stored {
+                rows.push(stored(space, key, version));
+                continue;
+            }
             if !is_personal(&space.class) {
                 rows.push(row(key, version));
                 continue;
@@ -494,6 +498,14 @@ fn row(key: UserKey, version: Version) -> KvRow {
         expires: header.expires,
         sealed_under: None,
     }
+}
+
+/// A row as it stands on disks.
+fn stored(space: &Keyspace, key: UserKey, version: Version) -> KvRow {
+    let at = VersionKey { keyspace: KeyspaceId(space.id), key: key.clone(), at: version.at };
+    let value = version.record.encode(&at.encode());
+    let sealed_under = sealing::sealed_under(&version).map(|id| id.to_string());
+    KvRow { value, sealed_under, subject: None, ..row(key, version) }
 }
 
 fn op(said: &KvOp, now: HybridTime, lifetimes: &Lifetimes) -> Result<Op, KvRefusal> {

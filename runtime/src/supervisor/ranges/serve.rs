@@ -10,6 +10,7 @@ use rhumb_actors::ranges::messages::{
     Consent, CreateKeyspace, Found, Introduce, KeyspaceView, KvRead, KvRefusal, KvWrite, ListKeyspaces,
     ListRanges, MoveReplica, PlanRange, RANGE_WORD, RangeView, RangeWord, SplitRange, TransferLease, WhereIs,
 };
+use rhumb_actors::ranges::snapshots::{CreateSnapshot, ExportSnapshot, RemoveSnapshot};
 use rhumb_actors::ranges::subjects::{CondemnKeys, DestroyKeys, EraseSubject, HandKey, KeepKey, WhichKeys};
 use rhumb_actors::ranges::{RangeId, ReplicaId};
 use rhumb_core::{DataClass, Fault, NodeId, Role, codec};
@@ -78,6 +79,9 @@ pub(in crate::supervisor) fn serve(registry: &mut Registry, ranges: &Ranges) -> 
     serves!(KvRead, reads);
     serves!(KvWrite, writes);
     serves!(LiveKeyspace, lives);
+    serves!(CreateSnapshot, takes);
+    serves!(RemoveSnapshot, removes);
+    serves!(ExportSnapshot, exports);
     serves!(KeepKey, keeps_key);
     serves!(HandKey, hands_key);
     serves!(WhichKeys, tells_which);

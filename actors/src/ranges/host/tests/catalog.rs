@@ -52,6 +52,7 @@ impl Catalog {
             ranges: vec![row],
             lifetimes,
             life: Life::default(),
+            held: Vec::new(),
             purged: false,
         };
         Self { space, next: Next { keyspace: SPACE.0 + 1, range: range.0 + 1, replica: 1_000 } }
