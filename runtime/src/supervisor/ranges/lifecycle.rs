@@ -115,7 +115,9 @@ impl Ranges {
         let now = self.0.parts.clock.last();
         let over: Vec<String> = {
             let spaces = self.0.keyspaces.read();
-            spaces.values().filter(|space| space.life.is_over(now)).map(|space| space.name.clone()).collect()
+            let held = |space: &Keyspace| space.held.iter().any(|held| held.until > now);
+            let over = spaces.values().filter(|space| space.life.is_over(now) && !held(space));
+            over.map(|space| space.name.clone()).collect()
         };
         let Ok(host) = self.host() else { return };
         if over.is_empty() || !host.holds(META).await {

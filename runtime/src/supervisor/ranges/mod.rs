@@ -7,6 +7,7 @@
 
 mod carry;
 mod catalog;
+mod erasing;
 mod lifecycle;
 mod lifetimes;
 mod plan;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rhumb_actors::ranges::catalog::{Keyspace, META};
 use rhumb_actors::ranges::host::{NotRead, NotWritten, Rowed};
+use rhumb_actors::ranges::lifecycle::Life;
 use rhumb_actors::ranges::messages::{
     KvAnswer, KvCondition, KvOp, KvRead, KvRefusal, KvRow, KvWrite, KvWritten, Lifetimes, MAX_BYTES, MAX_OPS,
     MAX_ROWS, Needs, RangeBounds, WhereIs,
@@ -179,8 +180,10 @@ impl Ranges {
         until: Instant,
     ) -> Result<Result<KvWritten, Not>, Fault> {
         // It may have been archived while this waited.
-        let now = self.keyspace(&space.name, &space.class).and_then(|now| now.life.writes());
-        if let Err(refusal) = now {
+        let now = self.0.keyspaces.read().get(&space.name).map(|now| (now.id, now.life));
+        let now = now.filter(|(id, _)| *id == space.id).map(|(_, life)| life);
+        let may = now.ok_or_else(|| KvRefusal::NoSuchKeyspace(space.name.clone()));
+        if let Err(refusal) = may.and_then(Life::writes) {
             return Ok(Err(Not::Refused(refusal)));
         }
         if !is_personal(&space.class) {
