@@ -148,7 +148,8 @@ mod tests {
         assert!(!opens(of("ann"), KeyspaceId(8), "profile/1", &|_| {}), "another keyspace");
         let other = SubjectKey { key: SecretKey::new([8; 32]), ..of("ann") };
         assert!(!opens(other, SPACE, "profile/1", &|_| {}), "another subject's key");
-        let changes: [(&str, &dyn Fn(&mut Version)); 7] = [
+        type Change<'a> = &'a dyn Fn(&mut Version);
+        let changes: [(&str, Change<'_>); 7] = [
             ("version", &|version| version.at = at(6)),
             ("schema", &|version| version.record.header.schema = None),
             ("expiry", &|version| version.record.header.expires = Some(at(901))),

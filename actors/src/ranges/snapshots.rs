@@ -142,9 +142,9 @@ mod tests {
         let now = |ms| HybridTime::new(ms, 0);
         let one = held("monday", 5, 100);
         assert_eq!(with(&[], &one, now(5)), Ok(Some(vec![one.clone()])));
-        assert_eq!(with(&[one.clone()], &one, now(6)), Ok(None), "the same again");
+        assert_eq!(with(std::slice::from_ref(&one), &one, now(6)), Ok(None), "the same again");
         let again = held("monday", 7, 200);
-        assert!(matches!(with(&[one.clone()], &again, now(7)), Err(KvRefusal::Invalid(_))));
+        assert!(matches!(with(std::slice::from_ref(&one), &again, now(7)), Err(KvRefusal::Invalid(_))));
         assert_eq!(with(&[one], &again, now(100)), Ok(Some(vec![again])), "the first one has ended");
         let many: Vec<Held> = (0..MAX_HELD).map(|number| held(&format!("n{number}"), 1, 50)).collect();
         assert!(with(&many, &held("more", 9, 60), now(9)).is_err());
