@@ -98,6 +98,8 @@ mod tests {
 
     const SPACE: KeyspaceId = KeyspaceId(7);
 
+    type Change<'a> = &'a dyn Fn(&mut Version);
+
     fn at(ms: u64) -> HybridTime {
         HybridTime::new(ms, 0)
     }
@@ -148,7 +150,6 @@ mod tests {
         assert!(!opens(of("ann"), KeyspaceId(8), "profile/1", &|_| {}), "another keyspace");
         let other = SubjectKey { key: SecretKey::new([8; 32]), ..of("ann") };
         assert!(!opens(other, SPACE, "profile/1", &|_| {}), "another subject's key");
-        type Change<'a> = &'a dyn Fn(&mut Version);
         let changes: [(&str, Change<'_>); 7] = [
             ("version", &|version| version.at = at(6)),
             ("schema", &|version| version.record.header.schema = None),
