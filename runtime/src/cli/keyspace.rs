@@ -217,9 +217,8 @@ impl fmt::Display for Shown {
             self.replicas.join(", "),
             duration_text(Duration::from_millis(self.retention_ms))
         )?;
-        match self.ttl_ms {
-            Some(ttl) => write!(f, ", TTL {}", duration_text(Duration::from_millis(ttl)))?,
-            None => {}
+        if let Some(ttl) = self.ttl_ms {
+            write!(f, ", TTL {}", duration_text(Duration::from_millis(ttl)))?;
         }
         if self.life == Life::Active.to_string() { Ok(()) } else { write!(f, ", {}", self.life) }
     }

@@ -243,7 +243,7 @@ impl Ranges {
         let others = self.others(self.keepers(class));
         let asked = others.iter().map(|node| async {
             let mesh = &self.0.parts.mesh;
-            Some(mesh.ask_node_untraced(node, &message, class.clone(), left).await.ok()?.0.ok()?)
+            mesh.ask_node_untraced(node, &message, class.clone(), left).await.ok()?.0.ok()
         });
         let answers: Vec<Handed> = join_all(asked).await.into_iter().flatten().collect();
         if answers.contains(&Handed::Erased) {
