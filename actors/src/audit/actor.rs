@@ -103,6 +103,20 @@ impl NotAppended {
     }
 }
 
+/// Why a key that was brought is not kept here.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum NotKept {
+    /// There is no room for it, or nothing to wrap it under.
+    #[error(transparent)]
+    Key(#[from] NoKey),
+    /// Too much waits.
+    #[error("too many keys are being kept: ask again")]
+    Overloaded,
+    /// The log has stopped, or did not answer in time.
+    #[error("whether the key is kept is not known: the audit actor did not answer in time")]
+    Unfinished,
+}
+
 /// Why a subject is not erased.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum NotErased {
@@ -152,6 +166,7 @@ struct Waiting {
     appends: BTreeMap<u64, Appended>,
     cosigns: BTreeMap<u64, Cosigned>,
     erasures: BTreeMap<u64, (Option<KeyId>, oneshot::Sender<Option<KeyId>>)>,
+    kept: BTreeMap<u64, oneshot::Sender<Result<(), NotKept>>>,
     replaced: BTreeMap<NodeId, Replaced>,
     statements: BTreeMap<u64, Stated>,
     /// Appends that came before there was a wrapping key.

@@ -30,6 +30,8 @@ const FAMILY: Family = Family::Audit;
 const AT_ONCE: usize = 256;
 /// Bytes of a subject at most.
 pub const MAX_SUBJECT: usize = 256;
+/// Bytes of a name under which a key is kept at most.
+pub const MAX_NAME: usize = 1_024;
 
 /// Who waits for an erasure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -54,6 +56,11 @@ pub enum Effect {
     /// The subject is erased for good.
     Erased {
         /// Whose wish it was.
+        token: Token,
+    },
+    /// The key that was brought is on the disk.
+    Kept {
+        /// Who brought it.
         token: Token,
     },
 }
@@ -242,6 +249,44 @@ impl Keys {
         out.persist(batch);
         self.insert(id, Subject { name: subject.to_owned(), key: key.clone(), by });
         Ok((id, key))
+    }
+
+    /// Keeps a key that was drawn for others too, under a name that no other key has. One that is here already is kept.
+    ///
+    /// # Errors
+    /// [`NoKey`].
+    pub fn keep(
+        &mut self,
+        token: Token,
+        jurisdiction: &str,
+        name: &str,
+        Fresh { id, key }: Fresh,
+        out: &mut Effects<Batch, Effect>,
+    ) -> Result<(), NoKey> {
+        if name.is_empty() || name.len() > MAX_NAME {
+            return Err(NoKey::Subject(name.len()));
+        }
+        if !self.subjects.contains_key(&id) {
+            if self.subjects.len() >= self.max_subjects {
+                return Err(NoKey::TooMany(self.max_subjects));
+            }
+            let none = || NoKey::NoWrappingKey(jurisdiction.to_owned());
+            let by = self.wraps(jurisdiction).ok_or_else(none)?;
+            let mut batch = Batch::new();
+            batch.put(FAMILY, key_row(id), wrap(&self.wrapping[&by], &by, id, &key, name));
+            out.persist(batch);
+            // It may be one that an older copy of the disk had lost.
+            self.lost.remove(&id);
+            self.insert(id, Subject { name: name.to_owned(), key, by });
+        }
+        out.send(Effect::Kept { token });
+        Ok(())
+    }
+
+    /// The keys whose names begin so, each with its name.
+    pub fn named<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (KeyId, &'a SecretKey, &'a str)> {
+        let kept = self.subjects.iter().filter(move |(_, kept)| kept.name.starts_with(prefix));
+        kept.map(|(id, kept)| (*id, &kept.key, kept.name.as_str()))
     }
 
     /// What wraps a new key: the next wrapping key as soon as there is one.

@@ -39,7 +39,7 @@ mod observed;
 #[cfg(test)]
 mod tests;
 
-pub use actor::{AuditHandle, AuditLogger, Looked, NotAppended, NotErased, Shared, World};
+pub use actor::{AuditHandle, AuditLogger, Looked, NotAppended, NotErased, NotKept, Shared, World};
 pub use edge::Edge;
 pub use flood::Flood;
 pub use keys::Keys;

@@ -139,6 +139,21 @@ pub fn open(key: &SecretKey, commits_to: &Hash, body: &[u8]) -> Result<Opened, U
     Ok((*salt, Zeroizing::new(record.to_vec())))
 }
 
+/// Seals a value that stands in one place alone. `place` is all that is said of it in the clear, with what was drawn for
+/// this one writing: two values of one place would have one key and one nonce.
+#[must_use]
+pub fn seal_value(key: &SecretKey, place: &[u8], value: Vec<u8>) -> Vec<u8> {
+    lock(&key.only_for(b"rhumb value\n", place), b"", place, value)
+}
+
+/// Opens the value of this place.
+///
+/// # Errors
+/// [`Unopened::Changed`]: it was changed, or belongs under another key or in another place.
+pub fn open_value(key: &SecretKey, place: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Unopened> {
+    unlock(&key.only_for(b"rhumb value\n", place), b"", place, sealed)
+}
+
 /// Which wrapping key: of which jurisdiction, and the how manieth of its keys.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WrappedBy {

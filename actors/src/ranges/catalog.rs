@@ -7,23 +7,28 @@
 //! | key of the meta range | value |
 //! |---|---|
 //! | `keyspace/` name | a [`Keyspace`] |
+//! | `erased/` id | nothing: the key of a subject of that id is condemned |
 //! | `node/` node | a [`Founder`]: its disk, and the public key of its tokens |
 //! | `fence/` node | a node's [`Fence`](crate::failover::Fence); none: it was never fenced |
 //! | `fence/` | nothing: it is written with each fence, so that two changes do not pass by one another |
+//! | `purged/` number | a [`Keyspace`] that is purged |
 //! | `next` | the [`Next`] numbers |
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rhumb_core::codec;
-use rhumb_core::{DataClass, NodeId, Region, StoreId};
+use rhumb_core::{DataClass, HybridTime, NodeId, Region, StoreId};
 use rhumb_storage::mvcc::{KeyspaceId, UserKey};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::lifecycle::{Becomes, Life, Step};
 use super::messages::{KeyspaceView, KvRefusal, Lifetimes};
 use super::replica::{Descriptor, RangeId, ReplicaId, Seat};
 use super::seating::Wanted;
+use super::snapshots::{self, Held};
+use crate::audit::seal::KeyId;
 
 /// The meta range.
 pub const META: RangeId = RangeId(1);
@@ -37,6 +42,10 @@ pub const NODES: &str = "node/";
 pub const FENCES: &str = "fence/";
 /// Behind the keys of fences.
 pub const FENCES_END: &str = "fence0";
+/// Before the numbers of purged keyspaces.
+pub const PURGED: &str = "purged/";
+/// Before the keys of erased subjects' key ids.
+pub const ERASED: &str = "erased/";
 /// The key of the next numbers.
 pub const NEXT: &str = "next";
 /// Replicas of a keyspace that does not say how many.
@@ -64,6 +73,12 @@ pub struct Keyspace {
     pub ranges: Vec<RangeRow>,
     /// For how long things are kept.
     pub lifetimes: Lifetimes,
+    /// Where it is in its life.
+    pub life: Life,
+    /// What is held of it.
+    pub held: Vec<Held>,
+    /// It is purged, and stands under its number: its rows are cleared from the disks that have them.
+    pub purged: bool,
 }
 
 /// A range of a keyspace.
@@ -131,6 +146,12 @@ pub fn keyspace_key(name: &str) -> UserKey {
     UserKey::new(format!("{KEYSPACES}{name}")).expect("names are shorter than keys")
 }
 
+/// The key of a purged keyspace's row.
+#[must_use]
+pub fn purged_key(number: u32) -> UserKey {
+    UserKey::new(format!("{PURGED}{number}")).expect("short")
+}
+
 /// The key of a node's row.
 #[must_use]
 pub fn node_key(node: &NodeId) -> UserKey {
@@ -147,6 +168,19 @@ pub fn fences_key() -> UserKey {
 #[must_use]
 pub fn fence_key(node: &NodeId) -> UserKey {
     UserKey::new(format!("{FENCES}{node}")).expect("names are shorter than keys")
+}
+
+/// The key that says that the key of a subject is condemned.
+#[must_use]
+pub fn erased_key(id: KeyId) -> UserKey {
+    UserKey::new(format!("{ERASED}{id}")).expect("ids are shorter than keys")
+}
+
+/// The id that such a key, without what stands before it, says.
+#[must_use]
+pub fn erased_id(said: &str) -> Option<KeyId> {
+    let number = u128::from_str_radix(said, 16).ok().filter(|_| said.len() == 32)?;
+    Some(KeyId(number.to_be_bytes()))
 }
 
 /// The meta range on these seats.
@@ -188,6 +222,8 @@ impl Keyspace {
             ranges: begun().map(|row| row.range.0).collect(),
             nodes: nodes.into_iter().collect(),
             lifetimes: self.lifetimes,
+            life: self.life,
+            held: self.held.clone(),
         }
     }
 
@@ -241,6 +277,22 @@ pub enum Change {
         /// Its disk.
         store: StoreId,
     },
+    /// It goes on in its life.
+    Live {
+        /// In this way.
+        step: Step,
+        /// At this time.
+        at: HybridTime,
+    },
+    /// What it is at a time is held.
+    Hold {
+        /// That.
+        held: Held,
+        /// What had ended by now is held no longer.
+        now: HybridTime,
+    },
+    /// A snapshot is held no longer.
+    Drop(String),
     /// Replicas have left a range.
     Left {
         /// This one.
@@ -331,6 +383,29 @@ pub fn changed(
             row.joined.push(replica);
             row.leaving.push(leaving);
         }
+        Change::Hold { held, now } => {
+            keyspace.life.reads()?;
+            match snapshots::with(&keyspace.held, held, *now)? {
+                Some(left) => keyspace.held = left,
+                None => return Ok(None),
+            }
+        }
+        Change::Drop(name) => {
+            let before = keyspace.held.len();
+            keyspace.held.retain(|held| held.name != *name);
+            if keyspace.held.len() == before {
+                return Ok(None);
+            }
+        }
+        Change::Live { step: Step::Purge, at } if keyspace.held.iter().any(|held| held.until > *at) => {
+            let why = "there are snapshots of it: remove them first (`rhumb snapshot rm`)";
+            return Err(KvRefusal::Invalid(why.to_owned()));
+        }
+        Change::Live { step, at } => match keyspace.life.step(*step, *at, &keyspace.lifetimes)? {
+            Becomes::Same => return Ok(None),
+            Becomes::Life(life) => keyspace.life = life,
+            Becomes::Purged => keyspace.purged = true,
+        },
         Change::Left { range, replicas } => {
             let row = row_mut(&mut keyspace, range).ok_or_else(|| none(range))?;
             let before = row.leaving.len();
@@ -446,6 +521,9 @@ pub fn created(
             left: Vec::new(),
         }],
         lifetimes,
+        life: Life::default(),
+        held: Vec::new(),
+        purged: false,
     };
     let after = Next { keyspace: next.keyspace + 1, range: next.range + 1, replica: next.replica + count };
     (keyspace, after)

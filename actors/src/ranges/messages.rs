@@ -10,6 +10,8 @@ use bytes::Bytes;
 use rhumb_core::{DataClass, Guarantee, HybridTime, NodeId, Region, StoreId};
 use serde::{Deserialize, Serialize};
 
+use super::lifecycle::Life;
+use super::snapshots::Held;
 use crate::{Wire, grows, remote};
 
 /// Bytes of keys and values in one write, and in one answer: a frame has 1 MiB.
@@ -141,6 +143,10 @@ pub struct KeyspaceView {
     pub nodes: Vec<NodeId>,
     /// For how long things are kept, as it was said.
     pub lifetimes: Lifetimes,
+    /// Where it is in its life.
+    pub life: Life,
+    /// What is held of it, what has ended among it.
+    pub held: Vec<Held>,
 }
 
 /// Which replicas are on your node?
@@ -334,6 +340,8 @@ pub struct KvRead {
     pub fallback: bool,
     /// How often it was passed on. Whoever is no node says 0.
     pub hops: u32,
+    /// Rows are given as they stand on disks: each value is a whole record, sealed if it is.
+    pub as_stored: bool,
 }
 
 /// What was read.
@@ -352,6 +360,8 @@ pub struct KvRow {
     pub subject: Option<String>,
     /// From when on it reads as absent.
     pub expires: Option<HybridTime>,
+    /// Of a personal class: the id of the subject's key, which says nothing of who that is.
+    pub sealed_under: Option<String>,
 }
 
 impl fmt::Debug for KvRow {
@@ -382,6 +392,8 @@ pub struct KvAnswer {
     pub fallback: bool,
     /// What the client has seen now: to be given with its next calls, wherever they go.
     pub token: Vec<u8>,
+    /// Rows that are left out because their subjects were erased.
+    pub erased: u64,
 }
 
 /// Under which condition a key is written.
@@ -493,8 +505,12 @@ pub enum KvRefusal {
     },
     /// The question makes no sense: says what was wrong and what would be right.
     Invalid(String),
-    /// What is on the disk is not sound. The node stops.
+    /// What is on the disk is not sound. The node stops, unless it is a sealed value alone.
     Unsound(String),
+    /// The value is there and its subject was erased: nobody can read it.
+    Erased,
+    /// The keyspace is archived or deleted.
+    NotActive(Life),
 }
 
 impl KvRefusal {
@@ -513,6 +529,9 @@ impl KvRefusal {
             Self::NotNow { .. } => "not_now",
             Self::Invalid(_) => "invalid",
             Self::Unsound(_) => "unsound",
+            Self::Erased => "erased",
+            Self::NotActive(Life::Archived) => "archived",
+            Self::NotActive(_) => "deleted",
         }
     }
 
@@ -554,6 +573,15 @@ impl fmt::Display for KvRefusal {
             ),
             Self::Time(why) | Self::Token(why) | Self::Invalid(why) | Self::Unsound(why) => f.write_str(why),
             Self::NotNow { why, retry_after } => write!(f, "{why}; ask again in {retry_after:?}"),
+            Self::NotActive(Life::Archived) => {
+                f.write_str("the keyspace is archived: it is read, and written again once it is restored")
+            }
+            Self::NotActive(_) => f.write_str(
+                "the keyspace is deleted: within its retention it can be restored (`rhumb keyspace restore`)",
+            ),
+            Self::Erased => f.write_str(
+                "the subject of its value was erased, and nobody can read it: the key may be deleted or written again",
+            ),
         }
     }
 }

@@ -11,9 +11,9 @@
 //! In reading order: [`command`] is what stands in the log; [`support`] what stores promise each other, on which leases
 //! rest; [`replica`] the state that the log makes, and how; [`lease`] who may hold it and what a moment is; [`propose`] the
 //! leaseholder's part; [`serve`] reads; [`collect`] deletes what nobody can read any more; [`splitting`]
-//! says when a range becomes two by itself; [`token`] what clients carry between
+//! says when a range becomes two by itself; [`sealing`] has the bytes of personal values and [`subjects`] their keys; [`token`] what clients carry between
 //! regions; `records` what is on disk; [`raft`] agrees on the log; [`host`] serves a node's replicas; [`catalog`] is what the
-//! meta range holds, and [`messages`] what can be asked over the mesh.
+//! meta range holds, [`lifecycle`] how keyspaces end, [`snapshots`] what operators hold of them, and [`messages`] what can be asked over the mesh.
 //!
 //! A shell writes what [`replica::RangeReplica::apply`] pushes before it lets the next read in, and keeps the time between
 //! the two calls of a read as short as it can: the second looks at the clock again.
@@ -23,13 +23,17 @@ pub mod collect;
 pub mod command;
 pub mod host;
 pub mod lease;
+pub mod lifecycle;
 pub mod messages;
 pub mod propose;
 pub mod raft;
 pub mod replica;
+pub mod sealing;
 pub mod seating;
 pub mod serve;
+pub mod snapshots;
 pub mod splitting;
+pub mod subjects;
 pub mod support;
 pub mod token;
 

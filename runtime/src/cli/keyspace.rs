@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use rhumb_actors::ranges::lifecycle::{Life, LiveKeyspace, Lived, Step};
 use rhumb_actors::ranges::messages::{CreateKeyspace, KeyspaceView, KvRefusal, Lifetimes, ListKeyspaces};
 use rhumb_core::DataClass;
 use serde::Serialize;
@@ -23,6 +24,14 @@ pub enum KeyspaceCommand {
     Ls(Ls),
     /// Show a keyspace.
     Show(Show),
+    /// End the writes of a keyspace; it is still read.
+    Archive(Archive),
+    /// Delete a keyspace: it can be restored within its retention, and is purged then.
+    Delete(Delete),
+    /// Have an archived or deleted keyspace read and written again.
+    Restore(Restore),
+    /// Clear a deleted keyspace from every disk at once: it cannot be brought back.
+    Purge(Purge),
 }
 
 /// Create a keyspace, within the policy.
@@ -67,6 +76,87 @@ pub struct Show {
     connect: Connect,
 }
 
+/// Which keyspace, and who is asked.
+#[derive(Debug, Args)]
+struct Which {
+    /// Its name.
+    name: String,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+/// End the writes of a keyspace; it is still read.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  rhumb keyspace archive profiles\n\nWrites are refused as `archived`. Ends with 5 while a node that has a replica has not said that it goes by it (`pending`): the same again asks once more."
+)]
+pub struct Archive {
+    #[command(flatten)]
+    which: Which,
+}
+
+/// Delete a keyspace: it can be restored within its retention, and is purged then.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  rhumb keyspace delete profiles\n\nReads and writes are refused as `deleted`. Until its retention is over, counted from now on, `rhumb keyspace restore` brings it back whole; then it is purged by itself. Ends with 5 while a node has not said that it goes by it."
+)]
+pub struct Delete {
+    #[command(flatten)]
+    which: Which,
+}
+
+/// Have an archived or deleted keyspace read and written again.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  rhumb keyspace restore profiles")]
+pub struct Restore {
+    #[command(flatten)]
+    which: Which,
+}
+
+/// Clear a deleted keyspace from every disk at once: it cannot be brought back.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  rhumb keyspace delete profiles\n  rhumb keyspace purge profiles\n\nA keyspace that is not deleted is refused. Each node clears its rows as soon as it hears of it, one that is away when it is back. The name is free from then on; the number is never used again."
+)]
+pub struct Purge {
+    #[command(flatten)]
+    which: Which,
+}
+
+#[derive(Debug, Serialize)]
+struct LivedAnswer {
+    keyspace: String,
+    /// What it is now.
+    life: String,
+    /// Nodes with a replica that have not said that they go by it.
+    pending: Vec<String>,
+}
+
+impl fmt::Display for LivedAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is {}", self.keyspace, self.life)?;
+        match self.pending.as_slice() {
+            [] => Ok(()),
+            pending => write!(f, "; {} did not say yet that they go by it", pending.join(", ")),
+        }
+    }
+}
+
+impl Which {
+    async fn step(self, step: Step, output: &Output) -> Result<Done, Failure> {
+        let client = self.connect.operator().await?;
+        let message = LiveKeyspace { keyspace: self.name.clone(), step };
+        let asked = ask(&client, &near(&client, None), |_| message.clone()).await;
+        client.close().await;
+        let Lived { keyspace, pending } = asked.answer??;
+        let life = keyspace.map_or_else(|| "purged".to_owned(), |view| view.life.to_string());
+        let pending = pending.iter().map(ToString::to_string).collect();
+        let answer = LivedAnswer { keyspace: self.name, life, pending };
+        output.answer(&answer, &answer);
+        Ok(if answer.pending.is_empty() { Done::Well } else { Done::False })
+    }
+}
+
 #[derive(Debug, Serialize)]
 struct Shown {
     keyspace: String,
@@ -79,6 +169,11 @@ struct Shown {
     retention_ms: u64,
     /// None where values are there until they are deleted.
     ttl_ms: Option<u64>,
+    /// Where it is in its life.
+    life: String,
+    /// When a deleted one is purged, milliseconds since the Unix epoch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    purged_at_ms: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -97,6 +192,11 @@ impl From<KeyspaceView> for Shown {
             replicas: view.nodes.iter().map(ToString::to_string).collect(),
             retention_ms: ms(view.lifetimes.retention()),
             ttl_ms: view.lifetimes.ttl.map(ms),
+            life: view.life.to_string(),
+            purged_at_ms: match view.life {
+                Life::Deleted { until } => Some(until.millis()),
+                Life::Active | Life::Archived => None,
+            },
         }
     }
 }
@@ -117,10 +217,10 @@ impl fmt::Display for Shown {
             self.replicas.join(", "),
             duration_text(Duration::from_millis(self.retention_ms))
         )?;
-        match self.ttl_ms {
-            Some(ttl) => write!(f, ", TTL {}", duration_text(Duration::from_millis(ttl))),
-            None => Ok(()),
+        if let Some(ttl) = self.ttl_ms {
+            write!(f, ", TTL {}", duration_text(Duration::from_millis(ttl)))?;
         }
+        if self.life == Life::Active.to_string() { Ok(()) } else { write!(f, ", {}", self.life) }
     }
 }
 
@@ -138,6 +238,10 @@ impl KeyspaceCommand {
     pub(super) async fn run(self, output: &Output) -> Result<Done, Failure> {
         match self {
             Self::Create(create) => create.run(output).await,
+            Self::Archive(Archive { which }) => which.step(Step::Archive, output).await,
+            Self::Delete(Delete { which }) => which.step(Step::Delete, output).await,
+            Self::Restore(Restore { which }) => which.step(Step::Restore, output).await,
+            Self::Purge(Purge { which }) => which.step(Step::Purge, output).await,
             Self::Ls(ls) => {
                 let keyspaces = listed(&ls.connect).await?;
                 let all = Listed { keyspaces: keyspaces.into_iter().map(Shown::from).collect() };
@@ -155,7 +259,7 @@ impl KeyspaceCommand {
     }
 }
 
-async fn listed(connect: &Connect) -> Result<Vec<KeyspaceView>, Failure> {
+pub(super) async fn listed(connect: &Connect) -> Result<Vec<KeyspaceView>, Failure> {
     let client = connect.client().await?;
     let asked = ask(&client, &near(&client, None), |_| ListKeyspaces {}).await;
     client.close().await;

@@ -144,7 +144,7 @@ pub struct Put {
     value: String,
     #[command(flatten)]
     only: Only,
-    /// Whom the value is about.
+    /// Whom the value is about. Of a personal class it must be said: the value is sealed under a key of the subject.
     #[arg(long)]
     subject: Option<String>,
     /// For how long it is there: until it is deleted unless given.
@@ -219,6 +219,9 @@ pub struct Batch {
     /// Only if no key that is put is there.
     #[arg(long)]
     if_absent: bool,
+    /// Whom the values that are put are about. Of a personal class it must be said.
+    #[arg(long)]
+    subject: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -256,6 +259,9 @@ struct RowAnswer {
     schema: Option<u32>,
     subject: Option<String>,
     expires_ms: Option<u64>,
+    /// Of a personal class: the id of the key that it is sealed under.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sealed_under: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -270,6 +276,14 @@ struct ReadAnswer {
     replica: u64,
     fallback: bool,
     token: String,
+    /// Rows that are left out because their subjects were erased.
+    #[serde(skip_serializing_if = "is_zero")]
+    erased: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 fn texts(bytes: Vec<u8>) -> (Option<String>, Option<String>) {
@@ -293,6 +307,7 @@ impl From<KvRow> for RowAnswer {
             schema: row.schema,
             subject: row.subject,
             expires_ms,
+            sealed_under: row.sealed_under,
         }
     }
 }
@@ -309,6 +324,7 @@ impl From<KvAnswer> for ReadAnswer {
             replica: answer.replica,
             fallback: answer.fallback,
             token: BASE64_URL_SAFE_NO_PAD.encode(answer.token),
+            erased: answer.erased,
         }
     }
 }
@@ -326,8 +342,10 @@ impl ReadAnswer {
     /// What it is, for people.
     fn worth(&self) -> String {
         let passed = if self.fallback { ", passed on by a nearer replica" } else { "" };
-        let Self { level, age_ms, region, replica, .. } = self;
-        format!("{level}, {age_ms} ms old, read in {region} by replica {replica}{passed}")
+        let Self { level, age_ms, region, replica, erased, .. } = self;
+        let out =
+            if *erased > 0 { format!(", {erased} rows of erased subjects left out") } else { String::new() };
+        format!("{level}, {age_ms} ms old, read in {region} by replica {replica}{passed}{out}")
     }
 }
 
@@ -391,10 +409,11 @@ impl KvCommand {
             }
             Self::Batch(said) => {
                 let condition = said.if_absent.then_some(KvCondition::Absent);
-                let puts = said
-                    .puts
-                    .iter()
-                    .map(|KeyValue(key, value)| KvOp { condition, ..put(key.as_bytes(), value.as_bytes()) });
+                let puts = said.puts.iter().map(|KeyValue(key, value)| KvOp {
+                    condition,
+                    subject: said.subject.clone(),
+                    ..put(key.as_bytes(), value.as_bytes())
+                });
                 let dels = said.dels.iter().map(|key| KvOp { value: None, ..put(key.as_bytes(), b"") });
                 said.at.write(puts.chain(dels).collect(), output).await
             }

@@ -33,7 +33,9 @@ pub mod pool_list;
 pub mod range;
 pub mod region;
 pub mod serve;
+pub mod snapshot;
 pub mod status;
+pub mod subject;
 mod traces;
 
 use std::process::ExitCode;
@@ -91,6 +93,10 @@ enum Command {
     Keyspace(keyspace::KeyspaceCommand),
     #[command(subcommand)]
     Kv(kv::KvCommand),
+    #[command(subcommand)]
+    Snapshot(snapshot::SnapshotCommand),
+    #[command(subcommand)]
+    Subject(subject::SubjectCommand),
     #[command(subcommand)]
     Range(range::RangeCommand),
     #[command(subcommand)]
@@ -161,6 +167,8 @@ impl Command {
             Command::Return(request) => request.run(output).await,
             Command::Keyspace(keyspace) => keyspace.run(output).await,
             Command::Kv(kv) => kv.run(output).await,
+            Command::Snapshot(snapshot) => snapshot.run(output).await,
+            Command::Subject(subject) => subject.run(output).await,
             Command::Range(range) => range.run(output).await,
             Command::Region(region) => region.run(output).await,
             Command::Audit(audit) => audit.run(output).await,
@@ -236,6 +244,8 @@ mod tests {
             ("rhumb confirm 17", false),
             ("rhumb keyspace create profiles --class inventory --replication 3", true),
             ("rhumb keyspace create profiles", false),
+            ("rhumb keyspace archive profiles", true),
+            ("rhumb keyspace purge", false),
             ("rhumb kv put profiles ann hello --if-absent", true),
             ("rhumb kv put profiles ann hello --if-absent --if-version 7", false),
             ("rhumb kv get profiles ann --consistency bounded=5s", true),
@@ -245,6 +255,12 @@ mod tests {
             ("rhumb kv batch profiles --put ann=1 --del bob", true),
             ("rhumb kv batch profiles", false),
             ("rhumb region ls --check", true),
+            ("rhumb kv batch people --put ann=1 --subject ann", true),
+            ("rhumb subject erase ann --class personal", true),
+            ("rhumb subject erase", false),
+            ("rhumb snapshot create profiles monday --keep 7d", true),
+            ("rhumb snapshot export profiles monday", false),
+            ("rhumb snapshot verify profiles.snapshot", true),
             ("rhumb audit tail --count 5 --records", true),
             ("rhumb audit query --action pool.create --last 1h", true),
             ("rhumb audit prove 17 --out e17.tlog-proof", true),

@@ -186,6 +186,7 @@ impl<'a> Kv<'a> {
             nearest_only: false,
             fallback: false,
             hops: 0,
+            as_stored: false,
         }
     }
 }

@@ -17,6 +17,17 @@ use crate::host::id::Target;
 
 /// Under which action a read stands in the log.
 const ACTION: &str = "data.read";
+/// Reads of keyspaces are told of by the ranges, which know of which keys they were; writes, and what nodes that may hold the
+/// class ask each other to keep their replicas and keys the same, are no reads.
+const NO_READS: [&str; 7] = [
+    "kv.Read",
+    "kv.Write",
+    "range.Consent",
+    "subject.Keep",
+    "subject.Hand",
+    "subject.Which",
+    "subject.Erase",
+];
 
 impl Mesh {
     /// An answer to a peer that tells of itself first, where reads of its class are to be told of.
@@ -28,7 +39,7 @@ impl Mesh {
         runtime: &Handle,
     ) -> Answer {
         let audited = self.policy().is_some_and(|policy| policy.audits_any_reads());
-        if !audited || !answer.is_wanted() {
+        if !audited || !answer.is_wanted() || NO_READS.contains(&&*request.name) {
             return answer;
         }
         let target = request.headers.target.as_deref().and_then(Target::parse).map(|target| target.shown());

@@ -47,6 +47,11 @@ fn of(from: &Peer, record: Record) -> Record {
 }
 
 impl Begun {
+    /// With something that is known only now, for when it ends.
+    pub(crate) fn with(self, name: &str, value: impl Into<String>) -> Self {
+        Self { record: self.record.with(name, value), ..self }
+    }
+
     /// Tells how it ended. Gives the number of that entry.
     ///
     /// # Errors

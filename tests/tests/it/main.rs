@@ -21,6 +21,7 @@ mod lettercut;
 mod levels;
 mod library;
 mod modes;
+mod personal;
 mod powercut;
 mod pruned;
 mod ranges;

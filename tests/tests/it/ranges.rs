@@ -39,7 +39,7 @@ fn a_value_is_read_from_any_region_as_what_it_is() {
     assert_eq!(mesh.ok(&["keyspace", "create", "profiles", "--class", "inventory"]), made, "again");
     let other = mesh.rhumb(&["keyspace", "create", "profiles", "--class", "inventory", "--replication", "2"]);
     assert_eq!((other.code, other.json["refused"]["code"].as_str()), (1, Some("exists")), "{}", other.text);
-    let none = mesh.rhumb(&["keyspace", "create", "people", "--class", "personal"]);
+    let none = mesh.rhumb(&["keyspace", "create", "people", "--class", "unheard-of"]);
     assert_eq!((none.code, none.json["refused"]["code"].as_str()), (1, Some("not_allowed")), "{}", none.text);
 
     let put = mesh.ok(&["kv", "put", "profiles", "ann", "one", "--if-absent", "--subject", "ann"]);
@@ -409,4 +409,75 @@ fn a_range_that_grows_is_split_by_itself_and_everything_is_still_read() {
         done && details["range"] == *name && details["for"] == "size"
     };
     assert!(told.as_array().expect("entries").iter().any(of_the_first), "{told}");
+}
+
+#[test]
+fn a_keyspace_is_archived_deleted_restored_and_purged_and_its_name_is_free_again() {
+    let mut mesh = DevMesh::start(THREE, "off");
+    let create = ["keyspace", "create", "profiles", "--class", "inventory", "--retention", "14s"];
+    let made = mesh.ok(&create);
+    let id = made["id"].as_u64().expect("a number");
+    assert_eq!(made["life"], "active", "{made}");
+    mesh.ok(&["kv", "put", "profiles", "ann", "one"]);
+    // Where the lease of the meta range is just taken, or a node is slow to say that it goes by it, it is asked again.
+    let step = |mesh: &DevMesh, word: &str| {
+        let mut done = Value::Null;
+        eventually("the step is done", || {
+            let ran = mesh.rhumb(&["keyspace", word, "profiles"]);
+            assert!(ran.code == 0 || ran.code == 5 || ran.text.contains("not_now"), "{word}: {}", ran.text);
+            done = ran.json;
+            ran.code == 0 || done["life"] == "purged"
+        });
+        done
+    };
+    let put = |mesh: &DevMesh, region: &str| {
+        let ran = mesh.rhumb(&["kv", "put", "profiles", "ann", "two", "--region", region]);
+        (ran.code, ran.json["refused"]["code"].as_str().map(str::to_owned))
+    };
+    let refused = |word: &str| (1, Some(word.to_owned()));
+    let early = mesh.rhumb(&["keyspace", "purge", "profiles"]);
+    assert_eq!((early.code, early.json["refused"]["code"].as_str()), (1, Some("invalid")), "{}", early.text);
+
+    assert_eq!(step(&mesh, "archive"), json!({"keyspace": "profiles", "life": "archived", "pending": []}));
+    for region in THREE.split(',') {
+        assert_eq!(put(&mesh, region), refused("archived"), "{region}");
+        let (code, answer) = get(&mesh, region, "ann", &[]);
+        assert_eq!((code, answer["rows"][0]["value"].as_str()), (0, Some("one")), "{region}: {answer}");
+    }
+    step(&mesh, "restore");
+    assert_eq!(put(&mesh, "us-east"), (0, None));
+    assert_eq!(step(&mesh, "delete")["life"], "deleted");
+    mesh.restart(THREE, "off");
+    for region in THREE.split(',') {
+        eventually("it is still deleted after a restart", || put(&mesh, region) == refused("deleted"));
+        assert_eq!(get(&mesh, region, "ann", &[]).1["refused"]["code"], "deleted", "{region}");
+    }
+    step(&mesh, "restore");
+    eventually("it is back whole", || get(&mesh, "eu-central", "ann", &[]).1["rows"][0]["value"] == "two");
+
+    // Deleted for longer than its retention it is purged by itself; a second one of its name is another one.
+    step(&mesh, "delete");
+    eventually("it is purged", || mesh.rhumb(&["keyspace", "show", "profiles"]).code != 0);
+    let again = mesh.ok(&create);
+    assert!(again["id"].as_u64().is_some_and(|number| number > id), "{again}");
+    assert_eq!(get(&mesh, "us-east", "ann", &[]).0, 5, "nothing of the first one is in it");
+    mesh.ok(&["kv", "put", "profiles", "bob", "of the second one"]);
+    // By hand too, at once.
+    step(&mesh, "delete");
+    assert_eq!(step(&mesh, "purge")["life"], "purged");
+    eventually("its replicas are gone", || {
+        let ran = mesh.rhumb(&["range", "ls"]);
+        let replicas = ran.json["replicas"].as_array().cloned().unwrap_or_default();
+        ran.code == 0 && replicas.iter().all(|replica| replica["keyspace"] == "meta")
+    });
+    mesh.ok(&create);
+    mesh.ok(&["kv", "put", "profiles", "carl", "of the third one"]);
+    mesh.restart_after(THREE, "off", |data| {
+        for region in THREE.split(',') {
+            for number in [id, again["id"].as_u64().expect("a number")] {
+                assert_eq!(versions(data, region, number).len(), 0, "{region}: {number}");
+            }
+        }
+    });
+    eventually("the third one is there", || get(&mesh, "us-east", "carl", &[]).0 == 0);
 }

@@ -5,7 +5,7 @@ use rhumb_core::NodeId;
 use rhumb_verify::Hash;
 use tokio::sync::oneshot;
 
-use super::super::keys;
+use super::super::keys::{self, Fresh};
 use super::super::messages::Uncosigned;
 use super::super::observed::{Observations, Observed};
 use super::super::peers::{KEY, NotReplaced, Seen};
@@ -13,7 +13,7 @@ use super::super::record::{Outcome, Record};
 use super::super::seal::KeyId;
 use super::super::statements;
 use super::super::witness::{self, AddCheckpoint};
-use super::{Appended, AuditLogger, Cosigned, MAX_ASKED, NotAppended, PASS_EVERY, Replaced, Stated};
+use super::{Appended, AuditLogger, Cosigned, MAX_ASKED, NotAppended, NotKept, PASS_EVERY, Replaced, Stated};
 
 /// Take this record.
 #[derive(Message)]
@@ -87,6 +87,31 @@ impl Handler<Erase> for AuditLogger {
         let id = self.machines.keys.id(&jurisdiction, &subject);
         self.waiting.erasures.insert(token, (id, reply));
         self.machines.keys.erase(keys::Token(token), &jurisdiction, &subject, &mut self.outs.keys);
+        self.settle(now, ctx);
+    }
+}
+
+/// Keep this key.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct Keep(pub(super) String, pub(super) Fresh, pub(super) oneshot::Sender<Result<(), NotKept>>);
+
+impl Handler<Keep> for AuditLogger {
+    type Result = ();
+
+    fn handle(&mut self, Keep(name, fresh, reply): Keep, ctx: &mut Self::Context) {
+        self.backlog.taken();
+        if self.waiting.kept.len() >= MAX_ASKED {
+            // Who waits may have gone, here and below.
+            reply.send(Err(NotKept::Overloaded)).ok();
+            return;
+        }
+        let (now, token, jurisdiction) = (self.world.now(), self.waiting.token(), self.jurisdiction());
+        let (keys, out) = (&mut self.machines.keys, &mut self.outs.keys);
+        match keys.keep(keys::Token(token), &jurisdiction, &name, fresh, out) {
+            Ok(()) => drop(self.waiting.kept.insert(token, reply)),
+            Err(why) => drop(reply.send(Err(why.into()))),
+        }
         self.settle(now, ctx);
     }
 }

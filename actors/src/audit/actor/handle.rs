@@ -9,16 +9,17 @@ use rhumb_verify::statement::Statement;
 use rhumb_verify::{Checkpoint, Hash, Key};
 use tokio::sync::oneshot;
 
-use super::asked::{Append, Asked, Demand, Erase, Look, Part, Replace, Shown, State};
+use super::asked::{Append, Asked, Demand, Erase, Keep, Look, Part, Replace, Shown, State};
 pub use super::view::Looked;
-use super::{AuditLogger, NotAppended, NotErased};
+use super::{AuditLogger, NotAppended, NotErased, NotKept};
+use crate::audit::keys::Fresh;
 use crate::audit::messages::{AuditView, Cosign, Uncosigned};
 use crate::audit::observed::{self, Observations, Observed};
 use crate::audit::peers::{KEY, NotReplaced};
 use crate::audit::read;
 use crate::audit::record::Record;
 use crate::audit::report::AuditReport;
-use crate::audit::seal::KeyId;
+use crate::audit::seal::{KeyId, SecretKey};
 use crate::audit::statements::Unstated;
 use crate::audit::witness::AddCheckpoint;
 use crate::backlog::{Backlog, Waiting};
@@ -210,6 +211,32 @@ impl AuditHandle {
         }
         let erased = tokio::time::timeout(ERASE_WITHIN, erased).await;
         erased.ok().and_then(Result::ok).ok_or(NotErased::Unfinished)
+    }
+
+    /// Keeps a key under a name that no other key has: wrapped as subjects' keys are, and ended by [`AuditHandle::erase`]
+    /// of that name. It ends when the key is on the disk.
+    ///
+    /// # Errors
+    /// [`NotKept`].
+    pub async fn keep(&self, name: &str, fresh: Fresh) -> Result<(), NotKept> {
+        let (reply, kept) = oneshot::channel();
+        match self.address.try_send(Keep(name.to_owned(), fresh, reply)) {
+            Ok(()) => self.shared.backlog.came(),
+            Err(SendError::Full(_)) => return Err(NotKept::Overloaded),
+            Err(SendError::Closed(_)) => return Err(NotKept::Unfinished),
+        }
+        let kept = tokio::time::timeout(APPEND_WITHIN, kept).await;
+        kept.ok().and_then(Result::ok).unwrap_or(Err(NotKept::Unfinished))
+    }
+
+    /// The keys whose names begin so, each with its name; none if the actor does not say.
+    pub async fn kept(&self, prefix: &str) -> Option<Vec<(KeyId, SecretKey, String)>> {
+        let prefix = prefix.to_owned();
+        self.look(move |actor| {
+            let named = actor.machines.keys.named(&prefix);
+            named.map(|(id, key, name)| (id, key.clone(), name.to_owned())).collect()
+        })
+        .await
     }
 
     /// How it stands; none if it does not say within two seconds.

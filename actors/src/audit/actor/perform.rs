@@ -177,6 +177,12 @@ impl AuditLogger {
                     }
                 }));
             }
+            keys::Effect::Kept { token } => {
+                if let Some(reply) = self.waiting.kept.remove(&token.0) {
+                    // Who waited may have gone; the key is kept all the same.
+                    reply.send(Ok(())).ok();
+                }
+            }
             keys::Effect::Erased { token } => {
                 if let Some((id, reply)) = self.waiting.erasures.remove(&token.0) {
                     self.counted.erased += u64::from(id.is_some());

@@ -43,6 +43,8 @@ struct World {
     given: Vec<(Who, (KeyId, SecretKey))>,
     wishes: BTreeMap<Token, (Who, Vec<KeyId>)>,
     erased: BTreeSet<KeyId>,
+    /// Keys that were brought, until it is told that they are kept.
+    brought: BTreeMap<Token, (Who, (KeyId, SecretKey))>,
     tokens: u64,
 }
 
@@ -72,6 +74,7 @@ impl World {
             known: BTreeMap::new(),
             given: Vec::new(),
             wishes: BTreeMap::new(),
+            brought: BTreeMap::new(),
             erased: BTreeSet::new(),
             tokens: 0,
         };
@@ -109,7 +112,8 @@ impl World {
 
     fn act(&mut self) -> Result<(), String> {
         match self.rng.below(10) {
-            0..4 => self.of(),
+            0..3 => self.of(),
+            3 => self.bring(),
             4 => self.erase(),
             5..7 => self.work(),
             7..9 => self.sync()?,
@@ -132,8 +136,34 @@ impl World {
         }
     }
 
+    /// A key that another node has drawn, under a name that only it has.
+    fn bring(&mut self) {
+        let id = KeyId(self.bytes()[..16].try_into().expect("16 bytes"));
+        let fresh = Fresh { id, key: SecretKey::new(self.bytes()) };
+        self.tokens += 1;
+        let (token, who) = (Token(self.tokens), (JURISDICTIONS[0], format!("customer of key {id}")));
+        let brought = (who.clone(), (id, fresh.key.clone()));
+        let life = self.life();
+        match life.keys.keep(token, who.0, &who.1, fresh, &mut life.out) {
+            Ok(()) => drop(self.brought.insert(token, brought)),
+            Err(NoKey::NoWrappingKey(_)) => {}
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    /// It is told that a key is kept: from now on it is, whatever happens.
+    fn kept(&mut self, token: Token) {
+        let (who, key) = self.brought.remove(&token).expect("told once");
+        self.known.insert(who, key);
+    }
+
     fn erase(&mut self) {
-        let who = self.somebody();
+        let kept: Vec<Who> =
+            self.known.keys().filter(|(_, name)| name.starts_with("customer of key")).cloned().collect();
+        let who = match self.rng.chance(0.3) {
+            true => self.rng.pick(&kept).cloned().unwrap_or_else(|| self.somebody()),
+            false => self.somebody(),
+        };
         self.tokens += 1;
         let token = Token(self.tokens);
         let of = |known: &(Who, (KeyId, SecretKey))| (known.0 == who).then_some(known.1.0);
@@ -168,7 +198,7 @@ impl World {
                 let life = self.life();
                 life.keys.destroyed(&by, &mut life.out);
             }
-            Effect::Erased { .. } => unreachable!("that is told, not done"),
+            Effect::Erased { .. } | Effect::Kept { .. } => unreachable!("that is told, not done"),
         }
     }
 
@@ -200,6 +230,7 @@ impl World {
                 let (_, ids) = self.wishes.remove(&token).expect("told once");
                 self.erased.extend(ids);
             }
+            Effect::Kept { token } => self.kept(token),
             work => self.life().work.push(work),
         }
     }
@@ -222,6 +253,7 @@ impl World {
         self.memory.crash(&mut rng);
         // Who was not told may be erased or not, and asks again.
         self.given.clear();
+        self.brought.clear();
         self.start();
         let lost: Vec<Who> = std::mem::take(&mut self.wishes).into_values().map(|(who, _)| who).collect();
         for who in lost {

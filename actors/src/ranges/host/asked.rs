@@ -2,10 +2,10 @@
 
 use openraft::AsyncRuntime;
 use rhumb_core::HybridTime;
-use rhumb_storage::mvcc::{Limit, Page, Snapshot, Version};
+use rhumb_storage::mvcc::{KeyspaceId, Limit, Page, Snapshot, Version};
 
 use super::Host;
-use crate::ranges::command::{Op, Outcome};
+use crate::ranges::command::{Body, Op, Outcome, Write};
 use crate::ranges::lease::RangeRefusal;
 use crate::ranges::raft::NotProposed;
 use crate::ranges::replica::{RangeId, ReplicaId, Seat};
@@ -127,11 +127,29 @@ impl<R: AsyncRuntime> Host<R> {
     /// # Errors
     /// [`NotWritten`].
     pub async fn write(&self, range: RangeId, ops: Vec<Op>) -> Result<Written, NotWritten> {
+        self.write_sealed(range, ops, |_, _| ()).await
+    }
+
+    /// As [`Host::write`], but what is written is changed when its time is known, before it is proposed: `seal` is called in
+    /// the step that takes the time, and is short.
+    ///
+    /// # Errors
+    /// [`NotWritten`].
+    pub async fn write_sealed(
+        &self,
+        range: RangeId,
+        ops: Vec<Op>,
+        seal: impl FnOnce(KeyspaceId, &mut Write) + Send,
+    ) -> Result<Written, NotWritten> {
         let group = self.group(range).ok_or(NotWritten::NoReplica)?;
         self.0.loads.writes(range, &ops);
         let proposed = group.propose(|replica| {
             let moment = self.moment(replica.descriptor());
-            replica.propose_write(&moment, ops)
+            let mut command = replica.propose_write(&moment, ops)?;
+            if let Body::Write(write) = &mut command.body {
+                seal(replica.descriptor().keyspace, write);
+            }
+            Ok(command)
         });
         match proposed.await {
             Ok(Outcome::Written(at)) => {

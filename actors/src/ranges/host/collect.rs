@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::AsyncRuntime;
+use rhumb_core::HybridTime;
 use rhumb_storage::{Batch, Family, StorageFault};
 
 use super::Host;
@@ -28,6 +29,16 @@ impl<R: AsyncRuntime> Host<R> {
     /// now on.
     pub fn retain(&self, range: RangeId, retention: Duration) {
         self.0.retentions.lock().insert(range, retention);
+    }
+
+    /// What was at these times can be read, however long ago they were: no threshold rises above one of them. It is said before
+    /// [`Host::retain`] is of a range that is new here.
+    pub fn hold(&self, range: RangeId, held: Vec<HybridTime>) {
+        let mut all = self.0.held.lock();
+        match held.is_empty() {
+            true => drop(all.remove(&range)),
+            false => drop(all.insert(range, held)),
+        }
     }
 
     /// How many versions of a range were collected here since the start.
@@ -95,7 +106,8 @@ impl<R: AsyncRuntime> Host<R> {
                 return;
             }
             let moment = self.moment(replica.descriptor());
-            let protected = lagging.looked(moment.now, retention, &positions);
+            let mut protected = lagging.looked(moment.now, retention, &positions);
+            protected.extend(self.0.held.lock().get(&group.range()).into_iter().flatten());
             if replica.threshold_due(&moment, retention, &protected).is_none() {
                 return;
             }

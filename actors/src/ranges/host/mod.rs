@@ -155,6 +155,8 @@ struct Inner<R: AsyncRuntime> {
     last: Mutex<HybridTime>,
     /// How long what was can be read, where it was said.
     retentions: Mutex<BTreeMap<RangeId, Duration>>,
+    /// The times that are held, of ranges of which any is.
+    held: Mutex<BTreeMap<RangeId, Vec<HybridTime>>>,
     /// How many versions were collected since the start.
     collected: Mutex<BTreeMap<RangeId, u64>>,
     /// What replicas know of their ranges' rest.
@@ -205,6 +207,7 @@ impl<R: AsyncRuntime> Host<R> {
             stores: Mutex::default(),
             last: Mutex::default(),
             retentions: Mutex::default(),
+            held: Mutex::default(),
             collected: Mutex::default(),
             resting: Mutex::default(),
             loads: weigh::Loads::default(),

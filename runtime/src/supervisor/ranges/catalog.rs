@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rhumb_actors::ranges::catalog::{
-    self, Founder, KEYSPACES, Keyspace, META, META_KEYSPACE, NODES, Next, RangeRow,
+    self, ERASED, Founder, KEYSPACES, Keyspace, META, META_KEYSPACE, NODES, Next, PURGED, RangeRow,
 };
 use rhumb_actors::ranges::host::NotWritten;
 use rhumb_actors::ranges::messages::{Found, Introduce, Introduced, KeyspaceView, KvRefusal, Lifetimes};
@@ -63,6 +63,9 @@ impl Ranges {
                     if changed || looks.is_multiple_of(AGAIN) || !missing.is_empty() {
                         self.begin_replicas(&mut told, &mut missing).await;
                         self.say_retentions();
+                        self.destroy_condemned();
+                        self.clear_purged();
+                        self.purge_over().await;
                     }
                 }
             }
@@ -174,6 +177,7 @@ impl Ranges {
         let limit = Limit { rows: usize::MAX, bytes: usize::MAX };
         let page = snapshot.scan(&UserKey::default(), None, limit).map_err(|error| error.to_string())?;
         let (mut keyspaces, mut founders) = (BTreeMap::new(), BTreeMap::new());
+        let (mut erased, mut purged) = (Vec::new(), Vec::new());
         for (key, version) in page.rows {
             let name = String::from_utf8_lossy(key.as_bytes()).into_owned();
             let value = version.record.value.unwrap_or_default();
@@ -182,18 +186,25 @@ impl Ranges {
             } else if let Some(node) = name.strip_prefix(NODES) {
                 let node: NodeId = node.parse().map_err(|error| format!("{error}"))?;
                 founders.insert(node, catalog::decode::<Founder>(&value)?);
+            } else if name.starts_with(PURGED) {
+                purged.push(catalog::decode::<Keyspace>(&value)?);
+            } else if let Some(id) = name.strip_prefix(ERASED) {
+                erased.push(catalog::erased_id(id).ok_or("the id of an erased key cannot be read")?);
             }
         }
         {
             let mut classes = self.0.classes.write();
-            for space in keyspaces.values() {
+            for space in keyspaces.values().chain(&purged) {
                 classes.extend(space.ranges.iter().map(|row| (row.range, space.class.clone())));
             }
         }
+        // What was erased is closed before anything that was read with it is served.
+        self.0.subjects.lock().condemn(erased);
         let own = self.0.tokens.public();
         let keys = founders.values().map(|founder| founder.tokens.clone()).chain([own]);
         self.0.tokens.believe(TokenKeys::new(self.0.parts.cluster, keys));
         *self.0.keyspaces.write() = keyspaces;
+        *self.0.purged.write() = purged;
         *self.0.founders.write() = founders;
         Ok(())
     }
@@ -321,6 +332,7 @@ impl Ranges {
             put(catalog::keyspace_key(&space.name), read_at, catalog::encode(space)),
             put(next_key(), numbers_at, catalog::encode(&next)),
         ];
+        let ops = if space.purged { super::lifecycle::purged(space, ops) } else { ops };
         let host = self.host().map_err(CreateEnded::Refused)?;
         match host.write(META, ops).await {
             Ok(_) => Ok(()),

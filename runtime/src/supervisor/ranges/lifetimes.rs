@@ -22,13 +22,19 @@ impl Ranges {
         may_be(lifetimes, settings.least_retention()).map_err(KvRefusal::Invalid)
     }
 
-    /// Tells the ranges here how far back it can be read what was.
+    /// Tells the ranges here how far back it can be read what was, and which times are held.
     pub(super) fn say_retentions(&self) {
         let Ok(host) = self.host() else { return };
         host.retain(META, RETENTION);
+        let now = self.0.parts.clock.last();
         for space in self.0.keyspaces.read().values() {
             let retention = space.lifetimes.retention();
-            space.ranges.iter().for_each(|row| host.retain(row.range, retention));
+            let held: Vec<_> =
+                space.held.iter().filter(|held| held.until > now).map(|held| held.at).collect();
+            for row in &space.ranges {
+                host.hold(row.range, held.clone());
+                host.retain(row.range, retention);
+            }
         }
     }
 }

@@ -7,13 +7,18 @@
 
 mod carry;
 mod catalog;
+mod erasing;
 mod failover;
+mod lifecycle;
 mod lifetimes;
 mod plan;
+mod reads;
 mod route;
 mod serve;
+mod snapshots;
 mod split;
 mod staleness;
+mod subjects;
 mod tokens;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,7 +33,9 @@ use rhumb_actors::ranges::messages::KvRefusal;
 use rhumb_actors::ranges::raft::disk::HotDisk;
 use rhumb_actors::ranges::raft::{Around, Disk, RaftSettings, TokioRuntime};
 use rhumb_actors::ranges::splitting::SplitSettings;
+use rhumb_actors::ranges::subjects::Subjects;
 use rhumb_actors::ranges::{RangeId, RangeSettings, TokenKey, TokenKeys};
+use rhumb_core::rng::{Rng, Seed};
 use rhumb_core::{ClusterId, DataClass, NodeId, StoreId};
 use rhumb_storage::HotStore;
 use rhumb_topology::Founding;
@@ -79,12 +86,19 @@ struct Inner {
     tokens: tokens::Tokens,
     classes: Classes,
     keyspaces: RwLock<BTreeMap<String, Keyspace>>,
+    /// Those that are purged, whose rows are cleared away.
+    purged: RwLock<Vec<Keyspace>>,
     founders: RwLock<BTreeMap<NodeId, Founder>>,
     /// Which range a key that is not here is of, as another node has said, and until when that is believed.
     hints: Mutex<Hints>,
     /// Ranges of which something is just being told to the meta range.
     telling: Mutex<BTreeSet<RangeId>>,
     staleness: staleness::Staleness,
+    /// The keys of the subjects of personal values.
+    subjects: Mutex<Subjects>,
+    /// Condemned keys are just being destroyed.
+    destroying: tokio::sync::Mutex<()>,
+    drawn: Mutex<Rng>,
     splits: split::Splits,
     failover: failover::Failover,
 }
@@ -106,10 +120,14 @@ impl Ranges {
             tokens: tokens::Tokens::new(key, keys),
             classes: Arc::new(RwLock::new(classes)),
             keyspaces: RwLock::default(),
+            purged: RwLock::default(),
             founders: RwLock::default(),
             hints: Mutex::default(),
             telling: Mutex::default(),
             staleness: staleness::Staleness::default(),
+            subjects: Mutex::default(),
+            destroying: tokio::sync::Mutex::default(),
+            drawn: Mutex::new(Seed::from_entropy().child("subjects").rng()),
             splits: split::Splits::default(),
             failover: failover::Failover::new(&parts),
             parts,
@@ -149,6 +167,7 @@ impl Ranges {
             time_is_good: Arc::clone(time_is_good),
             ranges: Arc::downgrade(&self.0),
         };
+        self.recall_keys().await;
         // Replicas ask each other under their class from the first moment on.
         if let Err(why) = self.read_catalog() {
             return halt.now(format!("ranges: {why}"));

@@ -8,16 +8,19 @@ use std::time::Duration;
 
 use rhumb_actors::ranges::catalog::{Keyspace, META};
 use rhumb_actors::ranges::host::{NotRead, NotWritten, Rowed};
+use rhumb_actors::ranges::lifecycle::Life;
 use rhumb_actors::ranges::messages::{
     KvAnswer, KvCondition, KvOp, KvRead, KvRefusal, KvRow, KvWrite, KvWritten, Lifetimes, MAX_BYTES, MAX_OPS,
     MAX_ROWS, Needs, RangeBounds, WhereIs,
 };
 use rhumb_actors::ranges::{Answer, Ask, Condition, Consistency, Op, RangeId, RangeRefusal, Seat, Token};
+use rhumb_actors::ranges::{sealing, subjects};
 use rhumb_core::{DataClass, Fault, FaultKind, HybridTime, NodeId};
-use rhumb_storage::mvcc::{KeyspaceId, Limit, Record, Subject, UserKey, Version};
+use rhumb_storage::mvcc::{KeyspaceId, Limit, Record, Subject, UserKey, Version, VersionKey};
 use tokio::time::Instant;
 
 use super::lifetimes::lasts;
+use super::subjects::{Seals, is_personal, seal};
 use super::{Ranges, not_now};
 
 /// How often a call is passed on.
@@ -57,6 +60,7 @@ impl Ranges {
     pub(super) async fn read(&self, message: KvRead, within: Duration) -> Outcome<KvAnswer> {
         let until = Instant::now() + within.mul_f32(0.95);
         let prepared = self.keyspace(&message.keyspace, &message.class).and_then(|space| {
+            space.life.reads()?;
             let (ask, limit) = self.asks(&message)?;
             Ok((space, ask, limit))
         });
@@ -75,7 +79,7 @@ impl Ranges {
                 None => Err(NotRead::NoReplica),
             };
             let (to, fallback) = match read {
-                Ok(answer) => return Ok(Ok(self.answered(answer, &message))),
+                Ok(answer) => return Ok(self.answered(&space, answer, &message, until).await),
                 Err(NotRead::NoReplica) => (there, message.fallback),
                 Err(NotRead::Leaseholder(seat)) => (vec![seat.node], message.needs != Needs::Strong),
                 Err(NotRead::Refused(refusal))
@@ -102,7 +106,11 @@ impl Ranges {
     pub(super) async fn write(&self, message: KvWrite, within: Duration) -> Outcome<KvWritten> {
         let until = Instant::now() + within.mul_f32(0.95);
         let prepared = self.keyspace(&message.keyspace, &message.class);
-        let space = match prepared.and_then(|space| checked(&message.ops).map(|()| space)) {
+        let sound = |space: &Keyspace| {
+            space.life.writes()?;
+            checked(&message.ops).and_then(|()| about(&space.class, &message.ops))
+        };
+        let space = match prepared.and_then(|space| sound(&space).map(|()| space)) {
             Ok(space) => space,
             Err(refusal) => return Ok(Err(refusal)),
         };
@@ -116,7 +124,7 @@ impl Ranges {
             let proposed = match range {
                 None => Err(Not::NoReplica),
                 Some(range) => match self.of_one_range(&space, range, &ops) {
-                    Ok(()) => self.propose(range, ops, until).await?,
+                    Ok(()) => self.propose_in(&space, range, ops, &message.ops, until).await?,
                     Err(refusal) => return Ok(Err(refusal)),
                 },
             };
@@ -155,17 +163,53 @@ impl Ranges {
             Ok(_) => return Ok(Err(KvRefusal::NotAllowed(format!("node {from} only says who it is")))),
             Err(refusal) => return Ok(Err(refusal)),
         };
-        Ok(self.propose(META, ops, until).await?.map_err(|not| match not {
+        Ok(self.propose(META, ops, None, until).await?.map_err(|not| match not {
             Not::Refused(refusal) => refusal,
             Not::Again(why) => not_now(why),
             Not::At(_) | Not::NoReplica => not_now("the lease is another node's"),
         }))
     }
 
+    /// Proposes writes of a keyspace: those of a personal class are sealed, by whoever can propose them.
+    async fn propose_in(
+        &self,
+        space: &Keyspace,
+        range: RangeId,
+        ops: Vec<Op>,
+        said: &[KvOp],
+        until: Instant,
+    ) -> Result<Result<KvWritten, Not>, Fault> {
+        // It may have been archived while this waited.
+        let now = self.0.keyspaces.read().get(&space.name).map(|now| (now.id, now.life));
+        let now = now.filter(|(id, _)| *id == space.id).map(|(_, life)| life);
+        let may = now.ok_or_else(|| KvRefusal::NoSuchKeyspace(space.name.clone()));
+        if let Err(refusal) = may.and_then(Life::writes) {
+            return Ok(Err(Not::Refused(refusal)));
+        }
+        if !is_personal(&space.class) {
+            return self.propose(range, ops, None, until).await;
+        }
+        let host = match self.host() {
+            Ok(host) => host,
+            Err(refusal) => return Ok(Err(Not::Refused(refusal))),
+        };
+        // No key is drawn where nothing can be written.
+        if !host.holds(range).await {
+            let elsewhere = host.leaseholder(range).await.filter(|seat| seat.node != self.0.parts.me);
+            let again = || Not::Again("the lease is not in force here yet".to_owned());
+            return Ok(Err(elsewhere.map_or_else(again, Not::At)));
+        }
+        match self.seals(&space.class, said, until).await {
+            Ok(seals) => self.propose(range, ops, Some(seals), until).await,
+            Err(refusal) => Ok(Err(Not::Refused(refusal))),
+        }
+    }
+
     async fn propose(
         &self,
         range: RangeId,
         ops: Vec<Op>,
+        seals: Option<Seals>,
         until: Instant,
     ) -> Result<Result<KvWritten, Not>, Fault> {
         let unknown = |why: String| {
@@ -175,7 +219,13 @@ impl Ranges {
             Ok(host) => host,
             Err(refusal) => return Ok(Err(Not::Refused(refusal))),
         };
-        let written = tokio::time::timeout_at(until, host.write(range, ops)).await;
+        let writing = async {
+            match seals {
+                None => host.write(range, ops).await,
+                Some(seals) => host.write_sealed(range, ops, seal(seals)).await,
+            }
+        };
+        let written = tokio::time::timeout_at(until, writing).await;
         match written.map_err(|_| unknown("consensus took too long".to_owned()))? {
             Ok(written) => Ok(Ok(KvWritten {
                 version: written.at,
@@ -339,18 +389,46 @@ impl Ranges {
         Ok((ask, Limit { rows, bytes: MAX_BYTES }))
     }
 
-    fn answered(&self, answer: Answer<Rowed>, message: &KvRead) -> KvAnswer {
-        let (rows, next) = match answer.value {
+    /// What was read, as it is answered. Values of a personal class are opened where they were read.
+    async fn answered(
+        &self,
+        space: &Keyspace,
+        answer: Answer<Rowed>,
+        message: &KvRead,
+        until: Instant,
+    ) -> Result<KvAnswer, KvRefusal> {
+        let is_one = matches!(answer.value, Rowed::One(_));
+        let (found, next) = match answer.value {
             Rowed::One(found) => {
-                (found.map(|version| row(message.from.clone(), version)).into_iter().collect(), None)
+                let key = key(message.from.clone())?;
+                (found.map(|version| (key, version)).into_iter().collect(), None)
             }
-            Rowed::Many(page) => {
-                let rows = page.rows.into_iter().map(|(key, version)| row(key.as_bytes().to_vec(), version));
-                (rows.collect(), page.next.map(|key| key.as_bytes().to_vec()))
-            }
+            Rowed::Many(page) => (page.rows, page.next.map(|key| key.as_bytes().to_vec())),
         };
+        let (mut rows, mut erased) = (Vec::with_capacity(found.len()), 0);
+        for (key, version) in found {
+            if message.as_stored {
+                rows.push(stored(space, key, version));
+                continue;
+            }
+            if !is_personal(&space.class) {
+                rows.push(row(key, version));
+                continue;
+            }
+            let of = (&space.class, KeyspaceId(space.id));
+            match self.opened(of, &key, &version, until).await? {
+                Some((value, by)) => rows.push(KvRow {
+                    value,
+                    subject: Some(by.subject),
+                    sealed_under: Some(by.id.to_string()),
+                    ..row(key, version)
+                }),
+                None if is_one => return Err(KvRefusal::Erased),
+                None => erased += 1,
+            }
+        }
         let token: Token = answer.token;
-        KvAnswer {
+        Ok(KvAnswer {
             rows,
             next,
             level: answer.level,
@@ -360,7 +438,8 @@ impl Ranges {
             replica: answer.replica.replica.0,
             fallback: answer.fallback,
             token: self.0.tokens.sign(token).to_vec(),
-        }
+            erased,
+        })
     }
 
     fn ops(&self, ops: &[KvOp], lifetimes: &Lifetimes) -> Result<Vec<Op>, KvRefusal> {
@@ -410,17 +489,26 @@ fn key(bytes: Vec<u8>) -> Result<UserKey, KvRefusal> {
     UserKey::new(bytes).map_err(|error| KvRefusal::Invalid(error.to_string()))
 }
 
-fn row(key: Vec<u8>, version: Version) -> KvRow {
+fn row(key: UserKey, version: Version) -> KvRow {
     let Version { at, record } = version;
     let header = record.header;
     KvRow {
-        key,
+        key: key.as_bytes().to_vec(),
         value: record.value.unwrap_or_default(),
         version: at,
         schema: header.schema,
         subject: header.subject.map(|subject| subject.as_str().to_owned()),
         expires: header.expires,
+        sealed_under: None,
     }
+}
+
+/// A row as it stands on disks.
+fn stored(space: &Keyspace, key: UserKey, version: Version) -> KvRow {
+    let at = VersionKey { keyspace: KeyspaceId(space.id), key: key.clone(), at: version.at };
+    let value = version.record.encode(&at.encode());
+    let sealed_under = sealing::sealed_under(&version).map(|id| id.to_string());
+    KvRow { value, sealed_under, subject: None, ..row(key, version) }
 }
 
 fn op(said: &KvOp, now: HybridTime, lifetimes: &Lifetimes) -> Result<Op, KvRefusal> {
@@ -438,6 +526,23 @@ fn op(said: &KvOp, now: HybridTime, lifetimes: &Lifetimes) -> Result<Op, KvRefus
         KvCondition::Version(at) => Condition::Version(at),
     });
     Ok(Op { key: key(said.key.clone())?, condition, record })
+}
+
+/// Whether these writes say whom they are about, where that must be said.
+fn about(class: &DataClass, ops: &[KvOp]) -> Result<(), KvRefusal> {
+    if !is_personal(class) {
+        return Ok(());
+    }
+    for op in ops.iter().filter(|op| op.value.is_some()) {
+        let why = || {
+            format!(
+                "class {class} is personal, and a value says whom it is about, under whose key it is sealed: give \
+                 the subject (`--subject ID`)"
+            )
+        };
+        subjects::named(op.subject.as_deref().ok_or_else(|| KvRefusal::Invalid(why()))?)?;
+    }
+    Ok(())
 }
 
 /// Whether these may be one write.

@@ -6,10 +6,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use rhumb_actors::audit::record::{Outcome, Record};
 use rhumb_actors::ranges::catalog::{MAX_REPLICATION, META, named};
+use rhumb_actors::ranges::lifecycle::LiveKeyspace;
 use rhumb_actors::ranges::messages::{
     Consent, CreateKeyspace, Found, Introduce, KeyspaceView, KvRead, KvRefusal, KvWrite, ListKeyspaces,
     ListRanges, MoveReplica, PlanRange, RANGE_WORD, RangeView, RangeWord, SplitRange, TransferLease, WhereIs,
 };
+use rhumb_actors::ranges::snapshots::{CreateSnapshot, ExportSnapshot, RemoveSnapshot};
+use rhumb_actors::ranges::subjects::{CondemnKeys, DestroyKeys, EraseSubject, HandKey, KeepKey, WhichKeys};
 use rhumb_actors::ranges::{RangeId, ReplicaId};
 use rhumb_core::{DataClass, Fault, NodeId, Role, codec};
 use rhumb_topology::policy::Use;
@@ -78,6 +81,16 @@ pub(in crate::supervisor) fn serve(registry: &mut Registry, ranges: &Ranges) -> 
     serves!(WhereIs, tells_where);
     serves!(KvRead, reads);
     serves!(KvWrite, writes);
+    serves!(LiveKeyspace, lives);
+    serves!(CreateSnapshot, takes);
+    serves!(RemoveSnapshot, removes);
+    serves!(ExportSnapshot, exports);
+    serves!(KeepKey, keeps_key);
+    serves!(HandKey, hands_key);
+    serves!(WhichKeys, tells_which);
+    serves!(CondemnKeys, condemns);
+    serves!(DestroyKeys, destroys);
+    serves!(EraseSubject, erases);
     super::failover::serve(registry, ranges)
 }
 
@@ -162,16 +175,6 @@ impl Ranges {
                 "class control is the mesh's own: expected a class of the policy, see `rhumb policy show`";
             return Err(KvRefusal::Invalid(why.to_owned()));
         }
-        let word = class.as_str();
-        let personal = word == "personal" || word.starts_with("personal-") || word.starts_with("personal.");
-        let snapshot = self.0.parts.policy.snapshots();
-        let known = snapshot.load().policy().is_some_and(|policy| policy.classes.contains_key(class));
-        if personal || (known && snapshot.load().audits_reads(class)) {
-            return Err(KvRefusal::NotAllowed(format!(
-                "class {class} is personal or has its reads audited, and this build neither encrypts the values of \
-                 keyspaces nor logs who reads them: expected another class"
-            )));
-        }
         Ok(())
     }
 
@@ -221,8 +224,11 @@ impl Ranges {
             Role::Node => call.message,
             _ => KvRead { hops: 0, fallback: false, ..call.message },
         };
-        let first = message.hops == 0;
+        let (first, asked) = (message.hops == 0, message.clone());
         let outcome = self.read(message, within).await?;
+        if let Ok(answer) = &outcome {
+            self.told_of_read(&call.from, &asked, answer).await?;
+        }
         if first {
             self.0.staleness.read(&outcome);
         }

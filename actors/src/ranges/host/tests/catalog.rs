@@ -13,6 +13,7 @@ use super::net::{self, RETENTION, SECOND, node_id, store_id};
 use super::sim::{self, SimRuntime};
 use crate::ranges::catalog::{Change, Keyspace, Next, RangeRow, changed};
 use crate::ranges::host::{Found, Host};
+use crate::ranges::lifecycle::Life;
 use crate::ranges::messages::Lifetimes;
 use crate::ranges::splitting::Decided;
 use crate::ranges::{RangeId, Seat};
@@ -50,6 +51,9 @@ impl Catalog {
             replication: 0,
             ranges: vec![row],
             lifetimes,
+            life: Life::default(),
+            held: Vec::new(),
+            purged: false,
         };
         Self { space, next: Next { keyspace: SPACE.0 + 1, range: range.0 + 1, replica: 1_000 } }
     }

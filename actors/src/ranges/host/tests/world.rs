@@ -35,7 +35,7 @@ const CLOSED_WITHIN: u64 = 3 * SECOND;
 const LEADS_WITHIN: u64 = 1_500 * MS;
 /// How often clients pause, in some stories, and how long.
 const PAUSED_EVERY: u64 = 7 * SECOND;
-const PAUSED: u64 = 2_500 * MS;
+const PAUSED: u64 = 3_500 * MS;
 /// How long a client waits.
 const PATIENCE: Duration = Duration::from_millis(2_500);
 
