@@ -8,6 +8,7 @@ pub mod backlog;
 pub mod clock;
 pub mod delivery;
 pub mod escrow;
+pub mod placement;
 pub mod ranges;
 pub mod remote;
 pub mod span;

@@ -165,6 +165,10 @@ canaries! {
     LostKeysStay = "lost-keys-stay",
     /// A replica without a vote takes the lease.
     LeaseWithoutVote = "lease-without-vote",
+    /// What a learner's store promises a leaseholder counts as a voter's word.
+    LearnerCounts = "learner-counts",
+    /// A replica that is to learn is taken into consensus with a vote.
+    LearnerVotes = "learner-votes",
     /// A replica serves strong reads because it once took the lease.
     LeaseNotAsked = "lease-not-asked",
     /// A leaseholder serves until the end of its support by its own clock, without a margin for others'.
@@ -222,6 +226,7 @@ impl Canary {
         Self::GcAboveWatermark,
         Self::GcOfEmptySets,
         Self::GcAboveThreshold,
+        Self::LearnerCounts,
     ];
 
     /// Those of consensus, under which they run with real openraft.
@@ -231,6 +236,7 @@ impl Canary {
         Self::CollectedComesBack,
         Self::LeadGoesToAll,
         Self::LeaseWithoutVote,
+        Self::LearnerVotes,
     ];
 
     /// Those of delivery, which has one too. All others are the escrow's.

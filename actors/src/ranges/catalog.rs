@@ -1,20 +1,23 @@
-//! What the meta range holds of keyspaces and nodes, and where replicas of a new keyspace stand.
+//! What the meta range holds of keyspaces and nodes.
 //!
-//! * It decides: the rows; which nodes get a replica.
-//! * It never does: put a replica where the policy does not let the class be held, or use a number twice: numbers come from
-//!   one row, which is raised in the same batch that uses them.
+//! * It decides: the rows, and what becomes of them.
+//! * It never does: choose a place for a replica: the planner does (`rhumb_topology::placement`); or use a number twice: numbers
+//!   come from one row, which is raised in the same batch that uses them.
 //!
 //! | key of the meta range | value |
 //! |---|---|
 //! | `keyspace/` name | a [`Keyspace`] |
 //! | `node/` node | a [`Founder`]: its disk, and the public key of its tokens |
 //! | `next` | the [`Next`] numbers |
+//! | `meta` | the [`RangeRow`] of the meta range itself, once a replica of it was replaced |
 
-use std::collections::{BTreeMap, BTreeSet};
+mod places;
+
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use rhumb_core::codec;
-use rhumb_core::{DataClass, NodeId, Region, StoreId};
+use rhumb_core::{DataClass, NodeId, StoreId};
 use rhumb_storage::mvcc::{KeyspaceId, UserKey};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -22,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use super::messages::{KeyspaceView, KvRefusal, Lifetimes};
 use super::replica::{Descriptor, RangeId, ReplicaId, Seat};
 use super::seating::Wanted;
+use crate::placement::messages::Placement;
 
 /// The meta range.
 pub const META: RangeId = RangeId(1);
@@ -33,8 +37,8 @@ pub const KEYSPACES: &str = "keyspace/";
 pub const NODES: &str = "node/";
 /// The key of the next numbers.
 pub const NEXT: &str = "next";
-/// Replicas of a keyspace that does not say how many.
-pub const REPLICATION: u32 = 3;
+/// The key of the meta range's own row.
+pub const META_ROW: &str = "meta";
 /// The most replicas of a keyspace.
 pub const MAX_REPLICATION: u32 = 7;
 /// When it may make sense to ask again for a move that cannot be now.
@@ -58,6 +62,8 @@ pub struct Keyspace {
     pub ranges: Vec<RangeRow>,
     /// For how long things are kept.
     pub lifetimes: Lifetimes,
+    /// What is wanted of where its replicas stand.
+    pub placement: Placement,
 }
 
 /// A range of a keyspace.
@@ -170,6 +176,7 @@ impl Keyspace {
             ranges: begun().map(|row| row.range.0).collect(),
             nodes: nodes.into_iter().collect(),
             lifetimes: self.lifetimes,
+            placement: self.placement.clone(),
         }
     }
 
@@ -190,13 +197,23 @@ impl RangeRow {
     /// range whose replicas have moved since, or that was split off, begins with nothing.
     #[must_use]
     pub fn is_as_created(&self) -> bool {
-        self.parent.is_none() && self.joined.is_empty()
+        let moved = [self.joined.is_empty(), self.leaving.is_empty(), self.left.is_empty()].contains(&false);
+        self.parent.is_none() && !moved
+    }
+
+    /// The row of a range on the seats that it was created with.
+    #[must_use]
+    pub fn created(range: RangeId, seats: Vec<Seat>) -> Self {
+        let (joined, leaving, left) = (Vec::new(), Vec::new(), Vec::new());
+        Self { range, parent: None, begun: true, seats, joined, leaving, left }
     }
 
     /// What its leaseholder is to bring about.
     #[must_use]
     pub fn wanted(&self) -> Wanted {
-        Wanted { seats: self.seats.clone(), leaving: self.leaving.clone(), unborn: !self.begun }
+        let all = self.seats.iter().chain(&self.leaving).map(|seat| seat.replica);
+        let known = all.chain(self.joined.iter().copied()).chain(self.left.iter().copied()).max();
+        Wanted { seats: self.seats.clone(), leaving: self.leaving.clone(), unborn: !self.begun, known }
     }
 }
 
@@ -223,6 +240,20 @@ pub enum Change {
         /// Its disk.
         store: StoreId,
     },
+    /// Replicas are wanted there, and nowhere else.
+    Places {
+        /// Of this range.
+        range: RangeId,
+        /// There.
+        places: Vec<Place>,
+    },
+    /// What is wanted of the keyspace's replicas is another thing.
+    Wish {
+        /// How many vote; 0: it is not said.
+        replication: u32,
+        /// What else.
+        placement: Placement,
+    },
     /// Replicas have left a range.
     Left {
         /// This one.
@@ -230,6 +261,17 @@ pub enum Change {
         /// These.
         replicas: Vec<ReplicaId>,
     },
+}
+
+/// Where a replica is wanted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// The node.
+    pub node: NodeId,
+    /// Its disk.
+    pub store: StoreId,
+    /// Whether it votes.
+    pub votes: bool,
 }
 
 /// A keyspace's row after a change, with the numbers behind it. None: it is so already.
@@ -280,52 +322,50 @@ pub fn changed(
         }
         Change::Move { range, from, to, store } => {
             let row = row_mut(&mut keyspace, range).ok_or_else(|| none(range))?;
-            let comes = row.seats.iter().any(|seat| seat.store == *store);
-            let leaves = row.leaving.iter().any(|seat| seat.node == *from);
-            if comes && leaves {
+            if !places::moved(row, &mut next, (from, to, *store))? {
                 return Ok(None);
             }
-            let invalid = |why: String| Err(KvRefusal::Invalid(why));
-            // One that comes may come elsewhere instead.
-            let coming = row.seats.iter().find(|seat| seat.node == *from).map(|seat| seat.replica);
-            let instead = coming.is_some_and(|coming| row.joined.last() == Some(&coming));
-            let leaves_there = row.leaving.iter().any(|seat| seat.store == *store);
-            if !row.leaving.is_empty() && !instead || leaves_there || !row.begun {
-                let why =
-                    format!("a replica of range {} is moving already, or the range has not begun", range.0);
-                return Err(KvRefusal::NotNow { why, retry_after: MOVE_AGAIN });
+        }
+        Change::Places { range, places } => {
+            let row = row_mut(&mut keyspace, range).ok_or_else(|| none(range))?;
+            if !places::set(row, &mut next, places)? {
+                return Ok(None);
             }
-            if comes {
-                return invalid(format!("node {to} has a replica of range {} already", range.0));
+        }
+        Change::Wish { replication, placement } => {
+            if keyspace.replication == *replication && keyspace.placement == *placement {
+                return Ok(None);
             }
-            let Some(at) = row.seats.iter().position(|seat| seat.node == *from) else {
-                let nodes: Vec<_> = row.seats.iter().map(|seat| seat.node.to_string()).collect();
-                return invalid(format!(
-                    "node {from} has no replica of range {}; {} have",
-                    range.0,
-                    nodes.join(", ")
-                ));
-            };
-            let leaving = row.seats.remove(at);
-            let replica = ReplicaId(next.replica);
-            next.replica += 1;
-            row.seats.push(Seat { replica, node: to.clone(), store: *store, votes: leaving.votes });
-            row.joined.push(replica);
-            row.leaving.push(leaving);
+            (keyspace.replication, keyspace.placement) = (*replication, placement.clone());
         }
         Change::Left { range, replicas } => {
             let row = row_mut(&mut keyspace, range).ok_or_else(|| none(range))?;
-            let before = row.leaving.len();
-            row.leaving.retain(|seat| !replicas.contains(&seat.replica));
-            if row.leaving.len() == before {
+            if !places::left(row, replicas) {
                 return Ok(None);
             }
-            row.left.extend(
-                replicas.iter().copied().filter(|replica| !row.left.contains(replica)).collect::<Vec<_>>(),
-            );
         }
     }
     Ok(Some((keyspace, next)))
+}
+
+/// A range's row after one of its replicas moved to another disk, with the numbers behind it. None: it is so already.
+///
+/// # Errors
+/// Why it cannot be.
+pub fn moved_to(
+    row: &RangeRow,
+    next: Next,
+    to: (&NodeId, &NodeId, StoreId),
+) -> Result<Option<(RangeRow, Next)>, KvRefusal> {
+    let (mut row, mut next) = (row.clone(), next);
+    Ok(places::moved(&mut row, &mut next, to)?.then_some((row, next)))
+}
+
+/// A range's row after replicas have left it. None: they were not leaving.
+#[must_use]
+pub fn without(row: &RangeRow, replicas: &[ReplicaId]) -> Option<RangeRow> {
+    let mut row = row.clone();
+    places::left(&mut row, replicas).then_some(row)
 }
 
 fn row_mut<'a>(keyspace: &'a mut Keyspace, range: &RangeId) -> Option<&'a mut RangeRow> {
@@ -348,86 +388,32 @@ pub fn named(name: &str) -> Result<(), KvRefusal> {
     )))
 }
 
-/// Where the replicas of a keyspace stand: on so many of these nodes, over as many regions as possible. `may` says why the
-/// policy does not let a region hold the class.
-///
-/// # Errors
-/// The nodes that may hold it are too few, and why others may not.
-pub fn place(
-    founders: &BTreeMap<NodeId, StoreId>,
-    replication: u32,
-    may: impl Fn(&Region) -> Result<(), String>,
-) -> Result<Vec<(NodeId, StoreId)>, KvRefusal> {
-    let mut regions: BTreeMap<&Region, Vec<(&NodeId, &StoreId)>> = BTreeMap::new();
-    let mut barred = Vec::new();
-    for (node, store) in founders {
-        match may(&node.region) {
-            Ok(()) => regions.entry(&node.region).or_default().push((node, store)),
-            Err(why) => barred.push(why),
-        }
-    }
-    let allowed: usize = regions.values().map(Vec::len).sum();
-    let wanted = match replication {
-        0 => (REPLICATION as usize).min(allowed),
-        asked => asked as usize,
-    };
-    if wanted == 0 || wanted > allowed {
-        barred.dedup();
-        let why = if barred.is_empty() { String::new() } else { format!(": {}", barred.join("; ")) };
-        return Err(KvRefusal::NotAllowed(format!(
-            "{} replicas were asked for and {allowed} of {} nodes may hold the class{why}",
-            wanted.max(1),
-            founders.len()
-        )));
-    }
-    let mut placed = Vec::new();
-    for round in 0.. {
-        for nodes in regions.values() {
-            if let Some((node, store)) = nodes.get(round)
-                && placed.len() < wanted
-            {
-                placed.push(((*node).clone(), **store));
-            }
-        }
-        if placed.len() == wanted {
-            break;
-        }
-    }
-    Ok(placed)
-}
-
-/// A new keyspace with these numbers, and the numbers behind it.
+/// A new keyspace with these numbers, its first range in these places, and the numbers behind it.
 #[must_use]
 pub fn created(
     name: &str,
     class: &DataClass,
-    replication: u32,
+    (replication, placement): (u32, Placement),
     lifetimes: Lifetimes,
     next: Next,
-    placed: Vec<(NodeId, StoreId)>,
+    places: Vec<Place>,
 ) -> (Keyspace, Next) {
-    let count = placed.len() as u64;
-    let seat = |(number, (node, store)): (usize, (NodeId, StoreId))| Seat {
+    let count = places.len() as u64;
+    let seat = |(number, place): (usize, Place)| Seat {
         replica: ReplicaId(next.replica + number as u64),
-        node,
-        store,
-        votes: true,
+        node: place.node,
+        store: place.store,
+        votes: place.votes,
     };
+    let seats = places.into_iter().enumerate().map(seat).collect();
     let keyspace = Keyspace {
         id: next.keyspace,
         name: name.to_owned(),
         class: class.clone(),
         replication,
-        ranges: vec![RangeRow {
-            range: RangeId(next.range),
-            parent: None,
-            begun: true,
-            seats: placed.into_iter().enumerate().map(seat).collect(),
-            joined: Vec::new(),
-            leaving: Vec::new(),
-            left: Vec::new(),
-        }],
+        ranges: vec![RangeRow::created(RangeId(next.range), seats)],
         lifetimes,
+        placement,
     };
     let after = Next { keyspace: next.keyspace + 1, range: next.range + 1, replica: next.replica + count };
     (keyspace, after)
@@ -439,39 +425,16 @@ mod tests {
 
     use super::*;
 
-    fn founders(text: &str) -> BTreeMap<NodeId, StoreId> {
-        let node =
-            |(number, text): (usize, &str)| (text.parse().expect("a node"), StoreId(number as u128 + 1));
-        text.split_whitespace().enumerate().map(node).collect()
-    }
-
-    fn placed(nodes: &str, replication: u32, barred: &str) -> String {
-        let may = |region: &Region| match region.as_str() {
-            region if barred.split_whitespace().any(|name| name == region) => {
-                Err(format!("{region} may not"))
-            }
-            _ => Ok(()),
+    fn places(text: &str) -> Vec<Place> {
+        let place = |(number, word): (usize, &str)| {
+            let (name, votes) = word.strip_suffix('~').map_or((word, true), |name| (name, false));
+            Place { node: name.parse().expect("a node"), store: StoreId(number as u128 + 1), votes }
         };
-        match place(&founders(nodes), replication, may) {
-            Ok(placed) => placed.iter().map(|(node, _)| node.to_string()).collect::<Vec<_>>().join(" "),
-            Err(refusal) => refusal.to_string(),
-        }
+        text.split_whitespace().enumerate().map(place).collect()
     }
 
-    #[test]
-    fn replicas_stand_in_as_many_regions_as_possible_and_only_where_they_may() {
-        assert_eq!(placed("ap/n1 eu/n1 us/n1 us/n2", 0, ""), "ap/n1 eu/n1 us/n1");
-        assert_eq!(placed("eu/n1 us/n1 us/n2", 3, ""), "eu/n1 us/n1 us/n2");
-        assert_eq!(placed("us/n1 us/n2 us/n3 us/n4", 0, ""), "us/n1 us/n2 us/n3");
-        assert_eq!(placed("ap/n1 eu/n1 us/n1 us/n2", 0, "us"), "ap/n1 eu/n1");
-        assert_eq!(
-            placed("ap/n1 eu/n1 us/n1", 3, "us"),
-            "3 replicas were asked for and 2 of 3 nodes may hold the class: us may not"
-        );
-        assert_eq!(
-            placed("us/n1", 0, "us"),
-            "1 replicas were asked for and 0 of 1 nodes may hold the class: us may not"
-        );
+    fn plain() -> (u32, Placement) {
+        (0, Placement::default())
     }
 
     #[test]
@@ -479,9 +442,9 @@ mod tests {
         let next = first_numbers(3);
         let class = DataClass::read("inventory").expect("valid");
         let (none, hour) = (Lifetimes::default(), Duration::from_secs(3_600));
-        let (one, next) = created("a", &class, 0, none, next, founders("eu/n1 us/n1").into_iter().collect());
+        let (one, next) = created("a", &class, plain(), none, next, places("eu/n1 us/n1"));
         let short = Lifetimes { retention: Some(hour), ttl: Some(2 * hour) };
-        let (two, next) = created("b", &class, 0, short, next, founders("eu/n1 us/n1").into_iter().collect());
+        let (two, next) = created("b", &class, plain(), short, next, places("eu/n1 us/n1"));
         let all: Vec<u64> =
             [&one, &two].iter().flat_map(|space| space.seats().map(|seat| seat.replica.0)).collect();
         assert_eq!(all, [4, 5, 6, 7]);
@@ -494,7 +457,9 @@ mod tests {
     fn stands(keyspace: &Keyspace, range: u64) -> String {
         let row = keyspace.row(RangeId(range)).expect("it is there");
         let seats = |seats: &[Seat]| {
-            let one = |seat: &Seat| format!("{}@{}", seat.replica.0, seat.node);
+            let one = |seat: &Seat| {
+                format!("{}@{}{}", seat.replica.0, seat.node, if seat.votes { "" } else { "~" })
+            };
             seats.iter().map(one).collect::<Vec<_>>().join(" ")
         };
         let left: Vec<_> = row.left.iter().map(|replica| replica.0).collect();
@@ -509,8 +474,8 @@ mod tests {
     #[test]
     fn a_range_is_planned_before_it_is_split_off_and_no_number_is_planned_twice() {
         let class = DataClass::read("inventory").expect("valid");
-        let placed = founders("eu/n1 us/n1").into_iter().collect();
-        let (space, next) = created("a", &class, 0, Lifetimes::default(), first_numbers(2), placed);
+        let placed = places("eu/n1 us/n1");
+        let (space, next) = created("a", &class, plain(), Lifetimes::default(), first_numbers(2), placed);
         let split = Change::Split { left: RangeId(2), seats: space.ranges[0].seats.clone() };
         let (planned, next) = changed(&space, next, &split).expect("it may be").expect("it is new");
         assert_eq!(stands(&planned, 3), "begun false at 5@eu/n1 6@us/n1 leaving [] left []");
@@ -528,8 +493,8 @@ mod tests {
     #[test]
     fn a_replica_moves_to_another_disk_under_a_new_number() {
         let class = DataClass::read("inventory").expect("valid");
-        let placed = founders("eu/n1 us/n1").into_iter().collect();
-        let (space, next) = created("a", &class, 0, Lifetimes::default(), first_numbers(2), placed);
+        let placed = places("eu/n1 us/n1");
+        let (space, next) = created("a", &class, plain(), Lifetimes::default(), first_numbers(2), placed);
         let node = |text: &str| text.parse::<NodeId>().expect("a node");
         let moves = |from: &str, to: &str, store| Change::Move {
             range: RangeId(2),
@@ -561,6 +526,78 @@ mod tests {
         let (again, _) =
             changed(&moved, next, &moves("ap/n1", "ap/n1", 10)).expect("it may be").expect("new");
         assert_eq!(stands(&again, 2), "begun true at 3@eu/n1 6@ap/n1 leaving [5@ap/n1] left [4]");
+    }
+
+    #[test]
+    fn a_move_that_is_under_way_can_be_taken_back() {
+        let class = DataClass::read("inventory").expect("valid");
+        let placed = places("eu/n1 us/n1");
+        let (space, next) = created("a", &class, plain(), Lifetimes::default(), first_numbers(2), placed);
+        let node = |text: &str| text.parse::<NodeId>().expect("a node");
+        let moves = |from: &str, to: &str, store| Change::Move {
+            range: RangeId(2),
+            from: node(from),
+            to: node(to),
+            store: StoreId(store),
+        };
+        let change = |space: &Keyspace, next, change: &Change| {
+            changed(space, next, change).expect("it may be").expect("it is new")
+        };
+        let (moving, next) = change(&space, next, &moves("us/n1", "ap/n1", 9));
+        let (back, next) = change(&moving, next, &moves("ap/n1", "us/n1", 2));
+        assert_eq!(stands(&back, 2), "begun true at 3@eu/n1 4@us/n1 leaving [5@ap/n1] left []");
+        assert_eq!(changed(&back, next, &moves("ap/n1", "us/n1", 2)), Ok(None), "the same again");
+        // A leaseholder that had not heard of it says that the old one has left: that is no longer so.
+        let gone = Change::Left { range: RangeId(2), replicas: vec![ReplicaId(4)] };
+        assert_eq!(changed(&back, next, &gone), Ok(None));
+        let gone = Change::Left { range: RangeId(2), replicas: vec![ReplicaId(5)] };
+        let (done, next) = change(&back, next, &gone);
+        assert_eq!(stands(&done, 2), "begun true at 3@eu/n1 4@us/n1 leaving [] left [5]");
+        assert_eq!(done.ranges[0].wanted().known, Some(ReplicaId(5)));
+        let (moving, next) = change(&done, next, &moves("us/n1", "ap/n1", 9));
+        let gone = Change::Left { range: RangeId(2), replicas: vec![ReplicaId(4)] };
+        let (moved, next) = change(&moving, next, &gone);
+        assert_eq!(stands(&moved, 2), "begun true at 3@eu/n1 6@ap/n1 leaving [] left [5, 4]");
+        let (again, _) = change(&moved, next, &moves("ap/n1", "us/n1", 2));
+        assert_eq!(
+            stands(&again, 2),
+            "begun true at 3@eu/n1 7@us/n1 leaving [6@ap/n1] left [5, 4]",
+            "too late"
+        );
+    }
+
+    #[test]
+    fn places_are_set_as_a_whole_and_who_changes_begins_no_longer_as_created() {
+        let class = DataClass::read("inventory").expect("valid");
+        let placed = places("eu/n1 us/n1 ap/n1 sa/n1~");
+        let (space, next) = created("a", &class, plain(), Lifetimes::default(), first_numbers(2), placed);
+        assert_eq!(stands(&space, 2), "begun true at 3@eu/n1 4@us/n1 5@ap/n1 6@sa/n1~ leaving [] left []");
+        assert!(space.ranges[0].is_as_created());
+        let set = |places: Vec<Place>| Change::Places { range: RangeId(2), places };
+        let places_of = |text: &str| places(text);
+        assert_eq!(changed(&space, next, &set(places_of("eu/n1 us/n1 ap/n1 sa/n1~"))), Ok(None));
+        // sa votes instead of ap, which is read on, and us goes.
+        let wanted: Vec<_> =
+            places_of("eu/n1 us/n1 ap/n1~ sa/n1").into_iter().filter(|place| place.store.0 != 2).collect();
+        let (after, next) = changed(&space, next, &set(wanted)).expect("it may be").expect("it is new");
+        assert_eq!(stands(&after, 2), "begun true at 3@eu/n1 5@ap/n1~ 6@sa/n1 leaving [4@us/n1] left []");
+        assert!(!after.ranges[0].is_as_created());
+        let fifth = places_of("eu/n1 us/n1 ap/n1 sa/n1 af/n1~");
+        let (more, _) = changed(&after, next, &set(fifth)).expect("it may be").expect("it is new");
+        assert_eq!(
+            stands(&more, 2),
+            "begun true at 3@eu/n1 4@us/n1 5@ap/n1 6@sa/n1 7@af/n1~ leaving [] left []",
+            "who was leaving stays"
+        );
+        for (bad, why) in [
+            (Vec::new(), "no places: expected at least one voter"),
+            (places_of("eu/n1~ us/n1~"), "no places: expected at least one voter"),
+            ([places_of("eu/n1"), places_of("eu/n1")].concat(), "a node twice: expected each once"),
+        ] {
+            assert_eq!(changed(&space, next, &set(bad)).expect_err("it may not").to_string(), why);
+        }
+        let wish = Change::Wish { replication: 5, placement: Placement::default() };
+        assert_eq!(changed(&space, next, &wish).expect("it may be").expect("new").0.replication, 5);
     }
 
     #[test]

@@ -26,7 +26,9 @@ pub mod kv;
 pub mod load;
 pub mod manual;
 pub mod mesh;
+pub mod new_disk;
 pub mod output;
+pub mod placement;
 pub mod policy;
 pub mod pool;
 pub mod pool_list;
@@ -92,6 +94,8 @@ enum Command {
     Kv(kv::KvCommand),
     #[command(subcommand)]
     Range(range::RangeCommand),
+    #[command(subcommand)]
+    Placement(placement::PlacementCommand),
     #[command(subcommand)]
     Audit(audit_log::AuditCommand),
     #[command(subcommand)]
@@ -159,6 +163,7 @@ impl Command {
             Command::Keyspace(keyspace) => keyspace.run(output).await,
             Command::Kv(kv) => kv.run(output).await,
             Command::Range(range) => range.run(output).await,
+            Command::Placement(placement) => placement.run(output).await,
             Command::Audit(audit) => audit.run(output).await,
             Command::Load(load) => load.run(output).await,
             Command::Policy(policy) => policy.run(output),

@@ -53,6 +53,7 @@ pub(super) struct Draft {
     pub(super) hot: HotSettings,
     pub(super) rocks: RocksSettings,
     pub(super) splits: SplitSettings,
+    pub(super) replace_after: Option<Duration>,
     pub(super) audit: AuditSettings,
     pub(super) audit_keys: Option<PathBuf>,
     pub(super) telemetry: TelemetrySettings,
@@ -87,6 +88,7 @@ impl Default for Draft {
             hot: HotSettings::default(),
             rocks: RocksSettings::default(),
             splits: SplitSettings::default(),
+            replace_after: Some(Duration::from_secs(300)),
             audit: AuditSettings::default(),
             audit_keys: None,
             telemetry: TelemetrySettings::default(),
@@ -131,6 +133,7 @@ impl Draft {
             hot: self.hot,
             rocks: self.rocks,
             splits: self.splits,
+            replace_after: self.replace_after,
             audit: self.audit,
             audit_keys,
             telemetry: self.telemetry,
@@ -189,6 +192,21 @@ impl Held for Option<u64> {
 }
 
 /// A share of a whole, from 0 to 1.
+impl Held for Option<Duration> {
+    fn get(&self) -> Option<Value> {
+        Some(self.map_or_else(|| Value::Text(OFF.to_owned()), Value::Span))
+    }
+
+    fn set(&mut self, value: Value) -> Result<(), String> {
+        *self = match value {
+            Value::Span(span) => Some(span),
+            Value::Text(word) if word == OFF => None,
+            _ => return Err(OTHER_KIND.to_owned()),
+        };
+        Ok(())
+    }
+}
+
 impl Held for f64 {
     fn get(&self) -> Option<Value> {
         Some(Value::Number((self * 1e6).round() as u64))

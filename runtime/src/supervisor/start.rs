@@ -301,6 +301,7 @@ impl Start {
             founding: founding.clone(),
             max_offset: self.config.max_offset,
             splits: self.config.splits,
+            replace_after: self.config.replace_after,
             tokens,
             storage: actors.storage(),
             store: store.clone(),

@@ -14,10 +14,11 @@ use rhumb_actors::audit::messages::{
     Mark, NextStatement, Prove, ProveBatch, Proven, ProvenBatch, ReadEntries, ReplaceKey, ShowAudit,
     ShowMark, State, Uncosigned,
 };
+use rhumb_actors::placement::messages::{ApplyPlacement, PlacementView, PlanPlacement};
 use rhumb_actors::ranges::messages::{
     Consent, CreateKeyspace, Found, Introduce, KvRead, KvRefusal, KvWrite, KvWritten, ListKeyspaces,
-    ListRanges, MoveReplica, Moved, PlanRange, RANGE_WORD, RangeBounds, RangeWord, SplitDone, SplitRange,
-    TransferLease, WhereIs,
+    ListRanges, MoveReplica, Moved, PlanRange, RANGE_WORD, RangeBounds, RangeWord, Rejoin, Rejoined,
+    SplitDone, SplitRange, TransferLease, WhereIs,
 };
 use rhumb_actors::remote::Remote;
 use rhumb_core::codec;
@@ -174,6 +175,11 @@ const MESSAGES: [(&str, Reads); 65] = [
     (MoveReplica::NAME, one::<MoveReplica>),
     (REPLY, one::<Result<Moved, KvRefusal>>),
     (PlanRange::NAME, one::<PlanRange>),
+    (Rejoin::NAME, one::<Rejoin>),
+    (REPLY, one::<Result<Rejoined, KvRefusal>>),
+    (PlanPlacement::NAME, one::<PlanPlacement>),
+    (ApplyPlacement::NAME, one::<ApplyPlacement>),
+    (REPLY, one::<Result<PlacementView, KvRefusal>>),
     (WhereIs::NAME, one::<WhereIs>),
     (REPLY, one::<Result<RangeBounds, KvRefusal>>),
     (KvRead::NAME, one::<KvRead>),

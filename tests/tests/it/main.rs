@@ -20,6 +20,7 @@ mod lettercut;
 mod levels;
 mod library;
 mod modes;
+mod placement;
 mod powercut;
 mod pruned;
 mod ranges;

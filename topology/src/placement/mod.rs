@@ -10,6 +10,7 @@
 //! A mesh's settings know regions and nodes and nothing between them: a *zone* here is one node.
 
 mod plan;
+mod stand_in;
 mod words;
 
 #[cfg(test)]
@@ -24,6 +25,7 @@ use thiserror::Error;
 use crate::policy::PolicySnapshot;
 
 pub use plan::plan;
+pub use stand_in::stand_in;
 
 /// The voters of a range where nobody says how many.
 pub const VOTERS: u32 = 3;

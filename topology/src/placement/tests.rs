@@ -302,6 +302,38 @@ fn what_is_not_known_is_refused() {
     .assert_eq(&shown(plan(&ground, &auto())));
 }
 
+#[test]
+fn who_is_gone_is_replaced_in_another_region_and_a_learner_in_its_own() {
+    let check = |nodes: &str, class: &str, role, want: &str| {
+        let (map, sites) = (RegionMap::default(), sites(nodes));
+        let (class, policy) = (class.parse().expect("a class"), snapshot(&sites));
+        let distances = |from: &Region, to: &Region| map.rtt(from, to).ok();
+        let ground = Ground { sites: &sites, distances: &distances, policy: &policy, class: &class };
+        let (stay, gone) = ([sites[0].node.clone(), sites[1].node.clone()], sites[2].node.clone());
+        let said = stand_in(&ground, &stay, &gone, role);
+        let said = said.map_or_else(|none| none, |chosen| format!("{}: {}", chosen.node, chosen.why));
+        assert_eq!(said, want);
+    };
+    let three = "us-east/n1 eu-central/n1 ap-southeast/n1!";
+    let five = format!("{three} us-south/n1 us-east/n2");
+    check(&five, "inventory", Role::Voter, "us-south/n1: region us-south has none and is 31 ms from us-east");
+    check(
+        &format!("{five} ap-southeast/n2"),
+        "inventory",
+        Role::Voter,
+        "ap-southeast/n2: in the region of ap-southeast/n1",
+    );
+    let four = format!("{three} us-east/n2 us-south/n1! eu-west/n1?");
+    let beside = "us-east/n2: beside us-east/n1: no region without a replica may hold the class";
+    check(&four, "inventory", Role::Voter, beside);
+    check(&five, "two", Role::Voter, beside);
+    let none = |place: &str, class: &str| format!("{place} may hold class {class} and has no replica");
+    check(three, "inventory", Role::Voter, &none("no other node that is reached", "inventory"));
+    check(&five, "unheard-of", Role::Voter, &none("no other node that is reached", "unheard-of"));
+    let there = "no other node of region ap-southeast that is reached";
+    check(&five, "inventory", Role::Learner, &none(there, "inventory"));
+}
+
 const REGIONS: [&str; 7] =
     ["us-east", "us-south", "eu-central", "eu-west", "ap-southeast", "ap-northeast", "moon"];
 

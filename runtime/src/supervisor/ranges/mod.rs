@@ -8,7 +8,9 @@
 mod carry;
 mod catalog;
 mod lifetimes;
+mod placement;
 mod plan;
+mod rejoin;
 mod route;
 mod serve;
 mod split;
@@ -21,7 +23,7 @@ use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
 use rhumb_actors::audit::AuditHandle;
 use rhumb_actors::escrow::messages::Standing;
-use rhumb_actors::ranges::catalog::{Founder, Keyspace, META};
+use rhumb_actors::ranges::catalog::{Founder, Keyspace, META, RangeRow};
 use rhumb_actors::ranges::host::{Host, HostSettings};
 use rhumb_actors::ranges::messages::KvRefusal;
 use rhumb_actors::ranges::raft::disk::HotDisk;
@@ -56,6 +58,8 @@ pub(super) struct Parts {
     pub(super) max_offset: std::time::Duration,
     /// When ranges are split without being told to.
     pub(super) splits: SplitSettings,
+    /// After how long a replica whose node is away is replaced.
+    pub(super) replace_after: Option<std::time::Duration>,
     pub(super) tokens: [u8; 32],
     pub(super) storage: StorageHandle,
     pub(super) store: HotStore,
@@ -79,12 +83,15 @@ struct Inner {
     classes: Classes,
     keyspaces: RwLock<BTreeMap<String, Keyspace>>,
     founders: RwLock<BTreeMap<NodeId, Founder>>,
+    /// Where replicas of the meta range are wanted, once one was replaced.
+    meta: RwLock<Option<RangeRow>>,
     /// Which range a key that is not here is of, as another node has said, and until when that is believed.
     hints: Mutex<Hints>,
     /// Ranges of which something is just being told to the meta range.
     telling: Mutex<BTreeSet<RangeId>>,
     staleness: staleness::Staleness,
     splits: split::Splits,
+    placing: placement::Placing,
 }
 
 /// The ranges of this node. Clones are one.
@@ -106,10 +113,12 @@ impl Ranges {
             classes: Arc::new(RwLock::new(classes)),
             keyspaces: RwLock::default(),
             founders: RwLock::default(),
+            meta: RwLock::default(),
             hints: Mutex::default(),
             telling: Mutex::default(),
             staleness: staleness::Staleness::default(),
             splits: split::Splits::default(),
+            placing: placement::Placing::default(),
             parts,
         }))
     }
@@ -156,6 +165,7 @@ impl Ranges {
         tokio::select! {
             () = self.follow() => {}
             () = self.watch() => {}
+            () = self.tend() => {}
         }
     }
 

@@ -214,6 +214,7 @@ impl Ranges {
     pub(in crate::supervisor) fn metrics(&self, registry: &mut Registry, page: &mut Page) {
         self.0.staleness.metrics(registry, page);
         self.tell_splits(page);
+        self.tell_placement(page);
     }
 
     /// The keyspaces whose replicas here are too far behind, with how far in milliseconds.
