@@ -32,6 +32,8 @@ use crate::metrics::exposition::Page;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A node that is not connected for less has not been away.
 const AWAY_AFTER: Duration = Duration::from_secs(5);
+/// What could not be mended is tried again after this.
+const REST: Duration = Duration::from_secs(30);
 
 /// What this node knows of the placement of replicas.
 #[derive(Debug, Default)]
@@ -39,6 +41,8 @@ pub(super) struct Placing {
     map: RegionMap,
     /// Since when nodes are not connected.
     away: Mutex<BTreeMap<NodeId, Instant>>,
+    /// Keyspaces that could not be mended, until when they rest.
+    resting: Mutex<BTreeMap<String, Instant>>,
     /// What was mended, by its outcome.
     mended: Mutex<BTreeMap<&'static str, u64>>,
 }
@@ -67,8 +71,13 @@ impl Ranges {
             }
             let nodes = self.0.parts.founding.nodes().to_vec();
             let mends = self.known(|known| mend::mends(known, &nodes));
+            self.0.placing.resting.lock().retain(|_, until| *until > Instant::now());
             for mend in mends {
-                self.mend(&mend).await;
+                let rests = self.0.placing.resting.lock().contains_key(&mend.keyspace);
+                if !rests && !self.mend(&mend).await {
+                    let until = Instant::now() + REST;
+                    self.0.placing.resting.lock().insert(mend.keyspace, until);
+                }
             }
         }
     }
@@ -84,14 +93,15 @@ impl Ranges {
         }
     }
 
-    /// Changes the row of a keyspace, as leaseholder of the meta range.
-    async fn mend(&self, Mend { keyspace, change, why }: &Mend) {
+    /// Changes the row of a keyspace, as leaseholder of the meta range: whether it was.
+    async fn mend(&self, Mend { keyspace, change, why }: &Mend) -> bool {
         let log = &self.0.parts.log;
         let record = Record::told("placement.mend", format!("node {}", self.0.parts.me), Outcome::Begun)
             .on(format!("keyspace {keyspace}"))
             .with("reason", why.clone());
         if let Err(error) = log.append(record.clone(), None).await {
-            return tracing::warn!(keyspace, %error, "not mended: it cannot be logged");
+            tracing::warn!(keyspace, %error, "not mended: it cannot be logged");
+            return false;
         }
         let (outcome, word, record) = match self.planned(keyspace, change).await {
             Ok(_) => {
@@ -111,6 +121,7 @@ impl Ranges {
         if let Err(error) = log.append(Record { outcome, ..record }, None).await {
             tracing::warn!(keyspace, %error, "how a mend ended cannot be logged");
         }
+        outcome == Outcome::Done
     }
 
     /// Something of what is known of the mesh.
