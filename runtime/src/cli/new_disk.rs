@@ -16,7 +16,7 @@ use crate::settings::{Live, Source};
 /// Make an empty data directory for a node whose disk was lost.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  rhumb mesh new-disk --config /etc/rhumb --region eu-central\n\nThe node then starts as a new incarnation: its replicas of ranges are made anew from the others. What only the lost disk had is gone: units of pools with durability=local that the node held, its letters and its audit log. Never for a disk that may come back."
+    after_help = "Example:\n  rhumb mesh new-disk --config /etc/rhumb --region eu-central\n\nThe node then starts as a new incarnation; after `rhumb pool attest` and another start its replicas of ranges are made anew from the others. What only the lost disk had is gone: units of pools with durability=local that the node held, its letters and its audit log. Never for a disk that may come back."
 )]
 pub struct NewDisk {
     /// The folder that holds global.toml, REGION.toml and REGION/ENV.toml.

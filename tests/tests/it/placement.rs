@@ -132,6 +132,8 @@ fn a_node_that_lost_its_disk_gets_its_replicas_anew() {
     let lost = before.iter().find(|(node, ..)| node.starts_with(REGIONS[1])).expect("it has one").1;
     let founded = replicas(&ask(&["range", "ls"]), "meta");
 
+    assert_eq!(ask(&["pool", "create", "concert", "--supply", "3"]).code, 0);
+
     // The disk goes with the node.
     drop(nodes_of_it[1].take());
     let data = mesh.data(1);
@@ -143,6 +145,11 @@ fn a_node_that_lost_its_disk_gets_its_replicas_anew() {
     let made_disk = mesh.ok(&again);
     assert_eq!(made_disk["node"], format!("{}/n1", REGIONS[1]), "{made_disk}");
     let mut back = mesh.serve(1, &[]);
+    // For the escrow it is an older copy until it is attested, and ranges start on no disk that is not proven.
+    let attest = ["pool", "attest", "concert", "--node", "eu-central/n1", "--sold", "0"];
+    eventually("it is attested", || ask(&attest).code == 0);
+    drop(back);
+    back = mesh.serve(1, &[]);
     back.wait_ready();
     nodes_of_it[1] = Some(back);
 

@@ -21,10 +21,10 @@ use rhumb_topology::RegionMap;
 use rhumb_topology::placement::{self, Chosen, Ground, NoPlan, Plan, Wish};
 use tokio::time::Instant;
 
-use super::Ranges;
 use super::catalog::CreateEnded;
 use super::plan::Ended;
 use super::serve::{Answer, control};
+use super::{Ranges, not_now};
 use crate::mesh::registry::Call;
 use crate::metrics::exposition::Page;
 
@@ -154,9 +154,7 @@ impl Ranges {
         wish: &Wish,
     ) -> Result<Vec<Place>, KvRefusal> {
         self.known(|known| {
-            let mut stores: BTreeMap<_, _> =
-                seats.iter().map(|seat| (seat.node.clone(), seat.store)).collect();
-            stores.extend(known.stores.clone());
+            let stores = with(seats, known);
             let known = Known { stores: &stores, ..*known };
             let nodes: Vec<_> = stores.keys().cloned().collect();
             let sites = mend::sites(&known, &nodes);
@@ -170,18 +168,19 @@ impl Ranges {
 
     pub(super) async fn plans_placement(self, call: Call<PlanPlacement>) -> Answer<PlacementView> {
         let PlanPlacement { about, keyspace, replication, placement } = call.message;
-        if let Err(refusal) = self.host() {
-            return control(Err(refusal));
-        }
+        let seats = match self.meta_seats().await {
+            Ok(seats) => seats,
+            Err(refusal) => return control(Err(refusal)),
+        };
         control(match (about, keyspace) {
             (Some(class), None) => {
                 let wish = placement.unwrap_or_default().wish(replication);
-                self.view(&class, None, &wish).map(|(view, _)| view)
+                self.view(&seats, &class, None, &wish).map(|(view, _)| view)
             }
             (None, Some(name)) => self.space(&name).and_then(|space| {
                 let replication = if replication == 0 { space.replication } else { replication };
                 let wish = placement.as_ref().unwrap_or(&space.placement).wish(replication);
-                self.view(&space.class, Some(&space), &wish).map(|(view, _)| view)
+                self.view(&seats, &space.class, Some(&space), &wish).map(|(view, _)| view)
             }),
             _ => {
                 let why = "a plan is for a class or for a keyspace: expected one of the two";
@@ -197,9 +196,13 @@ impl Ranges {
     }
 
     async fn apply(&self, asked: &ApplyPlacement) -> Ended<PlacementView> {
-        let made = self.host().and_then(|_| self.space(&asked.keyspace)).and_then(|space| {
+        let seats = match self.meta_seats().await {
+            Ok(seats) => seats,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let made = self.space(&asked.keyspace).and_then(|space| {
             let (replication, placement) = wished(&space, asked);
-            let (_, places) = self.view(&space.class, Some(&space), &placement.wish(replication))?;
+            let (_, places) = self.view(&seats, &space.class, Some(&space), &placement.wish(replication))?;
             Ok((space, Change::Wish { replication, placement }, places))
         });
         let (space, wish, places) = match made {
@@ -216,8 +219,15 @@ impl Ranges {
         // The leaseholders do the rest. What is answered is the plan, beside where replicas stand by now.
         Ok(self.space(&asked.keyspace).and_then(|now| {
             let (replication, placement) = wished(&now, asked);
-            self.view(&now.class, Some(&now), &placement.wish(replication)).map(|(view, _)| view)
+            self.view(&seats, &now.class, Some(&now), &placement.wish(replication)).map(|(view, _)| view)
         }))
+    }
+
+    async fn meta_seats(&self) -> Result<Vec<Seat>, KvRefusal> {
+        let none = || not_now("there is no meta range here yet");
+        let group = self.host()?.group(META).ok_or_else(none)?;
+        let seats = group.replica().await.descriptor().seats.clone();
+        Ok(seats)
     }
 
     fn space(&self, name: &str) -> Result<Keyspace, KvRefusal> {
@@ -227,12 +237,15 @@ impl Ranges {
 
     fn view(
         &self,
+        seats: &[Seat],
         class: &DataClass,
         space: Option<&Keyspace>,
         wish: &Wish,
     ) -> Result<(PlacementView, Vec<Place>), KvRefusal> {
         let nodes = self.0.parts.founding.nodes().to_vec();
         self.known(|known| {
+            let stores = with(seats, known);
+            let known = &Known { stores: &stores, ..*known };
             let sites = mend::sites(known, &nodes);
             let ground = Ground { sites: &sites, distances: known.distances, policy: known.policy, class };
             let plan = placement::plan(&ground, wish).map_err(refusal)?;
@@ -291,6 +304,12 @@ impl Ranges {
         let help = "Rows of keyspaces that this node changed to mend ranges, by how that ended";
         page.counters("rhumb_placement_mends", help, "outcome", &mended);
     }
+}
+
+/// The disks that nodes have said, and those of the meta range's seats where they have not said it yet.
+fn with(seats: &[Seat], known: &Known<'_>) -> BTreeMap<NodeId, StoreId> {
+    let founded = seats.iter().map(|seat| (seat.node.clone(), seat.store));
+    founded.chain(known.stores.iter().map(|(node, store)| (node.clone(), *store))).collect()
 }
 
 fn wished(space: &Keyspace, asked: &ApplyPlacement) -> (u32, Placement) {
