@@ -165,8 +165,6 @@ canaries! {
     LostKeysStay = "lost-keys-stay",
     /// A replica without a vote takes the lease.
     LeaseWithoutVote = "lease-without-vote",
-    /// What a learner's store promises a leaseholder counts as a voter's word.
-    LearnerCounts = "learner-counts",
     /// A replica that is to learn is taken into consensus with a vote.
     LearnerVotes = "learner-votes",
     /// A replica serves strong reads because it once took the lease.
@@ -226,7 +224,6 @@ impl Canary {
         Self::GcAboveWatermark,
         Self::GcOfEmptySets,
         Self::GcAboveThreshold,
-        Self::LearnerCounts,
     ];
 
     /// Those of consensus, under which they run with real openraft.

@@ -11,7 +11,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rhumb_core::canary::{self, Canary};
 use rhumb_core::codec::{self, CodecError};
 use rhumb_core::{Epoch, HybridTime, StoreId};
 use rhumb_storage::{Batch, Family, keys};
@@ -182,12 +181,8 @@ impl Support {
     /// Until when a quorum of these stores supports this one.
     #[must_use]
     pub fn until(&self, voters: &[StoreId]) -> HybridTime {
-        let mut untils: Vec<_> = match canary::sings(Canary::LearnerCounts) {
-            true => self.supporters.values().copied().collect(),
-            false => {
-                voters.iter().map(|voter| self.supporters.get(voter).copied().unwrap_or_default()).collect()
-            }
-        };
+        let mut untils: Vec<_> =
+            voters.iter().map(|voter| self.supporters.get(voter).copied().unwrap_or_default()).collect();
         untils.sort_unstable_by(|a, b| b.cmp(a));
         untils.get(voters.len() / 2).copied().unwrap_or_default()
     }

@@ -40,8 +40,6 @@ const RANGES: [RangeId; 2] = [RangeId(1), RangeId(2)];
 const KEYS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 const SPLIT_AT: &str = "d";
 const SESSIONS: usize = 3;
-/// The first of the nodes vote; others learn.
-const VOTERS: usize = 3;
 /// How long what was can be read.
 const RETENTION: Duration = Duration::from_secs(3);
 /// How far a clock may be from true time that is not frozen, in milliseconds.
@@ -101,8 +99,6 @@ struct Node {
     stopped_until: u64,
     disk_slow_until: u64,
     cut_until: u64,
-    /// Whether those that do not vote reach it even then.
-    cut_from_voters: bool,
     off_ms: i64,
     clock: HybridClock,
     disk: MemoryDisk,
@@ -184,7 +180,7 @@ fn seats(count: usize, range: u64) -> Vec<Seat> {
         replica: ReplicaId(range * 100 + node as u64),
         node: NodeId::new(["us", "eu", "ap"][node % 3], &format!("n{node}")).expect("valid"),
         store: store_id(node),
-        votes: node < VOTERS,
+        votes: node < 3,
     };
     (0..count).map(seat).collect()
 }
@@ -260,7 +256,6 @@ impl World {
             stopped_until: 0,
             disk_slow_until: 0,
             cut_until: 0,
-            cut_from_voters: false,
             off_ms,
             clock: HybridClock::new(HybridTime::from_bits(u64::MAX), settings().max_offset),
             disk,
@@ -392,12 +387,8 @@ impl World {
 
     /// How long a message takes; none if it gets lost.
     fn way(&mut self, from: usize, to: usize) -> Option<u64> {
-        let cut = |one: usize, other: usize| {
-            let spared = self.nodes[one].up && self.nodes[one].cut_from_voters && other >= VOTERS;
-            self.is_cut(one) && !spared
-        };
-        let cut = cut(from, to) || cut(to, from);
-        let lost = from != to && (cut || (!self.healed && self.rng.chance(0.05)));
+        let lost =
+            from != to && (self.is_cut(from) || self.is_cut(to) || (!self.healed && self.rng.chance(0.05)));
         let slow = !self.healed && self.rng.chance(if self.brisk { 0.01 } else { 0.1 });
         let wait = self.between(MS, if slow { 700 * MS } else { 40 * MS });
         (!lost).then_some(wait)

@@ -4,9 +4,7 @@ use rhumb_core::{Barrier, Effects};
 use rhumb_storage::mvcc::UserKey;
 use rhumb_storage::{Family, keys};
 
-use super::{
-    Event, MS, Node, RANGES, SECOND, SPLIT_AT, TOLERANCE, VOTERS, World, open, seats, settings, store_id,
-};
+use super::{Event, MS, Node, RANGES, SECOND, SPLIT_AT, TOLERANCE, World, open, seats, settings, store_id};
 use crate::ranges::support::Support;
 use crate::ranges::{RangeReplica, ReplicaId};
 
@@ -21,10 +19,7 @@ impl World {
         let node = self.rng.below(self.nodes.len() as u64) as usize;
         let lasts = self.between(if self.brisk { 2_000 } else { 200 } * MS, 5 * SECOND);
         match self.rng.below(10) {
-            0..7 if self.brisk => {
-                self.nodes[node].cut_from_voters = self.nodes.len() > VOTERS && self.rng.chance(0.5);
-                self.nodes[node].cut_until = self.now + lasts;
-            }
+            0..7 if self.brisk => self.nodes[node].cut_until = self.now + lasts,
             0 => self.crash(node, lasts),
             1..3 => self.nodes[node].stopped_until = self.now + lasts,
             3..5 => self.nodes[node].cut_until = self.now + lasts,
