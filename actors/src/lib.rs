@@ -9,6 +9,7 @@ pub mod clock;
 pub mod delivery;
 pub mod escrow;
 pub mod failover;
+pub mod placement;
 pub mod ranges;
 pub mod remote;
 pub mod span;

@@ -167,6 +167,8 @@ canaries! {
     LeaseWithoutVote = "lease-without-vote",
     /// A follower that rests does so whatever it hears from then on.
     RestsForGood = "rests-for-good",
+    /// A replica that is to learn is taken into consensus with a vote.
+    LearnerVotes = "learner-votes",
     /// A replica serves strong reads because it once took the lease.
     LeaseNotAsked = "lease-not-asked",
     /// A leaseholder serves until the end of its support by its own clock, without a margin for others'.
@@ -242,6 +244,7 @@ impl Canary {
         Self::LeadGoesToAll,
         Self::LeaseWithoutVote,
         Self::RestsForGood,
+        Self::LearnerVotes,
     ];
 
     /// Those of failover, which has one too.

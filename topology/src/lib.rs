@@ -1,5 +1,5 @@
 //! Who and where: the founding list of nodes, the homes of names, the shares of a supply, the
-//! distances between regions, and the residency policy.
+//! distances between regions, the residency policy, and where replicas should stand within it.
 //!
 //! * It decides: which node owns a name, how units are split, what class of data may go where.
 //! * It never does: open a socket or file, read a clock or draw entropy. Text and bytes, keys and the
@@ -10,6 +10,7 @@
 pub mod founding;
 pub mod home;
 pub mod matrix;
+pub mod placement;
 pub mod policy;
 pub mod share;
 

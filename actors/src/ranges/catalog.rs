@@ -1,8 +1,8 @@
-//! What the meta range holds of keyspaces and nodes, and where replicas of a new keyspace stand.
+//! What the meta range holds of keyspaces and nodes.
 //!
-//! * It decides: the rows; which nodes get a replica.
-//! * It never does: put a replica where the policy does not let the class be held, or use a number twice: numbers come from
-//!   one row, which is raised in the same batch that uses them.
+//! * It decides: the rows, and what becomes of them.
+//! * It never does: choose a place for a replica: the planner does (`rhumb_topology::placement`); or use a number twice: numbers
+//!   come from one row, which is raised in the same batch that uses them.
 //!
 //! | key of the meta range | value |
 //! |---|---|
@@ -13,12 +13,15 @@
 //! | `fence/` | nothing: it is written with each fence, so that two changes do not pass by one another |
 //! | `purged/` number | a [`Keyspace`] that is purged |
 //! | `next` | the [`Next`] numbers |
+//! | `meta` | the [`RangeRow`] of the meta range itself, once a replica of it was replaced |
 
-use std::collections::{BTreeMap, BTreeSet};
+mod places;
+
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use rhumb_core::codec;
-use rhumb_core::{DataClass, HybridTime, NodeId, Region, StoreId};
+use rhumb_core::{DataClass, HybridTime, NodeId, StoreId};
 use rhumb_storage::mvcc::{KeyspaceId, UserKey};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -29,6 +32,7 @@ use super::replica::{Descriptor, RangeId, ReplicaId, Seat};
 use super::seating::Wanted;
 use super::snapshots::{self, Held};
 use crate::audit::seal::KeyId;
+use crate::placement::messages::Placement;
 
 /// The meta range.
 pub const META: RangeId = RangeId(1);
@@ -48,8 +52,8 @@ pub const PURGED: &str = "purged/";
 pub const ERASED: &str = "erased/";
 /// The key of the next numbers.
 pub const NEXT: &str = "next";
-/// Replicas of a keyspace that does not say how many.
-pub const REPLICATION: u32 = 3;
+/// The key of the meta range's own row.
+pub const META_ROW: &str = "meta";
 /// The most replicas of a keyspace.
 pub const MAX_REPLICATION: u32 = 7;
 /// When it may make sense to ask again for a move that cannot be now.
@@ -79,6 +83,8 @@ pub struct Keyspace {
     pub held: Vec<Held>,
     /// It is purged, and stands under its number: its rows are cleared from the disks that have them.
     pub purged: bool,
+    /// What is wanted of where its replicas stand.
+    pub placement: Placement,
 }
 
 /// A range of a keyspace.
@@ -224,6 +230,7 @@ impl Keyspace {
             lifetimes: self.lifetimes,
             life: self.life,
             held: self.held.clone(),
+            placement: self.placement.clone(),
         }
     }
 
@@ -244,13 +251,23 @@ impl RangeRow {
     /// range whose replicas have moved since, or that was split off, begins with nothing.
     #[must_use]
     pub fn is_as_created(&self) -> bool {
-        self.parent.is_none() && self.joined.is_empty()
+        let moved = [self.joined.is_empty(), self.leaving.is_empty(), self.left.is_empty()].contains(&false);
+        self.parent.is_none() && !moved
+    }
+
+    /// The row of a range on the seats that it was created with.
+    #[must_use]
+    pub fn created(range: RangeId, seats: Vec<Seat>) -> Self {
+        let (joined, leaving, left) = (Vec::new(), Vec::new(), Vec::new());
+        Self { range, parent: None, begun: true, seats, joined, leaving, left }
     }
 
     /// What its leaseholder is to bring about.
     #[must_use]
     pub fn wanted(&self) -> Wanted {
-        Wanted { seats: self.seats.clone(), leaving: self.leaving.clone(), unborn: !self.begun }
+        let all = self.seats.iter().chain(&self.leaving).map(|seat| seat.replica);
+        let known = all.chain(self.joined.iter().copied()).chain(self.left.iter().copied()).max();
+        Wanted { seats: self.seats.clone(), leaving: self.leaving.clone(), unborn: !self.begun, known }
     }
 }
 
@@ -293,6 +310,20 @@ pub enum Change {
     },
     /// A snapshot is held no longer.
     Drop(String),
+    /// Replicas are wanted there, and nowhere else.
+    Places {
+        /// Of this range.
+        range: RangeId,
+        /// There.
+        places: Vec<Place>,
+    },
+    /// What is wanted of the keyspace's replicas is another thing.
+    Wish {
+        /// How many vote; 0: it is not said.
+        replication: u32,
+        /// What else.
+        placement: Placement,
+    },
     /// Replicas have left a range.
     Left {
         /// This one.
@@ -300,6 +331,17 @@ pub enum Change {
         /// These.
         replicas: Vec<ReplicaId>,
     },
+}
+
+/// Where a replica is wanted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// The node.
+    pub node: NodeId,
+    /// Its disk.
+    pub store: StoreId,
+    /// Whether it votes.
+    pub votes: bool,
 }
 
 /// A keyspace's row after a change, with the numbers behind it. None: it is so already.
@@ -350,38 +392,21 @@ pub fn changed(
         }
         Change::Move { range, from, to, store } => {
             let row = row_mut(&mut keyspace, range).ok_or_else(|| none(range))?;
-            let comes = row.seats.iter().any(|seat| seat.store == *store);
-            let leaves = row.leaving.iter().any(|seat| seat.node == *from);
-            if comes && leaves {
+            if !places::moved(row, &mut next, (from, to, *store))? {
                 return Ok(None);
             }
-            let invalid = |why: String| Err(KvRefusal::Invalid(why));
-            // One that comes may come elsewhere instead.
-            let coming = row.seats.iter().find(|seat| seat.node == *from).map(|seat| seat.replica);
-            let instead = coming.is_some_and(|coming| row.joined.last() == Some(&coming));
-            let leaves_there = row.leaving.iter().any(|seat| seat.store == *store);
-            if !row.leaving.is_empty() && !instead || leaves_there || !row.begun {
-                let why =
-                    format!("a replica of range {} is moving already, or the range has not begun", range.0);
-                return Err(KvRefusal::NotNow { why, retry_after: MOVE_AGAIN });
+        }
+        Change::Places { range, places } => {
+            let row = row_mut(&mut keyspace, range).ok_or_else(|| none(range))?;
+            if !places::set(row, &mut next, places)? {
+                return Ok(None);
             }
-            if comes {
-                return invalid(format!("node {to} has a replica of range {} already", range.0));
+        }
+        Change::Wish { replication, placement } => {
+            if keyspace.replication == *replication && keyspace.placement == *placement {
+                return Ok(None);
             }
-            let Some(at) = row.seats.iter().position(|seat| seat.node == *from) else {
-                let nodes: Vec<_> = row.seats.iter().map(|seat| seat.node.to_string()).collect();
-                return invalid(format!(
-                    "node {from} has no replica of range {}; {} have",
-                    range.0,
-                    nodes.join(", ")
-                ));
-            };
-            let leaving = row.seats.remove(at);
-            let replica = ReplicaId(next.replica);
-            next.replica += 1;
-            row.seats.push(Seat { replica, node: to.clone(), store: *store, votes: leaving.votes });
-            row.joined.push(replica);
-            row.leaving.push(leaving);
+            (keyspace.replication, keyspace.placement) = (*replication, placement.clone());
         }
         Change::Hold { held, now } => {
             keyspace.life.reads()?;
@@ -408,17 +433,32 @@ pub fn changed(
         },
         Change::Left { range, replicas } => {
             let row = row_mut(&mut keyspace, range).ok_or_else(|| none(range))?;
-            let before = row.leaving.len();
-            row.leaving.retain(|seat| !replicas.contains(&seat.replica));
-            if row.leaving.len() == before {
+            if !places::left(row, replicas) {
                 return Ok(None);
             }
-            row.left.extend(
-                replicas.iter().copied().filter(|replica| !row.left.contains(replica)).collect::<Vec<_>>(),
-            );
         }
     }
     Ok(Some((keyspace, next)))
+}
+
+/// A range's row after one of its replicas moved to another disk, with the numbers behind it. None: it is so already.
+///
+/// # Errors
+/// Why it cannot be.
+pub fn moved_to(
+    row: &RangeRow,
+    next: Next,
+    to: (&NodeId, &NodeId, StoreId),
+) -> Result<Option<(RangeRow, Next)>, KvRefusal> {
+    let (mut row, mut next) = (row.clone(), next);
+    Ok(places::moved(&mut row, &mut next, to)?.then_some((row, next)))
+}
+
+/// A range's row after replicas have left it. None: they were not leaving.
+#[must_use]
+pub fn without(row: &RangeRow, replicas: &[ReplicaId]) -> Option<RangeRow> {
+    let mut row = row.clone();
+    places::left(&mut row, replicas).then_some(row)
 }
 
 fn row_mut<'a>(keyspace: &'a mut Keyspace, range: &RangeId) -> Option<&'a mut RangeRow> {
@@ -441,229 +481,39 @@ pub fn named(name: &str) -> Result<(), KvRefusal> {
     )))
 }
 
-/// Where the replicas of a keyspace stand: on so many of these nodes, over as many regions as possible. `may` says why the
-/// policy does not let a region hold the class.
-///
-/// # Errors
-/// The nodes that may hold it are too few, and why others may not.
-pub fn place(
-    founders: &BTreeMap<NodeId, StoreId>,
-    replication: u32,
-    may: impl Fn(&Region) -> Result<(), String>,
-) -> Result<Vec<(NodeId, StoreId)>, KvRefusal> {
-    let mut regions: BTreeMap<&Region, Vec<(&NodeId, &StoreId)>> = BTreeMap::new();
-    let mut barred = Vec::new();
-    for (node, store) in founders {
-        match may(&node.region) {
-            Ok(()) => regions.entry(&node.region).or_default().push((node, store)),
-            Err(why) => barred.push(why),
-        }
-    }
-    let allowed: usize = regions.values().map(Vec::len).sum();
-    let wanted = match replication {
-        0 => (REPLICATION as usize).min(allowed),
-        asked => asked as usize,
-    };
-    if wanted == 0 || wanted > allowed {
-        barred.dedup();
-        let why = if barred.is_empty() { String::new() } else { format!(": {}", barred.join("; ")) };
-        return Err(KvRefusal::NotAllowed(format!(
-            "{} replicas were asked for and {allowed} of {} nodes may hold the class{why}",
-            wanted.max(1),
-            founders.len()
-        )));
-    }
-    let mut placed = Vec::new();
-    for round in 0.. {
-        for nodes in regions.values() {
-            if let Some((node, store)) = nodes.get(round)
-                && placed.len() < wanted
-            {
-                placed.push(((*node).clone(), **store));
-            }
-        }
-        if placed.len() == wanted {
-            break;
-        }
-    }
-    Ok(placed)
-}
-
-/// A new keyspace with these numbers, and the numbers behind it.
+/// A new keyspace with these numbers, its first range in these places, and the numbers behind it.
 #[must_use]
 pub fn created(
     name: &str,
     class: &DataClass,
-    replication: u32,
+    (replication, placement): (u32, Placement),
     lifetimes: Lifetimes,
     next: Next,
-    placed: Vec<(NodeId, StoreId)>,
+    places: Vec<Place>,
 ) -> (Keyspace, Next) {
-    let count = placed.len() as u64;
-    let seat = |(number, (node, store)): (usize, (NodeId, StoreId))| Seat {
+    let count = places.len() as u64;
+    let seat = |(number, place): (usize, Place)| Seat {
         replica: ReplicaId(next.replica + number as u64),
-        node,
-        store,
-        votes: true,
+        node: place.node,
+        store: place.store,
+        votes: place.votes,
     };
+    let seats = places.into_iter().enumerate().map(seat).collect();
     let keyspace = Keyspace {
         id: next.keyspace,
         name: name.to_owned(),
         class: class.clone(),
         replication,
-        ranges: vec![RangeRow {
-            range: RangeId(next.range),
-            parent: None,
-            begun: true,
-            seats: placed.into_iter().enumerate().map(seat).collect(),
-            joined: Vec::new(),
-            leaving: Vec::new(),
-            left: Vec::new(),
-        }],
+        ranges: vec![RangeRow::created(RangeId(next.range), seats)],
         lifetimes,
         life: Life::default(),
         held: Vec::new(),
         purged: false,
+        placement,
     };
     let after = Next { keyspace: next.keyspace + 1, range: next.range + 1, replica: next.replica + count };
     (keyspace, after)
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    fn founders(text: &str) -> BTreeMap<NodeId, StoreId> {
-        let node =
-            |(number, text): (usize, &str)| (text.parse().expect("a node"), StoreId(number as u128 + 1));
-        text.split_whitespace().enumerate().map(node).collect()
-    }
-
-    fn placed(nodes: &str, replication: u32, barred: &str) -> String {
-        let may = |region: &Region| match region.as_str() {
-            region if barred.split_whitespace().any(|name| name == region) => {
-                Err(format!("{region} may not"))
-            }
-            _ => Ok(()),
-        };
-        match place(&founders(nodes), replication, may) {
-            Ok(placed) => placed.iter().map(|(node, _)| node.to_string()).collect::<Vec<_>>().join(" "),
-            Err(refusal) => refusal.to_string(),
-        }
-    }
-
-    #[test]
-    fn replicas_stand_in_as_many_regions_as_possible_and_only_where_they_may() {
-        assert_eq!(placed("ap/n1 eu/n1 us/n1 us/n2", 0, ""), "ap/n1 eu/n1 us/n1");
-        assert_eq!(placed("eu/n1 us/n1 us/n2", 3, ""), "eu/n1 us/n1 us/n2");
-        assert_eq!(placed("us/n1 us/n2 us/n3 us/n4", 0, ""), "us/n1 us/n2 us/n3");
-        assert_eq!(placed("ap/n1 eu/n1 us/n1 us/n2", 0, "us"), "ap/n1 eu/n1");
-        assert_eq!(
-            placed("ap/n1 eu/n1 us/n1", 3, "us"),
-            "3 replicas were asked for and 2 of 3 nodes may hold the class: us may not"
-        );
-        assert_eq!(
-            placed("us/n1", 0, "us"),
-            "1 replicas were asked for and 0 of 1 nodes may hold the class: us may not"
-        );
-    }
-
-    #[test]
-    fn numbers_are_used_once() {
-        let next = first_numbers(3);
-        let class = DataClass::read("inventory").expect("valid");
-        let (none, hour) = (Lifetimes::default(), Duration::from_secs(3_600));
-        let (one, next) = created("a", &class, 0, none, next, founders("eu/n1 us/n1").into_iter().collect());
-        let short = Lifetimes { retention: Some(hour), ttl: Some(2 * hour) };
-        let (two, next) = created("b", &class, 0, short, next, founders("eu/n1 us/n1").into_iter().collect());
-        let all: Vec<u64> =
-            [&one, &two].iter().flat_map(|space| space.seats().map(|seat| seat.replica.0)).collect();
-        assert_eq!(all, [4, 5, 6, 7]);
-        assert_eq!((one.id, two.id, one.ranges[0].range.0, two.ranges[0].range.0), (2, 3, 2, 3));
-        assert_eq!(next, Next { keyspace: 4, range: 4, replica: 8 });
-        assert_eq!((one.lifetimes.retention(), two.lifetimes.retention()), (24 * hour, hour));
-        assert_eq!(decode::<Keyspace>(&encode(&two)), Ok(two));
-    }
-
-    fn stands(keyspace: &Keyspace, range: u64) -> String {
-        let row = keyspace.row(RangeId(range)).expect("it is there");
-        let seats = |seats: &[Seat]| {
-            let one = |seat: &Seat| format!("{}@{}", seat.replica.0, seat.node);
-            seats.iter().map(one).collect::<Vec<_>>().join(" ")
-        };
-        let left: Vec<_> = row.left.iter().map(|replica| replica.0).collect();
-        format!(
-            "begun {} at {} leaving [{}] left {left:?}",
-            row.begun,
-            seats(&row.seats),
-            seats(&row.leaving)
-        )
-    }
-
-    #[test]
-    fn a_range_is_planned_before_it_is_split_off_and_no_number_is_planned_twice() {
-        let class = DataClass::read("inventory").expect("valid");
-        let placed = founders("eu/n1 us/n1").into_iter().collect();
-        let (space, next) = created("a", &class, 0, Lifetimes::default(), first_numbers(2), placed);
-        let split = Change::Split { left: RangeId(2), seats: space.ranges[0].seats.clone() };
-        let (planned, next) = changed(&space, next, &split).expect("it may be").expect("it is new");
-        assert_eq!(stands(&planned, 3), "begun false at 5@eu/n1 6@us/n1 leaving [] left []");
-        assert_eq!(planned.view().ranges, [2], "nobody sees what has not begun");
-        let (again, next) = changed(&planned, next, &split).expect("it may be").expect("it is new");
-        assert_eq!(stands(&again, 3), stands(&planned, 3), "it may be alive");
-        assert_eq!(stands(&again, 4), "begun false at 7@eu/n1 8@us/n1 leaving [] left []");
-        let (begun, next) =
-            changed(&again, next, &Change::Begun(RangeId(4))).expect("it may be").expect("news");
-        assert_eq!((begun.view().ranges, begun.ranges.len()), (vec![2, 4], 3));
-        assert_eq!(changed(&begun, next, &Change::Begun(RangeId(4))), Ok(None));
-        assert!(changed(&begun, next, &Change::Begun(RangeId(9))).is_err());
-    }
-
-    #[test]
-    fn a_replica_moves_to_another_disk_under_a_new_number() {
-        let class = DataClass::read("inventory").expect("valid");
-        let placed = founders("eu/n1 us/n1").into_iter().collect();
-        let (space, next) = created("a", &class, 0, Lifetimes::default(), first_numbers(2), placed);
-        let node = |text: &str| text.parse::<NodeId>().expect("a node");
-        let moves = |from: &str, to: &str, store| Change::Move {
-            range: RangeId(2),
-            from: node(from),
-            to: node(to),
-            store: StoreId(store),
-        };
-        let first = moves("us/n1", "ap/n1", 9);
-        let (moving, next) = changed(&space, next, &first).expect("it may be").expect("it is new");
-        assert_eq!(stands(&moving, 2), "begun true at 3@eu/n1 5@ap/n1 leaving [4@us/n1] left []");
-        assert_eq!(changed(&moving, next, &first), Ok(None), "the same again");
-        assert!(matches!(changed(&moving, next, &moves("eu/n1", "us/n2", 8)), Err(KvRefusal::NotNow { .. })));
-        let split = Change::Split { left: RangeId(2), seats: moving.ranges[0].seats.clone() };
-        assert!(matches!(changed(&moving, next, &split), Err(KvRefusal::NotNow { .. })), "not in the midst");
-        // Where it was to come is dead: it comes elsewhere.
-        let instead =
-            changed(&moving, next, &moves("ap/n1", "ap/n2", 7)).expect("it may be").expect("it is new");
-        assert_eq!(stands(&instead.0, 2), "begun true at 3@eu/n1 6@ap/n2 leaving [4@us/n1 5@ap/n1] left []");
-        let gone = Change::Left { range: RangeId(2), replicas: vec![ReplicaId(4)] };
-        let (moved, next) = changed(&moving, next, &gone).expect("it may be").expect("it is new");
-        assert_eq!(stands(&moved, 2), "begun true at 3@eu/n1 5@ap/n1 leaving [] left [4]");
-        let refused = |change| changed(&moved, next, &change).expect_err("it may not").to_string();
-        assert_eq!(
-            refused(moves("us/n1", "us/n2", 8)),
-            "node us/n1 has no replica of range 2; eu/n1, ap/n1 have"
-        );
-        assert_eq!(refused(moves("eu/n1", "ap/n1", 9)), "node ap/n1 has a replica of range 2 already");
-        // A node whose disk was lost gets a replica on its new one.
-        let (again, _) =
-            changed(&moved, next, &moves("ap/n1", "ap/n1", 10)).expect("it may be").expect("new");
-        assert_eq!(stands(&again, 2), "begun true at 3@eu/n1 6@ap/n1 leaving [5@ap/n1] left [4]");
-    }
-
-    #[test]
-    fn names_are_plain() {
-        assert_eq!(named("profiles.v2"), Ok(()));
-        for bad in ["", "meta", "Profiles", "a b", "a/b", &"x".repeat(65)] {
-            assert!(named(bad).is_err(), "{bad}");
-        }
-    }
-}
+mod tests;

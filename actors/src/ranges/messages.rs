@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::lifecycle::Life;
 use super::snapshots::Held;
+use crate::placement::messages::Placement;
 use crate::{Wire, grows, remote};
 
 /// Bytes of keys and values in one write, and in one answer: a frame has 1 MiB.
@@ -77,6 +78,30 @@ pub struct Found {
     pub seats: Vec<(u64, NodeId, StoreId)>,
 }
 
+/// This node has a seat in the meta range and lost the disk with its replica: here is the new one. The node of the leaseholder
+/// has the old replica replaced; whoever asks begins the new one.
+#[remote(crate = crate, name = "range.Rejoin", class = "control", audience = "nodes", idempotent,
+         reply = Result<Rejoined, KvRefusal>)]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejoin {
+    /// The node. One passes it on for another one.
+    pub node: NodeId,
+    /// Its new disk.
+    pub store: StoreId,
+    /// The public key of its tokens.
+    pub tokens: Vec<u8>,
+    /// How often it was passed on.
+    pub hops: u32,
+}
+
+/// The seats of the meta range, the new one among them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Wire)]
+#[wire(crate = crate)]
+pub struct Rejoined {
+    /// Replica, node, store, and whether it votes.
+    pub seats: Vec<(u64, NodeId, StoreId, bool)>,
+}
+
 // ---- keyspaces ---------------------------------------------------------------------------------
 
 /// Create a keyspace. The same again is the same answer; another body under the same name is refused.
@@ -92,6 +117,8 @@ pub struct CreateKeyspace {
     pub replication: u32,
     /// For how long things are kept.
     pub lifetimes: Lifetimes,
+    /// What is wanted of where its replicas stand.
+    pub placement: Placement,
 }
 
 /// For how long things of a keyspace are kept. None: it is not said.
@@ -147,6 +174,8 @@ pub struct KeyspaceView {
     pub life: Life,
     /// What is held of it, what has ended among it.
     pub held: Vec<Held>,
+    /// What is wanted of where its replicas stand, as it was said.
+    pub placement: Placement,
 }
 
 /// Which replicas are on your node?
@@ -171,6 +200,8 @@ pub struct RangeView {
     pub leads: bool,
     /// Whether it holds the lease, and it is in force.
     pub leaseholder: bool,
+    /// Whether it votes.
+    pub votes: bool,
     /// The commands that it has applied.
     pub applied: u64,
     /// Up to when its rows are complete, milliseconds since the Unix epoch.
@@ -473,6 +504,8 @@ pub enum KvRefusal {
         replication: u32,
         /// For how long things are kept.
         lifetimes: Lifetimes,
+        /// What is wanted of where its replicas stand.
+        placement: Placement,
     },
     /// The call came under another class than the keyspace's.
     WrongClass(DataClass),
@@ -554,9 +587,12 @@ impl fmt::Display for KvRefusal {
                     "there is no keyspace {name}; `rhumb keyspace create {name} --class CLASS` makes one"
                 )
             }
-            Self::Exists { class, replication, lifetimes } => {
+            Self::Exists { class, replication, lifetimes, placement } => {
                 let said = if *replication == 0 { "none".to_owned() } else { replication.to_string() };
-                write!(f, "it is there already, of class {class} and with --replication {said}, {lifetimes}")
+                write!(
+                    f,
+                    "it is there already, of class {class} and with --replication {said}, {lifetimes}, {placement}"
+                )
             }
             Self::WrongClass(class) => write!(f, "the keyspace's class is {class}: ask under that one"),
             Self::NotAllowed(why) => f.write_str(why),

@@ -1,8 +1,9 @@
 //! How a range's replicas come to stand where they are wanted: one step at a time, each a thing that may have been done already.
 //!
 //! * It decides: the next step from what is wanted, what the range's log says of its seats (on which leases rest) and who takes
-//!   part in consensus.
-//! * It never does: take a voter out before all that are wanted vote, or change two voters at once.
+//!   part in consensus. A replica that comes learns first, and votes only if that is wanted; one that is to vote no more stays as
+//!   a learner.
+//! * It never does: take a voter out before all that are wanted vote, change two voters at once, or have a learner vote.
 //! * Invariant: whatever is done of the steps when a leaseholder dies, the next one goes on from what is so.
 //!
 //! Leases and consensus count their voters apart: the range's own command changes the one, openraft's membership the other. A new
@@ -12,6 +13,7 @@
 use std::collections::BTreeSet;
 
 use rhumb_core::StoreId;
+use rhumb_core::canary::{self, Canary};
 
 use super::replica::{ReplicaId, Seat};
 
@@ -35,6 +37,8 @@ pub struct Wanted {
     pub leaving: Vec<Seat>,
     /// Whether the range is not known yet to have begun.
     pub unborn: bool,
+    /// The highest number of a replica of it that whoever wants this knew of; none: the highest of these.
+    pub known: Option<ReplicaId>,
 }
 
 /// What a leaseholder does next.
@@ -70,7 +74,7 @@ pub fn next(
         return Some(Step::Begun);
     }
     // Who comes has the highest number: what is wanted here is of before.
-    let known = wanted.seats.iter().chain(&wanted.leaving).map(|seat| seat.replica).max();
+    let known = wanted.seats.iter().chain(&wanted.leaving).map(|seat| seat.replica).max().max(wanted.known);
     if here.iter().any(|seat| Some(seat.replica) > known) {
         return None;
     }
@@ -78,10 +82,6 @@ pub fn next(
     for coming in &wanted.seats {
         let replica = coming.replica;
         let Some(seat) = seat(replica) else {
-            // Who comes has the highest number. What is wanted here may be of before: that one has left again.
-            if here.iter().any(|seat| seat.replica > replica) {
-                return None;
-            }
             let mut seats = here.to_vec();
             seats.push(Seat { votes: false, ..coming.clone() });
             return Some(Step::Reseat(seats));
@@ -89,7 +89,8 @@ pub fn next(
         if !members.all.contains(&replica) {
             return Some(Step::Learn(coming.clone()));
         }
-        if coming.votes && !members.voters.contains(&replica) {
+        let votes = coming.votes || canary::sings(Canary::LearnerVotes);
+        if votes && !members.voters.contains(&replica) {
             let voters = members.voters.iter().copied().chain([replica]).collect();
             return near(replica).then_some(Step::Vote(voters));
         }
@@ -97,24 +98,31 @@ pub fn next(
             return Some(Step::Reseat(voting(here, replica, true)));
         }
     }
+    // All that are to vote do. Who is here and not wanted was let go of before, and brought back by one who had not heard of it.
+    let stays = |replica: ReplicaId| wanted.seats.iter().find(|seat| seat.replica == replica);
+    let votes = |replica: ReplicaId| stays(replica).is_some_and(|seat| seat.votes);
     if let Some(mine) = here.iter().find(|seat| seat.store == me)
-        && wanted.leaving.iter().any(|leaving| leaving.replica == mine.replica)
+        && mine.votes
+        && !votes(mine.replica)
     {
         return Some(Step::Give(wanted.seats.iter().filter(|seat| seat.votes).cloned().collect()));
     }
-    for leaving in &wanted.leaving {
-        let replica = leaving.replica;
+    let all: BTreeSet<_> = here.iter().map(|seat| seat.replica).chain(members.all.iter().copied()).collect();
+    for replica in all.into_iter().filter(|replica| !votes(*replica)) {
         let seat = seat(replica);
         if seat.is_some_and(|seat| seat.votes) {
             return Some(Step::Reseat(voting(here, replica, false)));
         }
-        if members.all.contains(&replica) && !members.voters.contains(&replica) {
-            return Some(Step::Forget(replica));
+        if members.voters.contains(&replica) {
+            // It takes part no more, until it is taken in again as a learner, if it stays.
+            let voters = members.voters.iter().copied().filter(|voter| *voter != replica).collect();
+            return Some(Step::Vote(voters));
+        }
+        if stays(replica).is_some() {
+            continue;
         }
         if members.all.contains(&replica) {
-            return Some(Step::Vote(
-                members.voters.iter().copied().filter(|voter| *voter != replica).collect(),
-            ));
+            return Some(Step::Forget(replica));
         }
         if seat.is_some() {
             return Some(Step::Reseat(here.iter().filter(|seat| seat.replica != replica).cloned().collect()));
@@ -202,7 +210,7 @@ mod tests {
         let moves = Wanted {
             seats: vec![seat(1, true), seat(2, true), seat(4, true)],
             leaving: vec![seat(3, true)],
-            unborn: false,
+            ..Wanted::default()
         };
         let steps = [
             "seats 1234 voting 123",
@@ -218,13 +226,78 @@ mod tests {
         let mut gives = steps.to_vec();
         gives.insert(4, "gives to 1");
         assert_eq!(taken(&moves, 3), gives, "the leaseholder leaves");
-        let stays = Wanted {
-            leaving: Vec::new(),
-            seats: (1..=3).map(|one| seat(one, true)).collect(),
-            unborn: false,
-        };
+        let stays = Wanted { seats: (1..=3).map(|one| seat(one, true)).collect(), ..Wanted::default() };
         assert!(taken(&stays, 1).is_empty());
         assert_eq!(taken(&Wanted { unborn: true, ..stays }, 1), ["begun"]);
+    }
+
+    #[test]
+    fn a_learner_never_votes_and_who_is_promoted_votes_before_another_one_stops() {
+        let learns = Wanted {
+            seats: vec![seat(1, true), seat(2, true), seat(3, true), seat(4, false)],
+            ..Wanted::default()
+        };
+        assert_eq!(taken(&learns, 1), ["seats 1234 voting 123", "learns 4"]);
+        // 4 is to vote instead of 3, which stays.
+        let swaps = Wanted {
+            seats: vec![seat(1, true), seat(2, true), seat(3, false), seat(4, true)],
+            ..Wanted::default()
+        };
+        let steps = [
+            "seats 1234 voting 123",
+            "learns 4",
+            "vote 1234",
+            "seats 1234 voting 1234",
+            "seats 1234 voting 124",
+            "vote 124",
+            "learns 3",
+        ];
+        assert_eq!(taken(&swaps, 1), steps);
+        let mut gives = steps.to_vec();
+        gives.insert(4, "gives to 1");
+        assert_eq!(taken(&swaps, 3), gives, "the leaseholder is to vote no more");
+        let goes = Wanted {
+            seats: (1..=2).map(|one| seat(one, true)).collect(),
+            leaving: vec![seat(3, true)],
+            ..Wanted::default()
+        };
+        let steps = ["seats 123 voting 12", "vote 12", "seats 12 voting 12", "left 3"];
+        assert_eq!(taken(&goes, 1), steps, "nobody comes for it");
+    }
+
+    #[test]
+    fn a_move_is_taken_back_wherever_it_is() {
+        let numbers = |all: &[u64]| all.iter().copied().map(ReplicaId).collect::<BTreeSet<_>>();
+        let back = Wanted {
+            seats: (1..=3).map(|one| seat(one, true)).collect(),
+            leaving: vec![seat(4, true)],
+            ..Wanted::default()
+        };
+        // The node of 4 is lost: it never came near.
+        let here: Vec<_> = (1..=4).map(|one| seat(one, one < 4)).collect();
+        let members = Members { voters: numbers(&[1, 2, 3]), all: numbers(&[1, 2, 3, 4]), settled: true };
+        let step = next(&back, &here, &members, StoreId(1), |_| false);
+        assert_eq!(step, Some(Step::Forget(ReplicaId(4))));
+        // It had come, and 3 was out already: 3 comes back under its own number.
+        let here = [seat(1, true), seat(2, true), seat(4, true)];
+        let members = Members { voters: numbers(&[1, 2, 4]), all: numbers(&[1, 2, 4]), settled: true };
+        let step = next(&back, &here, &members, StoreId(1), |_| true);
+        let seats = vec![seat(1, true), seat(2, true), seat(4, true), seat(3, false)];
+        assert_eq!(step, Some(Step::Reseat(seats)));
+    }
+
+    #[test]
+    fn who_was_let_go_of_and_brought_back_by_a_late_leaseholder_goes_again() {
+        let wanted = Wanted {
+            seats: (1..=3).map(|one| seat(one, true)).collect(),
+            known: Some(ReplicaId(4)),
+            ..Wanted::default()
+        };
+        let here: Vec<_> = (1..=4).map(|one| seat(one, one < 4)).collect();
+        let numbers = |all: &[u64]| all.iter().copied().map(ReplicaId).collect::<BTreeSet<_>>();
+        let members = Members { voters: numbers(&[1, 2, 3]), all: numbers(&[1, 2, 3]), settled: true };
+        let step = next(&wanted, &here, &members, StoreId(1), |_| true);
+        assert_eq!(step, Some(Step::Reseat(here[..3].to_vec())));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use anyhow::Context;
 use rhumb::client::directory::Directory;
 use rhumb::client::{Ask, MeshClient};
 use rhumb::dev::{DevMesh, WanChoice};
+use rhumb_actors::placement::messages::Placement;
 use rhumb_actors::ranges::messages::{CreateKeyspace, Lifetimes, ListRanges, RangeView};
 use rhumb_core::NodeId;
 use tokio::time::sleep;
@@ -64,7 +65,8 @@ impl Three {
     /// It cannot be created.
     pub async fn keyspace(&self, name: &str) -> anyhow::Result<()> {
         let (name, class, lifetimes) = (name.to_owned(), CLASS.parse()?, Lifetimes::default());
-        let create = CreateKeyspace { name, class, replication: 3, lifetimes };
+        let placement = Placement::default();
+        let create = CreateKeyspace { name, class, replication: 3, lifetimes, placement };
         let node = self.mesh.nodes().first().context("a node")?.id();
         let until = Instant::now() + SOON;
         loop {

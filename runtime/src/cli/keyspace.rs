@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::args::duration;
 use super::connect::{Connect, ask};
 use super::output::{Done, Failure, Output};
+use super::placement::Wanted;
 use crate::client::kv::near;
 use crate::settings::units::duration_text;
 
@@ -37,7 +38,7 @@ pub enum KeyspaceCommand {
 /// Create a keyspace, within the policy.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  rhumb keyspace create profiles --class inventory --replication 3\n\nThe same again is the same answer; another class, replication, retention or TTL under the same name is refused. Replicas stand on nodes of regions that may hold the class, in as many regions as possible."
+    after_help = "Example:\n  rhumb keyspace create profiles --class inventory --replication 3\n\nThe same again is the same answer; another class, replication, placement, retention or TTL under the same name is refused. Replicas stand where `rhumb placement plan --class` says: on nodes of regions that may hold the class, in as many regions as possible."
 )]
 pub struct Create {
     /// Its name: lowercase letters, digits, '-', '_' and '.'.
@@ -45,7 +46,7 @@ pub struct Create {
     /// The class of its data, as the policy has it.
     #[arg(long)]
     class: DataClass,
-    /// How many replicas: three, or as many as there may be, unless given.
+    /// How many replicas vote: three, or as many as there may be, unless given.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=7))]
     replication: Option<u32>,
     /// How far back it can be read what was, such as 1h: a day unless given. Older versions are collected.
@@ -54,6 +55,8 @@ pub struct Create {
     /// How long values are there that are written without --expires: until they are deleted unless given.
     #[arg(long, value_parser = duration, value_name = "TIME")]
     ttl: Option<Duration>,
+    #[command(flatten)]
+    wanted: Wanted,
     #[command(flatten)]
     connect: Connect,
 }
@@ -274,6 +277,7 @@ impl Create {
             class: self.class,
             replication: self.replication.unwrap_or_default(),
             lifetimes: Lifetimes { retention: self.retention, ttl: self.ttl },
+            placement: self.wanted.placement(),
         };
         let asked = ask(&client, &near(&client, None), |_| message.clone()).await;
         client.close().await;

@@ -1,4 +1,4 @@
-//! `rhumb mesh init`: found a mesh, once.
+//! `rhumb mesh`: found a mesh, once.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -19,6 +19,7 @@ use serde::Serialize;
 
 use super::ca::authority_validity;
 use super::cert::{Named, Shown, validity};
+use super::new_disk::NewDisk;
 use super::output::{Done, Failure, Output};
 use crate::founding::{self, Founded, MeshFile, POLICY_KEY_FILE, Plan, Seat};
 
@@ -27,12 +28,15 @@ use crate::founding::{self, Founded, MeshFile, POLICY_KEY_FILE, Plan, Seat};
 pub enum MeshCommand {
     /// Found a mesh: authority, certificates, data directories, policy and settings.
     Init(Init),
+    /// Make an empty data directory for a node whose disk was lost.
+    NewDisk(NewDisk),
 }
 
 impl MeshCommand {
     pub(super) fn run(self, output: &Output) -> Result<Done, Failure> {
         match self {
             Self::Init(init) => init.run(output),
+            Self::NewDisk(disk) => disk.run(output),
         }
     }
 }

@@ -26,7 +26,9 @@ pub mod kv;
 pub mod load;
 pub mod manual;
 pub mod mesh;
+pub mod new_disk;
 pub mod output;
+pub mod placement;
 pub mod policy;
 pub mod pool;
 pub mod pool_list;
@@ -102,6 +104,8 @@ enum Command {
     #[command(subcommand)]
     Region(region::RegionCommand),
     #[command(subcommand)]
+    Placement(placement::PlacementCommand),
+    #[command(subcommand)]
     Audit(audit_log::AuditCommand),
     #[command(subcommand)]
     Load(load::LoadCommand),
@@ -171,6 +175,7 @@ impl Command {
             Command::Subject(subject) => subject.run(output).await,
             Command::Range(range) => range.run(output).await,
             Command::Region(region) => region.run(output).await,
+            Command::Placement(placement) => placement.run(output).await,
             Command::Audit(audit) => audit.run(output).await,
             Command::Load(load) => load.run(output).await,
             Command::Policy(policy) => policy.run(output),

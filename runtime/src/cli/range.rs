@@ -52,7 +52,7 @@ pub struct Split {
 /// Move a replica of a range from one node to another one.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  rhumb range move 2 --from us-east/n1 --to us-west/n1\n\nThe new replica is sent all of the range before the old one leaves it; reads and writes go on. The same again tells how far it is. While it is on its way it may be sent elsewhere instead: from the node to which it moves."
+    after_help = "Example:\n  rhumb range move 2 --from us-east/n1 --to us-west/n1\n\nThe new replica is sent all of the range before the old one leaves it; reads and writes go on. The same again tells how far it is. While it is on its way it may be sent elsewhere instead, or back: from the node to which it moves."
 )]
 pub struct Move {
     /// The number of the range.
@@ -132,6 +132,8 @@ struct Replica {
     node: String,
     leads: bool,
     leaseholder: bool,
+    /// Whether it votes: a learner does not.
+    votes: bool,
     applied: u64,
     closed_ms: u64,
     threshold_ms: u64,
@@ -147,7 +149,8 @@ struct Listed {
 
 impl From<RangeView> for Replica {
     fn from(view: RangeView) -> Self {
-        let RangeView { range, keyspace, replica, node, leads, leaseholder, applied, closed_ms, .. } = view;
+        let RangeView { range, keyspace, replica, node, leads, leaseholder, votes, applied, .. } = view;
+        let closed_ms = view.closed_ms;
         let (threshold_ms, collected, node) = (view.threshold_ms, view.collected, node.to_string());
         Self {
             range,
@@ -156,6 +159,7 @@ impl From<RangeView> for Replica {
             node,
             leads,
             leaseholder,
+            votes,
             applied,
             closed_ms,
             threshold_ms,
@@ -176,6 +180,7 @@ impl fmt::Display for Listed {
                 (true, true) => "leader, leaseholder",
                 (true, false) => "leader",
                 (false, true) => "leaseholder",
+                (false, false) if !replica.votes => "learner",
                 (false, false) => "",
             };
             write!(

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use rhumb_actors::placement::messages::Placement;
 pub use rhumb_actors::ranges::messages::{
     CreateKeyspace, KeyspaceView, KvAnswer, KvCondition, KvOp, KvRead, KvRefusal, KvRow, KvWritten, Needs,
 };
@@ -207,6 +208,7 @@ pub async fn create(
         class: class.clone(),
         replication,
         lifetimes: Lifetimes::default(),
+        placement: Placement::default(),
     };
     let (nodes, until) = (near(client, None), Instant::now() + WITHIN);
     loop {

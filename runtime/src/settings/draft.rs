@@ -55,6 +55,7 @@ pub(super) struct Draft {
     pub(super) rocks: RocksSettings,
     pub(super) support: Duration,
     pub(super) splits: SplitSettings,
+    pub(super) replace_after: Option<Duration>,
     pub(super) audit: AuditSettings,
     pub(super) audit_keys: Option<PathBuf>,
     pub(super) telemetry: TelemetrySettings,
@@ -90,6 +91,7 @@ impl Default for Draft {
             rocks: RocksSettings::default(),
             support: RangeSettings::default().support,
             splits: SplitSettings::default(),
+            replace_after: Some(Duration::from_secs(300)),
             audit: AuditSettings::default(),
             audit_keys: None,
             telemetry: TelemetrySettings::default(),
@@ -135,6 +137,7 @@ impl Draft {
             rocks: self.rocks,
             support: self.support,
             splits: self.splits,
+            replace_after: self.replace_after,
             audit: self.audit,
             audit_keys,
             telemetry: self.telemetry,
@@ -193,6 +196,21 @@ impl Held for Option<u64> {
 }
 
 /// A share of a whole, from 0 to 1.
+impl Held for Option<Duration> {
+    fn get(&self) -> Option<Value> {
+        Some(self.map_or_else(|| Value::Text(OFF.to_owned()), Value::Span))
+    }
+
+    fn set(&mut self, value: Value) -> Result<(), String> {
+        *self = match value {
+            Value::Span(span) => Some(span),
+            Value::Text(word) if word == OFF => None,
+            _ => return Err(OTHER_KIND.to_owned()),
+        };
+        Ok(())
+    }
+}
+
 impl Held for f64 {
     fn get(&self) -> Option<Value> {
         Some(Value::Number((self * 1e6).round() as u64))

@@ -105,6 +105,8 @@ pub struct Settings {
     pub support: Duration,
     /// When ranges are split by themselves.
     pub splits: SplitSettings,
+    /// After how long a replica whose node is away is replaced; none: never.
+    pub replace_after: Option<Duration>,
     /// How the audit log is kept.
     pub audit: AuditSettings,
     /// The folder of the keys that wrap subjects' keys.

@@ -303,6 +303,7 @@ impl Start {
             max_offset: self.config.max_offset,
             support: self.config.support,
             splits: self.config.splits,
+            replace_after: self.config.replace_after,
             tokens,
             store: store.clone(),
             mesh: mesh.clone(),

@@ -15,10 +15,11 @@ use rhumb_actors::audit::messages::{
     ShowMark, State, Uncosigned,
 };
 use rhumb_actors::failover::messages::{BEAT, Beat, FenceRead, ListRegions, ReadFences, RegionList};
+use rhumb_actors::placement::messages::{ApplyPlacement, PlacementView, PlanPlacement};
 use rhumb_actors::ranges::messages::{
     Consent, CreateKeyspace, Found, Introduce, KvRead, KvRefusal, KvWrite, KvWritten, ListKeyspaces,
-    ListRanges, MoveReplica, Moved, PlanRange, RANGE_WORD, RangeBounds, RangeWord, SplitDone, SplitRange,
-    TransferLease, WhereIs,
+    ListRanges, MoveReplica, Moved, PlanRange, RANGE_WORD, RangeBounds, RangeWord, Rejoin, Rejoined,
+    SplitDone, SplitRange, TransferLease, WhereIs,
 };
 use rhumb_actors::remote::Remote;
 use rhumb_core::codec;
@@ -114,7 +115,7 @@ pub(super) fn time(bytes: &[u8]) {
 type Reads = fn(&[u8]);
 
 /// Messages that a node serves, by name, and replies. The kept inputs know their numbers: what is new stands last.
-const MESSAGES: [(&str, Reads); 70] = [
+const MESSAGES: [(&str, Reads); 75] = [
     (CreatePool::NAME, one::<CreatePool>),
     (Hold::NAME, one::<Hold>),
     (Confirm::NAME, one::<Confirm>),
@@ -175,6 +176,11 @@ const MESSAGES: [(&str, Reads); 70] = [
     (MoveReplica::NAME, one::<MoveReplica>),
     (REPLY, one::<Result<Moved, KvRefusal>>),
     (PlanRange::NAME, one::<PlanRange>),
+    (Rejoin::NAME, one::<Rejoin>),
+    (REPLY, one::<Result<Rejoined, KvRefusal>>),
+    (PlanPlacement::NAME, one::<PlanPlacement>),
+    (ApplyPlacement::NAME, one::<ApplyPlacement>),
+    (REPLY, one::<Result<PlacementView, KvRefusal>>),
     (WhereIs::NAME, one::<WhereIs>),
     (REPLY, one::<Result<RangeBounds, KvRefusal>>),
     (KvRead::NAME, one::<KvRead>),

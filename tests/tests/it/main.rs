@@ -22,6 +22,7 @@ mod levels;
 mod library;
 mod modes;
 mod personal;
+mod placement;
 mod powercut;
 mod pruned;
 mod ranges;

@@ -7,7 +7,7 @@ use crate::settings::kind::{Kind, bytes, count, millis};
 
 pub(super) const RANGES: Section = Section {
     name: "ranges",
-    what: "Leases of ranges, and when ranges are split without being told to. Each node goes by its own for the ranges whose leases it holds.",
+    what: "Leases of ranges; when ranges are split, and their replicas replaced, without being told to. Of leases and splits each node goes by its own for the ranges whose leases it holds; of replicas the node that holds the lease of the meta range.",
     keys: &[
         Key::new(
             "ranges.support",
@@ -28,6 +28,12 @@ pub(super) const RANGES: Section = Section {
             Kind::Off { or: &count(50, 1_000_000, "requests a second") },
             field!(splits.load),
             "A range whose leaseholder is asked more often than this for ten seconds is split where its requests are halved, unless one key has most of them or most of them would be on both sides.",
+        ),
+        Key::new(
+            "ranges.replace_after",
+            Kind::Off { or: &millis(5_000, 30 * 24 * 3_600_000) },
+            field!(replace_after),
+            "A replica whose node has not been reached for so long is replaced, on another node that may hold its class, if there is one and most voters are there. `rhumb placement plan --keyspace` says what lacks a replica.",
         ),
     ],
 };

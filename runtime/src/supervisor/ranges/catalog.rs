@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rhumb_actors::ranges::catalog::{
-    self, ERASED, Founder, KEYSPACES, Keyspace, META, META_KEYSPACE, NODES, Next, PURGED, RangeRow,
+    self, ERASED, Founder, KEYSPACES, Keyspace, META, META_KEYSPACE, META_ROW, NODES, Next, PURGED, RangeRow,
 };
 use rhumb_actors::ranges::host::NotWritten;
-use rhumb_actors::ranges::messages::{Found, Introduce, Introduced, KeyspaceView, KvRefusal, Lifetimes};
+use rhumb_actors::ranges::messages::{CreateKeyspace, Found, Introduce, Introduced, KeyspaceView, KvRefusal};
 use rhumb_actors::ranges::{Condition, Op, RangeId, RangeReplica, ReplicaId, Seat, TokenKeys};
-use rhumb_core::{DataClass, HybridTime, NodeId, Region};
+use rhumb_core::{DataClass, HybridTime, NodeId};
 use rhumb_storage::Family;
 use rhumb_storage::mvcc::{KeyspaceId, Limit, Record, Snapshot, UserKey};
 use rhumb_topology::policy::Use;
@@ -21,8 +21,10 @@ use super::{Ranges, not_now};
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Looks of which one follows also what has not changed.
 const AGAIN: u32 = 4;
+/// Looks without a meta range here after which this node asks whether it has lost its disk.
+const REJOINS: u32 = 8;
 /// How long another node may take to say who it is.
-const WITHIN: Duration = Duration::from_secs(3);
+pub(super) const WITHIN: Duration = Duration::from_secs(3);
 /// How long a replica that a split begins may be missing: until then the one that it is split from is behind.
 const SPLIT_COMES_WITHIN: Duration = Duration::from_secs(10);
 /// The highest time.
@@ -34,12 +36,19 @@ impl Ranges {
         let (mut seen, mut told, mut missing) = (None, BTreeSet::new(), BTreeMap::new());
         let founds = self.0.parts.founding.nodes().first() == Some(&self.0.parts.me);
         let mut to_tell: Vec<NodeId> = Vec::new();
-        let (mut settled, mut looks) = (false, 0_u32);
+        let (mut settled, mut looks, mut without) = (false, 0_u32, 0_u32);
         loop {
             let Ok(host) = self.host() else { return };
             match host.group(META) {
-                None if founds => self.found().await,
-                None => {}
+                None => {
+                    if founds {
+                        self.found().await;
+                    }
+                    without += 1;
+                    if host.group(META).is_none() && without.is_multiple_of(REJOINS) {
+                        self.rejoin().await;
+                    }
+                }
                 Some(group) => {
                     let (applied, seats) = {
                         let replica = group.replica().await;
@@ -88,7 +97,7 @@ impl Ranges {
         for (number, node) in self.0.parts.founding.nodes().iter().enumerate() {
             let Some(introduced) = self.ask_who(node).await else { return };
             if introduced.has_meta {
-                tracing::warn!(%node, "it has the meta range and this node has not: its disk was emptied, or is another one");
+                tracing::debug!(%node, "it has the meta range and this node has not: its disk is a new one");
                 return;
             }
             let replica = ReplicaId(number as u64 + 1);
@@ -176,7 +185,7 @@ impl Ranges {
         let snapshot = snapshot.map_err(|error| error.to_string())?;
         let limit = Limit { rows: usize::MAX, bytes: usize::MAX };
         let page = snapshot.scan(&UserKey::default(), None, limit).map_err(|error| error.to_string())?;
-        let (mut keyspaces, mut founders) = (BTreeMap::new(), BTreeMap::new());
+        let (mut keyspaces, mut founders, mut meta) = (BTreeMap::new(), BTreeMap::new(), None);
         let (mut erased, mut purged) = (Vec::new(), Vec::new());
         for (key, version) in page.rows {
             let name = String::from_utf8_lossy(key.as_bytes()).into_owned();
@@ -190,6 +199,8 @@ impl Ranges {
                 purged.push(catalog::decode::<Keyspace>(&value)?);
             } else if let Some(id) = name.strip_prefix(ERASED) {
                 erased.push(catalog::erased_id(id).ok_or("the id of an erased key cannot be read")?);
+            } else if name == META_ROW {
+                meta = Some(catalog::decode::<RangeRow>(&value)?);
             }
         }
         {
@@ -206,6 +217,7 @@ impl Ranges {
         *self.0.keyspaces.write() = keyspaces;
         *self.0.purged.write() = purged;
         *self.0.founders.write() = founders;
+        *self.0.meta.write() = meta;
         Ok(())
     }
 
@@ -214,6 +226,13 @@ impl Ranges {
     async fn begin_replicas(&self, told: &mut BTreeSet<String>, missing: &mut BTreeMap<RangeId, Instant>) {
         let Ok(host) = self.host() else { return };
         let me = self.0.parts.store_id;
+        let meta = self.0.meta.read().clone();
+        if let (Some(row), Some(group)) = (meta, host.group(META)) {
+            host.want(META, row.wanted());
+            if row.left.contains(&group.id()) {
+                self.clear_away(META, group.id());
+            }
+        }
         let spaces: Vec<Keyspace> = self.0.keyspaces.read().values().cloned().collect();
         for space in spaces {
             for row in &space.ranges {
@@ -221,15 +240,7 @@ impl Ranges {
                 let mine = row.seats.iter().find(|seat| seat.store == me);
                 match (host.group(row.range), mine) {
                     (Some(group), _) if row.left.contains(&group.id()) => {
-                        let (range, replica) = (row.range, group.id());
-                        tracing::info!(range = range.0, %replica, "it has left its range and is cleared away");
-                        // Rows that are on their way to a follower are waited for; nobody else is.
-                        let host = host.clone();
-                        self.0.parts.runtime.spawn(async move {
-                            if let Err(error) = host.clear(range, replica).await {
-                                tracing::error!(range = range.0, %error, "its rows are not cleared away yet");
-                            }
-                        });
+                        self.clear_away(row.range, group.id());
                     }
                     (Some(_), _) => drop(missing.remove(&row.range)),
                     (None, Some(seat)) if row.begun => {
@@ -239,6 +250,17 @@ impl Ranges {
                 }
             }
         }
+    }
+
+    fn clear_away(&self, range: RangeId, replica: ReplicaId) {
+        let Ok(host) = self.host().cloned() else { return };
+        tracing::info!(range = range.0, %replica, "it has left its range and is cleared away");
+        // Rows that are on their way to a follower are waited for; nobody else is.
+        self.0.parts.runtime.spawn(async move {
+            if let Err(error) = host.clear(range, replica).await {
+                tracing::error!(range = range.0, %error, "its rows are not cleared away yet");
+            }
+        });
     }
 
     async fn begin_replica(
@@ -276,43 +298,37 @@ impl Ranges {
     }
 
     /// Creates a keyspace: at the leaseholder of the meta range.
-    pub(super) async fn create(
-        &self,
-        name: &str,
-        class: &DataClass,
-        replication: u32,
-        lifetimes: Lifetimes,
-    ) -> Result<KeyspaceView, CreateEnded> {
+    pub(super) async fn create(&self, asked: &CreateKeyspace) -> Result<KeyspaceView, CreateEnded> {
+        let CreateKeyspace { name, class, replication, lifetimes, placement } = asked;
         let host = self.host().map_err(CreateEnded::Refused)?;
         let group = host.group(META).ok_or_else(|| {
             CreateEnded::Refused(not_now("there is no meta range yet: all founding nodes have to be up once"))
         })?;
         let seats = group.replica().await.descriptor().seats.clone();
-        let founders = seats.into_iter().map(|seat| (seat.node, seat.store)).collect();
         // What is read here is what the leaseholder reads: the write under it holds only if nobody came between.
         let refused = CreateEnded::Refused;
         let (key, next_key) = (catalog::keyspace_key(name), next_key());
         let (found, _) = self.strong(&key).await?;
         if let Some(value) = found {
             let space = catalog::decode::<Keyspace>(&value).map_err(KvRefusal::Unsound).map_err(refused)?;
-            let same = space.class == *class && space.replication == replication;
-            let same = same && space.lifetimes == lifetimes;
+            let same = space.class == *class && space.replication == *replication;
+            let same = same && space.lifetimes == *lifetimes && space.placement == *placement;
             let exists = KvRefusal::Exists {
                 class: space.class.clone(),
                 replication: space.replication,
                 lifetimes: space.lifetimes,
+                placement: space.placement.clone(),
             };
             return if same { Ok(space.view()) } else { Err(refused(exists)) };
         }
-        let snapshot = self.0.parts.policy.snapshots();
-        let may = |region: &Region| snapshot.load().permits(region, Use::Hold, class);
-        let placed = catalog::place(&founders, replication, may).map_err(refused)?;
+        let places = self.places_of_new(&seats, class, &placement.wish(*replication)).map_err(refused)?;
         let (numbers, version) = self.strong(&next_key).await?;
         let next = match numbers {
             Some(value) => catalog::decode::<Next>(&value).map_err(KvRefusal::Unsound).map_err(refused)?,
-            None => catalog::first_numbers(founders.len()),
+            None => catalog::first_numbers(seats.len()),
         };
-        let (space, after) = catalog::created(name, class, replication, lifetimes, next, placed);
+        let wanted = (*replication, placement.clone());
+        let (space, after) = catalog::created(name, class, wanted, *lifetimes, next, places);
         self.put_row((&space, None), (after, version)).await?;
         Ok(space.view())
     }

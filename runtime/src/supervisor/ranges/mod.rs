@@ -11,8 +11,10 @@ mod erasing;
 mod failover;
 mod lifecycle;
 mod lifetimes;
+mod placement;
 mod plan;
 mod reads;
+mod rejoin;
 mod route;
 mod serve;
 mod snapshots;
@@ -27,7 +29,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::{Mutex, RwLock};
 use rhumb_actors::audit::AuditHandle;
 use rhumb_actors::escrow::messages::Standing;
-use rhumb_actors::ranges::catalog::{Founder, Keyspace, META};
+use rhumb_actors::ranges::catalog::{Founder, Keyspace, META, RangeRow};
 use rhumb_actors::ranges::host::{Host, HostSettings};
 use rhumb_actors::ranges::messages::KvRefusal;
 use rhumb_actors::ranges::raft::disk::HotDisk;
@@ -65,6 +67,8 @@ pub(super) struct Parts {
     pub(super) support: std::time::Duration,
     /// When ranges are split without being told to.
     pub(super) splits: SplitSettings,
+    /// After how long a replica whose node is away is replaced.
+    pub(super) replace_after: Option<std::time::Duration>,
     pub(super) tokens: [u8; 32],
     pub(super) store: HotStore,
     pub(super) mesh: Mesh,
@@ -89,6 +93,8 @@ struct Inner {
     /// Those that are purged, whose rows are cleared away.
     purged: RwLock<Vec<Keyspace>>,
     founders: RwLock<BTreeMap<NodeId, Founder>>,
+    /// Where replicas of the meta range are wanted, once one was replaced.
+    meta: RwLock<Option<RangeRow>>,
     /// Which range a key that is not here is of, as another node has said, and until when that is believed.
     hints: Mutex<Hints>,
     /// Ranges of which something is just being told to the meta range.
@@ -101,6 +107,7 @@ struct Inner {
     drawn: Mutex<Rng>,
     splits: split::Splits,
     failover: failover::Failover,
+    placing: placement::Placing,
 }
 
 /// The ranges of this node. Clones are one.
@@ -122,6 +129,7 @@ impl Ranges {
             keyspaces: RwLock::default(),
             purged: RwLock::default(),
             founders: RwLock::default(),
+            meta: RwLock::default(),
             hints: Mutex::default(),
             telling: Mutex::default(),
             staleness: staleness::Staleness::default(),
@@ -130,6 +138,7 @@ impl Ranges {
             drawn: Mutex::new(Seed::from_entropy().child("subjects").rng()),
             splits: split::Splits::default(),
             failover: failover::Failover::new(&parts),
+            placing: placement::Placing::default(),
             parts,
         }))
     }
@@ -180,6 +189,7 @@ impl Ranges {
             () = self.follow() => {}
             () = self.watch() => {}
             () = self.fails_over() => {}
+            () = self.tend() => {}
         }
     }
 

@@ -76,7 +76,7 @@ impl Ranges {
     }
 
     /// Changes a keyspace's row, as leaseholder of the meta range.
-    async fn planned(&self, keyspace: &str, change: &Change) -> Result<Vec<u8>, CreateEnded> {
+    pub(super) async fn planned(&self, keyspace: &str, change: &Change) -> Result<Vec<u8>, CreateEnded> {
         let unsound = |why| CreateEnded::Refused(KvRefusal::Unsound(why));
         let (row, row_at) = self.strong(&catalog::keyspace_key(keyspace)).await?;
         let row = row.ok_or_else(|| CreateEnded::Refused(KvRefusal::NoSuchKeyspace(keyspace.to_owned())))?;
@@ -84,10 +84,15 @@ impl Ranges {
         let (numbers, numbers_at) = self.strong(&next_key()).await?;
         let numbers = numbers.ok_or_else(|| unsound("the meta range has no next numbers".to_owned()))?;
         let next = catalog::decode::<Next>(&numbers).map_err(unsound)?;
-        if let Change::Move { to, .. } = change {
-            let snapshot = self.0.parts.policy.snapshots();
-            let may = snapshot.load().permits(&to.region, Use::Hold, &space.class);
-            may.map_err(|why| CreateEnded::Refused(KvRefusal::NotAllowed(why.to_string())))?;
+        let to: Vec<&NodeId> = match change {
+            Change::Move { to, .. } => vec![to],
+            Change::Places { places, .. } => places.iter().map(|place| &place.node).collect(),
+            _ => Vec::new(),
+        };
+        let snapshot = self.0.parts.policy.snapshots();
+        for node in to {
+            let may = snapshot.load().permits(&node.region, Use::Hold, &space.class);
+            may.map_err(|why| CreateEnded::Refused(KvRefusal::NotAllowed(why)))?;
         }
         match catalog::changed(&space, next, change).map_err(CreateEnded::Refused)? {
             None => Ok(row),
@@ -128,6 +133,11 @@ impl Ranges {
     }
 
     async fn tells_meta(&self, range: RangeId, found: Found) {
+        if range == META {
+            let Found::Left(replicas) = found else { return };
+            // Whoever holds the lease has found it. If it moved meanwhile, it is found again.
+            return drop(self.left_meta(&replicas).await);
+        }
         let Some((space, _)) = self.of_range(range) else { return };
         let change = match found {
             Found::Begun => Change::Begun(range),
@@ -221,9 +231,9 @@ impl Ranges {
         let until = Instant::now() + within.mul_f32(0.95);
         let (range, invalid) = (RangeId(message.range), |why: String| Ok(Err(KvRefusal::Invalid(why))));
         if range == META {
-            return invalid(
-                "replicas of the meta range do not move: they stand on the founding nodes".to_owned(),
-            );
+            let why = "replicas of the meta range do not move: they stand on the founding nodes. A node that lost its disk \
+                       gets its replica anew by itself";
+            return invalid(why.to_owned());
         }
         let Some((space, _)) = self.of_range(range) else {
             return invalid(format!("there is no range {}; `rhumb range ls` lists them", range.0));

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rhumb_actors::audit::record::{Outcome, Record};
+use rhumb_actors::placement::messages::{ApplyPlacement, PlanPlacement};
 use rhumb_actors::ranges::catalog::{MAX_REPLICATION, META, named};
 use rhumb_actors::ranges::lifecycle::LiveKeyspace;
 use rhumb_actors::ranges::messages::{
     Consent, CreateKeyspace, Found, Introduce, KeyspaceView, KvRead, KvRefusal, KvWrite, ListKeyspaces,
-    ListRanges, MoveReplica, PlanRange, RANGE_WORD, RangeView, RangeWord, SplitRange, TransferLease, WhereIs,
+    ListRanges, MoveReplica, PlanRange, RANGE_WORD, RangeView, RangeWord, Rejoin, SplitRange, TransferLease,
+    WhereIs,
 };
 use rhumb_actors::ranges::snapshots::{CreateSnapshot, ExportSnapshot, RemoveSnapshot};
 use rhumb_actors::ranges::subjects::{CondemnKeys, DestroyKeys, EraseSubject, HandKey, KeepKey, WhichKeys};
@@ -78,6 +80,9 @@ pub(in crate::supervisor) fn serve(registry: &mut Registry, ranges: &Ranges) -> 
     serves!(TransferLease, transfers);
     serves!(MoveReplica, moves);
     serves!(PlanRange, plans);
+    serves!(Rejoin, rejoins);
+    serves!(PlanPlacement, plans_placement);
+    serves!(ApplyPlacement, applies_placement);
     serves!(WhereIs, tells_where);
     serves!(KvRead, reads);
     serves!(KvWrite, writes);
@@ -125,7 +130,7 @@ impl Ranges {
     }
 
     async fn create_keyspace(self, call: Call<CreateKeyspace>) -> Answer<KeyspaceView> {
-        let CreateKeyspace { name, class, replication, lifetimes } = &call.message;
+        let CreateKeyspace { name, class, replication, lifetimes, .. } = &call.message;
         let may = self.may_create(name, class, *replication);
         if let Err(refusal) = may.and_then(|()| self.may_keep(lifetimes)) {
             return control(Err(refusal));
@@ -152,8 +157,7 @@ impl Ranges {
 
     async fn created(&self, asked: &CreateKeyspace) -> Result<Result<KeyspaceView, KvRefusal>, Fault> {
         let until = Instant::now() + CREATE_WITHIN;
-        let CreateKeyspace { name, class, replication, lifetimes } = asked;
-        let here = || self.create(name, class, *replication, *lifetimes);
+        let here = || self.create(asked);
         let created = self.at_meta(asked, here, until).await?;
         // Whoever asks next here finds it.
         while created.is_ok() && !self.0.keyspaces.read().contains_key(&asked.name) && Instant::now() < until
@@ -208,6 +212,7 @@ impl Ranges {
                 node: self.0.parts.me.clone(),
                 leads,
                 leaseholder,
+                votes: replica.descriptor().seat(group.id()).is_some_and(|seat| seat.votes),
                 applied: replica.applied().index,
                 closed_ms: replica.closed().millis(),
                 nodes: replica.descriptor().seats.iter().map(|seat| seat.node.clone()).collect(),

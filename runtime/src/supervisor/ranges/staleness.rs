@@ -224,6 +224,7 @@ impl Ranges {
             );
         }
         self.tell_failover(page);
+        self.tell_placement(page);
     }
 
     /// The keyspaces whose replicas here are too far behind, with how far in milliseconds.

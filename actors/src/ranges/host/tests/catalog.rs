@@ -1,20 +1,22 @@
 //! What the meta range would say in the world: where replicas are wanted. Here all see it, sooner or later.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::AsyncRuntime;
 use rhumb_core::rng::Rng;
-use rhumb_core::{DataClass, NodeId};
+use rhumb_core::{DataClass, NodeId, StoreId};
 use rhumb_storage::mvcc::{KeyspaceId, UserKey};
 
-use super::net::{self, RETENTION, SECOND, node_id, store_id};
+use super::net::{self, RETENTION, SECOND, node_id};
 use super::sim::{self, SimRuntime};
-use crate::ranges::catalog::{Change, Keyspace, Next, RangeRow, changed};
+use crate::placement::messages::Placement;
+use crate::ranges::catalog::{Change, Keyspace, Next, Place, RangeRow, changed};
 use crate::ranges::host::{Found, Host};
 use crate::ranges::lifecycle::Life;
 use crate::ranges::messages::Lifetimes;
+use crate::ranges::raft::Group;
 use crate::ranges::splitting::Decided;
 use crate::ranges::{RangeId, Seat};
 
@@ -34,15 +36,7 @@ pub(super) struct Catalog {
 impl Catalog {
     /// One range, on these seats.
     pub(super) fn of(range: RangeId, seats: Vec<Seat>) -> Self {
-        let row = RangeRow {
-            range,
-            parent: None,
-            begun: true,
-            seats,
-            joined: Vec::new(),
-            leaving: Vec::new(),
-            left: Vec::new(),
-        };
+        let row = RangeRow::created(range, seats);
         let (class, lifetimes) = (DataClass::read("inventory").expect("valid"), Lifetimes::default());
         let space = Keyspace {
             id: SPACE.0,
@@ -54,6 +48,7 @@ impl Catalog {
             life: Life::default(),
             held: Vec::new(),
             purged: false,
+            placement: Placement::default(),
         };
         Self { space, next: Next { keyspace: SPACE.0 + 1, range: range.0 + 1, replica: 1_000 } }
     }
@@ -85,14 +80,14 @@ impl Catalog {
 }
 
 /// A node follows it, as long as it lives.
-pub(super) async fn follow(net: net::Shared, me: usize, host: Host<SimRuntime>) {
+pub(super) async fn follow(net: net::Shared, host: Host<SimRuntime>) {
     let mut missing: BTreeMap<RangeId, u64> = BTreeMap::new();
     loop {
         let catalog = net.lock().catalog.clone();
         for row in catalog.iter().flat_map(|catalog| &catalog.space.ranges) {
             host.want(row.range, row.wanted());
             host.retain(row.range, RETENTION);
-            let mine = row.seats.iter().find(|seat| seat.store == store_id(me));
+            let mine = row.seats.iter().find(|seat| seat.store == host.store());
             match (host.group(row.range), mine) {
                 (Some(group), _) if row.left.contains(&group.id()) => {
                     host.clear(row.range, group.id()).await.expect("memory is cleared");
@@ -117,14 +112,122 @@ pub(super) async fn follow(net: net::Shared, me: usize, host: Host<SimRuntime>) 
 /// Somebody wants a replica elsewhere.
 pub(super) fn moves(net: &net::Shared, rng: &mut Rng) -> bool {
     let mut net = net.lock();
-    let count = net.nodes.len();
+    let stores = stores(&net);
     let Some(catalog) = &mut net.catalog else { return false };
     let Some(row) = rng.pick(&catalog.space.ranges).cloned() else { return false };
+    // Some are taken back while they are under way.
+    if let (Some(coming), Some(leaving), true) = (row.seats.last(), row.leaving.first(), rng.chance(0.7)) {
+        let (from, to, store) = (coming.node.clone(), leaving.node.clone(), leaving.store);
+        // A disk that is gone takes nobody back.
+        let is_there = stores.iter().any(|(_, there)| *there == store);
+        return is_there && catalog.change(&Change::Move { range: row.range, from, to, store });
+    }
     let Some(from) = rng.pick(&row.seats).map(|seat| seat.node.clone()) else { return false };
-    let free: Vec<usize> =
-        (0..count).filter(|node| row.seats.iter().all(|seat| seat.store != store_id(*node))).collect();
-    let Some(to) = rng.pick(&free).copied() else { return false };
-    catalog.change(&Change::Move { range: row.range, from, to: node_id(to), store: store_id(to) })
+    let free = free(&row, stores);
+    let Some((to, store)) = rng.pick(&free).cloned() else { return false };
+    catalog.change(&Change::Move { range: row.range, from, to, store })
+}
+
+fn stores(net: &net::Net) -> Vec<(NodeId, StoreId)> {
+    net.nodes.iter().enumerate().map(|(number, node)| (node_id(number), node.store)).collect()
+}
+
+/// The disks on which a range is not.
+fn free(row: &RangeRow, stores: Vec<(NodeId, StoreId)>) -> Vec<(NodeId, StoreId)> {
+    let is_free = |node: &NodeId| row.seats.iter().chain(&row.leaving).all(|seat| seat.node != *node);
+    stores.into_iter().filter(|(node, _)| is_free(node)).collect()
+}
+
+/// Somebody wants a learner more or less, or has one vote in a voter's stead.
+pub(super) fn reseats(net: &net::Shared, rng: &mut Rng) -> bool {
+    let mut net = net.lock();
+    let stores = stores(&net);
+    let Some(catalog) = &mut net.catalog else { return false };
+    let Some(row) = rng.pick(&catalog.space.ranges).cloned() else { return false };
+    let mut places: Vec<Place> = row
+        .seats
+        .iter()
+        .map(|seat| Place { node: seat.node.clone(), store: seat.store, votes: seat.votes })
+        .collect();
+    let learner = places.iter().position(|place| !place.votes);
+    let voter = places.iter().position(|place| place.votes);
+    match (rng.below(3), learner, voter) {
+        (0, Some(learner), _) => drop(places.remove(learner)),
+        (1, Some(learner), Some(voter)) => (places[learner].votes, places[voter].votes) = (true, false),
+        _ => {
+            let free = free(&row, stores);
+            let Some((node, store)) = rng.pick(&free).cloned() else { return false };
+            places.push(Place { node, store, votes: false });
+        }
+    }
+    catalog.change(&Change::Places { range: row.range, places })
+}
+
+/// A node's power is cut, and its disk does not outlive it. It comes back with an empty one: its replicas are replaced, each under a new number. Not
+/// before all that is wanted stands where it is wanted, so that others have what was acknowledged.
+pub(super) fn loses_disk(net: &net::Shared, node: usize) -> bool {
+    let settled = {
+        let net = net.lock();
+        let stores = stores(&net);
+        let rows = net.catalog.iter().flat_map(|catalog| &catalog.space.ranges);
+        let of = |row: &RangeRow| {
+            row.begun
+                && row.leaving.is_empty()
+                && row.seats.iter().all(|seat| stores.contains(&(seat.node.clone(), seat.store)))
+        };
+        net.catalog.is_some() && rows.clone().all(of)
+    };
+    if !settled || !stands(net) {
+        return false;
+    }
+    net::crash(net, node);
+    let mut net = net.lock();
+    let (old, fresh) = (net.nodes[node].store, StoreId(net.nodes[node].store.0 + 100));
+    net.nodes[node].store = fresh;
+    net.nodes[node].disk = rhumb_storage::MemoryDisk::new();
+    let Some(catalog) = &mut net.catalog else { return false };
+    let ranges: Vec<_> = catalog
+        .space
+        .ranges
+        .iter()
+        .filter(|row| row.seats.iter().any(|seat| seat.store == old))
+        .map(|row| row.range)
+        .collect();
+    for range in ranges {
+        let (from, to) = (node_id(node), node_id(node));
+        catalog.change(&Change::Move { range, from, to, store: fresh });
+    }
+    true
+}
+
+/// Whether every range stands where it is wanted, in consensus and for leases, as its leader knows.
+fn stands(net: &net::Shared) -> bool {
+    let rows: Vec<_> = net.lock().catalog.iter().flat_map(|catalog| catalog.space.ranges.clone()).collect();
+    rows.iter().all(|row| misplaced(net, row).is_none())
+}
+
+/// What of a range does not stand where it is wanted, as its leader knows; where nobody leads it, that.
+pub(super) fn misplaced(net: &net::Shared, row: &RangeRow) -> Option<String> {
+    let hosts: Vec<_> = net.lock().nodes.iter().filter_map(|node| node.host.clone()).collect();
+    let leads = hosts.iter().filter_map(|host| host.group(row.range)).find(Group::leads);
+    let Some(group) = leads else { return Some(format!("nobody leads {:?}", row.range)) };
+    let found = Arc::new(parking_lot::Mutex::new(None));
+    let (at, of) = (Arc::clone(&found), group.clone());
+    sim::spawn_as(net::NOBODY, async move {
+        let seats = of.replica().await.descriptor().seats.clone();
+        *at.lock() = Some(seats);
+    });
+    sim::run_until(sim::now() + net::MS);
+    let seats = found.lock().take()?;
+    let by_number =
+        |seats: &[Seat]| seats.iter().map(|seat| (seat.replica, seat.votes)).collect::<BTreeMap<_, _>>();
+    let (wanted, here, members) = (by_number(&row.seats), by_number(&seats), group.members());
+    let voters: BTreeSet<_> =
+        wanted.iter().filter(|(_, votes)| **votes).map(|(replica, _)| *replica).collect();
+    let well =
+        wanted == here && members.voters == voters && members.all.iter().copied().eq(wanted.keys().copied());
+    (!well)
+        .then(|| format!("{:?} is wanted at {wanted:?} and stands at {here:?} with {members:?}", row.range))
 }
 
 /// Whoever holds a range's lease does something with it: splits the first range, or gives the lease away.

@@ -72,6 +72,8 @@ pub(super) struct Node {
     pub(super) off_ms: i64,
     pub(super) clock: Arc<HybridClock>,
     pub(super) disk: MemoryDisk,
+    /// Which one: a node may lose it, and get another.
+    pub(super) store: StoreId,
     pub(super) slow_until: u64,
     pub(super) halted: Option<String>,
 }
@@ -403,11 +405,12 @@ pub(super) fn start(net: &Shared, me: usize, raft: RaftSettings) {
     let (net, seen) = (Arc::clone(net), Arc::new(Seen { net: Arc::clone(net), me }));
     sim::spawn_as(me, async move {
         let settings = HostSettings { splits: net.lock().splits, ..settings() };
-        let host = Host::<SimRuntime>::start(store_id(me), settings, around, seen).await;
+        let store = net.lock().nodes[me].store;
+        let host = Host::<SimRuntime>::start(store, settings, around, seen).await;
         let host = host.unwrap_or_else(|error| panic!("node {me} does not start: {error}"));
         host.retain(RANGE, RETENTION);
         net.lock().nodes[me].host = Some(host.clone());
-        catalog::follow(net, me, host).await;
+        catalog::follow(net, host).await;
     });
 }
 
@@ -428,17 +431,18 @@ pub(super) fn crash(net: &Shared, me: usize) {
 /// A world of so many nodes, none of which runs yet.
 pub(super) fn of(count: usize, rng: Rng) -> Shared {
     let mut rng = rng;
-    let mut node = || Node {
+    let mut node = |number: usize| Node {
         host: None,
         life: 0,
         up: false,
         off_ms: rng.between(0, 2 * TOLERANCE) as i64 - TOLERANCE as i64,
         clock: Arc::new(HybridClock::new(HybridTime::from_bits(u64::MAX), Duration::from_millis(500))),
         disk: MemoryDisk::new(),
+        store: store_id(number),
         slow_until: 0,
         halted: None,
     };
-    let nodes: Vec<_> = (0..count).map(|_| node()).collect();
+    let nodes: Vec<_> = (0..count).map(&mut node).collect();
     Arc::new(Mutex::new(Net {
         nodes,
         cut: BTreeSet::new(),

@@ -57,6 +57,9 @@ pub(super) struct Tally {
     /// Looks at which some replica rested.
     pub(super) rested: usize,
     pub(super) cleared: usize,
+    /// Learners that came, went, or changed places with a voter; disks that were lost for good.
+    pub(super) reseated: usize,
+    pub(super) disks: usize,
     /// Versions that were collected in the last lives.
     pub(super) collected: u64,
     /// All that happened, in one number.
@@ -79,6 +82,8 @@ impl Tally {
         self.moves += other.moves;
         self.rested += other.rested;
         self.cleared += other.cleared;
+        self.reseated += other.reseated;
+        self.disks += other.disks;
         self.collected += other.collected;
     }
 }
@@ -217,6 +222,12 @@ pub(super) fn run(seed: u64) -> Result<Tally, String> {
     }
     sim::run_until(sim::now() + LEADS_WITHIN);
     well(&net)?;
+    let rows: Vec<_> = net.lock().catalog.iter().flat_map(|catalog| catalog.space.ranges.clone()).collect();
+    for row in rows.iter().filter(|row| row.begun) {
+        if let Some(why) = catalog::misplaced(&net, row) {
+            return Err(format!("in the end {why}"));
+        }
+    }
     same_rows(&net)?;
     Ok(told.tally)
 }
@@ -226,13 +237,21 @@ pub(super) fn run(seed: u64) -> Result<Tally, String> {
 fn trouble(net: &net::Shared, told: &Telling, rng: &mut Rng, comes_back: &mut BTreeMap<usize, u64>) {
     let count = net.lock().nodes.len();
     let node = rng.below(count as u64) as usize;
-    match rng.below(17) {
+    match rng.below(20) {
         12..14 => told.lock().tally.moves += usize::from(catalog::moves(net, rng)),
         14 => catalog::with_the_lease(net, rng, RANGE, None),
         15 => {
             let once = net.lock().split == 0;
             let at = key(1 + rng.below(KEYS as u64 - 1) as usize);
             catalog::with_the_lease(net, rng, RANGE, once.then_some(at));
+        }
+        17..19 => told.lock().tally.reseated += usize::from(catalog::reseats(net, rng)),
+        19 => {
+            let up = net.lock().nodes[node].up;
+            if up && catalog::loses_disk(net, node) {
+                comes_back.insert(node, sim::now() + rng.between(100 * MS, 4 * SECOND));
+                told.lock().tally.disks += 1;
+            }
         }
         // As when a cut heals behind which all have waited for as long.
         16 => {
