@@ -27,8 +27,12 @@ impl Ranges {
     pub(super) async fn rejoin(&self) {
         let Ok(host) = self.host() else { return };
         let me = &self.0.parts.me;
-        let asks =
-            Rejoin { node: me.clone(), store: self.0.parts.store_id, tokens: self.0.tokens.public(), hops: 0 };
+        let asks = Rejoin {
+            node: me.clone(),
+            store: self.0.parts.store_id,
+            tokens: self.0.tokens.public(),
+            hops: 0,
+        };
         for node in self.0.parts.founding.nodes().iter().filter(|node| *node != me) {
             let asked = self.0.parts.mesh.ask_node_untraced(node, &asks, DataClass::control(), WITHIN).await;
             let seats = match asked {
