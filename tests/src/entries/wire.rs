@@ -16,11 +16,16 @@ use rhumb_actors::audit::messages::{
 };
 use rhumb_actors::failover::messages::{BEAT, Beat, FenceRead, ListRegions, ReadFences, RegionList};
 use rhumb_actors::placement::messages::{ApplyPlacement, PlacementView, PlanPlacement};
+use rhumb_actors::ranges::lifecycle::{LiveKeyspace, Lived};
 use rhumb_actors::ranges::messages::{
     Consent, CreateKeyspace, Found, Introduce, KvRead, KvRefusal, KvWrite, KvWritten, ListKeyspaces,
     ListRanges, MoveReplica, Moved, PlanRange, RANGE_WORD, RangeBounds, RangeWord, Rejoin, Rejoined,
     SplitDone, SplitRange, TransferLease, WhereIs,
 };
+use rhumb_actors::ranges::snapshots::{
+    CreateSnapshot, ExportSnapshot, Exportable, RemoveSnapshot, SnapshotTaken,
+};
+use rhumb_actors::ranges::subjects;
 use rhumb_actors::remote::Remote;
 use rhumb_core::codec;
 use rhumb_core::wire::{self, Wire};
@@ -115,7 +120,7 @@ pub(super) fn time(bytes: &[u8]) {
 type Reads = fn(&[u8]);
 
 /// Messages that a node serves, by name, and replies. The kept inputs know their numbers: what is new stands last.
-const MESSAGES: [(&str, Reads); 75] = [
+const MESSAGES: [(&str, Reads); 91] = [
     (CreatePool::NAME, one::<CreatePool>),
     (Hold::NAME, one::<Hold>),
     (Confirm::NAME, one::<Confirm>),
@@ -191,6 +196,22 @@ const MESSAGES: [(&str, Reads); 75] = [
     (REPLY, one::<Result<Vec<FenceRead>, KvRefusal>>),
     (ListRegions::NAME, one::<ListRegions>),
     (REPLY, one::<Result<RegionList, KvRefusal>>),
+    (LiveKeyspace::NAME, one::<LiveKeyspace>),
+    (REPLY, one::<Result<Lived, KvRefusal>>),
+    (CreateSnapshot::NAME, one::<CreateSnapshot>),
+    (REPLY, one::<Result<SnapshotTaken, KvRefusal>>),
+    (RemoveSnapshot::NAME, one::<RemoveSnapshot>),
+    (ExportSnapshot::NAME, one::<ExportSnapshot>),
+    (REPLY, one::<Result<Exportable, KvRefusal>>),
+    (subjects::KeepKey::NAME, one::<subjects::KeepKey>),
+    (subjects::HandKey::NAME, one::<subjects::HandKey>),
+    (REPLY, one::<Result<subjects::Handed, KvRefusal>>),
+    (subjects::WhichKeys::NAME, one::<subjects::WhichKeys>),
+    (REPLY, one::<Result<Vec<Vec<u8>>, KvRefusal>>),
+    (subjects::CondemnKeys::NAME, one::<subjects::CondemnKeys>),
+    (subjects::DestroyKeys::NAME, one::<subjects::DestroyKeys>),
+    (subjects::EraseSubject::NAME, one::<subjects::EraseSubject>),
+    (REPLY, one::<Result<subjects::SubjectErased, KvRefusal>>),
 ];
 
 /// The names of all messages that are taken in here.

@@ -247,9 +247,9 @@ fn who_is_lost_has_no_disk_or_is_full_of_replicas_comes_last() {
         &Wish::default(),
         expect![[r#"
             voter       mars/n1: region mars is where the lease is best held
-            voter       moon/n1: region moon is a distance that the latency matrix does not have from mars
-            voter       sun/n1: region sun is a distance that the latency matrix does not have from mars
-            leaseholder mars/n1: how far its nearest quorum is the latency matrix does not say, and all readers together are 0 ms away
+            voter       moon/n1: how far region moon is from mars the latency matrix does not say
+            voter       sun/n1: how far region sun is from mars the latency matrix does not say
+            leaseholder mars/n1: how far its nearest quorum is the latency matrix does not say
             any one region may be lost; any one node may be lost
             not voter       venus/n1: how far it is from mars the latency matrix does not say
             not leaseholder moon/n1: no better than mars, which comes first by name
