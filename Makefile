@@ -19,8 +19,11 @@ build: setup ## Builds the program and all that the tests need
 demo: build ## Three regions sell one concert, one of them dies, and not one seat is sold twice
 	$(target)/debug/rhumb demo
 
+# Tests with real processes mostly wait.
+test-threads ?= $(shell echo $$((2 * $$(nproc))))
+
 test: build ## Runs all tests (under 12 minutes on 2 cores, after the build)
-	RHUMB_BIN=$(abspath $(target))/debug/rhumb $(cargo) test --workspace
+	RUST_TEST_THREADS=$(test-threads) RHUMB_BIN=$(abspath $(target))/debug/rhumb $(cargo) test --workspace
 
 seeds: setup ## Simulates fresh seeds for MINUTES (30)
 	$(cargo) run -p rhumb-tests --bin seeds -- --minutes $(MINUTES)
