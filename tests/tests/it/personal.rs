@@ -1,7 +1,5 @@
 //! Personal data in keyspaces of the real program: what is on disks, who reads it, and what an erasure leaves.
 
-#![expect(clippy::disallowed_methods, reason = "files of real processes are read where they lie")]
-
 use std::path::{Path, PathBuf};
 
 use rhumb_storage::rocks::RocksSettings;

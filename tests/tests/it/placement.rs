@@ -177,7 +177,10 @@ fn a_node_that_lost_its_disk_gets_its_replicas_anew() {
     // It takes its part: with it, another one may be lost.
     drop(nodes_of_it[2].take());
     eventually("the two others write", || {
-        let wrote = ask(&["kv", "put", "profiles", "ann", "after", "--region", REGIONS[0]]);
+        let (first, second) = (mesh.admin(0), mesh.admin(1));
+        let endpoints = format!("{first},{second}");
+        let reach = ["--endpoint", &endpoints, "--identity", "mesh/operators/us-east-admin"];
+        let wrote = mesh.rhumb(&[&["kv", "put", "profiles", "ann", "after"][..], &reach].concat());
         println!("{}", wrote.text);
         wrote.code == 0
     });
