@@ -96,7 +96,9 @@ impl Inner {
             return Ok(());
         };
         drop(queue);
-        if let Err(fault) = self.write(group) {
+        // As on a thread of the store: whatever ends it, nobody is left waiting.
+        let wrote = panic::catch_unwind(AssertUnwindSafe(|| self.write(group)));
+        if let Err(fault) = wrote.unwrap_or_else(|_| Err(bug("a write of the hot store panicked"))) {
             self.fail(fault);
         }
         self.call(&mut self.queue.lock());

@@ -221,6 +221,39 @@ fn what_is_buffered_does_not_wait_for_a_sync() {
 }
 
 #[test]
+fn what_is_offered_here_is_written_at_once_behind_what_came_before_it() {
+    let stage = stage();
+    stage.doors.sync.shut();
+    let first = stage.submit([1], Durability::Durable);
+    stage.doors.sync.await_stopped();
+    // It waits for the sync under way, and is written by who comes next.
+    let second = stage.submit([2], Durability::Durable);
+    let (said, heard) = mpsc::channel();
+    let offered =
+        stage.hot.offer_here(put(3), Box::new(move |outcome| said.send(outcome).expect("it is heard")));
+    offered.expect("there is room");
+    assert_eq!(heard.try_recv().expect("it was told before the offer ended"), Ok(CommitNumber(2)));
+    assert_eq!(stage.hot.written(), CommitNumber(2), "one write for both");
+    assert!(first.try_recv().is_err() && second.try_recv().is_err(), "no sync has ended");
+    stage.doors.sync.open();
+    assert_eq!(all(&first, 1), [(1, Ok(CommitNumber(1)))]);
+    assert_eq!(all(&second, 1), [(2, Ok(CommitNumber(2)))]);
+}
+
+#[test]
+fn a_write_that_fails_here_ends_the_store_for_all() {
+    let stage = stage();
+    stage.disk.inject(Injection::FailWrite);
+    let (said, heard) = mpsc::channel();
+    let offered =
+        stage.hot.offer_here(put(1), Box::new(move |outcome| said.send(outcome).expect("it is heard")));
+    offered.expect("there is room");
+    assert!(matches!(heard.recv_timeout(DEADLINE), Ok(Err(CommitError::Fault(_)))));
+    stage.poison.recv_timeout(DEADLINE).expect("the process hears of it");
+    assert!(matches!(stage.hot.submit(put(2), Durability::Durable, |_| ()), Err(Refusal::Poisoned(_))));
+}
+
+#[test]
 fn completions_come_in_the_order_of_submission() {
     let stage = stage_with(HotSettings { max_group_bytes: 64, ..HotSettings::default() });
     let outcomes = all(&stage.submit(0..2000, Durability::Durable), 2000);
