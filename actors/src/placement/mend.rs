@@ -109,6 +109,16 @@ pub fn missing(known: &Known<'_>, nodes: &[NodeId], space: &Keyspace, row: &Rang
         };
         missing.push(SeatView { node: seat.node.clone(), role: role(seat).to_string(), why });
     }
+    for seat in &row.leaving {
+        let elsewhere = known.stores.get(&seat.node).is_some_and(|store| *store != seat.store);
+        if elsewhere || known.lost.contains_key(&seat.node) {
+            let why = format!(
+                "replica {} is lost with its disk or its node, and counts until another one votes in its place",
+                seat.replica
+            );
+            missing.push(SeatView { node: seat.node.clone(), role: role(seat).to_string(), why });
+        }
+    }
     missing
 }
 

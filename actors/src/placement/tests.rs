@@ -122,6 +122,24 @@ fn a_node_with_another_disk_has_its_replica_made_anew_there() {
 }
 
 #[test]
+fn a_lost_replica_is_missing_until_the_one_in_its_place_votes_and_a_move_between_two_that_are_there_is_not() {
+    let space = keyspace("inventory", THREE, Follows::None);
+    let moved = |from: &str, to: &str, store: u128| {
+        let (from, to) = (from.parse().expect("a node"), to.parse().expect("a node"));
+        let change = Change::Move { range: RangeId(2), from, to, store: StoreId(store) };
+        changed(&space, first_numbers(9), &change).expect("it may be").expect("it is new").0
+    };
+    let why = "replica 5 is lost with its disk or its node, and counts until another one votes in its place";
+    let lost = format!("missing voter on eu-central/n1: {why}");
+    let anew = moved("eu-central/n1", "eu-central/n1", 12);
+    assert_eq!(mended(&anew, "us-east/n1=1 eu-central/n1=12 ap-southeast/n1=3", None), lost);
+    let other = moved("eu-central/n1", "us-south/n1", 4);
+    let mesh = |eu: &str| format!("us-east/n1=1 eu-central/n1={eu} ap-southeast/n1=3 us-south/n1=4");
+    assert_eq!(mended(&other, &mesh("2!40"), None), lost);
+    assert_eq!(mended(&other, &mesh("2"), None), "");
+}
+
+#[test]
 fn a_replica_whose_node_stays_away_is_replaced_after_the_delay_and_not_before() {
     let space = keyspace("inventory", THREE, Follows::None);
     let mesh = |away: u64| format!("us-east/n1=1 eu-central/n1=2!{away} ap-southeast/n1=3 eu-west/n1=5");

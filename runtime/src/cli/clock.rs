@@ -128,7 +128,7 @@ impl StatusAnswer {
 
 impl Status {
     async fn run(self, output: &Output) -> Result<Done, Failure> {
-        let client = self.connect.first_reachable().await?;
+        let client = self.connect.client().await?;
         let nodes = nodes_from(client.directory(), |node| node.region == *client.region());
         let status = gathered(&client, nodes, self.within).await;
         client.close().await;

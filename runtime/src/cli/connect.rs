@@ -46,19 +46,6 @@ impl Connect {
         Ok(traces::watched_each(self.dial("client").await?))
     }
 
-    /// A client of the first of these nodes that can be connected: to ask about a mesh of which a part
-    /// may be down.
-    pub(super) async fn first_reachable(&self) -> Result<MeshClient, Failure> {
-        let Some((last, first)) = self.endpoint.split_last() else { return self.client().await };
-        let identity = self.identity.clone().unwrap_or_else(|| self.data.join("client"));
-        for endpoint in first {
-            if let Ok(client) = MeshClient::connect(&identity, std::slice::from_ref(endpoint)).await {
-                return Ok(traces::watched(client));
-            }
-        }
-        Ok(traces::watched(MeshClient::connect(&identity, std::slice::from_ref(last)).await?))
-    }
-
     async fn with_identity(&self, role: &str) -> Result<MeshClient, Failure> {
         Ok(traces::watched(self.dial(role).await?))
     }
@@ -68,9 +55,17 @@ impl Connect {
         if self.endpoint.is_empty() {
             Ok(MeshClient::new(&identity, Directory::read(&self.data)?)?)
         } else {
-            Ok(MeshClient::connect(&identity, &self.endpoint).await?)
+            let client = MeshClient::connect(&identity, &self.endpoint).await?;
+            // It goes on with the others; whoever reads its answer should know.
+            client.directory().missed().iter().for_each(|missed| say(missed));
+            Ok(client)
         }
     }
+}
+
+#[expect(clippy::print_stderr, reason = "the command line speaks")]
+fn say(missed: &str) {
+    eprintln!("{missed}; going on without it");
 }
 
 /// Which node was asked in the end, and what came of it.

@@ -40,7 +40,7 @@ pub struct Status {
 
 impl Status {
     pub(super) async fn run(self, output: &Output) -> Result<Done, Failure> {
-        let client = self.connect.first_reachable().await?;
+        let client = self.connect.client().await?;
         if let Some(node) = self.node.as_ref().filter(|node| !client.directory().knows(node)) {
             return Err(Failure::Usage(format!("node {node} is not among those that this command knows")));
         }

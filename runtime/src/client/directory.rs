@@ -88,13 +88,27 @@ pub struct Directory {
     nodes: Vec<(NodeId, SocketAddr)>,
     /// They were given one by one: others may well be there.
     by_hand: bool,
+    /// Addresses given by hand that could not be connected, and why.
+    missed: Vec<String>,
 }
 
 impl Directory {
     /// These nodes, given by hand.
     #[must_use]
     pub fn of(nodes: Vec<(NodeId, SocketAddr)>) -> Self {
-        Self { nodes, by_hand: true }
+        Self { nodes, by_hand: true, missed: Vec::new() }
+    }
+
+    /// With addresses that could not be connected, as an error says it.
+    #[must_use]
+    pub(crate) fn without(self, missed: Vec<String>) -> Self {
+        Self { missed, ..self }
+    }
+
+    /// Addresses given by hand that could not be connected, and why.
+    #[must_use]
+    pub fn missed(&self) -> &[String] {
+        &self.missed
     }
 
     /// The nodes of the ready file in a data directory.
@@ -111,7 +125,7 @@ impl Directory {
             return Err(DirectoryError::Empty(path));
         }
         let node = |entry: ReadyEntry| (entry.id(), entry.quic);
-        Ok(Self { nodes: file.regions.into_iter().map(node).collect(), by_hand: false })
+        Ok(Self { nodes: file.regions.into_iter().map(node).collect(), by_hand: false, missed: Vec::new() })
     }
 
     /// Every node and its address.
@@ -147,9 +161,10 @@ impl Directory {
         let listed = |all: Vec<String>| all.join(", ");
         if self.by_hand {
             let all = listed(self.nodes.iter().map(|(node, _)| node.to_string()).collect());
+            let missed = self.missed.iter().map(|missed| format!("; {missed}")).collect::<String>();
             return format!(
                 "no --endpoint leads to region {region}: {all} can be asked; give the address of a node of {region} \
-                 with --endpoint"
+                 with --endpoint{missed}"
             );
         }
         let known = listed(self.regions().iter().map(ToString::to_string).collect());

@@ -15,7 +15,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use futures::StreamExt;
 use futures::future::try_join_all;
+use futures::stream::FuturesUnordered;
 use opentelemetry::trace::SpanKind;
 use parking_lot::Mutex;
 use rhumb_actors::remote::Remote;
@@ -90,6 +92,9 @@ struct Own {
     looked: Mutex<Instant>,
 }
 
+/// How much longer than the first of several nodes each may take to be connected.
+const GRACE: Duration = Duration::from_secs(1);
+
 /// How often the folder is looked at, at the most: only while questions are asked. Who dials looks first.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(10);
 
@@ -141,18 +146,54 @@ impl MeshClient {
         Ok(Self::of(Own::read(identity)?, directory, nodes))
     }
 
-    /// A client of the nodes at these addresses, whoever they are: their certificates say it.
+    /// A client of the nodes at these addresses, whoever they are: their certificates say it. It goes on with those that
+    /// can be connected, in the order given; one that takes longer than another one by [`GRACE`] cannot. The directory
+    /// says which these are.
     ///
     /// # Errors
-    /// [`ClientError`].
+    /// [`ClientError`]: the certificate or an address is none, or no node can be connected.
     pub async fn connect(identity: &Path, addresses: &[String]) -> Result<Self, ClientError> {
         let own = Own::read(identity)?;
         let credentials = own.credentials.load_full();
-        let greeted = try_join_all(addresses.iter().map(|address| greet(&credentials, address))).await?;
-        let directory = greeted.iter().map(|(node, address, _)| (node.clone(), *address)).collect();
-        let nodes = greeted.into_iter().map(|(node, _, client)| (node, OnceCell::new_with(Some(client))));
+        let greets =
+            addresses.iter().enumerate().map(async |(at, address)| (at, greet(&credentials, address).await));
+        let mut greets: FuturesUnordered<_> = greets.collect();
+        let (mut greeted, mut failed, mut until) = (BTreeMap::new(), BTreeMap::new(), None);
+        loop {
+            let next = match until {
+                Some(until) => timeout_at(until, greets.next()).await,
+                None => Ok(greets.next().await),
+            };
+            match next {
+                Ok(None) | Err(_) => break,
+                Ok(Some((at, Ok(node)))) => {
+                    greeted.insert(at, node);
+                    until.get_or_insert_with(|| Instant::now() + GRACE);
+                }
+                Ok(Some((at, Err(error @ ClientError::Connect { .. })))) => {
+                    failed.insert(at, error);
+                }
+                Ok(Some((_, Err(error)))) => return Err(error),
+            }
+        }
+        drop(greets);
+        if greeted.is_empty()
+            && let Some((_, error)) = failed.pop_last()
+        {
+            return Err(error);
+        }
+        let missed = addresses.iter().enumerate().filter(|(at, _)| !greeted.contains_key(at));
+        let missed = missed.map(|(at, address)| match failed.get(&at) {
+            Some(error) => error.to_string(),
+            None => {
+                format!("{address} cannot be connected: it had not answered {GRACE:?} after another node")
+            }
+        });
+        let missed = missed.collect();
+        let directory = greeted.values().map(|(node, address, _)| (node.clone(), *address)).collect();
+        let nodes = greeted.into_values().map(|(node, _, client)| (node, OnceCell::new_with(Some(client))));
         let nodes = nodes.collect();
-        Ok(Self::of(own, Directory::of(directory), nodes))
+        Ok(Self::of(own, Directory::of(directory).without(missed), nodes))
     }
 
     fn of(own: Own, directory: Directory, nodes: BTreeMap<NodeId, OnceCell<Client>>) -> Self {

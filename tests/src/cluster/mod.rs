@@ -78,6 +78,9 @@ impl From<Output> for Ran {
     }
 }
 
+/// With this in its environment a test leaves its meshes' directories behind, with what nodes have logged.
+const KEEP: &str = "RHUMB_KEEP";
+
 /// Runs the program with these arguments in an empty environment of its own.
 #[must_use]
 pub fn run(directory: &Path, arguments: &[&str]) -> Ran {
@@ -213,7 +216,8 @@ impl DevMesh {
 
     fn begin(regions: &str, wan: &str, nodes_run: Option<PathBuf>, traces: Traces) -> Self {
         let alone = alone();
-        let directory = tempfile::tempdir().expect("a temporary directory");
+        let mut directory = tempfile::tempdir().expect("a temporary directory");
+        directory.disable_cleanup(std::env::var_os(KEEP).is_some());
         let supervisor = supervise(directory.path(), regions, wan, nodes_run.as_deref(), &traces);
         let mut mesh = Self { supervisor, directory, nodes_run, traces, _alone: alone };
         mesh.wait_ready();

@@ -164,6 +164,9 @@ fn an_erasure_is_not_told_before_a_node_that_was_gone_has_destroyed_the_key() {
     eventually("the others erase it", || {
         let ran = mesh.rhumb(&["subject", "erase", "ann"]);
         let done = ran.code == 5;
+        if !done {
+            eprintln!("code {}: {}", ran.code, ran.text);
+        }
         ended = Some(ran);
         done
     });

@@ -121,6 +121,14 @@ fn status_shows_the_mesh_from_any_node_also_when_one_is_down() {
         mesh.ask("client", &["status"]).json["silent"][0]["for_ms"].as_u64().is_some()
     });
     assert_eq!(mesh.ask("client", &["status", "--check"]).code, 5);
+    // Any other command goes on with the addresses that can be connected, and says which cannot.
+    let listed = mesh.ask("client", &["keyspace", "ls"]);
+    assert_eq!(listed.code, 0, "{}", listed.text);
+    assert!(listed.text.contains("going on without it"), "{}", listed.text);
+    let there = mesh.ask("client", &["hold", "concert", "--qty", "1", "--region", "us-east"]);
+    assert_eq!(there.code, 2, "{}", there.text);
+    assert!(there.text.contains("no --endpoint leads to region us-east"), "{}", there.text);
+    assert!(there.text.contains("cannot be connected"), "{}", there.text);
 }
 
 /// What a service manager hears.

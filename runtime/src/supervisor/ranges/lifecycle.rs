@@ -15,7 +15,7 @@ use rhumb_storage::mvcc::Record as Row;
 use tokio::time::Instant;
 
 use super::Ranges;
-use super::plan::{AGAIN_AFTER, Ended};
+use super::plan::{AGAIN_AFTER, Ended, PLAN_WITHIN};
 use super::serve::{Answer, control};
 use crate::mesh::registry::Call;
 
@@ -44,7 +44,7 @@ impl Ranges {
     async fn lived(&self, name: &str, step: Step, within: Duration) -> Ended<Lived> {
         let until = Instant::now() + within.mul_f32(0.9);
         let change = Change::Live { step, at: self.0.parts.clock.last() };
-        let space = match self.plan(name, &change).await? {
+        let space = match self.plan(name, &change, until).await? {
             Err(refusal) => return Ok(Err(refusal)),
             Ok(row) => match catalog::decode::<Keyspace>(&row) {
                 Ok(space) => space,
@@ -130,7 +130,9 @@ impl Ranges {
             if let Err(error) = self.0.parts.log.append(record.clone(), None).await {
                 return tracing::warn!(keyspace = name, %error, "not purged: it cannot be logged");
             }
-            let (outcome, why) = match self.plan(&name, &Change::Live { step: Step::Purge, at: now }).await {
+            let change = Change::Live { step: Step::Purge, at: now };
+            let until = Instant::now() + PLAN_WITHIN;
+            let (outcome, why) = match self.plan(&name, &change, until).await {
                 Ok(Ok(_)) => (Outcome::Done, None),
                 Ok(Err(refusal)) => (Outcome::Refused, Some(refusal.to_string())),
                 Err(fault) => (Outcome::Failed, Some(fault.to_string())),

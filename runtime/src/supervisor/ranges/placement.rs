@@ -192,10 +192,11 @@ impl Ranges {
     pub(super) async fn applies_placement(self, call: Call<ApplyPlacement>) -> Answer<PlacementView> {
         let record = Record::told("placement.apply", "", Outcome::Begun)
             .on(format!("keyspace {}", call.message.keyspace));
-        control(self.told_of(&call.from, record, self.apply(&call.message)).await?)
+        control(self.told_of(&call.from, record, self.apply(&call.message, call.within)).await?)
     }
 
-    async fn apply(&self, asked: &ApplyPlacement) -> Ended<PlacementView> {
+    async fn apply(&self, asked: &ApplyPlacement, within: Duration) -> Ended<PlacementView> {
+        let until = Instant::now() + within.mul_f32(0.9);
         let seats = match self.meta_seats().await {
             Ok(seats) => seats,
             Err(refusal) => return Ok(Err(refusal)),
@@ -212,7 +213,7 @@ impl Ranges {
         let ranges: Vec<_> = space.ranges.iter().filter(|row| row.begun).map(|row| row.range).collect();
         let moves = ranges.into_iter().map(|range| Change::Places { range, places: places.clone() });
         for change in std::iter::once(wish).chain(moves) {
-            if let Err(refusal) = self.plan(&space.name, &change).await? {
+            if let Err(refusal) = self.plan(&space.name, &change, until).await? {
                 return Ok(Err(refusal));
             }
         }

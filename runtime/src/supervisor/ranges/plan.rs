@@ -25,8 +25,8 @@ use super::{Inner, Ranges, not_now};
 use crate::mesh::registry::Call;
 use crate::supervisor::audit;
 
-/// How long a change of the meta range is tried.
-const PLAN_WITHIN: Duration = Duration::from_secs(4);
+/// How long a change of the meta range is tried that no caller waits for.
+pub(super) const PLAN_WITHIN: Duration = Duration::from_secs(4);
 /// How long something is waited for that will be well in a moment.
 pub(super) const AGAIN_AFTER: Duration = Duration::from_millis(50);
 /// How often a call is passed on.
@@ -53,6 +53,8 @@ impl Ranges {
                 Err(CreateEnded::At(node)) => {
                     let left = until.saturating_duration_since(Instant::now());
                     match self.0.parts.mesh.ask_node(&node, message, DataClass::control(), left).await {
+                        // It said that it did nothing.
+                        Ok((Err(refusal @ KvRefusal::NotNow { .. }), _)) => refusal,
                         Ok((answer, _)) => return Ok(answer),
                         Err(fault) if fault.delivery() == Delivery::NotSent => {
                             not_now(format!("{node} cannot be reached, and may hold the lease"))
@@ -61,17 +63,17 @@ impl Ranges {
                     }
                 }
             };
-            if !matches!(refusal, KvRefusal::NotNow { .. }) || Instant::now() >= until {
+            if !matches!(refusal, KvRefusal::NotNow { .. }) || Instant::now() + AGAIN_AFTER >= until {
                 return Ok(Err(refusal));
             }
             tokio::time::sleep(AGAIN_AFTER).await;
         }
     }
 
-    /// Changes a keyspace's row. The answer is the row, in its bytes.
-    pub(super) async fn plan(&self, keyspace: &str, change: &Change) -> Ended<Vec<u8>> {
+    /// Changes a keyspace's row. The answer is the row, in its bytes. It is tried as long as whoever asked waits: after nodes
+    /// have started, or have been lost, nobody holds the lease of the meta range for some seconds.
+    pub(super) async fn plan(&self, keyspace: &str, change: &Change, until: Instant) -> Ended<Vec<u8>> {
         let message = PlanRange { keyspace: keyspace.to_owned(), change: catalog::encode(change) };
-        let until = Instant::now() + PLAN_WITHIN;
         self.at_meta(&message, || self.planned(keyspace, change), until).await
     }
 
@@ -143,7 +145,7 @@ impl Ranges {
             Found::Begun => Change::Begun(range),
             Found::Left(replicas) => Change::Left { range, replicas },
         };
-        match self.plan(&space.name, &change).await {
+        match self.plan(&space.name, &change, Instant::now() + PLAN_WITHIN).await {
             Ok(Ok(_)) => {}
             Ok(Err(refusal)) => tracing::debug!(range = range.0, %refusal, "not told; it is told again"),
             Err(fault) => tracing::debug!(range = range.0, %fault, "not told; it is told again"),
@@ -245,7 +247,7 @@ impl Ranges {
             ));
         };
         let change = Change::Move { range, from: message.from.clone(), to: message.to.clone(), store };
-        if let Err(refusal) = self.plan(&space.name, &change).await? {
+        if let Err(refusal) = self.plan(&space.name, &change, until).await? {
             return Ok(Err(refusal));
         }
         // The leaseholder does the rest, whether or not anybody waits for it.

@@ -20,12 +20,10 @@ use rhumb_core::{DataClass, Fault, NodeId, Role, codec};
 use rhumb_topology::policy::Use;
 use tokio::time::Instant;
 
+use super::plan::Ended;
 use super::{Ranges, staleness};
 use crate::mesh::registry::{Call, Registry, ServedTwice};
 use crate::supervisor::audit;
-
-/// How long the creation of a keyspace is tried.
-const CREATE_WITHIN: Duration = Duration::from_secs(4);
 
 pub(super) type Answer<T> = Result<(Result<T, KvRefusal>, DataClass), Fault>;
 
@@ -144,7 +142,7 @@ impl Ranges {
             true => None,
             false => Some(audit::begin(&self.0.parts.log, &call.from, record).await?),
         };
-        let ended = self.created(&call.message).await;
+        let ended = self.created(&call.message, call.within).await;
         if let Some(begun) = begun {
             match &ended {
                 Ok(Ok(_)) => drop(begun.ended(Outcome::Done, None).await?),
@@ -155,8 +153,8 @@ impl Ranges {
         control(ended?)
     }
 
-    async fn created(&self, asked: &CreateKeyspace) -> Result<Result<KeyspaceView, KvRefusal>, Fault> {
-        let until = Instant::now() + CREATE_WITHIN;
+    async fn created(&self, asked: &CreateKeyspace, within: Duration) -> Ended<KeyspaceView> {
+        let until = Instant::now() + within.mul_f32(0.9);
         let here = || self.create(asked);
         let created = self.at_meta(asked, here, until).await?;
         // Whoever asks next here finds it.

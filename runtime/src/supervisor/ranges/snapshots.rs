@@ -39,7 +39,7 @@ impl Ranges {
         let at = now.plus(max_offset);
         let held = Held { name: asked.name.clone(), at, until: at.plus(asked.keep) };
         let change = Change::Hold { held: held.clone(), now };
-        let space = match self.plan(&asked.keyspace, &change).await? {
+        let space = match self.plan(&asked.keyspace, &change, until).await? {
             Err(refusal) => return Ok(Err(refusal)),
             Ok(row) => match catalog::decode::<Keyspace>(&row) {
                 Ok(space) => space,
@@ -59,7 +59,9 @@ impl Ranges {
         let record = Record::told("snapshot.remove", "", Outcome::Begun)
             .on(format!("keyspace {keyspace}"))
             .with("snapshot", name.clone());
-        let removed = async { Ok(self.plan(keyspace, &Change::Drop(name.clone())).await?.map(drop)) };
+        let until = Instant::now() + call.within.mul_f32(0.9);
+        let change = Change::Drop(name.clone());
+        let removed = async { Ok(self.plan(keyspace, &change, until).await?.map(drop)) };
         control(self.told_of(&call.from, record, removed).await?)
     }
 

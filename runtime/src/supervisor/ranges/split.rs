@@ -16,7 +16,7 @@ use rhumb_core::Fault;
 use rhumb_storage::mvcc::UserKey;
 use tokio::time::Instant;
 
-use super::plan::{AGAIN_AFTER, Ended, Not, came_of};
+use super::plan::{AGAIN_AFTER, Ended, Not, PLAN_WITHIN, came_of};
 use super::{Ranges, not_now};
 use crate::mesh::registry::Call;
 use crate::metrics::exposition::Page;
@@ -116,7 +116,7 @@ impl Ranges {
             return Ok(Err(Not::Again));
         }
         let change = Change::Split { left, seats: descriptor.seats };
-        let row = match self.plan(&space.name, &change).await? {
+        let row = match self.plan(&space.name, &change, Instant::now() + PLAN_WITHIN).await? {
             Ok(row) => catalog::decode::<Keyspace>(&row),
             Err(refusal) => return Ok(Err(Not::Refused(refusal))),
         };
