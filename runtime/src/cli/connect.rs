@@ -4,8 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use rhumb_actors::ranges::messages::KvRefusal;
 use rhumb_actors::remote::Remote;
 use rhumb_core::{Delivery, Fault, NodeId};
+
+use tokio::time::Instant;
 
 use super::output::Failure;
 use super::traces;
@@ -91,6 +94,23 @@ pub(super) async fn ask<M: Remote + Sync>(
         }
     }
     Asked { node: last.clone(), answer: ask_until_known(client, last, &message(last), WITHIN).await }
+}
+
+/// Asks as [`ask`] does, and again while the answer is that nothing was done for now and it may be tried again: after nodes
+/// have started, or have been lost, nobody holds the lease of the meta range for some seconds. Only what may be asked twice.
+pub(super) async fn ask_in_time<M, T>(client: &MeshClient, nodes: &[NodeId], message: &M) -> Asked<M::Reply>
+where
+    M: Remote<Reply = Result<T, KvRefusal>> + Clone + Sync,
+{
+    let until = Instant::now() + WITHIN;
+    loop {
+        let asked = ask(client, nodes, |_| message.clone()).await;
+        let Ok(Err(KvRefusal::NotNow { retry_after, .. })) = &asked.answer else { return asked };
+        if !M::IDEMPOTENT || Instant::now() + *retry_after >= until {
+            return asked;
+        }
+        tokio::time::sleep(*retry_after).await;
+    }
 }
 
 /// Every node, those of the first one's choice in front.

@@ -10,7 +10,7 @@ use rhumb_core::DataClass;
 use serde::Serialize;
 
 use super::args::duration;
-use super::connect::{Connect, ask};
+use super::connect::{Connect, ask, ask_in_time};
 use super::output::{Done, Failure, Output};
 use super::placement::Wanted;
 use crate::client::kv::near;
@@ -149,7 +149,7 @@ impl Which {
     async fn step(self, step: Step, output: &Output) -> Result<Done, Failure> {
         let client = self.connect.operator().await?;
         let message = LiveKeyspace { keyspace: self.name.clone(), step };
-        let asked = ask(&client, &near(&client, None), |_| message.clone()).await;
+        let asked = ask_in_time(&client, &near(&client, None), &message).await;
         client.close().await;
         let Lived { keyspace, pending } = asked.answer??;
         let life = keyspace.map_or_else(|| "purged".to_owned(), |view| view.life.to_string());
@@ -279,7 +279,7 @@ impl Create {
             lifetimes: Lifetimes { retention: self.retention, ttl: self.ttl },
             placement: self.wanted.placement(),
         };
-        let asked = ask(&client, &near(&client, None), |_| message.clone()).await;
+        let asked = ask_in_time(&client, &near(&client, None), &message).await;
         client.close().await;
         let shown = Shown::from(asked.answer??);
         output.answer(&shown, &shown);

@@ -9,7 +9,7 @@ use rhumb_actors::placement::messages::{
 use rhumb_core::{DataClass, Region};
 use serde::Serialize;
 
-use super::connect::{Connect, ask};
+use super::connect::{Connect, ask_in_time};
 use super::output::{Done, Failure, Output};
 use crate::client::kv::near;
 
@@ -236,7 +236,7 @@ impl PlacementCommand {
                     replication: plan.replication.unwrap_or_default(),
                     placement,
                 };
-                let answer = ask(&client, &near(&client, None), |_| message.clone()).await.answer;
+                let answer = ask_in_time(&client, &near(&client, None), &message).await.answer;
                 (client, answer)
             }
             Self::Apply(apply) => {
@@ -246,7 +246,7 @@ impl PlacementCommand {
                     replication: apply.replication.unwrap_or_default(),
                     placement: apply.wanted.said(),
                 };
-                let answer = ask(&client, &near(&client, None), |_| message.clone()).await.answer;
+                let answer = ask_in_time(&client, &near(&client, None), &message).await.answer;
                 (client, answer)
             }
         };

@@ -9,7 +9,7 @@ use rhumb_actors::ranges::messages::{
 use rhumb_core::NodeId;
 use serde::Serialize;
 
-use super::connect::{Connect, ask};
+use super::connect::{Connect, ask, ask_in_time};
 use super::output::{Done, Failure, Output};
 use crate::client::kv::near;
 
@@ -229,7 +229,7 @@ impl Move {
     async fn run(self, output: &Output) -> Result<Done, Failure> {
         let client = self.connect.operator().await?;
         let message = MoveReplica { range: self.range, from: self.from.clone(), to: self.to.clone() };
-        let asked = ask(&client, &near(&client, None), |_| message.clone()).await;
+        let asked = ask_in_time(&client, &near(&client, None), &message).await;
         client.close().await;
         let done = asked.answer?? == Moved::Done;
         let moved =
@@ -243,7 +243,7 @@ impl Transfer {
     async fn run(self, output: &Output) -> Result<Done, Failure> {
         let client = self.connect.operator().await?;
         let message = TransferLease { range: self.range, to: self.to.clone(), hops: 0 };
-        let asked = ask(&client, &near(&client, None), |_| message.clone()).await;
+        let asked = ask_in_time(&client, &near(&client, None), &message).await;
         client.close().await;
         let given = WasGiven { range: self.range, leaseholder: asked.answer??, node: self.to.to_string() };
         output.answer(&given, &given);

@@ -10,7 +10,7 @@ use rhumb_actors::failover::State;
 use rhumb_actors::failover::messages::{ListRegions, NodeStands, RegionList};
 use serde::Serialize;
 
-use super::connect::{Connect, ask};
+use super::connect::{Connect, ask_in_time};
 use super::output::{Done, Failure, Output};
 use crate::client::kv::near;
 
@@ -89,7 +89,7 @@ impl RegionCommand {
 impl Ls {
     async fn run(self, output: &Output) -> Result<Done, Failure> {
         let client = self.connect.operator().await?;
-        let asked = ask(&client, &near(&client, None), |_| ListRegions {}).await;
+        let asked = ask_in_time(&client, &near(&client, None), &ListRegions {}).await;
         client.close().await;
         let RegionList { by, mut nodes } = asked.answer??;
         nodes.sort_by(|a, b| a.node.cmp(&b.node));

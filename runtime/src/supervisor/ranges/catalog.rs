@@ -9,7 +9,7 @@ use rhumb_actors::ranges::catalog::{
 use rhumb_actors::ranges::host::NotWritten;
 use rhumb_actors::ranges::messages::{CreateKeyspace, Found, Introduce, Introduced, KeyspaceView, KvRefusal};
 use rhumb_actors::ranges::{Condition, Op, RangeId, RangeReplica, ReplicaId, Seat, TokenKeys};
-use rhumb_core::{DataClass, HybridTime, NodeId};
+use rhumb_core::{DataClass, Fault, HybridTime, NodeId};
 use rhumb_storage::Family;
 use rhumb_storage::mvcc::{KeyspaceId, Limit, Record, Snapshot, UserKey};
 use rhumb_topology::policy::Use;
@@ -126,11 +126,12 @@ impl Ranges {
             let found = Found { seats: said };
             let told = self.0.parts.mesh.ask_node_untraced(&node, &found, DataClass::control(), WITHIN).await;
             match told {
-                Ok((Ok(()), _)) => {}
+                // It is not reached, or its disk is not proven yet.
+                told if is_told_again(&told) => to_tell.push(node),
                 Ok((Err(refusal), _)) => {
                     tracing::warn!(%node, %refusal, "it does not take its seat in the meta range");
                 }
-                Err(_) => to_tell.push(node),
+                _ => {}
             }
         }
     }
@@ -390,6 +391,11 @@ impl Ranges {
     }
 }
 
+/// Whether a node is told of its seat again.
+fn is_told_again<T>(told: &Result<(Result<(), KvRefusal>, T), Fault>) -> bool {
+    matches!(told, Err(_) | Ok((Err(KvRefusal::NotNow { .. }), _)))
+}
+
 /// Why no keyspace was created here.
 pub(super) enum CreateEnded {
     /// It is refused.
@@ -406,4 +412,20 @@ pub(super) fn next_key() -> UserKey {
 
 fn others(seats: &[Seat], me: &NodeId) -> Vec<NodeId> {
     seats.iter().map(|seat| seat.node.clone()).filter(|node| node != me).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use rhumb_core::FaultKind;
+
+    use super::*;
+
+    #[test]
+    fn a_node_that_cannot_take_its_seat_yet_is_told_of_it_again() {
+        let unreachable = Fault::not_sent(FaultKind::Unreachable("it has not started".to_owned()));
+        assert!(is_told_again::<()>(&Err(unreachable)));
+        assert!(is_told_again(&Ok((Err(not_now("its disk is not proven yet")), ()))));
+        assert!(!is_told_again(&Ok((Err(KvRefusal::NotAllowed("it has another one".to_owned())), ()))));
+        assert!(!is_told_again(&Ok((Ok(()), ()))));
+    }
 }
