@@ -123,7 +123,8 @@ impl<R: AsyncRuntime> Group<R> {
         let in_use = replica.in_use().clone();
         let replica = Arc::new(tokio::sync::Mutex::new(replica));
         let (disk, claims) = (Arc::clone(&around.disk), Arc::clone(&around.claims));
-        let machine = Machine::open(range, disk, Arc::clone(&replica), changes, claims);
+        let formats = Arc::clone(&around.formats);
+        let machine = Machine::open(range, disk, Arc::clone(&replica), changes, claims, formats);
         let machine = machine.map_err(fails)?;
         let config = around.raft.config().validate().map_err(|error| fails(error.to_string()))?;
         let network = Network { range, me: id, around: around.clone(), settings, in_use };
@@ -334,9 +335,11 @@ impl<R: AsyncRuntime> Group<R> {
             let mut replica = self.replica.lock().await;
             let command = make(&mut replica).map_err(NotProposed::Refused)?;
             let (lease, order) = (command.lease, command.order);
-            let proposal = Proposal::of(command);
+            let format = self.around.formats.writes();
+            let proposal = Proposal::of(command, format, self.id);
             let sent = self.raft.client_write_ff(proposal, Some(responder)).await;
             sent.map_err(|error| NotProposed::Stopped(error.to_string()))?;
+            self.around.formats.wrote(format);
             (lease, order)
         };
         let lost = |_| NotProposed::Unknown("the replica stopped meanwhile".to_owned());

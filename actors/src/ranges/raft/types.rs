@@ -8,10 +8,15 @@ use bytes::Bytes;
 use openraft::impls::{InlineBatch, OneshotResponder};
 use openraft::vote::leader_id_adv::LeaderId;
 use openraft::{AnyError, AsyncRuntime, EntryPayload, RaftTypeConfig};
+use rhumb_core::ClusterVersion;
+#[cfg(feature = "canaries")]
+use rhumb_core::Knows;
 
 use super::wire;
 use crate::ranges::command::{Command, Outcome};
-use crate::ranges::replica::Seat;
+use crate::ranges::replica::{ReplicaId, Seat};
+use crate::version::formats::readable;
+use crate::version::{Formats, UnknownFormat};
 
 /// openraft's types over a runtime.
 pub(super) struct Types<R>(PhantomData<fn() -> R>);
@@ -51,20 +56,53 @@ impl<R: AsyncRuntime> RaftTypeConfig for Types<R> {
 /// form shows neither keys nor values: openraft logs it.
 #[derive(Clone)]
 pub(super) struct Proposal {
-    pub(super) command: Arc<Command>,
     pub(super) bytes: Bytes,
+    read: Result<Arc<Commanded>, UnknownFormat>,
+}
+
+/// A command as it was read.
+#[derive(Debug)]
+pub(super) struct Commanded {
+    pub(super) format: ClusterVersion,
+    pub(super) command: Command,
+    /// What a command says in the format after the last one.
+    #[cfg(feature = "canaries")]
+    pub(super) by: Option<ReplicaId>,
 }
 
 impl Proposal {
-    pub(super) fn of(command: Command) -> Self {
-        let bytes = wire::command(&command);
-        Self { command: Arc::new(command), bytes }
+    /// A command, in a format that the caller knows all others to read.
+    pub(super) fn of(command: Command, format: ClusterVersion, by: ReplicaId) -> Self {
+        let bytes = wire::command(&command, format, by);
+        #[cfg(feature = "canaries")]
+        let by = (format > Knows::RELEASE.newest).then_some(by);
+        let read = Commanded {
+            format,
+            command,
+            #[cfg(feature = "canaries")]
+            by,
+        };
+        Self { bytes, read: Ok(Arc::new(read)) }
     }
 
+    /// The command of bytes. One of an unknown format is one all the same, until it is applied: it stands in the log.
     pub(super) fn read(bytes: Bytes) -> Result<Self, String> {
-        Ok(Self { command: Arc::new(wire::read_command(&bytes)?), bytes })
+        let read = match readable(COMMAND, &bytes) {
+            Ok(format) => Ok(Arc::new(wire::read_command(&bytes, format)?)),
+            Err(unknown) => Err(unknown),
+        };
+        Ok(Self { bytes, read })
+    }
+
+    /// The command, for a node that reads by these formats.
+    pub(super) fn command(&self, formats: &Formats) -> Result<&Arc<Commanded>, UnknownFormat> {
+        let read = self.read.as_ref().map_err(Clone::clone)?;
+        formats.reads(COMMAND, read.format)?;
+        Ok(read)
     }
 }
+
+const COMMAND: &str = "a command of a range";
 
 impl fmt::Debug for Proposal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -74,7 +112,10 @@ impl fmt::Debug for Proposal {
 
 impl fmt::Display for Proposal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "command {} under lease {}", self.command.order, self.command.lease)
+        match &self.read {
+            Ok(read) => write!(f, "command {} under lease {}", read.command.order, read.command.lease),
+            Err(unknown) => unknown.fmt(f),
+        }
     }
 }
 
