@@ -26,8 +26,6 @@ pub struct SaidVersion {
     pub newest: u32,
     /// What its disk remembers.
     pub promised: u32,
-    /// The version of its program.
-    pub build: String,
 }
 
 /// At which version is the mesh, and what does each node know? The leaseholder of the meta range asks all and answers.

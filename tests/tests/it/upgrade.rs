@@ -12,7 +12,7 @@ use rhumb::client::MeshClient;
 use rhumb::client::directory::Directory;
 use rhumb::client::kv::{Kv, KvError};
 use rhumb_actors::ranges::messages::{KvRefusal, Needs};
-use rhumb_core::Region;
+use rhumb_core::{FaultKind, Region};
 use rhumb_storage::rocks::RocksSettings;
 use rhumb_storage::{Family, RocksEngine, Store};
 use rhumb_tests::cluster::{FoundedMesh, REGIONS, Serving, eventually};
@@ -35,7 +35,15 @@ struct Met {
 
 /// A refusal or fault that a client meets with any restart of a node.
 fn is_usual(error: &KvError) -> bool {
-    matches!(error, KvError::Refused(KvRefusal::NotNow { .. }) | KvError::Fault(_))
+    use FaultKind::{Deadline, Draining, Full, Handler, Unreachable};
+    match error {
+        KvError::Refused(refusal) => matches!(refusal, KvRefusal::NotNow { .. }),
+        // Another kind would say that two builds do not understand each other.
+        KvError::Fault(fault) => {
+            matches!(fault.kind, Unreachable(_) | Deadline(_) | Draining | Full(_) | Handler(_))
+        }
+        KvError::Weaker { .. } => false,
+    }
 }
 
 /// One who writes a key of its own, and reads it strongly: always what was acknowledged last, or what was tried since.

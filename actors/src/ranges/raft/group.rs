@@ -30,8 +30,10 @@ use crate::ranges::RangeSettings;
 use crate::ranges::collect::{Part, Positions, Progress};
 use crate::ranges::command::{Command, Outcome};
 use crate::ranges::lease::RangeRefusal;
+use crate::ranges::records::STATE;
 use crate::ranges::replica::{Descriptor, RangeId, RangeReplica, ReplicaId, Seat};
 use crate::ranges::seating::Members;
+use crate::version::formats::format_of;
 
 /// A replica does not start.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -414,9 +416,12 @@ impl<R: AsyncRuntime> Group<R> {
                 Answered::Kept
             }
             Asked::Snapshot { vote, standing, state } => {
-                let replica = RangeReplica::recover(self.settings, &state)?;
-                let Descriptor { keyspace, from, to, .. } = replica.descriptor();
-                self.apart(*keyspace, from, to.as_ref())?;
+                // One of an unknown format stops the replica when it is installed: nobody could send another one.
+                if self.around.formats.reads(STATE, format_of(&state)).is_ok() {
+                    let replica = RangeReplica::recover(self.settings, &state)?;
+                    let Descriptor { keyspace, from, to, .. } = replica.descriptor();
+                    self.apart(*keyspace, from, to.as_ref())?;
+                }
                 let last_membership = standing.membership()?;
                 let meta = SnapshotMeta { last_log_id: standing.applied.map(Into::into), last_membership };
                 let snapshot = openraft::Snapshot { meta, snapshot: Image(state.into()) };

@@ -160,3 +160,58 @@ impl<R> Ord for Types<R> {
         std::cmp::Ordering::Equal
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rhumb_core::{HybridTime, Knows};
+
+    use super::*;
+    use crate::ranges::command::Body;
+
+    fn command() -> Command {
+        Command {
+            lease: 3,
+            order: 5,
+            closed: HybridTime::from_bits(7),
+            body: Body::Threshold(HybridTime::ZERO),
+        }
+    }
+
+    #[test]
+    fn a_command_of_a_later_format_stands_in_the_log_and_is_not_applied() {
+        let (first, later_one) = (ClusterVersion::FIRST, ClusterVersion(9));
+        let formats = Formats::default();
+        let known = Proposal::of(command(), first, ReplicaId(4));
+        let again = Proposal::read(known.bytes.clone()).expect("it is sound");
+        let read = again.command(&formats).expect("it is known");
+        assert_eq!((read.format, &read.command), (first, &command()));
+        // What a later release might write.
+        let mut bytes = known.bytes.to_vec();
+        bytes[0] = 8;
+        let later = Proposal::read(bytes.clone().into()).expect("it may stand in the log");
+        let unknown = later.command(&formats).expect_err("what it does is not known");
+        assert_eq!((unknown.format, unknown.knows), (later_one, Knows::RELEASE));
+        assert_eq!(later.bytes, bytes, "and it is passed on as it is");
+        bytes[0] = 250;
+        assert!(Proposal::read(bytes.into()).is_ok());
+        assert!(Proposal::read(known.bytes.slice(..2)).is_err(), "one of a known format is sound or nothing");
+    }
+
+    #[cfg(feature = "canaries")]
+    #[test]
+    fn the_next_build_reads_what_the_old_one_writes_and_not_the_other_way_round() {
+        let next = Knows::RELEASE.newest.next();
+        let knows = Knows { newest: next, ..Knows::RELEASE };
+        let (old_build, next_build) = (Formats::new(Knows::RELEASE), Formats::new(knows));
+        for (format, by) in [(Knows::RELEASE.newest, None), (next, Some(ReplicaId(4)))] {
+            let written = Proposal::of(command(), format, ReplicaId(4));
+            let read = Proposal::read(written.bytes.clone()).expect("it is sound");
+            assert_eq!(written.bytes[0] + 1, u8::try_from(format.0).expect("small"));
+            for proposal in [&written, &read] {
+                let here = proposal.command(&next_build).expect("it knows both");
+                assert_eq!((here.format, here.by, &here.command), (format, by, &command()));
+                assert_eq!(proposal.command(&old_build).is_ok(), format == Knows::RELEASE.newest);
+            }
+        }
+    }
+}

@@ -119,12 +119,7 @@ impl Ranges {
         let Knows { oldest, newest } = self.0.version.formats.knows();
         let promise = promise.filter(|promise| (oldest..=newest).contains(promise));
         match self.promise(promise.unwrap_or(ClusterVersion::FIRST)).await {
-            Ok(ClusterVersion(promised)) => Ok(SaidVersion {
-                oldest: oldest.0,
-                newest: newest.0,
-                promised,
-                build: env!("CARGO_PKG_VERSION").to_owned(),
-            }),
+            Ok(ClusterVersion(promised)) => Ok(SaidVersion { oldest: oldest.0, newest: newest.0, promised }),
             Err(why) => {
                 self.0.parts.halt.now(format!("the control store: {why}"));
                 Err(KvRefusal::Unsound(why))
@@ -190,7 +185,7 @@ impl Ranges {
             }
         };
         match said {
-            Ok(SaidVersion { oldest, newest, promised, .. }) => {
+            Ok(SaidVersion { oldest, newest, promised }) => {
                 let knows = Knows { oldest: ClusterVersion(oldest), newest: ClusterVersion(newest) };
                 Heard::Said(Said { knows, promised: ClusterVersion(promised) })
             }
@@ -301,7 +296,6 @@ impl Ranges {
                 oldest: knows.oldest.0,
                 newest: knows.newest.0,
                 promised: promised.0,
-                build: String::new(),
             }),
             holds_back: next.and_then(|next| machine.holds_back(node, next)),
         };
