@@ -66,3 +66,34 @@ pub(super) fn promise(control: &dyn ControlStore, version: ClusterVersion) -> an
     }
     Ok(version.max(before))
 }
+
+#[cfg(test)]
+mod tests {
+    use rhumb_core::{ClusterId, NodeId, StoreId};
+    use rhumb_storage::{DataDir, Expect};
+
+    use super::*;
+
+    #[test]
+    fn a_build_that_does_not_know_what_was_promised_is_refused_and_a_promise_never_falls() {
+        let folder = tempfile::tempdir().expect("a directory");
+        let node = NodeId::new("us-east", "n1").expect("valid");
+        let expect = Expect { cluster: ClusterId(1), node, init: Some(StoreId(2)) };
+        let [one, two, three] = [1, 2, 3].map(ClusterVersion);
+        let knows = |oldest, newest| Knows { oldest, newest };
+        {
+            let begun = DataDir::begin(folder.path(), &expect).expect("a new directory");
+            let control = begun.control();
+            version(control, knows(one, one)).expect("nothing was promised");
+            assert!(version(control, knows(two, three)).is_err(), "the mesh is at the first one");
+            assert_eq!(promise(control, two).expect("written"), two);
+            assert_eq!(promise(control, one).expect("nothing to write"), two);
+        }
+        let begun = DataDir::begin(folder.path(), &expect).expect("it is there");
+        let control = begun.control();
+        let why = version(control, knows(one, one)).expect_err("it does not know what was promised");
+        assert!(why.to_string().contains("start a build that knows cluster version 2"), "{why}");
+        version(control, knows(one, two)).expect("it knows it");
+        assert!(version(control, knows(three, three)).is_err(), "nor does one that has given it up");
+    }
+}

@@ -308,7 +308,7 @@ impl Start {
             replace_after: self.config.replace_after,
             tokens,
             store: store.clone(),
-            dir,
+            dir: Arc::downgrade(&dir),
             mesh: mesh.clone(),
             clock: times,
             policy: policy.clone(),

@@ -25,7 +25,7 @@ mod tokens;
 mod version;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::{Mutex, RwLock};
 use rhumb_actors::audit::AuditHandle;
@@ -72,8 +72,8 @@ pub(super) struct Parts {
     pub(super) replace_after: Option<std::time::Duration>,
     pub(super) tokens: [u8; 32],
     pub(super) store: HotStore,
-    /// Its control store remembers the cluster version.
-    pub(super) dir: Arc<DataDir>,
+    /// Its control store remembers the cluster version. Its lock ends with the node, whoever still holds this.
+    pub(super) dir: Weak<DataDir>,
     pub(super) mesh: Mesh,
     pub(super) clock: NodeClock,
     pub(super) policy: ServedPolicy,

@@ -103,7 +103,7 @@ impl Ranges {
         if let Some(promised) = promised.filter(|promised| *promised >= version) {
             return Ok(promised);
         }
-        let dir = Arc::clone(&self.0.parts.dir);
+        let dir = self.0.parts.dir.upgrade().ok_or("the node has stopped")?;
         let written = tokio::task::spawn_blocking(move || remembered::promise(dir.control(), version)).await;
         let written = written.map_err(|error| error.to_string())?.map_err(|error| format!("{error:#}"))?;
         *promised = Some(written);
