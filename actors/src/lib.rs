@@ -14,6 +14,7 @@ pub mod ranges;
 pub mod remote;
 pub mod span;
 pub mod storage;
+pub mod version;
 
 /// A type that contains itself has no layout, however far down and whenever added, and does not compile:
 ///

@@ -195,6 +195,10 @@ canaries! {
     PermitFromAnswer = "permit-from-answer",
     /// A node whose hybrid time stands still at its ceiling acts as if no time passed.
     StandingClockActs = "standing-clock-acts",
+    /// A leaseholder writes the newest format that its build knows, whatever the cluster version is.
+    FormatBeforeVersion = "format-before-version",
+    /// The cluster version is raised by what those say that were heard.
+    VersionRaisedUnheard = "version-raised-unheard",
 }
 
 impl Canary {
@@ -245,6 +249,8 @@ impl Canary {
         Self::LeaseWithoutVote,
         Self::RestsForGood,
         Self::LearnerVotes,
+        Self::FormatBeforeVersion,
+        Self::VersionRaisedUnheard,
     ];
 
     /// Those of failover, which has one too.

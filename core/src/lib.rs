@@ -20,6 +20,7 @@ pub mod limits;
 pub mod priority;
 pub mod rng;
 pub mod time;
+pub mod version;
 pub mod wakes;
 pub mod wire;
 
@@ -33,4 +34,5 @@ pub use guarantee::Guarantee;
 pub use ids::{ClusterId, NameError, NodeId, NodeName, PoolName, Region, StoreId};
 pub use priority::Priority;
 pub use time::{HybridClock, HybridTime, Mono, Now};
+pub use version::{ClusterVersion, Knows};
 pub use wire::Wire;

@@ -52,6 +52,8 @@ pub enum LastSeen {
     Topology,
     /// The signed policy.
     Policy,
+    /// The cluster version that builds on this disk have to know.
+    ClusterVersion,
 }
 
 impl LastSeen {
@@ -59,6 +61,7 @@ impl LastSeen {
         match self {
             Self::Topology => "topology",
             Self::Policy => "policy",
+            Self::ClusterVersion => "cluster-version",
         }
     }
 }

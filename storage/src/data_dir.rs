@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! DIR/LOCK       held while open
-//! DIR/control/   the control store: identity, incarnation, topology and policy last seen
+//! DIR/control/   the control store: identity, incarnation; topology, policy and cluster version last seen
 //! DIR/hot/       the hot store's engine, stamped with the same identity
 //! ```
 //!

@@ -14,8 +14,12 @@
 //! | `purged/` number | a [`Keyspace`] that is purged |
 //! | `next` | the [`Next`] numbers |
 //! | `meta` | the [`RangeRow`] of the meta range itself, once a replica of it was replaced |
+//! | `version` | the [`VersionRow`](crate::version::VersionRow): the cluster version; none: the first |
 
+mod founder;
 mod places;
+
+pub use founder::Founder;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -33,6 +37,7 @@ use super::seating::Wanted;
 use super::snapshots::{self, Held};
 use crate::audit::seal::KeyId;
 use crate::placement::messages::Placement;
+use crate::version::formats::readable;
 
 /// The meta range.
 pub const META: RangeId = RangeId(1);
@@ -54,10 +59,14 @@ pub const ERASED: &str = "erased/";
 pub const NEXT: &str = "next";
 /// The key of the meta range's own row.
 pub const META_ROW: &str = "meta";
+/// The key of the cluster version.
+pub const VERSION: &str = "version";
 /// The most replicas of a keyspace.
 pub const MAX_REPLICATION: u32 = 7;
 /// When it may make sense to ask again for a move that cannot be now.
 const MOVE_AGAIN: Duration = Duration::from_secs(1);
+/// What the bytes of a row are called where they cannot be read.
+const ROW: &str = "a row of the meta range";
 /// The longest name of a keyspace.
 pub const MAX_NAME: usize = 64;
 
@@ -106,15 +115,6 @@ pub struct RangeRow {
     pub left: Vec<ReplicaId>,
 }
 
-/// A founding node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Founder {
-    /// Its disk.
-    pub store: StoreId,
-    /// The public key of its tokens.
-    pub tokens: Vec<u8>,
-}
-
 /// Numbers that were never used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Next {
@@ -142,8 +142,15 @@ pub fn encode<T: Serialize>(row: &T) -> Vec<u8> {
 /// # Errors
 /// What is wrong with them.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    readable(ROW, bytes).map_err(|unknown| unknown.to_string())?;
     let Versioned::V1(row) = codec::decode(bytes).map_err(|error| error.to_string())?;
     Ok(row)
+}
+
+/// The key of the cluster version.
+#[must_use]
+pub fn version_key() -> UserKey {
+    UserKey::new(VERSION).expect("short")
 }
 
 /// The key of a keyspace's row.

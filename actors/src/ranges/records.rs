@@ -11,10 +11,17 @@ use serde::{Deserialize, Serialize};
 
 use super::lease::Lease;
 use super::replica::{Applied, Descriptor, RangeId, RangeReplica, ReplicaId, Seat};
+use crate::version::formats::readable;
+
+/// What its bytes are called where they cannot be read.
+pub(super) const STATE: &str = "the state of a replica";
 
 #[derive(Serialize, Deserialize)]
 enum Versioned {
     V1(Row),
+    /// What only tests write: the state, and who has proposed its last command.
+    #[cfg(feature = "canaries")]
+    Next(Row, ReplicaId),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -40,7 +47,7 @@ pub(super) fn key(range: RangeId) -> Vec<u8> {
 
 pub(super) fn write(replica: &RangeReplica) -> Vec<u8> {
     let Descriptor { range, keyspace, from, to, seats } = replica.descriptor().clone();
-    let Applied { index, lease, order, closed, newest, threshold, expires } = replica.applied().clone();
+    let Applied { index, lease, order, closed, newest, threshold, expires, .. } = replica.applied().clone();
     let row = Row {
         replica: replica.id(),
         range,
@@ -56,10 +63,23 @@ pub(super) fn write(replica: &RangeReplica) -> Vec<u8> {
         threshold,
         expires,
     };
-    codec::encode(&Versioned::V1(row)).expect("a replica's state is within the codec's limits").to_vec()
+    // The format follows from what was applied alone: replicas that have applied the same are the same.
+    let row = match replica.applied() {
+        #[cfg(feature = "canaries")]
+        Applied { by: Some(by), .. } => Versioned::Next(row, *by),
+        _ => Versioned::V1(row),
+    };
+    codec::encode(&row).expect("a replica's state is within the codec's limits").to_vec()
 }
 
 pub(super) fn read(bytes: &[u8]) -> Result<(ReplicaId, Descriptor, Applied), String> {
+    readable(STATE, bytes).map_err(|error| error.to_string())?;
+    #[cfg(feature = "canaries")]
+    let (row, by) = match codec::decode(bytes).map_err(|error: CodecError| error.to_string())? {
+        Versioned::V1(row) => (row, None),
+        Versioned::Next(row, by) => (row, Some(by)),
+    };
+    #[cfg(not(feature = "canaries"))]
     let Versioned::V1(row) = codec::decode(bytes).map_err(|error: CodecError| error.to_string())?;
     let key = |bytes| UserKey::new(bytes).map_err(|error: rhumb_storage::mvcc::KeyTooLong| error.to_string());
     let applied = Applied {
@@ -70,6 +90,8 @@ pub(super) fn read(bytes: &[u8]) -> Result<(ReplicaId, Descriptor, Applied), Str
         newest: row.newest,
         threshold: row.threshold,
         expires: row.expires,
+        #[cfg(feature = "canaries")]
+        by,
     };
     let descriptor = Descriptor {
         range: row.range,

@@ -114,6 +114,9 @@ pub struct Applied {
     pub threshold: HybridTime,
     /// When the last of all values expires that have an expiry.
     pub expires: HybridTime,
+    /// Who has proposed the last command, where that was said: in the format after the last one.
+    #[cfg(feature = "canaries")]
+    pub by: Option<ReplicaId>,
 }
 
 /// One replica.
@@ -148,6 +151,8 @@ impl RangeReplica {
             newest: HybridTime::ZERO,
             threshold: HybridTime::ZERO,
             expires: HybridTime::ZERO,
+            #[cfg(feature = "canaries")]
+            by: None,
         };
         Self::with(settings, id, descriptor, applied)
     }
@@ -175,6 +180,12 @@ impl RangeReplica {
             in_use,
             over: false,
         }
+    }
+
+    /// Who has proposed the last command, where that was said.
+    #[cfg(feature = "canaries")]
+    pub(super) fn proposed_by(&mut self, by: Option<ReplicaId>) {
+        self.applied.by = by.or(self.applied.by);
     }
 
     /// It has left its range: nothing that its log says counts from here on.

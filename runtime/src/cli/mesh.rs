@@ -1,4 +1,4 @@
-//! `rhumb mesh`: found a mesh, once.
+//! `rhumb mesh`: found a mesh, once; its cluster version ([`version`](super::version)).
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -21,6 +21,7 @@ use super::ca::authority_validity;
 use super::cert::{Named, Shown, validity};
 use super::new_disk::NewDisk;
 use super::output::{Done, Failure, Output};
+use super::version::{FinalizeUpgrade, Version};
 use crate::founding::{self, Founded, MeshFile, POLICY_KEY_FILE, Plan, Seat};
 
 /// A mesh as a whole.
@@ -30,13 +31,19 @@ pub enum MeshCommand {
     Init(Init),
     /// Make an empty data directory for a node whose disk was lost.
     NewDisk(NewDisk),
+    /// Show the cluster version: where the mesh is, and what holds the next one back.
+    Version(Version),
+    /// End an upgrade: raise the cluster version. There is no way back to the old build from then on.
+    Finalize(FinalizeUpgrade),
 }
 
 impl MeshCommand {
-    pub(super) fn run(self, output: &Output) -> Result<Done, Failure> {
+    pub(super) async fn run(self, output: &Output) -> Result<Done, Failure> {
         match self {
             Self::Init(init) => init.run(output),
             Self::NewDisk(disk) => disk.run(output),
+            Self::Version(version) => version.run(output).await,
+            Self::Finalize(finalize) => finalize.run(output).await,
         }
     }
 }

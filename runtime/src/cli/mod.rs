@@ -39,6 +39,7 @@ pub mod snapshot;
 pub mod status;
 pub mod subject;
 mod traces;
+pub mod version;
 
 use std::process::ExitCode;
 
@@ -160,7 +161,7 @@ impl Command {
             Command::Serve(serve) => serve.run().await,
             Command::Status(status) => status.run(output).await,
             Command::Clock(clock) => clock.run(output).await,
-            Command::Mesh(mesh) => mesh.run(output),
+            Command::Mesh(mesh) => mesh.run(output).await,
             Command::Ca(ca) => ca.run(output).await,
             Command::Cert(cert) => cert.run(output).await,
             Command::Config(config) => config.run(output).await,

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use rhumb_core::canary::{self, Canary};
-use rhumb_core::{NodeName, Region};
+use rhumb_core::{NodeName, Region, version};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::output::{Done, Failure, Format, Output};
@@ -17,6 +17,8 @@ use crate::telemetry::{self, Telemetry};
 
 /// The environment variable that lets a known bug out in this node, by its name: for tests of the tests.
 const TEST_CANARY: &str = "RHUMB_TEST_CANARY";
+/// The environment variable that, set to `next`, makes this node one of the next build: for tests of upgrades.
+const TEST_NEXT: &str = "RHUMB_TEST_BUILD";
 
 /// Run one node of a region until SIGTERM or Ctrl-C. SIGHUP reads its settings anew.
 #[derive(Debug, Args)]
@@ -59,6 +61,7 @@ impl Serve {
         let traces = Telemetry::start(&now.telemetry, now.me.region.as_str(), &now.me.to_string())?;
         let log = telemetry::log_to_stderr(&now.log, traces.as_ref());
         let_out_canary()?;
+        become_next_build()?;
         tokio::spawn(log.clone().follow());
         tokio::spawn(reload_at(hangups, settings.clone(), log.clone()));
         let builder = Supervisor::builder(settings);
@@ -106,6 +109,18 @@ fn let_out_canary() -> Result<(), Failure> {
     }
     let why = "it names a known bug, and this build has none of that name: unset it";
     Err(Failure::Usage(format!("{TEST_CANARY} is {name:?}: {why}")))
+}
+
+/// Has this process know one cluster version more than its release, as the next build would, or refuses: nobody asks for that in
+/// earnest.
+fn become_next_build() -> Result<(), Failure> {
+    let Some(said) = std::env::var_os(TEST_NEXT) else { return Ok(()) };
+    if said == "next" && version::become_next_build() {
+        tracing::warn!("this process takes itself for the next build, as a test wants it");
+        return Ok(());
+    }
+    let why = "it makes a build of tests take itself for the next one, and this is none, or it says something else than next: unset it";
+    Err(Failure::Usage(format!("{TEST_NEXT} is {said:?}: {why}")))
 }
 
 /// Reads the settings anew at each signal, and says what came of it.

@@ -89,7 +89,12 @@ fn text(status: &MeshStatus) -> String {
     let ready = status.nodes.iter().filter(|node| node.ready).count();
     let all = status.nodes.len() + status.silent.len();
     let cluster = status.nodes.first().map_or("", |node| node.cluster.as_str());
-    writeln!(text, "mesh {cluster}, as {} sees it: {ready} of {all} nodes ready\n", status.asked).ok();
+    let version = match status.nodes.iter().map(|node| node.cluster_version).max() {
+        None | Some(0) => String::new(),
+        Some(version) => format!(", cluster version {version}"),
+    };
+    writeln!(text, "mesh {cluster}, as {} sees it: {ready} of {all} nodes ready{version}\n", status.asked)
+        .ok();
     let mut nodes = Table::new(&[
         "node",
         "ready",
@@ -134,10 +139,18 @@ fn reasons(status: &MeshStatus) -> impl Iterator<Item = (&str, String)> {
     let less = status.nodes.iter().filter_map(|node| Some((node.node.as_str(), does_less(node)?)));
     let frozen = status.nodes.iter().filter_map(|node| Some((node.node.as_str(), refuses(node)?)));
     let behind = status.nodes.iter().filter_map(|node| Some((node.node.as_str(), is_behind(node)?)));
+    let newest = status.nodes.iter().map(|node| node.knows_version).max().unwrap_or_default();
+    let older = move |node: &NodeStatus| {
+        (node.knows_version < newest).then(|| {
+            format!("its build knows no cluster version above {}, another one's {newest}", node.knows_version)
+        })
+    };
+    let older = status.nodes.iter().filter_map(move |node| Some((node.node.as_str(), older(node)?)));
     unready
         .chain(frozen)
         .chain(behind)
         .chain(less)
+        .chain(older)
         .chain(status.silent.iter().map(|silent| (silent.node.as_str(), silent.why.clone())))
 }
 

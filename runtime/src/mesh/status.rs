@@ -56,6 +56,10 @@ pub struct NodeStatus {
     pub reason: Option<String>,
     /// The version of its program.
     pub build: String,
+    /// The cluster version that it goes by; 0 where its build does not say.
+    pub cluster_version: u32,
+    /// The newest cluster version that its build knows.
+    pub knows_version: u32,
     /// How much it does: `target`, `recovery`, `degraded`, `floor`.
     pub mode: String,
     /// For what sign it does less than all.

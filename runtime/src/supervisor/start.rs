@@ -12,7 +12,7 @@ use rhumb_actors::audit::AuditHandle;
 use rhumb_actors::escrow::book::Book;
 use rhumb_actors::escrow::{EscrowHandle, Standing};
 use rhumb_core::rng::Seed;
-use rhumb_core::{Epoch, Gate, Incarnation, NodeId, Region, Role};
+use rhumb_core::{Epoch, Gate, Incarnation, Knows, NodeId, Region, Role};
 use rhumb_storage::data_dir::Begun;
 use rhumb_storage::{DataDir, DataDirError, Expect, Family, HotStore, RocksEngine, Store};
 use rhumb_transport::{Credentials, Identity, LinkState, Peer, Regions, Transport};
@@ -175,6 +175,8 @@ impl Start {
             let expect = Expect { cluster: *cluster, node: me.clone(), init: None };
             let begun = DataDir::begin(&node.data, &expect)
                 .with_context(|| format!("data directory {}", node.data.display()))?;
+            remembered::version(begun.control(), Knows::here())
+                .with_context(|| format!("data directory {}", node.data.display()))?;
             remembered::founding(begun.control(), founding)?;
             let policy = ServedPolicy::begin(&config, begun.control())?;
             Ok((begun, policy))
@@ -253,7 +255,7 @@ impl Start {
 
     async fn actors(&self, opened: Opened, policy: &ServedPolicy, hosts: HostList) -> anyhow::Result<Acting> {
         let store_id = opened.dir.identity().store;
-        let Opened { store, clock, book, audit, .. } = opened;
+        let Opened { dir, store, clock, book, audit } = opened;
         let Settings { me, founding, .. } = &*self.config;
         let mesh = Mesh::new(me.clone(), founding.clone(), policy.snapshots(), clock.clone());
         mesh.resilient(self.config.resilience.clone(), &Seed::from_entropy());
@@ -306,6 +308,7 @@ impl Start {
             replace_after: self.config.replace_after,
             tokens,
             store: store.clone(),
+            dir: Arc::downgrade(&dir),
             mesh: mesh.clone(),
             clock: times,
             policy: policy.clone(),

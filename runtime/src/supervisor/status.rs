@@ -101,6 +101,8 @@ impl Report {
             node: settings.me.to_string(),
             cluster: settings.cluster.to_string(),
             build: env!("CARGO_PKG_VERSION").to_owned(),
+            cluster_version: self.ranges.version().0.0,
+            knows_version: self.ranges.version().1.newest.0,
             mode: self.mesh.modes().borrow().name().to_owned(),
             mode_for: self.mesh.does_less_for().map(str::to_owned),
             pid: std::process::id(),

@@ -27,6 +27,7 @@ use rhumb_actors::ranges::snapshots::{
 };
 use rhumb_actors::ranges::subjects;
 use rhumb_actors::remote::Remote;
+use rhumb_actors::version::messages::{Finalize, SaidVersion, SayVersion, ShowVersion, VersionView};
 use rhumb_core::codec;
 use rhumb_core::wire::{self, Wire};
 use rhumb_transport::control::{ControlMessage, WireFault};
@@ -120,7 +121,7 @@ pub(super) fn time(bytes: &[u8]) {
 type Reads = fn(&[u8]);
 
 /// Messages that a node serves, by name, and replies. The kept inputs know their numbers: what is new stands last.
-const MESSAGES: [(&str, Reads); 91] = [
+const MESSAGES: [(&str, Reads); 96] = [
     (CreatePool::NAME, one::<CreatePool>),
     (Hold::NAME, one::<Hold>),
     (Confirm::NAME, one::<Confirm>),
@@ -212,6 +213,11 @@ const MESSAGES: [(&str, Reads); 91] = [
     (subjects::DestroyKeys::NAME, one::<subjects::DestroyKeys>),
     (subjects::EraseSubject::NAME, one::<subjects::EraseSubject>),
     (REPLY, one::<Result<subjects::SubjectErased, KvRefusal>>),
+    (SayVersion::NAME, one::<SayVersion>),
+    (REPLY, one::<Result<SaidVersion, KvRefusal>>),
+    (ShowVersion::NAME, one::<ShowVersion>),
+    (Finalize::NAME, one::<Finalize>),
+    (REPLY, one::<Result<VersionView, KvRefusal>>),
 ];
 
 /// The names of all messages that are taken in here.

@@ -34,6 +34,7 @@ mod soak;
 mod stranger;
 mod supervision;
 mod traces;
+mod upgrade;
 
 /// What readers of outside bytes take in memory is seen by [`corpora`].
 #[global_allocator]

@@ -173,3 +173,34 @@ fn names_are_plain() {
         assert!(named(bad).is_err(), "{bad}");
     }
 }
+
+#[test]
+fn a_row_of_a_later_format_is_refused_by_its_number() {
+    let mut row = encode(&first_numbers(3));
+    row[0] = 8;
+    let why = decode::<Next>(&row).expect_err("it is not known");
+    assert!(why.starts_with("a row of the meta range is of format 9, and this build knows"), "{why}");
+    let formats = crate::version::Formats::default();
+    let node = Founder::new(StoreId(3), vec![1, 2], rhumb_core::ClusterVersion::FIRST);
+    assert_eq!(Founder::decode(&node.encode(), &formats), Ok(node.clone()));
+    let mut row = node.encode();
+    row[0] = 8;
+    let why = Founder::decode(&row, &formats).expect_err("it is not known");
+    assert!(why.contains("format 9"), "{why}");
+}
+
+#[cfg(feature = "canaries")]
+#[test]
+fn a_node_that_has_seen_the_next_version_says_so_in_a_row_that_the_old_build_does_not_read() {
+    use rhumb_core::Knows;
+
+    use crate::version::Formats;
+
+    let next = Knows::RELEASE.newest.next();
+    let knows = Knows { newest: next, ..Knows::RELEASE };
+    let node = Founder::new(StoreId(3), vec![1, 2], next);
+    assert_ne!(node, Founder::new(StoreId(3), vec![1, 2], Knows::RELEASE.newest), "it is written anew");
+    assert_eq!(Founder::decode(&node.encode(), &Formats::new(knows)), Ok(node.clone()));
+    let why = Founder::decode(&node.encode(), &Formats::new(Knows::RELEASE)).expect_err("it is not known");
+    assert!(why.contains("format 2"), "{why}");
+}

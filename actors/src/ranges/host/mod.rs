@@ -33,12 +33,14 @@ pub use word::Word;
 
 use super::lease::Moment;
 use super::raft::{Around, Changes, Group, StartError, disk, rest};
+use super::records::STATE;
 use super::replica::{Descriptor, RangeId, RangeReplica, ReplicaId, Seat};
 use super::resting::{RestSettings, Resting};
 use super::seating::Wanted;
 use super::splitting::{Decided, SplitSettings};
 use super::support::{Said, Support};
 use super::{Out, RangeSettings};
+use crate::version::formats::format_of;
 
 /// The world around a node's ranges.
 pub trait World: Send + Sync + 'static {
@@ -213,6 +215,9 @@ impl<R: AsyncRuntime> Host<R> {
             loads: weigh::Loads::default(),
         }));
         for (_, row) in replicas {
+            // What a later build has left is not guessed at.
+            let known = host.0.around.formats.reads(STATE, format_of(&row));
+            known.map_err(|unknown| HostError::Replica(unknown.to_string()))?;
             let replica = RangeReplica::recover(settings.range, &row).map_err(HostError::Replica)?;
             host.serve(replica).await?;
         }

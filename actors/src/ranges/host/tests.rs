@@ -6,6 +6,7 @@ mod history;
 mod net;
 mod rows;
 mod sim;
+mod versions;
 mod watch;
 mod world;
 
@@ -48,6 +49,9 @@ fn reads_and_writes_are_linearizable_while_nodes_crash_and_are_cut_off() {
     assert!(all.collected > 1_000 && all.rested > 10, "{all:?}");
     assert!(all.collected > 1_000, "{all:?}");
     assert!(all.reseated > 10 && all.disks > 0, "{all:?}");
+    // Without the feature there is no next build to upgrade to.
+    let next = cfg!(feature = "canaries");
+    assert!(!next || (all.upgraded > 10 && all.refused_builds > 0), "{all:?}");
     assert!(all.by_themselves.0 > 0 && all.by_themselves.1 > 0, "{all:?}");
     assert!(all.written > 500 && all.read > 500 && all.refused > 0 && all.unknown > 0, "{all:?}");
 }

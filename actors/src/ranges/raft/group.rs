@@ -30,8 +30,10 @@ use crate::ranges::RangeSettings;
 use crate::ranges::collect::{Part, Positions, Progress};
 use crate::ranges::command::{Command, Outcome};
 use crate::ranges::lease::RangeRefusal;
+use crate::ranges::records::STATE;
 use crate::ranges::replica::{Descriptor, RangeId, RangeReplica, ReplicaId, Seat};
 use crate::ranges::seating::Members;
+use crate::version::formats::format_of;
 
 /// A replica does not start.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -123,7 +125,8 @@ impl<R: AsyncRuntime> Group<R> {
         let in_use = replica.in_use().clone();
         let replica = Arc::new(tokio::sync::Mutex::new(replica));
         let (disk, claims) = (Arc::clone(&around.disk), Arc::clone(&around.claims));
-        let machine = Machine::open(range, disk, Arc::clone(&replica), changes, claims);
+        let formats = Arc::clone(&around.formats);
+        let machine = Machine::open(range, disk, Arc::clone(&replica), changes, claims, formats);
         let machine = machine.map_err(fails)?;
         let config = around.raft.config().validate().map_err(|error| fails(error.to_string()))?;
         let network = Network { range, me: id, around: around.clone(), settings, in_use };
@@ -334,9 +337,11 @@ impl<R: AsyncRuntime> Group<R> {
             let mut replica = self.replica.lock().await;
             let command = make(&mut replica).map_err(NotProposed::Refused)?;
             let (lease, order) = (command.lease, command.order);
-            let proposal = Proposal::of(command);
+            let format = self.around.formats.writes();
+            let proposal = Proposal::of(command, format, self.id);
             let sent = self.raft.client_write_ff(proposal, Some(responder)).await;
             sent.map_err(|error| NotProposed::Stopped(error.to_string()))?;
+            self.around.formats.wrote(format);
             (lease, order)
         };
         let lost = |_| NotProposed::Unknown("the replica stopped meanwhile".to_owned());
@@ -411,9 +416,12 @@ impl<R: AsyncRuntime> Group<R> {
                 Answered::Kept
             }
             Asked::Snapshot { vote, standing, state } => {
-                let replica = RangeReplica::recover(self.settings, &state)?;
-                let Descriptor { keyspace, from, to, .. } = replica.descriptor();
-                self.apart(*keyspace, from, to.as_ref())?;
+                // One of an unknown format stops the replica when it is installed: nobody could send another one.
+                if self.around.formats.reads(STATE, format_of(&state)).is_ok() {
+                    let replica = RangeReplica::recover(self.settings, &state)?;
+                    let Descriptor { keyspace, from, to, .. } = replica.descriptor();
+                    self.apart(*keyspace, from, to.as_ref())?;
+                }
                 let last_membership = standing.membership()?;
                 let meta = SnapshotMeta { last_log_id: standing.applied.map(Into::into), last_membership };
                 let snapshot = openraft::Snapshot { meta, snapshot: Image(state.into()) };

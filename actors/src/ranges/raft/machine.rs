@@ -26,7 +26,10 @@ use super::types::{self, SnapshotMeta, StoredMembership, Types};
 use super::wire::{self, Standing};
 use super::{Change, Changes, Claims, Rest, log, rest};
 use crate::ranges::command::{Body, Command, Outcome};
+use crate::ranges::records::STATE;
 use crate::ranges::replica::{Descriptor, RangeId, RangeReplica};
+use crate::version::Formats;
+use crate::version::formats::format_of;
 
 /// Entries that become one batch, unless one of them has to see what another has written.
 const AT_ONCE: usize = 64;
@@ -52,6 +55,7 @@ pub(super) struct Machine {
     claimed: Vec<RangeId>,
     /// The last entry up to which the log could be cut.
     cut: u64,
+    formats: Arc<Formats>,
 }
 
 /// A snapshot: the state of a replica. The rows that belong to it are sent before it, or are here.
@@ -72,6 +76,7 @@ impl Machine {
         replica: Shared,
         changes: Changes,
         claims: Claims,
+        formats: Arc<Formats>,
     ) -> Result<Self, String> {
         let row = disk.get(Family::Raft, &place_key(range)).map_err(|fault| fault.to_string())?;
         let standing = row.map(|row| wire::decode::<Standing>(&row)).transpose()?;
@@ -90,6 +95,7 @@ impl Machine {
             claims,
             claimed: Vec::new(),
             cut,
+            formats,
         })
     }
 
@@ -218,12 +224,16 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine {
                     self.members = StoredMembership::new(Some(id), members.clone());
                 }
                 EntryPayload::Normal(proposal) => {
-                    if looks(&proposal.command) {
+                    // What it would do is not known here: the replica stops before it.
+                    let read = proposal.command(&self.formats).map_err(io::Error::other)?;
+                    if looks(&read.command) {
                         self.written(&replica, &mut batch, &mut owed).await?;
                     }
                     let index = replica.applied().index + 1;
-                    let applied = replica.apply(&*self.disk, index, &proposal.command, &mut out);
+                    let applied = replica.apply(&*self.disk, index, &read.command, &mut out);
                     let (came, right) = applied.map_err(io::Error::other)?;
+                    #[cfg(feature = "canaries")]
+                    replica.proposed_by(read.by);
                     persisted(&mut out, &mut batch);
                     match (&came, right) {
                         (_, Some(right)) => self.bears(right, &mut batch)?,
@@ -270,6 +280,7 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine {
             return Err(io::Error::other("the replica has left its range"));
         }
         let before = replica.descriptor().clone();
+        self.formats.reads(STATE, format_of(&state)).map_err(io::Error::other)?;
         replica.receive(&state).map_err(io::Error::other)?;
         let lost = Rest::between(&before, replica.descriptor());
         (self.applied, self.members) = (meta.last_log_id, meta.last_membership.clone());

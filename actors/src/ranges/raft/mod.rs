@@ -44,6 +44,7 @@ pub use rest::Rest;
 
 use super::RangeSettings;
 use super::replica::{RangeId, RangeReplica, ReplicaId, Seat};
+use crate::version::Formats;
 
 /// Entries that are kept behind a snapshot, for followers that are a little late.
 const KEPT_ENTRIES: u64 = 1_000;
@@ -148,4 +149,6 @@ pub struct Around {
     pub raft: RaftSettings,
     /// What is being begun on the disk.
     pub claims: Claims,
+    /// What the node reads and writes by.
+    pub formats: Arc<Formats>,
 }

@@ -8,10 +8,15 @@ use bytes::Bytes;
 use openraft::impls::{InlineBatch, OneshotResponder};
 use openraft::vote::leader_id_adv::LeaderId;
 use openraft::{AnyError, AsyncRuntime, EntryPayload, RaftTypeConfig};
+use rhumb_core::ClusterVersion;
+#[cfg(feature = "canaries")]
+use rhumb_core::Knows;
 
 use super::wire;
 use crate::ranges::command::{Command, Outcome};
-use crate::ranges::replica::Seat;
+use crate::ranges::replica::{ReplicaId, Seat};
+use crate::version::formats::readable;
+use crate::version::{Formats, UnknownFormat};
 
 /// openraft's types over a runtime.
 pub(super) struct Types<R>(PhantomData<fn() -> R>);
@@ -51,20 +56,53 @@ impl<R: AsyncRuntime> RaftTypeConfig for Types<R> {
 /// form shows neither keys nor values: openraft logs it.
 #[derive(Clone)]
 pub(super) struct Proposal {
-    pub(super) command: Arc<Command>,
     pub(super) bytes: Bytes,
+    read: Result<Arc<Commanded>, UnknownFormat>,
+}
+
+/// A command as it was read.
+#[derive(Debug)]
+pub(super) struct Commanded {
+    pub(super) format: ClusterVersion,
+    pub(super) command: Command,
+    /// What a command says in the format after the last one.
+    #[cfg(feature = "canaries")]
+    pub(super) by: Option<ReplicaId>,
 }
 
 impl Proposal {
-    pub(super) fn of(command: Command) -> Self {
-        let bytes = wire::command(&command);
-        Self { command: Arc::new(command), bytes }
+    /// A command, in a format that the caller knows all others to read.
+    pub(super) fn of(command: Command, format: ClusterVersion, by: ReplicaId) -> Self {
+        let bytes = wire::command(&command, format, by);
+        #[cfg(feature = "canaries")]
+        let by = (format > Knows::RELEASE.newest).then_some(by);
+        let read = Commanded {
+            format,
+            command,
+            #[cfg(feature = "canaries")]
+            by,
+        };
+        Self { bytes, read: Ok(Arc::new(read)) }
     }
 
+    /// The command of bytes. One of an unknown format is one all the same, until it is applied: it stands in the log.
     pub(super) fn read(bytes: Bytes) -> Result<Self, String> {
-        Ok(Self { command: Arc::new(wire::read_command(&bytes)?), bytes })
+        let read = match readable(COMMAND, &bytes) {
+            Ok(format) => Ok(Arc::new(wire::read_command(&bytes, format)?)),
+            Err(unknown) => Err(unknown),
+        };
+        Ok(Self { bytes, read })
+    }
+
+    /// The command, for a node that reads by these formats.
+    pub(super) fn command(&self, formats: &Formats) -> Result<&Arc<Commanded>, UnknownFormat> {
+        let read = self.read.as_ref().map_err(Clone::clone)?;
+        formats.reads(COMMAND, read.format)?;
+        Ok(read)
     }
 }
+
+const COMMAND: &str = "a command of a range";
 
 impl fmt::Debug for Proposal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -74,7 +112,10 @@ impl fmt::Debug for Proposal {
 
 impl fmt::Display for Proposal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "command {} under lease {}", self.command.order, self.command.lease)
+        match &self.read {
+            Ok(read) => write!(f, "command {} under lease {}", read.command.order, read.command.lease),
+            Err(unknown) => unknown.fmt(f),
+        }
     }
 }
 
@@ -117,5 +158,60 @@ impl<R> PartialOrd for Types<R> {
 impl<R> Ord for Types<R> {
     fn cmp(&self, _: &Self) -> std::cmp::Ordering {
         std::cmp::Ordering::Equal
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rhumb_core::{HybridTime, Knows};
+
+    use super::*;
+    use crate::ranges::command::Body;
+
+    fn command() -> Command {
+        Command {
+            lease: 3,
+            order: 5,
+            closed: HybridTime::from_bits(7),
+            body: Body::Threshold(HybridTime::ZERO),
+        }
+    }
+
+    #[test]
+    fn a_command_of_a_later_format_stands_in_the_log_and_is_not_applied() {
+        let (first, later_one) = (ClusterVersion::FIRST, ClusterVersion(9));
+        let formats = Formats::default();
+        let known = Proposal::of(command(), first, ReplicaId(4));
+        let again = Proposal::read(known.bytes.clone()).expect("it is sound");
+        let read = again.command(&formats).expect("it is known");
+        assert_eq!((read.format, &read.command), (first, &command()));
+        // What a later release might write.
+        let mut bytes = known.bytes.to_vec();
+        bytes[0] = 8;
+        let later = Proposal::read(bytes.clone().into()).expect("it may stand in the log");
+        let unknown = later.command(&formats).expect_err("what it does is not known");
+        assert_eq!((unknown.format, unknown.knows), (later_one, Knows::RELEASE));
+        assert_eq!(later.bytes, bytes, "and it is passed on as it is");
+        bytes[0] = 250;
+        assert!(Proposal::read(bytes.into()).is_ok());
+        assert!(Proposal::read(known.bytes.slice(..2)).is_err(), "one of a known format is sound or nothing");
+    }
+
+    #[cfg(feature = "canaries")]
+    #[test]
+    fn the_next_build_reads_what_the_old_one_writes_and_not_the_other_way_round() {
+        let next = Knows::RELEASE.newest.next();
+        let knows = Knows { newest: next, ..Knows::RELEASE };
+        let (old_build, next_build) = (Formats::new(Knows::RELEASE), Formats::new(knows));
+        for (format, by) in [(Knows::RELEASE.newest, None), (next, Some(ReplicaId(4)))] {
+            let written = Proposal::of(command(), format, ReplicaId(4));
+            let read = Proposal::read(written.bytes.clone()).expect("it is sound");
+            assert_eq!(written.bytes[0] + 1, u8::try_from(format.0).expect("small"));
+            for proposal in [&written, &read] {
+                let here = proposal.command(&next_build).expect("it knows both");
+                assert_eq!((here.format, here.by, &here.command), (format, by, &command()));
+                assert_eq!(proposal.command(&old_build).is_ok(), format == Knows::RELEASE.newest);
+            }
+        }
     }
 }

@@ -5,17 +5,19 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use openraft::entry::RaftEntry;
-use rhumb_core::HybridTime;
+#[cfg(feature = "canaries")]
+use rhumb_core::Knows;
 use rhumb_core::codec;
+use rhumb_core::{ClusterVersion, HybridTime};
 use rhumb_storage::mvcc::{Record, UserKey};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::types::{self, Entry, Payload, Proposal};
+use super::types::{self, Commanded, Entry, Payload, Proposal};
 use crate::ranges::collect::Part;
 use crate::ranges::command::{Body, Command, Condition, Op, Write};
 use crate::ranges::lease::Lease;
-use crate::ranges::replica::{RangeId, Seat};
+use crate::ranges::replica::{RangeId, ReplicaId, Seat};
 
 /// An entry's place in the log, and whose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -260,8 +262,22 @@ impl TryFrom<Line> for Entry {
 // ---- commands ----------------------------------------------------------------------------------
 
 #[derive(Serialize, Deserialize)]
-enum Commanded {
-    V1 { lease: u64, order: u64, closed: HybridTime, body: Bodied },
+enum Formatted {
+    V1 {
+        lease: u64,
+        order: u64,
+        closed: HybridTime,
+        body: Bodied,
+    },
+    /// What only tests write: who has proposed it is said, too.
+    #[cfg(feature = "canaries")]
+    Next {
+        lease: u64,
+        order: u64,
+        closed: HybridTime,
+        body: Bodied,
+        by: ReplicaId,
+    },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -281,9 +297,8 @@ struct Opped {
     record: Bytes,
 }
 
-/// The bytes of a command.
-#[must_use]
-pub fn command(command: &Command) -> Bytes {
+/// The bytes of a command, in a format. In the formats of releases it is not said who has proposed it.
+pub(super) fn command(command: &Command, format: ClusterVersion, by: ReplicaId) -> Bytes {
     let opped = |op: &Op| Opped {
         key: op.key.as_bytes().to_vec(),
         condition: op.condition,
@@ -299,16 +314,25 @@ pub fn command(command: &Command) -> Bytes {
         Body::Reseat(seats) => Bodied::Reseat(seats.clone()),
     };
     let Command { lease, order, closed, .. } = *command;
-    let commanded = Commanded::V1 { lease, order, closed, body };
-    codec::encode(&commanded).expect("a command is within the codec's limits")
+    #[cfg(feature = "canaries")]
+    if format > Knows::RELEASE.newest {
+        let next = Formatted::Next { lease, order, closed, body, by };
+        return codec::encode(&next).expect("a command is within the codec's limits");
+    }
+    let _ = (format, by);
+    let formatted = Formatted::V1 { lease, order, closed, body };
+    codec::encode(&formatted).expect("a command is within the codec's limits")
 }
 
-/// The command of bytes.
-///
-/// # Errors
-/// What is wrong with them.
-pub fn read_command(bytes: &[u8]) -> Result<Command, String> {
-    let Commanded::V1 { lease, order, closed, body } =
+/// The command of bytes, of a format that this build knows.
+pub(super) fn read_command(bytes: &[u8], format: ClusterVersion) -> Result<Commanded, String> {
+    #[cfg(feature = "canaries")]
+    let (lease, order, closed, body, by) = match codec::decode(bytes).map_err(|error| error.to_string())? {
+        Formatted::V1 { lease, order, closed, body } => (lease, order, closed, body, None),
+        Formatted::Next { lease, order, closed, body, by } => (lease, order, closed, body, Some(by)),
+    };
+    #[cfg(not(feature = "canaries"))]
+    let Formatted::V1 { lease, order, closed, body } =
         codec::decode(bytes).map_err(|error| error.to_string())?;
     let key = |bytes: Vec<u8>| UserKey::new(bytes).map_err(|error| error.to_string());
     let op = |opped: Opped| {
@@ -324,5 +348,10 @@ pub fn read_command(bytes: &[u8]) -> Result<Command, String> {
         Bodied::Threshold(threshold) => Body::Threshold(threshold),
         Bodied::Reseat(seats) => Body::Reseat(seats),
     };
-    Ok(Command { lease, order, closed, body })
+    Ok(Commanded {
+        format,
+        command: Command { lease, order, closed, body },
+        #[cfg(feature = "canaries")]
+        by,
+    })
 }

@@ -15,6 +15,7 @@ use rhumb_storage::mvcc::{KeyspaceId, Limit, Record, Snapshot, UserKey};
 use rhumb_topology::policy::Use;
 use tokio::time::Instant;
 
+use super::version::is_version;
 use super::{Ranges, not_now};
 
 /// How often the meta range is looked at.
@@ -65,6 +66,9 @@ impl Ranges {
                         match self.read_catalog() {
                             Ok(()) => seen = Some(applied),
                             Err(why) => return self.0.parts.halt.now(format!("the meta range: {why}")),
+                        }
+                        if let Err(why) = self.follow_version().await {
+                            return self.0.parts.halt.now(format!("the cluster version: {why}"));
                         }
                     }
                     looks = if changed { 0 } else { looks + 1 };
@@ -151,13 +155,14 @@ impl Ranges {
     /// Says in the meta range which disk this node has, and with which key it signs tokens.
     async fn introduce(&self) {
         let me = &self.0.parts.me;
-        let mine = Founder { store: self.0.parts.store_id, tokens: self.0.tokens.public() };
+        let version = self.0.version.formats.active();
+        let mine = Founder::new(self.0.parts.store_id, self.0.tokens.public(), version);
         let known = self.0.founders.read().get(me).cloned();
         let Ok(host) = self.host() else { return };
         if known.as_ref() == Some(&mine) {
             return;
         }
-        let record = Record::put(catalog::encode(&mine));
+        let record = Record::put(mine.encode());
         let op = Op { key: catalog::node_key(me), condition: None, record };
         let written = tokio::time::timeout(WITHIN, host.write(META, vec![op])).await;
         if let Ok(Err(NotWritten::Leaseholder(seat))) = written {
@@ -169,7 +174,7 @@ impl Ranges {
     async fn hand_in(&self, to: &NodeId, mine: &Founder) {
         use rhumb_actors::ranges::messages::{KvOp, KvWrite};
         let key = catalog::node_key(&self.0.parts.me).as_bytes().to_vec();
-        let value = Some(catalog::encode(mine));
+        let value = Some(mine.encode());
         let op = KvOp { key, value, condition: None, schema: None, subject: None, lasts: None };
         let class = DataClass::control();
         let write = KvWrite { class: class.clone(), keyspace: "meta".to_owned(), ops: vec![op], hops: 1 };
@@ -188,6 +193,10 @@ impl Ranges {
         let page = snapshot.scan(&UserKey::default(), None, limit).map_err(|error| error.to_string())?;
         let (mut keyspaces, mut founders, mut meta) = (BTreeMap::new(), BTreeMap::new(), None);
         let (mut erased, mut purged) = (Vec::new(), Vec::new());
+        // First of all: a build that does not know the version says so, and not what it cannot read.
+        if let Some((_, version)) = page.rows.iter().find(|(key, _)| is_version(key.as_bytes())) {
+            self.0.version.read(version.record.value.as_deref().unwrap_or_default())?;
+        }
         for (key, version) in page.rows {
             let name = String::from_utf8_lossy(key.as_bytes()).into_owned();
             let value = version.record.value.unwrap_or_default();
@@ -195,7 +204,7 @@ impl Ranges {
                 keyspaces.insert(name.to_owned(), catalog::decode::<Keyspace>(&value)?);
             } else if let Some(node) = name.strip_prefix(NODES) {
                 let node: NodeId = node.parse().map_err(|error| format!("{error}"))?;
-                founders.insert(node, catalog::decode::<Founder>(&value)?);
+                founders.insert(node, Founder::decode(&value, &self.0.version.formats)?);
             } else if name.starts_with(PURGED) {
                 purged.push(catalog::decode::<Keyspace>(&value)?);
             } else if let Some(id) = name.strip_prefix(ERASED) {

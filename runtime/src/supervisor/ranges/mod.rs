@@ -22,9 +22,10 @@ mod split;
 mod staleness;
 mod subjects;
 mod tokens;
+mod version;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::{Mutex, RwLock};
 use rhumb_actors::audit::AuditHandle;
@@ -39,7 +40,7 @@ use rhumb_actors::ranges::subjects::Subjects;
 use rhumb_actors::ranges::{RangeId, RangeSettings, TokenKey, TokenKeys};
 use rhumb_core::rng::{Rng, Seed};
 use rhumb_core::{ClusterId, DataClass, NodeId, StoreId};
-use rhumb_storage::HotStore;
+use rhumb_storage::{DataDir, HotStore};
 use rhumb_topology::Founding;
 use tokio::sync::watch;
 
@@ -71,6 +72,8 @@ pub(super) struct Parts {
     pub(super) replace_after: Option<std::time::Duration>,
     pub(super) tokens: [u8; 32],
     pub(super) store: HotStore,
+    /// Its control store remembers the cluster version. Its lock ends with the node, whoever still holds this.
+    pub(super) dir: Weak<DataDir>,
     pub(super) mesh: Mesh,
     pub(super) clock: NodeClock,
     pub(super) policy: ServedPolicy,
@@ -108,6 +111,7 @@ struct Inner {
     splits: split::Splits,
     failover: failover::Failover,
     placing: placement::Placing,
+    version: version::Version,
 }
 
 /// The ranges of this node. Clones are one.
@@ -139,6 +143,7 @@ impl Ranges {
             splits: split::Splits::default(),
             failover: failover::Failover::new(&parts),
             placing: placement::Placing::default(),
+            version: version::Version::new(&parts),
             parts,
         }))
     }
@@ -168,6 +173,7 @@ impl Ranges {
             carry,
             raft: RaftSettings::within(support),
             claims: Arc::default(),
+            formats: Arc::clone(&self.0.version.formats),
         };
         let world = RangeWorld {
             mesh: mesh.clone(),
@@ -181,6 +187,9 @@ impl Ranges {
         if let Err(why) = self.read_catalog() {
             return halt.now(format!("ranges: {why}"));
         }
+        if let Err(why) = self.follow_version().await {
+            return halt.now(format!("the cluster version: {why}"));
+        }
         match Host::start(*store_id, settings, around, Arc::new(world)).await {
             Ok(host) => drop(self.0.host.set(host)),
             Err(error) => return halt.now(format!("ranges: {error}")),
@@ -190,6 +199,7 @@ impl Ranges {
             () = self.watch() => {}
             () = self.fails_over() => {}
             () = self.tend() => {}
+            () = self.raises() => {}
         }
     }
 

@@ -98,11 +98,12 @@ impl Ranges {
         let row = match catalog::moved_to(&row, next, to).map_err(refused)? {
             None => row,
             Some((row, next)) => {
-                let founder = Founder { store: asked.store, tokens: asked.tokens.clone() };
+                let version = self.0.version.formats.active();
+                let founder = Founder::new(asked.store, asked.tokens.clone(), version);
                 let ops = vec![
                     op(meta_key(), Some(row_at), catalog::encode(&row)),
                     op(next_key(), Some(numbers_at), catalog::encode(&next)),
-                    op(catalog::node_key(&asked.node), None, catalog::encode(&founder)),
+                    op(catalog::node_key(&asked.node), None, founder.encode()),
                 ];
                 self.put(ops).await?;
                 tracing::warn!(node = %asked.node, "it has a new disk: its replica of the meta range is replaced");

@@ -16,6 +16,7 @@ use rhumb_actors::ranges::messages::{
 use rhumb_actors::ranges::snapshots::{CreateSnapshot, ExportSnapshot, RemoveSnapshot};
 use rhumb_actors::ranges::subjects::{CondemnKeys, DestroyKeys, EraseSubject, HandKey, KeepKey, WhichKeys};
 use rhumb_actors::ranges::{RangeId, ReplicaId};
+use rhumb_actors::version::messages::{Finalize, SayVersion, ShowVersion};
 use rhumb_core::{DataClass, Fault, NodeId, Role, codec};
 use rhumb_topology::policy::Use;
 use tokio::time::Instant;
@@ -94,6 +95,9 @@ pub(in crate::supervisor) fn serve(registry: &mut Registry, ranges: &Ranges) -> 
     serves!(CondemnKeys, condemns);
     serves!(DestroyKeys, destroys);
     serves!(EraseSubject, erases);
+    serves!(SayVersion, says_version);
+    serves!(ShowVersion, shows_version);
+    serves!(Finalize, finalizes);
     super::failover::serve(registry, ranges)
 }
 

@@ -224,6 +224,7 @@ impl Ranges {
             );
         }
         self.tell_failover(page);
+        self.tell_version(page);
         self.tell_placement(page);
     }
 

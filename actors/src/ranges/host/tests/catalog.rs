@@ -11,6 +11,7 @@ use rhumb_storage::mvcc::{KeyspaceId, UserKey};
 
 use super::net::{self, RETENTION, SECOND, node_id};
 use super::sim::{self, SimRuntime};
+use super::versions;
 use crate::placement::messages::Placement;
 use crate::ranges::catalog::{Change, Keyspace, Next, Place, RangeRow, changed};
 use crate::ranges::host::{Found, Host};
@@ -80,9 +81,10 @@ impl Catalog {
 }
 
 /// A node follows it, as long as it lives.
-pub(super) async fn follow(net: net::Shared, host: Host<SimRuntime>) {
+pub(super) async fn follow(net: net::Shared, me: usize, host: Host<SimRuntime>) {
     let mut missing: BTreeMap<RangeId, u64> = BTreeMap::new();
     loop {
+        versions::look(&mut net.lock(), me);
         let catalog = net.lock().catalog.clone();
         for row in catalog.iter().flat_map(|catalog| &catalog.space.ranges) {
             host.want(row.range, row.wanted());

@@ -17,6 +17,7 @@ use rhumb_storage::{
 
 use super::catalog::{self, Catalog};
 use super::sim::{self, SimRuntime};
+use super::versions::{self, Build, Versions};
 use crate::ranges::host::{Found, Host, HostSettings, Word, World};
 use crate::ranges::raft::wire::{self, Answered, Asked};
 use crate::ranges::raft::{Around, Carry, Disk, RaftSettings};
@@ -76,6 +77,8 @@ pub(super) struct Node {
     pub(super) store: StoreId,
     pub(super) slow_until: u64,
     pub(super) halted: Option<String>,
+    /// Which build it runs, in stories in which that changes.
+    pub(super) build: Build,
 }
 
 /// All of them.
@@ -104,6 +107,8 @@ pub(super) struct Net {
     pub(super) by_themselves: BTreeMap<Why, usize>,
     /// When each range was split, or split off, last.
     pub(super) last_split: BTreeMap<RangeId, u64>,
+    /// The cluster version, in stories in which it is raised.
+    pub(super) versions: Option<Versions>,
 }
 
 pub(super) type Shared = Arc<Mutex<Net>>;
@@ -401,6 +406,7 @@ pub(super) fn start(net: &Shared, me: usize, raft: RaftSettings) {
         carry: Arc::new(Wires { net: Arc::clone(net), me }),
         raft,
         claims: Arc::default(),
+        formats: versions::formats(&mut net.lock(), me),
     };
     let (net, seen) = (Arc::clone(net), Arc::new(Seen { net: Arc::clone(net), me }));
     sim::spawn_as(me, async move {
@@ -410,7 +416,7 @@ pub(super) fn start(net: &Shared, me: usize, raft: RaftSettings) {
         let host = host.unwrap_or_else(|error| panic!("node {me} does not start: {error}"));
         host.retain(RANGE, RETENTION);
         net.lock().nodes[me].host = Some(host.clone());
-        catalog::follow(net, host).await;
+        catalog::follow(net, me, host).await;
     });
 }
 
@@ -441,6 +447,7 @@ pub(super) fn of(count: usize, rng: Rng) -> Shared {
         store: store_id(number),
         slow_until: 0,
         halted: None,
+        build: Build::default(),
     };
     let nodes: Vec<_> = (0..count).map(&mut node).collect();
     Arc::new(Mutex::new(Net {
@@ -460,5 +467,6 @@ pub(super) fn of(count: usize, rng: Rng) -> Shared {
         splits: SplitSettings::OFF,
         by_themselves: BTreeMap::new(),
         last_split: BTreeMap::new(),
+        versions: None,
     }))
 }

@@ -20,6 +20,7 @@ use super::history::{self, Did, Seen, Value};
 use super::net::{self, MS, NOBODY, Net, RANGE, SECOND, TOLERANCE, node_id, store_id};
 use super::rows::same_rows;
 use super::sim::{self, SimRuntime};
+use super::versions;
 use crate::ranges::host::{Host, NotRead, NotWritten, Rowed};
 use crate::ranges::raft::RaftSettings;
 use crate::ranges::splitting::{SplitSettings, Why};
@@ -60,6 +61,9 @@ pub(super) struct Tally {
     /// Learners that came, went, or changed places with a voter; disks that were lost for good.
     pub(super) reseated: usize,
     pub(super) disks: usize,
+    /// Nodes that were started with another build, and builds that were refused.
+    pub(super) upgraded: usize,
+    pub(super) refused_builds: usize,
     /// Versions that were collected in the last lives.
     pub(super) collected: u64,
     /// All that happened, in one number.
@@ -84,6 +88,8 @@ impl Tally {
         self.cleared += other.cleared;
         self.reseated += other.reseated;
         self.disks += other.disks;
+        self.upgraded += other.upgraded;
+        self.refused_builds += other.refused_builds;
         self.collected += other.collected;
     }
 }
@@ -172,6 +178,10 @@ pub(super) fn run(seed: u64) -> Result<Tally, String> {
         let rng = seed.child("client").child(client.to_be_bytes()).rng();
         sim::spawn_as(NOBODY, goes_on(client, Arc::clone(&net), Arc::clone(&told), rng));
     }
+    let mut builds = seed.child("versions").rng();
+    if cfg!(feature = "canaries") && builds.chance(0.3) {
+        versions::begin(&net, builds.between(5 * SECOND, STORY), seed.child("raises").rng());
+    }
     let mut leases = BTreeMap::new();
     let mut comes_back: BTreeMap<usize, u64> = BTreeMap::new();
     {
@@ -184,9 +194,11 @@ pub(super) fn run(seed: u64) -> Result<Tally, String> {
     while sim::now() < STORY {
         sim::run_until(sim::now() + rng.between(20 * MS, 900 * MS));
         trouble(&net, &told, &mut rng, &mut comes_back);
+        upgrade(&net, &mut builds, &mut comes_back);
         comes_back.retain(|node, when| {
             let due = *when <= sim::now();
             if due && !net.lock().nodes[*node].up {
+                versions::starts(&net, *node, &mut builds);
                 net::start(&net, *node, raft);
             }
             !due
@@ -203,6 +215,7 @@ pub(super) fn run(seed: u64) -> Result<Tally, String> {
     told.tally.leases = leases.len();
     {
         let net = net.lock();
+        (told.tally.upgraded, told.tally.refused_builds) = versions::raised(&net)?;
         (told.tally.snapshots, told.tally.splits, told.tally.cleared) =
             (net.snapshots, net.split, net.cleared);
         let of = |why| net.by_themselves.get(&why).copied().unwrap_or_default();
@@ -250,6 +263,7 @@ fn trouble(net: &net::Shared, told: &Telling, rng: &mut Rng, comes_back: &mut BT
             let up = net.lock().nodes[node].up;
             if up && catalog::loses_disk(net, node) {
                 comes_back.insert(node, sim::now() + rng.between(100 * MS, 4 * SECOND));
+                versions::lost_disk(net, node);
                 told.lock().tally.disks += 1;
             }
         }
@@ -306,7 +320,19 @@ fn trouble(net: &net::Shared, told: &Telling, rng: &mut Rng, comes_back: &mut BT
     }
 }
 
+/// In stories of two builds nodes are also stopped to be started with another one.
+fn upgrade(net: &net::Shared, builds: &mut Rng, comes_back: &mut BTreeMap<usize, u64>) {
+    let count = net.lock().nodes.len() as u64;
+    let node = builds.below(count) as usize;
+    let stops = net.lock().versions.is_some() && builds.chance(0.15) && net.lock().nodes[node].up;
+    if stops {
+        net::crash(net, node);
+        comes_back.insert(node, sim::now() + builds.between(50 * MS, 2 * SECOND));
+    }
+}
+
 fn heal(net: &net::Shared, told: &Telling, raft: RaftSettings) {
+    versions::completed(net);
     let down: Vec<usize> = {
         let mut net = net.lock();
         net.cut.clear();
