@@ -2,20 +2,15 @@
 //!
 //! | key | value |
 //! |---|---|
-//! | `a` range | an enum of versions, to which versions are only appended |
+//! | `a` range | the state, with its version and a checksum (`raft::wire`) |
 
 use rhumb_core::HybridTime;
-use rhumb_core::codec::{self, CodecError};
 use rhumb_storage::mvcc::{KeyspaceId, UserKey};
 use serde::{Deserialize, Serialize};
 
 use super::lease::Lease;
+use super::raft::wire;
 use super::replica::{Applied, Descriptor, RangeId, RangeReplica, ReplicaId, Seat};
-
-#[derive(Serialize, Deserialize)]
-enum Versioned {
-    V1(Row),
-}
 
 #[derive(Serialize, Deserialize)]
 struct Row {
@@ -39,10 +34,19 @@ pub(super) fn key(range: RangeId) -> Vec<u8> {
 }
 
 pub(super) fn write(replica: &RangeReplica) -> Vec<u8> {
+    wire::encode(&row(replica, replica.id())).to_vec()
+}
+
+/// What is the same on all replicas that have applied the same entries.
+pub(super) fn shared(replica: &RangeReplica) -> Vec<u8> {
+    wire::encode(&row(replica, ReplicaId(0))).to_vec()
+}
+
+fn row(replica: &RangeReplica, id: ReplicaId) -> Row {
     let Descriptor { range, keyspace, from, to, seats } = replica.descriptor().clone();
     let Applied { index, lease, order, closed, newest, threshold, expires } = replica.applied().clone();
-    let row = Row {
-        replica: replica.id(),
+    Row {
+        replica: id,
         range,
         keyspace: keyspace.0,
         from: from.as_bytes().to_vec(),
@@ -55,12 +59,11 @@ pub(super) fn write(replica: &RangeReplica) -> Vec<u8> {
         newest,
         threshold,
         expires,
-    };
-    codec::encode(&Versioned::V1(row)).expect("a replica's state is within the codec's limits").to_vec()
+    }
 }
 
 pub(super) fn read(bytes: &[u8]) -> Result<(ReplicaId, Descriptor, Applied), String> {
-    let Versioned::V1(row) = codec::decode(bytes).map_err(|error: CodecError| error.to_string())?;
+    let row: Row = wire::decode(bytes)?;
     let key = |bytes| UserKey::new(bytes).map_err(|error: rhumb_storage::mvcc::KeyTooLong| error.to_string());
     let applied = Applied {
         index: row.index,

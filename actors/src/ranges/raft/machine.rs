@@ -24,9 +24,10 @@ use tokio::sync::Mutex;
 use super::disk::Disk;
 use super::types::{self, SnapshotMeta, StoredMembership, Types};
 use super::wire::{self, Standing};
-use super::{Change, Changes, Claims, Rest, log, rest};
+use super::{Change, Changes, Claims, Damages, Rest, log, rest};
+use crate::ranges::comparing::Extent;
 use crate::ranges::command::{Body, Command, Outcome};
-use crate::ranges::replica::{Descriptor, RangeId, RangeReplica};
+use crate::ranges::replica::{ApplyError, Descriptor, RangeId, RangeReplica};
 
 /// Entries that become one batch, unless one of them has to see what another has written.
 const AT_ONCE: usize = 64;
@@ -52,6 +53,7 @@ pub(super) struct Machine {
     claimed: Vec<RangeId>,
     /// The last entry up to which the log could be cut.
     cut: u64,
+    damages: Damages,
 }
 
 /// A snapshot: the state of a replica. The rows that belong to it are sent before it, or are here.
@@ -71,10 +73,13 @@ impl Machine {
         disk: Arc<dyn Disk>,
         replica: Shared,
         changes: Changes,
-        claims: Claims,
+        (claims, damages): (Claims, Damages),
     ) -> Result<Self, String> {
         let row = disk.get(Family::Raft, &place_key(range)).map_err(|fault| fault.to_string())?;
-        let standing = row.map(|row| wire::decode::<Standing>(&row)).transpose()?;
+        let standing = row.map(|row| wire::decode::<Standing>(&row)).transpose();
+        let standing = standing.inspect_err(|why| {
+            damages.lock().entry(range).or_insert_with(|| format!("its place in the log: {why}"));
+        })?;
         let members = standing.as_ref().map(Standing::membership).transpose()?.unwrap_or_default();
         let applied: Option<types::Id> = standing.and_then(|standing| standing.applied).map(Into::into);
         // What the log was before this life may be cut at once as well as later.
@@ -90,6 +95,7 @@ impl Machine {
             claims,
             claimed: Vec::new(),
             cut,
+            damages,
         })
     }
 
@@ -223,7 +229,13 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine {
                     }
                     let index = replica.applied().index + 1;
                     let applied = replica.apply(&*self.disk, index, &proposal.command, &mut out);
-                    let (came, right) = applied.map_err(io::Error::other)?;
+                    let (came, right) = applied.map_err(|error| {
+                        if matches!(error, ApplyError::Damaged { .. }) {
+                            let range = self.range;
+                            self.damages.lock().entry(range).or_insert_with(|| error.to_string());
+                        }
+                        io::Error::other(error)
+                    })?;
                     persisted(&mut out, &mut batch);
                     match (&came, right) {
                         (_, Some(right)) => self.bears(right, &mut batch)?,
@@ -236,9 +248,15 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine {
                 }
             }
             self.applied = Some(id);
+            let compares = matches!(outcome, Some(Outcome::Compared(_)));
             owed.push((responder.map(responds::<R>), outcome));
-            if owed.len() >= AT_ONCE {
+            if compares || owed.len() >= AT_ONCE {
                 self.written(&replica, &mut batch, &mut owed).await?;
+            }
+            if compares {
+                let members = wire::encode(&Standing::of(self.applied, &self.members));
+                self.changed.push(Change::Compares(Box::new(Extent::of(&replica, &members))));
+                self.tells();
             }
         }
         self.written(&replica, &mut batch, &mut owed).await

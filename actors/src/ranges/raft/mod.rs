@@ -43,6 +43,7 @@ pub use group::{Group, NotProposed, StartError};
 pub use rest::Rest;
 
 use super::RangeSettings;
+use super::comparing::Extent;
 use super::replica::{RangeId, RangeReplica, ReplicaId, Seat};
 
 /// Entries that are kept behind a snapshot, for followers that are a little late.
@@ -129,6 +130,8 @@ pub enum Change {
     Born(Box<RangeReplica>),
     /// What the range is has changed: its keys, or where its replicas stand.
     Seen(RangeId),
+    /// This is what the replica is at a command, by which its range's replicas are compared.
+    Compares(Box<Extent>),
 }
 
 /// Where changes are told.
@@ -136,6 +139,9 @@ pub type Changes = futures::channel::mpsc::Sender<Change>;
 
 /// Ranges of which a replica is just being begun on this disk: one at a time.
 pub type Claims = Arc<parking_lot::Mutex<std::collections::BTreeSet<RangeId>>>;
+
+/// Ranges of which something on this disk is not what was written, and what. Whoever finds it says it here before it stops.
+pub type Damages = Arc<parking_lot::Mutex<std::collections::BTreeMap<RangeId, String>>>;
 
 /// A group's surroundings.
 #[derive(Clone)]
@@ -148,4 +154,6 @@ pub struct Around {
     pub raft: RaftSettings,
     /// What is being begun on the disk.
     pub claims: Claims,
+    /// What of it is damaged.
+    pub damages: Damages,
 }

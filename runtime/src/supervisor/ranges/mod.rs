@@ -9,6 +9,7 @@ mod carry;
 mod catalog;
 mod erasing;
 mod failover;
+mod integrity;
 mod lifecycle;
 mod lifetimes;
 mod placement;
@@ -69,6 +70,10 @@ pub(super) struct Parts {
     pub(super) splits: SplitSettings,
     /// After how long a replica whose node is away is replaced.
     pub(super) replace_after: Option<std::time::Duration>,
+    /// How often the replicas of a range are compared.
+    pub(super) compare_every: Option<std::time::Duration>,
+    /// The data directory.
+    pub(super) data: std::path::PathBuf,
     pub(super) tokens: [u8; 32],
     pub(super) store: HotStore,
     pub(super) mesh: Mesh,
@@ -108,6 +113,7 @@ struct Inner {
     splits: split::Splits,
     failover: failover::Failover,
     placing: placement::Placing,
+    integrity: integrity::Integrity,
 }
 
 /// The ranges of this node. Clones are one.
@@ -139,6 +145,7 @@ impl Ranges {
             splits: split::Splits::default(),
             failover: failover::Failover::new(&parts),
             placing: placement::Placing::default(),
+            integrity: integrity::Integrity::default(),
             parts,
         }))
     }
@@ -161,13 +168,15 @@ impl Ranges {
         let support = self.0.parts.support;
         let range = RangeSettings { max_offset: *max_offset, support, ..RangeSettings::default() };
         let beat = support / 3;
-        let settings = HostSettings { range, beat, splits: self.0.parts.splits, ..HostSettings::default() };
+        let (splits, compare_every) = (self.0.parts.splits, self.0.parts.compare_every);
+        let settings = HostSettings { range, beat, splits, compare_every, ..HostSettings::default() };
         let carry = Arc::new(Carrier { mesh: mesh.clone(), classes: Arc::clone(&self.0.classes) });
         let around = Around {
             disk: Arc::clone(&self.0.disk),
             carry,
             raft: RaftSettings::within(support),
             claims: Arc::default(),
+            damages: Arc::default(),
         };
         let world = RangeWorld {
             mesh: mesh.clone(),
@@ -182,6 +191,13 @@ impl Ranges {
             return halt.now(format!("ranges: {why}"));
         }
         match Host::start(*store_id, settings, around, Arc::new(world)).await {
+            Ok(host) if host.quarantined(META).is_some() => {
+                return halt.now(
+                    "the replica of the meta range here is quarantined, and the node goes by what stands there: replace its disk \
+                     (`rhumb mesh new-disk`)"
+                        .to_owned(),
+                );
+            }
             Ok(host) => drop(self.0.host.set(host)),
             Err(error) => return halt.now(format!("ranges: {error}")),
         }
@@ -190,6 +206,7 @@ impl Ranges {
             () = self.watch() => {}
             () = self.fails_over() => {}
             () = self.tend() => {}
+            () = self.forgets_what_is_aside() => {}
         }
     }
 
