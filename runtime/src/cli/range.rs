@@ -32,7 +32,7 @@ pub enum RangeCommand {
 /// Compare the replicas of a range.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  rhumb range check 2\n\nEach replica hashes what it is after one command. One that differs from most voters is quarantined and rebuilt by itself; where no majority is the same, nothing is done. Ends with code 0 if all are the same, and with 6 if one differs or has not answered in time. Nodes compare every ranges.compare_every by themselves."
+    after_help = "Example:\n  rhumb range check 2\n\nEach replica hashes what it is after one command. One that differs from most voters is quarantined and rebuilt by itself; where no majority is the same, nothing is done. Ends with 0 if all are the same, with 5 if one differs, and with 3 if one has not answered in time. Nodes compare every ranges.compare_every by themselves."
 )]
 pub struct Check {
     /// The number of the range.
@@ -333,7 +333,12 @@ impl Check {
         client.close().await;
         let checked = WasChecked::of(self.range, asked.answer??);
         output.answer(&checked, &checked);
-        Ok(if checked.same { Done::Well } else { Done::InPart })
+        let differs = checked.undecided || checked.replicas.iter().any(|one| one.odd);
+        Ok(match (checked.same, differs) {
+            (true, _) => Done::Well,
+            (false, true) => Done::False,
+            (false, false) => Done::InPart,
+        })
     }
 }
 
