@@ -122,8 +122,10 @@ impl Extent {
 
     /// Takes a row in. Whether more of the range may come.
     fn meet(&mut self, row: &[u8], value: &[u8]) -> Result<bool, ReadError> {
-        let damaged = |at, reason: String| ReadError::Damaged { keyspace: self.descriptor.keyspace, at, reason };
-        let version = VersionKey::decode(row).map_err(|error| damaged(HybridTime::ZERO, error.to_string()))?;
+        let damaged =
+            |at, reason: String| ReadError::Damaged { keyspace: self.descriptor.keyspace, at, reason };
+        let version =
+            VersionKey::decode(row).map_err(|error| damaged(HybridTime::ZERO, error.to_string()))?;
         if version.keyspace != self.descriptor.keyspace || !self.descriptor.holds(&version.key) {
             return Ok(false);
         }
@@ -207,15 +209,19 @@ impl Round {
         for digest in voters.iter().filter_map(|voter| self.answers.get(voter)) {
             *counted.entry(*digest).or_default() += 1;
         }
-        let majority = counted.iter().find(|(_, count)| **count > voters.len() / 2).map(|(digest, _)| *digest);
+        let majority =
+            counted.iter().find(|(_, count)| **count > voters.len() / 2).map(|(digest, _)| *digest);
         let of_it = |replica: &ReplicaId| self.seats.iter().any(|seat| seat.replica == *replica);
         match majority {
             Some(digest) => {
-                let differs = self.answers.iter().filter(|(replica, said)| **said != digest && of_it(replica));
+                let differs =
+                    self.answers.iter().filter(|(replica, said)| **said != digest && of_it(replica));
                 let odd: BTreeSet<_> = differs.map(|(replica, _)| *replica).collect();
                 if odd.is_empty() { Verdict::Same } else { Verdict::Odd(odd) }
             }
-            None if counted.len() > 1 && (over || voters.iter().all(|voter| self.answers.contains_key(voter))) => {
+            None if counted.len() > 1
+                && (over || voters.iter().all(|voter| self.answers.contains_key(voter))) =>
+            {
                 Verdict::Undecided
             }
             None => Verdict::Waits,

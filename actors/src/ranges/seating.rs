@@ -243,6 +243,25 @@ mod tests {
     }
 
     #[test]
+    fn one_that_is_rebuilt_on_its_disk_is_let_go_of_before_its_successor_comes() {
+        let new = Seat { store: StoreId(3), ..seat(4, true) };
+        let wanted = Wanted {
+            seats: vec![seat(1, true), seat(2, true), new.clone()],
+            leaving: vec![seat(3, true)],
+            ..Wanted::default()
+        };
+        let steps = ["seats 123 voting 12", "vote 12", "seats 12 voting 12", "left 3"];
+        assert_eq!(taken(&wanted, 1), steps);
+        let here: Vec<_> = (1..=2).map(|one| seat(one, true)).collect();
+        let all: BTreeSet<_> = here.iter().map(|seat| seat.replica).collect();
+        let members = Members { voters: all.clone(), all, settled: true };
+        let wanted = Wanted { leaving: Vec::new(), ..wanted };
+        let seats = [here.clone(), vec![Seat { votes: false, ..new }]].concat();
+        let step = next(&wanted, &here, &members, StoreId(1), |_| true);
+        assert_eq!(step, Some(Step::Reseat(seats)), "its disk is free");
+    }
+
+    #[test]
     fn a_learner_never_votes_and_who_is_promoted_votes_before_another_one_stops() {
         let learns = Wanted {
             seats: vec![seat(1, true), seat(2, true), seat(3, true), seat(4, false)],

@@ -179,7 +179,9 @@ impl fmt::Display for WasChecked {
         let said = match (self.same, self.undecided) {
             (true, _) => "its replicas are the same",
             (_, true) => "its replicas differ, and no majority is the same: nothing is done",
-            (_, false) if self.replicas.iter().any(|one| one.odd) => "a replica differs: it is quarantined and rebuilt",
+            (_, false) if self.replicas.iter().any(|one| one.odd) => {
+                "a replica differs: it is quarantined and rebuilt"
+            }
             (_, false) => "not all of its replicas have answered",
         };
         write!(f, "range {} after command {}: {said}", self.range, self.index)?;

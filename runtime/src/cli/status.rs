@@ -134,7 +134,8 @@ fn reasons(status: &MeshStatus) -> impl Iterator<Item = (&str, String)> {
     let less = status.nodes.iter().filter_map(|node| Some((node.node.as_str(), does_less(node)?)));
     let frozen = status.nodes.iter().filter_map(|node| Some((node.node.as_str(), refuses(node)?)));
     let behind = status.nodes.iter().filter_map(|node| Some((node.node.as_str(), is_behind(node)?)));
-    let damaged = status.nodes.iter().flat_map(|node| node.damaged.iter().map(|one| (node.node.as_str(), one.clone())));
+    let damaged =
+        status.nodes.iter().flat_map(|node| node.damaged.iter().map(|one| (node.node.as_str(), one.clone())));
     unready
         .chain(frozen)
         .chain(behind)

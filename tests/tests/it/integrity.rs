@@ -67,7 +67,8 @@ fn told(mesh: &DevMesh, node: &str, action: &str, range: u64) -> Vec<Value> {
 /// Waits until the replica that was `old` is another one, votes, and shows what is right; then looks what was told.
 fn is_rebuilt(mesh: &DevMesh, range: u64, old: u64) {
     eventually("another replica stands there, votes, and is well", || {
-        replica(mesh, range).is_some_and(|(now, votes, condition)| now != old && votes && condition.is_empty())
+        replica(mesh, range)
+            .is_some_and(|(now, votes, condition)| now != old && votes && condition.is_empty())
     });
     for region in THREE.split(',') {
         eventually("it is read at home as it was written", || {
@@ -88,7 +89,8 @@ fn is_rebuilt(mesh: &DevMesh, range: u64, old: u64) {
 fn begin() -> (DevMesh, u64, u64) {
     let mesh = DevMesh::start(THREE, "off");
     let made = mesh.ok(&["keyspace", "create", "profiles", "--class", "inventory", "--replication", "3"]);
-    let (range, keyspace) = (made["ranges"][0].as_u64().expect("a range"), made["id"].as_u64().expect("an id"));
+    let (range, keyspace) =
+        (made["ranges"][0].as_u64().expect("a range"), made["id"].as_u64().expect("an id"));
     mesh.ok(&["kv", "put", "profiles", "ann", "right"]);
     mesh.ok(&["kv", "put", "profiles", "bob", "also right"]);
     for region in THREE.split(',') {
@@ -101,7 +103,11 @@ fn begin() -> (DevMesh, u64, u64) {
 fn a_row_that_is_wrong_behind_its_checksum_is_found_and_its_replica_rebuilt() {
     let (mut mesh, range, keyspace) = begin();
     let well = mesh.ok(&["range", "check", &range.to_string()]);
-    assert_eq!((&well["same"], well["replicas"].as_array().map(Vec::len)), (&Value::Bool(true), Some(3)), "{well}");
+    assert_eq!(
+        (&well["same"], well["replicas"].as_array().map(Vec::len)),
+        (&Value::Bool(true), Some(3)),
+        "{well}"
+    );
     let none = mesh.rhumb(&["range", "check", "999"]);
     assert_eq!((none.code, none.json["refused"]["code"].as_str()), (1, Some("invalid")), "{}", none.text);
     let (old, ..) = replica(&mesh, range).expect("it has a replica");
@@ -118,12 +124,15 @@ fn a_row_that_is_wrong_behind_its_checksum_is_found_and_its_replica_rebuilt() {
         let checked = mesh.rhumb(&["range", "check", &range.to_string()]);
         let replicas = checked.json["replicas"].as_array().cloned().unwrap_or_default();
         odd = replicas.into_iter().find(|one| one["odd"] == true).unwrap_or_default();
-        (checked.code, !odd.is_null()) == (5, true) || replica(&mesh, range).is_some_and(|(now, ..)| now != old)
+        (checked.code, !odd.is_null()) == (5, true)
+            || replica(&mesh, range).is_some_and(|(now, ..)| now != old)
     });
     assert!(odd.is_null() || odd["replica"] == old, "{odd}");
     is_rebuilt(&mesh, range, old);
-    let differs: Vec<_> =
-        THREE.split(',').flat_map(|region| told(&mesh, &format!("{region}/n1"), "range.differs", range)).collect();
+    let differs: Vec<_> = THREE
+        .split(',')
+        .flat_map(|region| told(&mesh, &format!("{region}/n1"), "range.differs", range))
+        .collect();
     assert!(differs.iter().any(|one| one["details"]["odd"] == old.to_string().as_str()), "{differs:?}");
     let aside = format!("nodes/{WRONG}-n1/data/quarantine/range-{range}-replica-{old}.rows");
     let kept = std::fs::read(mesh.data().join(aside)).expect("what it held is set aside");

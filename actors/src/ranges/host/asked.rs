@@ -108,10 +108,11 @@ impl<R: AsyncRuntime> Host<R> {
             let in_use = is_old.then(|| replica.in_use().reads(reading.at));
             (reading, replica.descriptor().keyspace, end, in_use)
         };
-        let unsound = |error: rhumb_storage::mvcc::ReadError| match self.read_damage(range, group.id(), &error) {
-            true => NotRead::Refused(RangeRefusal::Quarantined),
-            false => NotRead::Unsound(error.to_string()),
-        };
+        let unsound =
+            |error: rhumb_storage::mvcc::ReadError| match self.read_damage(range, group.id(), &error) {
+                true => NotRead::Refused(RangeRefusal::Quarantined),
+                false => NotRead::Unsound(error.to_string()),
+            };
         let rows = &*self.0.around.disk;
         let snapshot = Snapshot::new(rows, keyspace, reading.at, reading.threshold).map_err(unsound)?;
         let found = match &ask.to {

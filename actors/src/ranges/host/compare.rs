@@ -59,10 +59,15 @@ impl<R: AsyncRuntime> Host<R> {
         let weak = Arc::downgrade(&self.0);
         drop(R::spawn(async move {
             while let Some(host) = of::<R>(&weak) {
+                let now = host.0.world.now();
                 for group in host.groups() {
-                    host.quarantine_damaged(&group).await;
-                    host.propose_comparison(&group).await;
-                    host.judge(group.range()).await;
+                    host.quarantine_damaged(&group);
+                    if host.is_due(group.range(), now) {
+                        host.propose_comparison(&group).await;
+                    }
+                    if !host.is_settled(group.range()) {
+                        host.judge(group.range()).await;
+                    }
                     host.is_rebuilt(&group).await;
                 }
                 host.announce_quarantines();
@@ -75,29 +80,38 @@ impl<R: AsyncRuntime> Host<R> {
         }));
     }
 
-    /// Proposes a comparison where it is due.
+    /// Whether the replicas of a range were not compared for as long as they may be.
+    fn is_due(&self, range: RangeId, now: HybridTime) -> bool {
+        let Some(every) = self.0.settings.compare_every else { return false };
+        // In the first life of which this node knows, ranges do not all come at once.
+        let part = u32::try_from(range.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56).unwrap_or_default();
+        let first = || before(now, every / 256 * part);
+        self.0.comparing.last.lock().entry(range).or_insert_with(first).plus(every) <= now
+    }
+
+    /// Whether nothing more follows from the last comparison of a range.
+    fn is_settled(&self, range: RangeId) -> bool {
+        let rounds = self.0.comparing.rounds.lock();
+        let Some(round) = rounds.of(range) else { return true };
+        let said = self.0.comparing.said.lock();
+        round.is_whole() && said.get(&range).is_some_and(|said| *said == (round.index, Verdict::Same))
+    }
+
+    /// Proposes a comparison, if the lease is held here.
     async fn propose_comparison(&self, group: &Group<R>) {
-        let Some(every) = self.0.settings.compare_every else { return };
-        let range = group.range();
         {
             let replica = group.replica().await;
             let moment = self.moment(replica.descriptor());
             if replica.permit(&moment).is_err() {
                 return;
             }
-            let mut last = self.0.comparing.last.lock();
-            // In the first life of which this node knows, ranges do not all come at once.
-            let part = u32::try_from(range.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56).unwrap_or_default();
-            let first = || before(moment.now, every / 256 * part);
-            if last.entry(range).or_insert_with(first).plus(every) > moment.now {
-                return;
-            }
-            last.insert(range, moment.now);
+            self.0.comparing.last.lock().insert(group.range(), moment.now);
         }
         let (host, group) = (self.clone(), group.clone());
         // Whoever looks after comparisons does not wait for consensus.
         drop(R::spawn(async move {
-            let proposed = group.propose(|replica| replica.propose_compare(&host.moment(replica.descriptor())));
+            let proposed =
+                group.propose(|replica| replica.propose_compare(&host.moment(replica.descriptor())));
             if let Err(why) = proposed.await {
                 tracing::debug!(range = group.range().0, %why, "not compared; it is tried again");
             }
@@ -196,7 +210,8 @@ impl<R: AsyncRuntime> Host<R> {
             (group.id(), replica.descriptor().seats.clone())
         };
         let since = self.0.comparing.since.lock().get(&range).copied();
-        let over = since.is_some_and(|since| since.plus(self.0.settings.collect * WAITS) < self.0.world.now());
+        let over =
+            since.is_some_and(|since| since.plus(self.0.settings.collect * WAITS) < self.0.world.now());
         let verdict = round.verdict(over);
         let is_news = {
             let mut said = self.0.comparing.said.lock();
@@ -236,7 +251,11 @@ impl<R: AsyncRuntime> Host<R> {
 
     pub(super) fn suspects(&self, range: RangeId, is: bool) {
         let mut suspect = self.0.comparing.suspect.lock();
-        if is { suspect.insert(range) } else { suspect.remove(&range) };
+        if is {
+            suspect.insert(range)
+        } else {
+            suspect.remove(&range)
+        };
     }
 
     /// Whether the replicas of a range differ, and nobody can say which of them is right.
@@ -269,7 +288,8 @@ impl<R: AsyncRuntime> Host<R> {
         };
         let (pause, mut waited) = (Duration::from_millis(20), Duration::ZERO);
         loop {
-            let round = self.0.comparing.rounds.lock().of(range).filter(|round| round.index == index).cloned();
+            let round =
+                self.0.comparing.rounds.lock().of(range).filter(|round| round.index == index).cloned();
             let is_whole = round.as_ref().is_some_and(Round::is_whole);
             if is_whole || waited >= within {
                 let round = round.unwrap_or_else(|| Round::new(index));

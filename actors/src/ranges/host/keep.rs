@@ -168,7 +168,7 @@ impl<R: AsyncRuntime> Host<R> {
             if self.group(group.range()).is_none_or(|here| here.id() != group.id()) {
                 return;
             }
-            if self.stopped_by_damage(group).await {
+            if self.stopped_by_damage(group) {
                 return;
             }
             return self.0.world.halt(format!("replica {} of range {range} has stopped: {why}", group.id()));
@@ -245,7 +245,9 @@ impl<R: AsyncRuntime> Host<R> {
                 }
             }
             // Consensus takes a replica among its voters before leases do, and lets it go after them.
-            Err(RangeRefusal::NoVote | RangeRefusal::Quarantined) => self.hand_over(group, descriptor, holder).await,
+            Err(RangeRefusal::NoVote | RangeRefusal::Quarantined) => {
+                self.hand_over(group, descriptor, holder).await
+            }
             Err(_) => {}
         }
     }

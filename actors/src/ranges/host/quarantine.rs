@@ -187,7 +187,7 @@ impl<R: AsyncRuntime> Host<R> {
     }
 
     /// What was found while a log was read, or rows of it were sent, is damaged: the replica stops.
-    pub(super) async fn quarantine_damaged(&self, group: &Group<R>) {
+    pub(super) fn quarantine_damaged(&self, group: &Group<R>) {
         let why = self.0.around.damages.lock().remove(&group.range());
         let Some(why) = why else { return };
         self.0.world.noticed(group.range(), Noticed::Damaged { on_the_way: false, why: why.clone() });
@@ -195,8 +195,8 @@ impl<R: AsyncRuntime> Host<R> {
     }
 
     /// Whether a replica that has stopped was damaged, and is quarantined now.
-    pub(super) async fn stopped_by_damage(&self, group: &Group<R>) -> bool {
-        self.quarantine_damaged(group).await;
+    pub(super) fn stopped_by_damage(&self, group: &Group<R>) -> bool {
+        self.quarantine_damaged(group);
         self.quarantined(group.range()) == Some(group.id())
     }
 

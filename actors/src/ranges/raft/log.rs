@@ -135,7 +135,10 @@ impl Log {
         let line = self.disk.get(Family::Raft, &entry_key(self.range, index)).map_err(io::Error::other)?;
         let entry = line.map(|line| read(&line)).transpose();
         entry.map_err(|why| {
-            self.damages.lock().entry(self.range).or_insert_with(|| format!("entry {index} of its log: {why}"));
+            self.damages
+                .lock()
+                .entry(self.range)
+                .or_insert_with(|| format!("entry {index} of its log: {why}"));
             io::Error::other(why)
         })
     }

@@ -25,8 +25,8 @@ use super::disk::Disk;
 use super::types::{self, SnapshotMeta, StoredMembership, Types};
 use super::wire::{self, Standing};
 use super::{Change, Changes, Claims, Damages, Rest, log, rest};
-use crate::ranges::comparing::Extent;
 use crate::ranges::command::{Body, Command, Outcome};
+use crate::ranges::comparing::Extent;
 use crate::ranges::replica::{ApplyError, Descriptor, RangeId, RangeReplica};
 
 /// Entries that become one batch, unless one of them has to see what another has written.

@@ -356,3 +356,23 @@ pub fn read_command(bytes: &[u8]) -> Result<Command, String> {
     };
     Ok(Command { lease, order, closed, body })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bit_that_flips_in_what_is_written_is_noticed_and_what_had_no_checksum_is_read() {
+        let ballot = Ballot { term: 300, replica: 71, committed: true };
+        let bytes = encode(&ballot);
+        assert_eq!(decode::<Ballot>(&bytes), Ok(ballot));
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.to_vec();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(decode::<Ballot>(&flipped).is_err(), "bit {bit}");
+        }
+        assert!(decode::<Ballot>(&bytes[..3]).is_err());
+        let before = codec::encode(&Versioned::V1(ballot)).expect("short");
+        assert_eq!(decode::<Ballot>(&before), Ok(ballot));
+    }
+}

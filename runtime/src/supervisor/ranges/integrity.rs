@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use rhumb_actors::audit::record::{Outcome, Record};
 use rhumb_actors::ranges::catalog::META;
 use rhumb_actors::ranges::comparing::Verdict;
-use rhumb_actors::ranges::host::{Checked, Noticed, NotWritten};
+use rhumb_actors::ranges::host::{Checked, NotWritten, Noticed};
 use rhumb_actors::ranges::messages::{CheckRange, KvRefusal, RangeChecked, RangeView};
 use rhumb_actors::ranges::raft::Disk;
 use rhumb_actors::ranges::{RangeId, RangeReplica, ReplicaId};
@@ -170,7 +170,8 @@ impl Ranges {
     /// What is not as it should be of replicas here.
     pub(in crate::supervisor) fn damaged(&self) -> Vec<String> {
         let Ok(host) = self.host() else { return Vec::new() };
-        let mut all: Vec<_> = host.quarantines().into_iter().map(|(range, there)| (range, there.replica)).collect();
+        let mut all: Vec<_> =
+            host.quarantines().into_iter().map(|(range, there)| (range, there.replica)).collect();
         let groups = host.groups().into_iter().map(|group| (group.range(), group.id()));
         all.extend(groups.filter(|(range, _)| host.is_suspect(*range)));
         let said = |(range, replica): (RangeId, ReplicaId)| {
@@ -184,15 +185,21 @@ impl Ranges {
             counts.lock().iter().map(|(word, count)| (*word, *count)).collect::<Vec<_>>()
         };
         let integrity = &self.0.integrity;
-        let help = "Comparisons of a range's replicas that this node judged as leaseholder, by what came of them";
+        let help =
+            "Comparisons of a range's replicas that this node judged as leaseholder, by what came of them";
         page.counters("rhumb_range_comparisons", help, "outcome", &counts(&integrity.compared));
-        let help = "Rows, entries and messages of ranges that were not what was written, by where that was found";
+        let help =
+            "Rows, entries and messages of ranges that were not what was written, by where that was found";
         page.counters("rhumb_range_damage", help, "place", &counts(&integrity.damaged));
         let help = "Replicas here that were quarantined, and rebuilt, since the node's start";
         page.counters("rhumb_range_quarantines", help, "became", &counts(&integrity.became));
         let Ok(host) = self.host() else { return };
         let quarantined = host.quarantines().len() as f64;
-        page.gauge("rhumb_range_replicas_quarantined", "Replicas here that are quarantined or being rebuilt", quarantined);
+        page.gauge(
+            "rhumb_range_replicas_quarantined",
+            "Replicas here that are quarantined or being rebuilt",
+            quarantined,
+        );
         let suspect = host.groups().iter().filter(|group| host.is_suspect(group.range())).count();
         let help = "Ranges here whose replicas differ while no majority is the same";
         page.gauge("rhumb_ranges_suspect", help, suspect as f64);
@@ -201,7 +208,8 @@ impl Ranges {
     // ---- asked for -------------------------------------------------------------------------------
 
     pub(super) async fn checks_range(self, call: Call<CheckRange>) -> Answer<RangeChecked> {
-        let record = Record::told("range.check", "", Outcome::Begun).on(format!("range {}", call.message.range));
+        let record =
+            Record::told("range.check", "", Outcome::Begun).on(format!("range {}", call.message.range));
         let (from, by_node) = (call.from.clone(), call.from.node.is_some());
         let message = if by_node { call.message } else { CheckRange { hops: 0, ..call.message } };
         control(self.told_of(&from, record, self.check(&message, call.within)).await?)

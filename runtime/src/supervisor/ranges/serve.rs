@@ -9,9 +9,9 @@ use rhumb_actors::placement::messages::{ApplyPlacement, PlanPlacement};
 use rhumb_actors::ranges::catalog::{MAX_REPLICATION, META, named};
 use rhumb_actors::ranges::lifecycle::LiveKeyspace;
 use rhumb_actors::ranges::messages::{
-    CheckRange, Consent, CreateKeyspace, Found, Introduce, KeyspaceView, KvRead, KvRefusal, KvWrite, ListKeyspaces,
-    ListRanges, MoveReplica, PlanRange, RANGE_WORD, RangeView, RangeWord, Rejoin, SplitRange, TransferLease,
-    WhereIs,
+    CheckRange, Consent, CreateKeyspace, Found, Introduce, KeyspaceView, KvRead, KvRefusal, KvWrite,
+    ListKeyspaces, ListRanges, MoveReplica, PlanRange, RANGE_WORD, RangeView, RangeWord, Rejoin, SplitRange,
+    TransferLease, WhereIs,
 };
 use rhumb_actors::ranges::snapshots::{CreateSnapshot, ExportSnapshot, RemoveSnapshot};
 use rhumb_actors::ranges::subjects::{CondemnKeys, DestroyKeys, EraseSubject, HandKey, KeepKey, WhichKeys};

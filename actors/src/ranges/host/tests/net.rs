@@ -341,12 +341,12 @@ impl World for Seen {
         let may = match &noticed {
             Noticed::Compared(checked) => net.spoiled || checked.verdict == Verdict::Same,
             Noticed::Damaged { on_the_way: true, .. } => net.flips > 0.0,
-            Noticed::Damaged { .. } => false,
-            Noticed::Quarantined { .. } | Noticed::Rebuilt { .. } => net.spoiled,
+            Noticed::Damaged { .. } | Noticed::Quarantined { .. } | Noticed::Rebuilt { .. } => net.spoiled,
         };
         if !may {
             let me = self.me;
-            net.broken.get_or_insert(format!("node {me} has noticed of {range:?}, where all is well: {noticed:?}"));
+            net.broken
+                .get_or_insert(format!("node {me} has noticed of {range:?}, where all is well: {noticed:?}"));
         }
         net.noticed.push((sim::now(), self.me, range, noticed));
     }
