@@ -135,11 +135,11 @@ impl Ranges {
     /// What is known to be wrong with a replica here.
     pub(super) fn condition(&self, range: RangeId, replica: ReplicaId) -> String {
         let Ok(host) = self.host() else { return String::new() };
-        for (_, there) in host.quarantines().into_iter().filter(|(of, _)| *of == range) {
-            if there.replica == replica {
-                return format!("quarantined: {}", there.why);
-            }
-            return format!("rebuilding, instead of replica {}", there.replica);
+        if let Some((_, there)) = host.quarantines().into_iter().find(|(of, _)| *of == range) {
+            return match there.replica == replica {
+                true => format!("quarantined: {}", there.why),
+                false => format!("rebuilding, instead of replica {}", there.replica),
+            };
         }
         let suspect = "suspect: replicas differ, and no majority is the same";
         if host.is_suspect(range) { suspect.to_owned() } else { String::new() }
