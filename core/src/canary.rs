@@ -169,6 +169,12 @@ canaries! {
     RestsForGood = "rests-for-good",
     /// A replica that is to learn is taken into consensus with a vote.
     LearnerVotes = "learner-votes",
+    /// What replicas are at different commands is compared.
+    CompareAcrossIndexes = "compare-across-indexes",
+    /// The hash of a replica has its keys and times, and no values.
+    CompareSkipsValues = "compare-skips-values",
+    /// A replica that is not to be believed answers reads.
+    QuarantinedReads = "quarantined-reads",
     /// A replica serves strong reads because it once took the lease.
     LeaseNotAsked = "lease-not-asked",
     /// A leaseholder serves until the end of its support by its own clock, without a margin for others'.
@@ -252,6 +258,10 @@ impl Canary {
         Self::FormatBeforeVersion,
         Self::VersionRaisedUnheard,
     ];
+
+    /// Those of the comparison of replicas, which have stories of their own (`actors/src/ranges/host/tests/comparing.rs`).
+    pub const OF_THE_COMPARISON: &'static [Self] =
+        &[Self::CompareAcrossIndexes, Self::CompareSkipsValues, Self::QuarantinedReads];
 
     /// Those of failover, which has one too.
     pub const OF_FAILOVER: &'static [Self] =

@@ -39,3 +39,9 @@ pub use memory::{MemoryDisk, MemoryEngine};
 #[cfg(feature = "rocks")]
 pub use rocks::RocksEngine;
 pub use store::{Fenced, OpenError, Store, WriteError};
+
+/// The CRC-32C of bytes.
+#[must_use]
+pub fn checksum(bytes: &[u8]) -> u32 {
+    crc32c::crc32c(bytes)
+}

@@ -338,6 +338,13 @@ pub enum Change {
         /// These.
         replicas: Vec<ReplicaId>,
     },
+    /// A replica is not to be believed: another one takes its place on its disk.
+    Rebuild {
+        /// Of this range.
+        range: RangeId,
+        /// This one.
+        replica: ReplicaId,
+    },
 }
 
 /// Where a replica is wanted.
@@ -406,6 +413,12 @@ pub fn changed(
         Change::Places { range, places } => {
             let row = row_mut(&mut keyspace, range).ok_or_else(|| none(range))?;
             if !places::set(row, &mut next, places)? {
+                return Ok(None);
+            }
+        }
+        Change::Rebuild { range, replica } => {
+            let row = row_mut(&mut keyspace, range).ok_or_else(|| none(range))?;
+            if !places::rebuilt(row, &mut next, *replica)? {
                 return Ok(None);
             }
         }

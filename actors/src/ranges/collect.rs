@@ -44,6 +44,8 @@ struct Used {
     sent: usize,
     /// How many steps of collection are under way.
     steps: usize,
+    /// How many are hashing rows, to compare them with other replicas'.
+    hashed: usize,
     /// Nothing was collected above it.
     collected: HybridTime,
     /// Where the replica's keys end, if a state that it was sent ended them earlier than before.
@@ -70,6 +72,7 @@ enum How {
     Read(HybridTime),
     Sent,
     Step,
+    Hashed,
 }
 
 impl InUse {
@@ -105,15 +108,24 @@ impl InUse {
         Some(self.by(How::Sent))
     }
 
-    /// Versions are collected below this threshold, unless rows are on their way to a follower.
+    /// Rows are hashed as they are at the applied threshold: no step begins meanwhile, as the threshold may be higher then.
+    /// One that is under way collects what does not count.
+    #[must_use]
+    pub fn hashes(&self) -> Use {
+        self.used.lock().hashed += 1;
+        self.by(How::Hashed)
+    }
+
+    /// Versions are collected below this threshold, unless rows are on their way to a follower, or hashed.
     fn collects(&self, threshold: HybridTime) -> Option<Use> {
-        if self.left.iter().any(|left| left.lock().sent > 0) {
+        let is_used = |used: &Mutex<Used>| {
+            let used = used.lock();
+            used.sent > 0 || used.hashed > 0
+        };
+        if self.left.iter().any(|left| is_used(left)) || is_used(&self.used) {
             return None;
         }
         let mut used = self.used.lock();
-        if used.sent > 0 {
-            return None;
-        }
         used.collected = used.collected.max(threshold);
         used.steps += 1;
         drop(used);
@@ -131,6 +143,13 @@ impl InUse {
         self.used.lock().sent > 0 || self.left.iter().any(|left| left.lock().sent > 0)
     }
 
+    /// Whether rows are on their way to a follower, or hashed: then they are not cleared away.
+    #[must_use]
+    pub fn is_walked(&self) -> bool {
+        let walked = |used: &Mutex<Used>| used.lock().hashed > 0;
+        self.is_sent() || walked(&self.used) || self.left.iter().any(|left| walked(left))
+    }
+
     fn readers(&self) -> Vec<HybridTime> {
         self.used.lock().readers.keys().copied().collect()
     }
@@ -146,6 +165,7 @@ impl Drop for Use {
         match self.how {
             How::Sent => used.sent -= 1,
             How::Step => used.steps -= 1,
+            How::Hashed => used.hashed -= 1,
             How::Read(at) => match used.readers.get_mut(&at) {
                 Some(more) if *more > 1 => *more -= 1,
                 _ => drop(used.readers.remove(&at)),

@@ -41,6 +41,8 @@ pub enum Body {
     /// Says where the range's replicas stand and which of them vote, for leases: one voter more or less at most, and the
     /// leaseholder stays one. The lease gets a new number, so that whoever takes it knows who votes.
     Reseat(Vec<Seat>),
+    /// Changes nothing. Every replica hashes what it is once this is applied, and tells whoever holds the lease.
+    Compare,
 }
 
 /// Writes that take effect together, at one time, if all their conditions hold.
@@ -94,6 +96,8 @@ pub enum Outcome {
     Raised(HybridTime),
     /// The replicas stand there now.
     Reseated,
+    /// The replicas are compared as they are after this command, by its number.
+    Compared(u64),
     /// Nothing was done: more than one voter would change, the leaseholder would not vote, or two would have one place.
     NotSeated,
     /// It is void: it was proposed under another lease than this one.

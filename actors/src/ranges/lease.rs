@@ -100,6 +100,8 @@ pub enum RangeRefusal {
     LaterEpoch(Epoch),
     /// This replica was taken out of its range. Another try elsewhere.
     Removed,
+    /// What this replica holds is not to be believed. Another try elsewhere.
+    Quarantined,
 }
 
 impl fmt::Display for RangeRefusal {
@@ -121,6 +123,7 @@ impl fmt::Display for RangeRefusal {
                 "what is here may be {age_ms} ms old and {bound_ms} ms were asked for, and no leaseholder may be asked: ask for more"
             ),
             Self::Removed => f.write_str("this replica was taken out of its range: ask another one"),
+            Self::Quarantined => f.write_str("what this replica holds differs from the others or cannot be read, and it is being rebuilt: ask another one"),
             Self::LaterEpoch(epoch) => write!(f, "the token is of epoch {epoch} of the clock, which is not known here yet: try again"),
         }
     }
@@ -136,6 +139,14 @@ impl RangeReplica {
     /// # Errors
     /// Why it is not.
     pub fn permit(&self, moment: &Moment) -> Result<Permit, RangeRefusal> {
+        if self.is_quarantined() {
+            return Err(RangeRefusal::Quarantined);
+        }
+        self.in_force(moment)
+    }
+
+    /// Whether the lease is held here and in force, also by one that is quarantined.
+    fn in_force(&self, moment: &Moment) -> Result<Permit, RangeRefusal> {
         let lease = self.lease();
         if lease.holder != Some(self.id()) {
             return Err(RangeRefusal::NotLeaseholder(lease.holder));
@@ -183,6 +194,9 @@ impl RangeReplica {
         me: StoreId,
         witnesses: &[Witness],
     ) -> Result<Command, RangeRefusal> {
+        if self.is_quarantined() {
+            return Err(RangeRefusal::Quarantined);
+        }
         if !self.votes(self.id()) && !canary::sings(Canary::LeaseWithoutVote) {
             return Err(RangeRefusal::NoVote);
         }
@@ -226,7 +240,8 @@ impl RangeReplica {
         store: StoreId,
         epoch: Epoch,
     ) -> Result<Command, RangeRefusal> {
-        self.permit(moment)?;
+        // One that is quarantined gives it away, and does nothing else with it.
+        self.in_force(moment)?;
         if !self.votes(to) {
             return Err(RangeRefusal::NoVote);
         }

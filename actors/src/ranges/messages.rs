@@ -212,6 +212,8 @@ pub struct RangeView {
     pub threshold_ms: u64,
     /// Versions that were collected here since the node's start.
     pub collected: u64,
+    /// What is wrong with it: `suspect`, `quarantined` or `rebuilding`, and why; empty: nothing is known to be.
+    pub condition: String,
 }
 
 /// Split the range that has this key before it: the right-hand one begins with it. The message carries a key, so it is of the
@@ -280,6 +282,31 @@ pub enum Moved {
     Done,
     /// It goes on by itself.
     Underway,
+}
+
+/// Compare the replicas of a range.
+#[remote(crate = crate, name = "range.Check", class = "control", audience = "operators", idempotent,
+         reply = Result<RangeChecked, KvRefusal>)]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckRange {
+    /// Which range.
+    pub range: u64,
+    /// How often it was passed on. Whoever is no node says 0.
+    pub hops: u32,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Wire)]
+#[wire(crate = crate)]
+pub struct RangeChecked {
+    /// The command after which its replicas were compared.
+    pub index: u64,
+    /// Its replicas: number, node, and what it is, as a hash; none: it has not answered in time.
+    pub replicas: Vec<(u64, NodeId, Option<String>)>,
+    /// Those that differ from most voters: each is quarantined and rebuilt.
+    pub odd: Vec<u64>,
+    /// Whether there are differences and no majority of the voters is the same: nothing is done then.
+    pub undecided: bool,
 }
 
 /// Change a keyspace's row in the meta range. One node asks it of the one that holds the lease of that.

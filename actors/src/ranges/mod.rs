@@ -10,7 +10,7 @@
 //!
 //! In reading order: [`command`] is what stands in the log; [`support`] what stores promise each other, on which leases
 //! rest; [`replica`] the state that the log makes, and how; [`lease`] who may hold it and what a moment is; [`propose`] the
-//! leaseholder's part; [`serve`] reads; [`collect`] deletes what nobody can read any more; [`splitting`]
+//! leaseholder's part; [`serve`] reads; [`collect`] deletes what nobody can read any more; [`comparing`] finds replicas that differ, and [`quarantine`] is what stands on the disk of one; [`splitting`]
 //! says when a range becomes two by itself; [`sealing`] has the bytes of personal values and [`subjects`] their keys; [`token`] what clients carry between
 //! regions; `records` what is on disk; [`raft`] agrees on the log; [`host`] serves a node's replicas; [`catalog`] is what the
 //! meta range holds, [`lifecycle`] how keyspaces end, [`snapshots`] what operators hold of them, and [`messages`] what can be asked over the mesh.
@@ -21,11 +21,13 @@
 pub mod catalog;
 pub mod collect;
 pub mod command;
+pub mod comparing;
 pub mod host;
 pub mod lease;
 pub mod lifecycle;
 pub mod messages;
 pub mod propose;
+pub mod quarantine;
 pub mod raft;
 pub mod replica;
 pub mod sealing;

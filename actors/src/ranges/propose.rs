@@ -122,6 +122,14 @@ impl RangeReplica {
         self.propose(moment, None, |_| Body::Reseat(seats))
     }
 
+    /// Proposes that the replicas are compared.
+    ///
+    /// # Errors
+    /// As [`RangeReplica::propose_write`].
+    pub fn propose_compare(&mut self, moment: &Moment) -> Result<Command, RangeRefusal> {
+        self.propose(moment, None, |_| Body::Compare)
+    }
+
     /// Closes a time beside the log, if nothing is in flight and it is news.
     #[must_use]
     pub fn close_beside(&mut self, moment: &Moment, rests: bool) -> Option<SideClosed> {

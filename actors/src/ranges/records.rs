@@ -2,16 +2,17 @@
 //!
 //! | key | value |
 //! |---|---|
-//! | `a` range | an enum of versions, to which versions are only appended |
+//! | `a` range | the state, with its version and a checksum (`raft::wire`) |
 
-use rhumb_core::HybridTime;
 use rhumb_core::codec::{self, CodecError};
+use rhumb_core::{ClusterVersion, HybridTime};
 use rhumb_storage::mvcc::{KeyspaceId, UserKey};
 use serde::{Deserialize, Serialize};
 
 use super::lease::Lease;
+use super::raft::wire;
 use super::replica::{Applied, Descriptor, RangeId, RangeReplica, ReplicaId, Seat};
-use crate::version::formats::readable;
+use crate::version::formats::{format_of, readable};
 
 /// What its bytes are called where they cannot be read.
 pub(super) const STATE: &str = "the state of a replica";
@@ -46,10 +47,19 @@ pub(super) fn key(range: RangeId) -> Vec<u8> {
 }
 
 pub(super) fn write(replica: &RangeReplica) -> Vec<u8> {
+    wire::encode(&versioned(replica, row(replica, replica.id()))).to_vec()
+}
+
+/// What is the same on all replicas that have applied the same entries.
+pub(super) fn shared(replica: &RangeReplica) -> Vec<u8> {
+    wire::encode(&versioned(replica, row(replica, ReplicaId(0)))).to_vec()
+}
+
+fn row(replica: &RangeReplica, id: ReplicaId) -> Row {
     let Descriptor { range, keyspace, from, to, seats } = replica.descriptor().clone();
     let Applied { index, lease, order, closed, newest, threshold, expires, .. } = replica.applied().clone();
-    let row = Row {
-        replica: replica.id(),
+    Row {
+        replica: id,
         range,
         keyspace: keyspace.0,
         from: from.as_bytes().to_vec(),
@@ -62,17 +72,25 @@ pub(super) fn write(replica: &RangeReplica) -> Vec<u8> {
         newest,
         threshold,
         expires,
-    };
-    // The format follows from what was applied alone: replicas that have applied the same are the same.
-    let row = match replica.applied() {
+    }
+}
+
+/// The format follows from what was applied alone: replicas that have applied the same are the same.
+fn versioned(replica: &RangeReplica, row: Row) -> Versioned {
+    match replica.applied() {
         #[cfg(feature = "canaries")]
         Applied { by: Some(by), .. } => Versioned::Next(row, *by),
         _ => Versioned::V1(row),
-    };
-    codec::encode(&row).expect("a replica's state is within the codec's limits").to_vec()
+    }
+}
+
+/// The format of a state's bytes. Of bytes that are not what was written nothing is known: whoever reads them says so.
+pub(super) fn format(bytes: &[u8]) -> ClusterVersion {
+    wire::checked(bytes).map_or(ClusterVersion::FIRST, format_of)
 }
 
 pub(super) fn read(bytes: &[u8]) -> Result<(ReplicaId, Descriptor, Applied), String> {
+    let bytes = wire::checked(bytes)?;
     readable(STATE, bytes).map_err(|error| error.to_string())?;
     #[cfg(feature = "canaries")]
     let (row, by) = match codec::decode(bytes).map_err(|error: CodecError| error.to_string())? {

@@ -134,6 +134,8 @@ pub struct RangeReplica {
     pub(super) in_use: InUse,
     /// It has left its range and is cleared away.
     over: bool,
+    /// What it holds is not to be believed.
+    quarantined: bool,
 }
 
 /// Why an entry cannot be applied. The replica stops: it would differ from the others.
@@ -179,6 +181,7 @@ impl RangeReplica {
             holding,
             in_use,
             over: false,
+            quarantined: false,
         }
     }
 
@@ -197,6 +200,17 @@ impl RangeReplica {
     #[must_use]
     pub fn is_over(&self) -> bool {
         self.over
+    }
+
+    /// What it holds is not to be believed: from here on it answers no read and proposes nothing but to give its lease away.
+    pub fn quarantine(&mut self) {
+        self.quarantined = true;
+    }
+
+    /// Whether what it holds is not to be believed.
+    #[must_use]
+    pub fn is_quarantined(&self) -> bool {
+        self.quarantined && !canary::sings(Canary::QuarantinedReads)
     }
 
     /// Its number.
@@ -364,6 +378,7 @@ impl RangeReplica {
                 Outcome::Raised(self.applied.threshold)
             }
             Body::Reseat(seats) => self.reseat(seats),
+            Body::Compare => Outcome::Compared(self.applied.index + 1),
             Body::Lease(_) => unreachable!("leases are above"),
         };
         // Under a lease of a new number orders begin anew.

@@ -3,7 +3,8 @@
 //! * It decides: the next step from what is wanted, what the range's log says of its seats (on which leases rest) and who takes
 //!   part in consensus. A replica that comes learns first, and votes only if that is wanted; one that is to vote no more stays as
 //!   a learner.
-//! * It never does: take a voter out before all that are wanted vote, change two voters at once, or have a learner vote.
+//! * It never does: take a voter out before all that are wanted vote (but for one whose successor is to stand on the same disk),
+//!   change two voters at once, or have a learner vote.
 //! * Invariant: whatever is done of the steps when a leaseholder dies, the next one goes on from what is so.
 //!
 //! Leases and consensus count their voters apart: the range's own command changes the one, openraft's membership the other. A new
@@ -79,9 +80,19 @@ pub fn next(
         return None;
     }
     let seat = |replica: ReplicaId| here.iter().find(|seat| seat.replica == replica);
+    // One that is rebuilt on its disk begins there when the old one is gone: that one is let go first, and is said to have left.
+    let follows = |old: &Seat| wanted.seats.iter().any(|coming| coming.store == old.store);
+    let gone = |old: &&Seat| seat(old.replica).is_none() && !members.all.contains(&old.replica);
+    let rebuilt: Vec<_> = wanted.leaving.iter().filter(|old| follows(old)).collect();
+    if !rebuilt.is_empty() && rebuilt.iter().all(gone) {
+        return Some(Step::Left(rebuilt.into_iter().map(|old| old.replica).collect()));
+    }
     for coming in &wanted.seats {
         let replica = coming.replica;
         let Some(seat) = seat(replica) else {
+            if here.iter().any(|seat| seat.store == coming.store) {
+                continue;
+            }
             let mut seats = here.to_vec();
             seats.push(Seat { votes: false, ..coming.clone() });
             return Some(Step::Reseat(seats));
@@ -229,6 +240,25 @@ mod tests {
         let stays = Wanted { seats: (1..=3).map(|one| seat(one, true)).collect(), ..Wanted::default() };
         assert!(taken(&stays, 1).is_empty());
         assert_eq!(taken(&Wanted { unborn: true, ..stays }, 1), ["begun"]);
+    }
+
+    #[test]
+    fn one_that_is_rebuilt_on_its_disk_is_let_go_of_before_its_successor_comes() {
+        let new = Seat { store: StoreId(3), ..seat(4, true) };
+        let wanted = Wanted {
+            seats: vec![seat(1, true), seat(2, true), new.clone()],
+            leaving: vec![seat(3, true)],
+            ..Wanted::default()
+        };
+        let steps = ["seats 123 voting 12", "vote 12", "seats 12 voting 12", "left 3"];
+        assert_eq!(taken(&wanted, 1), steps);
+        let here: Vec<_> = (1..=2).map(|one| seat(one, true)).collect();
+        let all: BTreeSet<_> = here.iter().map(|seat| seat.replica).collect();
+        let members = Members { voters: all.clone(), all, settled: true };
+        let wanted = Wanted { leaving: Vec::new(), ..wanted };
+        let seats = [here.clone(), vec![Seat { votes: false, ..new }]].concat();
+        let step = next(&wanted, &here, &members, StoreId(1), |_| true);
+        assert_eq!(step, Some(Step::Reseat(seats)), "its disk is free");
     }
 
     #[test]

@@ -99,6 +99,9 @@ impl RangeReplica {
         if self.is_over() || self.descriptor().seat(self.id()).is_none() {
             return refused(RangeRefusal::Removed);
         }
+        if self.is_quarantined() {
+            return refused(RangeRefusal::Quarantined);
+        }
         if !self.holds_all(&ask) {
             return refused(RangeRefusal::Outside);
         }
@@ -152,6 +155,9 @@ impl RangeReplica {
         value: V,
     ) -> Result<Answer<V>, Elsewhere> {
         let Reading { at, level, permit, ask, token, .. } = reading;
+        if self.is_quarantined() {
+            return Err(Elsewhere::Refused(RangeRefusal::Quarantined));
+        }
         if let Some(permit) = permit {
             self.still(permit, moment).map_err(Elsewhere::Refused)?;
         }

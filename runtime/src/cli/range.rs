@@ -4,7 +4,8 @@ use std::fmt;
 
 use clap::{Args, Subcommand};
 use rhumb_actors::ranges::messages::{
-    KvRefusal, ListKeyspaces, ListRanges, MoveReplica, Moved, RangeView, SplitDone, SplitRange, TransferLease,
+    CheckRange, KvRefusal, ListKeyspaces, ListRanges, MoveReplica, Moved, RangeChecked, RangeView, SplitDone,
+    SplitRange, TransferLease,
 };
 use rhumb_core::NodeId;
 use serde::Serialize;
@@ -24,6 +25,20 @@ pub enum RangeCommand {
     Move(Move),
     /// Give a range's lease to the replica of a node.
     TransferLease(Transfer),
+    /// Compare the replicas of a range.
+    Check(Check),
+}
+
+/// Compare the replicas of a range.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  rhumb range check 2\n\nEach replica hashes what it is after one command. One that differs from most voters is quarantined and rebuilt by itself; where no majority is the same, nothing is done. Ends with 0 if all are the same, with 5 if one differs, and with 3 if one has not answered in time. Nodes compare every ranges.compare_every by themselves."
+)]
+pub struct Check {
+    /// The number of the range.
+    range: u64,
+    #[command(flatten)]
+    connect: Connect,
 }
 
 /// List the replicas of all nodes that can be asked.
@@ -125,6 +140,60 @@ impl fmt::Display for WasGiven {
 }
 
 #[derive(Debug, Serialize)]
+struct Compared {
+    replica: u64,
+    node: String,
+    /// None: it has not answered in time.
+    digest: Option<String>,
+    /// It differs from most voters.
+    odd: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct WasChecked {
+    range: u64,
+    /// The command after which they were compared.
+    index: u64,
+    /// Whether all have answered and are the same.
+    same: bool,
+    /// Whether there are differences, and no majority of the voters is the same.
+    undecided: bool,
+    replicas: Vec<Compared>,
+}
+
+impl WasChecked {
+    fn of(range: u64, RangeChecked { index, replicas, odd, undecided }: RangeChecked) -> Self {
+        let same = !undecided && odd.is_empty() && replicas.iter().all(|(_, _, digest)| digest.is_some());
+        let compared = |(replica, node, digest): (u64, NodeId, Option<String>)| Compared {
+            replica,
+            node: node.to_string(),
+            digest,
+            odd: odd.contains(&replica),
+        };
+        Self { range, index, same, undecided, replicas: replicas.into_iter().map(compared).collect() }
+    }
+}
+
+impl fmt::Display for WasChecked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let said = match (self.same, self.undecided) {
+            (true, _) => "its replicas are the same",
+            (_, true) => "its replicas differ, and no majority is the same: nothing is done",
+            (_, false) if self.replicas.iter().any(|one| one.odd) => {
+                "a replica differs: it is quarantined and rebuilt"
+            }
+            (_, false) => "not all of its replicas have answered",
+        };
+        write!(f, "range {} after command {}: {said}", self.range, self.index)?;
+        for Compared { replica, node, digest, odd } in &self.replicas {
+            let digest = digest.as_deref().unwrap_or("no answer");
+            write!(f, "\n{replica:>8} {node:<24} {digest:<16}{}", if *odd { " differs" } else { "" })?;
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug, Serialize)]
 struct Replica {
     range: u64,
     keyspace: String,
@@ -138,6 +207,8 @@ struct Replica {
     closed_ms: u64,
     threshold_ms: u64,
     collected: u64,
+    /// What is wrong with it; empty: nothing is known to be.
+    condition: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -164,6 +235,7 @@ impl From<RangeView> for Replica {
             closed_ms,
             threshold_ms,
             collected,
+            condition: view.condition,
         }
     }
 }
@@ -188,6 +260,9 @@ impl fmt::Display for Listed {
                 "\n{:<7} {:<24} {:>8} {:<24} {:>9} {role:<20}",
                 replica.range, replica.keyspace, replica.replica, replica.node, replica.applied
             )?;
+            if !replica.condition.is_empty() {
+                write!(f, " {}", replica.condition)?;
+            }
         }
         if !self.unreachable.is_empty() {
             write!(f, "\nnot reached: {}", self.unreachable.join(", "))?;
@@ -203,6 +278,7 @@ impl RangeCommand {
             Self::Split(split) => split.run(output).await,
             Self::Move(moves) => moves.run(output).await,
             Self::TransferLease(transfer) => transfer.run(output).await,
+            Self::Check(check) => check.run(output).await,
         }
     }
 }
@@ -248,6 +324,23 @@ impl Transfer {
         let given = WasGiven { range: self.range, leaseholder: asked.answer??, node: self.to.to_string() };
         output.answer(&given, &given);
         Ok(Done::Well)
+    }
+}
+
+impl Check {
+    async fn run(self, output: &Output) -> Result<Done, Failure> {
+        let client = self.connect.operator().await?;
+        let message = CheckRange { range: self.range, hops: 0 };
+        let asked = ask(&client, &near(&client, None), |_| message.clone()).await;
+        client.close().await;
+        let checked = WasChecked::of(self.range, asked.answer??);
+        output.answer(&checked, &checked);
+        let differs = checked.undecided || checked.replicas.iter().any(|one| one.odd);
+        Ok(match (checked.same, differs) {
+            (true, _) => Done::Well,
+            (false, true) => Done::False,
+            (false, false) => Done::InPart,
+        })
     }
 }
 

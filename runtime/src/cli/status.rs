@@ -146,9 +146,12 @@ fn reasons(status: &MeshStatus) -> impl Iterator<Item = (&str, String)> {
         })
     };
     let older = status.nodes.iter().filter_map(move |node| Some((node.node.as_str(), older(node)?)));
+    let damaged =
+        status.nodes.iter().flat_map(|node| node.damaged.iter().map(|one| (node.node.as_str(), one.clone())));
     unready
         .chain(frozen)
         .chain(behind)
+        .chain(damaged)
         .chain(less)
         .chain(older)
         .chain(status.silent.iter().map(|silent| (silent.node.as_str(), silent.why.clone())))

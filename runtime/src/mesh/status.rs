@@ -88,6 +88,8 @@ pub struct NodeStatus {
     pub clock: ClockStatus,
     /// Keyspaces whose replicas there are too far behind, each with how far.
     pub behind_ms: BTreeMap<String, u64>,
+    /// Replicas there that are not as they should be, each with its range and what is known of it.
+    pub damaged: Vec<String>,
     /// How far its wall clock is ahead of the asked node's, in milliseconds.
     pub offset_ms: Option<i64>,
     /// The most by which that may be wrong.

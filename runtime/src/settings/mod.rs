@@ -107,6 +107,8 @@ pub struct Settings {
     pub splits: SplitSettings,
     /// After how long a replica whose node is away is replaced; none: never.
     pub replace_after: Option<Duration>,
+    /// How often the replicas of a range are compared; none: only when an operator wants it.
+    pub compare_every: Option<Duration>,
     /// How the audit log is kept.
     pub audit: AuditSettings,
     /// The folder of the keys that wrap subjects' keys.

@@ -283,7 +283,7 @@ impl Subject for Report {
             let names: Vec<String> = behind.into_keys().collect();
             format!("replicas are too far behind: {}", names.join(", "))
         });
-        let all: Vec<String> = frozen.into_iter().chain(behind).collect();
+        let all: Vec<String> = frozen.into_iter().chain(behind).chain(self.ranges.damaged()).collect();
         (!all.is_empty()).then(|| all.join("; "))
     }
 

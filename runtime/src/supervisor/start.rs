@@ -306,6 +306,8 @@ impl Start {
             support: self.config.support,
             splits: self.config.splits,
             replace_after: self.config.replace_after,
+            compare_every: self.config.compare_every,
+            data: self.config.node.data.clone(),
             tokens,
             store: store.clone(),
             dir: Arc::downgrade(&dir),

@@ -117,6 +117,7 @@ impl Report {
             store: self.store_status(),
             clock: clock::status(&self.clock, settings.max_offset),
             behind_ms: self.ranges.behind(),
+            damaged: self.ranges.damaged(),
             certificate: self.certificate_status(),
             guests: self.transport.guests_by_issuer(),
             turned_away: calls.turned_away_so_far(),

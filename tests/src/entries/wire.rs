@@ -18,9 +18,9 @@ use rhumb_actors::failover::messages::{BEAT, Beat, FenceRead, ListRegions, ReadF
 use rhumb_actors::placement::messages::{ApplyPlacement, PlacementView, PlanPlacement};
 use rhumb_actors::ranges::lifecycle::{LiveKeyspace, Lived};
 use rhumb_actors::ranges::messages::{
-    Consent, CreateKeyspace, Found, Introduce, KvRead, KvRefusal, KvWrite, KvWritten, ListKeyspaces,
-    ListRanges, MoveReplica, Moved, PlanRange, RANGE_WORD, RangeBounds, RangeWord, Rejoin, Rejoined,
-    SplitDone, SplitRange, TransferLease, WhereIs,
+    CheckRange, Consent, CreateKeyspace, Found, Introduce, KvRead, KvRefusal, KvWrite, KvWritten,
+    ListKeyspaces, ListRanges, MoveReplica, Moved, PlanRange, RANGE_WORD, RangeBounds, RangeChecked,
+    RangeWord, Rejoin, Rejoined, SplitDone, SplitRange, TransferLease, WhereIs,
 };
 use rhumb_actors::ranges::snapshots::{
     CreateSnapshot, ExportSnapshot, Exportable, RemoveSnapshot, SnapshotTaken,
@@ -121,7 +121,7 @@ pub(super) fn time(bytes: &[u8]) {
 type Reads = fn(&[u8]);
 
 /// Messages that a node serves, by name, and replies. The kept inputs know their numbers: what is new stands last.
-const MESSAGES: [(&str, Reads); 96] = [
+const MESSAGES: [(&str, Reads); 98] = [
     (CreatePool::NAME, one::<CreatePool>),
     (Hold::NAME, one::<Hold>),
     (Confirm::NAME, one::<Confirm>),
@@ -218,6 +218,8 @@ const MESSAGES: [(&str, Reads); 96] = [
     (ShowVersion::NAME, one::<ShowVersion>),
     (Finalize::NAME, one::<Finalize>),
     (REPLY, one::<Result<VersionView, KvRefusal>>),
+    (CheckRange::NAME, one::<CheckRange>),
+    (REPLY, one::<Result<RangeChecked, KvRefusal>>),
 ];
 
 /// The names of all messages that are taken in here.

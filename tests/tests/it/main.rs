@@ -17,6 +17,7 @@ mod fleet;
 mod host;
 mod hostile;
 mod identity;
+mod integrity;
 mod lettercut;
 mod levels;
 mod library;

@@ -51,6 +51,26 @@ pub(super) fn moved(
     Ok(true)
 }
 
+/// A replica is not to be believed: another one takes its place on its disk. Whether that is news.
+pub(super) fn rebuilt(row: &mut RangeRow, next: &mut Next, replica: ReplicaId) -> Result<bool, KvRefusal> {
+    let Some(at) = row.seats.iter().position(|seat| seat.replica == replica) else { return Ok(false) };
+    if !row.leaving.is_empty() || !row.begun {
+        let why = format!("a replica of range {} is moving already, or the range has not begun", row.range.0);
+        return Err(KvRefusal::NotNow { why, retry_after: MOVE_AGAIN });
+    }
+    if !row.seats.iter().any(|seat| seat.votes && seat.replica != replica) {
+        return Err(KvRefusal::Invalid(format!(
+            "replica {replica} of range {} is the only one that votes: there is nothing to rebuild it from",
+            row.range.0
+        )));
+    }
+    let leaving = row.seats.remove(at);
+    let Seat { node, store, votes, .. } = leaving.clone();
+    comes_to(row, next, &Place { node, store, votes });
+    row.leaving.push(leaving);
+    Ok(true)
+}
+
 /// Replicas are wanted in these places, and nowhere else: whether that is news.
 pub(super) fn set(row: &mut RangeRow, next: &mut Next, places: &[Place]) -> Result<bool, KvRefusal> {
     let invalid = |why: &str| Err(KvRefusal::Invalid(why.to_owned()));
@@ -68,8 +88,11 @@ pub(super) fn set(row: &mut RangeRow, next: &mut Next, places: &[Place]) -> Resu
     let wanted = |seat: &Seat| places.iter().find(|place| place.store == seat.store);
     let (stays, goes): (Vec<_>, Vec<_>) =
         std::mem::take(&mut row.seats).into_iter().partition(|seat| wanted(seat).is_some());
-    let (back, still): (Vec<_>, Vec<_>) =
-        std::mem::take(&mut row.leaving).into_iter().partition(|seat| wanted(seat).is_some());
+    // One that another one follows on its disk does not come back.
+    let followed = |seat: &Seat| stays.iter().any(|other: &Seat| other.store == seat.store);
+    let (back, still): (Vec<_>, Vec<_>) = std::mem::take(&mut row.leaving)
+        .into_iter()
+        .partition(|seat| wanted(seat).is_some() && !followed(seat));
     row.leaving = still.into_iter().chain(goes).collect();
     for seat in stays.into_iter().chain(back) {
         let votes = wanted(&seat).is_some_and(|place| place.votes);

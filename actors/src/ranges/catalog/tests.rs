@@ -167,6 +167,31 @@ fn places_are_set_as_a_whole_and_who_changes_begins_no_longer_as_created() {
 }
 
 #[test]
+fn a_replica_is_rebuilt_on_its_disk_under_a_new_number_and_does_not_come_back() {
+    let class = DataClass::read("inventory").expect("valid");
+    let placed = places("eu/n1 us/n1 ap/n1");
+    let (space, next) = created("a", &class, plain(), Lifetimes::default(), first_numbers(2), placed.clone());
+    let rebuild = |replica| Change::Rebuild { range: RangeId(2), replica: ReplicaId(replica) };
+    let (rebuilt, next) = changed(&space, next, &rebuild(4)).expect("it may be").expect("it is news");
+    assert_eq!(stands(&rebuilt, 2), "begun true at 3@eu/n1 5@ap/n1 6@us/n1 leaving [4@us/n1] left []");
+    assert_eq!(rebuilt.ranges[0].seats[2].store, space.ranges[0].seats[1].store, "on the same disk");
+    assert!(!rebuilt.ranges[0].is_as_created());
+    assert_eq!(changed(&rebuilt, next, &rebuild(4)), Ok(None), "again");
+    let later = changed(&rebuilt, next, &rebuild(3));
+    assert!(matches!(later, Err(KvRefusal::NotNow { .. })), "one at a time: {later:?}");
+    let set = Change::Places { range: RangeId(2), places: placed };
+    assert_eq!(changed(&rebuilt, next, &set), Ok(None), "wanted on that disk is the new one");
+    let left = Change::Left { range: RangeId(2), replicas: vec![ReplicaId(4)] };
+    let (done, next) = changed(&rebuilt, next, &left).expect("it may be").expect("it is news");
+    assert_eq!(stands(&done, 2), "begun true at 3@eu/n1 5@ap/n1 6@us/n1 leaving [] left [4]");
+    assert_eq!(changed(&done, next, &rebuild(4)), Ok(None), "it has left");
+    let (alone, next) = created("b", &class, plain(), Lifetimes::default(), next, places("eu/n1 us/n1~"));
+    let voter = alone.ranges[0].seats[0].replica;
+    let only = changed(&alone, next, &Change::Rebuild { range: alone.ranges[0].range, replica: voter });
+    assert!(matches!(only, Err(KvRefusal::Invalid(_))), "there is nothing to rebuild it from: {only:?}");
+}
+
+#[test]
 fn names_are_plain() {
     assert_eq!(named("profiles.v2"), Ok(()));
     for bad in ["", "meta", "Profiles", "a b", "a/b", &"x".repeat(65)] {

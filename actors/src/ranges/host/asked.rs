@@ -78,7 +78,12 @@ impl<R: AsyncRuntime> Host<R> {
     /// # Errors
     /// [`NotRead`].
     pub async fn read(&self, range: RangeId, ask: Ask, piece: Piece) -> Result<Answer<Rowed>, NotRead> {
-        let group = self.group(range).ok_or(NotRead::NoReplica)?;
+        let Some(group) = self.group(range) else {
+            return Err(match self.quarantined(range) {
+                Some(_) => NotRead::Refused(RangeRefusal::Quarantined),
+                None => NotRead::NoReplica,
+            });
+        };
         self.0.loads.reads(range, &ask);
         let elsewhere = |elsewhere| match elsewhere {
             Elsewhere::Leaseholder(seat) => NotRead::Leaseholder(seat),
@@ -103,7 +108,11 @@ impl<R: AsyncRuntime> Host<R> {
             let in_use = is_old.then(|| replica.in_use().reads(reading.at));
             (reading, replica.descriptor().keyspace, end, in_use)
         };
-        let unsound = |error: rhumb_storage::mvcc::ReadError| NotRead::Unsound(error.to_string());
+        let unsound =
+            |error: rhumb_storage::mvcc::ReadError| match self.read_damage(range, group.id(), &error) {
+                true => NotRead::Refused(RangeRefusal::Quarantined),
+                false => NotRead::Unsound(error.to_string()),
+            };
         let rows = &*self.0.around.disk;
         let snapshot = Snapshot::new(rows, keyspace, reading.at, reading.threshold).map_err(unsound)?;
         let found = match &ask.to {

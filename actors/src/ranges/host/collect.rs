@@ -143,7 +143,11 @@ impl<R: AsyncRuntime> Host<R> {
             }
         };
         let Some(step) = known.step(&*group.replica().await) else { return Ok(None) };
-        let garbage = step.look(&**disk, STEP).map_err(|error| NotCollected::Unsound(error.to_string()))?;
+        let garbage = match step.look(&**disk, STEP) {
+            Ok(garbage) => garbage,
+            Err(error) if self.read_damage(range, group.id(), &error) => return Ok(None),
+            Err(error) => return Err(NotCollected::Unsound(error.to_string())),
+        };
         let (mut next, mut batch) = (known.clone(), Batch::new());
         let gone = next.stepped(range, &step, garbage, &mut batch);
         disk.visibly(batch).await.map_err(NotCollected::Unwritten)?;

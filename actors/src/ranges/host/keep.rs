@@ -97,6 +97,12 @@ impl<R: AsyncRuntime> Host<R> {
                     }
                 }
             }
+            Word::Compared { range, replica, index, digest } => {
+                self.heard_digest(node, range, (replica, index), digest).await;
+            }
+            Word::Odd { range, replica, index } => self.heard_odd(node, range, replica, index).await,
+            Word::Suspect { range, is, .. } => self.suspects(range, is),
+            Word::Quarantined { range, replica } => self.heard_quarantined(node, range, replica).await,
         }
     }
 
@@ -162,6 +168,9 @@ impl<R: AsyncRuntime> Host<R> {
             if self.group(group.range()).is_none_or(|here| here.id() != group.id()) {
                 return;
             }
+            if self.stopped_by_damage(group) {
+                return;
+            }
             return self.0.world.halt(format!("replica {} of range {range} has stopped: {why}", group.id()));
         }
         if !group.leads() {
@@ -220,6 +229,8 @@ impl<R: AsyncRuntime> Host<R> {
             Err(RangeRefusal::HolderIsSupported) => {
                 let promised = self.0.supporting.lock().machine.promised(of);
                 let alive = promised.epoch == epoch && promised.until >= self.0.world.now();
+                // One that has stopped gives no lease back, however well its store is.
+                let alive = alive && holder.is_none_or(|holder| !self.is_out(group.range(), holder));
                 match holder {
                     // One that is far behind comes near first: who gives the lead away proposes nothing any more.
                     Some(holder) if alive && holder != group.id() => {
@@ -234,7 +245,9 @@ impl<R: AsyncRuntime> Host<R> {
                 }
             }
             // Consensus takes a replica among its voters before leases do, and lets it go after them.
-            Err(RangeRefusal::NoVote) => self.hand_over(group, descriptor, holder).await,
+            Err(RangeRefusal::NoVote | RangeRefusal::Quarantined) => {
+                self.hand_over(group, descriptor, holder).await
+            }
             Err(_) => {}
         }
     }
@@ -245,7 +258,8 @@ impl<R: AsyncRuntime> Host<R> {
             let (now, supporting) = (self.0.world.now(), self.0.supporting.lock());
             let can = |seat: &&Seat| {
                 let heard = supporting.machine.promised(seat.store).until >= now;
-                seat.votes && seat.replica != group.id() && heard && group.is_near(seat.replica)
+                let out = self.is_out(group.range(), seat.replica);
+                seat.votes && seat.replica != group.id() && heard && !out && group.is_near(seat.replica)
             };
             let voters = descriptor.seats.iter().filter(can);
             voters.max_by_key(|seat| Some(seat.replica) == holder).map(|seat| seat.replica)

@@ -7,7 +7,9 @@
 
 mod asked;
 mod collect;
+mod compare;
 mod keep;
+mod quarantine;
 mod seats;
 mod weigh;
 mod word;
@@ -28,19 +30,20 @@ use rhumb_storage::{Batch, Family, StorageFault, keys};
 use thiserror::Error;
 
 pub use asked::{NotRead, NotWritten, Piece, Rowed, Written};
+pub use compare::Checked;
+pub use quarantine::Noticed;
 pub use seats::Found;
 pub use word::Word;
 
 use super::lease::Moment;
-use super::raft::{Around, Changes, Group, StartError, disk, rest};
-use super::records::STATE;
+use super::raft::{Around, Changes, Group, StartError, disk, rest, wire};
+use super::records;
 use super::replica::{Descriptor, RangeId, RangeReplica, ReplicaId, Seat};
 use super::resting::{RestSettings, Resting};
 use super::seating::Wanted;
 use super::splitting::{Decided, SplitSettings};
 use super::support::{Said, Support};
 use super::{Out, RangeSettings};
-use crate::version::formats::format_of;
 
 /// The world around a node's ranges.
 pub trait World: Send + Sync + 'static {
@@ -58,6 +61,14 @@ pub trait World: Send + Sync + 'static {
 
     /// A range whose lease is held here is to be split. If nothing comes of it, it is said again.
     fn splits(&self, range: RangeId, decided: Decided);
+
+    /// Something of a range is not as it should be, or is again. What is noticed once is said once in a life.
+    fn noticed(&self, range: RangeId, noticed: Noticed);
+
+    /// Does work that takes a while and waits for nobody, beside all else where that is possible.
+    fn aside(&self, work: Box<dyn FnOnce() + Send>) {
+        work();
+    }
 
     /// The node cannot go on.
     fn halt(&self, why: String);
@@ -78,6 +89,8 @@ pub struct HostSettings {
     pub splits: SplitSettings,
     /// When ranges rest.
     pub rests: RestSettings,
+    /// How often the replicas of a range are compared; none: only when somebody wants it.
+    pub compare_every: Option<Duration>,
 }
 
 impl Default for HostSettings {
@@ -89,6 +102,7 @@ impl Default for HostSettings {
             collect: Duration::from_secs(1),
             splits: SplitSettings::default(),
             rests: RestSettings::default(),
+            compare_every: Some(Duration::from_secs(60 * 60)),
         }
     }
 }
@@ -165,6 +179,8 @@ struct Inner<R: AsyncRuntime> {
     resting: Mutex<BTreeMap<RangeId, Resting>>,
     /// How large and busy the ranges are whose leases are held here.
     loads: weigh::Loads,
+    comparing: compare::Comparing,
+    quarantines: quarantine::Quarantines,
 }
 
 /// A node's replicas. Clones are one.
@@ -213,13 +229,16 @@ impl<R: AsyncRuntime> Host<R> {
             collected: Mutex::default(),
             resting: Mutex::default(),
             loads: weigh::Loads::default(),
+            comparing: compare::Comparing::default(),
+            quarantines: quarantine::Quarantines::default(),
         }));
+        host.recall_quarantines().map_err(HostError::Replica)?;
         for (_, row) in replicas {
             // What a later build has left is not guessed at.
-            let known = host.0.around.formats.reads(STATE, format_of(&row));
+            let known = host.0.around.formats.reads(records::STATE, records::format(&row));
             known.map_err(|unknown| HostError::Replica(unknown.to_string()))?;
             let replica = RangeReplica::recover(settings.range, &row).map_err(HostError::Replica)?;
-            host.serve(replica).await?;
+            host.goes_on(replica).await?;
         }
         host.clear_the_rest().map_err(HostError::Replica)?;
         host.flush();
@@ -227,6 +246,7 @@ impl<R: AsyncRuntime> Host<R> {
         host.follow(changed);
         host.collect();
         host.weigh();
+        host.compare();
         Ok(host)
     }
 
@@ -263,6 +283,9 @@ impl<R: AsyncRuntime> Host<R> {
         let mine = descriptor.seats.iter().position(|seat| seat.store == self.0.store);
         let Some(mine) = mine else { return Err(HostError::NoSeat { range }) };
         let id = descriptor.seats[mine].replica;
+        if self.quarantined(range).is_some() {
+            return Ok(());
+        }
         if let Some(group) = self.group(range) {
             let here = group.id();
             return if here == id { Ok(()) } else { Err(HostError::Other { range, here }) };
@@ -366,7 +389,13 @@ impl<R: AsyncRuntime> Host<R> {
         question: Bytes,
     ) -> impl Future<Output = Result<Bytes, String>> + Send + use<R> {
         let (group, node) = (self.group(range), node.clone());
+        let sound = wire::checked(&question).map(drop);
+        if let Err(why) = &sound {
+            let why = format!("what came from {node}: {why}");
+            self.0.world.noticed(range, Noticed::Damaged { on_the_way: true, why });
+        }
         async move {
+            sound?;
             let group = group.ok_or_else(|| format!("there is no replica of range {} here", range.0))?;
             group.asked(&node, between, &question).await
         }
@@ -409,6 +438,16 @@ impl<R: AsyncRuntime> Host<R> {
     #[cfg(test)]
     fn rows(&self, family: Family) -> Vec<(Vec<u8>, Vec<u8>)> {
         disk::rows(&*self.0.around.disk, family, b"").expect("memory reads")
+    }
+
+    /// Writes rows behind all that knows of them, for tests.
+    #[cfg(test)]
+    pub(super) async fn spoil(&self, family: Family, rows: Vec<(Vec<u8>, Vec<u8>)>) {
+        let mut batch = Batch::new();
+        for (key, value) in rows {
+            batch.put(family, key, value);
+        }
+        self.durably(batch).await.expect("memory takes it");
     }
 
     /// The seat of the leaseholder, as far as is known here.

@@ -5,6 +5,7 @@
 //! * Invariant: a replica that is cleared away begins never again: its number is gone from the disk before its rows are, and what
 //!   is left of them is cleared at the next start.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use rhumb_storage::{Batch, Family};
 use super::{Host, HostError, NotWritten};
 use crate::ranges::command::{Command, Outcome};
 use crate::ranges::lease::{Moment, RangeRefusal};
-use crate::ranges::raft::{Change, Group, NotProposed, Rest, StartError, rest};
+use crate::ranges::raft::{Change, Group, NotProposed, Rest, StartError, group, rest};
 use crate::ranges::replica::{Descriptor, RangeId, RangeReplica, ReplicaId, Seat};
 use crate::ranges::seating::{self, Step, Wanted};
 
@@ -35,6 +36,8 @@ pub enum Found {
     Begun,
     /// These have left the range.
     Left(Vec<ReplicaId>),
+    /// This one has said that it is not to be believed.
+    Quarantined(ReplicaId),
 }
 
 impl<R: AsyncRuntime> Host<R> {
@@ -54,6 +57,7 @@ impl<R: AsyncRuntime> Host<R> {
                 let Some(inner) = weak.upgrade() else { return };
                 let host = Self(inner);
                 match change {
+                    Change::Compares(extent) => host.hashes(extent.descriptor.range, *extent),
                     Change::Born(replica) => host.born(*replica).await,
                     Change::Seen(range) => host.seen(range).await,
                 }
@@ -104,6 +108,13 @@ impl<R: AsyncRuntime> Host<R> {
         let step =
             seating::next(&wanted, &here, &group.members(), self.0.store, |replica| group.is_near(replica));
         let Some(step) = step else { return };
+        if let Step::Vote(voters) = &step
+            && wanted.leaving.iter().any(|old| wanted.seats.iter().any(|new| new.store == old.store))
+            && !self.are_well(group, &here, voters)
+        {
+            // With a voter less each of them counts.
+            return;
+        }
         if !self.0.busy.lock().insert(range) {
             return;
         }
@@ -116,6 +127,18 @@ impl<R: AsyncRuntime> Host<R> {
             }
             host.0.busy.lock().remove(&range);
         }));
+    }
+
+    /// Whether these are heard of, and have nearly all of the log.
+    fn are_well(&self, group: &Group<R>, here: &[Seat], voters: &BTreeSet<ReplicaId>) -> bool {
+        let now = self.0.world.now();
+        let supporting = self.0.supporting.lock();
+        let heard = |seat: &Seat| supporting.machine.promised(seat.store).until >= now;
+        voters.iter().all(|voter| {
+            let seat = here.iter().find(|seat| seat.replica == *voter);
+            let mine = *voter == group.id();
+            seat.is_some_and(|seat| mine || heard(seat) && group.is_near(*voter))
+        })
     }
 
     /// Whether all replicas of a range stand where they are wanted, as far as this one knows, which leads.
@@ -219,6 +242,9 @@ impl<R: AsyncRuntime> Host<R> {
         if promised.until < self.0.world.now() {
             return Err(NotWritten::Refused(RangeRefusal::LeaseNotInForce));
         }
+        if self.is_out(range, seat.replica) {
+            return Err(NotWritten::Refused(RangeRefusal::Quarantined));
+        }
         // One that lacks more than it can catch up with at once could not lead.
         if seat.replica != group.id() && group.leads() && !group.is_near(seat.replica) {
             return Err(NotWritten::Refused(RangeRefusal::LeaseNotInForce));
@@ -245,8 +271,16 @@ impl<R: AsyncRuntime> Host<R> {
     /// # Errors
     /// [`HostError`].
     pub async fn clear(&self, range: RangeId, replica: ReplicaId) -> Result<(), HostError> {
-        let Some(group) = self.group(range).filter(|group| group.id() == replica) else { return Ok(()) };
         let fails = |why: String| HostError::Start(StartError { range, replica, why });
+        let Some(group) = self.group(range).filter(|group| group.id() == replica) else {
+            if self.quarantined(range) != Some(replica) {
+                return Ok(());
+            }
+            let row = self.0.around.disk.get(Family::Raft, &RangeReplica::row_key(range))?;
+            let row = row.ok_or_else(|| fails("its state is not there".to_owned()))?;
+            let state = RangeReplica::recover(self.0.settings.range, &row).map_err(fails)?;
+            return self.clear_state(range, replica, state.descriptor()).await.map_err(fails);
+        };
         // Whoever looks after groups does not meet one that has been stopped.
         self.0.groups.lock().remove(&range);
         self.0.wanted.lock().remove(&range);
@@ -260,19 +294,30 @@ impl<R: AsyncRuntime> Host<R> {
         }
         group.shut_down().await;
         // Its rows, or a part of them, may be on their way to a follower.
-        while group.replica().await.in_use().is_sent() {
+        while group.replica().await.in_use().is_walked() {
             R::sleep(self.0.settings.keep).await;
         }
+        self.clear_state(range, replica, &descriptor).await.map_err(fails)
+    }
+
+    /// Deletes what a replica is, and notes that its rows are to be cleared: one batch.
+    async fn clear_state(
+        &self,
+        range: RangeId,
+        replica: ReplicaId,
+        descriptor: &Descriptor,
+    ) -> Result<(), String> {
         let mut batch = Batch::new();
-        group.erase(&mut batch).map_err(fails)?;
+        group::erase(&*self.0.around.disk, range, &mut batch)?;
         let rest = match descriptor.is_empty() {
-            true => rest::noted(&*self.0.around.disk, range).map_err(fails)?,
-            false => Some(Rest::of(&descriptor)),
+            true => rest::noted(&*self.0.around.disk, range)?,
+            false => Some(Rest::of(descriptor)),
         };
         if let Some(rest) = rest {
             rest.write(&mut batch);
         }
-        self.durably(batch).await.map_err(fails)?;
+        self.clears(range, replica, &mut batch);
+        self.durably(batch).await?;
         self.sweep();
         Ok(())
     }
@@ -314,7 +359,7 @@ impl<R: AsyncRuntime> Host<R> {
         }
         // They, or a part of them, may be on their way to a follower.
         while let Some(group) = self.group(rest.range)
-            && group.replica().await.in_use().is_sent()
+            && group.replica().await.in_use().is_walked()
         {
             R::sleep(self.0.settings.keep).await;
         }

@@ -25,15 +25,14 @@ use super::machine::{self, Image, Machine, Shared};
 use super::network::Network;
 use super::types::{Proposal, SnapshotMeta, Types, Vote};
 use super::wire::{self, Answered, Asked, Ballot};
-use super::{Around, Changes, Rest, disk, rest};
+use super::{Around, Changes, Disk, Rest, disk, rest};
 use crate::ranges::RangeSettings;
 use crate::ranges::collect::{Part, Positions, Progress};
 use crate::ranges::command::{Command, Outcome};
 use crate::ranges::lease::RangeRefusal;
-use crate::ranges::records::STATE;
+use crate::ranges::records::{self, STATE};
 use crate::ranges::replica::{Descriptor, RangeId, RangeReplica, ReplicaId, Seat};
 use crate::ranges::seating::Members;
-use crate::version::formats::format_of;
 
 /// A replica does not start.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -121,12 +120,13 @@ impl<R: AsyncRuntime> Group<R> {
         let seats = replica.descriptor().seats.iter().map(|seat| (seat.replica, seat.node.clone()));
         let seats = Arc::new(RwLock::new(seats.collect()));
         let fails = |why: String| StartError { range, replica: id, why };
-        let log = Log::open(range, Arc::clone(&around.disk)).map_err(fails)?;
+        let damages = &around.damages;
+        let log = Log::open(range, Arc::clone(&around.disk), Arc::clone(damages)).map_err(fails)?;
         let in_use = replica.in_use().clone();
         let replica = Arc::new(tokio::sync::Mutex::new(replica));
-        let (disk, claims) = (Arc::clone(&around.disk), Arc::clone(&around.claims));
-        let formats = Arc::clone(&around.formats);
-        let machine = Machine::open(range, disk, Arc::clone(&replica), changes, claims, formats);
+        let disk = Arc::clone(&around.disk);
+        let known = (Arc::clone(&around.claims), Arc::clone(damages), Arc::clone(&around.formats));
+        let machine = Machine::open(range, disk, Arc::clone(&replica), changes, known);
         let machine = machine.map_err(fails)?;
         let config = around.raft.config().validate().map_err(|error| fails(error.to_string()))?;
         let network = Network { range, me: id, around: around.clone(), settings, in_use };
@@ -417,7 +417,7 @@ impl<R: AsyncRuntime> Group<R> {
             }
             Asked::Snapshot { vote, standing, state } => {
                 // One of an unknown format stops the replica when it is installed: nobody could send another one.
-                if self.around.formats.reads(STATE, format_of(&state)).is_ok() {
+                if self.around.formats.reads(STATE, records::format(&state)).is_ok() {
                     let replica = RangeReplica::recover(self.settings, &state)?;
                     let Descriptor { keyspace, from, to, .. } = replica.descriptor();
                     self.apart(*keyspace, from, to.as_ref())?;
@@ -439,27 +439,6 @@ impl<R: AsyncRuntime> Group<R> {
             }
         };
         Ok(wire::encode(&answered))
-    }
-
-    /// The rows of consensus and of the replica's state that are on the disk.
-    ///
-    /// # Errors
-    /// A fault of reading.
-    pub fn erase(&self, batch: &mut Batch) -> Result<(), String> {
-        let fault = |fault: rhumb_storage::StorageFault| fault.to_string();
-        for (key, _) in
-            disk::rows(&*self.around.disk, Family::Raft, &log::entries(self.range)).map_err(fault)?
-        {
-            batch.delete(Family::Raft, key);
-        }
-        for key in log::keys(self.range) {
-            batch.delete(Family::Raft, key);
-        }
-        batch.delete(Family::Raft, machine::place_key(self.range));
-        batch.delete(Family::Raft, rest::note_key(self.range));
-        batch.delete(Family::Raft, Progress::row_key(self.range));
-        batch.delete(Family::Raft, RangeReplica::row_key(self.range));
-        Ok(())
     }
 
     /// Keeps rows of a snapshot that are sound. They stand above all that is read here before its state comes. The replica is
@@ -523,4 +502,23 @@ impl<R: AsyncRuntime> Group<R> {
     pub async fn shut_down(&self) {
         self.raft.shutdown().await.ok();
     }
+}
+
+/// Deletes the rows of consensus and of a replica's state that are on a disk.
+///
+/// # Errors
+/// A fault of reading.
+pub fn erase(disk: &dyn Disk, range: RangeId, batch: &mut Batch) -> Result<(), String> {
+    let fault = |fault: rhumb_storage::StorageFault| fault.to_string();
+    for (key, _) in disk::rows(disk, Family::Raft, &log::entries(range)).map_err(fault)? {
+        batch.delete(Family::Raft, key);
+    }
+    for key in log::keys(range) {
+        batch.delete(Family::Raft, key);
+    }
+    batch.delete(Family::Raft, machine::place_key(range));
+    batch.delete(Family::Raft, rest::note_key(range));
+    batch.delete(Family::Raft, Progress::row_key(range));
+    batch.delete(Family::Raft, RangeReplica::row_key(range));
+    Ok(())
 }

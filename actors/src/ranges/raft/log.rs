@@ -25,6 +25,7 @@ use parking_lot::Mutex;
 use rhumb_core::canary::{self, Canary};
 use rhumb_storage::{Batch, Family};
 
+use super::Damages;
 use super::disk::{self, Disk};
 use super::types::{self, Entry, Types, Vote};
 use super::wire::{self, Ballot, Id, Line};
@@ -41,6 +42,7 @@ const RECENT_BYTES: usize = 256 << 10;
 pub(super) struct Log {
     range: RangeId,
     disk: Arc<dyn Disk>,
+    damages: Damages,
     known: Arc<Mutex<Known>>,
 }
 
@@ -91,27 +93,31 @@ impl Known {
 }
 
 impl Log {
-    /// The log of a range, as it is on disk.
-    pub(super) fn open(range: RangeId, disk: Arc<dyn Disk>) -> Result<Self, String> {
+    /// The log of a range, as it is on disk. What is not what was written is said of the range.
+    pub(super) fn open(range: RangeId, disk: Arc<dyn Disk>, damages: Damages) -> Result<Self, String> {
+        let found = |why: String| {
+            damages.lock().entry(range).or_insert_with(|| format!("its log: {why}"));
+            why
+        };
         let fault = |fault: rhumb_storage::StorageFault| fault.to_string();
         let mut known = Known::default();
         if let Some(vote) = disk.get(Family::Raft, &key(b'v', range)).map_err(fault)? {
-            known.vote = Some(wire::decode::<Ballot>(&vote)?.into());
+            known.vote = Some(wire::decode::<Ballot>(&vote).map_err(found)?.into());
         }
         if let Some(purged) = disk.get(Family::Raft, &key(b'p', range)).map_err(fault)? {
-            known.purged = Some(wire::decode::<Id>(&purged)?.into());
+            known.purged = Some(wire::decode::<Id>(&purged).map_err(found)?.into());
         }
         known.last = known.purged;
         let mut next = known.purged.map(|id| id.index + 1);
         for (row, line) in disk::rows(&*disk, Family::Raft, &key(b'l', range)).map_err(fault)? {
-            let entry = read(&line)?;
+            let entry = read(&line).map_err(found)?;
             let id = entry.log_id();
             if row != entry_key(range, id.index) || next.is_some_and(|next| next != id.index) {
-                return Err(format!("the log has entry {} where entry {next:?} should be", id.index));
+                return Err(found(format!("it has entry {} where entry {next:?} should be", id.index)));
             }
             (next, known.last) = (Some(id.index + 1), Some(id));
         }
-        Ok(Self { range, disk, known: Arc::new(Mutex::new(known)) })
+        Ok(Self { range, disk, damages, known: Arc::new(Mutex::new(known)) })
     }
 
     /// Makes a batch durable and waits for it.
@@ -127,7 +133,14 @@ impl Log {
             return Ok(Some(recent.entry.clone()));
         }
         let line = self.disk.get(Family::Raft, &entry_key(self.range, index)).map_err(io::Error::other)?;
-        line.map(|line| read(&line).map_err(io::Error::other)).transpose()
+        let entry = line.map(|line| read(&line)).transpose();
+        entry.map_err(|why| {
+            self.damages
+                .lock()
+                .entry(self.range)
+                .or_insert_with(|| format!("entry {index} of its log: {why}"));
+            io::Error::other(why)
+        })
     }
 
     fn entries(&self, from: u64, to: u64, bytes: usize) -> io::Result<Vec<Entry>> {

@@ -24,12 +24,12 @@ use tokio::sync::Mutex;
 use super::disk::Disk;
 use super::types::{self, SnapshotMeta, StoredMembership, Types};
 use super::wire::{self, Standing};
-use super::{Change, Changes, Claims, Rest, log, rest};
+use super::{Change, Changes, Claims, Damages, Rest, log, rest};
 use crate::ranges::command::{Body, Command, Outcome};
-use crate::ranges::records::STATE;
-use crate::ranges::replica::{Descriptor, RangeId, RangeReplica};
+use crate::ranges::comparing::Extent;
+use crate::ranges::records::{self, STATE};
+use crate::ranges::replica::{ApplyError, Descriptor, RangeId, RangeReplica};
 use crate::version::Formats;
-use crate::version::formats::format_of;
 
 /// Entries that become one batch, unless one of them has to see what another has written.
 const AT_ONCE: usize = 64;
@@ -56,6 +56,7 @@ pub(super) struct Machine {
     /// The last entry up to which the log could be cut.
     cut: u64,
     formats: Arc<Formats>,
+    damages: Damages,
 }
 
 /// A snapshot: the state of a replica. The rows that belong to it are sent before it, or are here.
@@ -75,11 +76,13 @@ impl Machine {
         disk: Arc<dyn Disk>,
         replica: Shared,
         changes: Changes,
-        claims: Claims,
-        formats: Arc<Formats>,
+        (claims, damages, formats): (Claims, Damages, Arc<Formats>),
     ) -> Result<Self, String> {
         let row = disk.get(Family::Raft, &place_key(range)).map_err(|fault| fault.to_string())?;
-        let standing = row.map(|row| wire::decode::<Standing>(&row)).transpose()?;
+        let standing = row.map(|row| wire::decode::<Standing>(&row)).transpose();
+        let standing = standing.inspect_err(|why| {
+            damages.lock().entry(range).or_insert_with(|| format!("its place in the log: {why}"));
+        })?;
         let members = standing.as_ref().map(Standing::membership).transpose()?.unwrap_or_default();
         let applied: Option<types::Id> = standing.and_then(|standing| standing.applied).map(Into::into);
         // What the log was before this life may be cut at once as well as later.
@@ -96,6 +99,7 @@ impl Machine {
             claimed: Vec::new(),
             cut,
             formats,
+            damages,
         })
     }
 
@@ -231,7 +235,13 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine {
                     }
                     let index = replica.applied().index + 1;
                     let applied = replica.apply(&*self.disk, index, &read.command, &mut out);
-                    let (came, right) = applied.map_err(io::Error::other)?;
+                    let (came, right) = applied.map_err(|error| {
+                        if matches!(error, ApplyError::Damaged { .. }) {
+                            let range = self.range;
+                            self.damages.lock().entry(range).or_insert_with(|| error.to_string());
+                        }
+                        io::Error::other(error)
+                    })?;
                     #[cfg(feature = "canaries")]
                     replica.proposed_by(read.by);
                     persisted(&mut out, &mut batch);
@@ -246,9 +256,15 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine {
                 }
             }
             self.applied = Some(id);
+            let compares = matches!(outcome, Some(Outcome::Compared(_)));
             owed.push((responder.map(responds::<R>), outcome));
-            if owed.len() >= AT_ONCE {
+            if compares || owed.len() >= AT_ONCE {
                 self.written(&replica, &mut batch, &mut owed).await?;
+            }
+            if compares {
+                let members = wire::encode(&Standing::of(self.applied, &self.members));
+                self.changed.push(Change::Compares(Box::new(Extent::of(&replica, &members))));
+                self.tells();
             }
         }
         self.written(&replica, &mut batch, &mut owed).await
@@ -280,7 +296,7 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine {
             return Err(io::Error::other("the replica has left its range"));
         }
         let before = replica.descriptor().clone();
-        self.formats.reads(STATE, format_of(&state)).map_err(io::Error::other)?;
+        self.formats.reads(STATE, records::format(&state)).map_err(io::Error::other)?;
         replica.receive(&state).map_err(io::Error::other)?;
         let lost = Rest::between(&before, replica.descriptor());
         (self.applied, self.members) = (meta.last_log_id, meta.last_membership.clone());

@@ -43,6 +43,7 @@ pub use group::{Group, NotProposed, StartError};
 pub use rest::Rest;
 
 use super::RangeSettings;
+use super::comparing::Extent;
 use super::replica::{RangeId, RangeReplica, ReplicaId, Seat};
 use crate::version::Formats;
 
@@ -130,6 +131,8 @@ pub enum Change {
     Born(Box<RangeReplica>),
     /// What the range is has changed: its keys, or where its replicas stand.
     Seen(RangeId),
+    /// This is what the replica is at a command, by which its range's replicas are compared.
+    Compares(Box<Extent>),
 }
 
 /// Where changes are told.
@@ -137,6 +140,9 @@ pub type Changes = futures::channel::mpsc::Sender<Change>;
 
 /// Ranges of which a replica is just being begun on this disk: one at a time.
 pub type Claims = Arc<parking_lot::Mutex<std::collections::BTreeSet<RangeId>>>;
+
+/// Ranges of which something on this disk is not what was written, and what. Whoever finds it says it here before it stops.
+pub type Damages = Arc<parking_lot::Mutex<std::collections::BTreeMap<RangeId, String>>>;
 
 /// A group's surroundings.
 #[derive(Clone)]
@@ -151,4 +157,6 @@ pub struct Around {
     pub claims: Claims,
     /// What the node reads and writes by.
     pub formats: Arc<Formats>,
+    /// What of it is damaged.
+    pub damages: Damages,
 }

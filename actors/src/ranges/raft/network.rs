@@ -17,7 +17,7 @@ use openraft::raft::{
 use openraft::{AsyncRuntime, RaftNetworkFactory, RaftNetworkV2};
 use rhumb_core::HybridTime;
 use rhumb_storage::Family;
-use rhumb_storage::mvcc::VersionKey;
+use rhumb_storage::mvcc::{Record, VersionKey};
 
 use super::Around;
 use super::machine::Image;
@@ -164,6 +164,10 @@ impl To {
                 match VersionKey::decode(row) {
                     Ok(key) if key.keyspace != keyspace || !descriptor.holds(&key.key) => return false,
                     Ok(key) if key.at <= newest => {
+                        if let Err(why) = Record::decode(row, value) {
+                            fault = Some(why.to_string());
+                            return false;
+                        }
                         bytes += row.len() + value.len();
                         rows.push((row.to_vec(), value.to_vec()));
                     }
@@ -177,7 +181,9 @@ impl To {
             });
             walked.map_err(|fault| fault.to_string())?;
             if let Some(fault) = fault {
-                return Err(format!("a row of the range cannot be read: {fault}"));
+                let why = format!("a row of the range cannot be read: {fault}");
+                self.around.damages.lock().entry(self.range).or_insert_with(|| why.clone());
+                return Err(why);
             }
             // A part without rows says that there are none.
             let part = Part { from, to: next.clone().or_else(|| end.clone()), threshold, rows };

@@ -154,14 +154,37 @@ pub enum Answered {
     DoesNotLead(String),
 }
 
+/// What was written before there were checksums.
 #[derive(Serialize, Deserialize)]
 enum Versioned<T> {
     V1(T),
 }
 
-/// Bytes of a value, with the number of its version.
+/// The first byte of what has a checksum: the four bytes behind it are the CRC-32C, big-endian, of all that follows. It differs
+/// in four bits from the first byte of what has none.
+const CHECKED: u8 = 0xc5;
+
+/// Bytes of a value, with the number of their version and a checksum.
 pub fn encode<T: Serialize>(value: &T) -> Bytes {
-    codec::encode(&Versioned::V1(value)).expect("what a range writes is within the codec's limits")
+    let inner = codec::encode(value).expect("what a range writes is within the codec's limits");
+    let mut bytes = Vec::with_capacity(5 + inner.len());
+    bytes.push(CHECKED);
+    bytes.extend(rhumb_storage::checksum(&inner).to_be_bytes());
+    bytes.extend_from_slice(&inner);
+    bytes.into()
+}
+
+/// The bytes behind their checksum, if it matches; as they are, if they are of before there were checksums.
+///
+/// # Errors
+/// What is wrong with them.
+pub fn checked(bytes: &[u8]) -> Result<&[u8], String> {
+    let Some((&CHECKED, rest)) = bytes.split_first() else { return Ok(bytes) };
+    let (sum, inner) = rest.split_at_checked(4).ok_or("it is shorter than its checksum")?;
+    if sum != rhumb_storage::checksum(inner).to_be_bytes() {
+        return Err("its checksum does not match: it is not what was written".to_owned());
+    }
+    Ok(inner)
 }
 
 /// The value of bytes.
@@ -169,6 +192,10 @@ pub fn encode<T: Serialize>(value: &T) -> Bytes {
 /// # Errors
 /// What is wrong with them.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    let inner = checked(bytes)?;
+    if inner.len() != bytes.len() {
+        return codec::decode(inner).map_err(|error| error.to_string());
+    }
     let Versioned::V1(value) = codec::decode(bytes).map_err(|error| error.to_string())?;
     Ok(value)
 }
@@ -287,6 +314,7 @@ enum Bodied {
     Split { at: Vec<u8>, right: RangeId, seats: Vec<Seat> },
     Threshold(HybridTime),
     Reseat(Vec<Seat>),
+    Compare,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -312,6 +340,7 @@ pub(super) fn command(command: &Command, format: ClusterVersion, by: ReplicaId) 
         }
         Body::Threshold(threshold) => Bodied::Threshold(*threshold),
         Body::Reseat(seats) => Bodied::Reseat(seats.clone()),
+        Body::Compare => Bodied::Compare,
     };
     let Command { lease, order, closed, .. } = *command;
     #[cfg(feature = "canaries")]
@@ -347,6 +376,7 @@ pub(super) fn read_command(bytes: &[u8], format: ClusterVersion) -> Result<Comma
         Bodied::Split { at, right, seats } => Body::Split { at: key(at)?, right, seats },
         Bodied::Threshold(threshold) => Body::Threshold(threshold),
         Bodied::Reseat(seats) => Body::Reseat(seats),
+        Bodied::Compare => Body::Compare,
     };
     Ok(Commanded {
         format,
@@ -354,4 +384,24 @@ pub(super) fn read_command(bytes: &[u8], format: ClusterVersion) -> Result<Comma
         #[cfg(feature = "canaries")]
         by,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bit_that_flips_in_what_is_written_is_noticed_and_what_had_no_checksum_is_read() {
+        let ballot = Ballot { term: 300, replica: 71, committed: true };
+        let bytes = encode(&ballot);
+        assert_eq!(decode::<Ballot>(&bytes), Ok(ballot));
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.to_vec();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(decode::<Ballot>(&flipped).is_err(), "bit {bit}");
+        }
+        assert!(decode::<Ballot>(&bytes[..3]).is_err());
+        let before = codec::encode(&Versioned::V1(ballot)).expect("short");
+        assert_eq!(decode::<Ballot>(&before), Ok(ballot));
+    }
 }

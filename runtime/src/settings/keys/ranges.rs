@@ -7,7 +7,7 @@ use crate::settings::kind::{Kind, bytes, count, millis};
 
 pub(super) const RANGES: Section = Section {
     name: "ranges",
-    what: "Leases of ranges; when ranges are split, and their replicas replaced, without being told to. Of leases and splits each node goes by its own for the ranges whose leases it holds; of replicas the node that holds the lease of the meta range.",
+    what: "Leases of ranges; when ranges are split, and their replicas compared and replaced, without being told to. Of leases, splits and comparisons each node goes by its own for the ranges whose leases it holds; of replicas the node that holds the lease of the meta range.",
     keys: &[
         Key::new(
             "ranges.support",
@@ -34,6 +34,12 @@ pub(super) const RANGES: Section = Section {
             Kind::Off { or: &millis(5_000, 30 * 24 * 3_600_000) },
             field!(replace_after),
             "A replica whose node has not been reached for so long is replaced, on another node that may hold its class, if there is one and most voters are there. `rhumb placement plan --keyspace` says what lacks a replica.",
+        ),
+        Key::new(
+            "ranges.compare_every",
+            Kind::Off { or: &millis(10_000, 30 * 24 * 3_600_000) },
+            field!(compare_every),
+            "How often all replicas of a range are hashed as they are after one command, and compared: one that differs from most voters is quarantined and rebuilt. Each reads all its rows for that, at 25 MiB/s at most. `rhumb range check` compares at once.",
         ),
     ],
 };

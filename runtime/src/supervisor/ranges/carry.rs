@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use parking_lot::RwLock;
-use rhumb_actors::ranges::host::{Found, Word, World};
+use rhumb_actors::ranges::host::{Found, Noticed, Word, World};
 use rhumb_actors::ranges::messages::{Consent, RANGE_WORD, RangeWord};
 use rhumb_actors::ranges::raft::Carry;
 use rhumb_actors::ranges::splitting::Decided;
@@ -96,6 +96,16 @@ impl World for RangeWorld {
         if let Some(ranges) = super::plan::of(&self.ranges) {
             ranges.splits_by_itself(range, decided);
         }
+    }
+
+    fn noticed(&self, range: RangeId, noticed: Noticed) {
+        if let Some(ranges) = super::plan::of(&self.ranges) {
+            ranges.has_noticed(range, noticed);
+        }
+    }
+
+    fn aside(&self, work: Box<dyn FnOnce() + Send>) {
+        drop(tokio::task::spawn_blocking(work));
     }
 
     fn halt(&self, why: String) {

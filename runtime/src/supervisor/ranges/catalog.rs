@@ -248,6 +248,10 @@ impl Ranges {
             for row in &space.ranges {
                 host.want(row.range, row.wanted());
                 let mine = row.seats.iter().find(|seat| seat.store == me);
+                if let Some(replica) = host.quarantined(row.range).filter(|one| row.left.contains(one)) {
+                    self.clear_quarantined(row.range, replica);
+                    continue;
+                }
                 match (host.group(row.range), mine) {
                     (Some(group), _) if row.left.contains(&group.id()) => {
                         self.clear_away(row.range, group.id());

@@ -9,6 +9,7 @@ mod carry;
 mod catalog;
 mod erasing;
 mod failover;
+mod integrity;
 mod lifecycle;
 mod lifetimes;
 mod placement;
@@ -70,6 +71,10 @@ pub(super) struct Parts {
     pub(super) splits: SplitSettings,
     /// After how long a replica whose node is away is replaced.
     pub(super) replace_after: Option<std::time::Duration>,
+    /// How often the replicas of a range are compared.
+    pub(super) compare_every: Option<std::time::Duration>,
+    /// The data directory.
+    pub(super) data: std::path::PathBuf,
     pub(super) tokens: [u8; 32],
     pub(super) store: HotStore,
     /// Its control store remembers the cluster version. Its lock ends with the node, whoever still holds this.
@@ -112,6 +117,7 @@ struct Inner {
     failover: failover::Failover,
     placing: placement::Placing,
     version: version::Version,
+    integrity: integrity::Integrity,
 }
 
 /// The ranges of this node. Clones are one.
@@ -144,6 +150,7 @@ impl Ranges {
             failover: failover::Failover::new(&parts),
             placing: placement::Placing::default(),
             version: version::Version::new(&parts),
+            integrity: integrity::Integrity::default(),
             parts,
         }))
     }
@@ -166,7 +173,8 @@ impl Ranges {
         let support = self.0.parts.support;
         let range = RangeSettings { max_offset: *max_offset, support, ..RangeSettings::default() };
         let beat = support / 3;
-        let settings = HostSettings { range, beat, splits: self.0.parts.splits, ..HostSettings::default() };
+        let (splits, compare_every) = (self.0.parts.splits, self.0.parts.compare_every);
+        let settings = HostSettings { range, beat, splits, compare_every, ..HostSettings::default() };
         let carry = Arc::new(Carrier { mesh: mesh.clone(), classes: Arc::clone(&self.0.classes) });
         let around = Around {
             disk: Arc::clone(&self.0.disk),
@@ -174,6 +182,7 @@ impl Ranges {
             raft: RaftSettings::within(support),
             claims: Arc::default(),
             formats: Arc::clone(&self.0.version.formats),
+            damages: Arc::default(),
         };
         let world = RangeWorld {
             mesh: mesh.clone(),
@@ -191,6 +200,13 @@ impl Ranges {
             return halt.now(format!("the cluster version: {why}"));
         }
         match Host::start(*store_id, settings, around, Arc::new(world)).await {
+            Ok(host) if host.quarantined(META).is_some() => {
+                return halt.now(
+                    "the replica of the meta range here is quarantined, and the node goes by what stands there: replace its disk \
+                     (`rhumb mesh new-disk`)"
+                        .to_owned(),
+                );
+            }
             Ok(host) => drop(self.0.host.set(host)),
             Err(error) => return halt.now(format!("ranges: {error}")),
         }
@@ -200,6 +216,7 @@ impl Ranges {
             () = self.fails_over() => {}
             () = self.tend() => {}
             () = self.raises() => {}
+            () = self.forgets_what_is_aside() => {}
         }
     }
 

@@ -144,6 +144,7 @@ impl Ranges {
         let change = match found {
             Found::Begun => Change::Begun(range),
             Found::Left(replicas) => Change::Left { range, replicas },
+            Found::Quarantined(replica) => Change::Rebuild { range, replica },
         };
         match self.plan(&space.name, &change, Instant::now() + PLAN_WITHIN).await {
             Ok(Ok(_)) => {}

@@ -468,6 +468,7 @@ fn passes(refusal: &RangeRefusal) -> bool {
             | RangeRefusal::Outside
             | RangeRefusal::NoVote
             | RangeRefusal::Removed
+            | RangeRefusal::Quarantined
     )
 }
 

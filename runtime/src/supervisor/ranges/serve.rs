@@ -9,9 +9,9 @@ use rhumb_actors::placement::messages::{ApplyPlacement, PlanPlacement};
 use rhumb_actors::ranges::catalog::{MAX_REPLICATION, META, named};
 use rhumb_actors::ranges::lifecycle::LiveKeyspace;
 use rhumb_actors::ranges::messages::{
-    Consent, CreateKeyspace, Found, Introduce, KeyspaceView, KvRead, KvRefusal, KvWrite, ListKeyspaces,
-    ListRanges, MoveReplica, PlanRange, RANGE_WORD, RangeView, RangeWord, Rejoin, SplitRange, TransferLease,
-    WhereIs,
+    CheckRange, Consent, CreateKeyspace, Found, Introduce, KeyspaceView, KvRead, KvRefusal, KvWrite,
+    ListKeyspaces, ListRanges, MoveReplica, PlanRange, RANGE_WORD, RangeView, RangeWord, Rejoin, SplitRange,
+    TransferLease, WhereIs,
 };
 use rhumb_actors::ranges::snapshots::{CreateSnapshot, ExportSnapshot, RemoveSnapshot};
 use rhumb_actors::ranges::subjects::{CondemnKeys, DestroyKeys, EraseSubject, HandKey, KeepKey, WhichKeys};
@@ -78,6 +78,7 @@ pub(in crate::supervisor) fn serve(registry: &mut Registry, ranges: &Ranges) -> 
     serves!(SplitRange, splits);
     serves!(TransferLease, transfers);
     serves!(MoveReplica, moves);
+    serves!(CheckRange, checks_range);
     serves!(PlanRange, plans);
     serves!(Rejoin, rejoins);
     serves!(PlanPlacement, plans_placement);
@@ -197,14 +198,7 @@ impl Ranges {
         let mut views = Vec::new();
         for group in host.groups() {
             let range = group.range();
-            let name = match range {
-                META => "meta".to_owned(),
-                _ => {
-                    let spaces = self.0.keyspaces.read();
-                    let of = spaces.values().find(|space| space.row(range).is_some());
-                    of.map(|space| space.name.clone()).unwrap_or_default()
-                }
-            };
+            let name = self.name_of(range);
             let (leads, leaseholder) = (group.leads(), host.holds(range).await);
             let replica = group.replica().await;
             views.push(RangeView {
@@ -220,9 +214,21 @@ impl Ranges {
                 nodes: replica.descriptor().seats.iter().map(|seat| seat.node.clone()).collect(),
                 threshold_ms: replica.applied().threshold.millis(),
                 collected: host.collected(range),
+                condition: self.condition(range, group.id()),
             });
         }
+        views.extend(self.quarantined_views());
         control(Ok(views))
+    }
+
+    /// The name of a range's keyspace.
+    pub(super) fn name_of(&self, range: RangeId) -> String {
+        if range == META {
+            return "meta".to_owned();
+        }
+        let spaces = self.0.keyspaces.read();
+        let of = spaces.values().find(|space| space.row(range).is_some());
+        of.map(|space| space.name.clone()).unwrap_or_default()
     }
 
     async fn reads(self, call: Call<KvRead>) -> Answer<rhumb_actors::ranges::messages::KvAnswer> {

@@ -226,6 +226,7 @@ impl Ranges {
         self.tell_failover(page);
         self.tell_version(page);
         self.tell_placement(page);
+        self.tell_integrity(page);
     }
 
     /// The keyspaces whose replicas here are too far behind, with how far in milliseconds.

@@ -70,6 +70,7 @@ impl Catalog {
         let change = match found {
             Found::Begun => Change::Begun(range),
             Found::Left(replicas) => Change::Left { range, replicas },
+            Found::Quarantined(replica) => Change::Rebuild { range, replica },
         };
         self.change(&change);
     }
@@ -90,6 +91,11 @@ pub(super) async fn follow(net: net::Shared, me: usize, host: Host<SimRuntime>) 
             host.want(row.range, row.wanted());
             host.retain(row.range, RETENTION);
             let mine = row.seats.iter().find(|seat| seat.store == host.store());
+            if let Some(replica) = host.quarantined(row.range).filter(|replica| row.left.contains(replica)) {
+                host.clear(row.range, replica).await.expect("memory is cleared");
+                net.lock().cleared += 1;
+                continue;
+            }
             match (host.group(row.range), mine) {
                 (Some(group), _) if row.left.contains(&group.id()) => {
                     host.clear(row.range, group.id()).await.expect("memory is cleared");

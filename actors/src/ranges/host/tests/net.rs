@@ -18,7 +18,8 @@ use rhumb_storage::{
 use super::catalog::{self, Catalog};
 use super::sim::{self, SimRuntime};
 use super::versions::{self, Build, Versions};
-use crate::ranges::host::{Found, Host, HostSettings, Word, World};
+use crate::ranges::comparing::Verdict;
+use crate::ranges::host::{Found, Host, HostSettings, Noticed, Word, World};
 use crate::ranges::raft::wire::{self, Answered, Asked};
 use crate::ranges::raft::{Around, Carry, Disk, RaftSettings};
 use crate::ranges::resting::RestSettings;
@@ -54,6 +55,7 @@ pub(super) fn settings() -> HostSettings {
             said: Duration::from_millis(300),
             heard: Duration::from_millis(500),
         },
+        compare_every: Some(Duration::from_secs(2)),
     }
 }
 
@@ -99,6 +101,12 @@ pub(super) struct Net {
     pub(super) snapshots: usize,
     /// Where replicas are wanted.
     pub(super) catalog: Option<Catalog>,
+    /// How often a question has one bit that is not what was sent.
+    pub(super) flips: f64,
+    /// What was noticed of ranges, by whom, and when.
+    pub(super) noticed: Vec<(u64, usize, RangeId, Noticed)>,
+    /// Whether rows were made wrong in this story: else nothing may be found.
+    pub(super) spoiled: bool,
     /// Ranges that were split, and replicas that were cleared away.
     pub(super) split: usize,
     pub(super) cleared: usize,
@@ -162,6 +170,7 @@ impl Carry for Wires {
         within: Duration,
     ) -> BoxFuture<'static, Result<Bytes, String>> {
         let between = (from, to.replica);
+        let question = flipped(&self.net, question);
         let (net, me, to) = (Arc::clone(&self.net), self.me, Net::number(&to.node));
         let (said, heard) = tokio::sync::oneshot::channel();
         let (way, sent) = {
@@ -182,6 +191,19 @@ impl Carry for Wires {
         }
         .boxed()
     }
+}
+
+/// Some questions come with one bit that was not sent.
+fn flipped(net: &Shared, question: Bytes) -> Bytes {
+    let mut net = net.lock();
+    let p = net.flips;
+    if p == 0.0 || !net.rng.chance(p) {
+        return question;
+    }
+    let (at, bit) = (net.rng.below(question.len() as u64) as usize, net.rng.below(8));
+    let mut bytes = question.to_vec();
+    bytes[at] ^= 1 << bit;
+    bytes.into()
 }
 
 type Saying = tokio::sync::oneshot::Sender<Result<Bytes, String>>;
@@ -319,6 +341,21 @@ impl World for Seen {
         sim::spawn_as(me, catalog::splits(net, me, range, decided));
     }
 
+    fn noticed(&self, range: RangeId, noticed: Noticed) {
+        let mut net = self.net.lock();
+        let may = match &noticed {
+            Noticed::Compared(checked) => net.spoiled || checked.verdict == Verdict::Same,
+            Noticed::Damaged { on_the_way: true, .. } => net.flips > 0.0,
+            Noticed::Damaged { .. } | Noticed::Quarantined { .. } | Noticed::Rebuilt { .. } => net.spoiled,
+        };
+        if !may {
+            let me = self.me;
+            net.broken
+                .get_or_insert(format!("node {me} has noticed of {range:?}, where all is well: {noticed:?}"));
+        }
+        net.noticed.push((sim::now(), self.me, range, noticed));
+    }
+
     fn halt(&self, why: String) {
         self.net.lock().nodes[self.me].halted.get_or_insert(why);
     }
@@ -407,6 +444,7 @@ pub(super) fn start(net: &Shared, me: usize, raft: RaftSettings) {
         raft,
         claims: Arc::default(),
         formats: versions::formats(&mut net.lock(), me),
+        damages: Arc::default(),
     };
     let (net, seen) = (Arc::clone(net), Arc::new(Seen { net: Arc::clone(net), me }));
     sim::spawn_as(me, async move {
@@ -461,6 +499,9 @@ pub(super) fn of(count: usize, rng: Rng) -> Shared {
         votes: BTreeMap::new(),
         broken: None,
         snapshots: 0,
+        flips: 0.0,
+        noticed: Vec::new(),
+        spoiled: false,
         catalog: None,
         split: 0,
         cleared: 0,

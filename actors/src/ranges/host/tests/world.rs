@@ -16,12 +16,13 @@ use rhumb_core::rng::{Rng, Seed};
 use rhumb_storage::mvcc::{Limit, Record, UserKey};
 
 use super::catalog::{self, Catalog, SPACE};
+use super::comparing;
 use super::history::{self, Did, Seen, Value};
 use super::net::{self, MS, NOBODY, Net, RANGE, SECOND, TOLERANCE, node_id, store_id};
 use super::rows::same_rows;
 use super::sim::{self, SimRuntime};
 use super::versions;
-use crate::ranges::host::{Host, NotRead, NotWritten, Rowed};
+use crate::ranges::host::{Host, NotRead, NotWritten, Noticed, Rowed};
 use crate::ranges::raft::RaftSettings;
 use crate::ranges::splitting::{SplitSettings, Why};
 use crate::ranges::{Ask, Condition, Consistency, Descriptor, Lease, Op, RangeId, ReplicaId, Seat};
@@ -64,6 +65,12 @@ pub(super) struct Tally {
     /// Nodes that were started with another build, and builds that were refused.
     pub(super) upgraded: usize,
     pub(super) refused_builds: usize,
+    /// Comparisons that found all the same, rows that were made wrong, replicas that were rebuilt, and questions that were
+    /// refused because they were not what was sent.
+    pub(super) compared: usize,
+    pub(super) spoiled: usize,
+    pub(super) rebuilt: usize,
+    pub(super) refused_on_the_way: usize,
     /// Versions that were collected in the last lives.
     pub(super) collected: u64,
     /// All that happened, in one number.
@@ -91,6 +98,10 @@ impl Tally {
         self.upgraded += other.upgraded;
         self.refused_builds += other.refused_builds;
         self.collected += other.collected;
+        self.compared += other.compared;
+        self.spoiled += other.spoiled;
+        self.rebuilt += other.rebuilt;
+        self.refused_on_the_way += other.refused_on_the_way;
     }
 }
 
@@ -190,7 +201,11 @@ pub(super) fn run(seed: u64) -> Result<Tally, String> {
         net.slow = rng.pick(&[0.0, 0.02, 0.1]).copied().unwrap_or_default();
         net.cut_voters = rng.pick(&[0.0, 0.2]).copied().unwrap_or_default();
         net.raft = raft;
+        let mut rng = seed.child("damage").rng();
+        net.flips = if rng.chance(0.3) { 0.01 } else { 0.0 };
+        net.spoiled = rng.chance(0.4);
     }
+    comparing::writes_quiet_key(&net);
     while sim::now() < STORY {
         sim::run_until(sim::now() + rng.between(20 * MS, 900 * MS));
         trouble(&net, &told, &mut rng, &mut comes_back);
@@ -203,6 +218,9 @@ pub(super) fn run(seed: u64) -> Result<Tally, String> {
             }
             !due
         });
+        if comparing::spoils(&net, &mut rng) {
+            told.lock().tally.spoiled += 1;
+        }
         look(&net, &mut leases)?;
         told.lock().tally.rested += usize::from(rests(&net));
     }
@@ -223,6 +241,14 @@ pub(super) fn run(seed: u64) -> Result<Tally, String> {
         let collected = |host: &Host<SimRuntime>| -> u64 {
             host.groups().iter().map(|group| host.collected(group.range())).sum()
         };
+        for (_, _, _, noticed) in &net.noticed {
+            match noticed {
+                Noticed::Compared(_) => told.tally.compared += 1,
+                Noticed::Damaged { .. } => told.tally.refused_on_the_way += 1,
+                Noticed::Rebuilt { .. } => told.tally.rebuilt += 1,
+                Noticed::Quarantined { .. } => {}
+            }
+        }
         told.tally.collected = net.nodes.iter().filter_map(|node| node.host.as_ref()).map(collected).sum();
     }
     told.tally.hash = sim::trace();
@@ -336,7 +362,7 @@ fn heal(net: &net::Shared, told: &Telling, raft: RaftSettings) {
     let down: Vec<usize> = {
         let mut net = net.lock();
         net.cut.clear();
-        (net.loss, net.slow, net.cut_voters) = (0.0, 0.0, 0.0);
+        (net.loss, net.slow, net.cut_voters, net.flips) = (0.0, 0.0, 0.0, 0.0);
         let nodes = net.nodes.iter_mut().enumerate();
         nodes
             .filter_map(|(number, node)| {

@@ -1,0 +1,313 @@
+//! What a host does to find replicas that differ: it proposes comparisons for the ranges it holds, hashes what its own replicas
+//! are, and judges what all of them say.
+//!
+//! * It decides: nothing. [`comparing`](crate::ranges::comparing) says what counts and who is odd.
+//! * It never does: hash more rows in one go than a step, or take the next one without a pause.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::AsyncRuntime;
+use parking_lot::Mutex;
+use rhumb_core::{HybridTime, NodeId};
+
+use super::keep::of;
+use super::quarantine::Noticed;
+use super::{Host, NotWritten, Word};
+use crate::ranges::command::Outcome;
+use crate::ranges::comparing::{Digest, Extent, Round, Rounds, Verdict};
+use crate::ranges::lease::RangeRefusal;
+use crate::ranges::raft::{Disk, Group, NotProposed};
+use crate::ranges::replica::{RangeId, ReplicaId};
+
+/// Bytes of rows that are hashed in one step.
+const STEP_BYTES: usize = 256 << 10;
+/// Between two steps.
+const STEP_EVERY: Duration = Duration::from_millis(10);
+/// Rounds of the timer for which answers are waited for before differences are told that no majority decides.
+const WAITS: u32 = 60;
+/// How often a replica tells what it is: what is told may get lost.
+const TELLS: u32 = 4;
+
+/// What a host knows of comparisons.
+#[derive(Debug, Default)]
+pub(super) struct Comparing {
+    rounds: Mutex<Rounds>,
+    /// Since when the answers of each range's last comparison are waited for.
+    since: Mutex<BTreeMap<RangeId, HybridTime>>,
+    /// When each range was compared last, as far as is known in this life.
+    last: Mutex<BTreeMap<RangeId, HybridTime>>,
+    /// Ranges whose replicas differ while nobody can say which of them is right.
+    suspect: Mutex<BTreeSet<RangeId>>,
+    /// What was said of each range's last comparison.
+    said: Mutex<BTreeMap<RangeId, (u64, Verdict)>>,
+}
+
+/// What came of a comparison that somebody asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checked {
+    /// The comparison.
+    pub round: Round,
+    /// What follows.
+    pub verdict: Verdict,
+}
+
+impl<R: AsyncRuntime> Host<R> {
+    /// Begins the timer of comparisons.
+    pub(super) fn compare(&self) {
+        let weak = Arc::downgrade(&self.0);
+        drop(R::spawn(async move {
+            while let Some(host) = of::<R>(&weak) {
+                let now = host.0.world.now();
+                for group in host.groups() {
+                    host.quarantine_damaged(&group);
+                    if host.is_due(group.range(), now) {
+                        host.propose_comparison(&group).await;
+                    }
+                    if !host.is_settled(group.range()) {
+                        host.judge(group.range()).await;
+                    }
+                    host.is_rebuilt(&group).await;
+                }
+                host.announce_quarantines();
+                host.0.comparing.rounds.lock().retain(|range| host.group(range).is_some());
+                host.0.comparing.suspect.lock().retain(|range| host.group(*range).is_some());
+                let wait = host.0.settings.collect;
+                drop(host);
+                R::sleep(wait).await;
+            }
+        }));
+    }
+
+    /// Whether the replicas of a range were not compared for as long as they may be.
+    fn is_due(&self, range: RangeId, now: HybridTime) -> bool {
+        let Some(every) = self.0.settings.compare_every else { return false };
+        // In the first life of which this node knows, ranges do not all come at once.
+        let part = u32::try_from(range.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56).unwrap_or_default();
+        let first = || before(now, every / 256 * part);
+        self.0.comparing.last.lock().entry(range).or_insert_with(first).plus(every) <= now
+    }
+
+    /// Whether nothing more follows from the last comparison of a range.
+    fn is_settled(&self, range: RangeId) -> bool {
+        let rounds = self.0.comparing.rounds.lock();
+        let Some(round) = rounds.of(range) else { return true };
+        let said = self.0.comparing.said.lock();
+        round.is_whole() && said.get(&range).is_some_and(|said| *said == (round.index, Verdict::Same))
+    }
+
+    /// Proposes a comparison, if the lease is held here.
+    async fn propose_comparison(&self, group: &Group<R>) {
+        {
+            let replica = group.replica().await;
+            let moment = self.moment(replica.descriptor());
+            if replica.permit(&moment).is_err() {
+                return;
+            }
+            self.0.comparing.last.lock().insert(group.range(), moment.now);
+        }
+        let (host, group) = (self.clone(), group.clone());
+        // Whoever looks after comparisons does not wait for consensus.
+        drop(R::spawn(async move {
+            let proposed =
+                group.propose(|replica| replica.propose_compare(&host.moment(replica.descriptor())));
+            if let Err(why) = proposed.await {
+                tracing::debug!(range = group.range().0, %why, "not compared; it is tried again");
+            }
+        }));
+    }
+
+    /// This is what a replica here is at a command: its rows are hashed, and whoever holds the lease is told.
+    pub(super) fn hashes(&self, range: RangeId, extent: Extent) {
+        let (weak, disk, world) =
+            (Arc::downgrade(&self.0), Arc::clone(&self.0.around.disk), Arc::clone(&self.0.world));
+        self.0.comparing.last.lock().insert(range, self.0.world.now());
+        drop(R::spawn(async move {
+            let (index, replica, mut extent) = (extent.index, extent.replica, Some(extent));
+            let digest = loop {
+                let Some(mut part) = extent.take() else { return };
+                let (said, heard) = futures::channel::oneshot::channel();
+                let disk: Arc<dyn Disk> = Arc::clone(&disk);
+                world.aside(Box::new(move || {
+                    let stepped = part.step(&*disk, STEP_BYTES);
+                    drop(said.send((part, stepped)));
+                }));
+                let Ok((part, stepped)) = heard.await else { return };
+                match stepped {
+                    Ok(Some(digest)) => break digest,
+                    Ok(None) => extent = Some(part),
+                    Err(error) => {
+                        if let Some(host) = of::<R>(&weak) {
+                            host.read_damage(range, replica, &error);
+                        }
+                        return;
+                    }
+                }
+                R::sleep(STEP_EVERY).await;
+            };
+            for _ in 0..TELLS {
+                let Some(host) = of::<R>(&weak) else { return };
+                if !host.tells(range, replica, index, digest).await {
+                    return;
+                }
+                let wait = host.0.settings.collect * 2;
+                drop(host);
+                R::sleep(wait).await;
+            }
+        }));
+    }
+
+    /// Tells whoever holds the lease what a replica here is. Whether it may have to be told again.
+    async fn tells(&self, range: RangeId, replica: ReplicaId, index: u64, digest: Digest) -> bool {
+        let Some(group) = self.group(range).filter(|group| group.id() == replica) else { return false };
+        let (holder, seats) = {
+            let there = group.replica().await;
+            let seats = there.descriptor().seats.clone();
+            (there.lease().holder.and_then(|holder| there.descriptor().seat(holder)).cloned(), seats)
+        };
+        let Some(holder) = holder else { return true };
+        if holder.replica != replica {
+            self.0.world.tell(&holder.node, Word::Compared { range, replica, index, digest });
+            return true;
+        }
+        {
+            let mut rounds = self.0.comparing.rounds.lock();
+            rounds.begun(range, index, seats);
+            self.0.comparing.since.lock().insert(range, self.0.world.now());
+            rounds.heard(range, index, replica, digest);
+        }
+        self.judge(range).await;
+        false
+    }
+
+    /// A replica of another node says what it is.
+    pub(super) async fn heard_digest(
+        &self,
+        node: &NodeId,
+        range: RangeId,
+        (replica, index): (ReplicaId, u64),
+        digest: Digest,
+    ) {
+        let Some(group) = self.group(range) else { return };
+        let is_there =
+            group.replica().await.descriptor().seat(replica).is_some_and(|seat| seat.node == *node);
+        if is_there {
+            self.0.comparing.rounds.lock().heard(range, index, replica, digest);
+            self.judge(range).await;
+        }
+    }
+
+    /// What follows from what replicas have said. Whoever is odd is told so again until it is gone.
+    async fn judge(&self, range: RangeId) {
+        let Some(group) = self.group(range) else { return };
+        let Some(round) = self.0.comparing.rounds.lock().of(range).cloned() else { return };
+        let (here, seats) = {
+            let replica = group.replica().await;
+            if replica.lease().holder != Some(group.id()) {
+                return;
+            }
+            (group.id(), replica.descriptor().seats.clone())
+        };
+        let since = self.0.comparing.since.lock().get(&range).copied();
+        let over =
+            since.is_some_and(|since| since.plus(self.0.settings.collect * WAITS) < self.0.world.now());
+        let verdict = round.verdict(over);
+        let is_news = {
+            let mut said = self.0.comparing.said.lock();
+            let news = Some((round.index, verdict.clone()));
+            verdict != Verdict::Waits && said.insert(range, (round.index, verdict.clone())) != news
+        };
+        if is_news {
+            let (range, compared) = (range, Checked { round: round.clone(), verdict: verdict.clone() });
+            self.0.world.noticed(range, Noticed::Compared(compared));
+        }
+        match &verdict {
+            Verdict::Odd(odd) => {
+                for replica in odd {
+                    let seat = seats.iter().find(|seat| seat.replica == *replica);
+                    match seat {
+                        Some(seat) if *replica == here => {
+                            self.quarantine(range, seat.replica, odd_at(round.index));
+                        }
+                        Some(seat) => {
+                            let word = Word::Odd { range, replica: *replica, index: round.index };
+                            self.0.world.tell(&seat.node, word);
+                        }
+                        None => {}
+                    }
+                }
+            }
+            Verdict::Undecided | Verdict::Same if is_news => {
+                let is = verdict == Verdict::Undecided;
+                self.suspects(range, is);
+                for seat in seats.iter().filter(|seat| seat.replica != here) {
+                    self.0.world.tell(&seat.node, Word::Suspect { range, index: round.index, is });
+                }
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn suspects(&self, range: RangeId, is: bool) {
+        let mut suspect = self.0.comparing.suspect.lock();
+        if is {
+            suspect.insert(range)
+        } else {
+            suspect.remove(&range)
+        };
+    }
+
+    /// Whether the replicas of a range differ, and nobody can say which of them is right.
+    #[must_use]
+    pub fn is_suspect(&self, range: RangeId) -> bool {
+        self.0.comparing.suspect.lock().contains(&range)
+    }
+
+    /// Has the replicas of a range compared whose lease is held here, and waits for what they say: for all of them, or as long as
+    /// that.
+    ///
+    /// # Errors
+    /// [`NotWritten`].
+    pub async fn check(&self, range: RangeId, within: Duration) -> Result<Checked, NotWritten> {
+        let group = self.group(range).ok_or(NotWritten::NoReplica)?;
+        let proposed = group.propose(|replica| replica.propose_compare(&self.moment(replica.descriptor())));
+        let index = match proposed.await {
+            Ok(Outcome::Compared(index)) => index,
+            Ok(_) => return Err(NotWritten::Void),
+            Err(NotProposed::Refused(RangeRefusal::NotLeaseholder(Some(holder)))) => {
+                return Err(self.at(range, Some(holder)).await);
+            }
+            Err(NotProposed::NotLeader(_)) => {
+                let holder = self.leaseholder(range).await.map(|seat| seat.replica);
+                return Err(self.at(range, holder).await);
+            }
+            Err(NotProposed::Refused(refusal)) => return Err(NotWritten::Refused(refusal)),
+            Err(NotProposed::Unknown(why)) => return Err(NotWritten::Unknown(why)),
+            Err(NotProposed::Stopped(why)) => return Err(NotWritten::Stopped(why)),
+        };
+        let (pause, mut waited) = (Duration::from_millis(20), Duration::ZERO);
+        loop {
+            let round =
+                self.0.comparing.rounds.lock().of(range).filter(|round| round.index == index).cloned();
+            let is_whole = round.as_ref().is_some_and(Round::is_whole);
+            if is_whole || waited >= within {
+                let round = round.unwrap_or_else(|| Round::new(index));
+                let verdict = round.verdict(true);
+                return Ok(Checked { round, verdict });
+            }
+            R::sleep(pause).await;
+            waited += pause;
+        }
+    }
+}
+
+/// What is said of a replica that was odd.
+pub(super) fn odd_at(index: u64) -> String {
+    format!("at command {index} it was another thing than most of the range's replicas")
+}
+
+fn before(now: HybridTime, by: Duration) -> HybridTime {
+    let ms = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
+    HybridTime::new(now.millis().saturating_sub(ms), 0)
+}
