@@ -195,6 +195,12 @@ canaries! {
     PermitFromAnswer = "permit-from-answer",
     /// A node whose hybrid time stands still at its ceiling acts as if no time passed.
     StandingClockActs = "standing-clock-acts",
+    /// A node begins what it may not any more, by the fences as it has read them last.
+    ActsWithoutPermit = "acts-without-permit",
+    /// Whether a node may act for an actor is looked at when an instance is made, and not at each message.
+    OldOwnerActs = "old-owner-acts",
+    /// The epoch of an instance is that of its node's fence, and that of the next owner's is lower.
+    EpochOfOneNode = "epoch-of-one-node",
 }
 
 impl Canary {
@@ -248,8 +254,15 @@ impl Canary {
     ];
 
     /// Those of failover, which has one too.
-    pub const OF_FAILOVER: &'static [Self] =
-        &[Self::ActsBeforeFence, Self::OneObserverConfirms, Self::PermitFromAnswer, Self::StandingClockActs];
+    pub const OF_FAILOVER: &'static [Self] = &[
+        Self::ActsBeforeFence,
+        Self::OneObserverConfirms,
+        Self::PermitFromAnswer,
+        Self::StandingClockActs,
+        Self::ActsWithoutPermit,
+        Self::OldOwnerActs,
+        Self::EpochOfOneNode,
+    ];
 
     /// Those of delivery, which has one too. All others are the escrow's.
     pub const OF_DELIVERY: &'static [Self] = &[
