@@ -52,6 +52,7 @@ use super::halt::Halt;
 use super::policy::ServedPolicy;
 use crate::clock::NodeClock;
 use crate::mesh::Mesh;
+use crate::mesh::owners::Owners;
 
 /// How long whoever is refused for the moment is told to wait.
 const A_MOMENT: std::time::Duration = std::time::Duration::from_millis(200);
@@ -72,6 +73,8 @@ pub(super) struct Parts {
     pub(super) tokens: [u8; 32],
     pub(super) store: HotStore,
     pub(super) mesh: Mesh,
+    /// What this node may act by, as the mesh asks it.
+    pub(super) owners: Owners,
     pub(super) clock: NodeClock,
     pub(super) policy: ServedPolicy,
     pub(super) log: AuditHandle,
