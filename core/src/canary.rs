@@ -205,6 +205,12 @@ canaries! {
     FormatBeforeVersion = "format-before-version",
     /// The cluster version is raised by what those say that were heard.
     VersionRaisedUnheard = "version-raised-unheard",
+    /// A node begins what it may not any more, by the fences as it has read them last.
+    ActsWithoutPermit = "acts-without-permit",
+    /// Whether a node may act for an actor is looked at when an instance is made, and not at each message.
+    OldOwnerActs = "old-owner-acts",
+    /// The epoch of an instance is that of its node's fence, and that of the next owner's is lower.
+    EpochOfOneNode = "epoch-of-one-node",
 }
 
 impl Canary {
@@ -264,8 +270,15 @@ impl Canary {
         &[Self::CompareAcrossIndexes, Self::CompareSkipsValues, Self::QuarantinedReads];
 
     /// Those of failover, which has one too.
-    pub const OF_FAILOVER: &'static [Self] =
-        &[Self::ActsBeforeFence, Self::OneObserverConfirms, Self::PermitFromAnswer, Self::StandingClockActs];
+    pub const OF_FAILOVER: &'static [Self] = &[
+        Self::ActsBeforeFence,
+        Self::OneObserverConfirms,
+        Self::PermitFromAnswer,
+        Self::StandingClockActs,
+        Self::ActsWithoutPermit,
+        Self::OldOwnerActs,
+        Self::EpochOfOneNode,
+    ];
 
     /// Those of delivery, which has one too. All others are the escrow's.
     pub const OF_DELIVERY: &'static [Self] = &[

@@ -145,6 +145,9 @@ pub enum FaultKind {
     /// it tries again.
     #[error("too many calls to {0} have failed: none is made for now")]
     Shut(String),
+    /// Nobody may act for the actor at the moment: whoever did is fenced, or all that may hold it are away; why.
+    #[error("nobody acts for the actor: {0}")]
+    Unowned(String),
 }
 
 /// A call that has no answer: why, and what that says about the callee.

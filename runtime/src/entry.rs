@@ -10,6 +10,7 @@ use crate::delivery::parcel::{Judged, Parcel};
 use crate::host::id::{ActorId, Shown, Target, Whom};
 use crate::mesh::dead_letters::{ListDeadLetters, SettleDeadLetter, ShowDeadLetter, Shown as DeadLetter};
 use crate::mesh::service::{Locate, WatchActor, Watched};
+use crate::mesh::whose::{Owned, WhoseIs};
 
 /// Whether a text is the target of a message; what is read writes back the same.
 ///
@@ -44,7 +45,7 @@ pub type Reads = fn(&[u8]) -> bool;
 
 /// The questions that the mesh asks itself, by name.
 #[must_use]
-pub fn questions_of_the_mesh() -> [(&'static str, Reads); 6] {
+pub fn questions_of_the_mesh() -> [(&'static str, Reads); 7] {
     fn read<M: Remote>() -> (&'static str, Reads) {
         (M::NAME, reads::<M>)
     }
@@ -55,13 +56,19 @@ pub fn questions_of_the_mesh() -> [(&'static str, Reads); 6] {
         read::<ListDeadLetters>(),
         read::<ShowDeadLetter>(),
         read::<SettleDeadLetter>(),
+        read::<WhoseIs>(),
     ]
 }
 
 /// Whether bytes are one of the answers to these.
 #[must_use]
-pub fn is_an_answer_of_the_mesh(bytes: &[u8]) -> [bool; 3] {
-    [reads::<Watched>(bytes), reads::<Judged>(bytes), reads::<Result<DeadLetter, String>>(bytes)]
+pub fn is_an_answer_of_the_mesh(bytes: &[u8]) -> [bool; 4] {
+    [
+        reads::<Watched>(bytes),
+        reads::<Judged>(bytes),
+        reads::<Result<DeadLetter, String>>(bytes),
+        reads::<Owned>(bytes),
+    ]
 }
 
 /// # Panics

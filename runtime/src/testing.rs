@@ -17,10 +17,14 @@ use std::time::Duration;
 use actix::System;
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use rhumb_actors::delivery::DeliverySettings;
+use rhumb_actors::failover::messages::{FenceRead, ReadFences};
+use rhumb_actors::failover::{FailoverSettings, Fence, Holder, Table};
+use rhumb_actors::ranges::catalog;
 use rhumb_actors::remote::Hosted;
 use rhumb_core::rng::Seed;
-use rhumb_core::{Epoch, Gate, Incarnation, NodeId, Principal, Region, Role};
+use rhumb_core::{DataClass, Epoch, Gate, Incarnation, NodeId, Principal, Region, Role};
 use rhumb_storage::MemoryDisk;
 use rhumb_topology::Founding;
 use rhumb_topology::policy::{Policy, PolicySnapshot};
@@ -30,7 +34,8 @@ use crate::clock::NodeClock;
 use crate::delivery::{self, Delivery, Disk, Memory, Recovered};
 use crate::host::arbiters::Arbiters;
 use crate::host::{Host, HostList, Hosts};
-use crate::mesh::registry::Registry;
+use crate::mesh::owners::Owners;
+use crate::mesh::registry::{Call, Registry, ServedTwice};
 use crate::mesh::resilience::ResilienceSettings;
 use crate::mesh::{Carrier, Mesh};
 use crate::telemetry::sampling::Share;
@@ -75,13 +80,18 @@ pub struct Builder {
     protocol: Option<u16>,
     traced: Option<(Share, Spans)>,
     resilience: Option<ResilienceSettings>,
+    fences: Option<Fences>,
 }
 
 /// A mesh inside a test.
 pub struct TestMesh {
     nodes: BTreeMap<NodeId, Node>,
     network: Network,
+    fences: Option<Fences>,
 }
+
+/// What nodes with ranges keep in the meta range: under which epoch each node acts, and who acts as it.
+type Fences = Arc<Mutex<BTreeMap<NodeId, Fence>>>;
 
 struct Node {
     mesh: Mesh,
@@ -89,6 +99,7 @@ struct Node {
     clock: NodeClock,
     port: Port,
     delivery: JoinHandle<()>,
+    reads: Option<JoinHandle<()>>,
 }
 
 impl TestMesh {
@@ -109,6 +120,7 @@ impl TestMesh {
             protocol: None,
             traced: None,
             resilience: None,
+            fences: None,
         }
     }
 
@@ -173,6 +185,44 @@ impl TestMesh {
         self.nodes_of(place).for_each(|(_, node)| node.clock.skew(ms));
     }
 
+    /// Lets nobody act as the nodes of a place, under their next epoch: as the coordinator does with nodes that are lost, and with
+    /// those for which others act and that are back. In a mesh whose actors [move](Builder::moving). Each node learns
+    /// it with its next reading, within a second.
+    ///
+    /// # Panics
+    /// When their actors do not move, or nobody acts as them already.
+    pub fn fence(&self, place: &str) {
+        self.fenced(place, Fence::raised);
+    }
+
+    /// Lets others act in the place of nodes that are fenced. The coordinator does so four seconds after it has fenced them: a
+    /// test that does it sooner lets two act.
+    ///
+    /// # Panics
+    /// When their actors do not move, or they are not fenced.
+    pub fn replace(&self, place: &str) {
+        self.fenced(place, |fence| fence.held_by(Holder::Others));
+    }
+
+    /// Lets nodes that are fenced act for themselves. See [`TestMesh::replace`].
+    ///
+    /// # Panics
+    /// When their actors do not move, or they are not fenced.
+    pub fn restore(&self, place: &str) {
+        self.fenced(place, |fence| fence.held_by(Holder::Itself));
+    }
+
+    fn fenced(&self, place: &str, change: impl Fn(Fence) -> Fence) {
+        let fences = self.fences.as_ref().expect("actors move in this mesh: say Builder::moving");
+        let mut fences = fences.lock();
+        for (node, _) in self.nodes_of(place) {
+            let fence = fences.entry(node.clone()).or_default();
+            let next = change(*fence);
+            assert!(fence.may_become(next), "the fence of {node} is {fence:?}: it cannot become {next:?}");
+            *fence = next;
+        }
+    }
+
     /// Waits until two places reach each other.
     ///
     /// # Panics
@@ -218,6 +268,7 @@ impl Drop for TestMesh {
     fn drop(&mut self) {
         for node in self.nodes.values() {
             node.delivery.abort();
+            node.reads.iter().for_each(JoinHandle::abort);
             node.hosts.close_now();
             node.hosts.stop();
         }
@@ -268,6 +319,14 @@ impl Builder {
         self
     }
 
+    /// Actors of types that [move](Host::moves) do so here as in a mesh whose nodes keep ranges: by fences, which the test
+    /// changes ([`TestMesh::fence`]) and each node reads each second from another one. Without this they stay where they are.
+    #[must_use]
+    pub fn moving(mut self) -> Self {
+        self.fences = Some(Fences::default());
+        self
+    }
+
     /// The seed of what the network draws.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
@@ -297,7 +356,7 @@ impl Builder {
         let policy = Arc::new(policy);
         let network = Network::new(self.seed);
         self.protocol.iter().for_each(|version| network.speak(*version));
-        let mut mesh = TestMesh { nodes: BTreeMap::new(), network };
+        let mut mesh = TestMesh { nodes: BTreeMap::new(), network, fences: self.fences.clone() };
         for node in nodes {
             let started = self.node(&mesh.network, &node, &founding, &policy).await;
             let started = started.with_context(|| format!("node {node}"))?;
@@ -347,16 +406,62 @@ impl Builder {
         crate::mesh::serve(&mut registry, &mesh)?;
         delivery::parcel::serve(&mut registry, &delivery)?;
         crate::mesh::dead_letters::serve(&mut registry, &mesh)?;
+        let reads = match &self.fences {
+            Some(fences) => {
+                serve_fences(&mut registry, fences)?;
+                let owners = Owners::new(FailoverSettings::default().permit, clock.clone());
+                mesh.moves_by(owners.clone(), &hosts);
+                Some(tokio::spawn(read_fences(mesh.clone(), clock.clone(), owners, founding.clone())))
+            }
+            None => None,
+        };
         let member = NodeDescription { manifest: registry.manifest(), ..NodeDescription::new(id.clone()) };
         let gate: Arc<dyn Gate> = Arc::new(TracedGate(Arc::clone(policy) as Arc<dyn Gate>));
         let port = network.join(member, gate, Arc::new(registry));
         mesh.bound(Carrier::InProcess(port.clone()));
-        Ok(Node { mesh, hosts, clock, port, delivery: task })
+        Ok(Node { mesh, hosts, clock, port, delivery: task, reads })
     }
 
     fn delivery(&self, mesh: &Mesh) -> anyhow::Result<(Delivery, JoinHandle<()>)> {
         let disk: Arc<dyn Disk> = Arc::new(Memory::open(&MemoryDisk::new())?);
         let recovered = Recovered::read(&*disk, &DeliverySettings::default(), Incarnation(1))?;
         Ok(Delivery::start(mesh, disk, recovered, |why| tracing::error!(why, "a disk in memory failed")))
+    }
+}
+
+/// Serves the fences to the other nodes, as the leaseholder of the meta range does.
+fn serve_fences(registry: &mut Registry, fences: &Fences) -> Result<(), ServedTwice> {
+    let fences = Arc::clone(fences);
+    registry.serve(move |_: Call<ReadFences>| {
+        let row =
+            |(node, fence): (&NodeId, &Fence)| FenceRead { node: node.clone(), row: catalog::encode(fence) };
+        let rows: Vec<FenceRead> = fences.lock().iter().map(row).collect();
+        async move { Ok((Ok(rows), DataClass::control())) }
+    })
+}
+
+/// Reads the fences each second, from whichever other node answers first.
+async fn read_fences(mesh: Mesh, clock: NodeClock, owners: Owners, founding: Founding) {
+    let others = founding.nodes().iter().filter(|node| mesh.node() != Some(*node));
+    let others: Vec<NodeId> = others.cloned().collect();
+    let ask = async |node: &NodeId| {
+        let within = Duration::from_secs(2);
+        let asked = mesh.ask_node(node, &ReadFences {}, DataClass::control(), within).await;
+        asked.ok().and_then(|(rows, _)| rows.ok()).ok_or(())
+    };
+    loop {
+        let asked = clock.now();
+        let each = others.iter().map(|node| Box::pin(ask(node)));
+        // A mesh of one node has nobody to ask, and nobody who could act for it.
+        let rows = if others.is_empty() {
+            Ok(Vec::new())
+        } else {
+            futures::future::select_ok(each).await.map(|(rows, _)| rows)
+        };
+        if let Ok(rows) = rows {
+            let fence = |said: FenceRead| Some((said.node, catalog::decode::<Fence>(&said.row).ok()?));
+            owners.read(asked, Table::new(rows.into_iter().filter_map(fence)));
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }

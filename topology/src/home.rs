@@ -35,6 +35,31 @@ pub fn owner_among<'a>(
     kind: &str,
     key: &str,
 ) -> Option<&'a NodeId> {
+    let prefix = prefix(kind, key);
+    nodes.into_iter().max_by_key(|node| weight(prefix.clone(), node))
+}
+
+/// The given nodes in the order in which they would own a key of this kind, if those before were not there. The first is that
+/// of [`owner_among`].
+#[must_use]
+pub fn order_among<'a>(
+    nodes: impl IntoIterator<Item = &'a NodeId>,
+    kind: &str,
+    key: &str,
+) -> Vec<&'a NodeId> {
+    let prefix = prefix(kind, key);
+    let mut order: Vec<_> = nodes.into_iter().collect();
+    order.sort_by_cached_key(|node| std::cmp::Reverse(weight(prefix.clone(), node)));
+    order
+}
+
+/// The home of a pool: a pure function of its name over the founding list, for ever.
+#[must_use]
+pub fn pool_home<'a>(founding: &'a Founding, pool: &PoolName) -> &'a NodeId {
+    owner(founding, POOL, pool.as_str())
+}
+
+fn prefix(kind: &str, key: &str) -> Sha256 {
     let mut prefix = Sha256::new();
     prefix.update(DOMAIN);
     for part in [kind, key] {
@@ -42,13 +67,7 @@ pub fn owner_among<'a>(
         prefix.update(length.to_be_bytes());
         prefix.update(part);
     }
-    nodes.into_iter().max_by_key(|node| weight(prefix.clone(), node))
-}
-
-/// The home of a pool: a pure function of its name over the founding list, for ever.
-#[must_use]
-pub fn pool_home<'a>(founding: &'a Founding, pool: &PoolName) -> &'a NodeId {
-    owner(founding, POOL, pool.as_str())
+    prefix
 }
 
 fn weight(prefix: Sha256, node: &NodeId) -> [u8; 32] {
@@ -97,6 +116,19 @@ mod tests {
                 let after = owner_among(rest.iter().copied(), "cart", &key).expect("nodes are left");
                 assert!(before == gone || before == after, "{key} moved from {before} to {after}");
             }
+        }
+    }
+
+    #[test]
+    fn the_order_of_owners_is_that_in_which_nodes_that_leave_are_followed() {
+        let mesh = founding(MESH);
+        for key in (0..200).map(|i| i.to_string()) {
+            let order = order_among(mesh.nodes(), "cart", &key);
+            for (at, node) in order.iter().enumerate() {
+                let left = order[at..].iter().copied();
+                assert_eq!(owner_among(left, "cart", &key), Some(*node), "{key}: {order:?}");
+            }
+            assert_eq!(order.len(), 4);
         }
     }
 

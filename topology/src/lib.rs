@@ -15,7 +15,7 @@ pub mod policy;
 pub mod share;
 
 pub use founding::{Founding, FoundingError};
-pub use home::{owner, owner_among, pool_home};
+pub use home::{order_among, owner, owner_among, pool_home};
 pub use matrix::{LatencyMatrix, MatrixError, RegionMap};
 pub use policy::{
     OperatorKey, OperatorKeys, OperatorPublicKey, Policy, PolicyErrors, PolicySnapshot, SignedPolicy,

@@ -93,6 +93,7 @@ pub enum WireFaultKind {
     NotKept(String),
     Overloaded(String),
     Shut(String),
+    Unowned(String),
 }
 
 impl WireFault {
@@ -174,6 +175,7 @@ impl From<FaultKind> for WireFaultKind {
             FaultKind::NotKept(name) => Self::NotKept(short(name)),
             FaultKind::Overloaded(what) => Self::Overloaded(short(what)),
             FaultKind::Shut(what) => Self::Shut(short(what)),
+            FaultKind::Unowned(why) => Self::Unowned(short(why)),
         }
     }
 }
@@ -206,6 +208,7 @@ impl From<WireFaultKind> for FaultKind {
             WireFaultKind::NotKept(name) => Self::NotKept(name),
             WireFaultKind::Overloaded(what) => Self::Overloaded(what),
             WireFaultKind::Shut(what) => Self::Shut(what),
+            WireFaultKind::Unowned(why) => Self::Unowned(why),
         }
     }
 }
@@ -283,6 +286,7 @@ mod tests {
             FaultKind::NotKept(text()),
             FaultKind::Overloaded(text()),
             FaultKind::Shut(text()),
+            FaultKind::Unowned(text()),
         ]
     }
 
@@ -300,12 +304,12 @@ mod tests {
     fn the_bytes_of_faults_and_control_messages_never_change() {
         let numbers: Vec<u8> =
             kinds().into_iter().map(|kind| encode(&WireFaultKind::from(kind)).expect("encodes")[0]).collect();
-        assert_eq!(numbers, (0..=24).collect::<Vec<u8>>(), "kinds are numbered in order, for ever");
+        assert_eq!(numbers, (0..=25).collect::<Vec<u8>>(), "kinds are numbered in order, for ever");
         let versions: Vec<u8> = kinds()
             .into_iter()
             .map(|kind| WireFault::encode(&Fault::ran(kind)).expect("encodes")[0])
             .collect();
-        assert_eq!(versions, [vec![0; 11], vec![1; 14]].concat());
+        assert_eq!(versions, [vec![0; 11], vec![1; 15]].concat());
         let draining = WireFault::encode(&Fault::not_sent(FaultKind::Draining)).expect("encodes");
         assert_eq!(draining.as_ref(), [0, 3, 0, 0]);
         let retry_after = Some(Duration::from_millis(9));

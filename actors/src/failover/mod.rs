@@ -2,7 +2,7 @@
 //!
 //! * It decides: whether this node hears another one ([`observer`]); whether a node is lost, by what several observers of
 //!   several regions say ([`coordinator`]); under which epoch a node acts, or others act for it, and when the one may begin after
-//!   the other has ended ([`fence`]).
+//!   the other has ended ([`fence`]); which node acts for an actor, and what a node may begin of it ([`acting`]).
 //! * It never does: decide who leads a range (consensus does, without waiting for it); take one observer's word for a loss,
 //!   for a link may be cut one way; let anybody act before the fence's bound has passed; return to an old epoch.
 //! * Invariants: of a node and those who act for it at most one acts at any moment, while clocks are within `max_offset` of each
@@ -16,6 +16,7 @@
 //! After the epochs of CockroachDB's Store Liveness (`pkg/kv/kvserver/storeliveness/doc.go`), with readings of the register
 //! in place of support: what a node may do elsewhere is in a few rows that all must agree on.
 
+pub mod acting;
 pub mod coordinator;
 pub mod fence;
 pub mod messages;
@@ -24,6 +25,7 @@ pub mod observer;
 #[cfg(test)]
 mod tests;
 
+pub use acting::{Begins, Term, Turn, Whose, Why};
 pub use coordinator::{Change, Coordinator, Row, Stands, State};
 pub use fence::{Fence, Holder, Owner, Permits, Table, stands_still};
 pub use observer::Observer;

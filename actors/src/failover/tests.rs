@@ -21,10 +21,17 @@ fn never_two_act_as_one_node_and_who_comes_back_acts_again() {
         sum.suspicions += tally.suspicions;
         sum.overtaken += tally.overtaken;
         sum.expired += tally.expired;
+        sum.handled += tally.handled;
+        sum.moved += tally.moved;
+        sum.redirected += tally.redirected;
+        sum.refused += tally.refused;
+        sum.ended += tally.ended;
     }
     println!("{sum:?}");
-    let Tally { fences, aways, returns, suspicions, overtaken, expired } = sum;
-    for count in [fences, aways, returns, suspicions, overtaken, expired] {
+    let Tally { fences, aways, returns, suspicions, overtaken, expired, .. } = sum;
+    let Tally { handled, moved, redirected, refused, ended, .. } = sum;
+    let of_actors = [handled, moved, redirected, refused, ended];
+    for count in [fences, aways, returns, suspicions, overtaken, expired].into_iter().chain(of_actors) {
         assert!(count > 10, "the world has not tried it: {sum:?}");
     }
 }

@@ -99,6 +99,7 @@ pub fn fault_code(kind: &FaultKind) -> &'static str {
         FaultKind::NotKept(_) => "not_kept",
         FaultKind::Overloaded(_) => "overloaded",
         FaultKind::Shut(_) => "shut",
+        FaultKind::Unowned(_) => "unowned",
     }
 }
 

@@ -135,6 +135,8 @@ pub(crate) trait Load: Send + Sync {
     fn panicked(&self);
     /// What its arbiter is seen to work on.
     fn gauge(&self) -> &Gauge;
+    /// Under which epoch it is done.
+    fn epoch(&self) -> Epoch;
 }
 
 /// What is current on a thread.
@@ -265,6 +267,13 @@ impl Call {
     #[must_use]
     pub fn epoch(&self) -> Option<Epoch> {
         self.0.call.epoch
+    }
+
+    /// The epoch of the instance that handles the call: that of its
+    /// [`Activation`](super::Activation::epoch). For an actor that moves it says who is the later one, where it is checked.
+    #[must_use]
+    pub fn acts_under(&self) -> Epoch {
+        self.0.load.epoch()
     }
 
     /// The actors that called one another until this one, outermost first, each as

@@ -23,14 +23,15 @@ use super::hosting::Activation;
 use super::id::ActorId;
 use super::life::{End, Entry, Instance, Life, Next, Phase};
 use super::mailbox::{Mailbox, Pushed};
+use super::moving::{Seat, Turned};
 use super::packed::Deliver;
 use super::pump::{Feed, InstanceLoad, Pump};
 use super::watch::Ended;
 use crate::telemetry::names;
 
-struct State<A: Actor> {
-    mailbox: Mailbox<Box<dyn Deliver<A>>>,
-    life: Life,
+pub(super) struct State<A: Actor> {
+    pub(super) mailbox: Mailbox<Box<dyn Deliver<A>>>,
+    pub(super) life: Life,
     pump: Option<Waker>,
     /// The instance took at least one message.
     took_any: bool,
@@ -41,7 +42,7 @@ pub(crate) struct Cell<A: Hosted> {
     pub(crate) id: ActorId,
     pub(crate) home: Arc<Home<A>>,
     pub(crate) hash: u64,
-    state: Mutex<State<A>>,
+    pub(super) state: Mutex<State<A>>,
     /// Messages that have left the mailbox and are not done.
     pub(super) busy: AtomicUsize,
     /// Messages fed in this turn of the arbiter.
@@ -52,6 +53,9 @@ pub(crate) struct Cell<A: Hosted> {
     owned_under: AtomicU64,
     /// It goes because its parent begins anew: then its own children do too.
     anew: AtomicBool,
+    /// It goes because its node may not act for it any more, and may not refuse.
+    pub(super) moved: AtomicBool,
+    pub(super) seat: Seat,
 }
 
 /// Why a message was not let in.
@@ -76,6 +80,8 @@ impl<A: Hosted> Cell<A> {
             footprint: AtomicU64::new(0),
             owned_under: AtomicU64::new(0),
             anew: AtomicBool::new(false),
+            moved: AtomicBool::new(false),
+            seat: Seat::default(),
         }
     }
 
@@ -207,7 +213,7 @@ impl<A: Hosted> Cell<A> {
     }
 
     /// Tells the instance that something changed.
-    fn poke(mut state: MutexGuard<'_, State<A>>) {
+    pub(super) fn poke(mut state: MutexGuard<'_, State<A>>) {
         let pump = state.pump.take();
         drop(state);
         if let Some(pump) = pump {
@@ -233,7 +239,7 @@ impl<A: Hosted> Cell<A> {
     }
 
     /// Refuses what was let in. What was told is counted: nobody else will ever know.
-    fn refuse_all(&self, messages: Vec<Box<dyn Deliver<A>>>, fault: &Fault) {
+    pub(super) fn refuse_all(&self, messages: Vec<Box<dyn Deliver<A>>>, fault: &Fault) {
         for message in messages {
             if !message.is_asked() {
                 self.home.counts.dropped();
@@ -281,12 +287,14 @@ impl<A: Hosted> Cell<A> {
         let instance = {
             let mut state = self.state.lock();
             state.life.made();
+            self.moved.store(false, Ordering::Relaxed);
             state.took_any = false;
             state.life.instance()
         };
         self.home.counts.activated();
         let mut context = Context::<A>::new();
-        let load = Arc::new(InstanceLoad { cell: Arc::clone(self), instance });
+        let epoch = self.epoch().unwrap_or_else(|| self.home.mesh.epoch());
+        let load = Arc::new(InstanceLoad { cell: Arc::clone(self), instance, epoch });
         context.spawn(Pump { load, asked: false });
         let mut life = pin!(Some(context.into_future(actor)));
         let panicked = std::future::poll_fn(|task| {
@@ -324,8 +332,19 @@ impl<A: Hosted> Cell<A> {
         let mut state = self.state.lock();
         match state.life.phase() {
             Phase::Awake => {}
-            Phase::Leaving => return Feed::Leave,
+            Phase::Leaving if !self.moved.load(Ordering::Relaxed) => return Feed::Leave,
             _ => return Feed::End,
+        }
+        if state.mailbox.len() > 0 && self.home.moves() {
+            match self.turn() {
+                Turned::Goes => {}
+                left => {
+                    let waiting = self.moves_away(&mut state, &left);
+                    drop(state);
+                    self.refuse_moved(waiting, &left);
+                    return Feed::End;
+                }
+            }
         }
         let Some(message) = state.mailbox.pop() else {
             state.pump = Some(task.waker().clone());
@@ -355,10 +374,18 @@ impl<A: Hosted> Alive<A> {
     /// The life of one instance, from the factory to what follows its end.
     async fn live(mut self) {
         let Some(cell) = self.0.clone() else { return };
-        let end = match cell.make() {
-            Some(actor) => cell.run(actor).await,
-            None => End { panicked: true, asked: false, took_any: false, waited_for: true },
+        let end = match cell.sits_down() {
+            Ok(()) => match cell.make() {
+                Some(actor) => cell.run(actor).await,
+                None => End { panicked: true, asked: false, took_any: false, waited_for: true },
+            },
+            Err(fault) => {
+                let waiting = cell.state.lock().mailbox.drain();
+                cell.refuse_all(waiting, &fault);
+                End { panicked: false, asked: true, took_any: false, waited_for: false }
+            }
         };
+        cell.stands_up();
         cell.home.weighs(cell.footprint.swap(0, Ordering::Relaxed), 0);
         let now = Instant::now();
         let next = {
@@ -407,6 +434,9 @@ impl<A: Hosted> Cell<A> {
     fn went(&self, end: End) {
         if self.anew.swap(false, Ordering::Relaxed) {
             self.home.begins_anew(&self.id);
+        }
+        if self.moved.swap(false, Ordering::Relaxed) {
+            self.home.end(&self.id, &Ended::Moved);
         }
         if !end.asked {
             self.home.end(&self.id, &Ended::Stopped);

@@ -17,7 +17,7 @@ use actix::Handler;
 use hashbrown::{HashMap, HashTable};
 use parking_lot::Mutex;
 use rhumb_actors::remote::{Audience, Hosted, KeepsContext, Remote, Table};
-use rhumb_core::{Fault, FaultKind};
+use rhumb_core::{Epoch, Fault, FaultKind};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -179,6 +179,11 @@ impl<A: Hosted> Home<A> {
 
     pub(crate) fn capacity(&self) -> usize {
         self.host.mailbox.unwrap_or(A::MAILBOX)
+    }
+
+    /// Whether its actors move.
+    pub(super) fn moves(&self) -> bool {
+        self.host.moves
     }
 
     pub(crate) fn restarts(&self) -> Restarts {
@@ -502,6 +507,28 @@ impl<A: Hosted> AnyHome for Home<A> {
             overflows: read(&counts.overflows),
             dropped: read(&counts.dropped),
             admission: self.door.as_ref().map(|door| door.report()),
+        }
+    }
+
+    fn moves(&self) -> bool {
+        self.host.moves
+    }
+
+    fn may_take(&self, id: &ActorId) -> Result<(), Fault> {
+        // Others have no owner that could change.
+        if self.owners_of(id).is_none() {
+            return Ok(());
+        }
+        Home::may_take(self, id, self.found(id).as_deref()).unwrap_or(Ok(()))
+    }
+
+    fn epoch(&self, id: &ActorId) -> Epoch {
+        self.epoch_of(id)
+    }
+
+    fn let_go(&self) {
+        if self.host.moves && self.mesh.owners().is_some() {
+            self.cells(|_| true).iter().for_each(|cell| cell.lets_go());
         }
     }
 

@@ -26,14 +26,16 @@ pub struct Activation {
     pub id: ActorId,
     /// The mesh, as seen from this node.
     pub mesh: Mesh,
-    /// The epoch of the instance: the life of its node. Only rises.
+    /// The epoch of the instance: the life of its node. Only rises. Of a type that moves ([`Host::moves`]), where its node
+    /// keeps ranges: higher than that of every instance that the actor has had on another node before. What the
+    /// instance writes elsewhere should carry it to where it is checked.
     pub epoch: Epoch,
 }
 
 impl Activation {
     pub(crate) fn new<A: Hosted>(cell: &Cell<A>) -> Self {
         let mesh = cell.home.mesh.clone();
-        Self { id: cell.id.clone(), epoch: mesh.epoch(), mesh }
+        Self { id: cell.id.clone(), epoch: cell.epoch().unwrap_or_else(|| mesh.epoch()), mesh }
     }
 
     /// The rows that this actor wrote ([`Call::put`](super::Call::put)), as its last answered call left them. Empty
@@ -69,6 +71,7 @@ pub struct Host<A: Hosted> {
     pub(crate) beside_links: bool,
     pub(crate) admission: Option<Admission>,
     pub(crate) equals: usize,
+    pub(crate) moves: bool,
 }
 
 impl<A: Hosted> Clone for Host<A> {
@@ -99,6 +102,7 @@ impl<A: Hosted> Host<A> {
             beside_links: false,
             admission: None,
             equals: 0,
+            moves: false,
         }
     }
 
@@ -167,6 +171,18 @@ impl<A: Hosted> Host<A> {
     #[must_use]
     pub fn equals(mut self, count: usize) -> Self {
         self.equals = count;
+        self
+    }
+
+    /// Lets another node act for these actors while theirs is lost, and theirs again when it is back: see
+    /// [`Activation::epoch`]. In a mesh whose nodes keep ranges; elsewhere they stay where they are. What waits for an
+    /// instance that may not act any more is refused, and what it has in memory is lost.
+    ///
+    /// Answers under keys, rows ([`Call::put`](super::Call::put)) and durable tells are of one node's disk, and do not move: such
+    /// messages to these actors are refused. All nodes of a mesh say this of a type, or none does.
+    #[must_use]
+    pub fn moves(mut self) -> Self {
+        self.moves = true;
         self
     }
 

@@ -19,6 +19,7 @@ mod hosting;
 pub mod id;
 mod life;
 mod mailbox;
+mod moving;
 pub(crate) mod owed;
 pub(crate) mod packed;
 pub mod pump;
@@ -32,7 +33,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use rhumb_actors::remote::{Audience, Hosted};
-use rhumb_core::Fault;
+use rhumb_core::{Epoch, Fault};
 use thiserror::Error;
 use tokio::time::Instant;
 
@@ -152,6 +153,14 @@ pub(crate) trait AnyHome: Send + Sync {
     fn child_gave_up(&self, key: &str, child: &ActorId);
     fn parent_begins_anew(&self, parent: &ActorId);
     fn report(&self) -> TypeReport;
+    /// Whether its actors move.
+    fn moves(&self) -> bool;
+    /// Whether this node may take a message for an actor, as far as that depends on who acts for it.
+    fn may_take(&self, id: &ActorId) -> Result<(), Fault>;
+    /// The epoch that a caller may name.
+    fn epoch(&self, id: &ActorId) -> Epoch;
+    /// The fences were read, or may not be acted by any more: instances that may begin nothing go.
+    fn let_go(&self);
     fn close(&self);
 }
 

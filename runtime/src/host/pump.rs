@@ -13,6 +13,7 @@ use std::time::Duration;
 use actix::fut::ActorFuture;
 use actix::prelude::*;
 use rhumb_actors::remote::Hosted;
+use rhumb_core::Epoch;
 use rhumb_core::wakes::Wakes;
 use tokio::time::Instant;
 
@@ -40,6 +41,7 @@ pub(super) enum Feed<A: Actor> {
 pub(super) struct InstanceLoad<A: Hosted> {
     pub(super) cell: Arc<Cell<A>>,
     pub(super) instance: Instance,
+    pub(super) epoch: Epoch,
 }
 
 impl<A: Hosted> Load for InstanceLoad<A> {
@@ -57,6 +59,10 @@ impl<A: Hosted> Load for InstanceLoad<A> {
 
     fn gauge(&self) -> &Gauge {
         self.cell.gauge()
+    }
+
+    fn epoch(&self) -> Epoch {
+        self.epoch
     }
 }
 

@@ -22,6 +22,9 @@ pub enum Ended {
     NodeRestarted,
     /// Nobody knows: its node could not be reached for so long that it no longer keeps the end.
     Unknown,
+    /// Its node may not act for it any more, or was fenced in between: another one makes the next instance, or it does.
+    #[since(2)]
+    Moved,
 }
 
 impl fmt::Display for Ended {
@@ -31,6 +34,7 @@ impl fmt::Display for Ended {
             Self::Failed => "it panicked too often",
             Self::NodeRestarted => "its node restarted",
             Self::Unknown => "nobody knows how",
+            Self::Moved => "it moved",
         })
     }
 }

@@ -31,9 +31,12 @@ pub struct MeshAddr<A: ?Sized> {
 struct Address {
     id: ActorId,
     mesh: Option<Mesh>,
-    /// The owner as it was found last, and the policy's version then.
-    owner: Mutex<Option<(Option<u64>, NodeId)>>,
+    /// The owner as it was found last, and by what: see [`Mesh::found_by`].
+    owner: Mutex<Option<(FoundBy, NodeId)>>,
 }
+
+/// The policy's version, and how often fences were changed, for a type that moves.
+type FoundBy = (Option<u64>, Option<u64>);
 
 impl<A: ?Sized> Clone for MeshAddr<A> {
     fn clone(&self) -> Self {
@@ -124,7 +127,7 @@ impl<A: Addressed> MeshAddr<A> {
     }
 
     pub(super) async fn owner_in(&self, mesh: &Mesh) -> Result<NodeId, Fault> {
-        let version = mesh.policy_version();
+        let version = mesh.found_by(self.inner.id.kind);
         if let Some(owner) = self.found_before(version) {
             return Ok(owner);
         }
@@ -136,7 +139,7 @@ impl<A: Addressed> MeshAddr<A> {
     /// The mesh of the address and the actor's owner, in time.
     pub(super) async fn found(&self, deadline: Instant) -> Result<(Mesh, NodeId), Fault> {
         let mesh = self.mesh()?;
-        if let Some(owner) = self.found_before(mesh.policy_version()) {
+        if let Some(owner) = self.found_before(mesh.found_by(self.inner.id.kind)) {
             return Ok((mesh, owner));
         }
         // In a box: seldom needed, and larger than all else that an ask consists of.
@@ -147,22 +150,36 @@ impl<A: Addressed> MeshAddr<A> {
         Ok((mesh, owner))
     }
 
-    /// The owner as it was found last, if it was under this policy.
-    fn found_before(&self, version: Option<u64>) -> Option<NodeId> {
+    /// The owner as it was found last, if it was found by this.
+    fn found_before(&self, version: FoundBy) -> Option<NodeId> {
         let found = self.inner.owner.lock();
         found.as_ref().filter(|(at, _)| *at == version).map(|(_, owner)| owner.clone())
     }
 
     /// What is known of the owner may be wrong: it is looked up anew the next time.
     pub(super) fn doubt(&self, fault: &Fault) {
-        if matches!(fault.kind, FaultKind::Moved(_) | FaultKind::NotHosted(_)) {
+        use FaultKind::{Deadline, Moved, NotHosted, Shut, Unowned, Unreachable};
+        let wrong = matches!(fault.kind, Moved(_) | NotHosted(_) | Unowned(_));
+        // A node hears of an owner that is lost. A program asks again, or it would hold to one for ever.
+        let program = || self.inner.mesh.as_ref().is_some_and(|mesh| mesh.node().is_none());
+        let lost = matches!(fault.kind, Unreachable(_) | Deadline(_) | Shut(_));
+        if wrong || lost && program() {
             *self.inner.owner.lock() = None;
+        }
+    }
+
+    /// Another node was found to own it.
+    pub(super) fn is_at(&self, mesh: &Mesh, owner: NodeId) {
+        let by = mesh.found_by(self.inner.id.kind);
+        if by.1.is_none() {
+            // Who knows the fences goes by them.
+            *self.inner.owner.lock() = Some((by, owner));
         }
     }
 }
 
 /// The class of an actor type's state.
-pub(super) fn class_of<A: Addressed>() -> Result<DataClass, Fault> {
+pub(crate) fn class_of<A: Addressed>() -> Result<DataClass, Fault> {
     DataClass::read(A::CLASS)
         .map_err(|error| Fault::not_sent(FaultKind::NotHosted(format!("{}: {error}", A::TYPE))))
 }

@@ -21,6 +21,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::address::{MeshAddr, Said, class_of};
 use super::body::{alike, pack, unpack_reply};
+use super::following::{at, followed, found_at_last, has_moved, may_have_moved};
 use super::resilience::Attempts;
 use super::{Carried, Mesh, dispatch, durably, registry};
 use crate::delivery::parcel::LETTER;
@@ -46,16 +47,21 @@ where
     let within = call::current().map(|current| current.call);
     let deadline = deadline::<M>(&said, within.as_deref());
     let retried = (said.retried || M::RETRIED) && (M::IDEMPOTENT || M::KEYED);
-    let (mesh, owner) = to.found(deadline).await?;
+    // Only the outermost call is made again: within it, each layer would multiply those of the next.
+    let retried = retried && within.is_none();
+    let (mesh, owner) = match to.found(deadline).await {
+        Err(fault) if retried && matches!(fault.kind, FaultKind::Unowned(_)) => {
+            Box::pin(found_at_last(to, deadline, fault)).await?
+        }
+        found => found?,
+    };
     let call = outgoing::<A, M>(&mesh, to.id(), &message, said, within.clone(), deadline, Waits::Yes)?;
     let answered = if Some(&owner) == mesh.node() && durably::is_kept::<M>(&mesh, &call) {
         durably::ask_kept::<A, M>(&mesh, message, &call).await
     } else if Some(&owner) == mesh.node() {
         ask_here::<A, M>(&mesh, message, &call).await
     } else {
-        // Only the outermost call is made again: within it, each layer would multiply those of the next.
-        let retried = retried && within.is_none();
-        ask_there(&mesh, &owner, message, &call, retried).await
+        ask_there(to, &mesh, &owner, message, &call, retried).await
     };
     concluded(&call, within, answered).inspect_err(|fault| to.doubt(fault))
 }
@@ -113,14 +119,22 @@ where
         call.went(taken.as_ref().map(|_| ()));
         return taken;
     }
+    let mut again = None;
     let sent = telemetry::working_for(call.asked.as_ref(), || {
         let body = packed(&mesh, &owner, message)?;
+        again = may_have_moved(&mesh, A::TYPE).then(|| body.clone());
         let request = Request::post(M::NAME, call.class.clone(), body, headers(&call));
         mesh.carry_to::<M>(&owner, &call.to, request, Waits::No)
     });
     let posted = match sent {
         Ok(sent) => sent.answer().await,
         Err(fault) => Err(fault),
+    };
+    let posted = match (posted, again) {
+        (Err(fault), Some(body)) if has_moved(&fault) => {
+            Box::pin(followed::<A, M>(to, &mesh, &owner, &call, body, fault, Waits::No)).await
+        }
+        (posted, _) => posted,
     };
     call.went(posted.as_ref().map(|_| ()));
     let reply = posted.inspect_err(|fault| to.doubt(fault))?;
@@ -234,7 +248,10 @@ pub(super) fn here<A: Addressed, M: Remote>(
     let home = hosts.and_then(|hosts| hosts.home(call.to.kind).cloned());
     let home = home.ok_or_else(|| not_hosted(mesh, call.to.kind))?;
     same_class(A::TYPE, home.class(), A::CLASS)?;
-    dispatch::epoch_matches(mesh, call.epoch)?;
+    home.may_take(&call.to)?;
+    if call.epoch.is_some() {
+        dispatch::epoch_matches(home.epoch(&call.to), call.epoch)?;
+    }
     let door = home.door().filter(|_| matches!(asker, Asker::Here(_)));
     let left = call.deadline.saturating_duration_since(now);
     let permit = door.map(|door| door.admit(M::PRIORITY, now, left)).transpose()?;
@@ -281,7 +298,8 @@ impl Drop for Abandon<'_> {
     }
 }
 
-async fn ask_there<M: Remote>(
+async fn ask_there<A: Addressed, M: Remote>(
+    to: &MeshAddr<A>,
     mesh: &Mesh,
     owner: &NodeId,
     message: M,
@@ -289,17 +307,29 @@ async fn ask_there<M: Remote>(
     retried: bool,
 ) -> Result<(M::Reply, DataClass), Fault> {
     let packed = telemetry::working_for(call.asked.as_ref(), || packed(mesh, owner, message));
-    let again = packed.as_ref().ok().filter(|_| retried).cloned();
-    let repeats = again.is_some() && repeats::<M>(mesh, owner, call);
+    let kept = retried || may_have_moved(mesh, A::TYPE);
+    let again = packed.as_ref().ok().filter(|_| kept).cloned();
+    let repeats = retried && again.is_some() && repeats::<M>(mesh, owner, call);
     let mut reply = match packed.and_then(|body| send::<M>(mesh, owner, call, body)) {
         Ok(sent) => sent.answer().await,
         Err(fault) => Err(fault),
     };
     if let Some(body) = again {
-        mesh.resilience().called();
+        // In boxes: seldom needed.
         if let Err(fault) = reply {
-            // In a box: seldom needed.
-            reply = Box::pin(send_again::<M>(mesh, owner, call, body, fault, repeats)).await;
+            reply = if has_moved(&fault) {
+                let body = body.clone();
+                Box::pin(followed::<A, M>(to, mesh, owner, call, body, fault, Waits::Yes)).await
+            } else {
+                Err(fault)
+            };
+        }
+        if retried {
+            mesh.resilience().called();
+            if let Err(fault) = reply {
+                let again = (&**call, body, repeats);
+                reply = Box::pin(send_again::<A, M>(to, mesh, owner, again, fault)).await;
+            }
         }
     }
     if let Some(span) = &call.asked {
@@ -317,21 +347,30 @@ fn repeats<M: Remote>(mesh: &Mesh, owner: &NodeId, call: &CallState) -> bool {
 }
 
 /// Sends a question again whose first attempt ended so, until it is answered or may be sent no more. `repeats` where it
-/// may be though it may have run.
-async fn send_again<M: Remote>(
+/// may be though it may have run: what runs once because a node keeps its answer is asked of no other node.
+async fn send_again<A: Addressed, M: Remote>(
+    to: &MeshAddr<A>,
     mesh: &Mesh,
-    owner: &NodeId,
-    call: &CallState,
-    body: Bytes,
+    first: &NodeId,
+    (call, body, repeats): (&CallState, Bytes, bool),
     fault: Fault,
-    repeats: bool,
 ) -> Result<Reply, Fault> {
     let mut attempts = Attempts::new(mesh.resilience(), repeats, call.deadline);
     let mut fault = fault;
     loop {
+        to.doubt(&fault);
         attempts.failed(fault).await?;
-        let answered = match send::<M>(mesh, owner, call, body.clone()) {
-            Ok(sent) => sent.answer().await,
+        let found = match M::IDEMPOTENT {
+            true => to.found(call.deadline).await.map(|(_, owner)| owner),
+            false => Ok(first.clone()),
+        };
+        let answered = match found {
+            Ok(owner) => match at::<M>(mesh, &owner, call, body.clone(), Waits::Yes).await {
+                Err(fault) if has_moved(&fault) => {
+                    followed::<A, M>(to, mesh, &owner, call, body.clone(), fault, Waits::Yes).await
+                }
+                answered => answered,
+            },
             Err(fault) => Err(fault),
         };
         match answered {

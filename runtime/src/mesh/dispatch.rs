@@ -68,6 +68,13 @@ pub(super) fn deliver(mesh: &Mesh, incoming: Incoming) {
     if let Err(fault) = welcome(audience, incoming.from.as_deref(), &incoming.request.name) {
         return incoming.answer.fault(fault);
     }
+    let keyed = incoming.request.kind == Kind::Ask
+        && incoming.request.headers.idempotency_key.is_some()
+        && home.runs_once(&incoming.request.name);
+    let moves = matches!(target.whom, Whom::One(_)) && mesh.moving(home.kind()).is_some();
+    if moves && (keyed || incoming.staged.is_some()) {
+        return incoming.answer.fault(not_kept(target.kind));
+    }
     let once = incoming.request.kind == Kind::Ask
         && incoming.staged.is_none()
         && home.runs_once(&incoming.request.name);
@@ -114,12 +121,19 @@ pub(super) fn welcome(audience: Audience, from: Option<&Peer>, name: &str) -> Re
     if welcome { Ok(()) } else { Err(refused()) }
 }
 
-/// Whether a caller that named an epoch meant this life of the node.
-pub(super) fn epoch_matches(mesh: &Mesh, said: Option<Epoch>) -> Result<(), Fault> {
+/// Actors that move have nothing on the disk of a node: the next one would not know of it.
+pub(super) fn not_kept(kind: &str) -> Fault {
+    let why = format!(
+        "actors of type {kind} move between nodes, and what is kept of a call under a key or a durable tell is on one node's disk: \
+         make the message idempotent and send it without"
+    );
+    Fault::not_sent(FaultKind::NotHosted(why))
+}
+
+/// Whether a caller that named an epoch meant this one: the life of the node, or that of an actor that moves.
+pub(super) fn epoch_matches(ours: Epoch, said: Option<Epoch>) -> Result<(), Fault> {
     match said {
-        Some(epoch) if epoch != mesh.epoch() => {
-            Err(Fault::not_sent(FaultKind::WrongEpoch { ours: mesh.epoch().0 }))
-        }
+        Some(epoch) if epoch != ours => Err(Fault::not_sent(FaultKind::WrongEpoch { ours: ours.0 })),
         _ => Ok(()),
     }
 }
@@ -152,7 +166,8 @@ where
     let key = headers.idempotency_key.take();
     // What is asked is held until it is answered; what is told goes on after that.
     let held = if kind == Kind::Ask { None } else { answer.held() };
-    let opened = Head::judge(&home.mesh, name, class, from, headers, came, held)
+    let epoch = epoch_for(home, &id, &headers);
+    let opened = Head::judge((&home.mesh, epoch), name, class, from, headers, came, held)
         .and_then(|head| head.open::<A, M>(id, &body, key, staged.as_ref()));
     let (message, call) = match opened {
         Ok(opened) => opened,
@@ -188,7 +203,8 @@ where
         }
     };
     let Request { name, class, body, headers, .. } = request;
-    let head = match Head::judge(&home.mesh, name, class, from, headers, came, answer.held()) {
+    let epoch = epoch_for(home, id, &headers);
+    let head = match Head::judge((&home.mesh, epoch), name, class, from, headers, came, answer.held()) {
         Ok(head) => head,
         Err(fault) => return answer.fault(fault),
     };
@@ -219,7 +235,8 @@ where
     let (mut taken, mut refused, mut why) = (0_u64, 0_u64, None);
     let came = Instant::now();
     let Request { name, class, body, headers, .. } = request;
-    let head = match Head::judge(&home.mesh, name, class, from, headers, came, answer.held()) {
+    let here = (&home.mesh, home.mesh.epoch());
+    let head = match Head::judge(here, name, class, from, headers, came, answer.held()) {
         Ok(head) => head,
         Err(fault) => return answer.fault(fault),
     };
@@ -293,6 +310,9 @@ impl<A: Hosted> Home<A> {
 /// Whether this node owns an actor. What was found out for a cell holds for as long as the policy does.
 fn owned<A: Hosted>(home: &Home<A>, id: &ActorId, cell: Option<&Cell<A>>) -> Result<(), Fault> {
     let mesh = &home.mesh;
+    if let Some(taken) = home.may_take(id, cell) {
+        return taken;
+    }
     let Whereabouts::Known(places) = &mesh.inner.places else { return Err(not_hosted(mesh, id.kind)) };
     let policy = places.policy.load().version().map_or(0, |version| version.saturating_add(1));
     if cell.is_some_and(|cell| cell.is_owned_under(policy)) {
@@ -315,6 +335,11 @@ fn owned<A: Hosted>(home: &Home<A>, id: &ActorId, cell: Option<&Cell<A>>) -> Res
     Err(Fault::not_sent(FaultKind::Moved(moved)))
 }
 
+/// The epoch that is compared with what a message says, which few do.
+fn epoch_for<A: Hosted>(home: &Home<A>, id: &ActorId, headers: &Headers) -> Epoch {
+    if headers.epoch.is_some() { home.epoch_of(id) } else { home.mesh.epoch() }
+}
+
 /// What stands before a message, judged: many messages under one head share it, and what it says costs each of
 /// them nothing.
 struct Head<'a> {
@@ -331,7 +356,7 @@ struct Head<'a> {
 impl<'a> Head<'a> {
     /// Whether what it says of callers and epochs is believed of whoever sent it.
     fn judge(
-        mesh: &'a Mesh,
+        (mesh, ours): (&'a Mesh, Epoch),
         name: ByteString,
         class: DataClass,
         from: Option<Arc<Peer>>,
@@ -341,7 +366,7 @@ impl<'a> Head<'a> {
     ) -> Result<Self, Fault> {
         let role = from.as_ref().map(|from| from.principal.role);
         let chain = callers(role, std::mem::take(&mut headers.chain))?;
-        epoch_matches(mesh, headers.epoch)?;
+        epoch_matches(ours, headers.epoch)?;
         let before = if chain.is_empty() { Before::Nobody } else { Before::Elsewhere(chain.into()) };
         Ok(Self { mesh, name, class, from, headers, came, before, held: held.map(Arc::new) })
     }

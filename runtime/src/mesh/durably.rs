@@ -39,6 +39,9 @@ where
         return Err(Fault::not_sent(FaultKind::Handler(why.to_owned())));
     }
     let (mesh, owner) = to.found(until).await?;
+    if mesh.moving(A::TYPE).is_some() {
+        return Err(dispatch::not_kept(A::TYPE));
+    }
     let call = outgoing::<A, M>(&mesh, to.id(), &message, said, within.clone(), until, Waits::No)?;
     let ready = mesh.delivery().ok_or_else(no_outbox).and_then(|delivery| {
         mesh.may_hold(&call.class)?;

@@ -16,6 +16,8 @@ pub mod clock;
 pub mod dead_letters;
 pub(crate) mod dispatch;
 mod durably;
+mod following;
+pub(crate) mod owners;
 mod place;
 mod reads;
 pub mod recipient;
@@ -26,6 +28,7 @@ pub mod status;
 pub mod teller;
 pub(crate) mod told;
 pub mod watch;
+pub mod whose;
 
 use std::cell::RefCell;
 use std::sync::{Arc, OnceLock, Weak};
@@ -55,7 +58,7 @@ use self::place::Places;
 use self::resilience::{Passing, Resilience};
 use crate::clock::NodeClock;
 use crate::delivery::Delivery;
-use crate::host::id::ActorId;
+use crate::host::id::{ActorId, Shown};
 use crate::host::{Call, Hosts};
 use crate::metrics::calls::{Calls, UnderWay};
 use crate::telemetry::{self, Span, Tracer, What, current_trace, names};
@@ -67,6 +70,7 @@ pub use carrier::Carrier;
 pub(crate) use service::serve;
 pub use teller::{Failed, Teller, Told};
 pub use watch::{Seen, Watch};
+pub use whose::{Because, Owned, OwnerWatch};
 
 /// How this side finds an actor's node.
 enum Whereabouts {
@@ -96,6 +100,7 @@ struct Inner {
     tracer: OnceLock<Tracer>,
     audit: OnceLock<AuditHandle>,
     delivery: OnceLock<Delivery>,
+    owners: OnceLock<owners::Owners>,
     resilience: OnceLock<Arc<Resilience>>,
     mode: tokio::sync::watch::Sender<Mode>,
     /// For what sign that is less than all.
@@ -176,6 +181,7 @@ impl Mesh {
             tracer: OnceLock::new(),
             audit: OnceLock::new(),
             delivery: OnceLock::new(),
+            owners: OnceLock::new(),
             resilience: OnceLock::new(),
             mode: tokio::sync::watch::Sender::default(),
             why: Mutex::default(),
@@ -439,10 +445,22 @@ impl Mesh {
     /// The node of an actor.
     async fn owner(&self, class: &DataClass, id: &ActorId) -> Result<NodeId, Fault> {
         id.check()?;
+        self.owner_of(class, &id.shown()).await
+    }
+
+    async fn owner_of(&self, class: &DataClass, id: &Shown) -> Result<NodeId, Fault> {
         match &self.inner.places {
-            Whereabouts::Known(places) => places.owner(&id.shown(), class).cloned(),
-            Whereabouts::Asked(_) => self.locate(class, &id.shown()).await,
+            Whereabouts::Known(places) => match self.moving(id.kind) {
+                Some(owners) => self.moved_to(owners, id, class),
+                None => places.owner(id, class).cloned(),
+            },
+            Whereabouts::Asked(_) => self.locate(class, id).await,
         }
+    }
+
+    /// By what an owner was found: as long as these numbers are the same, so is the owner.
+    fn found_by(&self, kind: &str) -> (Option<u64>, Option<u64>) {
+        (self.policy_version(), self.moving(kind).map(|owners| owners.last().changes()))
     }
 
     /// The policy that is served under; none where nodes are asked.

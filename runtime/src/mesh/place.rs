@@ -1,8 +1,8 @@
 //! Where an actor lives: a pure function of its name, the founding list and the policy.
 //!
-//! * It decides: the one node that may hold the actor.
-//! * It never does: look at health or load. An owner that cannot be reached is unreachable; nobody else
-//!   takes its place.
+//! * It decides: the one node that may hold the actor; for types that move, who comes after it.
+//! * It never does: look at health or load. An owner that cannot be reached is unreachable; who takes its place, and when, the
+//!   fences say ([`owners`](super::owners)), and only for types that move.
 //! * Invariant: the owner stands in a region that may hold the class of the actor's state, and in the
 //!   region that the address demands.
 
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use rhumb_core::{DataClass, Fault, FaultKind, NodeId};
 use rhumb_topology::policy::{PolicySnapshot, Use};
-use rhumb_topology::{Founding, owner_among};
+use rhumb_topology::{Founding, order_among, owner_among};
 
 use crate::host::id::Shown;
 
@@ -28,6 +28,21 @@ impl Places {
     /// # Errors
     /// No node may hold it: the policy's reason.
     pub(crate) fn owner(&self, id: &Shown, class: &DataClass) -> Result<&NodeId, Fault> {
+        let (allowed, why) = self.allowed(id, class);
+        owner_among(allowed, &kind(id), &id.tag()).ok_or_else(|| nobody(id, why))
+    }
+
+    /// All that may hold an actor, the owner first, and after each one the next.
+    ///
+    /// # Errors
+    /// No node may hold it: the policy's reason.
+    pub(crate) fn order(&self, id: &Shown, class: &DataClass) -> Result<Vec<&NodeId>, Fault> {
+        let (allowed, why) = self.allowed(id, class);
+        if allowed.is_empty() { Err(nobody(id, why)) } else { Ok(order_among(allowed, &kind(id), &id.tag())) }
+    }
+
+    /// The nodes that may hold an actor, and why another one may not.
+    fn allowed(&self, id: &Shown, class: &DataClass) -> (Vec<&NodeId>, Option<String>) {
         let (policy, region) = (self.policy.load(), id.region.as_ref());
         let nodes = self.founding.nodes().iter().filter(|node| region.is_none_or(|r| *r == node.region));
         let mut why = None;
@@ -35,13 +50,8 @@ impl Places {
             let permitted = policy.permits(&node.region, Use::Hold, class);
             permitted.map_err(|reason| why = Some(reason)).is_ok()
         });
-        let owner = owner_among(allowed, &kind(id), &id.tag());
-        owner.ok_or_else(|| {
-            let place = region.map_or_else(|| "the mesh".to_owned(), |region| format!("region {region}"));
-            let why = why.unwrap_or_else(|| "there is none".to_owned());
-            let what = format!("no node of {place} may hold actors of type {}: {why}", id.kind);
-            Fault::not_sent(FaultKind::NotHosted(what))
-        })
+        let allowed = allowed.collect();
+        (allowed, why)
     }
 }
 
@@ -52,6 +62,14 @@ impl Places {
         let permitted = |node: &&NodeId| policy.permits(&node.region, Use::Hold, class).is_ok();
         self.founding.nodes().iter().filter(permitted).cloned().collect()
     }
+}
+
+fn nobody(id: &Shown, why: Option<String>) -> Fault {
+    let region = id.region.as_ref();
+    let place = region.map_or_else(|| "the mesh".to_owned(), |region| format!("region {region}"));
+    let why = why.unwrap_or_else(|| "there is none".to_owned());
+    let what = format!("no node of {place} may hold actors of type {}: {why}", id.kind);
+    Fault::not_sent(FaultKind::NotHosted(what))
 }
 
 /// Actors have names of their own: a pool and an actor of one name need not live together.

@@ -314,7 +314,7 @@ impl Registry {
         let entry = self.entries.get(name);
         let entry = entry.ok_or_else(|| Fault::not_sent(FaultKind::UnknownMessage(name.to_owned())))?;
         dispatch::welcome(entry.audience, Some(peer), name)?;
-        self.mesh.as_ref().map_or(Ok(()), |mesh| dispatch::epoch_matches(mesh, epoch))?;
+        self.mesh.as_ref().map_or(Ok(()), |mesh| dispatch::epoch_matches(mesh.epoch(), epoch))?;
         Ok(entry)
     }
 }

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::asking::{not_hosted, same_class};
 use super::registry::{Call, Registry, ServedTwice};
 use super::watch::too_many;
+use super::whose::WhoseIs;
 use super::{Mesh, Whereabouts};
 use crate::host::AnyHome;
 use crate::host::id::Shown;
@@ -137,23 +138,47 @@ impl Watches {
 }
 
 impl Mesh {
+    /// Asks a node that has just said that another one owns an actor which one that is.
+    pub(super) async fn locate_by(
+        &self,
+        node: &NodeId,
+        class: &DataClass,
+        id: &Shown,
+        within: Duration,
+    ) -> Option<NodeId> {
+        let question = Locate { actor: id.to_string(), class: class.clone() };
+        let within = within.min(Locate::DEADLINE);
+        self.ask_node(node, &question, DataClass::control(), within).await.ok().map(|(owner, _)| owner)
+    }
+
     /// Asks one node after the other where an actor lives.
     pub(super) async fn locate(&self, class: &DataClass, id: &Shown) -> Result<NodeId, Fault> {
         let question = Locate { actor: id.to_string(), class: class.clone() };
+        self.ask_any_node(&question, Locate::DEADLINE).await
+    }
+
+    /// Asks one node after the other what any of them may know, the best first.
+    pub(super) async fn ask_any_node<M: Remote>(
+        &self,
+        question: &M,
+        within: Duration,
+    ) -> Result<M::Reply, Fault> {
         let mut last = Fault::not_sent(FaultKind::Unreachable("there is no node to ask".into()));
         let mut left = self.all_nodes();
         // Each once, the best first: any of them knows.
-        while let Some((at, weighed)) = self.resilience().choose(self.region(), &left, Locate::NAME) {
+        while let Some((at, weighed)) = self.resilience().choose(self.region(), &left, M::NAME) {
             let node = left.swap_remove(at);
-            let answered = self.ask_node(&node, &question, DataClass::control(), Locate::DEADLINE).await;
+            let answered = self.ask_node(&node, question, DataClass::control(), within).await;
             // That it hosts no such actors is an answer.
             weighed.went(answered.as_ref().err().filter(|fault| {
                 use FaultKind::{Deadline, Draining, Full, Unreachable};
                 matches!(fault.kind, Unreachable(_) | Deadline(_) | Full(_) | Draining)
             }));
             match answered {
-                Ok((owner, _)) => return Ok(owner),
-                // Nothing was run: where an actor lives may be asked of anybody.
+                Ok((answer, _)) => return Ok(answer),
+                // Nothing was run: it may be asked of anybody.
+                // That nobody owns it says more than that one of those could not be asked.
+                Err(_) if matches!(last.kind, FaultKind::Unowned(_)) => {}
                 Err(fault) => last = Fault { delivery: Delivery::NotSent, ..fault },
             }
         }
@@ -164,7 +189,10 @@ impl Mesh {
         let (id, home) = self.shown_here(&question.actor)?;
         same_class(home.kind(), home.class(), question.class.as_str())?;
         match &self.inner.places {
-            Whereabouts::Known(places) => places.owner(&id, &question.class).cloned(),
+            Whereabouts::Known(places) => match self.moving(id.kind) {
+                Some(owners) => self.moved_to(owners, &id, &question.class),
+                None => places.owner(&id, &question.class).cloned(),
+            },
             Whereabouts::Asked(_) => Err(not_hosted(self, id.kind)),
         }
     }
@@ -234,6 +262,14 @@ pub(crate) fn serve(registry: &mut Registry, mesh: &Mesh) -> Result<(), ServedTw
     registry.serve(move |call: Call<Locate>| {
         let located = locating.located(&call.message);
         async move { Ok((located?, DataClass::control())) }
+    })?;
+    let watching = mesh.clone();
+    registry.serve(move |call: Call<WhoseIs>| {
+        let owned = watching.shown_here(&call.message.actor).and_then(|(id, home)| {
+            same_class(home.kind(), home.class(), call.message.class.as_str())?;
+            watching.whose_here(&id, &call.message.class)
+        });
+        async move { Ok((owned?, DataClass::control())) }
     })?;
     let mesh = mesh.clone();
     registry.serve(move |call: Call<WatchActor>| {

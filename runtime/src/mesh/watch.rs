@@ -7,6 +7,7 @@ use rhumb_actors::remote::Addressed;
 use rhumb_core::{DataClass, Fault, FaultKind, NodeId};
 use tokio::sync::mpsc;
 
+use super::address::class_of;
 use super::asking::not_hosted;
 use super::service::{WatchActor, Watched};
 use super::{Mesh, MeshAddr};
@@ -66,7 +67,8 @@ impl<A: Addressed> MeshAddr<A> {
             });
             return Ok(Watch { seen });
         }
-        let mut far = Far { id: self.id().shown(), owner, number: drawn(), mesh, begun: None };
+        let (id, class) = (self.id().shown(), class_of::<A>()?);
+        let mut far = Far { id, class, owner, number: drawn(), mesh, begun: None };
         far.ask(Duration::ZERO, false).await?;
         tokio::spawn(async move {
             tokio::select! {
@@ -93,6 +95,8 @@ pub(super) fn too_many() -> Fault {
 /// its node keeps the end for us between two of them.
 struct Far {
     id: Shown,
+    /// That of its state.
+    class: DataClass,
     owner: NodeId,
     number: u64,
     mesh: Mesh,
@@ -128,6 +132,11 @@ impl Far {
                 Ok(None) => Seen::Reachable,
                 Err(fault) => {
                     tracing::debug!(owner = %self.owner, %fault, "a watched actor's node does not answer");
+                    if self.mesh.owner_of(&self.class, &self.id).await.is_ok_and(|owner| owner != self.owner)
+                    {
+                        told.send(Seen::Terminal(Ended::Moved)).await.ok();
+                        return;
+                    }
                     tokio::time::sleep(AGAIN).await;
                     if !reachable {
                         continue;

@@ -25,7 +25,7 @@ use crate::client::fault_code;
 use crate::clock::now_millis;
 
 /// Every outcome that there is: `ok`, and the codes of faults.
-const OUTCOMES: [&str; 26] = [
+const OUTCOMES: [&str; 27] = [
     "ok",
     "unreachable",
     "deadline",
@@ -52,6 +52,7 @@ const OUTCOMES: [&str; 26] = [
     "not_kept",
     "overloaded",
     "shut",
+    "unowned",
 ];
 /// Names of messages that are counted by themselves, each side.
 const MAX_METHODS: usize = 1_024;

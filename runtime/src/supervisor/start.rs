@@ -11,6 +11,7 @@ use anyhow::Context;
 use rhumb_actors::audit::AuditHandle;
 use rhumb_actors::escrow::book::Book;
 use rhumb_actors::escrow::{EscrowHandle, Standing};
+use rhumb_actors::failover::FailoverSettings;
 use rhumb_core::rng::Seed;
 use rhumb_core::{Epoch, Gate, Incarnation, Knows, NodeId, Region, Role};
 use rhumb_storage::data_dir::Begun;
@@ -42,6 +43,7 @@ use crate::delivery::{self, Delivery, Disk, Hot, Recovered};
 use crate::host::arbiters::Arbiters;
 use crate::host::{HostList, Hosts};
 use crate::http;
+use crate::mesh::owners::Owners;
 use crate::mesh::registry::Registry;
 use crate::mesh::{Carrier, Mesh};
 use crate::settings::{IdentitySource, Live, Settings};
@@ -296,6 +298,8 @@ impl Start {
         let of_ranges = runtime_of(threads.of_ranges()).await?;
         let hosts = Hosts::start(hosts, &mesh, threads)?;
         mesh.hosts(&hosts, Epoch(life.0));
+        let owners = Owners::new(FailoverSettings::default().permit, times.clone());
+        mesh.moves_by(owners.clone(), &hosts);
         let judged = times.clone();
         let ranges = Ranges::new(Parts {
             me: me.clone(),
@@ -312,6 +316,7 @@ impl Start {
             store: store.clone(),
             dir: Arc::downgrade(&dir),
             mesh: mesh.clone(),
+            owners,
             clock: times,
             policy: policy.clone(),
             log: actors.audit(),

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use rhumb::client::kv::{Kv, KvCondition, KvError, KvWritten};
+use rhumb::mesh::Because;
 use rhumb::prelude::*;
 use rhumb::testing::{TestMesh, run};
 use serde::{Deserialize, Serialize};
@@ -180,6 +182,18 @@ async fn until_it_ends(cart: &MeshAddr<Carts>) -> Result<Option<Ended>, Fault> {
     Ok(None)
 }
 
+const POLICY_OF_THREE: &str = r#"
+version = 1
+
+[jurisdictions]
+world = ["ap-south", "eu-west", "us-east"]
+
+[classes.inventory]
+hold = ["all"]
+read = ["all"]
+carry = ["all"]
+"#;
+
 const POLICY: &str = r#"
 version = 1
 
@@ -280,5 +294,94 @@ fn what_the_guide_shows_of_load_runs() {
             .expect("it starts");
         let quoted = quote(mesh.at("us-east"), add("order-1")).await.expect("answered");
         assert_eq!(quoted, Ok(Total { articles: 2, weight_grams: 0 }));
+    });
+}
+
+/// Draws the next number.
+#[remote(name = "shop.Draw", class = "inventory", reply = (u64, u32), idempotent)]
+struct Draw;
+
+/// Draws numbers, alone in its mesh.
+struct Lottery {
+    epoch: Epoch,
+    drawn: u32,
+}
+
+#[remote_actor(name = "shop.lottery", class = "inventory", accepts(Draw))]
+impl Actor for Lottery {
+    type Context = Context<Self>;
+}
+
+impl Handler<Draw> for Lottery {
+    type Result = Reply<(u64, u32)>;
+
+    fn handle(&mut self, _: Draw, _: &mut Context<Self>) -> Self::Result {
+        self.drawn += 1;
+        Reply::ready((self.epoch.0, self.drawn))
+    }
+}
+
+fn lotteries() -> Host<Lottery> {
+    // Higher than that of every instance on another node before it.
+    Host::new(|at: &Activation| Lottery { epoch: at.epoch, drawn: 0 }).moves()
+}
+
+/// Who draws, each time that this changes.
+async fn tell_who_draws(lottery: &MeshAddr<Lottery>, changes: usize) -> Result<Vec<String>, Fault> {
+    let (mut watch, mut told) = (lottery.watch_owner()?, Vec::new());
+    while let Some(owned) = watch.next().await? {
+        told.push(match (owned.node, owned.because) {
+            (Some(node), _) => format!("{node} under {}", owned.epoch),
+            (None, Because::Fenced(lost)) => format!("nobody: {lost} is fenced"),
+            (None, why) => format!("nobody: {why:?}"),
+        });
+        if told.len() == changes {
+            break;
+        }
+    }
+    Ok(told)
+}
+
+/// Puts the epoch of an instance where its state is. From then on no instance before it writes there: each writes on condition of
+/// the version that it has read or written last.
+async fn claim(store: &Kv<'_>, key: &[u8], epoch: Epoch) -> Result<Option<KvWritten>, KvError> {
+    let row = store.strong(key).await?;
+    let (last, rest) = match row.value().bytes() {
+        Some(bytes) => bytes.split_first_chunk().expect("an epoch and what follows"),
+        None => (&[0; 8], &[][..]),
+    };
+    if u64::from_be_bytes(*last) > epoch.0 {
+        return Ok(None);
+    }
+    let claimed = [&epoch.0.to_be_bytes()[..], rest].concat();
+    let condition = row.value().version().map_or(KvCondition::Absent, KvCondition::Version);
+    store.put_if(key, &claimed, condition).await.map(Some)
+}
+
+#[test]
+fn what_the_guide_shows_of_actors_that_move_runs() {
+    run(async {
+        let _compiled = claim;
+        let mesh = TestMesh::of(["ap-south", "eu-west", "us-east"]).policy(POLICY_OF_THREE).host(lotteries());
+        let mesh = mesh.moving().start().await.expect("it starts");
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let lottery = mesh.at("us-east").singleton::<Lottery>();
+        let owner = lottery.owner().await.expect("one");
+        assert_eq!(lottery.ask(Draw).await, Ok((1, 1)));
+
+        // It is lost: nobody acts, and when whoever did has surely stopped, another one does.
+        let lost = owner.region.as_str();
+        let watcher = ["ap-south", "eu-west"].into_iter().find(|region| *region != lost).expect("one");
+        let watched = lottery.on(mesh.at(watcher));
+        let told = tokio::spawn(async move { tell_who_draws(&watched, 3).await });
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        mesh.fence(lost);
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        mesh.replace(lost);
+        let told = told.await.expect("no panic").expect("told");
+        assert_eq!(told[..2], [format!("{owner} under 1"), format!("nobody: {owner} is fenced")]);
+        assert!(told[2].ends_with(" under 3") && !told[2].starts_with(&owner.to_string()), "{told:?}");
+        let drawn = lottery.ask(Draw).retried().within(Duration::from_secs(10)).await;
+        assert_eq!(drawn, Ok((3, 1)));
     });
 }

@@ -9,6 +9,7 @@ mod gates;
 mod guide;
 mod levels;
 mod mailboxes;
+mod moving;
 mod resilience;
 mod restarts;
 mod sleep;

@@ -22,6 +22,7 @@ mod lettercut;
 mod levels;
 mod library;
 mod modes;
+mod moving;
 mod personal;
 mod placement;
 mod powercut;

@@ -69,6 +69,7 @@ impl Retries {
                 | FaultKind::Failed(_)
                 | FaultKind::Overloaded(_)
                 | FaultKind::Shut(_)
+                | FaultKind::Unowned(_)
         );
         is_passing
             && match fault.delivery {
@@ -143,6 +144,7 @@ mod tests {
             (true, vec![Fault::ran(FaultKind::Panicked("a".into()))], "over, ran"),
             (true, vec![Fault::ran(FaultKind::Storage("a".into()))], "over, ran"),
             (true, vec![Fault::not_sent(FaultKind::NotHosted("a".into()))], "over, not sent"),
+            (false, vec![Fault::not_sent(FaultKind::Unowned("a".into())); 2], "again"),
             (true, vec![Fault::not_sent(FaultKind::Cycle("a".into()))], "over, not sent"),
         ] {
             assert_eq!(play(idempotent, &faults, long), want, "{faults:?}");

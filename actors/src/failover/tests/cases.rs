@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use rhumb_core::{Epoch, HybridTime, Mono, NodeId, Now};
 
+use crate::failover::acting::{begins, turn};
 use crate::failover::messages::Beat;
 use crate::failover::{
-    Coordinator, FailoverSettings, Fence, Holder, Observer, Owner, Permits, Row, State, Table,
+    Begins, Coordinator, FailoverSettings, Fence, Holder, Observer, Owner, Permits, Row, State, Table, Turn,
+    Whose, Why,
 };
 
 fn node(text: &str) -> NodeId {
@@ -257,4 +259,98 @@ fn an_epoch_has_one_holder() {
         };
         assert_eq!(next, want);
     }
+}
+
+/// Whose an actor is that all of these nodes may hold in this order, by fences of these epochs and holders; and what the node
+/// `us/n1` may begin with a permit.
+fn acts(order: &str, rows: &[(&str, u64, Holder)]) -> String {
+    let order = nodes(order);
+    let row = |(name, epoch, holder): &(&str, u64, Holder)| {
+        (node(name), Fence { epoch: Epoch(*epoch), holder: *holder })
+    };
+    let table = Table::new(rows.iter().map(row));
+    let whose = match table.whose(&order) {
+        Whose::Of(node, term) => format!("{node} {}", term.epoch),
+        Whose::Nobody(why) => format!("{why:?}"),
+    };
+    let us = match begins(Some(&table), &node("us/n1"), &order) {
+        Begins::Here(_) => "here",
+        Begins::At(_) => "there",
+        Begins::Nowhere(_) => "nowhere",
+    };
+    assert_eq!(begins(None, &node("us/n1"), &order), Begins::Nowhere(Why::NoPermit));
+    format!("{whose}, {us}")
+}
+
+#[test]
+fn an_actor_is_of_the_first_in_whose_place_no_others_act_under_the_number_of_the_table() {
+    use Holder::{Itself, Nobody, Others};
+    for (order, rows, want) in [
+        ("us/n1 eu/n1 ap/n1", &[][..], "us/n1 1, here"),
+        ("eu/n1 us/n1", &[], "eu/n1 1, there"),
+        // Lost: nobody, then the next one, under a higher epoch each; then nobody, and the first again.
+        ("us/n1 eu/n1 ap/n1", &[("us/n1", 2, Nobody)], "Fenced(NodeId(us/n1)), nowhere"),
+        ("us/n1 eu/n1 ap/n1", &[("us/n1", 2, Others)], "eu/n1 3, there"),
+        ("us/n1 eu/n1 ap/n1", &[("us/n1", 3, Nobody)], "Fenced(NodeId(us/n1)), nowhere"),
+        ("us/n1 eu/n1 ap/n1", &[("us/n1", 3, Itself)], "us/n1 5, here"),
+        // What happens to a node that comes after the owner changes the number, and not the owner.
+        ("us/n1 eu/n1 ap/n1", &[("ap/n1", 4, Nobody)], "us/n1 6, here"),
+        // Who may not leave its region has no other one.
+        ("us/n1", &[("us/n1", 2, Others)], "AllAway, nowhere"),
+        ("us/n1 us/n2", &[("us/n1", 2, Others)], "us/n2 3, there"),
+        ("", &[], "AllAway, nowhere"),
+    ] {
+        let want = want.replace("NodeId(us/n1)", &format!("{:?}", node("us/n1")));
+        assert_eq!(acts(order, rows), want, "{order} {rows:?}");
+    }
+}
+
+#[test]
+fn an_instance_goes_on_only_while_nobody_else_has_acted() {
+    use Holder::{Itself, Nobody, Others};
+    let order = nodes("ap/n1 us/n1 eu/n1");
+    let now = |rows: &[(&str, u64, Holder)]| {
+        let row = |(name, epoch, holder): &(&str, u64, Holder)| {
+            (node(name), Fence { epoch: Epoch(*epoch), holder: *holder })
+        };
+        begins(Some(&Table::new(rows.iter().map(row))), &node("us/n1"), &order)
+    };
+    let Begins::Here(term) = now(&[("ap/n1", 2, Others)]) else { panic!("it is the second one's") };
+    let away = ("ap/n1", 2, Others);
+    for (rows, want) in [
+        (&[away][..], Turn::Goes),
+        // A node after it.
+        (&[away, ("eu/n1", 2, Nobody)], Turn::Goes),
+        // It was fenced itself in between.
+        (&[away, ("us/n1", 3, Itself)], Turn::Anew),
+        // The first one was back in between.
+        (&[("ap/n1", 4, Others)], Turn::Anew),
+        (&[("ap/n1", 3, Nobody)], Turn::Ends),
+        (&[("ap/n1", 3, Itself)], Turn::Ends),
+        (&[away, ("us/n1", 2, Nobody)], Turn::Ends),
+    ] {
+        assert_eq!(turn(Some(term), &now(rows)), want, "{rows:?}");
+    }
+    assert_eq!(turn(Some(term), &Begins::Nowhere(Why::NoPermit)), Turn::Ends);
+    assert_eq!(turn(None, &now(&[away])), Turn::Goes);
+    assert_eq!(turn(None, &Begins::At(node("eu/n1"))), Turn::Ends);
+}
+
+#[test]
+fn each_change_of_a_fence_is_one_and_a_newer_reading_that_comes_first_stays() {
+    let mut fence = Fence::default();
+    for changes in 0..9 {
+        assert_eq!(Table::new([(node("us/n1"), fence)]).changes(), changes);
+        fence = match fence.holder {
+            Holder::Nobody => fence.held_by(Holder::Others),
+            Holder::Itself | Holder::Others => fence.raised(),
+        };
+    }
+    let table = |epoch| Arc::new(Table::new([(node("us/n1"), Fence { epoch: Epoch(epoch), ..fence })]));
+    let mut permits = Permits::new(Duration::from_secs(3));
+    // Asked first and read last; then asked last and read first, so both were read after the second question.
+    permits.read(now(1.0), now(3.1), table(9));
+    permits.read(now(2.0), now(3.2), table(8));
+    let at = |seconds| permits.at(now(seconds), now(seconds).hybrid.millis()).cloned();
+    assert_eq!((at(4.9), at(5.0)), (Some(table(9)), None));
 }

@@ -3,12 +3,15 @@
 //!
 //! Links are cut, also one way; nodes die, freeze and come back; answers are late; clocks differ by as much as they may.
 
+mod actors;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rhumb_core::rng::{Rng, Seed};
 use rhumb_core::{HybridTime, Mono, NodeId, Now};
 
+use self::actors::{Actors, Sent};
 use crate::failover::messages::Beat;
 use crate::failover::{
     Change, Coordinator, FailoverSettings, Fence, Holder, Observer, Permits, Row, State, Table,
@@ -35,6 +38,16 @@ pub(super) struct Tally {
     pub(super) overtaken: usize,
     /// Looks of a node that had no permit.
     pub(super) expired: usize,
+    /// Messages of actors that were handled.
+    pub(super) handled: usize,
+    /// Those that were handled on another node than the one before.
+    pub(super) moved: usize,
+    /// Messages that came to a node that knew a better one.
+    pub(super) redirected: usize,
+    /// Messages that nobody could take.
+    pub(super) refused: usize,
+    /// Instances that ended because their node may not act any more, or was fenced in between.
+    pub(super) ended: usize,
 }
 
 struct Machines {
@@ -70,6 +83,10 @@ enum Event {
     Known(usize, u64, Option<HybridTime>, BTreeMap<NodeId, Row>),
     /// A change comes to the log.
     Applied(usize, Change),
+    /// Somebody at this node has a message for an actor.
+    Calls(usize),
+    /// A message for an actor is at a node.
+    Sent(usize, Sent),
     Trouble,
 }
 
@@ -89,6 +106,7 @@ struct World {
     lease: usize,
     lease_lost: Option<u64>,
     dead_for_ever: Option<usize>,
+    actors: Actors,
     tally: Tally,
 }
 
@@ -119,6 +137,7 @@ impl World {
         };
         let nodes: Vec<Node> = ids.iter().map(node).collect();
         let dead_for_ever = seed.is_multiple_of(3).then(|| rng.below(nodes.len() as u64) as usize);
+        let actors = Actors::new(&ids);
         let mut world = Self {
             rng,
             settings,
@@ -133,11 +152,13 @@ impl World {
             lease: 0,
             lease_lost: None,
             dead_for_ever,
+            actors,
             tally: Tally::default(),
         };
         for node in 0..world.nodes.len() {
             let first = world.rng.below(SECOND);
             world.after(first, Event::Tick(node, 0));
+            world.after(first + SECOND / 2, Event::Calls(node));
         }
         world.after(15 * SECOND, Event::Trouble);
         world
@@ -193,6 +214,8 @@ impl World {
                 }
             }
             Event::Applied(node, change) => self.applied(node, change)?,
+            Event::Calls(node) => self.calls(node)?,
+            Event::Sent(node, sent) => self.takes(node, sent)?,
             Event::Trouble => self.trouble(),
         }
         Ok(())
@@ -264,6 +287,7 @@ impl World {
         if self.permit(node).is_none() {
             self.tally.expired += 1;
         }
+        self.looks_at_actors(node);
         if self.link(node, self.lease) {
             let wait = self.late();
             self.after(wait, Event::Asked(node, life, now));
@@ -436,6 +460,7 @@ impl World {
     fn crash(&mut self, node: usize) {
         let this = &mut self.nodes[node];
         (this.up, this.leads, this.life) = (false, false, this.life + 1);
+        self.actors.died(node);
     }
 
     fn start(&mut self, node: usize) {
@@ -479,7 +504,7 @@ impl World {
                 return Err(format!("at the end {id} has no permit"));
             }
         }
-        Ok(())
+        self.all_are_served()
     }
 }
 
@@ -498,7 +523,7 @@ fn whose(event: &Event) -> Option<(usize, Option<u64>)> {
         Event::Tick(node, life) | Event::Read(node, life, ..) | Event::Known(node, life, ..) => {
             Some((*node, Some(*life)))
         }
-        Event::Beat(_, to, _) => Some((*to, None)),
+        Event::Beat(_, to, _) | Event::Calls(to) | Event::Sent(to, _) => Some((*to, None)),
         Event::Asked(..) | Event::Applied(..) | Event::Trouble => None,
     }
 }

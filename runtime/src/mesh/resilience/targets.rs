@@ -378,6 +378,7 @@ fn judge(fault: &Fault, patient: bool) -> (Option<Went>, Option<Went>) {
         (
             FaultKind::Failed(_)
             | FaultKind::Moved(_)
+            | FaultKind::Unowned(_)
             | FaultKind::NotHosted(_)
             | FaultKind::WrongEpoch { .. }
             | FaultKind::Unauthorized(_),

@@ -7,7 +7,6 @@
 //!   was read, or before that is in the audit log.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -17,8 +16,7 @@ use rhumb_actors::failover::messages::{
     BEAT, Beat, FenceRead, ListRegions, NodeStands, ReadFences, RegionList,
 };
 use rhumb_actors::failover::{
-    Change, Coordinator, FailoverSettings, Fence, Holder, Observer, Permits, Row, Stands, State, Table,
-    stands_still,
+    Change, Coordinator, FailoverSettings, Fence, Holder, Observer, Row, Stands, State, Table, stands_still,
 };
 use rhumb_actors::ranges::catalog::{self, FENCES, FENCES_END, META};
 use rhumb_actors::ranges::host::{NotRead, NotWritten, Rowed};
@@ -48,7 +46,6 @@ pub(super) struct Failover {
     settings: FailoverSettings,
     observer: Mutex<Observer>,
     coordinator: Mutex<Coordinator>,
-    permits: Mutex<Permits>,
     /// How nodes stood when that was last said in the log. This node said so if it coordinates.
     told: Mutex<BTreeMap<NodeId, State>>,
     joined: AtomicU64,
@@ -65,7 +62,6 @@ impl Failover {
             settings,
             observer: Mutex::new(Observer::new(&parts.me, nodes.iter().cloned(), settings, now)),
             coordinator: Mutex::new(Coordinator::new(nodes.iter().cloned(), settings, now)),
-            permits: Mutex::new(Permits::new(settings.permit)),
             told: Mutex::default(),
             joined: AtomicU64::new(0),
             fenced: AtomicU64::new(0),
@@ -161,8 +157,7 @@ impl Ranges {
             let row = |said: FenceRead| Ok((said.node, catalog::decode::<Fence>(&said.row)?));
             match rows.into_iter().map(row).collect::<Result<Vec<_>, String>>() {
                 Ok(rows) => {
-                    let table = Arc::new(Table::new(rows));
-                    self.0.failover.permits.lock().read(asked, clock.now(), table);
+                    self.0.parts.owners.read(asked, Table::new(rows));
                 }
                 Err(why) => return self.0.parts.halt.now(format!("a fence in the meta range: {why}")),
             }
@@ -356,13 +351,9 @@ impl Ranges {
 
     /// What this node tells of failover.
     pub(super) fn tell_failover(&self, page: &mut Page) {
-        let Failover { permits, coordinator, joined, fenced, away, returned, .. } = &self.0.failover;
-        let clock = &self.0.parts.clock;
-        let (table, permitted) = {
-            let permits = permits.lock();
-            let may = (self.0.parts.time_is_good)() && permits.at(clock.now(), self.wall_ms()).is_some();
-            (Arc::clone(permits.last()), may)
-        };
+        let Failover { coordinator, joined, fenced, away, returned, .. } = &self.0.failover;
+        let Parts { clock, owners, .. } = &self.0.parts;
+        let (table, permitted) = (owners.last(), owners.permit().is_some());
         let help = "Whether this node has read all fences lately and may act by them";
         page.gauge("rhumb_failover_permit", help, f64::from(u8::from(permitted)));
         let nodes: Vec<(String, u64)> = self

@@ -54,6 +54,7 @@ use super::halt::Halt;
 use super::policy::ServedPolicy;
 use crate::clock::NodeClock;
 use crate::mesh::Mesh;
+use crate::mesh::owners::Owners;
 
 /// How long whoever is refused for the moment is told to wait.
 const A_MOMENT: std::time::Duration = std::time::Duration::from_millis(200);
@@ -80,6 +81,8 @@ pub(super) struct Parts {
     /// Its control store remembers the cluster version. Its lock ends with the node, whoever still holds this.
     pub(super) dir: Weak<DataDir>,
     pub(super) mesh: Mesh,
+    /// What this node may act by, as the mesh asks it.
+    pub(super) owners: Owners,
     pub(super) clock: NodeClock,
     pub(super) policy: ServedPolicy,
     pub(super) log: AuditHandle,

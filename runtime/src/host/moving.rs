@@ -1,0 +1,159 @@
+//! Actors of types that move: whether this node may do anything for one, looked at each time that it is about to.
+//!
+//! * It decides nothing: [`rhumb_actors::failover::acting`] does, by what the mesh has read of the fences.
+//! * It never does: ask anybody, keep an instance that may begin nothing, or stop a handler that has begun.
+//! * Invariants: a message of such an actor's mailbox comes to its turn only while this node has a permit and owns the actor by it,
+//!   and only with the instance that was made since nobody else did. A type that does not move, and a mesh in which nobody reads
+//!   the fences, pay one look for this.
+
+use std::sync::atomic::Ordering;
+
+use parking_lot::Mutex;
+use rhumb_actors::failover::acting::turn;
+use rhumb_actors::failover::{Begins, Term, Turn};
+use rhumb_actors::remote::Hosted;
+use rhumb_core::{Epoch, Fault};
+
+use super::cell::{Cell, State};
+use super::home::Home;
+use super::id::ActorId;
+use super::life::Phase;
+use super::packed::Deliver;
+use crate::mesh::address::class_of;
+use crate::mesh::owners::{Order, Owners, taken};
+
+/// What is known of an actor's place, beside its cell.
+#[derive(Default)]
+pub(super) struct Seat(Mutex<Known>);
+
+#[derive(Default)]
+struct Known {
+    order: Option<Order>,
+    /// What the instance acts under, and by which policy that was found.
+    acts: Option<(u64, Term)>,
+}
+
+/// What becomes of the instance of an actor as a message's turn comes.
+pub(super) enum Turned {
+    /// It goes on.
+    Goes,
+    /// It ends, and the next one takes what waits.
+    Anew,
+    /// It ends, and what waits is refused with this.
+    Ends(Fault),
+}
+
+impl<A: Hosted> Home<A> {
+    /// By what an actor moves, if it does.
+    pub(crate) fn owners_of(&self, id: &ActorId) -> Option<&Owners> {
+        if self.moves() && !id.is_equal() { self.mesh.owners() } else { None }
+    }
+
+    /// Whether this node may take a message for an actor that moves. None: it does not.
+    pub(crate) fn may_take(&self, id: &ActorId, cell: Option<&Cell<A>>) -> Option<Result<(), Fault>> {
+        let owners = self.owners_of(id)?;
+        Some(match cell {
+            Some(cell) => self.judge(owners, id, &mut cell.seat.0.lock().order).map(drop),
+            None => id.check().and_then(|()| self.judge(owners, id, &mut None).map(drop)),
+        })
+    }
+
+    /// The epoch that a caller has to name who wants this instance of an actor, or the next one, and no other.
+    pub(crate) fn epoch_of(&self, id: &ActorId) -> Epoch {
+        let Some(owners) = self.owners_of(id) else { return self.mesh.epoch() };
+        let acts = self.found(id).and_then(|cell| cell.epoch());
+        acts.unwrap_or_else(|| Epoch(1 + owners.last().changes()))
+    }
+
+    /// Under what this node may begin something of an actor.
+    fn judge(&self, owners: &Owners, id: &ActorId, order: &mut Option<Order>) -> Result<(u64, Term), Fault> {
+        let (begins, order) = self.begins(owners, id, order)?;
+        taken(&begins, A::TYPE, order)?;
+        match begins {
+            Begins::Here(term) => Ok((order.policy, term)),
+            Begins::At(_) | Begins::Nowhere(_) => unreachable!("that was refused"),
+        }
+    }
+
+    fn begins<'a>(
+        &self,
+        owners: &Owners,
+        id: &ActorId,
+        order: &'a mut Option<Order>,
+    ) -> Result<(Begins, &'a Order), Fault> {
+        if order.as_ref().is_none_or(|order| order.policy != self.mesh.policy_number()) {
+            *order = Some(self.mesh.order(&id.shown(), &class_of::<A>()?)?);
+        }
+        let order = order.as_ref().expect("it was found");
+        Ok((self.mesh.begins(owners, order), order))
+    }
+}
+
+impl<A: Hosted> Cell<A> {
+    /// A message's turn has come, or the fences were read.
+    pub(super) fn turn(&self) -> Turned {
+        let Some(owners) = self.home.owners_of(&self.id) else { return Turned::Goes };
+        let mut known = self.seat.0.lock();
+        let Known { order, acts } = &mut *known;
+        let (begins, order) = match self.home.begins(owners, &self.id, order) {
+            Ok(found) => found,
+            Err(fault) => return Turned::Ends(fault),
+        };
+        let policy_is_the_same = acts.is_none_or(|(policy, _)| policy == order.policy);
+        match turn(acts.map(|(_, term)| term), &begins) {
+            Turn::Goes if policy_is_the_same => Turned::Goes,
+            Turn::Goes | Turn::Anew => Turned::Anew,
+            Turn::Ends => match taken(&begins, A::TYPE, order) {
+                Ok(()) => Turned::Anew,
+                Err(fault) => Turned::Ends(fault),
+            },
+        }
+    }
+
+    /// Lets the instance go if this node may not act for the actor any more.
+    pub(crate) fn lets_go(&self) {
+        match self.turn() {
+            Turned::Goes => {}
+            left => {
+                let mut state = self.state.lock();
+                let waiting = self.moves_away(&mut state, &left);
+                Self::poke(state);
+                self.refuse_moved(waiting, &left);
+            }
+        }
+    }
+
+    /// The instance goes, and takes nothing more of what waits. Gives what is to be refused.
+    pub(super) fn moves_away(&self, state: &mut State<A>, left: &Turned) -> Vec<Box<dyn Deliver<A>>> {
+        if matches!(state.life.phase(), Phase::Awake | Phase::Leaving) {
+            state.life.leaves();
+            self.moved.store(true, Ordering::Relaxed);
+        }
+        if matches!(left, Turned::Ends(_)) { state.mailbox.drain() } else { Vec::new() }
+    }
+
+    pub(super) fn refuse_moved(&self, waiting: Vec<Box<dyn Deliver<A>>>, left: &Turned) {
+        if let Turned::Ends(fault) = left {
+            self.refuse_all(waiting, fault);
+        }
+    }
+
+    /// An instance is about to be made: whether it may be, and under what it acts from now on.
+    pub(super) fn sits_down(&self) -> Result<(), Fault> {
+        let Some(owners) = self.home.owners_of(&self.id) else { return Ok(()) };
+        let mut known = self.seat.0.lock();
+        let acts = self.home.judge(owners, &self.id, &mut known.order)?;
+        known.acts = Some(acts);
+        Ok(())
+    }
+
+    /// The instance has gone.
+    pub(super) fn stands_up(&self) {
+        self.seat.0.lock().acts = None;
+    }
+
+    /// The epoch under which the instance acts, if there is one and its type moves.
+    pub(crate) fn epoch(&self) -> Option<Epoch> {
+        self.seat.0.lock().acts.map(|(_, term)| term.epoch)
+    }
+}

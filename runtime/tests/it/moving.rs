@@ -1,0 +1,319 @@
+//! Actors that move: another node acts for them while theirs is lost, under a higher epoch, and whoever did begins nothing more.
+
+use std::time::Duration;
+
+use rhumb::mesh::{Because, Owned};
+use rhumb::prelude::*;
+use rhumb::testing::{TestMesh, run};
+
+/// Which node counts, under which epoch, and how much it has counted since it was made.
+#[remote(name = "test.Count", class = "control", reply = (String, u64, u32), idempotent)]
+struct Count {}
+
+#[remote(name = "test.CountOnce", class = "control", reply = u32, key = order)]
+struct CountOnce {
+    order: String,
+}
+
+#[remote(name = "test.CountSlowly", class = "control", reply = u64, idempotent, deadline = "60s")]
+struct CountSlowly {
+    ms: u64,
+}
+
+struct Counter {
+    at: String,
+    epoch: u64,
+    counted: u32,
+}
+
+#[remote_actor(name = "test.counter", class = "control", accepts(Count, CountOnce, CountSlowly))]
+impl Actor for Counter {
+    type Context = Context<Self>;
+}
+
+impl Handler<Count> for Counter {
+    type Result = Reply<(String, u64, u32)>;
+
+    fn handle(&mut self, _: Count, _: &mut Context<Self>) -> Self::Result {
+        assert_eq!(call().expect("a handler is called").acts_under().0, self.epoch);
+        self.counted += 1;
+        Reply::ready((self.at.clone(), self.epoch, self.counted))
+    }
+}
+
+impl Handler<CountOnce> for Counter {
+    type Result = u32;
+
+    fn handle(&mut self, _: CountOnce, _: &mut Context<Self>) -> u32 {
+        self.counted += 1;
+        self.counted
+    }
+}
+
+impl Handler<CountSlowly> for Counter {
+    type Result = Reply<u64>;
+
+    fn handle(&mut self, count: CountSlowly, context: &mut Context<Self>) -> Self::Result {
+        // Nothing else has its turn meanwhile.
+        let pause = tokio::time::sleep(Duration::from_millis(count.ms));
+        context.wait(actix::fut::wrap_future(pause));
+        Reply::ready(self.epoch)
+    }
+}
+
+fn counters() -> Host<Counter> {
+    Host::new(|at: &Activation| Counter { at: at.mesh.region().to_string(), epoch: at.epoch.0, counted: 0 })
+}
+
+async fn mesh() -> TestMesh {
+    let mesh = TestMesh::of(["ap", "eu", "us"]).host(counters().moves()).moving().start().await;
+    let mesh = mesh.expect("it starts");
+    // All have read the fences.
+    seconds(2).await;
+    mesh
+}
+
+async fn seconds(count: u64) {
+    tokio::time::sleep(Duration::from_secs(count)).await;
+}
+
+/// A counter whose first node is in this region, as another region sees it.
+fn counter_of(mesh: &TestMesh, region: &str, from: &str) -> MeshAddr<Counter> {
+    let first = |key: &u32| {
+        let mut watch = mesh.at(from).actor::<Counter>(key).watch_owner().expect("it is in a mesh");
+        let owned = futures::executor::block_on(watch.next()).expect("known").expect("one");
+        owned.node.is_some_and(|node| node.region.as_str() == region)
+    };
+    let key = (0..200).find(first).expect("one of so many is there");
+    mesh.at(from).actor(key)
+}
+
+fn regions_but(region: &str) -> Vec<&'static str> {
+    ["ap", "eu", "us"].into_iter().filter(|other| *other != region).collect()
+}
+
+/// What becomes of it when `region` is lost, to the moment when others act.
+async fn loses(mesh: &TestMesh, region: &str) {
+    mesh.freeze(region);
+    mesh.fence(region);
+    seconds(5).await;
+    mesh.replace(region);
+    seconds(2).await;
+}
+
+/// The same when it is back.
+async fn regains(mesh: &TestMesh, region: &str) {
+    mesh.thaw(region);
+    for other in regions_but(region) {
+        mesh.reachable(region, other).await;
+    }
+    seconds(2).await;
+    mesh.fence(region);
+    seconds(5).await;
+    mesh.restore(region);
+    seconds(2).await;
+}
+
+#[test]
+fn who_is_lost_is_followed_under_a_higher_epoch_and_follows_again_when_it_is_back() {
+    run(async {
+        let mesh = mesh().await;
+        let counter = counter_of(&mesh, "eu", "us");
+        assert_eq!(counter.ask(Count {}).await.expect("counted"), ("eu".to_owned(), 1, 1));
+        assert_eq!(counter.ask(Count {}).await.expect("counted"), ("eu".to_owned(), 1, 2));
+
+        mesh.freeze("eu");
+        let lost = counter.ask(Count {}).await.expect_err("its node is frozen");
+        assert_eq!(lost.delivery(), Delivery::Unknown, "{lost}");
+        mesh.fence("eu");
+        seconds(2).await;
+        let fenced = counter.ask(Count {}).await.expect_err("nobody acts as it");
+        assert!(matches!(fenced.kind, FaultKind::Unowned(_)), "{fenced}");
+        assert_eq!((fenced.delivery(), fenced.retry_after.is_some()), (Delivery::NotSent, true));
+        // A call that may be made again waits until somebody does.
+        let waits = tokio::spawn({
+            let counter = counter.clone();
+            async move { counter.ask(Count {}).within(Duration::from_secs(20)).retried().await }
+        });
+        seconds(3).await;
+        mesh.replace("eu");
+        let (at, epoch, counted) = waits.await.expect("no panic").expect("counted at last");
+        assert_ne!(at, "eu");
+        assert_eq!((epoch, counted), (3, 1), "another instance, under the number of the fences' changes");
+
+        regains(&mesh, "eu").await;
+        assert_eq!(counter.ask(Count {}).await.expect("counted"), ("eu".to_owned(), 5, 1));
+        let live = |region: &str| mesh.at(region).hosted().expect("hosts").report()[0].live;
+        assert_eq!(["ap", "eu", "us"].map(live), [0, 1, 0], "who may not act has no instance left");
+    });
+}
+
+#[test]
+fn who_has_no_permit_begins_nothing_and_lets_its_instance_go() {
+    run(async {
+        let mesh = mesh().await;
+        let there = counter_of(&mesh, "eu", "eu");
+        there.ask(Count {}).await.expect("counted");
+        let mut ends = there.watch().await.expect("watched");
+        let (slow, waits) = (there.clone(), there.clone());
+        // One message keeps the instance for longer than its node has a permit; the other one waits behind it.
+        let slow = tokio::spawn(async move { slow.ask(CountSlowly { ms: 8_000 }).await });
+        seconds(1).await;
+        let waits = tokio::spawn(async move { waits.ask(Count {}).within(Duration::from_secs(30)).await });
+        mesh.freeze("eu");
+        seconds(9).await;
+        assert_eq!(slow.await.expect("no panic"), Ok(1), "what has begun goes on");
+        let refused = waits.await.expect("no panic").expect_err("its turn came too late");
+        assert!(matches!(refused.kind, FaultKind::Unowned(_)), "{refused}");
+        assert_eq!(refused.delivery(), Delivery::NotSent);
+        let refused = there.ask(Count {}).await.expect_err("it has no permit");
+        assert!(matches!(refused.kind, FaultKind::Unowned(_)), "{refused}");
+        assert_eq!(ends.next().await, Some(Seen::Terminal(Ended::Moved)));
+        assert_eq!(mesh.at("eu").hosted().expect("hosts").report()[0].live, 0);
+        // Nobody was fenced: it goes on as soon as it may, with another instance of the same epoch.
+        mesh.thaw("eu");
+        mesh.reachable("eu", "us").await;
+        seconds(3).await;
+        assert_eq!(there.ask(Count {}).await.expect("counted"), ("eu".to_owned(), 1, 1));
+    });
+}
+
+#[test]
+fn a_caller_that_knows_an_old_owner_follows_the_actor() {
+    run(async {
+        let mesh = mesh().await;
+        let counter = counter_of(&mesh, "eu", "us");
+        let program = mesh.client("us", "shop").actor::<Counter>(counter.id().key());
+        assert_eq!(program.ask(Count {}).await.expect("counted").0, "eu");
+        // Others act for it though it is well: the program has heard nothing of that.
+        mesh.fence("eu");
+        seconds(5).await;
+        mesh.replace("eu");
+        seconds(2).await;
+        let (at, epoch, _) = program.ask(Count {}).await.expect("it was told where to go");
+        assert_ne!((at.as_str(), epoch), ("eu", 1));
+        program.tell(Count {}).await.expect("taken");
+        // So does one whose owner answers nothing.
+        mesh.fence("eu");
+        seconds(5).await;
+        mesh.restore("eu");
+        seconds(2).await;
+        assert_eq!(program.ask(Count {}).await.expect("counted").0, "eu");
+        loses(&mesh, "eu").await;
+        program.ask(Count {}).await.expect_err("it was there");
+        assert_ne!(program.ask(Count {}).await.expect("it is elsewhere").0, "eu");
+        program.tell(Count {}).await.expect("taken");
+    });
+}
+
+#[test]
+fn who_may_not_leave_its_region_is_unowned_while_that_is_away() {
+    run(async {
+        let mesh = mesh().await;
+        let strict = mesh.at("us").actor_in::<Counter>(&"eu".parse().expect("a region"), "a");
+        assert_eq!(strict.ask(Count {}).await.expect("counted").0, "eu");
+        loses(&mesh, "eu").await;
+        for _ in 0..3 {
+            let fault = strict.ask(Count {}).await.expect_err("nobody else may");
+            assert_eq!(fault.kind, FaultKind::Unowned("all nodes that may hold it are away (of eu)".into()));
+            seconds(20).await;
+        }
+        regains(&mesh, "eu").await;
+        assert_eq!(strict.ask(Count {}).await.expect("counted"), ("eu".to_owned(), 5, 1));
+    });
+}
+
+#[test]
+fn a_watcher_sees_each_owner_and_nobody_in_between_and_why() {
+    run(async {
+        let mesh = mesh().await;
+        let counter = counter_of(&mesh, "eu", "us");
+        let eu: NodeId = "eu/n1".parse().expect("a node");
+        let other = |watched: &Owned| watched.node.clone().filter(|node| *node != eu).expect("another one");
+        let program = mesh.client("us", "shop").actor::<Counter>(counter.id().key());
+        let mut watches = [counter.watch_owner(), program.watch_owner()].map(|watch| watch.expect("watched"));
+        for watch in &mut watches {
+            let first = watch.next().await.expect("known");
+            let want = Owned { node: Some(eu.clone()), epoch: Epoch(1), because: Because::First };
+            assert_eq!(first, Some(want));
+        }
+        mesh.fence("eu");
+        seconds(5).await;
+        for watch in &mut watches {
+            let fenced = watch.next().await.expect("known");
+            let want = Owned { node: None, epoch: Epoch(2), because: Because::Fenced(eu.clone()) };
+            assert_eq!(fenced, Some(want));
+        }
+        mesh.replace("eu");
+        seconds(2).await;
+        for watch in &mut watches {
+            let follows = watch.next().await.expect("known").expect("one");
+            assert_eq!((follows.epoch, &follows.because), (Epoch(3), &Because::InPlaceOf(eu.clone())));
+            other(&follows);
+        }
+        // Who does not look sees the newest, and not what was in between.
+        regains(&mesh, "eu").await;
+        for watch in &mut watches {
+            let back = watch.next().await.expect("known").expect("one");
+            assert_eq!((back.node, back.epoch), (Some(eu.clone()), Epoch(5)));
+        }
+        // A node that reads nothing says that it does not know.
+        mesh.freeze("us");
+        seconds(6).await;
+        let unread = watches[0].next().await.expect("it says so").expect("one");
+        assert_eq!((unread.node, unread.because), (None, Because::NotRead));
+    });
+}
+
+#[test]
+fn what_is_kept_on_one_node_is_refused() {
+    run(async {
+        let mesh = mesh().await;
+        let counter = counter_of(&mesh, "eu", "us");
+        for from in ["eu", "us"] {
+            let counter = counter.on(mesh.at(from));
+            let keyed = counter.ask(CountOnce { order: "1".into() }).await.expect_err("it has a key");
+            assert!(
+                matches!(&keyed.kind, FaultKind::NotHosted(why) if why.contains("one node's disk")),
+                "{keyed}"
+            );
+            let durable = counter.tell(Count {}).durably().await.expect_err("a letter");
+            assert!(matches!(&durable.kind, FaultKind::NotHosted(why) if why.contains("one node's disk")));
+        }
+    });
+}
+
+#[test]
+fn a_caller_may_name_an_epoch_and_only_that_one_is_meant() {
+    run(async {
+        let mesh = mesh().await;
+        let counter = counter_of(&mesh, "eu", "us");
+        let (_, epoch, _) = counter.ask(Count {}).await.expect("counted");
+        counter.ask(Count {}).epoch(Epoch(epoch)).await.expect("it is the one");
+        loses(&mesh, "eu").await;
+        let fault = counter.ask(Count {}).epoch(Epoch(epoch)).await.expect_err("it is another one");
+        assert_eq!(fault.kind, FaultKind::WrongEpoch { ours: 3 });
+    });
+}
+
+#[test]
+fn without_fences_and_for_types_that_do_not_move_an_actor_stays_where_it_is() {
+    run(async {
+        let stays = TestMesh::of(["ap", "eu", "us"]).host(counters().moves()).start().await.expect("starts");
+        let does_not = TestMesh::of(["ap", "eu", "us"]).host(counters()).moving().start().await;
+        let does_not = does_not.expect("starts");
+        for mesh in [&stays, &does_not] {
+            let counter = counter_of(mesh, "eu", "us");
+            assert_eq!(counter.ask(Count {}).await.expect("counted").0, "eu");
+            assert_eq!(counter.ask(CountOnce { order: "1".into() }).await, Ok(2), "it is kept there");
+            let mut watch = counter.watch_owner().expect("watched");
+            let owned = watch.next().await.expect("known").expect("one");
+            assert_eq!((owned.epoch, owned.because), (Epoch(0), Because::First));
+            assert_eq!(watch.next().await, Ok(None), "nothing follows");
+            mesh.freeze("eu");
+            seconds(300).await;
+            let fault = counter.ask(Count {}).await.expect_err("nobody takes over");
+            assert!(matches!(fault.kind, FaultKind::Unreachable(_)), "{fault}");
+        }
+    });
+}
