@@ -195,6 +195,12 @@ canaries! {
     PermitFromAnswer = "permit-from-answer",
     /// A node whose hybrid time stands still at its ceiling acts as if no time passed.
     StandingClockActs = "standing-clock-acts",
+    /// Rows of a ledger in a range are written whatever its head says.
+    HeadNotAsked = "head-not-asked",
+    /// What a ledger in a range has done is answered before the range has it.
+    AnsweredBeforeRange = "answered-before-range",
+    /// Who was succeeded as a ledger's writer goes on refusing by what it knew.
+    SucceededAnswers = "succeeded-answers",
 }
 
 impl Canary {
@@ -250,6 +256,10 @@ impl Canary {
     /// Those of failover, which has one too.
     pub const OF_FAILOVER: &'static [Self] =
         &[Self::ActsBeforeFence, Self::OneObserverConfirms, Self::PermitFromAnswer, Self::StandingClockActs];
+
+    /// Those of ledgers in ranges, which have one too.
+    pub const OF_SUCCESSION: &'static [Self] =
+        &[Self::HeadNotAsked, Self::AnsweredBeforeRange, Self::SucceededAnswers];
 
     /// Those of delivery, which has one too. All others are the escrow's.
     pub const OF_DELIVERY: &'static [Self] = &[

@@ -14,6 +14,7 @@ use rhumb_actors::audit::messages::{
     Mark, NextStatement, Prove, ProveBatch, Proven, ProvenBatch, ReadEntries, ReplaceKey, ShowAudit,
     ShowMark, State, Uncosigned,
 };
+use rhumb_actors::escrow::messages::{AskLedger, LEDGER_WORD, LedgerAnswer, LedgerWord};
 use rhumb_actors::failover::messages::{BEAT, Beat, FenceRead, ListRegions, ReadFences, RegionList};
 use rhumb_actors::placement::messages::{ApplyPlacement, PlacementView, PlanPlacement};
 use rhumb_actors::ranges::lifecycle::{LiveKeyspace, Lived};
@@ -120,7 +121,7 @@ pub(super) fn time(bytes: &[u8]) {
 type Reads = fn(&[u8]);
 
 /// Messages that a node serves, by name, and replies. The kept inputs know their numbers: what is new stands last.
-const MESSAGES: [(&str, Reads); 91] = [
+const MESSAGES: [(&str, Reads); 94] = [
     (CreatePool::NAME, one::<CreatePool>),
     (Hold::NAME, one::<Hold>),
     (Confirm::NAME, one::<Confirm>),
@@ -212,6 +213,9 @@ const MESSAGES: [(&str, Reads); 91] = [
     (subjects::DestroyKeys::NAME, one::<subjects::DestroyKeys>),
     (subjects::EraseSubject::NAME, one::<subjects::EraseSubject>),
     (REPLY, one::<Result<subjects::SubjectErased, KvRefusal>>),
+    (AskLedger::NAME, one::<AskLedger>),
+    (REPLY, one::<Result<LedgerAnswer, Refusal>>),
+    (LEDGER_WORD, one::<LedgerWord>),
 ];
 
 /// The names of all messages that are taken in here.

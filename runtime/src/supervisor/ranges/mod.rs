@@ -13,6 +13,7 @@ mod lifecycle;
 mod lifetimes;
 mod placement;
 mod plan;
+mod pools;
 mod reads;
 mod rejoin;
 mod route;
@@ -45,6 +46,7 @@ use tokio::sync::watch;
 
 pub(super) use carry::TimeIsGood;
 use carry::{Carrier, Classes, RangeWorld};
+pub(super) use pools::Acts;
 use route::Hints;
 pub(super) use serve::serve;
 
