@@ -29,7 +29,7 @@ seeds: setup ## Simulates fresh seeds for MINUTES (30)
 	$(cargo) run -p rhumb-tests --bin seeds -- --minutes $(MINUTES)
 
 check-full: build ## The same tests with full counts, and the flood of connection attempts
-	RHUMB_SEEDS=100000 RHUMB_DELIVERY_SEEDS=5000 RHUMB_CLOCK_SEEDS=20000 RHUMB_RANGE_SEEDS=3000 RHUMB_FAILOVER_SEEDS=20000 RHUMB_CONSENSUS_SEEDS=600 RHUMB_FULL=1 RHUMB_BIN=$(abspath $(target))/debug/rhumb $(cargo) test --workspace
+	RHUMB_SEEDS=100000 RHUMB_DELIVERY_SEEDS=5000 RHUMB_CLOCK_SEEDS=20000 RHUMB_RANGE_SEEDS=3000 RHUMB_FAILOVER_SEEDS=20000 RHUMB_SUCCESSION_SEEDS=3000 RHUMB_CONSENSUS_SEEDS=600 RHUMB_FULL=1 RHUMB_BIN=$(abspath $(target))/debug/rhumb $(cargo) test --workspace
 	$(cargo) run -q -p rhumb-transport --example flood
 
 # Tables and logs that turn over within minutes: what fills once has filled before anybody looks.

@@ -178,6 +178,7 @@ impl Desk {
             debt: 0,
             reserve: None,
             per_customer: None,
+            durability: Default::default(),
         };
         let allowed = vec![node().region];
         desk.ask(Request::Create { request, allowed });

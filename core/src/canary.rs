@@ -211,6 +211,12 @@ canaries! {
     OldOwnerActs = "old-owner-acts",
     /// The epoch of an instance is that of its node's fence, and that of the next owner's is lower.
     EpochOfOneNode = "epoch-of-one-node",
+    /// Rows of a ledger in a range are written whatever its head says.
+    HeadNotAsked = "head-not-asked",
+    /// What a ledger in a range has done is answered before the range has it.
+    AnsweredBeforeRange = "answered-before-range",
+    /// Who was succeeded as a ledger's writer goes on refusing by what it knew.
+    SucceededAnswers = "succeeded-answers",
 }
 
 impl Canary {
@@ -279,6 +285,10 @@ impl Canary {
         Self::OldOwnerActs,
         Self::EpochOfOneNode,
     ];
+
+    /// Those of ledgers in ranges, which have one too.
+    pub const OF_SUCCESSION: &'static [Self] =
+        &[Self::HeadNotAsked, Self::AnsweredBeforeRange, Self::SucceededAnswers];
 
     /// Those of delivery, which has one too. All others are the escrow's.
     pub const OF_DELIVERY: &'static [Self] = &[

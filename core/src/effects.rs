@@ -52,6 +52,15 @@ impl<B, E> Effects<B, E> {
         self.push(Pushed::Persist(batch));
     }
 
+    /// Persist this before anything of this step is sent, unless a batch is the first thing in it. Of a step in which
+    /// nothing was pushed, nothing is persisted.
+    pub fn persist_first(&mut self, batch: B) {
+        if self.pushed.front().is_some_and(|first| !matches!(first, Pushed::Persist(_))) {
+            assert!(self.pushed.len() < self.capacity, "a machine pushed more than it may in one step");
+            self.pushed.push_front(Pushed::Persist(batch));
+        }
+    }
+
     /// Do this once everything persisted so far is durable.
     pub fn send(&mut self, effect: E) {
         self.push(Pushed::Send(effect));
@@ -217,6 +226,24 @@ mod tests {
         step(&mut barrier, |out| out.persist(7));
         assert_eq!(step(&mut barrier, |out| out.send("already held")), Vec::<String>::new());
         assert_eq!(durable(&mut barrier, 1), ["already held"]);
+    }
+
+    #[test]
+    fn what_is_persisted_first_holds_back_a_whole_step() {
+        let mut barrier = Barrier::default();
+        let done = step(&mut barrier, |out| {
+            out.send("reply");
+            out.persist_first(0);
+        });
+        assert_eq!(done, ["persist 0 as 1"]);
+        let done = step(&mut barrier, |out| {
+            out.persist(7);
+            out.send("held");
+            out.persist_first(0);
+        });
+        assert_eq!(done, ["persist 7 as 2"], "a batch is there to wait for");
+        assert_eq!(step(&mut barrier, |out| out.persist_first(0)), Vec::<String>::new());
+        assert_eq!(durable(&mut barrier, 2), ["reply", "held"]);
     }
 
     #[test]

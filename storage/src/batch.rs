@@ -107,6 +107,11 @@ impl Batch {
         self
     }
 
+    /// What it writes, in order: family, key, and the value; none for a delete.
+    pub fn writes(&self) -> impl Iterator<Item = (Family, &[u8], Option<&[u8]>)> {
+        self.ops.iter().map(|op| (op.family, op.key.as_slice(), op.value.as_deref()))
+    }
+
     /// Whether there is nothing in it.
     #[must_use]
     pub fn is_empty(&self) -> bool {

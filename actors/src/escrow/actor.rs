@@ -20,6 +20,7 @@ use rhumb_core::{
     Barrier, DataClass, Direction, Fault, FaultKind, Gate, Mono, NodeId, Now, Passage, PoolName, Region,
     Ticket,
 };
+use rhumb_storage::Batch;
 
 pub use self::handle::EscrowHandle;
 use self::reached::{Committed, Reached};
@@ -31,7 +32,7 @@ use super::messages::{PeerMessage, ReadRow, Refusal, Standing};
 use super::settings::EscrowSettings;
 use crate::backlog::Backlog;
 use crate::span::Span;
-use crate::storage::{StorageHandle, Window};
+use crate::storage::{Done, StorageHandle, Window};
 
 /// How many asks may wait in the mailbox.
 const MAILBOX: usize = 8_192;
@@ -67,6 +68,27 @@ pub trait World: Send + Sync + 'static {
     fn halt(&self, reason: String);
 }
 
+/// Where the machine's batches become durable: in the order in which they are handed over.
+pub trait Keeps: Send + 'static {
+    /// Hands a batch over. `done` is called once, when it is durable or never will be.
+    ///
+    /// # Errors
+    /// Why it was not taken: nothing may be sent on the strength of it.
+    fn write(&self, batch: Batch, done: Done) -> Result<(), &'static str>;
+    /// How many batches it takes at a time. What comes meanwhile joins into one.
+    fn window(&self) -> usize;
+}
+
+impl Keeps for StorageHandle {
+    fn write(&self, batch: Batch, done: Done) -> Result<(), &'static str> {
+        Self::write(self, batch, done)
+    }
+
+    fn window(&self) -> usize {
+        WINDOW
+    }
+}
+
 /// What an ask ends with.
 pub type Outcome = Result<Result<Answer, Refusal>, Fault>;
 
@@ -88,7 +110,7 @@ pub struct EscrowRegion {
     /// As it was last told.
     standing: Standing,
     window: Window,
-    storage: StorageHandle,
+    storage: Box<dyn Keeps>,
     backlog: Arc<Backlog>,
     world: Arc<dyn World>,
     gate: Arc<dyn Gate>,
@@ -124,7 +146,7 @@ impl EscrowRegion {
     pub fn new(
         book: Book,
         region: Region,
-        storage: StorageHandle,
+        storage: impl Keeps,
         backlog: Arc<Backlog>,
         gate: Arc<dyn Gate>,
         world: Arc<dyn World>,
@@ -136,8 +158,8 @@ impl EscrowRegion {
             barrier: Barrier::default(),
             trail: Trail::default(),
             standing,
-            window: Window::new(WINDOW),
-            storage,
+            window: Window::new(storage.window()),
+            storage: Box::new(storage),
             backlog,
             world,
             gate,
@@ -178,7 +200,7 @@ impl EscrowRegion {
         self.arm(now, ctx);
     }
 
-    fn hand_over(&mut self, ready: Option<(Ticket, rhumb_storage::Batch)>) {
+    fn hand_over(&mut self, ready: Option<(Ticket, Batch)>) {
         let Some((ticket, batch)) = ready else { return };
         let (reached, world, syncs) =
             (self.reached.clone(), Arc::clone(&self.world), self.trail.syncs.clone());
@@ -397,6 +419,20 @@ impl Handler<FromPeer> for EscrowRegion {
         }
         self.step(input, ctx);
         self.trail.heard();
+    }
+}
+
+/// Stop: whoever waits is told that nobody answers.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Stop;
+
+impl Handler<Stop> for EscrowRegion {
+    type Result = ();
+
+    fn handle(&mut self, Stop: Stop, ctx: &mut Self::Context) {
+        self.asks.clear();
+        ctx.stop();
     }
 }
 

@@ -17,21 +17,23 @@ mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use rhumb_core::canary::{self, Canary};
 use rhumb_core::rng::{Rng, Seed};
 use rhumb_core::{DataClass, Effects, HybridTime, Incarnation, Mono, NodeId, Now, PoolName, StoreId};
 use rhumb_storage::{Batch, CommitNumber};
 use rhumb_topology::{Founding, pool_home};
 
 use self::attesting::Round;
+pub use self::creating::would_create;
 pub use self::words::{Answer, Effect, Input, Request, Stranded, Token};
 use super::custody::Custody;
 use super::keys::Keys;
 use super::ledger::Ledger;
 use super::levelled::Levelled;
-use super::messages::{Key, PoolView, Reconciled, Refusal, Row, Standing};
+use super::messages::{Durability, Key, PoolView, Reconciled, Refusal, Row, Standing};
 use super::pool::{Pool, mono_of};
 use super::reconcile::Reconciliations;
-use super::records::{Image, PoolRow, RecoverError, Right};
+use super::records::{Image, KeyRow, PoolImage, PoolRow, RecoverError, Right};
 use super::settings::EscrowSettings;
 
 /// Out-buffer of the machine.
@@ -39,6 +41,8 @@ pub type Out = Effects<Batch, Effect>;
 
 /// Holds that expire, and records that are forgotten, in one step of one pool.
 const CHUNK: usize = 256;
+/// The same of a ledger in a range, whose batches are smaller.
+const CHUNK_IN_RANGE: usize = 32;
 /// A step leaves pools that are due for the next one rather than push past this.
 const ROOM: usize = 8_192;
 
@@ -48,6 +52,9 @@ struct Site {
     me: NodeId,
     founding: Founding,
     settings: EscrowSettings,
+    /// The rows are those of one owner's ledger of one pool, and stand in a range: nobody has to vouch for a disk, and
+    /// nothing is answered before it is known that no other one writes them.
+    in_range: bool,
 }
 
 /// The escrow machine of one node.
@@ -93,9 +100,39 @@ impl Book {
         let image = Image::read(records)?;
         let peers = founding.nodes().iter().filter(|node| **node != me).cloned().collect();
         let custody = Custody::recovered(store, image.node, image.witnessed, peers, opened, now);
-        let site = Site { me, founding, settings };
+        let site = Site { me, founding, settings, in_range: false };
+        Self::of(site, image.pools, image.keys, custody)
+    }
+
+    /// Takes up the rows of one owner's ledger of one pool, as they stand in a range.
+    ///
+    /// # Errors
+    /// As [`Book::recover`].
+    pub fn in_range(
+        owner: NodeId,
+        founding: Founding,
+        settings: EscrowSettings,
+        records: impl Iterator<Item = (Vec<u8>, Vec<u8>)>,
+        now: Now,
+    ) -> Result<Self, RecoverError> {
+        if !founding.contains(&owner) {
+            return Err(RecoverError::NotAFounder(owner));
+        }
+        let image = Image::read(records)?;
+        let alone = (BTreeMap::new(), Vec::new(), CommitNumber(0));
+        let custody = Custody::recovered(StoreId(0), image.node, alone.0, alone.1, alone.2, now);
+        let site = Site { me: owner, founding, settings, in_range: true };
+        Self::of(site, image.pools, image.keys, custody)
+    }
+
+    fn of(
+        site: Site,
+        images: BTreeMap<PoolName, PoolImage>,
+        keys: BTreeMap<Key, KeyRow>,
+        custody: Custody,
+    ) -> Result<Self, RecoverError> {
         let mut pools = BTreeMap::new();
-        for (name, records) in image.pools {
+        for (name, records) in images {
             let row = records.pool.as_ref().ok_or_else(|| RecoverError::NoPool(name.clone()))?;
             let (home, others) = (site.home(&name), site.others(row));
             let ledger = Ledger::recovered(name.clone(), records, others.clone(), custody.life())?;
@@ -106,7 +143,7 @@ impl Book {
             custody,
             holds: pools.values().map(|pool: &Pool| pool.ledger.holds().len()).sum(),
             pools,
-            keys: Keys::recovered(image.keys),
+            keys: Keys::recovered(keys),
             rounds: BTreeMap::new(),
             waiting: BTreeMap::new(),
             trials: BTreeMap::new(),
@@ -130,6 +167,17 @@ impl Book {
 
     /// One step.
     pub fn step(&mut self, now: Now, input: Input, out: &mut Out) {
+        let tells = matches!(input, Input::Ask { .. } | Input::RowRead { .. })
+            || self.pools.values().any(|pool| !pool.parked.is_empty());
+        self.act(now, input, out);
+        // Another one may write this ledger by now, and know better: its head is looked at before anything is answered,
+        // and before rows are said to contradict each other.
+        if self.site.in_range && tells && !canary::sings(Canary::SucceededAnswers) {
+            out.persist_first(Batch::new());
+        }
+    }
+
+    fn act(&mut self, now: Now, input: Input, out: &mut Out) {
         match input {
             Input::Ask { token, request, until } => self.ask(now, token, request, until, out),
             Input::Abandoned(token) => self.abandoned(token),
@@ -318,6 +366,14 @@ impl Book {
 }
 
 impl Site {
+    fn durability(&self) -> Durability {
+        if self.in_range { Durability::Quorum } else { Durability::Local }
+    }
+
+    fn chunk(&self) -> usize {
+        if self.in_range { CHUNK_IN_RANGE } else { CHUNK }
+    }
+
     fn home(&self, pool: &PoolName) -> NodeId {
         pool_home(&self.founding, pool).clone()
     }

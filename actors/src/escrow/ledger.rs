@@ -280,16 +280,7 @@ impl Ledger {
     }
 
     pub(crate) fn spec(&self) -> PoolSpec {
-        PoolSpec {
-            name: self.name.clone(),
-            class: self.pool.class.clone(),
-            supply: self.pool.supply,
-            weights: self.pool.weights.clone(),
-            created: self.pool.created,
-            debt: self.pool.debt_ceiling,
-            reserve: self.pool.more.reserve.clone(),
-            per_customer: self.pool.more.per_customer,
-        }
+        self.pool.spec(&self.name)
     }
 
     pub(crate) fn link(&self, node: &NodeId) -> LinkRow {

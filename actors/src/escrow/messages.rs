@@ -5,6 +5,7 @@
 //! [`Key`], stands in records on disk too: it never changes at all. What nodes tell each other is in `peer`.
 
 mod ids;
+mod ledgers;
 mod listing;
 mod peer;
 mod refusal;
@@ -17,6 +18,7 @@ use rhumb_core::{DataClass, HybridTime, NodeId, PoolName, Region};
 use serde::{Deserialize, Serialize};
 
 pub use self::ids::{CustomerTag, HoldId, Key, ParseIdError};
+pub use self::ledgers::{AskLedger, LEDGER_WORD, LedgerAnswer, LedgerAsk, LedgerWord};
 pub use self::listing::{LISTED_AT_ONCE, ListPools, PoolList, PoolListed};
 pub use self::peer::{
     Beat, DebtFigures, DebtLevel, DebtWord, Disown, Disowned, Figures, Level, PEER_MESSAGE, PeerMessage,
@@ -55,6 +57,31 @@ pub struct PoolSpec {
     /// The most that one customer may hold and have bought; `None`: as much as there is.
     #[since(2)]
     pub per_customer: Option<u64>,
+    /// Where its rows are safe.
+    #[since(3)]
+    pub durability: Durability,
+}
+
+/// Where a pool's rows are safe. It stands in records too: variants are only appended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, Wire)]
+#[wire(crate = crate)]
+pub enum Durability {
+    /// On the disk of the node that wrote them.
+    #[default]
+    Local,
+    /// On a majority of the replicas of a range, before they are acknowledged.
+    Quorum,
+}
+
+impl Durability {
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Quorum => "quorum",
+        }
+    }
 }
 
 // ---- customers and operators ------------------------------------------------------------------
@@ -85,6 +112,9 @@ pub struct CreatePool {
     /// for whom they are.
     #[since(2)]
     pub per_customer: Option<u64>,
+    /// Where its rows are to be safe.
+    #[since(3)]
+    pub durability: Durability,
 }
 
 /// A part of a pool's supply that one node holds for the others. It stands in records on disk too: it

@@ -12,7 +12,7 @@
 //! it remembers; [`policy`] the levelling plan, as a value; [`forecast`] what demand it plans by; [`matrix`] what rows add up to; [`levelled`]
 //! what is counted of levelling; `records` what is on disk; `holds`, `keys` and `ledger` one node's tables;
 //! `custody` whether the disk is the latest; `reconcile` whether units appeared or vanished; `pool` one pool with its queue; [`book`] the machine
-//! that a shell (or the simulated world) drives.
+//! that a shell (or the simulated world) drives; [`tenure`] who writes its rows, where they stand in a range.
 
 pub mod advise;
 pub mod forecast;
@@ -33,18 +33,21 @@ pub(crate) mod pool;
 pub(crate) mod reconcile;
 
 pub mod book;
+pub mod tenure;
 
 mod actor;
 
 #[cfg(test)]
 mod tests;
 
-pub use actor::{Answered, EscrowHandle, EscrowRegion, EscrowReport, Outcome, PoolReport, Sake, World};
+pub use actor::{
+    Answered, EscrowHandle, EscrowRegion, EscrowReport, Keeps, Outcome, PoolReport, Sake, World,
+};
 pub use book::{Answer, Book, Effect, Input, Out, Request, Stranded, Token};
 pub use messages::{
-    AttestPool, Confirm, CreatePool, CustomerTag, DebtRow, Figures, Held, Hold, HoldId, Key, Level,
-    PeerMessage, PoolAttested, PoolCreated, PoolSpec, PoolView, ReadRow, Receipts, Reconciled, Refusal,
-    Release, Reserve, Return, Returned, Row, Settled, ShowPool, Standing, Tallies,
+    AttestPool, Confirm, CreatePool, CustomerTag, DebtRow, Durability, Figures, Held, Hold, HoldId, Key,
+    Level, PeerMessage, PoolAttested, PoolCreated, PoolSpec, PoolView, ReadRow, Receipts, Reconciled,
+    Refusal, Release, Reserve, Return, Returned, Row, Settled, ShowPool, Standing, Tallies,
 };
 pub use policy::{Initiative, LevelPolicy};
 pub use reconcile::Reconciliations;

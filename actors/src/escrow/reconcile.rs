@@ -316,7 +316,8 @@ mod tests {
     use rhumb_core::{DataClass, HybridTime, Incarnation};
 
     use super::*;
-    use crate::escrow::records::{Durability, PoolMore, PoolRow};
+    use crate::escrow::messages::Durability;
+    use crate::escrow::records::{PoolMore, PoolRow};
 
     const EVERY: Duration = Duration::from_secs(30);
 

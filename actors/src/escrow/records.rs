@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::messages::{CustomerTag, Key, Reserve};
+use super::messages::{CustomerTag, Durability, Key, PoolSpec, Reserve};
 
 /// Why a node's records cannot be taken up.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -137,14 +137,6 @@ pub(crate) struct WitnessRow {
     pub(crate) refuse_before: Incarnation,
 }
 
-/// Where a pool's rows are safe.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Durability {
-    /// On the disk of the node that wrote them.
-    #[default]
-    Local,
-}
-
 /// What a pool is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PoolRow {
@@ -158,6 +150,23 @@ pub(crate) struct PoolRow {
     pub(crate) debt_ceiling: u64,
     #[serde(skip)]
     pub(crate) more: PoolMore,
+}
+
+impl PoolRow {
+    /// What the pool of this name is.
+    pub(crate) fn spec(&self, name: &PoolName) -> PoolSpec {
+        PoolSpec {
+            name: name.clone(),
+            class: self.class.clone(),
+            supply: self.supply,
+            weights: self.weights.clone(),
+            created: self.created,
+            debt: self.debt_ceiling,
+            reserve: self.more.reserve.clone(),
+            per_customer: self.more.per_customer,
+            durability: self.durability,
+        }
+    }
 }
 
 /// What the second layout of a pool's record added.

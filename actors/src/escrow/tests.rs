@@ -10,6 +10,7 @@ mod levelling;
 mod reconciling;
 mod sale;
 mod stories;
+mod succession;
 mod terms;
 mod world;
 

@@ -57,6 +57,7 @@ pub async fn prepare(mesh: &DevMesh) -> anyhow::Result<()> {
         debt: 0,
         reserve: None,
         per_customer: None,
+        durability: Default::default(),
     };
     let created = client.ask(&node, &create, Duration::from_secs(10)).await?;
     created.map_err(|refusal| anyhow::anyhow!("no pool: {refusal:?}"))?;

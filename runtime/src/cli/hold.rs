@@ -188,9 +188,7 @@ where
     Ok(Done::Well)
 }
 
-/// The owner itself where its address is known; any other node passes the question on.
+/// The owner first. Any other node passes the question on: to it, or to who acts in its place.
 pub(super) fn near_the_owner(directory: &Directory, hold: &HoldId) -> Vec<NodeId> {
-    let mut nodes = nodes_from(directory, |node| *node == hold.owner);
-    nodes.truncate(if directory.knows(&hold.owner) { 1 } else { nodes.len() });
-    nodes
+    nodes_from(directory, |node| *node == hold.owner)
 }

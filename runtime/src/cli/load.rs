@@ -353,6 +353,7 @@ mod tests {
                 debt: 5,
                 reserve: None,
                 per_customer,
+                durability: Default::default(),
             };
             parsed.escrow.can_hold(&pool).map_err(|failure| format!("{failure:?}"))
         };

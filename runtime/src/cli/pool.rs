@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use rhumb_actors::escrow::messages::{
-    AttestPool, CreatePool, DebtFigures, Figures, PoolCreated, PoolView, Reconciled, Refusal, Reserve,
-    ShowPool, Standing,
+    AttestPool, CreatePool, DebtFigures, Durability, Figures, PoolCreated, PoolView, Reconciled, Refusal,
+    Reserve, ShowPool, Standing,
 };
 use rhumb_core::limits::MAX_SUPPLY;
 use rhumb_core::{DataClass, NodeId, PoolName, Region};
@@ -77,8 +77,21 @@ pub struct Create {
     /// The most that one customer may hold and have bought; holds must then say for whom they are.
     #[arg(long, value_name = "UNITS", value_parser = clap::value_parser!(u64).range(1..=MAX_SUPPLY))]
     per_customer: Option<u64>,
+    /// Where its rows are safe before anything of it is acknowledged: on the disk of the node that sells, or on a
+    /// majority of three nodes, so that others sell on when one is lost with its disk.
+    #[arg(long, default_value = "local")]
+    durability: Safe,
     #[command(flatten)]
     connect: Connect,
+}
+
+/// Where a pool's rows are safe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Safe {
+    /// On the disk of the node that wrote them.
+    Local,
+    /// On a majority of the replicas of a range.
+    Quorum,
 }
 
 #[derive(Debug, Serialize)]
@@ -89,6 +102,7 @@ struct CreateAnswer {
     debt: u64,
     reserve: Option<ReserveAnswer>,
     per_customer: Option<u64>,
+    durability: &'static str,
     home: String,
     shares: BTreeMap<String, u64>,
 }
@@ -160,6 +174,10 @@ impl Create {
             debt: self.debt,
             reserve,
             per_customer: self.per_customer,
+            durability: match self.durability {
+                Safe::Local => Durability::Local,
+                Safe::Quorum => Durability::Quorum,
+            },
         };
         let asked = ask(&client, &nodes, |_| message.clone()).await;
         client.close().await;
@@ -186,6 +204,7 @@ impl CreateAnswer {
             supply: spec.supply,
             debt: spec.debt,
             per_customer: spec.per_customer,
+            durability: spec.durability.name(),
             home: home.to_string(),
             shares: shares.iter().map(|(node, units)| (node.to_string(), *units)).collect(),
         }
@@ -204,10 +223,17 @@ impl fmt::Display for CreateAnswer {
         if let Some(ReserveAnswer { node, units }) = &self.reserve {
             write!(f, "\nreserve: {units} units at {node}, for the other nodes")?;
         }
-        match self.per_customer {
-            Some(limit) => write!(f, "\nlimit: {limit} units a customer"),
-            None => Ok(()),
+        if let Some(limit) = self.per_customer {
+            write!(f, "\nlimit: {limit} units a customer")?;
         }
+        if self.durability != Durability::Local.name() {
+            write!(
+                f,
+                "\ndurability: {}, all rows are on a majority of three nodes before they are acknowledged",
+                self.durability
+            )?;
+        }
+        Ok(())
     }
 }
 
@@ -550,6 +576,7 @@ mod tests {
             debt: 10,
             reserve: Some(Reserve { node: node("us"), units: 20 }),
             per_customer: Some(4),
+            durability: Durability::Local,
         }
     }
 

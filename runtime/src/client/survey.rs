@@ -152,7 +152,7 @@ mod tests {
     use std::collections::VecDeque;
     use std::sync::Mutex;
 
-    use rhumb_actors::escrow::messages::{Figures, PoolSpec, PoolView, Tallies};
+    use rhumb_actors::escrow::messages::{Durability, Figures, PoolSpec, PoolView, Tallies};
     use rhumb_actors::remote::Remote;
     use rhumb_core::{DataClass, FaultKind, HybridTime};
 
@@ -188,6 +188,7 @@ mod tests {
                     debt: 0,
                     reserve: None,
                     per_customer: None,
+                    durability: Durability::Local,
                 },
                 home: node.clone(),
                 node: node.clone(),

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use rhumb_actors::escrow::messages::{CreatePool, PoolCreated, ReadRow};
+use rhumb_actors::escrow::messages::{CreatePool, Durability, PoolCreated, ReadRow};
 use rhumb_core::rng::Seed;
 use rhumb_core::{DataClass, NodeId, PoolName, Region};
 use tokio::sync::oneshot;
@@ -239,6 +239,7 @@ async fn create(
         debt: 0,
         reserve: None,
         per_customer: None,
+        durability: Durability::Local,
     };
     let node = &directory.nodes().first().context("a mesh has a node")?.0;
     let created = operator.ask(node, &message, Duration::from_secs(10)).await?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use opentelemetry::trace::SpanKind;
-use rhumb_actors::escrow::messages::{Confirm, CreatePool, Hold, Refusal};
+use rhumb_actors::escrow::messages::{Confirm, CreatePool, Durability, Hold, Refusal};
 use rhumb_core::rng::Seed;
 use rhumb_core::{DataClass, NodeId, PoolName, Region};
 use serde::Serialize;
@@ -85,6 +85,7 @@ async fn found(mesh: &DevMesh, directory: &Directory, pool: &PoolName) -> anyhow
         debt: 0,
         reserve: None,
         per_customer: None,
+        durability: Durability::Local,
     };
     let home = NodeId::new(HELD_IN, "n1")?;
     let created = operator.ask(&home, &message, WITHIN).await?;

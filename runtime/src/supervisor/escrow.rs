@@ -23,6 +23,7 @@ use tokio::sync::{oneshot, watch};
 use super::audit;
 use super::halt::Halt;
 use super::policy::ServedPolicy;
+use super::quorum::Desk;
 use crate::clock::NodeClock;
 use crate::mesh::Mesh;
 use crate::mesh::registry::{Answering, Call, Registry, ServedTwice};
@@ -148,7 +149,7 @@ impl World for EscrowWorld {
 /// Serves the messages of `EscrowRegion` on this node.
 pub(super) fn serve(
     registry: &mut Registry,
-    escrow: &EscrowHandle,
+    (escrow, desk): (&EscrowHandle, &Desk),
     log: &AuditHandle,
     policy: &ServedPolicy,
     regions: Vec<Region>,
@@ -156,19 +157,12 @@ pub(super) fn serve(
     // Only a node passes holds on; whoever else says so is asked to begin at the beginning.
     let hold =
         |hold: Hold, role| Request::Hold(if role == Role::Node { hold } else { Hold { hops: 0, ..hold } });
-    one::<Hold, Held>(
-        registry,
-        escrow,
-        hold,
-        |a| {
-            if let Answer::Held(held) = a { Some(held) } else { None }
-        },
-    )?;
-    one::<Confirm, Settled>(registry, escrow, |m, _| Request::Confirm(m), settled)?;
-    one::<Release, Settled>(registry, escrow, |m, _| Request::Release(m), settled)?;
+    one::<Hold, Held>(registry, desk, hold, |a| if let Answer::Held(held) = a { Some(held) } else { None })?;
+    one::<Confirm, Settled>(registry, desk, |m, _| Request::Confirm(m), settled)?;
+    one::<Release, Settled>(registry, desk, |m, _| Request::Release(m), settled)?;
     one::<Return, Returned>(
         registry,
-        escrow,
+        desk,
         |m, _| Request::Return(m),
         |a| {
             if let Answer::Returned(returned) = a { Some(returned) } else { None }
@@ -176,7 +170,7 @@ pub(super) fn serve(
     )?;
     one::<ShowPool, PoolView>(
         registry,
-        escrow,
+        desk,
         |m, _| Request::Show(m),
         |a| {
             if let Answer::View(view) = a { Some(*view) } else { None }
@@ -184,7 +178,7 @@ pub(super) fn serve(
     )?;
     one::<ReadRow, Row>(
         registry,
-        escrow,
+        desk,
         |m, _| Request::ReadRow(m),
         |a| {
             if let Answer::Row(row) = a { Some(*row) } else { None }
@@ -192,7 +186,7 @@ pub(super) fn serve(
     )?;
     operated::<AttestPool, PoolAttested>(
         registry,
-        (escrow, log),
+        (desk, log),
         |m| Record::told("pool.attest", "", Outcome::Begun).on(format!("pool {}", m.pool)),
         Request::Attest,
         |a| {
@@ -209,7 +203,7 @@ pub(super) fn serve(
         let record = Record::told("pool.create", "", Outcome::Begun).on(format!("pool {}", m.name));
         record.with("class", m.class.as_str()).with("supply", m.supply.to_string())
     };
-    operated::<CreatePool, PoolCreated>(registry, (escrow, log), told, create, |a| {
+    operated::<CreatePool, PoolCreated>(registry, (desk, log), told, create, |a| {
         if let Answer::Created(created) = a { Some(created) } else { None }
     })?;
     let escrow = escrow.clone();
@@ -236,7 +230,7 @@ fn settled(answer: Answer) -> Option<Settled> {
 
 fn one<M, T>(
     registry: &mut Registry,
-    escrow: &EscrowHandle,
+    escrow: &Desk,
     request: impl Fn(M, Role) -> Request + Send + Sync + 'static,
     wanted: fn(Answer) -> Option<T>,
 ) -> Result<(), ServedTwice>
@@ -273,7 +267,7 @@ where
 /// Serves what operators do: it is in the audit log before it is done, and how it ended before it is answered.
 fn operated<M, T>(
     registry: &mut Registry,
-    (escrow, log): (&EscrowHandle, &AuditHandle),
+    (escrow, log): (&Desk, &AuditHandle),
     told: impl Fn(&M) -> Record + Send + Sync + 'static,
     request: impl Fn(M) -> Request + Send + Sync + 'static,
     wanted: fn(Answer) -> Option<T>,

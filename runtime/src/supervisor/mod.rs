@@ -32,6 +32,7 @@ pub(crate) mod notify;
 mod policy;
 mod pools;
 mod pulse;
+mod quorum;
 mod ranges;
 mod readiness;
 mod reload;

@@ -8,21 +8,25 @@ use rhumb_actors::escrow::{EscrowHandle, EscrowReport, PoolReport};
 use rhumb_core::{Fault, FaultKind, NodeId};
 use rhumb_topology::{Founding, pool_home};
 
+use super::quorum::Quorum;
 use crate::mesh::registry::{Call, Registry, ServedTwice};
 
 /// Serves [`ListPools`].
 pub(super) fn serve(
     registry: &mut Registry,
-    escrow: &EscrowHandle,
+    (escrow, quorum): (&EscrowHandle, &Quorum),
     me: &NodeId,
     founding: &Founding,
 ) -> Result<(), ServedTwice> {
-    let (escrow, me, founding) = (escrow.clone(), me.clone(), founding.clone());
+    let (escrow, quorum) = (escrow.clone(), quorum.clone());
+    let (me, founding) = (me.clone(), founding.clone());
     registry.serve(move |call: Call<ListPools>| {
-        let (escrow, me, founding) = (escrow.clone(), me.clone(), founding.clone());
+        let (escrow, quorum) = (escrow.clone(), quorum.clone());
+        let (me, founding) = (me.clone(), founding.clone());
         async move {
             let silent = || Fault::unknown(FaultKind::Deadline("waiting for the escrow actor".into()));
-            let report = escrow.report().await.ok_or_else(silent)?;
+            let mut report = escrow.report().await.ok_or_else(silent)?;
+            report.pools.extend(quorum.reports().await);
             let list = listed(&call.message, &report, me, |pool| pool_home(&founding, &pool.pool).clone());
             Ok((Ok::<_, Refusal>(list), call.message.class))
         }

@@ -27,6 +27,7 @@ use super::halt::Halt;
 use super::life::Life;
 use super::policy::ServedPolicy;
 use super::pulse::{Health, Rounds};
+use super::quorum::{self, Quorum};
 use super::ranges::{self, Parts, Ranges};
 use super::readiness::Readiness;
 use super::report::Report;
@@ -94,6 +95,7 @@ struct Acting {
     audit: Served,
     audited: Audited,
     ranges: Ranges,
+    quorum: Quorum,
 }
 
 impl Start {
@@ -317,13 +319,25 @@ impl Start {
             dir: Arc::downgrade(&dir),
             mesh: mesh.clone(),
             owners,
-            clock: times,
+            clock: times.clone(),
             policy: policy.clone(),
             log: actors.audit(),
             halt: self.halt.clone(),
             standing: stands.clone(),
             time_is_good: Arc::new(move || judged.strong_time().is_ok()),
             runtime: of_ranges,
+        });
+        let quorum = Quorum::new(quorum::Parts {
+            me: me.clone(),
+            founding: founding.clone(),
+            settings: self.config.escrow.clone(),
+            ranges: ranges.clone(),
+            mesh: mesh.clone(),
+            clock: times,
+            policy: policy.clone(),
+            local: actors.escrow(),
+            standing: stands.clone(),
+            arbiter: actors.arbiters()[0].1.clone(),
         });
         // Begins with what the last life left: letters to actors of this node find them.
         let (delivery, desk) = self.delivery(&mesh, Hot { storage: actors.storage(), store }, life).await?;
@@ -340,6 +354,7 @@ impl Start {
             audit: served,
             audited,
             ranges,
+            quorum,
         })
     }
 
@@ -383,10 +398,13 @@ impl Start {
         crate::mesh::serve(&mut registry, mesh)?;
         delivery::parcel::serve(&mut registry, &acting.delivery)?;
         crate::mesh::dead_letters::serve(&mut registry, mesh)?;
-        escrow::serve(&mut registry, &escrow, &log, policy, regions.to_vec())?;
+        let quorum = &acting.quorum;
+        let sells = quorum::Desk::new(escrow.clone(), quorum.clone());
+        escrow::serve(&mut registry, (&escrow, &sells), &log, policy, regions.to_vec())?;
+        quorum::serve(&mut registry, quorum)?;
         audit::serve(&mut registry, &log, &acting.audit)?;
         ranges::serve(&mut registry, &acting.ranges)?;
-        pools::serve(&mut registry, &escrow, &self.config.me, &self.config.founding)?;
+        pools::serve(&mut registry, (&escrow, quorum), &self.config.me, &self.config.founding)?;
         status::serve(&mut registry, desk)?;
         clock::serve(&mut registry, clock)?;
         clock::serve_drills(&mut registry, &self.clock_watch(acting, clock), &log)?;
@@ -525,6 +543,7 @@ impl Start {
         let checks = audit::keep_checking(log, reads, key, every, findings);
         tasks.keep("checks the audit log", checks);
         tasks.keep("serves ranges", acting.ranges.spawned());
+        tasks.keep("writes ledgers in ranges", acting.quorum.spawned());
         tasks.keep("raises the clock's ceiling", ceiling);
         let clocks = self.clock_watch(acting, clock);
         for (at, source) in self.config.time.sources.iter().enumerate() {

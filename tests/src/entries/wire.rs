@@ -14,6 +14,7 @@ use rhumb_actors::audit::messages::{
     Mark, NextStatement, Prove, ProveBatch, Proven, ProvenBatch, ReadEntries, ReplaceKey, ShowAudit,
     ShowMark, State, Uncosigned,
 };
+use rhumb_actors::escrow::messages::{AskLedger, LEDGER_WORD, LedgerAnswer, LedgerWord};
 use rhumb_actors::failover::messages::{BEAT, Beat, FenceRead, ListRegions, ReadFences, RegionList};
 use rhumb_actors::placement::messages::{ApplyPlacement, PlacementView, PlanPlacement};
 use rhumb_actors::ranges::lifecycle::{LiveKeyspace, Lived};
@@ -121,7 +122,7 @@ pub(super) fn time(bytes: &[u8]) {
 type Reads = fn(&[u8]);
 
 /// Messages that a node serves, by name, and replies. The kept inputs know their numbers: what is new stands last.
-const MESSAGES: [(&str, Reads); 98] = [
+const MESSAGES: [(&str, Reads); 101] = [
     (CreatePool::NAME, one::<CreatePool>),
     (Hold::NAME, one::<Hold>),
     (Confirm::NAME, one::<Confirm>),
@@ -220,6 +221,9 @@ const MESSAGES: [(&str, Reads); 98] = [
     (REPLY, one::<Result<VersionView, KvRefusal>>),
     (CheckRange::NAME, one::<CheckRange>),
     (REPLY, one::<Result<RangeChecked, KvRefusal>>),
+    (AskLedger::NAME, one::<AskLedger>),
+    (REPLY, one::<Result<LedgerAnswer, Refusal>>),
+    (LEDGER_WORD, one::<LedgerWord>),
 ];
 
 /// The names of all messages that are taken in here.

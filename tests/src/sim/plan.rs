@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use rhumb_actors::escrow::forecast::Method;
 use rhumb_actors::escrow::messages::KEY_RETENTION;
-use rhumb_actors::escrow::{CreatePool, Initiative, PoolSpec, Reserve};
+use rhumb_actors::escrow::{CreatePool, Durability, Initiative, PoolSpec, Reserve};
 use rhumb_core::rng::{Rng, Seed};
 use rhumb_core::{DataClass, NodeId, PoolName, Region};
 use rhumb_topology::{Founding, pool_home};
@@ -291,6 +291,7 @@ fn pool(rng: &mut Rng, number: usize, founding: &Founding, regions: &[Region]) -
         debt: 0,
         reserve: None,
         per_customer: None,
+        durability: Durability::Local,
     };
     if rng.chance(0.5) {
         body.weights = allowed.iter().map(|region| (region.clone(), rng.below(6))).collect();

@@ -23,7 +23,7 @@ use rhumb::client::directory::Directory;
 use rhumb::client::survey::{Survey, survey};
 use rhumb::client::{Ask, MeshClient, now_ms};
 use rhumb::dev::{DevMesh, DevOptions, WanChoice};
-use rhumb::escrow::CreatePool;
+use rhumb::escrow::{CreatePool, Durability};
 use rhumb::http::probe;
 use rhumb::load::receipts::Ledger;
 use rhumb::load::{Load, Plan, Running, Spacing, Tally};
@@ -196,6 +196,7 @@ async fn create(mesh: &DevMesh, directory: &Directory, pool: &PoolName) -> anyho
         debt: 0,
         reserve: None,
         per_customer: None,
+        durability: Durability::Local,
     };
     let node = &directory.nodes().first().context("a mesh has a node")?.0;
     let created = operator.ask(node, &message, Duration::from_secs(10)).await?;

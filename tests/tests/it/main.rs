@@ -27,6 +27,7 @@ mod personal;
 mod placement;
 mod powercut;
 mod pruned;
+mod quorum;
 mod ranges;
 mod readme;
 mod scene;

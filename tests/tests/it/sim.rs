@@ -48,6 +48,7 @@ fn every_known_bug_is_caught() {
         Canary::OF_CONSENSUS,
         Canary::OF_THE_COMPARISON,
         Canary::OF_FAILOVER,
+        Canary::OF_SUCCESSION,
         // It has a story of its own (`rows_that_stay_are_noticed`).
         &[Canary::LostKeysStay],
     ]

@@ -9,7 +9,7 @@ use rhumb_core::{Fault, FaultKind, NodeId, Region};
 use tokio::sync::oneshot;
 
 use super::report::Tell;
-use super::{Answered, Ask, Configure, EscrowRegion, EscrowReport, FromPeer, Traced, faulted};
+use super::{Answered, Ask, Configure, EscrowRegion, EscrowReport, FromPeer, Stop, Traced, faulted};
 use crate::backlog::{Backlog, Waiting};
 use crate::escrow::book::{Input, Request};
 use crate::escrow::messages::PeerMessage;
@@ -78,6 +78,13 @@ impl EscrowHandle {
     pub async fn configure(&self, settings: EscrowSettings) -> bool {
         let taken = self.address.send(Configure(settings));
         matches!(tokio::time::timeout(CONFIGURE_WITHIN, taken).await, Ok(Ok(())))
+    }
+
+    /// Ends the actor. Whoever waits, or asks from now on, is told so.
+    pub async fn stop(&self) {
+        let stopped = self.address.send(Stop);
+        // Who does not hear it in time is gone, or hears it later.
+        tokio::time::timeout(CONFIGURE_WITHIN, stopped).await.ok();
     }
 
     /// Hands over what a peer said. When the mailbox is full it is dropped: peers say it again.

@@ -4,16 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rhumb_core::canary::{self, Canary};
 use rhumb_core::limits::MAX_SUPPLY;
+use rhumb_core::rng::Seed;
 use rhumb_core::{NodeId, Now, Region};
 use rhumb_storage::Batch;
-use rhumb_topology::split_over_nodes;
+use rhumb_topology::{Founding, split_over_nodes};
 use sha2::{Digest, Sha256};
 
 use super::{Answer, Book, Effect, Out, Request, Site, Token};
 use crate::escrow::ledger::Ledger;
-use crate::escrow::messages::{CreatePool, PoolCreated, PoolSpec, Refusal, Reserve, Standing};
+use crate::escrow::messages::{CreatePool, Durability, PoolCreated, PoolSpec, Refusal, Reserve, Standing};
 use crate::escrow::pool::Pool;
-use crate::escrow::records::{Durability, PoolMore, PoolRow, Right};
+use crate::escrow::records::{PoolMore, PoolRow, Right};
+use crate::escrow::settings::EscrowSettings;
 
 impl Book {
     pub(super) fn create(
@@ -84,7 +86,7 @@ impl Book {
             weights,
             created: now.hybrid,
             body: Some(body_of(&request)),
-            durability: Durability::Local,
+            durability: self.site.durability(),
             debt_ceiling: request.debt,
             more: PoolMore { reserve: request.reserve.clone(), per_customer: request.per_customer },
         };
@@ -100,6 +102,24 @@ impl Book {
         self.pools.insert(request.name, pool);
         Ok(created)
     }
+}
+
+/// What would be answered to the creation of a pool in a range, at its home, if there is none of its name.
+///
+/// # Errors
+/// Why it would be refused.
+pub fn would_create(
+    home: &NodeId,
+    founding: &Founding,
+    settings: &EscrowSettings,
+    request: &CreatePool,
+    allowed: &[Region],
+) -> Result<PoolCreated, Refusal> {
+    let (now, mut out) = (Now::default(), Out::default());
+    let book = Book::in_range(home.clone(), founding.clone(), settings.clone(), std::iter::empty(), now);
+    let mut book = book.map_err(|error| Refusal::Invalid(error.to_string()))?;
+    book.start(now, &Seed::new(0), &mut out);
+    book.mint(now, request.clone(), allowed, &mut out)
 }
 
 impl Site {
@@ -211,6 +231,9 @@ fn body_of(request: &CreatePool) -> [u8; 32] {
     }
     if let Some(Reserve { node, units }) = &request.reserve {
         hash.update(format!("reserve {node} {units}\n"));
+    }
+    if request.durability != Durability::Local {
+        hash.update(format!("durability {}\n", request.durability.name()));
     }
     if let Some(limit) = request.per_customer {
         hash.update(format!("per customer {limit}\n"));

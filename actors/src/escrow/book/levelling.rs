@@ -10,7 +10,7 @@ use crate::escrow::ledger::Ledger;
 use crate::escrow::levelled::Cause;
 use crate::escrow::messages::{Figures, Level, PeerMessage, PoolSpec, Reserve, Standing};
 use crate::escrow::pool::Pool;
-use crate::escrow::records::{Durability, PoolMore, PoolRow, Right};
+use crate::escrow::records::{PoolMore, PoolRow, Right};
 
 /// The most units that a node can have sold ever, given back or not: more than any node lives to sell.
 const MAX_EVER: u64 = 1 << 62;
@@ -92,6 +92,7 @@ impl Book {
         let held = |reserve: &Reserve| part(&reserve.node) && reserve.units < spec.supply;
         let sound = (1..=MAX_SUPPLY).contains(&spec.supply)
             && spec.debt <= MAX_SUPPLY
+            && spec.durability == self.site.durability()
             && spec.reserve.as_ref().is_none_or(held)
             && part(from)
             && part(&self.site.me);
@@ -118,7 +119,7 @@ impl Book {
             weights: spec.weights.clone(),
             created: spec.created,
             body: None,
-            durability: Durability::Local,
+            durability: self.site.durability(),
             debt_ceiling: spec.debt,
             more: PoolMore { reserve: spec.reserve.clone(), per_customer: spec.per_customer },
         };

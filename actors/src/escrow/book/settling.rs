@@ -3,7 +3,7 @@
 use rhumb_core::{Now, PoolName};
 use rhumb_storage::Batch;
 
-use super::{Answer, Book, CHUNK, Effect, Out, Request, Token, persist};
+use super::{Answer, Book, Effect, Out, Request, Token, persist};
 use crate::escrow::keys::return_key;
 use crate::escrow::ledger::Ledger;
 use crate::escrow::ledger::returns::GiveBack;
@@ -109,20 +109,20 @@ impl Book {
     /// Ends the holds whose time has come, and forgets those that ended long ago: a chunk of each.
     /// Whether more are due.
     pub(super) fn expire(&mut self, now: Now, name: &PoolName, out: &mut Out) -> bool {
-        let returns = self.site.settings.returns;
+        let (returns, chunk) = (self.site.settings.returns, self.site.chunk());
         let Some(pool) = self.pools.get_mut(name) else { return false };
         let mut batch = Batch::new();
         let mut expired = 0;
-        while pool.may_spend() && expired < CHUNK && pool.ledger.expire_next(now.hybrid, &mut batch) {
+        while pool.may_spend() && expired < chunk && pool.ledger.expire_next(now.hybrid, &mut batch) {
             expired += 1;
         }
         pool.tallies.expired += expired as u64;
         let mut forgotten = 0;
-        while forgotten < CHUNK && pool.ledger.forget_next(now.hybrid, returns, &mut batch) {
+        while forgotten < chunk && pool.ledger.forget_next(now.hybrid, returns, &mut batch) {
             forgotten += 1;
         }
         self.holds -= forgotten;
         persist(batch, out);
-        expired == CHUNK || forgotten == CHUNK
+        expired == chunk || forgotten == chunk
     }
 }

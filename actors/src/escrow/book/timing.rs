@@ -4,7 +4,7 @@
 use rhumb_core::{Mono, NodeId, Now, PoolName};
 use rhumb_storage::Batch;
 
-use super::{Book, CHUNK, Effect, Out, ROOM, persist};
+use super::{Book, Effect, Out, ROOM, persist};
 use crate::escrow::messages::PeerMessage;
 use crate::escrow::records::Records;
 
@@ -66,7 +66,7 @@ impl Book {
 
     pub(super) fn forget_keys(&mut self, now: Now, out: &mut Out) {
         let mut batch = Batch::new();
-        for _ in 0..CHUNK {
+        for _ in 0..self.site.chunk() {
             let Some(key) = self.keys.forget_next(now.hybrid) else { break };
             batch.forget_key(&key);
         }

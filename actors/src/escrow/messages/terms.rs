@@ -8,7 +8,7 @@ use std::fmt;
 
 use rhumb_core::Region;
 
-use super::{CreatePool, PoolSpec, Reserve};
+use super::{CreatePool, Durability, PoolSpec, Reserve};
 
 /// A term: its name, what a pool has, and what is asked for.
 type Term = (&'static str, String, String);
@@ -17,13 +17,14 @@ impl PoolSpec {
     /// The terms that a request for a pool of this name asks for otherwise: each with what the pool has.
     #[must_use]
     pub fn differences(&self, request: &CreatePool) -> Vec<String> {
-        let all: [Term; 6] = [
+        let all: [Term; 7] = [
             ("supply", self.supply.to_string(), request.supply.to_string()),
             ("class", self.class.to_string(), request.class.to_string()),
             ("weights", weights(&self.weights), weights(&self.weights_of(request))),
             ("debt", self.debt.to_string(), request.debt.to_string()),
             ("reserve", reserve(self.reserve.as_ref()), reserve(request.reserve.as_ref())),
             ("limit a customer", limit(self.per_customer), limit(request.per_customer)),
+            ("durability", self.durability.name().to_owned(), request.durability.name().to_owned()),
         ];
         let differs = all.into_iter().filter(|(_, has, asked)| has != asked);
         differs.map(|(term, has, asked)| format!("{term}: it has {has}, asked for is {asked}")).collect()
@@ -47,7 +48,11 @@ impl PoolSpec {
             self.debt,
             reserve(self.reserve.as_ref()),
             limit(self.per_customer)
-        )
+        )?;
+        match self.durability {
+            Durability::Local => Ok(()),
+            Durability::Quorum => f.write_str(", durability quorum"),
+        }
     }
 }
 
@@ -86,14 +91,16 @@ mod tests {
             debt: 0,
             reserve: None,
             per_customer: None,
+            durability: Durability::Local,
         }
     }
 
     /// The request that made that pool, changed.
     fn check(change: impl FnOnce(&mut CreatePool), want: Expect) {
-        let PoolSpec { name, class, supply, debt, reserve, per_customer, .. } = spec();
+        let PoolSpec { name, class, supply, debt, reserve, per_customer, durability, .. } = spec();
         let weights = BTreeMap::new();
-        let mut request = CreatePool { name, class, supply, weights, debt, reserve, per_customer };
+        let mut request =
+            CreatePool { name, class, supply, weights, debt, reserve, per_customer, durability };
         change(&mut request);
         want.assert_eq(&spec().differences(&request).join("\n"));
     }

@@ -7,10 +7,10 @@ use expect_test::expect;
 use rhumb_core::{DataClass, HybridTime, Incarnation, NodeId, PoolName, Region, StoreId};
 use rhumb_storage::{Batch, Family, MemoryDisk, MemoryEngine, Store};
 
-use crate::escrow::messages::{CustomerTag, Key, Reserve};
+use crate::escrow::messages::{CustomerTag, Durability, Key, Reserve};
 use crate::escrow::records::{
-    CountsMore, CountsRow, CustomerRow, Durability, Flow, HoldMore, HoldRow, Image, KeyRow, LinkRow, NodeRow,
-    Outcome, PoolMore, PoolRow, Proof, Records, RecoverError, ReturnRow, Stage, Sums, WitnessRow,
+    CountsMore, CountsRow, CustomerRow, Flow, HoldMore, HoldRow, Image, KeyRow, LinkRow, NodeRow, Outcome,
+    PoolMore, PoolRow, Proof, Records, RecoverError, ReturnRow, Stage, Sums, WitnessRow,
 };
 
 fn node(name: &str) -> NodeId {

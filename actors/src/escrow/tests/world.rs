@@ -23,8 +23,8 @@ use rhumb_topology::{Founding, pool_home};
 
 use crate::escrow::levelled::Levelled;
 use crate::escrow::messages::{
-    AttestPool, Confirm, CreatePool, CustomerTag, DebtRow, Hold, HoldId, Key, PeerMessage, ReadRow, Refusal,
-    Release as Give, Reserve, Return, Row, ShowPool, Standing,
+    AttestPool, Confirm, CreatePool, CustomerTag, DebtRow, Durability, Hold, HoldId, Key, PeerMessage,
+    ReadRow, Refusal, Release as Give, Reserve, Return, Row, ShowPool, Standing,
 };
 use crate::escrow::policy::{Initiative, LevelPolicy};
 use crate::escrow::records::Stage;
@@ -340,6 +340,7 @@ impl World {
                 Reserve { node: node_id(node), units: number(units) }
             }),
             per_customer: option("limit").map(number),
+            durability: Durability::Local,
         };
         self.supplies.entry(name).or_insert((supply, request.debt));
         let at = option("at").unwrap_or("us");

@@ -36,6 +36,9 @@ pub(super) fn purged(space: &Keyspace, mut ops: Vec<Op>) -> Vec<Op> {
 impl Ranges {
     pub(super) async fn lives(self, call: Call<LiveKeyspace>) -> Answer<Lived> {
         let LiveKeyspace { keyspace, step } = &call.message;
+        if let Err(refusal) = super::pools::only_nodes(keyspace, false) {
+            return control(Err(refusal));
+        }
         let action = format!("keyspace.{}", step.word());
         let record = Record::told(&action, "", Outcome::Begun).on(format!("keyspace {keyspace}"));
         control(self.told_of(&call.from, record, self.lived(keyspace, *step, call.within)).await?)

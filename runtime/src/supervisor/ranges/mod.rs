@@ -14,6 +14,7 @@ mod lifecycle;
 mod lifetimes;
 mod placement;
 mod plan;
+mod pools;
 mod reads;
 mod rejoin;
 mod route;
@@ -47,6 +48,7 @@ use tokio::sync::watch;
 
 pub(super) use carry::TimeIsGood;
 use carry::{Carrier, Classes, RangeWorld};
+pub(super) use pools::Acts;
 use route::Hints;
 pub(super) use serve::serve;
 

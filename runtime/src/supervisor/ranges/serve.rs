@@ -22,7 +22,7 @@ use rhumb_topology::policy::Use;
 use tokio::time::Instant;
 
 use super::plan::Ended;
-use super::{Ranges, staleness};
+use super::{Ranges, pools, staleness};
 use crate::mesh::registry::{Call, Registry, ServedTwice};
 use crate::supervisor::audit;
 
@@ -134,11 +134,12 @@ impl Ranges {
 
     async fn create_keyspace(self, call: Call<CreateKeyspace>) -> Answer<KeyspaceView> {
         let CreateKeyspace { name, class, replication, lifetimes, .. } = &call.message;
-        let may = self.may_create(name, class, *replication);
+        let by_node = call.from.node.is_some();
+        let named = if by_node && pools::is_of_pool(name) { Ok(()) } else { named(name) };
+        let may = named.and_then(|()| may_create(class, *replication));
         if let Err(refusal) = may.and_then(|()| self.may_keep(lifetimes)) {
             return control(Err(refusal));
         }
-        let by_node = call.from.node.is_some();
         let record = Record::told("keyspace.create", "", Outcome::Begun)
             .on(format!("keyspace {name}"))
             .with("class", class.to_string());
@@ -158,7 +159,7 @@ impl Ranges {
         control(ended?)
     }
 
-    async fn created(&self, asked: &CreateKeyspace, within: Duration) -> Ended<KeyspaceView> {
+    pub(super) async fn created(&self, asked: &CreateKeyspace, within: Duration) -> Ended<KeyspaceView> {
         let until = Instant::now() + within.mul_f32(0.9);
         let here = || self.create(asked);
         let created = self.at_meta(asked, here, until).await?;
@@ -170,23 +171,11 @@ impl Ranges {
         Ok(created)
     }
 
-    /// Whether such a keyspace may be.
-    fn may_create(&self, name: &str, class: &DataClass, replication: u32) -> Result<(), KvRefusal> {
-        named(name)?;
-        if replication > MAX_REPLICATION {
-            let why = format!("{replication} replicas: expected 1 to {MAX_REPLICATION}");
-            return Err(KvRefusal::Invalid(why));
-        }
-        if class.is_control() {
-            let why =
-                "class control is the mesh's own: expected a class of the policy, see `rhumb policy show`";
-            return Err(KvRefusal::Invalid(why.to_owned()));
-        }
-        Ok(())
-    }
-
     async fn keyspaces(self, _: Call<ListKeyspaces>) -> Answer<Vec<KeyspaceView>> {
-        let views = self.0.keyspaces.read().values().map(|space| space.view()).collect();
+        let spaces = self.0.keyspaces.read();
+        let views = spaces.values().filter(|space| !pools::is_of_pool(&space.name)).map(|space| space.view());
+        let views = views.collect();
+        drop(spaces);
         control(self.host().map(|_| views))
     }
 
@@ -233,6 +222,9 @@ impl Ranges {
 
     async fn reads(self, call: Call<KvRead>) -> Answer<rhumb_actors::ranges::messages::KvAnswer> {
         let (class, within) = (call.message.class.clone(), call.within);
+        if let Err(refusal) = pools::only_nodes(&call.message.keyspace, call.from.node.is_some()) {
+            return Ok((Err(refusal), class));
+        }
         let message = match call.from.principal.role {
             Role::Node => call.message,
             _ => KvRead { hops: 0, fallback: false, ..call.message },
@@ -252,6 +244,9 @@ impl Ranges {
     async fn writes(self, call: Call<KvWrite>) -> Answer<rhumb_actors::ranges::messages::KvWritten> {
         let (class, within) = (call.message.class.clone(), call.within);
         let node: Option<NodeId> = call.from.node.clone();
+        if let Err(refusal) = pools::only_nodes(&call.message.keyspace, node.is_some()) {
+            return Ok((Err(refusal), class));
+        }
         let answer = match node {
             Some(node) if call.message.keyspace == "meta" => {
                 self.introduces(&node, call.message, within).await
@@ -261,4 +256,17 @@ impl Ranges {
         };
         Ok((answer?, class))
     }
+}
+
+/// Whether such a keyspace may be.
+fn may_create(class: &DataClass, replication: u32) -> Result<(), KvRefusal> {
+    if replication > MAX_REPLICATION {
+        let why = format!("{replication} replicas: expected 1 to {MAX_REPLICATION}");
+        return Err(KvRefusal::Invalid(why));
+    }
+    if class.is_control() {
+        let why = "class control is the mesh's own: expected a class of the policy, see `rhumb policy show`";
+        return Err(KvRefusal::Invalid(why.to_owned()));
+    }
+    Ok(())
 }

@@ -22,6 +22,9 @@ use crate::mesh::registry::Call;
 impl Ranges {
     pub(super) async fn takes(self, call: Call<CreateSnapshot>) -> Answer<SnapshotTaken> {
         let CreateSnapshot { keyspace, name, .. } = &call.message;
+        if let Err(refusal) = super::pools::only_nodes(keyspace, call.from.node.is_some()) {
+            return control(Err(refusal));
+        }
         let record = Record::told("snapshot.create", "", Outcome::Begun)
             .on(format!("keyspace {keyspace}"))
             .with("snapshot", name.clone());

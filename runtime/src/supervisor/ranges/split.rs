@@ -39,6 +39,10 @@ impl Splits {
 impl Ranges {
     pub(super) async fn splits(self, call: Call<SplitRange>) -> super::serve::Answer<SplitDone> {
         let class = call.message.class.clone();
+        if super::pools::is_of_pool(&call.message.keyspace) {
+            let why = format!("keyspace {} is a pool's own, and is one range", call.message.keyspace);
+            return Ok((Err(KvRefusal::NotAllowed(why)), class));
+        }
         let record = Record::told("range.split", "", Outcome::Begun)
             .on(format!("keyspace {}", call.message.keyspace))
             .with("class", class.to_string());
@@ -146,6 +150,10 @@ impl Ranges {
 
     async fn split_by_itself(&self, range: RangeId, decided: &Decided) {
         let Some((space, _)) = self.of_range(range) else { return };
+        if super::pools::is_of_pool(&space.name) {
+            // What a ledger writes is one batch, and a batch is atomic within one range.
+            return;
+        }
         let (log, why) = (&self.0.parts.log, decided.why.word());
         let record = Record::told("range.split", format!("node {}", self.0.parts.me), Outcome::Begun)
             .on(format!("keyspace {}", space.name))

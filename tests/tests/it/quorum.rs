@@ -1,0 +1,157 @@
+//! Pools with `durability=quorum`, as the real program has them: three regions as processes, real QUIC, real RocksDB.
+
+use rhumb_core::{NodeId, PoolName};
+use rhumb_tests::cluster::{FoundedMesh, REGIONS, Ran, Serving, alone, eventually};
+use rhumb_topology::{Founding, pool_home};
+use serde_json::Value;
+
+/// Units of a pool: so many that each node sells its own at first.
+const SUPPLY: u64 = 600;
+
+fn id(node: usize) -> NodeId {
+    NodeId::new(REGIONS[node], "n1").expect("a node")
+}
+
+/// The first name of which this node is the home.
+fn name_at(home: usize) -> String {
+    let founding = Founding::new((0..3).map(id).collect::<Vec<_>>()).expect("three nodes");
+    let at_home = |name: &String| *pool_home(&founding, &PoolName::new(name).expect("a name")) == id(home);
+    (0..).map(|number| format!("concert-{number}")).find(at_home).expect("some name")
+}
+
+/// Asks one node, as the operator or a client of its region.
+fn at(mesh: &FoundedMesh, node: usize, arguments: &[&str]) -> Ran {
+    let identity = match arguments[0] {
+        "hold" | "confirm" | "release" => format!("mesh/clients/{}-app", REGIONS[node]),
+        _ => format!("mesh/operators/{}-admin", REGIONS[node]),
+    };
+    let admin = mesh.admin(node);
+    mesh.rhumb(&[arguments, &["--endpoint", &admin, "--identity", &identity]].concat())
+}
+
+fn code(ran: &Ran) -> &str {
+    ran.json["refused"]["code"].as_str().unwrap_or_default()
+}
+
+/// Holds units at a node, if it gives them.
+fn hold(mesh: &FoundedMesh, node: usize, pool: &str, qty: u64) -> Ran {
+    at(mesh, node, &["hold", pool, "--qty", &qty.to_string(), "--ttl", "20m"])
+}
+
+fn held(ran: &Ran) -> String {
+    assert_eq!(ran.code, 0, "{}", ran.text);
+    ran.json["hold"].as_str().expect("a hold").to_owned()
+}
+
+fn served(mesh: &FoundedMesh) -> Vec<Serving> {
+    let mut nodes: Vec<Serving> = (0..3).map(|node| mesh.serve(node, &[])).collect();
+    nodes.iter_mut().for_each(Serving::wait_ready);
+    nodes
+}
+
+fn created(mesh: &FoundedMesh, pool: &str) {
+    let supply = SUPPLY.to_string();
+    let create = ["pool", "create", pool, "--supply", &supply, "--durability", "quorum"];
+    let mut made = Value::Null;
+    eventually("the pool is created, once there is a meta range", || {
+        let ran = at(mesh, 1, &create);
+        made = ran.json.clone();
+        ran.code == 0
+    });
+    assert_eq!(made["durability"], "quorum", "{made}");
+    assert_eq!(at(mesh, 2, &create).json, made, "again, elsewhere");
+    let other = at(mesh, 1, &["pool", "create", pool, "--supply", &supply]);
+    assert_eq!((other.code, code(&other)), (1, "pool_exists"), "{}", other.text);
+    let spaces = at(mesh, 1, &["keyspace", "ls"]);
+    assert!(!spaces.text.contains(pool), "its range is its own: {}", spaces.text);
+}
+
+#[test]
+fn a_node_is_lost_with_its_disk_and_others_keep_its_holds_and_sell_its_rights() {
+    let _alone = alone();
+    let mesh = FoundedMesh::of(3);
+    let mut nodes = served(&mesh);
+    // The node that is lost is the home of the one pool, and an owner of rights of the other.
+    let pools = [name_at(0), name_at(1)];
+    let mut open = Vec::new();
+    for pool in &pools {
+        created(&mesh, pool);
+        eventually("the node that will be lost has rights of it", || {
+            let shown = at(&mesh, 0, &["pool", "show", pool]).json;
+            let nodes = shown["nodes"].as_array().cloned().unwrap_or_default();
+            nodes.iter().any(|one| one["node"] == "us-east/n1" && one["available"].as_u64() > Some(100))
+        });
+        for qty in [1, 2, 2, 2, 2] {
+            let one = held(&hold(&mesh, 0, pool, qty));
+            assert!(one.contains("/us-east/n1/"), "it is the lost node's own: {one}");
+            open.push(one);
+        }
+    }
+    let (sold, freed) = (open.remove(0), open.remove(0));
+    assert_eq!(at(&mesh, 0, &["confirm", &sold]).code, 0);
+    assert_eq!(at(&mesh, 0, &["release", &freed]).code, 0);
+
+    // kill -9, and the disk is gone for good.
+    drop(nodes.remove(0));
+    std::fs::remove_dir_all(mesh.data(0)).expect("its disk");
+
+    for (number, one) in open.iter().enumerate() {
+        let by = 1 + number % 2;
+        eventually("an acknowledged hold is confirmed elsewhere", || {
+            let ran = at(&mesh, by, &["confirm", one]);
+            assert!(ran.code == 0 || !["no_such_hold", "sold_out"].contains(&code(&ran)), "{}", ran.text);
+            ran.code == 0
+        });
+    }
+    for by in [1, 2] {
+        assert_eq!(
+            at(&mesh, by, &["confirm", &sold]).code,
+            0,
+            "what was sold is sold, and the answer is the same"
+        );
+        let late = at(&mesh, by, &["confirm", &freed]);
+        assert_eq!((late.code, code(&late)), (1, "hold_released"), "{}", late.text);
+    }
+
+    // The rest is sold, the rights of the lost node among it, and not one unit more.
+    for (number, pool) in pools.iter().enumerate() {
+        let mut units: u64 = if number == 0 { 1 + 3 * 2 } else { 1 + 4 * 2 };
+        eventually("all that is left is sold", || {
+            for qty in [60, 9, 1] {
+                if units + qty > SUPPLY {
+                    continue;
+                }
+                let ran = hold(&mesh, 1 + number, pool, qty);
+                if ran.code == 0 {
+                    let one = held(&ran);
+                    assert_eq!(at(&mesh, 2 - number, &["confirm", &one]).code, 0, "{one}");
+                    units += qty;
+                    assert!(units <= SUPPLY, "{units} of {SUPPLY} are sold");
+                } else {
+                    assert!(units == SUPPLY || code(&ran) != "sold_out", "{units} are sold: {}", ran.text);
+                }
+            }
+            units == SUPPLY
+        });
+        eventually("whoever comes after is told that all is sold", || {
+            code(&hold(&mesh, 2, pool, 1)) == "sold_out"
+        });
+    }
+}
+
+#[test]
+fn a_pool_with_a_range_needs_three_nodes_that_may_hold_it() {
+    let _alone = alone();
+    let mesh = FoundedMesh::of(2);
+    let mut nodes: Vec<Serving> = (0..2).map(|node| mesh.serve(node, &[])).collect();
+    nodes.iter_mut().for_each(Serving::wait_ready);
+    let founding = Founding::new((0..2).map(id).collect::<Vec<_>>()).expect("two nodes");
+    let home = pool_home(&founding, &PoolName::new("concert").expect("a name")).clone();
+    let ran = at(
+        &mesh,
+        usize::from(home == id(1)),
+        &["pool", "create", "concert", "--supply", "10", "--durability", "quorum"],
+    );
+    assert_eq!((ran.code, code(&ran)), (1, "invalid"), "{}", ran.text);
+    assert!(ran.text.contains("needs 3 nodes that may hold class inventory"), "{}", ran.text);
+}
