@@ -20,6 +20,8 @@ use crate::host::id::Shown;
 
 /// How soon instances are let go that may not act any more, at the latest.
 const LOOKS: Duration = Duration::from_millis(100);
+/// The same where no type moves: one may be hosted at any time.
+const RESTS: Duration = Duration::from_secs(1);
 /// When to ask again where nobody acts: the next reading of the fences may say otherwise.
 pub(crate) const AGAIN: Duration = Duration::from_millis(250);
 
@@ -83,10 +85,12 @@ impl Owners {
     /// Lets go what may not act any more, for as long as there are hosts.
     async fn keep(self, mesh: Mesh, hosts: Weak<Hosts>) {
         let (mut readings, mut looked) = (self.readings(), None);
+        let mut every = LOOKS;
         loop {
-            tokio::time::timeout(LOOKS, readings.changed()).await.ok();
+            tokio::time::timeout(every, readings.changed()).await.ok();
             let now = (self.permit().map(|table| table.changes()), mesh.policy_version());
             let Some(hosts) = hosts.upgrade() else { return };
+            every = if hosts.all().any(|home| home.moves()) { LOOKS } else { RESTS };
             if looked != Some(now) {
                 looked = Some(now);
                 hosts.all().for_each(|home| home.let_go());

@@ -202,17 +202,6 @@ impl Ranges {
         asked.ok()?.0.ok()
     }
 
-    /// All fences as this node read them last, whether or not it may act by that.
-    pub(super) fn fences_read(&self) -> Arc<Table> {
-        Arc::clone(self.0.failover.permits.lock().last())
-    }
-
-    /// What this node may act by now.
-    pub(super) fn permit(&self) -> Option<Arc<Table>> {
-        let permits = self.0.failover.permits.lock();
-        permits.at(self.0.parts.clock.now(), self.wall_ms()).map(Arc::clone)
-    }
-
     fn every(&self) -> tokio::time::Interval {
         let mut every = interval(self.0.failover.settings.beat);
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -70,7 +70,7 @@ impl Ranges {
 
     /// Whether the fences were read lately, so that what begins now begins by them.
     pub(in crate::supervisor) fn permitted(&self) -> bool {
-        (self.0.parts.time_is_good)() && self.permit().is_some()
+        self.0.parts.owners.permit().is_some()
     }
 
     /// Whether it is known here which pools have a range.
@@ -91,7 +91,7 @@ impl Ranges {
     /// Who acts as the first of these nodes, by the fences that were read last. With that alone nobody may act: whoever
     /// writes is judged by the head of what it writes.
     pub(in crate::supervisor) fn acts(&self, order: &[NodeId]) -> Acts {
-        match self.fences_read().owner(order) {
+        match self.0.parts.owners.last().owner(order) {
             Owner::Acts(node, _) => Acts::This(node.clone()),
             Owner::Fenced(_) | Owner::None => Acts::Nobody,
         }
