@@ -110,7 +110,7 @@ impl<R: AsyncRuntime> Host<R> {
         let Some(step) = step else { return };
         if let Step::Vote(voters) = &step
             && wanted.leaving.iter().any(|old| wanted.seats.iter().any(|new| new.store == old.store))
-            && !self.are_well(group, &here, voters)
+            && !self.are_well(group, &here, &wanted, voters)
         {
             // With a voter less each of them counts.
             return;
@@ -129,12 +129,19 @@ impl<R: AsyncRuntime> Host<R> {
         }));
     }
 
-    /// Whether these are heard of, and have nearly all of the log.
-    fn are_well(&self, group: &Group<R>, here: &[Seat], voters: &BTreeSet<ReplicaId>) -> bool {
+    /// Whether these, but for those that leave, are heard of, and have nearly all of the log.
+    fn are_well(
+        &self,
+        group: &Group<R>,
+        here: &[Seat],
+        wanted: &Wanted,
+        voters: &BTreeSet<ReplicaId>,
+    ) -> bool {
         let now = self.0.world.now();
         let supporting = self.0.supporting.lock();
         let heard = |seat: &Seat| supporting.machine.promised(seat.store).until >= now;
-        voters.iter().all(|voter| {
+        let leaves = |voter: ReplicaId| wanted.leaving.iter().any(|seat| seat.replica == voter);
+        voters.iter().filter(|voter| !leaves(**voter)).all(|voter| {
             let seat = here.iter().find(|seat| seat.replica == *voter);
             let mine = *voter == group.id();
             seat.is_some_and(|seat| mine || heard(seat) && group.is_near(*voter))
