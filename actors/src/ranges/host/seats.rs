@@ -112,7 +112,7 @@ impl<R: AsyncRuntime> Host<R> {
             && wanted.leaving.iter().any(|old| wanted.seats.iter().any(|new| new.store == old.store))
             && !self.are_well(group, &here, &wanted, voters)
         {
-            // With a voter less each of them counts.
+            // With a voter less there would be no quorum.
             return;
         }
         if !self.0.busy.lock().insert(range) {
@@ -129,7 +129,7 @@ impl<R: AsyncRuntime> Host<R> {
         }));
     }
 
-    /// Whether these, but for those that leave, are heard of, and have nearly all of the log.
+    /// Whether most of these are heard of, and have nearly all of the log. Those that leave do not count.
     fn are_well(
         &self,
         group: &Group<R>,
@@ -141,11 +141,12 @@ impl<R: AsyncRuntime> Host<R> {
         let supporting = self.0.supporting.lock();
         let heard = |seat: &Seat| supporting.machine.promised(seat.store).until >= now;
         let leaves = |voter: ReplicaId| wanted.leaving.iter().any(|seat| seat.replica == voter);
-        voters.iter().filter(|voter| !leaves(**voter)).all(|voter| {
-            let seat = here.iter().find(|seat| seat.replica == *voter);
-            let mine = *voter == group.id();
-            seat.is_some_and(|seat| mine || heard(seat) && group.is_near(*voter))
-        })
+        let is_well = |voter: &&ReplicaId| {
+            let seat = here.iter().find(|seat| seat.replica == **voter);
+            let mine = **voter == group.id();
+            !leaves(**voter) && seat.is_some_and(|seat| mine || heard(seat) && group.is_near(**voter))
+        };
+        voters.iter().filter(is_well).count() > voters.len() / 2
     }
 
     /// Whether all replicas of a range stand where they are wanted, as far as this one knows, which leads.
