@@ -87,6 +87,10 @@ pub fn next(
     if !rebuilt.is_empty() && rebuilt.iter().all(gone) {
         return Some(Step::Left(rebuilt.into_iter().map(|old| old.replica).collect()));
     }
+    // It has stopped: whatever else is to change waits for it in vain.
+    if let Some(step) = rebuilt.iter().find_map(|old| goes(old.replica, here, members)) {
+        return Some(step);
+    }
     for coming in &wanted.seats {
         let replica = coming.replica;
         let Some(seat) = seat(replica) else {
@@ -120,23 +124,11 @@ pub fn next(
     }
     let all: BTreeSet<_> = here.iter().map(|seat| seat.replica).chain(members.all.iter().copied()).collect();
     for replica in all.into_iter().filter(|replica| !votes(*replica)) {
-        let seat = seat(replica);
-        if seat.is_some_and(|seat| seat.votes) {
-            return Some(Step::Reseat(voting(here, replica, false)));
-        }
-        if members.voters.contains(&replica) {
-            // It takes part no more, until it is taken in again as a learner, if it stays.
-            let voters = members.voters.iter().copied().filter(|voter| *voter != replica).collect();
-            return Some(Step::Vote(voters));
-        }
-        if stays(replica).is_some() {
+        if stays(replica).is_some() && !is_voter(replica, here, members) {
             continue;
         }
-        if members.all.contains(&replica) {
-            return Some(Step::Forget(replica));
-        }
-        if seat.is_some() {
-            return Some(Step::Reseat(here.iter().filter(|seat| seat.replica != replica).cloned().collect()));
+        if let Some(step) = goes(replica, here, members) {
+            return Some(step);
         }
     }
     if !members.settled {
@@ -146,6 +138,28 @@ pub fn next(
     }
     let left: Vec<_> = wanted.leaving.iter().map(|seat| seat.replica).collect();
     (!left.is_empty()).then_some(Step::Left(left))
+}
+
+/// Whether it votes, for leases or in consensus.
+fn is_voter(replica: ReplicaId, here: &[Seat], members: &Members) -> bool {
+    members.voters.contains(&replica) || here.iter().any(|seat| seat.replica == replica && seat.votes)
+}
+
+/// The next step of a replica on its way out; none: it is gone. One that stays as a learner takes part no more once it does not
+/// vote in consensus, until it is taken in again.
+fn goes(replica: ReplicaId, here: &[Seat], members: &Members) -> Option<Step> {
+    let seat = here.iter().find(|seat| seat.replica == replica);
+    if seat.is_some_and(|seat| seat.votes) {
+        return Some(Step::Reseat(voting(here, replica, false)));
+    }
+    if members.voters.contains(&replica) {
+        let voters = members.voters.iter().copied().filter(|voter| *voter != replica).collect();
+        return Some(Step::Vote(voters));
+    }
+    if members.all.contains(&replica) {
+        return Some(Step::Forget(replica));
+    }
+    seat.map(|_| Step::Reseat(here.iter().filter(|seat| seat.replica != replica).cloned().collect()))
 }
 
 fn voting(here: &[Seat], replica: ReplicaId, votes: bool) -> Vec<Seat> {

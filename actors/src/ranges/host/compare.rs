@@ -71,6 +71,7 @@ impl<R: AsyncRuntime> Host<R> {
                     host.is_rebuilt(&group).await;
                 }
                 host.announce_quarantines();
+                host.forget_quarantines().await;
                 host.0.comparing.rounds.lock().retain(|range| host.group(range).is_some());
                 host.0.comparing.suspect.lock().retain(|range| host.group(*range).is_some());
                 let wait = host.0.settings.collect;

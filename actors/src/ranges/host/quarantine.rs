@@ -24,6 +24,7 @@ use super::{Found, Host, HostError, Word};
 use crate::ranges::quarantine::Quarantine;
 use crate::ranges::raft::Group;
 use crate::ranges::replica::{RangeId, RangeReplica, ReplicaId};
+use crate::ranges::seating::Wanted;
 
 /// How often a replica that is to stop tries to give its lease away. If nobody takes it, the others have its store's support withdrawn.
 const GIVES: u32 = 20;
@@ -258,6 +259,29 @@ impl<R: AsyncRuntime> Host<R> {
         if self.durably(batch).await.is_ok() {
             self.0.quarantines.here.lock().remove(&range);
             self.0.world.noticed(range, Noticed::Rebuilt { old: there.replica, new: group.id() });
+        }
+    }
+
+    /// Forgets those that are cleared and have no successor here: it is wanted elsewhere, or nowhere.
+    pub(super) async fn forget_quarantines(&self) {
+        for (range, there) in self.quarantines().into_iter().filter(|(_, there)| there.cleared) {
+            let follows = {
+                let wanted = self.0.wanted.lock();
+                let here = |wanted: &Wanted| wanted.seats.iter().any(|seat| seat.store == self.0.store);
+                // What is wanted is not known at first.
+                wanted.is_empty() || wanted.get(&range).is_some_and(here)
+            };
+            if follows || self.group(range).is_some() {
+                continue;
+            }
+            let mut batch = Batch::new();
+            batch.delete(rhumb_storage::Family::Raft, Quarantine::row_key(range));
+            if self.durably(batch).await.is_ok() {
+                let mut here = self.0.quarantines.here.lock();
+                if here.get(&range) == Some(&there) {
+                    here.remove(&range);
+                }
+            }
         }
     }
 

@@ -110,9 +110,9 @@ impl<R: AsyncRuntime> Host<R> {
         let Some(step) = step else { return };
         if let Step::Vote(voters) = &step
             && wanted.leaving.iter().any(|old| wanted.seats.iter().any(|new| new.store == old.store))
-            && !self.are_well(group, &here, voters)
+            && !self.are_well(group, &here, &wanted, voters)
         {
-            // With a voter less each of them counts.
+            // With a voter less there would be no quorum.
             return;
         }
         if !self.0.busy.lock().insert(range) {
@@ -129,16 +129,24 @@ impl<R: AsyncRuntime> Host<R> {
         }));
     }
 
-    /// Whether these are heard of, and have nearly all of the log.
-    fn are_well(&self, group: &Group<R>, here: &[Seat], voters: &BTreeSet<ReplicaId>) -> bool {
+    /// Whether most of these are heard of, and have nearly all of the log. Those that leave do not count.
+    fn are_well(
+        &self,
+        group: &Group<R>,
+        here: &[Seat],
+        wanted: &Wanted,
+        voters: &BTreeSet<ReplicaId>,
+    ) -> bool {
         let now = self.0.world.now();
         let supporting = self.0.supporting.lock();
         let heard = |seat: &Seat| supporting.machine.promised(seat.store).until >= now;
-        voters.iter().all(|voter| {
-            let seat = here.iter().find(|seat| seat.replica == *voter);
-            let mine = *voter == group.id();
-            seat.is_some_and(|seat| mine || heard(seat) && group.is_near(*voter))
-        })
+        let leaves = |voter: ReplicaId| wanted.leaving.iter().any(|seat| seat.replica == voter);
+        let is_well = |voter: &&ReplicaId| {
+            let seat = here.iter().find(|seat| seat.replica == **voter);
+            let mine = **voter == group.id();
+            !leaves(**voter) && seat.is_some_and(|seat| mine || heard(seat) && group.is_near(**voter))
+        };
+        voters.iter().filter(is_well).count() > voters.len() / 2
     }
 
     /// Whether all replicas of a range stand where they are wanted, as far as this one knows, which leads.

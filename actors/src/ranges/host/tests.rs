@@ -49,8 +49,8 @@ fn reads_and_writes_are_linearizable_while_nodes_crash_and_are_cut_off() {
     assert!(all.snapshots > 10 && all.splits > 0 && all.moves > 0 && all.cleared > 0, "{all:?}");
     assert!(all.collected > 1_000 && all.rested > 10, "{all:?}");
     assert!(all.collected > 1_000, "{all:?}");
-    assert!(all.compared > 50 && all.spoiled > 0 && all.rebuilt > 0, "{all:?}");
-    assert!(all.refused_on_the_way > 0, "{all:?}");
+    assert!(all.compared > 50 && all.refused_on_the_way > 0, "{all:?}");
+    assert!(!comparing::are_spoiled() || all.spoiled > 0 && all.rebuilt > 0, "{all:?}");
     assert!(all.reseated > 10 && all.disks > 0, "{all:?}");
     // Without the feature there is no next build to upgrade to.
     let next = cfg!(feature = "canaries");

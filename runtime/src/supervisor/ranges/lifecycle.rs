@@ -101,8 +101,11 @@ impl Ranges {
     pub(super) fn clear_purged(&self) {
         let Ok(host) = self.host() else { return };
         for space in self.0.purged.read().iter() {
-            for group in space.ranges.iter().filter_map(|row| host.group(row.range)) {
-                let (host, range, replica) = (host.clone(), group.range(), group.id());
+            // Of one that was quarantined nothing is set aside either.
+            let here = |range| host.group(range).map(|group| group.id()).or_else(|| host.quarantined(range));
+            let all = space.ranges.iter().filter_map(|row| Some((row.range, here(row.range)?)));
+            for (range, replica) in all {
+                let host = host.clone();
                 tracing::info!(keyspace = space.name, range = range.0, %replica, "it is purged and cleared away");
                 self.0.parts.runtime.spawn(async move {
                     if let Err(error) = host.clear(range, replica).await {

@@ -51,6 +51,12 @@ pub(super) fn writes_quiet_key(net: &net::Shared) {
     sim::spawn_as(NOBODY, puts(Arc::clone(net), key(QUIET), 1));
 }
 
+/// Whether rows are made wrong among all other trouble: `RHUMB_CONSENSUS_SPOILS=1` says so. Not all such stories end well yet:
+/// where replicas come and go at the same time, some are not rebuilt by the end (seed 17).
+pub(super) fn are_spoiled() -> bool {
+    std::env::var("RHUMB_CONSENSUS_SPOILS").is_ok_and(|said| said == "1")
+}
+
 /// Makes the quiet key wrong on a node, where that is to be and nothing is wrong yet.
 pub(super) fn spoils(net: &net::Shared, rng: &mut Rng) -> bool {
     if !net.lock().spoiled || !rng.chance(0.2) {
@@ -142,8 +148,8 @@ fn entry_story(seed: u64) -> Result<(), String> {
     let host = net.lock().nodes[node].host.clone().ok_or("it is not up")?;
     let old = host.group(RANGE).ok_or("it has no replica")?.id();
     let prefix = [b"l".as_slice(), &RANGE.0.to_be_bytes()].concat();
-    let entries = host.rows(Family::Raft).into_iter().filter(|(row, _)| row.starts_with(&prefix));
-    let (row, mut value) = entries.last().ok_or("its log is empty")?;
+    let mut entries = host.rows(Family::Raft).into_iter().filter(|(row, _)| row.starts_with(&prefix));
+    let (row, mut value) = entries.next_back().ok_or("its log is empty")?;
     let at = value.len() / 2;
     value[at] ^= 4;
     net.lock().spoiled = true;

@@ -203,7 +203,7 @@ pub(super) fn run(seed: u64) -> Result<Tally, String> {
         net.raft = raft;
         let mut rng = seed.child("damage").rng();
         net.flips = if rng.chance(0.3) { 0.01 } else { 0.0 };
-        net.spoiled = rng.chance(0.4);
+        net.spoiled = rng.chance(0.4) && comparing::are_spoiled();
     }
     comparing::writes_quiet_key(&net);
     while sim::now() < STORY {
