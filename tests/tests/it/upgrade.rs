@@ -20,6 +20,8 @@ use serde_json::{Value, json};
 
 const NEXT: &[(&str, &str)] = &[("RHUMB_TEST_BUILD", "next")];
 const OLD: &[(&str, &str)] = &[];
+/// A mark and a CRC-32C, before what a range writes.
+const CHECKSUM: usize = 5;
 
 /// What clients have met.
 #[derive(Default)]
@@ -113,12 +115,12 @@ fn series(node: &Serving, name: &str) -> f64 {
     value.and_then(|value| value.parse().ok()).unwrap_or_default()
 }
 
-/// The formats of the states of replicas that are on a stopped node's disk, as their first bytes have them.
+/// The formats of the states of replicas that are on a stopped node's disk, by the first byte behind their checksum.
 fn formats(data: &Path) -> Vec<u8> {
     let engine = RocksEngine::open(&data.join("hot"), &RocksSettings::default(), false).expect("its store");
     let (store, mut found) = (Store::open(engine).expect("a sound store"), Vec::new());
     let walked = store.walk(Family::Raft, b"a", |key, row| {
-        found.extend(key.starts_with(b"a").then(|| row[0] + 1));
+        found.extend(key.starts_with(b"a").then(|| row[CHECKSUM] + 1));
         key.starts_with(b"a")
     });
     walked.expect("it can be read");
