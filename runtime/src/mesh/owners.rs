@@ -140,6 +140,10 @@ impl Mesh {
     /// The node of an actor of a type that moves, as this one has read it last.
     pub(super) fn moved_to(&self, owners: &Owners, id: &Shown, class: &DataClass) -> Result<NodeId, Fault> {
         let order = self.order(id, class)?;
+        // Another node may know more.
+        if owners.permit().is_none() {
+            return Err(unowned(&Why::NoPermit, &order));
+        }
         match owners.last().whose(order.nodes.iter()) {
             Whose::Of(node, _) => Ok(node),
             Whose::Nobody(why) => Err(unowned(&why, &order)),

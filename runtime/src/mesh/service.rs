@@ -215,6 +215,14 @@ impl Mesh {
             },
             None => {
                 self.may_watch(&watcher, &home)?;
+                if let Some(owners) = self.moving(key.0.kind) {
+                    let class = home.class().clone();
+                    let owner = self.moved_to(owners, &key.0, &class)?;
+                    if self.node() != Some(&owner) {
+                        let why = format!("another node owns this actor: {owner}");
+                        return Err(Fault::not_sent(FaultKind::Moved(why)));
+                    }
+                }
                 if !watches.has_room(&watcher) {
                     return Err(too_many());
                 }

@@ -23,7 +23,7 @@ use super::keep::of;
 use super::{Found, Host, HostError, Word};
 use crate::ranges::quarantine::Quarantine;
 use crate::ranges::raft::Group;
-use crate::ranges::replica::{RangeId, RangeReplica, ReplicaId};
+use crate::ranges::replica::{RangeId, RangeReplica, ReplicaId, Seat};
 use crate::ranges::seating::Wanted;
 
 /// How often a replica that is to stop tries to give its lease away. If nobody takes it, the others have its store's support withdrawn.
@@ -112,6 +112,12 @@ impl<R: AsyncRuntime> Host<R> {
         drop(R::spawn(async move {
             let Some(host) = of::<R>(&weak) else { return };
             group.replica().await.quarantine();
+            if !host.is_to_spare(&group).await {
+                // It votes on, or there would be no quorum for good; it is found again when the others are well.
+                host.0.quarantines.here.lock().remove(&range);
+                host.suspects(range, true);
+                return host.lets_go(&group).await;
+            }
             if let Err(why) = host.keeps(range, &quarantine).await {
                 return host.0.world.halt(format!("a quarantine of range {}: {why}", range.0));
             }
@@ -120,6 +126,17 @@ impl<R: AsyncRuntime> Host<R> {
             host.lets_go(&group).await;
             host.stands_still(&group).await;
         }));
+    }
+
+    /// Whether the range has a quorum without this replica, as far as is known here.
+    async fn is_to_spare(&self, group: &Group<R>) -> bool {
+        let seats = group.replica().await.descriptor().seats.clone();
+        let voters = || seats.iter().filter(|seat| seat.votes);
+        if voters().all(|seat| seat.replica != group.id()) {
+            return true;
+        }
+        let is_well = |seat: &&Seat| seat.replica != group.id() && !self.is_out(group.range(), seat.replica);
+        voters().filter(is_well).count() > voters().count() / 2
     }
 
     /// None: it is known.
@@ -150,7 +167,9 @@ impl<R: AsyncRuntime> Host<R> {
                 return;
             }
             for seat in seats.into_iter().filter(|seat| seat.votes && seat.replica != group.id()) {
-                if self.give_lease(group.range(), &seat.node).await.is_ok() {
+                // Without a quorum nobody answers.
+                let given = R::timeout(self.0.settings.beat, self.give_lease(group.range(), &seat.node)).await;
+                if given.is_ok_and(|given| given.is_ok()) {
                     break;
                 }
             }
@@ -167,6 +186,8 @@ impl<R: AsyncRuntime> Host<R> {
         self.0.groups.lock().remove(&range);
         self.0.keys.lock().values_mut().for_each(|keys| keys.retain(|_, (_, of)| *of != range));
         group.shut_down().await;
+        // What was met meanwhile was met in this one, and is not said of the next.
+        self.0.around.damages.lock().remove(&range);
     }
 
     /// Rows of a replica here could not be read. Whether that is a damage of it alone.

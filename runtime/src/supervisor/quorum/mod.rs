@@ -140,11 +140,9 @@ impl Quorum {
 
     /// Begins to write a ledger, or lets it go, as the fences say.
     fn follow(&self, pool: &PoolName, class: &DataClass, owner: &NodeId, owners: &[NodeId]) {
-        let acts = self.0.parts.ranges.acts(&order(owner, owners));
+        let acts = self.0.parts.ranges.acts(&self.order(owner, owners, class));
         let mine = acts == Acts::This(self.0.parts.me.clone());
-        let region = &self.0.parts.me.region;
-        let may = self.0.parts.policy.permits(region, rhumb_topology::policy::Use::Hold, class)
-            && self.0.parts.ranges.permitted();
+        let may = self.0.parts.ranges.permitted();
         let of = (pool.clone(), owner.clone());
         let open = self.0.ledgers.lock().contains_key(&of);
         match (mine, open) {
@@ -221,15 +219,18 @@ impl Quorum {
         self.0.known.write().insert(pool.clone(), known);
     }
 
+    /// Who writes an owner's ledger: it; where it is away the next of the owners, and so on. Not one whose region may not
+    /// hold the class any more. Nodes that go by different policies may differ: the head of the ledger judges.
+    fn order(&self, owner: &NodeId, owners: &[NodeId], class: &DataClass) -> Vec<NodeId> {
+        let at = owners.iter().position(|one| one == owner).unwrap_or_default();
+        let policy = &self.0.parts.policy;
+        let may = |node: &&NodeId| policy.permits(&node.region, rhumb_topology::policy::Use::Hold, class);
+        owners[at..].iter().chain(&owners[..at]).filter(may).cloned().collect()
+    }
+
     fn known(&self, pool: &PoolName) -> Option<Known> {
         self.0.known.read().get(pool).cloned()
     }
-}
-
-/// Who writes an owner's ledger: it; where it is away the next of the owners, and so on.
-fn order(owner: &NodeId, owners: &[NodeId]) -> Vec<NodeId> {
-    let at = owners.iter().position(|one| one == owner).unwrap_or_default();
-    owners[at..].iter().chain(&owners[..at]).cloned().collect()
 }
 
 /// The regions of the mesh that may hold a class.

@@ -16,7 +16,7 @@ use rhumb_topology::{owner_among, pool_home};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::{Known, Parts, Quorum, order};
+use super::{Known, Parts, Quorum};
 use crate::supervisor::ranges::Acts;
 
 /// After how long a ledger is asked again that nobody wrote, or of which nobody knew who does.
@@ -124,7 +124,7 @@ impl Quorum {
                 format!("nobody writes the ledger of {owner} in pool {pool} now: it is lost, or was fenced");
             Fault::not_sent(FaultKind::Unreachable(why))
         };
-        let mut last = None;
+        let (mut last, mut unknown) = (None, false);
         loop {
             let left = until.saturating_duration_since(Instant::now());
             let answered = match self.writer(owner, &known) {
@@ -138,11 +138,17 @@ impl Quorum {
             };
             match answered {
                 Some(answered) if !may_pass(&answered) => return answered,
-                Some(Answered { outcome: Err(fault), .. }) => last = Some(fault),
+                Some(Answered { outcome: Err(fault), .. }) => {
+                    unknown |= fault.delivery() == Delivery::Unknown;
+                    last = Some(fault);
+                }
                 _ => {}
             }
             if Instant::now() + AGAIN_AFTER >= until {
-                return faulted(last.unwrap_or_else(nobody));
+                let fault = last.unwrap_or_else(nobody);
+                // One who was asked before, and did not answer, may have done it.
+                let delivery = if unknown { Delivery::Unknown } else { fault.delivery() };
+                return faulted(Fault { delivery, ..fault });
             }
             tokio::time::sleep(AGAIN_AFTER).await;
         }
@@ -150,7 +156,7 @@ impl Quorum {
 
     fn writer(&self, owner: &NodeId, known: &Known) -> Acts {
         match &known.owners {
-            Some(owners) => self.0.parts.ranges.acts(&order(owner, owners)),
+            Some(owners) => self.0.parts.ranges.acts(&self.order(owner, owners, &known.class)),
             None => self.0.parts.ranges.acts(std::slice::from_ref(owner)),
         }
     }

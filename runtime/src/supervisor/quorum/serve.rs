@@ -57,7 +57,14 @@ impl Desk {
                 return;
             }
         };
-        let Some(create) = creates else { return self.escrow.ask(request, from, within, span, then) };
+        let settles = matches!(request, Request::Confirm(_) | Request::Release(_) | Request::Return(_));
+        let Some(create) = creates else {
+            if !settles || quorum.0.parts.ranges.sees_all_pools() {
+                return self.escrow.ask(request, from, within, span, then);
+            }
+            let then = move |answered: Answered| then(not_denied_yet(answered));
+            return self.escrow.ask(request, from, within, span, then);
+        };
         let (quorum, escrow) = (self.quorum.clone(), self.escrow.clone());
         drop(self.quorum.0.parts.ranges.spawn(async move {
             match quorum.create(&create, within).await {
@@ -65,6 +72,18 @@ impl Desk {
                 None => escrow.ask(request, from, within, None, then),
             }
         }));
+    }
+}
+
+/// A node that has just started does not know yet which pools have a range: that its own escrow has no such hold says
+/// nothing of those.
+fn not_denied_yet(answered: Answered) -> Answered {
+    match answered.outcome {
+        Ok(Err(Refusal::NoSuchHold(_) | Refusal::NoSuchPool(_))) => {
+            let why = "this node has started and does not know yet which pools have a range: ask another one, or again";
+            Answered { outcome: Err(Fault::not_sent(FaultKind::Unreachable(why.to_owned()))), ..answered }
+        }
+        _ => answered,
     }
 }
 

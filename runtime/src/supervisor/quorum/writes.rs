@@ -59,6 +59,15 @@ impl Quorum {
             }
             tokio::time::sleep(AGAIN_AFTER).await;
         };
+        // They were read page by page: whoever took the ledger over meanwhile has written between two of them.
+        drop(tenure.offer(Ticket(0), Batch::new()));
+        while let Some(want) = tenure.want() {
+            match tenure.came(self.does(&of, &class, want).await) {
+                Became::Durable(_) => break,
+                Became::Succeeded(_) => return self.close(&of, Some(opening), "it was taken over at once"),
+                Became::Same | Became::Seated => {}
+            }
+        }
         let (founding, settings) = (self.0.parts.founding.clone(), self.0.parts.settings.clone());
         let (count, now) = (rows.len(), self.0.parts.clock.now());
         let book = match Book::in_range(of.1.clone(), founding, settings, rows.into_iter(), now) {

@@ -1,6 +1,7 @@
 //! The meta range: who founds it, and what follows from what stands in it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rhumb_actors::ranges::catalog::{
@@ -38,6 +39,7 @@ impl Ranges {
         let founds = self.0.parts.founding.nodes().first() == Some(&self.0.parts.me);
         let mut to_tell: Vec<NodeId> = Vec::new();
         let (mut settled, mut looks, mut without) = (false, 0_u32, 0_u32);
+        let started = self.0.parts.clock.hybrid();
         loop {
             let Ok(host) = self.host() else { return };
             match host.group(META) {
@@ -70,6 +72,10 @@ impl Ranges {
                         if let Err(why) = self.follow_version().await {
                             return self.0.parts.halt.now(format!("the cluster version: {why}"));
                         }
+                    }
+                    // What has been read is all up to what is closed: nothing older comes any more.
+                    if !self.0.caught_up.load(Ordering::Relaxed) && group.replica().await.closed() > started {
+                        self.0.caught_up.store(seen == Some(group.replica().await.applied().index), Ordering::Relaxed);
                     }
                     looks = if changed { 0 } else { looks + 1 };
                     // What could not be done is tried again; else what stands there has been followed.

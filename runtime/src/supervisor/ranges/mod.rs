@@ -27,6 +27,7 @@ mod tokens;
 mod version;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::{Mutex, RwLock};
@@ -119,6 +120,8 @@ struct Inner {
     destroying: tokio::sync::Mutex<()>,
     drawn: Mutex<Rng>,
     splits: split::Splits,
+    /// The catalog here has been read as it was when this node started, or later.
+    caught_up: AtomicBool,
     failover: failover::Failover,
     placing: placement::Placing,
     version: version::Version,
@@ -152,6 +155,7 @@ impl Ranges {
             destroying: tokio::sync::Mutex::default(),
             drawn: Mutex::new(Seed::from_entropy().child("subjects").rng()),
             splits: split::Splits::default(),
+            caught_up: AtomicBool::new(false),
             failover: failover::Failover::new(&parts),
             placing: placement::Placing::default(),
             version: version::Version::new(&parts),

@@ -3,6 +3,7 @@
 //! * It decides: what such a keyspace is called, and that only nodes read, write or change it.
 //! * It never does: split one, for what a ledger writes is one batch; or say who writes a ledger (its head does).
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rhumb_actors::escrow::tenure::{Came, Head, If, Want, key_of, rows_of};
@@ -76,6 +77,11 @@ impl Ranges {
     /// Whether it is known here which pools have a range.
     pub(in crate::supervisor) fn know_pools(&self) -> bool {
         self.0.host.get().is_some()
+    }
+
+    /// Whether all pools are known here that had a range when this node started.
+    pub(in crate::supervisor) fn sees_all_pools(&self) -> bool {
+        self.0.caught_up.load(Ordering::Relaxed)
     }
 
     /// The pools that have a range, each with its class.

@@ -448,7 +448,10 @@ pub(super) fn start(net: &Shared, me: usize, raft: RaftSettings) {
     };
     let (net, seen) = (Arc::clone(net), Arc::new(Seen { net: Arc::clone(net), me }));
     sim::spawn_as(me, async move {
-        let settings = HostSettings { splits: net.lock().splits, ..settings() };
+        let splits = net.lock().splits;
+        // A range that is compared often seldom rests.
+        let compare_every = Duration::from_secs(if splits == SplitSettings::OFF { 2 } else { 6 });
+        let settings = HostSettings { splits, compare_every: Some(compare_every), ..settings() };
         let store = net.lock().nodes[me].store;
         let host = Host::<SimRuntime>::start(store, settings, around, seen).await;
         let host = host.unwrap_or_else(|error| panic!("node {me} does not start: {error}"));
