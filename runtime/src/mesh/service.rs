@@ -215,8 +215,9 @@ impl Mesh {
             },
             None => {
                 self.may_watch(&watcher, &home)?;
-                if let Some(owners) = self.moving(key.0.kind) {
-                    let class = home.class().clone();
+                if let Some(owners) = self.moving(key.0.kind)
+                    && let Ok(class) = DataClass::read(home.class())
+                {
                     let owner = self.moved_to(owners, &key.0, &class)?;
                     if self.node() != Some(&owner) {
                         let why = format!("another node owns this actor: {owner}");

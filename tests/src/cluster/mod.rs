@@ -12,7 +12,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use rhumb::clock::TEST_OFFSET;
@@ -27,8 +27,8 @@ const READY_WITHIN: Duration = Duration::from_secs(90);
 /// How long a condition may take to come true.
 pub const SOON: Duration = Duration::from_secs(60);
 
-/// One mesh at a time: two would fight for two cores.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+/// Two meshes at a time: they mostly wait, and more would fight for two cores.
+static TURNS: [Mutex<()>; 2] = [Mutex::new(()), Mutex::new(())];
 
 /// The program under test: `RHUMB_BIN`, or the one built beside this test.
 ///
@@ -137,9 +137,23 @@ struct Traces {
     variables: Vec<(String, String)>,
 }
 
-/// Waits until no other mesh runs, for a program that starts one of its own: until it is dropped, none does.
-pub fn alone() -> MutexGuard<'static, ()> {
-    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+/// Waits until no other mesh runs, for a program that needs both cores: until it is dropped, none does.
+pub fn alone() -> impl Sized {
+    TURNS.each_ref().map(|turn| turn.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Waits for one of the turns: a mesh runs beside one other at most, until this is dropped.
+pub fn turn() -> MutexGuard<'static, ()> {
+    loop {
+        for turn in &TURNS {
+            match turn.try_lock() {
+                Ok(turn) => return turn,
+                Err(TryLockError::Poisoned(turn)) => return turn.into_inner(),
+                Err(TryLockError::WouldBlock) => {}
+            }
+        }
+        pause();
+    }
 }
 
 /// A mesh run by `rhumb dev`.
@@ -148,7 +162,7 @@ pub struct DevMesh {
     directory: TempDir,
     nodes_run: Option<PathBuf>,
     traces: Traces,
-    _alone: MutexGuard<'static, ()>,
+    _turn: MutexGuard<'static, ()>,
 }
 
 impl DevMesh {
@@ -215,11 +229,11 @@ impl DevMesh {
     }
 
     fn begin(regions: &str, wan: &str, nodes_run: Option<PathBuf>, traces: Traces) -> Self {
-        let alone = alone();
+        let turn = turn();
         let mut directory = tempfile::tempdir().expect("a temporary directory");
         directory.disable_cleanup(std::env::var_os(KEEP).is_some());
         let supervisor = supervise(directory.path(), regions, wan, nodes_run.as_deref(), &traces);
-        let mut mesh = Self { supervisor, directory, nodes_run, traces, _alone: alone };
+        let mut mesh = Self { supervisor, directory, nodes_run, traces, _turn: turn };
         mesh.wait_ready();
         mesh
     }

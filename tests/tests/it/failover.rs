@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use rhumb_tests::cluster::{FoundedMesh, REGIONS, Serving, alone, eventually};
+use rhumb_tests::cluster::{FoundedMesh, REGIONS, Serving, eventually, turn};
 use serde_json::Value;
 
 /// How each node stands, and under which epoch; nothing when nobody can say. The nodes of `among` are asked.
@@ -46,7 +46,7 @@ fn permitted(node: &Serving) -> bool {
 
 #[test]
 fn a_node_that_is_lost_is_fenced_under_the_next_epoch_and_acts_again_when_it_is_back() {
-    let _alone = alone();
+    let _turn = turn();
     let mesh = FoundedMesh::of(3);
     let mut nodes: Vec<Serving> = (0..3).map(|node| mesh.serve(node, &[])).collect();
     nodes.iter_mut().for_each(Serving::wait_ready);

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rhumb::client::MeshClient;
 use rhumb::mesh::{Because, MeshAddr, Owned};
 use rhumb_core::{Delivery, Fault, NodeId};
-use rhumb_tests::cluster::{FoundedMesh, REGIONS, Serving, alone, eventually};
+use rhumb_tests::cluster::{FoundedMesh, REGIONS, Serving, eventually, turn};
 use rhumb_tests::counter::{Add, Counted, Counters, KEYSPACE, NotCounted, Who, directory};
 use tokio::runtime::Runtime;
 
@@ -123,7 +123,7 @@ fn watched(story: &Story) -> Arc<Mutex<Vec<Owned>>> {
 
 #[test]
 fn the_only_counter_counts_on_elsewhere_when_its_node_is_killed_and_moves_back() {
-    let _alone = alone();
+    let _turn = turn();
     let mut story = Story::begin();
     for _ in 0..3 {
         story.counts("it counts");
@@ -158,7 +158,7 @@ fn the_only_counter_counts_on_elsewhere_when_its_node_is_killed_and_moves_back()
 
 #[test]
 fn a_counter_whose_node_was_frozen_answers_nothing_as_its_owner_when_it_goes_on() {
-    let _alone = alone();
+    let _turn = turn();
     let mut story = Story::begin();
     story.counts("it counts");
     let first = story.last.clone();

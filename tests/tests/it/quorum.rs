@@ -1,7 +1,7 @@
 //! Pools with `durability=quorum`, as the real program has them: three regions as processes, real QUIC, real RocksDB.
 
 use rhumb_core::{NodeId, PoolName};
-use rhumb_tests::cluster::{FoundedMesh, REGIONS, Ran, Serving, alone, eventually};
+use rhumb_tests::cluster::{FoundedMesh, REGIONS, Ran, Serving, eventually, turn};
 use rhumb_topology::{Founding, pool_home};
 use serde_json::Value;
 
@@ -68,7 +68,7 @@ fn created(mesh: &FoundedMesh, pool: &str) {
 
 #[test]
 fn a_node_is_lost_with_its_disk_and_others_keep_its_holds_and_sell_its_rights() {
-    let _alone = alone();
+    let _turn = turn();
     let mesh = FoundedMesh::of(3);
     let mut nodes = served(&mesh);
     // The node that is lost is the home of the one pool, and an owner of rights of the other.
@@ -141,7 +141,7 @@ fn a_node_is_lost_with_its_disk_and_others_keep_its_holds_and_sell_its_rights() 
 
 #[test]
 fn a_pool_with_a_range_needs_three_nodes_that_may_hold_it() {
-    let _alone = alone();
+    let _turn = turn();
     let mesh = FoundedMesh::of(2);
     let mut nodes: Vec<Serving> = (0..2).map(|node| mesh.serve(node, &[])).collect();
     nodes.iter_mut().for_each(Serving::wait_ready);

@@ -168,7 +168,8 @@ impl<R: AsyncRuntime> Host<R> {
             }
             for seat in seats.into_iter().filter(|seat| seat.votes && seat.replica != group.id()) {
                 // Without a quorum nobody answers.
-                let given = R::timeout(self.0.settings.beat, self.give_lease(group.range(), &seat.node)).await;
+                let given =
+                    R::timeout(self.0.settings.beat, self.give_lease(group.range(), &seat.node)).await;
                 if given.is_ok_and(|given| given.is_ok()) {
                     break;
                 }

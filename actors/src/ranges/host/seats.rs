@@ -105,10 +105,9 @@ impl<R: AsyncRuntime> Host<R> {
         let range = group.range();
         let Some(wanted) = self.0.wanted.lock().get(&range).cloned() else { return };
         let here = group.replica().await.descriptor().seats.clone();
-        let step =
-            seating::next(&wanted, &here, &group.members(), self.0.store, |replica| {
-                group.is_near(replica) && !self.is_out(range, replica)
-            });
+        let step = seating::next(&wanted, &here, &group.members(), self.0.store, |replica| {
+            group.is_near(replica) && !self.is_out(range, replica)
+        });
         let Some(step) = step else { return };
         if let Step::Vote(voters) = &step
             && wanted.leaving.iter().any(|old| wanted.seats.iter().any(|new| new.store == old.store))

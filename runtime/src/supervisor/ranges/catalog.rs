@@ -75,7 +75,9 @@ impl Ranges {
                     }
                     // What has been read is all up to what is closed: nothing older comes any more.
                     if !self.0.caught_up.load(Ordering::Relaxed) && group.replica().await.closed() > started {
-                        self.0.caught_up.store(seen == Some(group.replica().await.applied().index), Ordering::Relaxed);
+                        self.0
+                            .caught_up
+                            .store(seen == Some(group.replica().await.applied().index), Ordering::Relaxed);
                     }
                     looks = if changed { 0 } else { looks + 1 };
                     // What could not be done is tried again; else what stands there has been followed.

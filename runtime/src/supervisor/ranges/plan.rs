@@ -83,8 +83,10 @@ impl Ranges {
         let (row, row_at) = self.strong(&catalog::keyspace_key(keyspace)).await?;
         let row = row.ok_or_else(|| CreateEnded::Refused(KvRefusal::NoSuchKeyspace(keyspace.to_owned())))?;
         let space = catalog::decode::<Keyspace>(&row).map_err(unsound)?;
-        if super::pools::is_of_pool(keyspace) && matches!(change, Change::Split { .. } | Change::Wish { .. }) {
-            let why = format!("keyspace {keyspace} is a pool's own: it has three replicas and one range for ever");
+        if super::pools::is_of_pool(keyspace) && matches!(change, Change::Split { .. } | Change::Wish { .. })
+        {
+            let why =
+                format!("keyspace {keyspace} is a pool's own: it has three replicas and one range for ever");
             return Err(CreateEnded::Refused(KvRefusal::NotAllowed(why)));
         }
         let (numbers, numbers_at) = self.strong(&next_key()).await?;
