@@ -104,15 +104,20 @@ impl<R: AsyncRuntime> Host<R> {
         self.0.quarantines.out.lock().contains(&(range, replica))
     }
 
-    /// Stops a replica here that is not to be believed.
+    /// Stops a replica here whose rows are not to be believed, if the range has a quorum without it.
     pub(super) fn quarantine(&self, range: RangeId, replica: ReplicaId, why: String) {
+        self.stops(range, replica, why, false);
+    }
+
+    fn stops(&self, range: RangeId, replica: ReplicaId, why: String, in_log: bool) {
         let Some(group) = self.group(range).filter(|group| group.id() == replica) else { return };
         let Some(quarantine) = self.noted(range, replica, why) else { return };
         let weak = Arc::downgrade(&self.0);
         drop(R::spawn(async move {
             let Some(host) = of::<R>(&weak) else { return };
             group.replica().await.quarantine();
-            if !host.is_to_spare(&group).await {
+            // One whose log is damaged may have forgotten what it has acknowledged: it votes no more.
+            if !in_log && !host.is_to_spare(&group).await {
                 // It votes on, or there would be no quorum for good; it is found again when the others are well.
                 host.0.quarantines.here.lock().remove(&range);
                 host.suspects(range, true);
@@ -214,7 +219,7 @@ impl<R: AsyncRuntime> Host<R> {
         let why = self.0.around.damages.lock().remove(&group.range());
         let Some(why) = why else { return };
         self.0.world.noticed(group.range(), Noticed::Damaged { on_the_way: false, why: why.clone() });
-        self.quarantine(group.range(), group.id(), why);
+        self.stops(group.range(), group.id(), why, true);
     }
 
     /// Whether a replica that has stopped was damaged, and is quarantined now.
