@@ -28,7 +28,7 @@ fn run(seed: u64) -> Result<Tally, String> {
 
 /// Seeds of a run. `make check-full` sets more.
 fn seeds() -> u64 {
-    std::env::var("RHUMB_CONSENSUS_SEEDS").ok().and_then(|count| count.parse().ok()).unwrap_or(24)
+    std::env::var("RHUMB_CONSENSUS_SEEDS").ok().and_then(|count| count.parse().ok()).unwrap_or(40)
 }
 
 #[test]
