@@ -321,7 +321,8 @@ impl World {
             self.soon(50, 300, Event::Comes(at, Came::Unsettled));
             return self.soon(200, 5_000, Event::Applies(at, want, false));
         }
-        let tells = !self.cut.contains(&at.0) && !(faulty && self.rng.chance(0.08));
+        let is_lost = self.cut.contains(&at.0) || faulty && self.rng.chance(0.08);
+        let tells = !is_lost;
         self.soon(1, 40, Event::Applies(at, want, tells));
         if !tells {
             self.tally.unsettled += 1;
