@@ -147,7 +147,7 @@ impl MeshClient {
     }
 
     /// A client of the nodes at these addresses, whoever they are: their certificates say it. It goes on with those that
-    /// can be connected, in the order given; one that takes longer than another one by [`GRACE`] cannot. The directory
+    /// can be connected, in the order given; one that takes longer than another one by a second cannot. The directory
     /// says which these are.
     ///
     /// # Errors
