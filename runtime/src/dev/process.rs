@@ -148,12 +148,18 @@ impl NodeProcess {
         pause_ahead(&self.plan.data, &CrashSettings::default())
     }
 
-    /// The end of its log.
+    /// The end of its log, from its last panic on if it ends with one.
     pub(super) fn last_words(&self) -> String {
-        let text = std::fs::read_to_string(&self.plan.log).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().collect();
-        lines[lines.len().saturating_sub(LAST_LINES)..].join("\n")
+        last_words(&std::fs::read_to_string(&self.plan.log).unwrap_or_default())
     }
+}
+
+/// A panic's words stand before its backtrace, which may be long.
+fn last_words(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    let end = lines.len().saturating_sub(LAST_LINES);
+    let panic = lines.iter().rposition(|line| line.contains("panicked at")).unwrap_or(end);
+    lines[panic.min(end)..].join("\n")
 }
 
 /// Waits for the end of a process, or kills it. Whether the end came unasked.
@@ -210,5 +216,14 @@ mod tests {
         };
         assert_eq!(waits(&[0, 0, 1_000, 2_000, 4_000, 60_000]), [400, 800, 600, 1_200, 2_400, 0]);
         assert_eq!(backoff.after(Backoff::LONG_LIFE, Duration::ZERO).as_millis(), 200);
+    }
+
+    #[test]
+    fn last_words_begin_with_the_panic() {
+        let frames: String = (0..40).map(|frame| format!("  {frame}: somewhere\n")).collect();
+        let words = last_words(&format!("first\nthread 'main' panicked at here:\nthe reason\n{frames}"));
+        assert!(words.starts_with("thread 'main' panicked at here:\nthe reason\n  0:"), "{words}");
+        let plain = last_words(&format!("first\n{frames}"));
+        assert!(plain.ends_with("39: somewhere") && !plain.contains("first"), "{plain}");
     }
 }

@@ -14,6 +14,8 @@ use crate::clock::{NodeClock, now_millis};
 const CEILING: &[u8] = b"clock/ceiling";
 /// How often the ceiling is looked at: often enough that it is raised before half of it is used up.
 const LOOK_EVERY: Duration = Duration::from_millis(40);
+/// How long a start sleeps at most before it looks at the wall clock again, which may be set meanwhile.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// Waits until the wall clock has passed the ceiling of the last life, then begins a new one under a
 /// durable ceiling of its own. It waits no longer than `catch_up`. Gives the clock, and the last life's ceiling.
@@ -37,21 +39,24 @@ pub(super) async fn begin<E: Engine>(
          twice; a node waits {catch_up:?} at most (clock.catch_up)"
     );
     let mut said = false;
-    while now_millis() <= last.millis() {
-        let behind = last.millis() - now_millis();
-        if behind > 1_000 && !said {
-            tracing::warn!(
-                behind_ms = behind,
-                "the wall clock lies behind this node's last life; waiting for it"
-            );
+    while let Some(wait) = wait_before(last, now_millis()) {
+        if wait == LONGEST_WAIT && !said {
+            tracing::warn!(ceiling = %last, "the wall clock lies behind this node's last life; waiting for it");
             said = true;
         }
-        tokio::time::sleep(Duration::from_millis(behind.clamp(1, 1_000))).await;
+        tokio::time::sleep(wait).await;
     }
     let ceiling = HybridTime::new(now_millis(), 0).plus(CEILING_AHEAD);
     store.write(&batch(ceiling))?;
     store.sync()?;
     Ok((NodeClock::new(ceiling, max_offset), last))
+}
+
+/// How long is waited, at a wall clock of `now_ms`, before it is looked at again; `None` when it has passed the ceiling.
+/// The clock is read once for each look: it goes on between two readings.
+fn wait_before(last: HybridTime, now_ms: u64) -> Option<Duration> {
+    let behind = last.millis().checked_sub(now_ms)?;
+    Some(Duration::from_millis(behind.max(1)).min(LONGEST_WAIT))
 }
 
 /// Raises the ceiling for as long as the node lives.
@@ -77,4 +82,19 @@ fn batch(ceiling: HybridTime) -> Batch {
     let mut batch = Batch::new();
     batch.put(Family::Meta, CEILING, ceiling.to_bits().to_be_bytes());
     batch
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_waits_until_the_wall_clock_has_passed_the_ceiling() {
+        let last = HybridTime::new(5_000, 7);
+        let waits =
+            [0, 4_000, 4_990, 4_999, 5_000].map(|now| wait_before(last, now).map(|wait| wait.as_millis()));
+        assert_eq!(waits, [Some(1_000), Some(1_000), Some(10), Some(1), Some(1)]);
+        assert_eq!(wait_before(last, 5_001), None);
+        assert_eq!(wait_before(last, u64::MAX), None);
+    }
 }

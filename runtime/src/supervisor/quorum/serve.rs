@@ -10,9 +10,13 @@ use rhumb_actors::escrow::{Answered, EscrowHandle};
 use rhumb_actors::span::Span;
 use rhumb_core::{Fault, FaultKind, Region};
 use rhumb_topology::pool_home;
+use tokio::time::Instant;
 
 use super::Quorum;
 use crate::mesh::registry::{Call, Registry, ServedTwice};
+
+/// After how long it is looked again whether all pools with a range are known.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// All pools of this node, whatever their durability.
 #[derive(Clone)]
@@ -62,7 +66,14 @@ impl Desk {
             if !settles || quorum.0.parts.ranges.sees_all_pools() {
                 return self.escrow.ask(request, from, within, span, then);
             }
-            let then = move |answered: Answered| then(not_denied_yet(answered));
+            let (desk, until) = (self.clone(), Instant::now() + within.mul_f32(0.9));
+            let of = (request.clone(), from.clone());
+            let then = move |answered: Answered| match answered.outcome {
+                Ok(Err(Refusal::NoSuchHold(_) | Refusal::NoSuchPool(_))) => {
+                    desk.settle_when_known(of, answered, until, then);
+                }
+                _ => then(answered),
+            };
             return self.escrow.ask(request, from, within, span, then);
         };
         let (quorum, escrow) = (self.quorum.clone(), self.escrow.clone());
@@ -73,17 +84,35 @@ impl Desk {
             }
         }));
     }
-}
 
-/// A node that has just started does not know yet which pools have a range: that its own escrow has no such hold says
-/// nothing of those.
-fn not_denied_yet(answered: Answered) -> Answered {
-    match answered.outcome {
-        Ok(Err(Refusal::NoSuchHold(_) | Refusal::NoSuchPool(_))) => {
-            let why = "this node has started and does not know yet which pools have a range: ask another one, or again";
-            Answered { outcome: Err(Fault::not_sent(FaultKind::Unreachable(why.to_owned()))), ..answered }
-        }
-        _ => answered,
+    /// A node that has just started does not know yet which pools have a range: that its own escrow has no such hold
+    /// says nothing of those. It is denied as soon as they are known, or asked of the ledger that made it.
+    fn settle_when_known(
+        &self,
+        (request, from): (Request, Region),
+        denied: Answered,
+        until: Instant,
+        then: impl FnOnce(Answered) + Send + 'static,
+    ) {
+        let quorum = self.quorum.clone();
+        drop(self.quorum.0.parts.ranges.spawn(async move {
+            while !quorum.0.parts.ranges.sees_all_pools() && Instant::now() < until {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+            // How far it is known, before it is looked at.
+            let all = quorum.0.parts.ranges.sees_all_pools();
+            if quorum.known(request.pool()).is_some() {
+                let left = until.saturating_duration_since(Instant::now());
+                then(quorum.asked(request, &from, left).await);
+            } else if all {
+                then(denied);
+            } else {
+                let why = "this node has started and does not know yet which pools have a range: ask another one, \
+                           or again";
+                let fault = Fault::not_sent(FaultKind::Unreachable(why.to_owned()));
+                then(Answered { outcome: Err(fault), ..denied });
+            }
+        }));
     }
 }
 
