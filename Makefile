@@ -72,8 +72,7 @@ flood: setup ## Attempts a thousand connections a second, and says what that cos
 
 bench: setup ## Measures Rhumb beside its peers (one work: ONLY=remote-ask; also ROUNDS, MILLIS, SYSTEMS)
 	cd benches && CARGO_TARGET_DIR=$(abspath $(target)) ../$(cargo) build --release
-	RHUMB__RANGES__SUPPORT=1s RHUMB__RANGES__SPLIT_LOAD=off \
-		$(abspath $(target))/release/bench $(if $(ONLY),--only $(ONLY)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
+	$(abspath $(target))/release/bench $(if $(ONLY),--only $(ONLY)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
 		$(if $(MILLIS),--millis $(MILLIS)) $(if $(SYSTEMS),--systems $(SYSTEMS)) $(BENCHFLAGS)
 
 bench-docs: ## Puts the results of `make bench` into docs/performance.md

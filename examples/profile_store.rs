@@ -176,6 +176,7 @@ async fn run() -> anyhow::Result<()> {
         data: data.clone(),
         wan: WanChoice::Published,
         ready_file: None,
+        settings: Vec::new(),
         restart: false,
         traces: TelemetrySettings::default(),
     };

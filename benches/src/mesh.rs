@@ -19,15 +19,21 @@ pub async fn start(dir: &Path) -> anyhow::Result<DevMesh> {
 /// # Errors
 /// It does not become ready.
 pub async fn start_traced(dir: &Path, traces: TelemetrySettings) -> anyhow::Result<DevMesh> {
-    start_of(&["here"], dir, WanChoice::Off, traces).await
+    start_of(&["here"], dir, WanChoice::Off, traces, Vec::new()).await
 }
 
-/// Starts a mesh of a node in each of these regions, with this between them.
+/// Starts a mesh of a node in each of these regions, with this between them and these settings.
 ///
 /// # Errors
 /// It does not become ready.
-pub async fn start_in(regions: &[&str], dir: &Path, wan: WanChoice) -> anyhow::Result<DevMesh> {
-    start_of(regions, dir, wan, TelemetrySettings::default()).await
+pub async fn start_in(
+    regions: &[&str],
+    dir: &Path,
+    wan: WanChoice,
+    settings: &[(&str, &str)],
+) -> anyhow::Result<DevMesh> {
+    let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    start_of(regions, dir, wan, TelemetrySettings::default(), settings).await
 }
 
 async fn start_of(
@@ -35,6 +41,7 @@ async fn start_of(
     dir: &Path,
     wan: WanChoice,
     traces: TelemetrySettings,
+    settings: Vec<(String, String)>,
 ) -> anyhow::Result<DevMesh> {
     let program = std::env::current_exe()?.with_file_name("bench-node");
     anyhow::ensure!(program.exists(), "{} is missing: build it first (make bench does)", program.display());
@@ -43,6 +50,7 @@ async fn start_of(
         data: dir.to_owned(),
         wan,
         ready_file: None,
+        settings: settings,
         restart: false,
         traces,
     };

@@ -233,6 +233,11 @@ impl<W: Word> HybridClock<W> {
         self.ceiling.raise(ceiling.0);
     }
 
+    /// The durable ceiling: every timestamp that was handed out lies below it.
+    pub fn ceiling(&self) -> HybridTime {
+        HybridTime(self.ceiling.load())
+    }
+
     /// The last timestamp handed out.
     pub fn last(&self) -> HybridTime {
         HybridTime(self.last.0.load().min(self.ceiling.load().saturating_sub(1)))

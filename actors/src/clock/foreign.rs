@@ -107,7 +107,25 @@ pub struct Smeared {
     leaps: Vec<LeapSecond>,
 }
 
+/// The midnights that leap seconds were put in before, in days since 1970 (IERS, leap-seconds.list).
+const LEAPS: [i64; 27] = [
+    912, 1_096, 1_461, 1_826, 2_191, 2_557, 2_922, 3_287, 3_652, 4_199, 4_564, 4_929, 5_660, 6_574, 7_305,
+    7_670, 8_217, 8_582, 8_947, 9_496, 10_043, 10_592, 13_149, 14_245, 15_522, 16_617, 17_167,
+];
+/// Until when, in seconds of Unix time, it is known that there are no others: 28 June 2026 (the same, after Bulletin C 70).
+pub const LEAPS_KNOWN_UNTIL: i64 = 20_632 * 86_400;
+/// How far a smeared clock can be from Unix time at most: half of the leap second.
+pub const SMEAR_MOST: Duration = Duration::from_millis(500);
+
 impl Smeared {
+    /// A smeared clock that knows of all leap seconds up to [`LEAPS_KNOWN_UNTIL`]. After that it may be off by
+    /// [`SMEAR_MOST`] besides its own error.
+    #[must_use]
+    pub fn iers() -> Self {
+        let leap = |day: i64| LeapSecond { midnight: day * 86_400, inserted: true };
+        Self::new(LEAPS.map(leap).to_vec())
+    }
+
     /// A smeared clock that knows of these leap seconds.
     #[must_use]
     pub fn new(leaps: Vec<LeapSecond>) -> Self {

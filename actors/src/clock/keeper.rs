@@ -55,8 +55,9 @@ pub enum Input {
     Kernel(Kernel),
     /// The monotonic clock stood still for up to this long while true time went on: the machine slept.
     Suspended(Duration),
-    /// An operator wants the clock's history forgotten. Every hybrid time of the present epoch lies below this ceiling.
-    Reset(HybridTime),
+    /// An operator wants the clock's history forgotten. Every hybrid time of the present epoch lies below this ceiling. The
+    /// next epoch is this one, if it is later than the present: that of the other nodes.
+    Reset(HybridTime, Epoch),
     /// A new epoch is durable.
     EpochDurable(Epoch),
     /// Time went on.
@@ -153,7 +154,7 @@ impl ClockKeeper {
             Input::Compared(peer, sample) => self.peers.compared(peer, &sample, ppm),
             Input::Kernel(kernel) => self.kernel = Some(kernel),
             Input::Suspended(gap) => self.suspended(micros(gap)),
-            Input::Reset(ceiling) => self.reset(now, ceiling, out),
+            Input::Reset(ceiling, to) => self.reset(now, ceiling, to, out),
             Input::EpochDurable(epoch) => self.epoch_durable(epoch),
             Input::Tick => {}
         }
@@ -379,8 +380,8 @@ impl ClockKeeper {
 
     // ---- resets --------------------------------------------------------------------------------
 
-    fn reset(&mut self, now: Reading, ceiling: HybridTime, out: &mut Out) {
-        match self.may_reset(now, ceiling) {
+    fn reset(&mut self, now: Reading, ceiling: HybridTime, to: Epoch, out: &mut Out) {
+        match self.may_reset(now, ceiling, to) {
             Ok(row) => {
                 self.next = Some(row);
                 let mut batch = Batch::new();
@@ -393,7 +394,7 @@ impl ClockKeeper {
         }
     }
 
-    fn may_reset(&self, now: Reading, ceiling: HybridTime) -> Result<EpochRow, ResetRefusal> {
+    fn may_reset(&self, now: Reading, ceiling: HybridTime, to: Epoch) -> Result<EpochRow, ResetRefusal> {
         if self.next.is_some() {
             return Err(ResetRefusal::UnderWay);
         }
@@ -403,7 +404,7 @@ impl ClockKeeper {
         if earliest < passes && !canary::sings(Canary::ResetBeforeBound) {
             return Err(ResetRefusal::TooEarly(duration(passes - earliest)));
         }
-        Ok(EpochRow { epoch: self.present.epoch.next(), bound })
+        Ok(EpochRow { epoch: self.present.epoch.next().max(to), bound })
     }
 
     fn epoch_durable(&mut self, epoch: Epoch) {

@@ -26,7 +26,7 @@ pub mod standing;
 #[cfg(test)]
 mod tests;
 
-pub use foreign::{ForeignTime, LeapSecond, Order, Smeared};
+pub use foreign::{ForeignTime, LEAPS_KNOWN_UNTIL, LeapSecond, Order, SMEAR_MOST, Smeared};
 pub use interval::Interval;
 pub use keeper::{ClockKeeper, Effect, EpochRow, Input, Kernel, Out, ResetRefusal};
 pub use source::Sample;

@@ -47,14 +47,14 @@ impl Three {
     ///
     /// # Errors
     /// It does not become ready.
-    pub async fn start(dir: &Path, between: Between) -> anyhow::Result<Self> {
+    pub async fn start(dir: &Path, between: Between, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
         std::fs::create_dir_all(dir)?;
         let wan = match between {
             Between::Nothing => WanChoice::Off,
             Between::Relays => wan(dir)?,
             Between::Wan => WanChoice::Published,
         };
-        let mesh = crate::mesh::start_in(&REGIONS, dir, wan).await?;
+        let mesh = crate::mesh::start_in(&REGIONS, dir, wan, settings).await?;
         let operator = MeshClient::new(mesh.operator_identity(), Directory::read(mesh.data())?)?;
         Ok(Self { mesh, operator })
     }
@@ -102,7 +102,7 @@ impl Three {
             let mut all = self.replicas(nodes).await;
             all.retain(|view| view.keyspace == name);
             let holds = all.iter().find(|view| view.leads && view.leaseholder);
-            if let Some(view) = holds.filter(|_| all.len() == nodes.len()) {
+            if let Some(view) = holds.filter(|_| all.len() >= nodes.len()) {
                 return Ok(view.node.clone());
             }
             anyhow::ensure!(Instant::now() < until, "nobody holds the lease of {name}");

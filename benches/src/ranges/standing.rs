@@ -31,13 +31,18 @@ pub struct How {
     pub spaces: usize,
     /// What lies between its nodes.
     pub between: Between,
+    /// Settings of Rhumb's nodes that are not its defaults.
+    pub settings: &'static [(&'static str, &'static str)],
 }
+
+/// Ranges are not split by their load: how many there are is what a work says.
+pub const UNSPLIT: &[(&str, &str)] = &[("RHUMB__RANGES__SPLIT_LOAD", "off")];
 
 impl How {
     /// So many keyspaces, and nothing between the nodes.
     #[must_use]
     pub fn near(spaces: usize) -> Self {
-        Self { spaces, between: Between::Nothing }
+        Self { spaces, between: Between::Nothing, settings: UNSPLIT }
     }
 }
 
@@ -78,7 +83,7 @@ impl Standing {
     pub async fn start(keeper: Keeper, dir: &Path, how: How) -> anyhow::Result<Self> {
         let nodes = match keeper {
             Keeper::Rhumb => {
-                let three = Three::start(dir, how.between).await?;
+                let three = Three::start(dir, how.between, how.settings).await?;
                 for number in 0..how.spaces {
                     three.keyspace(&space(number)).await?;
                 }

@@ -36,6 +36,8 @@ pub const START: Work = Work {
 };
 
 const NODE: &str = "bench-node: what `rhumb serve` is, and four more actor types of which none is awake";
+/// After how long a node that has started is idle: its ranges rest then.
+const SETTLED: Duration = Duration::from_secs(12);
 /// How long an idle node is looked at.
 const LOOK: Duration = Duration::from_secs(10);
 /// What is on the disk: under the bound up to which a start checks the blocks of all tables.
@@ -60,7 +62,7 @@ fn looked(took: Duration) -> Measured {
 async fn idle(dir: &Path, long: Duration) -> anyhow::Result<Measured> {
     let mesh = crate::mesh::start(dir).await?;
     let (_, pid, _) = node(&mesh)?;
-    tokio::time::sleep(Duration::from_secs(1).min(long)).await;
+    tokio::time::sleep(SETTLED.min(long)).await;
     let (before, begin) = (Cpu::of(pid)?, Instant::now());
     tokio::time::sleep(long).await;
     let (ran, took) = (Cpu::of(pid)?.since(&before) as f64, begin.elapsed());

@@ -14,7 +14,7 @@ use super::ranges::standing;
 use super::{Scope, Work};
 use crate::conditions::versions;
 use crate::ranges::mesh::{REGIONS, Three};
-use crate::ranges::standing::{How, done, round, space};
+use crate::ranges::standing::{How, UNSPLIT, done, round, space};
 use crate::ranges::{Between, FILLED, Keeper, Order, VALUE, Verb};
 use crate::sample::{Outcome, Sample, Unit};
 
@@ -57,7 +57,7 @@ async fn mean_sync(three: &Three, before: (f64, f64)) -> anyhow::Result<f64> {
 }
 
 async fn once(millis: u64) -> anyhow::Result<Round> {
-    standing(Keeper::Rhumb, How { spaces: 1, between: Between::Wan }, async |nodes, _| {
+    standing(Keeper::Rhumb, How { spaces: 1, between: Between::Wan, settings: UNSPLIT }, async |nodes, _| {
         let mut client = nodes.client(&nodes.leaders(0..1).await?).await?;
         done(&mut client, Order::Fill { keys: FILLED, bytes: VALUE }).await?;
         let three = nodes.three()?;

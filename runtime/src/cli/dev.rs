@@ -88,6 +88,7 @@ impl Dev {
             data: self.data,
             wan: self.wan.0,
             ready_file: self.ready_file,
+            settings: Vec::new(),
             restart: true,
             traces: traces(self.otlp),
         };

@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::args::duration;
 use super::connect::Connect;
+use super::foreign::Foreign;
 use super::output::{Done, Failure, Output};
 use crate::client::kv::{Kv, KvError, put};
 use crate::client::{MeshClient, now_ms};
@@ -71,7 +72,8 @@ struct Reads {
     /// whatever is there.
     #[arg(long, value_name = "LEVEL", default_value = "strong", conflicts_with = "as_of")]
     consistency: Level,
-    /// What was then: a version as an answer said it, or how long ago, such as 30s.
+    /// What was then: a version as an answer said it, how long ago, such as 30s, or a time of another clock, such as
+    /// unix-s:1795388024 (`rhumb clock translate`).
     #[arg(long, value_name = "VERSION|TIME")]
     as_of: Option<AsOf>,
     /// The token of an earlier answer: what that one had seen is seen.
@@ -104,16 +106,23 @@ impl FromStr for Level {
 enum AsOf {
     Version(HybridTime),
     Ago(Duration),
+    Foreign(Foreign),
 }
 
 impl FromStr for AsOf {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        if text.contains(':') {
+            return text.parse().map(Self::Foreign);
+        }
         match text.parse() {
             Ok(bits) => Ok(Self::Version(HybridTime::from_bits(bits))),
             Err(_) => duration(text).map(Self::Ago).map_err(|_| {
-                format!("{text:?} is no time; expected a version, or how long ago, such as 30s")
+                format!(
+                    "{text:?} is no time; expected a version, how long ago, such as 30s, or a time of another clock, \
+                     such as unix-s:1795388024"
+                )
             }),
         }
     }
@@ -124,6 +133,7 @@ impl Reads {
         match self.as_of {
             None => self.consistency.0,
             Some(AsOf::Version(at)) => Needs::AsOf(at),
+            Some(AsOf::Foreign(time)) => Needs::AsOf(HybridTime::new(time.read_as_of_ms(), 0)),
             Some(AsOf::Ago(ago)) => {
                 let ago = u64::try_from(ago.as_millis()).unwrap_or(u64::MAX);
                 Needs::AsOf(HybridTime::new(now_ms().saturating_sub(ago), 0))

@@ -19,6 +19,7 @@ pub mod demo;
 pub mod dev;
 pub mod doctor;
 mod fleet;
+mod foreign;
 pub mod give_back;
 pub mod hold;
 pub mod keyspace;

@@ -7,15 +7,16 @@
 //! * It never does: move the wall clock or hybrid time, judge by an older reading than the present one, or go on
 //!   with a drill for longer than was asked.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::RwLock;
 use rhumb_actors::clock::{
-    ClockKeeper, ClockReport, Effect, Freeze, Input, Kernel, Out, Reading, Sample, Standing,
+    ClockKeeper, ClockReport, Effect, Freeze, Input, Kernel, Out, Reading, ResetRefusal, Sample, Standing,
 };
 use rhumb_core::effects::Release;
-use rhumb_core::{Barrier, HybridTime, Mono, NodeId};
+use rhumb_core::{Barrier, Epoch, HybridTime, Mono, NodeId};
+use rhumb_storage::Batch;
 
 use crate::metrics::Durations;
 
@@ -24,6 +25,8 @@ use crate::metrics::Durations;
 pub(crate) struct Keeping {
     keeper: RwLock<ClockKeeper>,
     drill: RwLock<Option<Drill>>,
+    /// A reset waits for the times of the present epoch to pass.
+    resetting: AtomicBool,
     freezes: AtomicU64,
     refused: AtomicU64,
     offsets: Durations,
@@ -39,6 +42,23 @@ pub(crate) struct Drill {
     pub(crate) until: Mono,
 }
 
+/// What has to be durable before a new epoch begins.
+#[derive(Debug)]
+pub(crate) struct Reset {
+    pub(crate) batch: Batch,
+    pub(crate) epoch: Epoch,
+}
+
+/// A reset is under way.
+#[derive(Debug)]
+pub(crate) struct Held<'a>(&'a Keeping);
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.resetting.store(false, Ordering::Relaxed);
+    }
+}
+
 /// How often strong paths were frozen, and refused, since the node started.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
@@ -51,6 +71,7 @@ impl Keeping {
         Self {
             keeper: RwLock::new(keeper),
             drill: RwLock::default(),
+            resetting: AtomicBool::default(),
             freezes: AtomicU64::default(),
             refused: AtomicU64::default(),
             offsets: Durations::default(),
@@ -60,6 +81,9 @@ impl Keeping {
 
     /// Why strong paths are refused at the moment of this reading, if they are.
     pub(super) fn frozen(&self, now: Reading) -> Option<Freeze> {
+        if self.resetting.load(Ordering::Relaxed) {
+            return Some(Freeze::Resetting);
+        }
         self.keeper.read().frozen(self.shown(now))
     }
 
@@ -116,6 +140,51 @@ impl Keeping {
         }
     }
 
+    /// Refuses strong paths, and lets no higher ceiling be made durable, until what is given is dropped. One at a time.
+    pub(crate) fn hold(&self) -> Result<Held<'_>, ResetRefusal> {
+        let other = self.resetting.swap(true, Ordering::Relaxed);
+        if other { Err(ResetRefusal::UnderWay) } else { Ok(Held(self)) }
+    }
+
+    /// Whether the ceiling is to stay where it is.
+    pub(crate) fn is_held(&self) -> bool {
+        self.resetting.load(Ordering::Relaxed)
+    }
+
+    /// The present epoch of the clock.
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.keeper.read().epoch().epoch
+    }
+
+    /// Begins a new epoch: gives what has to be durable before [`Keeping::has_reset`], and its number.
+    pub(super) fn reset(&self, now: Reading, ceiling: HybridTime, to: Epoch) -> Result<Reset, ResetRefusal> {
+        let (mut out, mut barrier) = (Out::default(), Barrier::default());
+        self.keeper.write().step(self.shown(now), Input::Reset(ceiling, to), &mut out);
+        let (mut row, mut refused) = (None, None);
+        barrier.absorb(&mut out, |release| match release {
+            Release::Persist(ticket, batch) => row = Some((ticket, batch)),
+            Release::Perform(Effect::ResetRefused(refusal)) => refused = Some(refusal),
+            Release::Perform(_) => {}
+        });
+        match (row, refused) {
+            (Some((ticket, batch)), _) => {
+                let mut epoch = Epoch::default();
+                barrier.durable(ticket, |effect| {
+                    if let Effect::EpochDurable(next) = effect {
+                        epoch = next;
+                    }
+                });
+                Ok(Reset { batch, epoch })
+            }
+            (None, refusal) => Err(refusal.unwrap_or(ResetRefusal::UnderWay)),
+        }
+    }
+
+    /// The new epoch is durable.
+    pub(super) fn has_reset(&self, now: Reading, epoch: Epoch) -> Vec<Standing> {
+        self.step(now, Input::EpochDurable(epoch))
+    }
+
     /// Shows the keeper another wall clock from now on. One at a time.
     pub(crate) fn begin(&self, now: Mono, drill: Drill) -> Result<(), Drill> {
         let mut under_way = self.drill.write();
@@ -162,7 +231,7 @@ impl Keeping {
         Barrier::default().absorb(&mut out, |release| match release {
             Release::Perform(Effect::Became(standing)) => became.push(standing),
             Release::Perform(Effect::EpochDurable(_) | Effect::ResetRefused(_)) | Release::Persist(..) => {
-                unreachable!("only a reset is kept, and nothing here asks for one")
+                unreachable!("only a reset is kept, and that has a way of its own")
             }
         });
         let freezes = became.iter().filter(|standing| standing.frozen().is_some()).count();

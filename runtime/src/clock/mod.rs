@@ -16,9 +16,11 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use rhumb_actors::clock::{ClockKeeper, ClockReport, Freeze, Kernel, Reading, Sample, Standing};
+use rhumb_actors::clock::{
+    ClockKeeper, ClockReport, Freeze, Kernel, Reading, ResetRefusal, Sample, Standing,
+};
 use rhumb_core::time::ClockRefusal;
-use rhumb_core::{HybridClock, HybridTime, Mono, NodeId, Now};
+use rhumb_core::{Epoch, HybridClock, HybridTime, Mono, NodeId, Now};
 
 use self::keeping::Keeping;
 
@@ -139,6 +141,28 @@ impl NodeClock {
         self.stepped(|keeping, now| keeping.sampled(now, source, sample))
     }
 
+    /// How far clocks of the mesh may be apart.
+    pub(crate) fn max_offset(&self) -> Duration {
+        self.inner.max_offset
+    }
+
+    /// The epoch of the clock: a later one once it was reset.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.inner.keeping.get().map_or_else(Epoch::default, Keeping::epoch)
+    }
+
+    /// Begins a new epoch of the clock.
+    pub(crate) fn reset(&self, to: Epoch) -> Result<keeping::Reset, ResetRefusal> {
+        let keeping = self.inner.keeping.get().ok_or(ResetRefusal::NoAgreement)?;
+        keeping.reset(self.reading(), self.inner.hybrid.ceiling(), to)
+    }
+
+    /// The new epoch is durable. Gives what is to be told.
+    pub(crate) fn has_reset(&self, epoch: Epoch) -> Vec<Standing> {
+        self.stepped(|keeping, now| keeping.has_reset(now, epoch))
+    }
+
     /// The kernel was asked. Gives what is to be told.
     pub(crate) fn disciplined(&self, kernel: Kernel) -> Vec<Standing> {
         self.stepped(|keeping, now| keeping.kernel(now, kernel))
@@ -232,6 +256,9 @@ impl NodeClock {
     /// The ceiling to make durable next, if it is time.
     #[must_use]
     pub fn wants_ceiling(&self) -> Option<HybridTime> {
+        if self.inner.keeping.get().is_some_and(Keeping::is_held) {
+            return None;
+        }
         self.inner.hybrid.wants_ceiling(self.wall_millis())
     }
 

@@ -123,6 +123,7 @@ fn dev_options(data: &Path) -> anyhow::Result<DevOptions> {
         data: data.to_owned(),
         wan: WanChoice::Published,
         ready_file: None,
+        settings: Vec::new(),
         restart: false,
         traces: traced::settings(data)?,
     })

@@ -49,6 +49,8 @@ pub struct DevOptions {
     pub restart: bool,
     /// Where the nodes' traces go, and which.
     pub traces: TelemetrySettings,
+    /// Settings of all nodes besides those of their files, as environment variables.
+    pub settings: Vec<(String, String)>,
 }
 
 /// A running mesh.
@@ -78,7 +80,8 @@ impl DevMesh {
         founded.write_settings(wan.as_ref())?;
         let mut nodes = BTreeMap::new();
         for plan in &founded.plan {
-            let node = NodeProcess::new(program.to_owned(), founded.config.clone(), plan.clone());
+            let (program, config) = (program.to_owned(), founded.config.clone());
+            let node = NodeProcess::new(program, config, plan.clone(), options.settings.clone());
             nodes.insert(plan.id.clone(), Arc::new(node));
         }
         let mesh = Self {

@@ -24,6 +24,7 @@ pub struct NodeProcess {
     program: PathBuf,
     config: PathBuf,
     plan: NodePlan,
+    settings: Vec<(String, String)>,
     child: Mutex<Option<Running>>,
     /// Counts the ends that nobody asked for.
     died: watch::Sender<u64>,
@@ -41,8 +42,13 @@ struct Running {
 }
 
 impl NodeProcess {
-    pub(super) fn new(program: PathBuf, config: PathBuf, plan: NodePlan) -> Self {
-        Self { program, config, plan, child: Mutex::new(None), died: watch::channel(0).0 }
+    pub(super) fn new(
+        program: PathBuf,
+        config: PathBuf,
+        plan: NodePlan,
+        settings: Vec<(String, String)>,
+    ) -> Self {
+        Self { program, config, plan, settings, child: Mutex::new(None), died: watch::channel(0).0 }
     }
 
     /// Which node it is.
@@ -85,6 +91,7 @@ impl NodeProcess {
             .arg(&self.config)
             .args(["--region", self.plan.id.region.as_str(), "--node", self.plan.id.name.as_str()])
             .arg("--until-stdin-closes")
+            .envs(self.settings.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::piped())
             .stdout(log()?)
             .stderr(log()?)

@@ -32,6 +32,33 @@ pub struct DrillClock {
     pub for_ms: u64,
 }
 
+/// Forget what you know of your clock, under a new epoch, once all times that you have handed out have passed.
+#[remote(
+    name = "mesh.ResetClock",
+    class = "control",
+    reply = Result<ClockReset, String>,
+    idempotent,
+    deadline = "15s",
+    audience = "operators",
+    crate = rhumb_actors
+)]
+pub struct ResetClock {
+    /// The epoch that the clock is to have. A node that has it, or a later one, does nothing.
+    pub epoch: u64,
+}
+
+/// What came of a reset.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, Wire)]
+#[wire(crate = rhumb_actors)]
+pub struct ClockReset {
+    /// The epoch before.
+    pub before: u64,
+    /// The epoch now.
+    pub epoch: u64,
+    /// For how long strong paths were refused until the new epoch stood, in milliseconds; they are until its sources of time agree anew.
+    pub waited_ms: u64,
+}
+
 /// What came of a drill.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, Wire)]
 #[wire(crate = rhumb_actors)]

@@ -96,6 +96,7 @@ struct Acting {
     audited: Audited,
     ranges: Ranges,
     quorum: Quorum,
+    store: HotStore,
 }
 
 impl Start {
@@ -340,6 +341,7 @@ impl Start {
             arbiter: actors.arbiters()[0].1.clone(),
         });
         // Begins with what the last life left: letters to actors of this node find them.
+        let hot = store.clone();
         let (delivery, desk) = self.delivery(&mesh, Hot { storage: actors.storage(), store }, life).await?;
         Ok(Acting {
             actors,
@@ -355,6 +357,7 @@ impl Start {
             audited,
             ranges,
             quorum,
+            store: hot,
         })
     }
 
@@ -407,7 +410,9 @@ impl Start {
         pools::serve(&mut registry, (&escrow, quorum), &self.config.me, &self.config.founding)?;
         status::serve(&mut registry, desk)?;
         clock::serve(&mut registry, clock)?;
-        clock::serve_drills(&mut registry, &self.clock_watch(acting, clock), &log)?;
+        let watch = self.clock_watch(acting, clock);
+        clock::serve_drills(&mut registry, &watch, &log)?;
+        clock::serve_resets(&mut registry, &watch, &log, &acting.store)?;
         Ok(registry)
     }
 

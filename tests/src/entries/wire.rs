@@ -6,7 +6,7 @@ use rhumb::escrow::{
     AttestPool, Confirm, CreatePool, Held, Hold, ListPools, PEER_MESSAGE, PeerMessage, PoolAttested,
     PoolCreated, PoolList, PoolView, ReadRow, Refusal, Release, Return, Returned, Row, Settled, ShowPool,
 };
-use rhumb::mesh::clock::{AskWall, DrillClock, Drilled};
+use rhumb::mesh::clock::{AskWall, ClockReset, DrillClock, Drilled, ResetClock};
 use rhumb::mesh::dead_letters::DeadLetters;
 use rhumb::mesh::status::{AskStatus, MeshStatus};
 use rhumb_actors::audit::messages::{
@@ -122,7 +122,7 @@ pub(super) fn time(bytes: &[u8]) {
 type Reads = fn(&[u8]);
 
 /// Messages that a node serves, by name, and replies. The kept inputs know their numbers: what is new stands last.
-const MESSAGES: [(&str, Reads); 101] = [
+const MESSAGES: [(&str, Reads); 103] = [
     (CreatePool::NAME, one::<CreatePool>),
     (Hold::NAME, one::<Hold>),
     (Confirm::NAME, one::<Confirm>),
@@ -224,6 +224,8 @@ const MESSAGES: [(&str, Reads); 101] = [
     (AskLedger::NAME, one::<AskLedger>),
     (REPLY, one::<Result<LedgerAnswer, Refusal>>),
     (LEDGER_WORD, one::<LedgerWord>),
+    (ResetClock::NAME, one::<ResetClock>),
+    (REPLY, one::<Result<ClockReset, String>>),
 ];
 
 /// The names of all messages that are taken in here.

@@ -129,6 +129,7 @@ pub async fn run(options: &Options, tell: impl Fn(&str)) -> anyhow::Result<Repor
         data: options.data.clone(),
         wan: WanChoice::Published,
         ready_file: None,
+        settings: Vec::new(),
         restart: false,
         traces: TelemetrySettings::default(),
     };

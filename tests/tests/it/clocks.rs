@@ -216,3 +216,75 @@ fn sources_say_whose_clock_is_wrong_and_nobody_follows_it() {
     drop(buying);
     scene.check_all().expect("no answer was lost");
 }
+
+#[test]
+fn a_reset_begins_a_new_epoch_which_tokens_tell_of() {
+    let servers = [TimeServer::ahead(0), TimeServer::ahead(0), TimeServer::ahead(0)];
+    let sources = servers.iter().map(|server| server.address.as_str()).collect::<Vec<_>>().join(",");
+    let variables = [("RHUMB__CLOCK__SOURCES", sources.as_str())];
+    let scene = Scene::with(FoundedMesh::of(3), 3, seed(34), &variables);
+    let _nodes = scene.serve_all().expect("a fresh mesh starts");
+    let stands = |node| {
+        let clock = clock(&scene, node);
+        clock["frozen"].is_null() && clock["sources"][2]["verdict"] == "agrees"
+    };
+    eventually("all know what time it is", || (0..3).all(stands));
+    let ask = |role, what: &[&str]| scene.mesh.ask(role, what);
+    let nobody = ask("client", &["clock", "reset"]);
+    assert_eq!((nobody.code, &nobody.json["fault"]["kind"]), (3, &json!("unauthorized")), "{}", nobody.text);
+    eventually("a keyspace", || {
+        ask("operator", &["keyspace", "create", "notes", "--class", "inventory"]).code == 0
+    });
+    eventually("a key", || ask("client", &["kv", "put", "notes", "a", "1"]).code == 0);
+
+    let before = scene.height(1).expect("it is up").hybrid;
+    let one = ask("operator", &["clock", "reset", "--node", "eu-central/n1"]);
+    assert_eq!((one.code, &one.json["nodes"][0]["epoch"]), (0, &json!(1)), "{}", one.text);
+    let waited = one.json["nodes"][0]["waited_ms"].as_u64();
+    assert!(waited.is_some_and(|ms| (500..5_000).contains(&ms)), "its times had to pass: {}", one.text);
+    assert!(scene.height(1).expect("it is up").hybrid > before, "hybrid time does not go back");
+    assert_eq!(clock(&scene, 1)["epoch"], 1);
+    eventually("strong paths stand again", || stands(1));
+
+    let read = |region: &str, token: Option<&str>| {
+        let of =
+            ["kv", "get", "notes", "a", "--consistency", "eventual", "--nearest-only", "--region", region];
+        let token: Vec<&str> = token.into_iter().flat_map(|token| ["--token", token]).collect();
+        ask("client", &[&of[..], &token].concat())
+    };
+    eventually("it is read in eu-central", || read("eu-central", None).code == 0);
+    let seen = read("eu-central", None);
+    let later = seen.json["token"].as_str().expect("a token").to_owned();
+    let refused = read("us-east", Some(&later));
+    assert_eq!(
+        (refused.code, refused.json["refused"]["code"].as_str()),
+        (1, Some("token")),
+        "{}",
+        refused.text
+    );
+
+    let all = ask("operator", &["clock", "reset"]);
+    assert_eq!(
+        (all.code, &all.json["epoch"], &all.json["silent"]),
+        (0, &json!(2), &json!([])),
+        "{}",
+        all.text
+    );
+    eventually("all have the same epoch, and stand", || {
+        (0..3).all(|node| clock(&scene, node)["epoch"] == 2 && stands(node))
+    });
+    eventually("it is read everywhere", || read("us-east", Some(&later)).code == 0);
+    let told = entries(&scene, 1, "clock.reset");
+    let outcomes: Vec<_> = told.iter().map(|entry| entry["record"]["outcome"].clone()).collect();
+    assert_eq!(outcomes, ["begun", "done", "begun", "done"], "{told:?}");
+}
+
+#[test]
+fn a_clock_without_sources_is_not_reset() {
+    let scene = Scene::with(FoundedMesh::of(3), 3, seed(35), &[]);
+    let _nodes = scene.serve_all().expect("a fresh mesh starts");
+    let refused = scene.mesh.ask("operator", &["clock", "reset", "--node", "us-east/n1"]);
+    let why = refused.json["nodes"][0]["why"].as_str().unwrap_or_default();
+    assert!(refused.code == 5 && why.contains("too few sources of time agree"), "{}", refused.text);
+    assert_eq!(clock(&scene, 0)["epoch"], 0);
+}

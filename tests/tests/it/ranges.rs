@@ -81,6 +81,29 @@ fn a_value_is_read_from_any_region_as_what_it_is() {
     }
 }
 
+/// The way from Sydney to Frankfurt and back takes nearly as long as a heartbeat of consensus, and a quiet link carries little
+/// at first: what is some round trips long has to come there all the same, and so has all that is written behind it.
+#[test]
+fn batches_of_some_hundred_kilobytes_cross_the_oceans() {
+    let mesh = DevMesh::start(THREE, "published");
+    let made = mesh.ok(&["keyspace", "create", "profiles", "--class", "inventory"]);
+    let range = made["ranges"][0].to_string();
+    mesh.ok(&["kv", "put", "profiles", "ann", "one"]);
+    eventually("the lease is in Sydney", || {
+        mesh.rhumb(&["range", "transfer-lease", &range, "--to", "ap-southeast/n1"]).code == 0
+    });
+    let value = "x".repeat(1_000);
+    for batch in 0..3 {
+        let puts: Vec<String> = (0..100).map(|key| format!("{batch}-{key}={value}")).collect();
+        let mut batch = vec!["kv", "batch", "profiles"];
+        batch.extend(puts.iter().flat_map(|put| ["--put", put.as_str()]));
+        mesh.ok(&batch);
+    }
+    mesh.ok(&["kv", "put", "profiles", "ann", "two"]);
+    let scan = mesh.ok(&["kv", "scan", "profiles", "--limit", "1000"]);
+    assert_eq!(scan["rows"].as_array().map(Vec::len), Some(301));
+}
+
 #[test]
 fn the_leaseholder_is_killed_and_reads_and_writes_go_on() {
     let mesh = DevMesh::start(THREE, "off");

@@ -338,21 +338,21 @@ fn who_knows_the_time_does_not_follow_a_clock_that_is_wrong() {
 fn a_reset_waits_for_the_old_bound_and_is_a_new_epoch() {
     let mut case = three_agree();
     let ceiling = HybridTime::new((case.now().wall / 1_000) as u64 + 250, 0);
-    case.step(Input::Reset(ceiling));
+    case.step(Input::Reset(ceiling, Epoch(0)));
     let Some(Effect::ResetRefused(ResetRefusal::TooEarly(wait))) = case.said.last().cloned() else {
         panic!("{:?}", case.said)
     };
     assert!(wait > Duration::from_millis(750) && wait < Duration::from_millis(770), "{wait:?}");
     case.later(wait.as_micros() as i64 + SECOND);
     (0..3).for_each(|source| case.hears(source, 0));
-    case.step(Input::Reset(ceiling));
+    case.step(Input::Reset(ceiling, Epoch(0)));
     assert_eq!(case.said.last(), Some(&Effect::EpochDurable(Epoch(1))));
     assert_eq!(
         (case.freeze(), case.keeper.epoch().epoch),
         (Freeze::Resetting, Epoch(0)),
         "not before it is durable"
     );
-    case.step(Input::Reset(ceiling));
+    case.step(Input::Reset(ceiling, Epoch(0)));
     assert_eq!(case.said.last(), Some(&Effect::ResetRefused(ResetRefusal::UnderWay)));
     case.step(Input::EpochDurable(Epoch(1)));
     assert_eq!(case.keeper.epoch().epoch, Epoch(1));
@@ -370,7 +370,7 @@ fn a_reset_waits_for_the_old_bound_and_is_a_new_epoch() {
 fn nobody_resets_a_clock_without_knowing_the_time() {
     let mut case = Case::of(3, 0);
     case.later(SECOND);
-    case.step(Input::Reset(HybridTime::ZERO));
+    case.step(Input::Reset(HybridTime::ZERO, Epoch(0)));
     assert_eq!(case.said.last(), Some(&Effect::ResetRefused(ResetRefusal::NoAgreement)));
 }
 

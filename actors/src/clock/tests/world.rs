@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use rhumb_core::effects::Release;
 use rhumb_core::rng::{Rng, Seed};
-use rhumb_core::{Barrier, HybridClock, HybridTime, Mono};
+use rhumb_core::{Barrier, Epoch, HybridClock, HybridTime, Mono};
 use rhumb_storage::{Family, MemoryDisk, MemoryEngine, Store};
 
 use crate::clock::keeper::EPOCH_KEY;
@@ -133,7 +133,7 @@ impl World {
             29..32 => self.wrong = signed(&mut self.rng, 0, 150 * MS),
             32 => self.sleep()?,
             33..35 => self.crash(),
-            35..37 => self.step(Input::Reset(self.ceiling))?,
+            35..37 => self.step(Input::Reset(self.ceiling, Epoch(0)))?,
             _ => self.step(Input::Tick)?,
         }
         self.hand_out()?;

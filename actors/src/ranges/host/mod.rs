@@ -53,6 +53,11 @@ pub trait World: Send + Sync + 'static {
     /// Whether the clock may be too wrong for strong paths.
     fn is_frozen(&self) -> bool;
 
+    /// The epoch of the clock, which tokens carry: a later one once the clock was reset.
+    fn epoch(&self) -> Epoch {
+        Epoch(0)
+    }
+
     /// Tells a node; it may get lost.
     fn tell(&self, to: &NodeId, word: Word);
 
@@ -458,9 +463,9 @@ impl<R: AsyncRuntime> Host<R> {
         replica.descriptor().seat(holder).cloned()
     }
 
-    /// The epoch of the clock, which tokens carry. It is the first one until a clock can be reset.
+    /// The epoch of the clock, which tokens carry.
     #[must_use]
     pub fn epoch(&self) -> Epoch {
-        Epoch(0)
+        self.0.world.epoch()
     }
 }

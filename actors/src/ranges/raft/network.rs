@@ -36,6 +36,16 @@ const ROWS_AT_ONCE: usize = 4;
 /// How long a message with rows may take.
 const ROWS_WITHIN: Duration = Duration::from_secs(10);
 
+/// The slowest way that entries are sent over, in bytes a second: what one message takes there it has, besides the round trip.
+const SLOWEST: u64 = 128 << 10;
+
+/// How long a follower has for an answer to `bytes` of entries. Consensus says how often it sends heartbeats, and no more: a
+/// follower may be farther away than that, and a way that has been quiet carries little at first, so that some hundred
+/// kilobytes take several round trips. Who is lost is told by its link and its store's support, not by this.
+fn patience(asked: Duration, support: Duration, bytes: usize) -> Duration {
+    asked.max(support) + Duration::from_millis(bytes as u64 * 1_000 / SLOWEST)
+}
+
 /// Makes what asks a replica.
 pub(super) struct Network {
     pub(super) range: RangeId,
@@ -88,7 +98,12 @@ impl To {
         asked: &Asked,
         within: Duration,
     ) -> impl Future<Output = Result<Answered, String>> + Send + use<> {
-        let answer = self.around.carry.ask(&self.seat, self.range, self.me, wire::encode(asked), within);
+        let question = wire::encode(asked);
+        let within = match asked {
+            Asked::Append { .. } => patience(within, self.settings.support, question.len()),
+            _ => within,
+        };
+        let answer = self.around.carry.ask(&self.seat, self.range, self.me, question, within);
         async move { wire::decode(&answer.await?) }
     }
 
@@ -315,5 +330,21 @@ impl<R: AsyncRuntime> RaftNetworkV2<Types<R>> for To {
             Answered::DoesNotLead(why) => Err(unreachable(why)),
             other => Err(strange(&other)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_have_time_to_cross_the_farthest_way_and_a_slow_one() {
+        let ms = Duration::from_millis;
+        let (heartbeat, support) = (ms(300), ms(3_000));
+        // Sydney and Frankfurt are 250 ms apart; 55 KB take three round trips on a quiet way.
+        assert!(patience(heartbeat, support, 55_000) > ms(750));
+        assert_eq!(patience(heartbeat, support, 0), support);
+        assert_eq!(patience(heartbeat, support, 1 << 20), support + ms(8_000));
+        assert_eq!(patience(support * 2, support, 0), support * 2, "consensus may ask for more");
     }
 }

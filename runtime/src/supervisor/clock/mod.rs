@@ -5,6 +5,7 @@
 //! * It never does: move a clock, or wait for a node that is not connected: what cannot be compared counts as near.
 
 mod drill;
+mod reset;
 mod told;
 
 use std::net::SocketAddr;
@@ -18,7 +19,7 @@ use rhumb_core::{DataClass, Delivery, HybridTime, NodeId};
 use rhumb_storage::{Engine, Family, Store};
 use rhumb_transport::{LinkState, Transport};
 use tokio::task::JoinHandle;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use super::audit::Audited;
 use crate::clock::{NodeClock, chrony, discipline, ntp};
@@ -28,6 +29,7 @@ use crate::mesh::registry::{Call, Registry, ServedTwice};
 use crate::settings::{Settings, TimeSource};
 
 pub(super) use drill::serve as serve_drills;
+pub(super) use reset::serve as serve_resets;
 pub(super) use told::{metrics, status};
 
 /// How often clocks are compared.
@@ -120,7 +122,7 @@ impl Watch {
     /// then as seldom as its operator may ask.
     pub(super) fn ask(self, at: usize, source: TimeSource) -> JoinHandle<()> {
         tokio::spawn(async move {
-            let (mut heard, mut silent) = (0, false);
+            let (mut heard, mut silent, mut epoch) = (0, false, self.clock.epoch());
             loop {
                 match ntp::ask(&self.clock, source.as_str(), WITHIN).await {
                     Ok(sample) => {
@@ -133,7 +135,15 @@ impl Watch {
                     }
                     Err(_) => {}
                 }
-                tokio::time::sleep(if heard < AT_FIRST { BRISKLY } else { CALMLY }).await;
+                let until = Instant::now() + if heard < AT_FIRST { BRISKLY } else { CALMLY };
+                while Instant::now() < until {
+                    tokio::time::sleep(BRISKLY).await;
+                    if self.clock.epoch() != epoch {
+                        // The clock was reset: nothing that was heard counts any more.
+                        (heard, epoch) = (0, self.clock.epoch());
+                        break;
+                    }
+                }
             }
         })
     }

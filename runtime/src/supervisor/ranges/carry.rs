@@ -14,7 +14,7 @@ use rhumb_actors::ranges::raft::Carry;
 use rhumb_actors::ranges::splitting::Decided;
 use rhumb_actors::ranges::{RangeId, ReplicaId, Seat};
 use rhumb_core::codec;
-use rhumb_core::{DataClass, HybridTime, NodeId};
+use rhumb_core::{DataClass, Epoch, HybridTime, NodeId};
 
 use super::Inner;
 use crate::clock::NodeClock;
@@ -76,6 +76,10 @@ impl World for RangeWorld {
 
     fn is_frozen(&self) -> bool {
         !(self.time_is_good)()
+    }
+
+    fn epoch(&self) -> Epoch {
+        self.clock.epoch()
     }
 
     fn tell(&self, to: &NodeId, word: Word) {

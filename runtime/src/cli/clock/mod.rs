@@ -4,6 +4,9 @@
 //! * It never does: move a clock. A drill shows a node's keeper another one, for as long as it is told, and is in that
 //!   node's audit log.
 
+mod reset;
+mod translate;
+
 use std::fmt;
 use std::time::Duration;
 
@@ -11,6 +14,8 @@ use clap::{Args, Subcommand};
 use rhumb_core::NodeId;
 use serde::Serialize;
 
+use self::reset::Reset;
+use self::translate::Translate;
 use super::args::duration;
 use super::connect::{Connect, nodes_from};
 use super::output::{Done, Failure, Output};
@@ -31,6 +36,10 @@ pub enum ClockCommand {
     Status(Status),
     /// Show one node another clock for a while, and see it refuse strong paths and go on.
     Drill(Drill),
+    /// Have nodes forget what they know of their clocks, under a new epoch that clients learn from their tokens.
+    Reset(Reset),
+    /// Say what a time of another clock may have meant: of systems that do not speak hybrid time, or smear leap seconds.
+    Translate(Translate),
 }
 
 /// Show every node's clock.
@@ -77,6 +86,8 @@ impl ClockCommand {
         match self {
             Self::Status(status) => status.run(output).await,
             Self::Drill(drill) => drill.run(output).await,
+            Self::Reset(reset) => reset.run(output).await,
+            Self::Translate(translate) => Ok(translate.run(output)),
         }
     }
 }

@@ -1,0 +1,121 @@
+//! `rhumb clock reset`: nodes forget what they know of their clocks, under a new epoch.
+//!
+//! * It decides: to which epoch, and in which order: one node after the other.
+//! * It never does: judge whether a node may. Each does that itself, by what its sources of time agree on.
+
+use std::fmt;
+use std::time::Duration;
+
+use clap::Args;
+use rhumb_core::NodeId;
+use serde::Serialize;
+
+use super::{OTHERS_WITHIN, known};
+use crate::cli::connect::{Connect, nodes_from};
+use crate::cli::output::{Done, Failure, Output};
+use crate::cli::status::{Table, gathered};
+use crate::client::{Ask, MeshClient};
+use crate::mesh::clock::{ClockReset, ResetClock};
+use crate::mesh::status::{NodeStatus, Silent};
+
+/// How long a node has to be reset: twice the offset that clocks may have, and some seconds.
+const RESET_WITHIN: Duration = Duration::from_secs(14);
+
+/// Have nodes forget what they know of their clocks, under a new epoch that clients learn from their tokens.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  rhumb clock reset\n  rhumb clock reset --node us-east/n1\n\nFor after a time service was replaced, or a virtual machine moved: what was learned of the old clock counts no more. Each node refuses strong paths until all times that it has handed out have passed, by what its sources of time agree on, and then until they agree anew; without sources (clock.sources) it refuses. Nodes are reset one after the other. All are to have one epoch: a node of an earlier one refuses tokens of a later one until it is reset too, as one on a new disk (--node). Ends with 5 unless every node that was to be reset was."
+)]
+pub struct Reset {
+    /// Only this node; all nodes unless given.
+    #[arg(long, value_name = "REGION/NODE")]
+    node: Option<NodeId>,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+#[derive(Debug, Serialize)]
+struct ResetAnswer {
+    epoch: u64,
+    nodes: Vec<NodeReset>,
+    silent: Vec<Silent>,
+}
+
+#[derive(Debug, Serialize)]
+struct NodeReset {
+    node: String,
+    /// The epoch before, and now.
+    before: Option<u64>,
+    epoch: Option<u64>,
+    /// For how long strong paths were refused until the new epoch stood.
+    waited_ms: Option<u64>,
+    /// Why it was not reset.
+    why: Option<String>,
+}
+
+impl fmt::Display for ResetAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut nodes = Table::new(&["node", "epoch", "was", "waited", ""]);
+        for node in &self.nodes {
+            let waited = node.waited_ms.map(|waited| format!("{waited} ms"));
+            let epochs = [node.epoch, node.before].map(|epoch| known(epoch.map(|epoch| epoch.to_string())));
+            let [now, before] = epochs;
+            nodes.row(vec![
+                node.node.clone(),
+                now,
+                before,
+                known(waited),
+                node.why.clone().unwrap_or_default(),
+            ]);
+        }
+        for silent in &self.silent {
+            let none = || "-".to_owned();
+            nodes.row(vec![silent.node.clone(), none(), none(), none(), silent.why.clone()]);
+        }
+        let mut text = String::new();
+        nodes.write(&mut text);
+        f.write_str(text.trim_end())
+    }
+}
+
+impl Reset {
+    pub(super) async fn run(self, output: &Output) -> Result<Done, Failure> {
+        let client = self.connect.operator().await?;
+        let answer = self.reset(&client).await;
+        client.close().await;
+        let answer = answer?;
+        output.answer(&answer, &answer);
+        let well = answer.silent.is_empty() && answer.nodes.iter().all(|node| node.why.is_none());
+        Ok(if well { Done::Well } else { Done::False })
+    }
+
+    async fn reset(&self, client: &MeshClient) -> Result<ResetAnswer, Failure> {
+        let home = nodes_from(client.directory(), |node| node.region == *client.region());
+        let status = gathered(client, home, OTHERS_WITHIN).await?;
+        let named = |node: &str| self.node.as_ref().is_none_or(|only| only.to_string() == node);
+        let highest = status.nodes.iter().map(|node| node.clock.epoch).max().unwrap_or_default();
+        // One node alone comes to the epoch of the others, if it is behind them.
+        let behind = |node: &NodeStatus| named(&node.node) && node.clock.epoch < highest;
+        let epoch = highest + u64::from(self.node.is_none() || !status.nodes.iter().any(behind));
+        let mut nodes = Vec::new();
+        for node in status.nodes.iter().filter(|node| named(&node.node)) {
+            let id: NodeId = node.node.parse().map_err(Failure::local)?;
+            let asked = ResetClock { epoch };
+            let done = client.ask(&id, &asked, RESET_WITHIN).await;
+            let of = |done: Option<ClockReset>, why| NodeReset {
+                node: node.node.clone(),
+                before: done.as_ref().map(|done| done.before),
+                epoch: done.as_ref().map(|done| done.epoch),
+                waited_ms: done.as_ref().map(|done| done.waited_ms),
+                why,
+            };
+            nodes.push(match done {
+                Ok(Ok(done)) => of(Some(done), None),
+                Ok(Err(why)) => of(None, Some(why)),
+                Err(fault) => of(None, Some(fault.to_string())),
+            });
+        }
+        let silent = status.silent.into_iter().filter(|silent| named(&silent.node)).collect();
+        Ok(ResetAnswer { epoch, nodes, silent })
+    }
+}

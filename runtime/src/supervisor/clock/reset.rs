@@ -1,0 +1,106 @@
+//! A reset: an operator has a node forget what it knows of its clock (sources, peers, drift), under a new epoch, which
+//! clients learn from their tokens.
+//!
+//! * It decides: for how long times of the present epoch are waited for.
+//! * It never does: let hybrid time go back, or begin an epoch before every time of the one before has passed by what its
+//!   sources agree on. The machine refuses that ([`ResetRefusal`]); meanwhile no higher ceiling is made durable and strong
+//!   paths are refused, so that the times to wait for come no nearer to now.
+
+use std::time::Duration;
+
+use rhumb_actors::audit::AuditHandle;
+use rhumb_actors::audit::record::{Outcome, Record};
+use rhumb_actors::clock::ResetRefusal;
+use rhumb_core::{DataClass, Epoch, Fault, FaultKind};
+use rhumb_storage::{Durability, HotStore};
+use tokio::time::sleep;
+
+use super::Watch;
+use crate::clock::keeping::Reset;
+use crate::mesh::clock::{ClockReset, ResetClock};
+use crate::mesh::registry::{Call, Registry, ServedTwice};
+use crate::supervisor::audit;
+
+/// How long a reset waits besides twice the offset that clocks may have: what the ceiling lies ahead, and what the sources
+/// leave open.
+const BESIDES: Duration = Duration::from_secs(2);
+/// How often it is looked whether the times have passed.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// Serves [`ResetClock`].
+pub(in crate::supervisor) fn serve(
+    registry: &mut Registry,
+    watch: &Watch,
+    log: &AuditHandle,
+    store: &HotStore,
+) -> Result<(), ServedTwice> {
+    let (watch, log, store) = (watch.clone(), log.clone(), store.clone());
+    registry.serve(move |call: Call<ResetClock>| {
+        let (watch, log, store) = (watch.clone(), log.clone(), store.clone());
+        // In a task: who asked may go, and it is not left half done.
+        let resets = async move { reset(&watch, &log, &store, call).await };
+        async move {
+            let done = tokio::spawn(resets).await;
+            let done =
+                done.unwrap_or_else(|panic| Err(Fault::unknown(FaultKind::Panicked(panic.to_string()))));
+            Ok((done?, DataClass::control()))
+        }
+    })
+}
+
+async fn reset(
+    watch: &Watch,
+    log: &AuditHandle,
+    store: &HotStore,
+    call: Call<ResetClock>,
+) -> Result<Result<ClockReset, String>, Fault> {
+    let (before, to) = (watch.clock.epoch(), Epoch(call.message.epoch));
+    if before >= to {
+        return Ok(Ok(ClockReset { before: before.0, epoch: before.0, waited_ms: 0 }));
+    }
+    let keeping = watch.clock.keeping();
+    let keeping =
+        keeping.ok_or_else(|| Fault::not_sent(FaultKind::Handler("this clock has no keeper".into())))?;
+    let record = Record::told("clock.reset", "", Outcome::Begun)
+        .on(format!("node {}", watch.me))
+        .with("epoch", to.to_string());
+    let begun = audit::begin(log, &call.from, record).await?;
+    let began = watch.clock.mono();
+    let next = match keeping.hold() {
+        Err(refusal) => Err(refusal.to_string()),
+        Ok(_held) => match passes(watch, to).await {
+            Err(refusal) => Err(refusal.to_string()),
+            Ok(Reset { batch, epoch }) => match store.commit(batch, Durability::Durable).await {
+                Ok(_) => {
+                    watch.tell(watch.clock.has_reset(epoch));
+                    Ok(epoch)
+                }
+                // It may stand on the disk, and the next start goes by it; until then nothing has changed.
+                Err(error) => Err(format!("the new epoch could not be made durable: {error}")),
+            },
+        },
+    };
+    let waited_ms = watch.clock.mono().since(began).as_millis() as u64;
+    match next {
+        Ok(epoch) => {
+            tracing::warn!(by = %call.from.principal, %before, %epoch, "this node's clock was reset");
+            begun.ended(Outcome::Done, Some(format!("epoch {before} became {epoch}"))).await?;
+            Ok(Ok(ClockReset { before: before.0, epoch: epoch.0, waited_ms }))
+        }
+        Err(why) => {
+            begun.ended(Outcome::Refused, Some(why.clone())).await?;
+            Ok(Err(why))
+        }
+    }
+}
+
+/// Waits until the times of the present epoch have passed.
+async fn passes(watch: &Watch, to: Epoch) -> Result<Reset, ResetRefusal> {
+    let until = watch.clock.mono().plus(watch.clock.max_offset() * 2 + BESIDES);
+    loop {
+        match watch.clock.reset(to) {
+            Err(ResetRefusal::TooEarly(_)) if watch.clock.mono() < until => sleep(LOOK_EVERY).await,
+            ended => return ended,
+        }
+    }
+}
