@@ -7,7 +7,7 @@ use std::fmt;
 use std::time::Duration;
 
 use clap::Args;
-use rhumb_core::NodeId;
+use rhumb_core::{FaultKind, NodeId};
 use serde::Serialize;
 
 use super::{OTHERS_WITHIN, known};
@@ -112,6 +112,8 @@ impl Reset {
             nodes.push(match done {
                 Ok(Ok(done)) => of(Some(done), None),
                 Ok(Err(why)) => of(None, Some(why)),
+                // Who may not reset one may reset none.
+                Err(fault) if matches!(fault.kind, FaultKind::Unauthorized(_)) => return Err(fault.into()),
                 Err(fault) => of(None, Some(fault.to_string())),
             });
         }
