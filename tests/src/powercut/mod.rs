@@ -66,7 +66,7 @@ impl Watched {
         Ok(watched)
     }
 
-    /// What the process's environment needs. It must be one process, and no child of it.
+    /// What the process's environment needs. It must be one process, and no child of it. See also [`dies_with_us`].
     #[must_use]
     pub fn variables(&self) -> Vec<(&'static str, String)> {
         let text = |path: &Path| path.to_str().expect("paths of tests are text").to_owned();
@@ -172,6 +172,14 @@ impl Watched {
     fn say(&self, word: Word, value: u64) -> io::Result<()> {
         self.control.write_all_at(&value.to_ne_bytes(), word as u64 * 8)
     }
+}
+
+/// What the environment of a process needs that is to be killed, though it stands still, when the thread that starts it has
+/// ended, however it ended.
+#[must_use]
+pub fn dies_with_us() -> [(&'static str, String); 2] {
+    let shim = shim().to_str().expect("paths of tests are text").to_owned();
+    [("LD_PRELOAD", shim), ("RHUMB_SHIM_PARENT", std::process::id().to_string())]
 }
 
 /// The shim, compiled once a process by the C compiler that RocksDB needs as well.
