@@ -5,8 +5,8 @@
 //! * Invariant: what stands in the data directory at a start is what the disk kept; a process dies with who started it, though
 //!   it stands still.
 //!
-//! How the disk and the clock are made: `tests/shim/shim.c`. At each start all that stands in the directory counts as durable:
-//! a power cut takes back what this life of the process did not sync, and nothing of one that was killed before.
+//! How the disk and the clock are made: `tests/shim/shim.c`. What a process that was killed had not synced is not durable under
+//! the next one either, unless it was killed in the midst of a change.
 
 use std::fs::{self, OpenOptions};
 use std::net::SocketAddr;
@@ -99,7 +99,10 @@ impl Machine {
         if state.child.is_some() {
             return Ok(());
         }
-        let disk = Watched::over(&self.data(), &self.folder.join("watched").join(self.called()))?;
+        let disk = match state.disk.take() {
+            Some(before) => before.again()?,
+            None => Watched::over(&self.data(), &self.folder.join("watched").join(self.called()))?,
+        };
         disk.step_clock(state.clock_ms)?;
         if state.full {
             disk.room(0)?;

@@ -66,6 +66,21 @@ impl Watched {
         Ok(watched)
     }
 
+    /// Watches it in the next life of a process that has ended: what was not synced before is not durable now either. Only if
+    /// the process was killed from outside, and had no time to write down its last change, does all of it count as durable.
+    ///
+    /// # Errors
+    /// A file cannot be read or made.
+    pub fn again(self) -> io::Result<Self> {
+        let (kept, stands) = (self.disk()?, Image::read(&self.directory)?);
+        let scratch = self.journal.parent().ok_or_else(|| io::Error::other("a journal is in a folder"))?;
+        let mut next = Self::over(&self.directory, scratch)?;
+        if kept.latest() == stands {
+            next.before = kept.lives_on();
+        }
+        Ok(next)
+    }
+
     /// What the process's environment needs. It must be one process, and no child of it. See also [`dies_with_us`].
     #[must_use]
     pub fn variables(&self) -> Vec<(&'static str, String)> {

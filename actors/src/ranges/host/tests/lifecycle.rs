@@ -251,7 +251,7 @@ impl Lives {
         let numbers: Vec<usize> = book.keys.keys().copied().collect();
         // Those that were written of late more often than others.
         let late = numbers.len().saturating_sub(12);
-        let some = if rng.chance(0.5) { &numbers[late..] } else { &numbers };
+        let some = if rng.chance(0.5) { &numbers[late..] } else { &numbers[..] };
         let number = *rng.pick(some)?;
         let names: Vec<&String> = book.held.keys().collect();
         let held = if rng.chance(0.4) { rng.pick(&names).map(|name| (*name).clone()) } else { None };
