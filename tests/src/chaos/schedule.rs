@@ -217,7 +217,8 @@ fn drawn_act(rng: &mut Rng, at: Duration, fault: Fault, nodes: usize, longest: u
         (Fault::Beyond, false) => SKEW_MS + BEYOND_MS + off,
         _ => off % (SKEW_MS + 1),
     };
-    let (room, draw) = (rng.below(48 << 10), rng.u64());
+    // So little that a node which hardly writes comes to the end of it too.
+    let (room, draw) = (rng.below(2 << 10), rng.u64());
     Act { at, fault, node, other: (node + further) % nodes, percent, off_ms, room, draw, lasts }
 }
 
