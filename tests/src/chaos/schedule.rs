@@ -218,7 +218,7 @@ fn drawn_act(rng: &mut Rng, at: Duration, fault: Fault, nodes: usize, longest: u
         _ => off % (SKEW_MS + 1),
     };
     // So little that a node which hardly writes comes to the end of it too.
-    let (room, draw) = (rng.below(2 << 10), rng.u64());
+    let (room, draw) = (rng.below(256), rng.u64());
     Act { at, fault, node, other: (node + further) % nodes, percent, off_ms, room, draw, lasts }
 }
 
