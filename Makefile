@@ -39,9 +39,9 @@ soak: build ## Sells for MINUTES (30) while faults befall a mesh of three; memor
 		$(target)/debug/soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 # One story after the other, each of a seed of its own. What does not hold is kept in target/chaos.
-chaos: build ## Reads and writes a keyspace for MINUTES (30) while all faults at once befall its mesh (also SEED, SECONDS)
+chaos: build ## Reads and writes a keyspace for MINUTES (30) while all faults at once befall its mesh (also SEED, SECONDS, EACH)
 	RHUMB_BIN=$(abspath $(target))/debug/rhumb $(target)/debug/chaos --minutes $(MINUTES) --out $(target)/chaos \
-		$(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS))
+		$(if $(SEED),--seed $(SEED)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(EACH),--each)
 
 fuzz: setup ## Fuzzes every way by which bytes come in, for MINUTES (30) in all
 	scripts/fuzz.sh $(MINUTES)

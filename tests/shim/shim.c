@@ -17,6 +17,9 @@
  *   RHUMB_SHIM_WATCH    the directory, as realpath(3) gives it
  *   RHUMB_SHIM_JOURNAL  the journal; records are appended
  *   RHUMB_SHIM_CONTROL  the page; see struct control
+ *
+ * With RHUMB_SHIM_PARENT, a process number, its process is killed as soon as the thread that started it
+ * has ended: a process that stands still (SIGSTOP) hears of nothing else.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -32,6 +35,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
@@ -96,9 +100,16 @@ static _Noreturn void die(const char *why) {
     abort();
 }
 
+/* Dies with its parent, also if that has gone already. */
+static void dies_with(const char *parent) {
+    syscall(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+    if (getppid() != atoi(parent)) _exit(1);
+}
+
 __attribute__((constructor)) static void begin(void) {
     const char *watch = getenv("RHUMB_SHIM_WATCH"), *to = getenv("RHUMB_SHIM_JOURNAL"),
-               *page = getenv("RHUMB_SHIM_CONTROL");
+               *page = getenv("RHUMB_SHIM_CONTROL"), *parent = getenv("RHUMB_SHIM_PARENT");
+    if (parent) dies_with(parent);
     next_clock_gettime = dlsym(RTLD_NEXT, "clock_gettime");
     /* Without its version an older one is found, which takes the condition for another thing. */
     next_timedwait = dlvsym(RTLD_NEXT, "pthread_cond_timedwait", "GLIBC_2.3.2");

@@ -11,6 +11,7 @@ use anyhow::{Context, ensure};
 use clap::Parser;
 use rhumb_core::rng::Seed;
 use rhumb_tests::chaos::history::{check, read};
+use rhumb_tests::chaos::schedule::Kinds;
 use rhumb_tests::chaos::{Options, places, run};
 use tokio::time::Instant;
 
@@ -22,7 +23,7 @@ const ENOUGH: usize = 5;
 /// Tells stories of chaos, one seed after the other.
 #[derive(Debug, Parser)]
 #[command(
-    after_help = "Examples:\n  chaos --minutes 30\n  chaos --seed 7 --stories 1\n  chaos --check target/chaos/7.jsonl\n\nA seed draws the same faults again, and the same intents of clients; what comes of them is real, and may differ."
+    after_help = "Examples:\n  chaos --minutes 30\n  chaos --seed 7 --stories 1\n  chaos --each --seconds 30 --stories 1\n  chaos --check target/chaos/7.jsonl\n\nA seed draws the same faults again, and the same intents of clients; what comes of them is real, and may differ."
 )]
 struct Arguments {
     /// For how long stories are begun.
@@ -37,11 +38,14 @@ struct Arguments {
     /// Seconds of faults in a story.
     #[arg(long, default_value_t = 75, value_parser = clap::value_parser!(u64).range(5..=3_600))]
     seconds: u64,
+    /// Every kind of fault in every story; else each story has kinds of its own, so that more mixtures come to be.
+    #[arg(long)]
+    each: bool,
     /// Where histories are written, and the nodes' data and logs of stories that do not hold are kept.
     #[arg(long, default_value = "target/chaos")]
     out: PathBuf,
     /// Checks a history that was written, and nothing else.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["minutes", "stories", "seed", "seconds", "out"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["minutes", "stories", "seed", "seconds", "each", "out"])]
     check: Option<PathBuf>,
 }
 
@@ -97,7 +101,8 @@ async fn stories(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     for seed in &failed {
         let (history, data) = places(&out, *seed);
         println!("seed {seed}: history {}, data and logs {}", history.display(), data.display());
-        println!("  again: chaos --seed {seed} --stories 1 --seconds {}", arguments.seconds);
+        let each = if arguments.each { " --each" } else { "" };
+        println!("  again: chaos --seed {seed} --stories 1 --seconds {}{each}", arguments.seconds);
     }
     Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -106,8 +111,9 @@ async fn story(arguments: &Arguments, out: &Path, seed: u64) -> anyhow::Result<b
     let (history, data) = places(out, seed);
     ensure!(!data.exists(), "{} is there, of an earlier story: move it away, or give --out", data.display());
     println!("\nseed {seed}, {} seconds", arguments.seconds);
-    let options =
-        Options { data: data.clone(), history, lasts: Duration::from_secs(arguments.seconds), seed };
+    let kinds = if arguments.each { Kinds::Each } else { Kinds::Drawn };
+    let lasts = Duration::from_secs(arguments.seconds);
+    let options = Options { data: data.clone(), history, lasts, seed, kinds };
     let begun = Instant::now();
     let report = run(&options, |line| println!("{:>7.1} s  {line}", begun.elapsed().as_secs_f64())).await?;
     println!("\nseed {seed}, history {}\n{report}", options.history.display());

@@ -1,7 +1,7 @@
 //! What must be so a while after the last fault.
 //!
 //! * It decides: whether the mesh is well: every key is read and written from every region, what is closed goes on
-//!   everywhere, each range has its replicas and one leaseholder, and nothing is on its way.
+//!   everywhere, strong paths stand everywhere, each range has its replicas and one leaseholder, and nothing is on its way.
 //! * It never does: help. It reads, writes and asks, as anybody may.
 
 use std::collections::BTreeSet;
@@ -45,11 +45,11 @@ pub async fn healed(mesh: &Mesh, operator: &MeshClient, clients: &[Client<'_>]) 
     let served = async { (served(clients, until).await, begun.elapsed()) };
     let closed = async { (in_time(until, || closed(mesh, begun)).await, begun.elapsed()) };
     let placed = async { (in_time(until, || placed(operator)).await, begun.elapsed()) };
-    let ((served, at_served), (closed, at_closed), (placed, at_placed)) =
-        tokio::join!(served, closed, placed);
+    let stand = async { (in_time(until, || stand(mesh)).await, begun.elapsed()) };
+    let (served, closed, placed, stand) = tokio::join!(served, closed, placed, stand);
     let mut told = Healed::default();
-    for (what, ended, after) in
-        [("served", served, at_served), ("closed", closed, at_closed), ("placed", placed, at_placed)]
+    for (what, (ended, after)) in
+        [("served", served), ("closed", closed), ("placed", placed), ("standing", stand)]
     {
         match ended {
             Ok(()) => told.after.push((what, after)),
@@ -118,6 +118,16 @@ async fn closed(mesh: &Mesh, since: Instant) -> Result<(), String> {
         return Err(format!("only {replicas} nodes tell how far their replicas are behind"));
     }
     Ok(())
+}
+
+/// No node refuses strong paths for its clock.
+async fn stand(mesh: &Mesh) -> Result<(), String> {
+    let unwell: Vec<_> = mesh.unwell_clocks().await.iter().map(ToString::to_string).collect();
+    if unwell.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("strong paths do not stand on {}", unwell.join(", ")))
+    }
 }
 
 /// Each range stands on three nodes and no other, has one leaseholder, and nothing moves.

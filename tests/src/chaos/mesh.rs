@@ -1,18 +1,17 @@
-//! The mesh under chaos: four nodes of three regions as processes, founded as an operator does it, and between each two of
-//! them a relay with the published round trips, that can be cut one way and lose what it is told to.
+//! The mesh under chaos: four nodes of three regions, founded as an operator does it, and between each two of them a relay
+//! with the published round trips, that can be cut one way and lose what it is told to.
 //!
 //! `rhumb dev` has such a relay too, but cuts it both ways only, and not within a region.
 //!
 //! * It decides: nothing.
-//! * It never does: end a process that it did not start, or start one whose node is still there.
+//! * It never does: touch a node's process, disk or clock by itself: [`Machine`] does.
 //! * Invariant: dropped, it leaves no process behind, whatever state those were in.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -24,11 +23,12 @@ use rhumb_core::NodeId;
 use rhumb_core::rng::Seed;
 use rhumb_topology::RegionMap;
 use rhumb_transport::relay::{Cut, LinkPlan, Relay, RelayLink, Wan};
-use tokio::process::{Child, Command};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+use super::machine::{Ended, Machine};
 use super::schedule::{Act, Fault};
-use crate::cluster::{free_port, program, run};
+use crate::cluster::{free_port, run};
+use crate::powercut::Loss;
 
 /// Who is in the mesh. One region has two nodes: three replicas leave one free, to move to.
 pub const NODES: [&str; 4] = ["us-east/n1", "us-east/n2", "eu-central/n1", "ap-southeast/n1"];
@@ -40,14 +40,16 @@ const LOSS: f64 = 0.001;
 const READY_WITHIN: Duration = Duration::from_secs(60);
 const STOP_WITHIN: Duration = Duration::from_secs(15);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// Lines of a log that are shown of a node that ended by itself.
-const LAST_LINES: usize = 6;
 
-struct Node {
-    id: NodeId,
-    address: SocketAddr,
-    /// None while it is down because it was killed.
-    child: Mutex<Option<Child>>,
+/// What came of faults, beyond that they befell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Seen {
+    /// A disk lost something in a power cut.
+    DiskLost,
+    /// A node ended, or did not start, because its disk was full, and said so.
+    EndedForRoom,
+    /// A node whose clock was off by more than it may be froze its strong paths, and said so.
+    Froze,
 }
 
 /// A link: from where, to where, and how it is when all is well.
@@ -56,14 +58,15 @@ type Planned = (NodeId, NodeId, LinkPlan);
 /// The mesh.
 pub struct Mesh {
     folder: PathBuf,
-    nodes: Vec<Node>,
+    nodes: Vec<Machine>,
     relay: Relay,
     plans: Vec<Planned>,
     /// How many faults want each cut.
     cuts: Mutex<BTreeMap<Cut, u32>>,
+    seen: Mutex<BTreeMap<Seen, u32>>,
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -79,17 +82,16 @@ impl Mesh {
         let mut nodes = Vec::new();
         for name in NODES {
             let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
-            nodes.push(Node { id: name.parse()?, address, child: Mutex::default() });
+            nodes.push(Machine::new(name.parse()?, address, folder));
         }
         let listed: Vec<_> = nodes.iter().map(|node| format!("{}={}", node.id, node.address)).collect();
         let ran = run(folder, &["mesh", "init", "--nodes", &listed.join(","), "mesh"]);
         ensure!(ran.code == 0, "rhumb mesh init: {}", ran.text);
         let (relay, plans) = relay(&nodes, seed)?;
         dials(folder, &nodes, &relay)?;
-        let mesh = Self { folder: folder.to_owned(), nodes, relay, plans, cuts: Mutex::default() };
-        for node in 0..mesh.nodes.len() {
-            mesh.spawn(node)?;
-        }
+        let (cuts, seen) = (Mutex::default(), Mutex::default());
+        let mesh = Self { folder: folder.to_owned(), nodes, relay, plans, cuts, seen };
+        mesh.nodes.iter().try_for_each(Machine::start)?;
         mesh.ready().await?;
         Ok(mesh)
     }
@@ -98,7 +100,7 @@ impl Mesh {
         let until = Instant::now() + READY_WITHIN;
         for node in &self.nodes {
             while !matches!(probe::get(node.address, "/readyz", Duration::from_secs(1)).await, Ok((200, _))) {
-                let log = self.log(&node.id);
+                let log = node.log();
                 ensure!(Instant::now() < until, "{} is not ready within {READY_WITHIN:?}:\n{log}", node.id);
                 sleep(LOOK_EVERY).await;
             }
@@ -130,11 +132,17 @@ impl Mesh {
     /// A node's log, all lives of it.
     #[must_use]
     pub fn log(&self, node: &NodeId) -> String {
-        fs::read_to_string(self.log_file(node)).unwrap_or_default()
+        self.nodes.iter().find(|known| known.id == *node).map(Machine::log).unwrap_or_default()
     }
 
-    fn log_file(&self, node: &NodeId) -> PathBuf {
-        self.folder.join(format!("{}-{}.log", node.region, node.name))
+    /// What came of faults so far, and how often.
+    #[must_use]
+    pub fn seen(&self) -> BTreeMap<Seen, u32> {
+        locked(&self.seen).clone()
+    }
+
+    fn saw(&self, seen: Seen) {
+        *locked(&self.seen).entry(seen).or_default() += 1;
     }
 
     // ---- faults ------------------------------------------------------------------------------------
@@ -142,15 +150,37 @@ impl Mesh {
     /// A fault begins.
     ///
     /// # Errors
-    /// A process could not be sent a signal.
+    /// A process, its disk or its clock cannot be had the better of.
     pub async fn begin(&self, act: &Act) -> anyhow::Result<()> {
+        let node = &self.nodes[act.node];
         match act.fault {
-            Fault::Kill => self.kill(act.node).await?,
-            Fault::Freeze => self.signal(act.node, "STOP").await?,
+            Fault::Kill => node.kill().await?,
+            Fault::Freeze => node.signal("STOP").await?,
+            Fault::PowerCut => {
+                if node.lose_power(loss(act.draw)).await? {
+                    self.saw(Seen::DiskLost);
+                }
+            }
+            Fault::Blackout => self.black_out(act.draw).await?,
+            Fault::Full => node.fill(act.room)?,
+            Fault::Skew | Fault::Beyond => node.set_clock(act.off_ms)?,
             Fault::Loss => self.lose(act.node, Some(f64::from(act.percent) / 100.0))?,
             _ => self.cuts_of(act).into_iter().try_for_each(|cut| self.cut(cut))?,
         }
         Ok(())
+    }
+
+    /// A fault goes on, until it is to end. Of [`Fault::Beyond`]: whether the node was seen to freeze.
+    pub async fn endures(&self, act: &Act, until: Instant) -> bool {
+        let mut froze = false;
+        if act.fault == Fault::Beyond {
+            froze = timeout_at(until, self.nodes[act.node].freezes()).await.is_ok();
+        }
+        if froze {
+            self.saw(Seen::Froze);
+        }
+        tokio::time::sleep_until(until).await;
+        froze
     }
 
     /// A fault ends.
@@ -158,11 +188,26 @@ impl Mesh {
     /// # Errors
     /// A process could not be sent a signal, or not be started.
     pub async fn end(&self, act: &Act) -> anyhow::Result<()> {
+        let node = &self.nodes[act.node];
         match act.fault {
-            Fault::Kill => self.spawn(act.node)?,
-            Fault::Freeze => self.signal(act.node, "CONT").await?,
+            Fault::Kill | Fault::PowerCut => node.start()?,
+            Fault::Blackout => self.nodes.iter().try_for_each(Machine::start)?,
+            Fault::Freeze => node.signal("CONT").await?,
+            Fault::Full => node.free()?,
+            Fault::Skew | Fault::Beyond => node.set_clock(0)?,
             Fault::Loss => self.lose(act.node, None)?,
             _ => self.cuts_of(act).iter().for_each(|cut| self.heal(cut)),
+        }
+        Ok(())
+    }
+
+    /// The power of all nodes is cut at one moment.
+    async fn black_out(&self, draw: u64) -> anyhow::Result<()> {
+        futures::future::try_join_all(self.nodes.iter().map(Machine::kill)).await?;
+        let each =
+            self.nodes.iter().zip(0..).map(|(node, number)| node.keep(loss(draw.wrapping_add(number))));
+        for _ in futures::future::try_join_all(each).await?.into_iter().filter(|lost| *lost) {
+            self.saw(Seen::DiskLost);
         }
         Ok(())
     }
@@ -177,7 +222,14 @@ impl Mesh {
             Fault::Mute => others().map(|other| Cut::Link(id(act.node), id(other))).collect(),
             Fault::OneWay => vec![Cut::Link(id(act.node), id(act.other))],
             Fault::Partition => vec![Cut::Region(id(act.node).region)],
-            Fault::Kill | Fault::Freeze | Fault::Loss => Vec::new(),
+            Fault::Kill
+            | Fault::Freeze
+            | Fault::PowerCut
+            | Fault::Blackout
+            | Fault::Full
+            | Fault::Skew
+            | Fault::Beyond
+            | Fault::Loss => Vec::new(),
         }
     }
 
@@ -213,89 +265,55 @@ impl Mesh {
 
     // ---- processes ---------------------------------------------------------------------------------
 
-    fn spawn(&self, node: usize) -> anyhow::Result<()> {
-        let Node { id, child, .. } = &self.nodes[node];
-        let mut child = locked(child);
-        if child.is_some() {
-            return Ok(());
-        }
-        let log = || OpenOptions::new().create(true).append(true).open(self.log_file(id));
-        let spawned = Command::new(program())
-            .args(["serve", "--config", "mesh/config", "--until-stdin-closes"])
-            .args(["--region", id.region.as_str(), "--node", id.name.as_str()])
-            // A node that dies often waits before it starts. Here it is we who kill it.
-            .envs([("RHUMB__SUPERVISOR__CRASHES", "64"), ("RHUMB__SUPERVISOR__CRASH_WINDOW", "1s")])
-            .current_dir(&self.folder)
-            .stdin(Stdio::piped())
-            .stdout(log()?)
-            .stderr(log()?)
-            .kill_on_drop(true)
-            .spawn();
-        *child = Some(spawned.with_context(|| format!("node {id} does not start"))?);
-        Ok(())
-    }
-
-    async fn kill(&self, node: usize) -> anyhow::Result<()> {
-        let child = locked(&self.nodes[node].child).take();
-        if let Some(mut child) = child {
-            child.kill().await?;
-        }
-        Ok(())
-    }
-
-    async fn signal(&self, node: usize, signal: &str) -> anyhow::Result<()> {
-        let pid = locked(&self.nodes[node].child).as_ref().and_then(Child::id);
-        // One that ended by itself is told of elsewhere.
-        let Some(pid) = pid else { return Ok(()) };
-        let sent = Command::new("kill").args(["-s", signal, &pid.to_string()]).status().await?;
-        ensure!(sent.success(), "process {pid} could not be sent {signal}");
-        Ok(())
-    }
-
-    /// Nodes that have ended though nobody killed them, and their last words. They are started again.
+    /// Nodes that have ended though nobody ended them and their disks were not full, and their last words. They are started
+    /// again.
     ///
     /// # Errors
     /// One does not start.
     pub fn ended(&self) -> anyhow::Result<Vec<String>> {
         let mut told = Vec::new();
-        for (number, node) in self.nodes.iter().enumerate() {
-            let mut child = locked(&node.child);
-            let Some(status) = child.as_mut().and_then(|child| child.try_wait().ok().flatten()) else {
-                continue;
-            };
-            *child = None;
-            drop(child);
-            told.push(self.last_words(&node.id, status));
-            self.spawn(number)?;
+        for node in &self.nodes {
+            match node.look_after()? {
+                Some(Ended::Wrong(words)) => told.push(words),
+                Some(Ended::ForRoom) => self.saw(Seen::EndedForRoom),
+                None => {}
+            }
         }
         Ok(told)
     }
 
-    fn last_words(&self, node: &NodeId, status: ExitStatus) -> String {
-        let log = self.log(node);
-        let lines: Vec<&str> = log.lines().collect();
-        let last = lines[lines.len().saturating_sub(LAST_LINES)..].join("\n  ");
-        format!("node {node} ended by itself ({status}):\n  {last}")
+    /// Nodes whose strong paths do not stand, or that do not answer.
+    pub async fn unwell_clocks(&self) -> Vec<&NodeId> {
+        let mut unwell = Vec::new();
+        for node in &self.nodes {
+            if node.frozen().await != Some(false) {
+                unwell.push(&node.id);
+            }
+        }
+        unwell
     }
 
-    /// Everything is as it should be again: nothing is cut or lost, nobody stands still or is down.
+    /// Everything is as it should be again: nothing is cut or lost, disks have room, clocks are right, nobody stands still or
+    /// is down.
     ///
     /// # Errors
     /// A process does not start, or cannot be sent a signal.
     pub async fn heal_all(&self) -> anyhow::Result<()> {
         locked(&self.cuts).clear();
         self.relay.heal_all();
-        for node in 0..self.nodes.len() {
-            self.lose(node, None)?;
-            self.signal(node, "CONT").await?;
-            self.spawn(node)?;
+        for (number, node) in self.nodes.iter().enumerate() {
+            self.lose(number, None)?;
+            node.free()?;
+            node.set_clock(0)?;
+            node.signal("CONT").await?;
+            node.start()?;
         }
         Ok(())
     }
 
     /// Stops all nodes in order, and names those that do not stop in time.
     pub async fn stop(&self) -> Vec<String> {
-        let children = self.nodes.iter().map(|node| (&node.id, locked(&node.child).take()));
+        let children = self.nodes.iter().map(|node| (&node.id, node.take()));
         let each = children.filter_map(|(id, child)| child.map(|child| (id, child)));
         let stopped = futures::future::join_all(each.map(|(id, mut child)| async move {
             drop(child.stdin.take());
@@ -311,8 +329,13 @@ impl Mesh {
     }
 }
 
+/// What becomes of what was not synced: three of ten times it is all lost.
+fn loss(draw: u64) -> Loss {
+    if draw % 10 < 3 { Loss::All } else { Loss::Drawn(Seed::new(draw)) }
+}
+
 /// The relay between all nodes, and how its links are when all is well.
-fn relay(nodes: &[Node], seed: &Seed) -> anyhow::Result<(Relay, Vec<Planned>)> {
+fn relay(nodes: &[Machine], seed: &Seed) -> anyhow::Result<(Relay, Vec<Planned>)> {
     let map = RegionMap::default();
     let (mut wan, mut pairs, mut plans) = (Wan::new(seed), Vec::new(), Vec::new());
     for from in nodes {
@@ -328,7 +351,7 @@ fn relay(nodes: &[Node], seed: &Seed) -> anyhow::Result<(Relay, Vec<Planned>)> {
 }
 
 /// Writes into the settings of each node that it dials the others through the relay.
-fn dials(folder: &Path, nodes: &[Node], relay: &Relay) -> anyhow::Result<()> {
+fn dials(folder: &Path, nodes: &[Machine], relay: &Relay) -> anyhow::Result<()> {
     for from in nodes {
         let file = folder.join(format!("mesh/config/{}.toml", from.id.region));
         let mut text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;

@@ -1,6 +1,7 @@
 //! Chaos: clients of three regions read and write a keyspace of real processes while these are killed, frozen, cut off one
-//! way or both and lose datagrams, several at once, and ranges are split and moved; then all of it ends, and the mesh must
-//! be well again, and what the clients saw must have been linearizable.
+//! way or both and lose datagrams, lose their power (one, or all at once) and with it what was not synced, have full disks and
+//! wrong clocks, several at once, and ranges are split and moved; then all of it ends, and the mesh must be well again, and
+//! what the clients saw must have been linearizable.
 //!
 //! * It decides: nothing but when a story is over. What befalls whom is `schedule`'s (pure), what may have been is
 //!   `history`'s (pure, and no code of ours in its heart), what is well is `healing`'s.
@@ -11,6 +12,7 @@ pub mod clients;
 pub mod errands;
 pub mod healing;
 pub mod history;
+mod machine;
 pub mod mesh;
 pub mod schedule;
 
@@ -24,20 +26,23 @@ use rhumb::client::MeshClient;
 use rhumb::client::kv::{Kv, create};
 use rhumb_core::rng::Seed;
 use rhumb_core::{DataClass, Region};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use clients::{Book, Client};
 use errands::{Errand, Errands, KEYSPACE, Operator};
 use healing::{Healed, healed};
 use history::{Operation, Outcome, check};
-use mesh::Mesh;
-use schedule::{Act, Fault, schedule};
+use mesh::{Mesh, Seen};
+use schedule::{Act, Fault, Kinds, schedule};
 
 /// Clients of a region while there is chaos.
 const CLIENTS: u32 = 3;
 /// Faults are over so long before the clients stop.
 const QUIET: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// A node freezes at once when its clock is stepped beyond the bound; so soon it is seen to have done so.
+const FREEZES_WITHIN: Duration = Duration::from_secs(2);
 /// How long the checker may think about one key.
 const CHECK_WITHIN: Duration = Duration::from_secs(60);
 
@@ -52,6 +57,8 @@ pub struct Options {
     pub lasts: Duration,
     /// Of the faults, the errands and the clients.
     pub seed: u64,
+    /// Which kinds of faults there are.
+    pub kinds: Kinds,
 }
 
 /// What a story was, and whether it may be.
@@ -59,6 +66,8 @@ pub struct Options {
 pub struct Report {
     /// How often each fault befell a node.
     pub faults: BTreeMap<Fault, u32>,
+    /// What came of some of them.
+    pub seen: BTreeMap<Seen, u32>,
     /// What the operator asked for.
     pub errands: Errands,
     /// Operations by what was done and came of it.
@@ -87,6 +96,8 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let faults: Vec<_> = self.faults.iter().map(|(fault, times)| format!("{fault:?} {times}")).collect();
         writeln!(f, "faults: {}", faults.join(", "))?;
+        let seen: Vec<_> = self.seen.iter().map(|(seen, times)| format!("{seen:?} {times}")).collect();
+        writeln!(f, "seen: {}", if seen.is_empty() { "none".to_owned() } else { seen.join(", ") })?;
         writeln!(f, "errands: {}", self.errands)?;
         let ops: BTreeSet<_> = self.operations.keys().map(|(op, _)| *op).collect();
         for op in ops {
@@ -119,7 +130,7 @@ pub async fn run(options: &Options, tell: impl Fn(&str)) -> anyhow::Result<Repor
     let verdict = tokio::task::spawn_blocking(move || check(&checked, CHECK_WITHIN)).await?;
     wrong.extend(verdict.err().map(|anomaly| anomaly.to_string()));
     let operations = counted(&history);
-    Ok(Report { faults, errands, operations, healed: after, wrong })
+    Ok(Report { faults, seen: mesh.seen(), errands, operations, healed: after, wrong })
 }
 
 type Told = (BTreeMap<Fault, u32>, Errands, Healed, Vec<String>);
@@ -145,7 +156,7 @@ async fn story(
     }
     let begun = Instant::now();
     let (calm, ends) = (begun + options.lasts.saturating_sub(QUIET), begun + options.lasts);
-    let acts = schedule(seed, mesh.ids().count(), calm - begun);
+    let acts = schedule(seed, mesh.ids().count(), calm - begun, options.kinds);
     ensure!(!acts.is_empty(), "{:?} is too short for a fault: give more", options.lasts);
     let clients = busy
         .iter()
@@ -156,13 +167,21 @@ async fn story(
         befall(mesh, &acts, begun, tell),
         errands.run(calm, tell),
         futures::future::join_all(clients),
-        watch(mesh, ends, tell)
+        watch(mesh, sleep_until(ends), tell)
     );
-    let (faults, mut ended) = (faults?, ended?);
+    let ((faults, believed), mut ended) = (faults?, ended?);
+    ended.extend(believed);
     mesh.heal_all().await?;
     tell("all faults are over");
-    let healed = healed(mesh, &operator, &last).await;
-    ended.extend(mesh.ended()?);
+    // Whose disk was full a moment ago may still have to end, and to be started again.
+    let (over, is_over) = oneshot::channel();
+    let healing = async {
+        let healed = healed(mesh, &operator, &last).await;
+        over.send(()).ok();
+        healed
+    };
+    let (healed, ended_late) = tokio::join!(healing, watch(mesh, is_over, tell));
+    ended.extend(ended_late?);
     through.close().await;
     operator.close().await;
     Ok((faults, told, healed, ended))
@@ -178,13 +197,13 @@ async fn client<'a>(
     Ok(Client::new(process, region.clone(), kv, book))
 }
 
-/// All faults, each in its time.
+/// All faults, each in its time: how often each kind, and clocks beyond the bound that nodes went on to believe.
 async fn befall(
     mesh: &Mesh,
     acts: &[Act],
     begun: Instant,
     tell: &impl Fn(&str),
-) -> anyhow::Result<BTreeMap<Fault, u32>> {
+) -> anyhow::Result<(BTreeMap<Fault, u32>, Vec<String>)> {
     let ids: Vec<_> = mesh.ids().collect();
     let each = acts.iter().map(|act| {
         let (node, other) = (ids[act.node], ids[act.other]);
@@ -193,31 +212,47 @@ async fn befall(
             let more = match act.fault {
                 Fault::OneWay => format!(" towards {other}"),
                 Fault::Loss => format!(", {} %", act.percent),
+                Fault::Skew | Fault::Beyond => format!(", {} ms", act.off_ms),
+                Fault::Full => format!(", {} bytes left", act.room),
                 _ => String::new(),
             };
-            tell(&format!("{:?} {node}{more} for {:.1} s", act.fault, act.lasts.as_secs_f64()));
-            let what = || format!("{:?} {node}", act.fault);
+            let whom = if act.fault == Fault::Blackout { "all".to_owned() } else { node.to_string() };
+            tell(&format!("{:?} {whom}{more} for {:.1} s", act.fault, act.lasts.as_secs_f64()));
+            let what = || format!("{:?} {whom}", act.fault);
             mesh.begin(act).await.with_context(what)?;
-            sleep(act.lasts).await;
-            mesh.end(act).await.with_context(what)
+            let froze = mesh.endures(act, Instant::now() + act.lasts).await;
+            mesh.end(act).await.with_context(what)?;
+            let must = act.fault == Fault::Beyond && act.lasts >= FREEZES_WITHIN && act.undisturbed(acts);
+            let believed = must && !froze;
+            anyhow::Ok(believed.then(|| {
+                let (off, lasted) = (act.off_ms, act.lasts);
+                format!("{node} did not freeze though its clock was off by {off} ms for {lasted:?}")
+            }))
         }
     });
-    futures::future::try_join_all(each).await?;
+    let believed = futures::future::try_join_all(each).await?.into_iter().flatten().collect();
     let mut faults = BTreeMap::new();
     acts.iter().for_each(|act| *faults.entry(act.fault).or_default() += 1);
-    Ok(faults)
+    Ok((faults, believed))
 }
 
-/// Sees to it that no node is down that should not be, and tells of those that were.
-async fn watch(mesh: &Mesh, until: Instant, tell: &impl Fn(&str)) -> anyhow::Result<Vec<String>> {
+/// Sees to it that no node is down that should not be, until then, and tells of those that were.
+async fn watch<T>(
+    mesh: &Mesh,
+    until: impl Future<Output = T>,
+    tell: &impl Fn(&str),
+) -> anyhow::Result<Vec<String>> {
+    let mut until = std::pin::pin!(until);
     let mut all = Vec::new();
-    while Instant::now() < until {
-        sleep(LOOK_EVERY).await;
+    loop {
+        tokio::select! {
+            _ = &mut until => return Ok(all),
+            () = sleep(LOOK_EVERY) => {}
+        }
         let ended = mesh.ended()?;
         ended.iter().for_each(|words| tell(words));
         all.extend(ended);
     }
-    Ok(all)
 }
 
 fn counted(history: &[Operation]) -> BTreeMap<(&'static str, &'static str), u32> {

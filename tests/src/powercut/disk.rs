@@ -273,6 +273,11 @@ impl Disk {
         Ok(())
     }
 
+    /// The same disk under the next process: syncs that were under way are over, and what they were to cover is as it was.
+    pub(super) fn lives_on(self) -> Self {
+        Self { syncs: HashMap::new(), stopped: None, ..self }
+    }
+
     fn renamed(&mut self, from: (u64, String), to: (u64, String)) -> Result<(), String> {
         if from.0 != to.0 {
             return Err(format!("{} is renamed into another directory, which is not modelled", from.1));

@@ -66,7 +66,22 @@ impl Watched {
         Ok(watched)
     }
 
-    /// What the process's environment needs. It must be one process, and no child of it.
+    /// Watches it in the next life of a process that has ended: what was not synced before is not durable now either. Only if
+    /// the process was killed from outside, and had no time to write down its last change, does all of it count as durable.
+    ///
+    /// # Errors
+    /// A file cannot be read or made.
+    pub fn again(self) -> io::Result<Self> {
+        let (kept, stands) = (self.disk()?, Image::read(&self.directory)?);
+        let scratch = self.journal.parent().ok_or_else(|| io::Error::other("a journal is in a folder"))?;
+        let mut next = Self::over(&self.directory, scratch)?;
+        if kept.latest() == stands {
+            next.before = kept.lives_on();
+        }
+        Ok(next)
+    }
+
+    /// What the process's environment needs. It must be one process, and no child of it. See also [`dies_with_us`].
     #[must_use]
     pub fn variables(&self) -> Vec<(&'static str, String)> {
         let text = |path: &Path| path.to_str().expect("paths of tests are text").to_owned();
@@ -172,6 +187,14 @@ impl Watched {
     fn say(&self, word: Word, value: u64) -> io::Result<()> {
         self.control.write_all_at(&value.to_ne_bytes(), word as u64 * 8)
     }
+}
+
+/// What the environment of a process needs that is to be killed, though it stands still, when the thread that starts it has
+/// ended, however it ended.
+#[must_use]
+pub fn dies_with_us() -> [(&'static str, String); 2] {
+    let shim = shim().to_str().expect("paths of tests are text").to_owned();
+    [("LD_PRELOAD", shim), ("RHUMB_SHIM_PARENT", std::process::id().to_string())]
 }
 
 /// The shim, compiled once a process by the C compiler that RocksDB needs as well.

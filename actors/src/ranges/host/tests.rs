@@ -4,6 +4,7 @@ mod behind;
 mod catalog;
 mod comparing;
 mod history;
+mod lifecycle;
 mod net;
 mod rows;
 mod sim;
@@ -17,7 +18,11 @@ use self::world::Tally;
 
 /// The first promise of a seed's story that is broken. An assertion of a machine is one too.
 fn run(seed: u64) -> Result<Tally, String> {
-    let ran = catch_unwind(AssertUnwindSafe(|| world::run(seed))).unwrap_or_else(|panic| {
+    told(|| world::run(seed))
+}
+
+fn told(story: impl FnOnce() -> Result<Tally, String>) -> Result<Tally, String> {
+    let ran = catch_unwind(AssertUnwindSafe(story)).unwrap_or_else(|panic| {
         let words = panic.downcast_ref::<String>().cloned();
         Err(words.or_else(|| panic.downcast_ref::<&str>().map(|&words| words.to_owned())).unwrap_or_default())
     });

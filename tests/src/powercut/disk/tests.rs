@@ -76,6 +76,18 @@ fn states(story: &str) -> BTreeSet<String> {
 }
 
 #[test]
+fn what_a_process_did_not_sync_is_lost_in_the_life_of_the_next_one_too() {
+    let mut disk = after("write a 0 new\nbegin a").lives_on();
+    assert_eq!(shown(&disk.latest()), "a=new");
+    assert_eq!(shown(&disk.cut(&Loss::All)), "a=old");
+    // The sync of the one that ended came to no end, and the next one's have the same numbers.
+    assert!(disk.happens(Event::Synced { token: 1_000 }).is_err());
+    disk.happens(Event::SyncBegan { inode: 2, token: 1_000 }).expect("it can happen");
+    disk.happens(Event::Synced { token: 1_000 }).expect("it can happen");
+    assert_eq!(shown(&disk.cut(&Loss::All)), "a=new");
+}
+
+#[test]
 fn what_was_not_synced_is_lost_on_the_hardest_disk() {
     assert_eq!(kept("write a 3 new"), "a=old");
     assert_eq!(kept("write a 0 N\nsize a 1"), "a=old");

@@ -87,8 +87,11 @@ pub(super) async fn follow(net: net::Shared, me: usize, host: Host<SimRuntime>) 
     loop {
         versions::look(&mut net.lock(), me);
         let catalog = net.lock().catalog.clone();
+        let held: Vec<_> =
+            catalog.iter().flat_map(|catalog| &catalog.space.held).map(|held| held.at).collect();
         for row in catalog.iter().flat_map(|catalog| &catalog.space.ranges) {
             host.want(row.range, row.wanted());
+            host.hold(row.range, held.clone());
             host.retain(row.range, RETENTION);
             let mine = row.seats.iter().find(|seat| seat.store == host.store());
             if let Some(replica) = host.quarantined(row.range).filter(|replica| row.left.contains(replica)) {

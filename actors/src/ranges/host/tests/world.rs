@@ -18,6 +18,7 @@ use rhumb_storage::mvcc::{Limit, Record, UserKey};
 use super::catalog::{self, Catalog, SPACE};
 use super::comparing;
 use super::history::{self, Did, Seen, Value};
+use super::lifecycle::{self, Lived, Lives};
 use super::net::{self, MS, NOBODY, Net, RANGE, SECOND, TOLERANCE, node_id, store_id};
 use super::rows::same_rows;
 use super::sim::{self, SimRuntime};
@@ -29,8 +30,8 @@ use crate::ranges::{Ask, Condition, Consistency, Descriptor, Lease, Op, RangeId,
 
 const KEYS: usize = 3;
 const CLIENTS: u32 = 4;
-const STORY: u64 = 30 * SECOND;
-const HEALING: u64 = 20 * SECOND;
+pub(super) const STORY: u64 = 30 * SECOND;
+pub(super) const HEALING: u64 = 20 * SECOND;
 /// How far a replica of a range that is well is behind with what is closed, at most: thrice what it usually is.
 const CLOSED_WITHIN: u64 = 3 * SECOND;
 /// When all is well, whoever is given the lease leads so soon.
@@ -73,6 +74,8 @@ pub(super) struct Tally {
     pub(super) refused_on_the_way: usize,
     /// Versions that were collected in the last lives.
     pub(super) collected: u64,
+    /// Of keys that expire and times that are held, in stories that have them.
+    pub(super) lived: Lived,
     /// All that happened, in one number.
     pub(super) hash: u64,
 }
@@ -98,6 +101,7 @@ impl Tally {
         self.upgraded += other.upgraded;
         self.refused_builds += other.refused_builds;
         self.collected += other.collected;
+        self.lived.add(other.lived);
         self.compared += other.compared;
         self.spoiled += other.spoiled;
         self.rebuilt += other.rebuilt;
@@ -164,6 +168,11 @@ pub(super) fn key(number: usize) -> UserKey {
 
 /// Runs a seed's story: the first promise that was broken, if one was.
 pub(super) fn run(seed: u64) -> Result<Tally, String> {
+    run_with(seed, false)
+}
+
+/// The same, in which keys expire and times are held, if they are to.
+pub(super) fn run_with(seed: u64, lives: bool) -> Result<Tally, String> {
     sim::begin(seed);
     let seed = Seed::new(seed).child("consensus");
     let mut rng = seed.child("story").rng();
@@ -206,6 +215,8 @@ pub(super) fn run(seed: u64) -> Result<Tally, String> {
         net.spoiled = rng.chance(0.4) && comparing::are_spoiled();
     }
     comparing::writes_quiet_key(&net);
+    let lives = lives.then(|| lifecycle::begin(&net, &seed));
+    let lives_on = || lives.as_ref().map_or(Ok(()), |lives| lives.look(&net));
     while sim::now() < STORY {
         sim::run_until(sim::now() + rng.between(20 * MS, 900 * MS));
         trouble(&net, &told, &mut rng, &mut comes_back);
@@ -222,15 +233,18 @@ pub(super) fn run(seed: u64) -> Result<Tally, String> {
             told.lock().tally.spoiled += 1;
         }
         look(&net, &mut leases)?;
+        lives_on()?;
         told.lock().tally.rested += usize::from(rests(&net));
     }
     heal(&net, &told, raft);
     while sim::now() < STORY + HEALING {
         sim::run_until(sim::now() + 500 * MS);
         look(&net, &mut leases)?;
+        lives_on()?;
     }
     let mut told = told.lock();
     told.tally.leases = leases.len();
+    told.tally.lived = lives.as_ref().map(Lives::lived).unwrap_or_default();
     {
         let net = net.lock();
         (told.tally.upgraded, told.tally.refused_builds) = versions::raised(&net)?;
