@@ -17,7 +17,6 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use rhumb_core::HybridTime;
 use rhumb_core::canary::{self, Canary};
-use rhumb_core::codec;
 use rhumb_storage::mvcc::{
     Garbage, KeyspaceId, Protected, ReadError, Record, Rows, Threshold, UserKey, VersionKey, gc,
 };
@@ -25,6 +24,7 @@ use rhumb_storage::{Batch, Family};
 use serde::{Deserialize, Serialize};
 
 use super::lease::Moment;
+use super::raft::wire;
 use super::replica::{Descriptor, RangeId, RangeReplica, ReplicaId};
 
 /// Versions that are deleted in one step, about.
@@ -277,11 +277,6 @@ pub struct Step {
     threshold: HybridTime,
 }
 
-#[derive(Serialize, Deserialize)]
-enum Versioned {
-    V1(Progress),
-}
-
 impl Progress {
     /// The row of a range's progress, in the family `Raft`.
     #[must_use]
@@ -294,13 +289,11 @@ impl Progress {
     /// # Errors
     /// What is wrong with the row.
     pub fn read(row: &[u8]) -> Result<Self, String> {
-        let Versioned::V1(progress) = codec::decode(row).map_err(|error| error.to_string())?;
-        Ok(progress)
+        wire::decode(row)
     }
 
     fn write(&self, range: RangeId, batch: &mut Batch) {
-        let row = codec::encode(&Versioned::V1(self.clone())).expect("a key is within the codec's limits");
-        batch.put(Family::Raft, Self::row_key(range), row.to_vec());
+        batch.put(Family::Raft, Self::row_key(range), wire::encode(self).to_vec());
     }
 
     /// Which part of the range is looked at now, if there may be garbage: under the applied threshold, and not while rows that

@@ -96,7 +96,7 @@ pub enum Outcome {
     Raised(HybridTime),
     /// The replicas stand there now.
     Reseated,
-    /// The replicas are compared as they are after this command, by its number.
+    /// The replicas are compared as they are after this entry of the log, by its place.
     Compared(u64),
     /// Nothing was done: more than one voter would change, the leaseholder would not vote, or two would have one place.
     NotSeated,

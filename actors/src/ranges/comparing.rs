@@ -3,7 +3,7 @@
 //! * It decides: what of a replica must be the same on all of them; which of them differs from a majority; whether nobody can say.
 //! * It never does: compare what replicas are at different commands, or find for one half of a range against the other.
 //! * Invariant: the hashes of two replicas that have applied the same entries are the same, however much each has collected and
-//!   by whatever way its rows came to it.
+//!   by whatever way its rows came to it. Builds that hash otherwise say so, and are not compared with each other.
 //!
 //! What counts is the state that the log has made (all of it but the replica's number), who takes part in consensus, and the rows of the
 //! range that were there after the command. Rows are read later than that, so it is said exactly which ones these are:
@@ -29,14 +29,32 @@ use sha2::{Digest as _, Sha256};
 use super::collect::Use;
 use super::records;
 use super::replica::{Descriptor, RangeId, RangeReplica, ReplicaId, Seat};
+use super::span::Span;
 
-/// A hash of what a replica is.
+/// By which way this build hashes. Another number comes with whatever gives the same replica another hash: other rows that count, another
+/// order of them, another form of the state's bytes.
+pub const WAY: u16 = 1;
+
+/// A hash of what a replica is. Those of two ways say nothing of each other.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Digest(pub [u8; 32]);
+pub struct Digest {
+    /// By which way it was made.
+    pub way: u16,
+    /// The hash.
+    pub hash: [u8; 32],
+}
+
+impl Digest {
+    /// Whether the two are of two replicas that differ.
+    fn differs(&self, other: &Self) -> bool {
+        self.way == other.way && self.hash != other.hash
+    }
+}
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().take(8).try_for_each(|byte| write!(f, "{byte:02x}"))
+        write!(f, "{}-", self.way)?;
+        self.hash.iter().take(8).try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
@@ -51,10 +69,11 @@ impl fmt::Debug for Digest {
 pub struct Extent {
     /// The replica.
     pub replica: ReplicaId,
-    /// The command.
+    /// The place of the command in the log: the same on all, whatever each has made of the entries before it.
     pub index: u64,
     /// What the range was.
     pub descriptor: Descriptor,
+    span: Span,
     threshold: HybridTime,
     upto: HybridTime,
     hash: Sha256,
@@ -68,10 +87,10 @@ pub struct Extent {
 }
 
 impl Extent {
-    /// What a replica is now. `members` is what consensus knows of who takes part. Whoever calls holds the replica, and its rows
-    /// are written.
+    /// What a replica is now, after the entry at this place of the log. `members` is what consensus knows of who takes part. Whoever
+    /// calls holds the replica, and its rows are written.
     #[must_use]
-    pub fn of(replica: &RangeReplica, members: &[u8]) -> Self {
+    pub fn of(replica: &RangeReplica, index: u64, members: &[u8]) -> Self {
         let (applied, descriptor) = (replica.applied(), replica.descriptor().clone());
         let state = records::shared(replica);
         let mut hash = Sha256::new_with_prefix(b"rhumb replica\0");
@@ -79,15 +98,15 @@ impl Extent {
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part);
         }
-        let at = HybridTime::from_bits(u64::MAX);
-        let first = VersionKey { keyspace: descriptor.keyspace, key: descriptor.from.clone(), at };
+        let span = Span::of_range(&descriptor);
         Self {
             replica: replica.id(),
-            index: applied.index,
+            index,
             threshold: applied.threshold,
             upto: applied.newest.max(applied.closed).max(applied.threshold),
             hash,
-            next: Some(first.encode()),
+            next: Some(span.first().to_vec()),
+            span,
             met: None,
             deletion: None,
             _in_use: replica.in_use().hashes(),
@@ -117,18 +136,18 @@ impl Extent {
                 return Err(error);
             }
         }
-        Ok(self.next.is_none().then(|| Digest(self.hash.clone().finalize().into())))
+        Ok(self.next.is_none().then(|| Digest { way: WAY, hash: self.hash.clone().finalize().into() }))
     }
 
     /// Takes a row in. Whether more of the range may come.
     fn meet(&mut self, row: &[u8], value: &[u8]) -> Result<bool, ReadError> {
+        if !self.span.holds(row) {
+            return Ok(false);
+        }
         let damaged =
             |at, reason: String| ReadError::Damaged { keyspace: self.descriptor.keyspace, at, reason };
         let version =
             VersionKey::decode(row).map_err(|error| damaged(HybridTime::ZERO, error.to_string()))?;
-        if version.keyspace != self.descriptor.keyspace || !self.descriptor.holds(&version.key) {
-            return Ok(false);
-        }
         let at = version.at;
         let record = Record::decode(row, value).map_err(|error| damaged(at, error.to_string()))?;
         if at > self.upto {
@@ -171,7 +190,7 @@ pub enum Verdict {
     Waits,
     /// All that have answered are the same, and most voters have.
     Same,
-    /// Most voters are the same, and these are something else.
+    /// Most voters are the same, and these, which hash in the same way, are something else.
     Odd(BTreeSet<ReplicaId>),
     /// There are differences, and no majority of the voters is the same.
     Undecided,
@@ -180,7 +199,7 @@ pub enum Verdict {
 /// One comparison, as whoever holds the range's lease has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Round {
-    /// The command after which replicas are compared.
+    /// The place in the log of the command after which replicas are compared.
     pub index: u64,
     /// The range's replicas then, once this one has come so far.
     pub seats: Vec<Seat>,
@@ -215,11 +234,11 @@ impl Round {
         match majority {
             Some(digest) => {
                 let differs =
-                    self.answers.iter().filter(|(replica, said)| **said != digest && of_it(replica));
+                    self.answers.iter().filter(|(replica, said)| said.differs(&digest) && of_it(replica));
                 let odd: BTreeSet<_> = differs.map(|(replica, _)| *replica).collect();
                 if odd.is_empty() { Verdict::Same } else { Verdict::Odd(odd) }
             }
-            None if counted.len() > 1
+            None if counted.keys().any(|one| counted.keys().any(|other| one.differs(other)))
                 && (over || voters.iter().all(|voter| self.answers.contains_key(voter))) =>
             {
                 Verdict::Undecided
@@ -274,7 +293,16 @@ mod tests {
 
     use super::*;
 
+    fn digest(of: u8) -> Digest {
+        Digest { way: WAY, hash: [of; 32] }
+    }
+
     fn round(voters: u64, learners: u64, answers: &[(u64, u8)]) -> Verdict {
+        let answers: Vec<_> = answers.iter().map(|(replica, of)| (*replica, digest(*of))).collect();
+        round_of(voters, learners, &answers)
+    }
+
+    fn round_of(voters: u64, learners: u64, answers: &[(u64, Digest)]) -> Verdict {
         let seat = |replica: u64| Seat {
             replica: ReplicaId(replica),
             node: format!("eu/n{replica}").parse().expect("a node"),
@@ -283,7 +311,7 @@ mod tests {
         };
         let mut rounds = Rounds::default();
         for (replica, digest) in answers {
-            rounds.heard(RangeId(7), 5, ReplicaId(*replica), Digest([*digest; 32]));
+            rounds.heard(RangeId(7), 5, ReplicaId(*replica), *digest);
         }
         rounds.begun(RangeId(7), 5, (1..=voters + learners).map(seat).collect());
         rounds.of(RangeId(7)).expect("it is there").verdict(false)
@@ -314,12 +342,25 @@ mod tests {
     }
 
     #[test]
+    fn builds_that_hash_in_two_ways_find_nothing_of_each_other() {
+        let other = |of: u8| Digest { way: WAY + 1, hash: [of; 32] };
+        let all = |all: &[(u64, Digest)]| round_of(3, 1, all);
+        assert_eq!(all(&[(1, digest(1)), (2, digest(1)), (3, other(2))]), Verdict::Same);
+        assert_eq!(all(&[(1, digest(1)), (2, digest(1)), (3, other(2)), (4, digest(3))]), odd(&[4]));
+        assert_eq!(all(&[(1, digest(1)), (2, other(2)), (3, other(2)), (4, digest(3))]), Verdict::Same);
+        assert_eq!(all(&[(1, digest(1)), (2, other(2)), (3, other(3))]), Verdict::Undecided);
+        let two = |one, other| round_of(2, 0, &[(1, one), (2, other)]);
+        assert_eq!(two(digest(1), other(2)), Verdict::Waits, "nobody knows, and nothing is wrong");
+        assert_eq!(two(digest(1), digest(2)), Verdict::Undecided);
+    }
+
+    #[test]
     fn what_is_of_another_command_is_not_compared() {
         let mut rounds = Rounds::default();
         let range = RangeId(7);
-        rounds.heard(range, 5, ReplicaId(1), Digest([1; 32]));
-        rounds.heard(range, 6, ReplicaId(1), Digest([2; 32]));
-        rounds.heard(range, 5, ReplicaId(2), Digest([1; 32]));
+        rounds.heard(range, 5, ReplicaId(1), digest(1));
+        rounds.heard(range, 6, ReplicaId(1), digest(2));
+        rounds.heard(range, 5, ReplicaId(2), digest(1));
         let round = rounds.of(range).expect("it is there");
         assert_eq!((round.index, round.answers.len()), (6, 1));
     }

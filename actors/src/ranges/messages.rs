@@ -299,7 +299,7 @@ pub struct CheckRange {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Wire)]
 #[wire(crate = crate)]
 pub struct RangeChecked {
-    /// The command after which its replicas were compared.
+    /// The place in its log of the command after which its replicas were compared.
     pub index: u64,
     /// Its replicas: number, node, and what it is, as a hash; none: it has not answered in time.
     pub replicas: Vec<(u64, NodeId, Option<String>)>,

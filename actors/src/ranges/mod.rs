@@ -10,7 +10,7 @@
 //!
 //! In reading order: [`command`] is what stands in the log; [`support`] what stores promise each other, on which leases
 //! rest; [`replica`] the state that the log makes, and how; [`lease`] who may hold it and what a moment is; [`propose`] the
-//! leaseholder's part; [`serve`] reads; [`collect`] deletes what nobody can read any more; [`comparing`] finds replicas that differ, and [`quarantine`] is what stands on the disk of one; [`splitting`]
+//! leaseholder's part; [`serve`] reads; [`collect`] deletes what nobody can read any more; [`comparing`] finds replicas that differ, [`quarantine`] is what stands on the disk of one, and [`span`] says which rows are whose; [`splitting`]
 //! says when a range becomes two by itself; [`sealing`] has the bytes of personal values and [`subjects`] their keys; [`token`] what clients carry between
 //! regions; `records` what is on disk; [`raft`] agrees on the log; [`host`] serves a node's replicas; [`catalog`] is what the
 //! meta range holds, [`lifecycle`] how keyspaces end, [`snapshots`] what operators hold of them, and [`messages`] what can be asked over the mesh.
@@ -34,6 +34,7 @@ pub mod sealing;
 pub mod seating;
 pub mod serve;
 pub mod snapshots;
+pub mod span;
 pub mod splitting;
 pub mod subjects;
 pub mod support;

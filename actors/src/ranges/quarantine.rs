@@ -41,17 +41,16 @@ impl Quarantine {
         batch.put(Family::Raft, Self::row_key(range), wire::encode(self).to_vec());
     }
 
-    /// All that are on a disk.
+    /// All that are on a disk, of each range it, or why it cannot be read. What stands under no range's number is said of none.
     ///
     /// # Errors
-    /// What cannot be read.
-    pub fn all(disk: &dyn Disk) -> Result<Vec<(RangeId, Self)>, String> {
+    /// A fault of reading.
+    pub fn all(disk: &dyn Disk) -> Result<Vec<(RangeId, Result<Self, String>)>, String> {
         let rows = disk::rows(disk, Family::Raft, b"q").map_err(|fault| fault.to_string())?;
         let read = |(key, row): (Vec<u8>, Vec<u8>)| {
             let number = key.get(1..).and_then(|number| number.try_into().ok()).map(u64::from_be_bytes);
-            let range = RangeId(number.ok_or("a quarantine is noted under no range's number")?);
-            Ok((range, wire::decode(&row)?))
+            Some((RangeId(number?), wire::decode(&row)))
         };
-        rows.into_iter().map(read).collect()
+        Ok(rows.into_iter().filter_map(read).collect())
     }
 }

@@ -213,6 +213,12 @@ impl RangeReplica {
         self.quarantined && !canary::sings(Canary::QuarantinedReads)
     }
 
+    /// Loses a command, for tests.
+    #[cfg(test)]
+    pub(super) fn loses_a_command(&mut self) {
+        self.applied.index -= 1;
+    }
+
     /// Its number.
     #[must_use]
     pub fn id(&self) -> ReplicaId {

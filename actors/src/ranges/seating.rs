@@ -84,13 +84,16 @@ pub fn next(
     let follows = |old: &Seat| wanted.seats.iter().any(|coming| coming.store == old.store);
     let gone = |old: &&Seat| seat(old.replica).is_none() && !members.all.contains(&old.replica);
     let rebuilt: Vec<_> = wanted.leaving.iter().filter(|old| follows(old)).collect();
-    if !rebuilt.is_empty() && rebuilt.iter().all(gone) {
-        return Some(Step::Left(rebuilt.into_iter().map(|old| old.replica).collect()));
+    let out: Vec<_> = rebuilt.iter().filter(|old| gone(old)).map(|old| old.replica).collect();
+    if !out.is_empty() {
+        return Some(Step::Left(out));
     }
     // It has stopped: whatever else is to change waits for it in vain.
     if let Some(step) = rebuilt.iter().find_map(|old| goes(old.replica, here, members)) {
         return Some(step);
     }
+    // One that does not come near keeps those that leave, and none of the others that come.
+    let mut waits = false;
     for coming in &wanted.seats {
         let replica = coming.replica;
         let Some(seat) = seat(replica) else {
@@ -106,12 +109,19 @@ pub fn next(
         }
         let votes = coming.votes || canary::sings(Canary::LearnerVotes);
         if votes && !members.voters.contains(&replica) {
+            if !near(replica) {
+                waits = true;
+                continue;
+            }
             let voters = members.voters.iter().copied().chain([replica]).collect();
-            return near(replica).then_some(Step::Vote(voters));
+            return Some(Step::Vote(voters));
         }
         if coming.votes && !seat.votes {
             return Some(Step::Reseat(voting(here, replica, true)));
         }
+    }
+    if waits {
+        return None;
     }
     // All that are to vote do. Who is here and not wanted was let go of before, and brought back by one who had not heard of it.
     let stays = |replica: ReplicaId| wanted.seats.iter().find(|seat| seat.replica == replica);
@@ -273,6 +283,43 @@ mod tests {
         let seats = [here.clone(), vec![Seat { votes: false, ..new }]].concat();
         let step = next(&wanted, &here, &members, StoreId(1), |_| true);
         assert_eq!(step, Some(Step::Reseat(seats)), "its disk is free");
+    }
+
+    #[test]
+    fn a_newcomer_that_has_stopped_is_rebuilt_and_its_move_goes_on() {
+        // 3 was to move to the disk of 4; 4 has stopped before it voted, and 5 takes its place there.
+        let new = Seat { store: StoreId(4), ..seat(5, true) };
+        let wanted = Wanted {
+            seats: vec![seat(1, true), seat(2, true), new],
+            leaving: vec![seat(3, true), seat(4, true)],
+            ..Wanted::default()
+        };
+        let here: Vec<_> = (1..=4).map(|one| seat(one, one < 4)).collect();
+        let numbers = |all: &[u64]| all.iter().copied().map(ReplicaId).collect::<BTreeSet<_>>();
+        let members = Members { voters: numbers(&[1, 2, 3]), all: numbers(&[1, 2, 3, 4]), settled: true };
+        let step = next(&wanted, &here, &members, StoreId(1), |_| false);
+        assert_eq!(step, Some(Step::Forget(ReplicaId(4))));
+        let members = Members { all: numbers(&[1, 2, 3]), ..members };
+        let step = next(&wanted, &here, &members, StoreId(1), |_| false);
+        assert_eq!(step, Some(Step::Reseat(here[..3].to_vec())));
+        let step = next(&wanted, &here[..3], &members, StoreId(1), |_| false);
+        assert_eq!(step, Some(Step::Left(vec![ReplicaId(4)])), "3 stays until 5 has come");
+    }
+
+    #[test]
+    fn one_that_does_not_come_near_keeps_no_other_newcomer() {
+        let seats: Vec<_> = (1..=5).map(|one| seat(one, true)).collect();
+        let wanted = Wanted { seats, leaving: vec![seat(6, true)], ..Wanted::default() };
+        let numbers = |all: &[u64]| all.iter().copied().map(ReplicaId).collect::<BTreeSet<_>>();
+        let all = numbers(&[1, 2, 3, 4, 5, 6]);
+        let here: Vec<_> = (1..=6).map(|one| seat(one, one != 4 && one != 5)).collect();
+        let members = Members { voters: numbers(&[1, 2, 3, 6]), all, settled: true };
+        let step = next(&wanted, &here, &members, StoreId(1), |replica| replica != ReplicaId(4));
+        assert_eq!(step, Some(Step::Vote(numbers(&[1, 2, 3, 5, 6]))));
+        let here: Vec<_> = (1..=6).map(|one| seat(one, one != 4)).collect();
+        let members = Members { voters: numbers(&[1, 2, 3, 5, 6]), ..members };
+        let step = next(&wanted, &here, &members, StoreId(1), |replica| replica != ReplicaId(4));
+        assert_eq!(step, None, "6 leaves when 4 has come");
     }
 
     #[test]

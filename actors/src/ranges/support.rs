@@ -111,6 +111,11 @@ impl Support {
         self.own
     }
 
+    /// Begins another epoch: all leases of this store are for others to take, and its own to take anew.
+    pub fn lapse(&mut self, out: &mut Out<Said>) {
+        self.raise(self.own.next(), out);
+    }
+
     /// Asks these stores, itself among them, for support from now on. A node whose clock is frozen does not: its leases are
     /// for others to take.
     pub fn beat(&self, now: HybridTime, stores: impl IntoIterator<Item = StoreId>, out: &mut Out<Said>) {

@@ -187,7 +187,7 @@ impl fmt::Display for WasChecked {
         write!(f, "range {} after command {}: {said}", self.range, self.index)?;
         for Compared { replica, node, digest, odd } in &self.replicas {
             let digest = digest.as_deref().unwrap_or("no answer");
-            write!(f, "\n{replica:>8} {node:<24} {digest:<16}{}", if *odd { " differs" } else { "" })?;
+            write!(f, "\n{replica:>8} {node:<24} {digest:<18}{}", if *odd { " differs" } else { "" })?;
         }
         Ok(())
     }

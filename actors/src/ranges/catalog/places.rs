@@ -51,11 +51,16 @@ pub(super) fn moved(
     Ok(true)
 }
 
-/// A replica is not to be believed: another one takes its place on its disk. Whether that is news.
+/// A replica is not to be believed: another one takes its place on its disk. Whether that is news. One is rebuilt at a time; what else
+/// is on its way does not stand against it: a move to one that has stopped would wait for good.
 pub(super) fn rebuilt(row: &mut RangeRow, next: &mut Next, replica: ReplicaId) -> Result<bool, KvRefusal> {
     let Some(at) = row.seats.iter().position(|seat| seat.replica == replica) else { return Ok(false) };
-    if !row.leaving.is_empty() || !row.begun {
-        let why = format!("a replica of range {} is moving already, or the range has not begun", row.range.0);
+    let follows = |old: &Seat| row.seats.iter().any(|seat| seat.store == old.store);
+    if row.leaving.iter().any(follows) || !row.begun {
+        let why = format!(
+            "a replica of range {} is being rebuilt already, or the range has not begun",
+            row.range.0
+        );
         return Err(KvRefusal::NotNow { why, retry_after: MOVE_AGAIN });
     }
     if !row.seats.iter().any(|seat| seat.votes && seat.replica != replica) {
@@ -64,9 +69,15 @@ pub(super) fn rebuilt(row: &mut RangeRow, next: &mut Next, replica: ReplicaId) -
             row.range.0
         )));
     }
+    // Whoever comes in a move that is under way stays the last one that came: it may come elsewhere instead.
+    let coming = row.joined.last().copied().filter(|last| !row.leaving.is_empty() && *last != replica);
     let leaving = row.seats.remove(at);
     let Seat { node, store, votes, .. } = leaving.clone();
     comes_to(row, next, &Place { node, store, votes });
+    if let Some(coming) = coming {
+        row.joined.retain(|joined| *joined != coming);
+        row.joined.push(coming);
+    }
     row.leaving.push(leaving);
     Ok(true)
 }

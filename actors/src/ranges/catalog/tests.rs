@@ -192,6 +192,40 @@ fn a_replica_is_rebuilt_on_its_disk_under_a_new_number_and_does_not_come_back() 
 }
 
 #[test]
+fn a_replica_is_rebuilt_while_another_one_moves_and_the_move_can_still_be_taken_back() {
+    let class = DataClass::read("inventory").expect("valid");
+    let placed = places("eu/n1 us/n1 ap/n1");
+    let (space, next) = created("a", &class, plain(), Lifetimes::default(), first_numbers(2), placed);
+    let node = |text: &str| text.parse::<NodeId>().expect("a node");
+    let moves = |from: &str, to: &str, store| Change::Move {
+        range: RangeId(2),
+        from: node(from),
+        to: node(to),
+        store: StoreId(store),
+    };
+    let rebuild = |replica| Change::Rebuild { range: RangeId(2), replica: ReplicaId(replica) };
+    let change = |space: &Keyspace, next, change: &Change| {
+        changed(space, next, change).expect("it may be").expect("it is new")
+    };
+    let (moving, next) = change(&space, next, &moves("us/n1", "us/n2", 9));
+    assert_eq!(stands(&moving, 2), "begun true at 3@eu/n1 5@ap/n1 6@us/n2 leaving [4@us/n1] left []");
+    // One that stays stops.
+    let (stays, after) = change(&moving, next, &rebuild(5));
+    let both = "begun true at 3@eu/n1 6@us/n2 7@ap/n1 leaving [4@us/n1 5@ap/n1] left []";
+    assert_eq!(stands(&stays, 2), both);
+    let again = changed(&stays, after, &rebuild(3));
+    assert!(matches!(again, Err(KvRefusal::NotNow { .. })), "one at a time: {again:?}");
+    let us = space.ranges[0].seats[1].store;
+    let (back, _) = change(&stays, after, &moves("us/n2", "us/n1", us.0));
+    let taken = "begun true at 3@eu/n1 7@ap/n1 4@us/n1 leaving [5@ap/n1 6@us/n2] left []";
+    assert_eq!(stands(&back, 2), taken);
+    // The one that comes stops.
+    let (comes, _) = change(&moving, next, &rebuild(6));
+    let both = "begun true at 3@eu/n1 5@ap/n1 7@us/n2 leaving [4@us/n1 6@us/n2] left []";
+    assert_eq!(stands(&comes, 2), both);
+}
+
+#[test]
 fn names_are_plain() {
     assert_eq!(named("profiles.v2"), Ok(()));
     for bad in ["", "meta", "Profiles", "a b", "a/b", &"x".repeat(65)] {

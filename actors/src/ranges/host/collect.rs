@@ -138,8 +138,15 @@ impl<R: AsyncRuntime> Host<R> {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(new) => {
                 let row = disk.get(Family::Raft, &Progress::row_key(range))?;
-                let read = row.map(|row| Progress::read(&row)).transpose();
-                new.insert(read.map_err(NotCollected::Unsound)?.unwrap_or_default())
+                let read = row.map(|row| Progress::read(&row)).transpose().unwrap_or_else(|why| {
+                    tracing::warn!(
+                        range = range.0,
+                        why,
+                        "how far the range was collected cannot be read: all of it is looked at again"
+                    );
+                    None
+                });
+                new.insert(read.unwrap_or_default())
             }
         };
         let Some(step) = known.step(&*group.replica().await) else { return Ok(None) };

@@ -2,7 +2,8 @@
 //! are, and judges what all of them say.
 //!
 //! * It decides: nothing. [`comparing`](crate::ranges::comparing) says what counts and who is odd.
-//! * It never does: hash more rows in one go than a step, or take the next one without a pause.
+//! * It never does: hash more rows in one go than a step, or take the next one without a pause, or hash the rows of one range twice at a
+//!   time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,15 +12,16 @@ use std::time::Duration;
 use openraft::AsyncRuntime;
 use parking_lot::Mutex;
 use rhumb_core::{HybridTime, NodeId};
+use rhumb_storage::mvcc::ReadError;
 
 use super::keep::of;
 use super::quarantine::Noticed;
-use super::{Host, NotWritten, Word};
+use super::{Host, NotWritten, Word, World};
 use crate::ranges::command::Outcome;
 use crate::ranges::comparing::{Digest, Extent, Round, Rounds, Verdict};
 use crate::ranges::lease::RangeRefusal;
 use crate::ranges::raft::{Disk, Group, NotProposed};
-use crate::ranges::replica::{RangeId, ReplicaId};
+use crate::ranges::replica::{RangeId, RangeReplica, ReplicaId};
 
 /// Bytes of rows that are hashed in one step.
 const STEP_BYTES: usize = 256 << 10;
@@ -34,6 +36,8 @@ const TELLS: u32 = 4;
 #[derive(Debug, Default)]
 pub(super) struct Comparing {
     rounds: Mutex<Rounds>,
+    /// Ranges whose rows are being hashed.
+    hashing: Mutex<BTreeMap<RangeId, Hashing>>,
     /// Since when the answers of each range's last comparison are waited for.
     since: Mutex<BTreeMap<RangeId, HybridTime>>,
     /// When each range was compared last, as far as is known in this life.
@@ -42,6 +46,15 @@ pub(super) struct Comparing {
     suspect: Mutex<BTreeSet<RangeId>>,
     /// What was said of each range's last comparison.
     said: Mutex<BTreeMap<RangeId, (u64, Verdict)>>,
+}
+
+/// A range's rows that are being hashed.
+#[derive(Debug)]
+struct Hashing {
+    /// At this place of the log.
+    index: u64,
+    /// What is hashed next.
+    next: Option<Extent>,
 }
 
 /// What came of a comparison that somebody asked for.
@@ -62,15 +75,17 @@ impl<R: AsyncRuntime> Host<R> {
                 let now = host.0.world.now();
                 for group in host.groups() {
                     host.quarantine_damaged(&group);
-                    if host.is_due(group.range(), now) {
+                    if host.under_way(group.range()).is_none() && host.is_due(group.range(), now) {
                         host.propose_comparison(&group).await;
                     }
                     if !host.is_settled(group.range()) {
                         host.judge(group.range()).await;
                     }
                     host.is_rebuilt(&group).await;
+                    host.asks_to_stop(&group).await;
                 }
                 host.announce_quarantines();
+                host.forget_doubts();
                 host.forget_quarantines().await;
                 host.0.comparing.rounds.lock().retain(|range| host.group(range).is_some());
                 host.0.comparing.suspect.lock().retain(|range| host.group(*range).is_some());
@@ -119,34 +134,50 @@ impl<R: AsyncRuntime> Host<R> {
         }));
     }
 
-    /// This is what a replica here is at a command: its rows are hashed, and whoever holds the lease is told.
+    /// This is what a replica here is at a command: its rows are hashed, and whoever holds the lease is told. One after the other of a
+    /// range: of those that come meanwhile only the last one is.
     pub(super) fn hashes(&self, range: RangeId, extent: Extent) {
-        let (weak, disk, world) =
-            (Arc::downgrade(&self.0), Arc::clone(&self.0.around.disk), Arc::clone(&self.0.world));
         self.0.comparing.last.lock().insert(range, self.0.world.now());
+        let mut first = {
+            let mut hashing = self.0.comparing.hashing.lock();
+            if let Some(under_way) = hashing.get_mut(&range) {
+                under_way.next = Some(extent);
+                return;
+            }
+            hashing.insert(range, Hashing { index: extent.index, next: None });
+            Some(extent)
+        };
+        let weak = Arc::downgrade(&self.0);
         drop(R::spawn(async move {
-            let (index, replica, mut extent) = (extent.index, extent.replica, Some(extent));
-            let digest = loop {
-                let Some(mut part) = extent.take() else { return };
-                let (said, heard) = futures::channel::oneshot::channel();
-                let disk: Arc<dyn Disk> = Arc::clone(&disk);
-                world.aside(Box::new(move || {
-                    let stepped = part.step(&*disk, STEP_BYTES);
-                    drop(said.send((part, stepped)));
-                }));
-                let Ok((part, stepped)) = heard.await else { return };
-                match stepped {
-                    Ok(Some(digest)) => break digest,
-                    Ok(None) => extent = Some(part),
-                    Err(error) => {
-                        if let Some(host) = of::<R>(&weak) {
-                            host.read_damage(range, replica, &error);
-                        }
-                        return;
+            while let Some(extent) = first.take() {
+                let (index, replica) = (extent.index, extent.replica);
+                let (disk, world) = match of::<R>(&weak) {
+                    Some(host) => (Arc::clone(&host.0.around.disk), Arc::clone(&host.0.world)),
+                    None => return,
+                };
+                let hashed = hashed::<R>(disk, world, extent).await;
+                let Some(host) = of::<R>(&weak) else { return };
+                match hashed {
+                    Ok(digest) => host.will_tell(range, replica, index, digest),
+                    Err(Some(error)) => {
+                        host.read_damage(range, replica, &error);
                     }
+                    Err(None) => {}
                 }
-                R::sleep(STEP_EVERY).await;
-            };
+                let mut hashing = host.0.comparing.hashing.lock();
+                first = hashing.get_mut(&range).and_then(|under_way| under_way.next.take());
+                match &first {
+                    Some(next) => drop(hashing.insert(range, Hashing { index: next.index, next: None })),
+                    None => drop(hashing.remove(&range)),
+                }
+            }
+        }));
+    }
+
+    /// Tells whoever holds the lease what a replica here is, and a few times again.
+    fn will_tell(&self, range: RangeId, replica: ReplicaId, index: u64, digest: Digest) {
+        let weak = Arc::downgrade(&self.0);
+        drop(R::spawn(async move {
             for _ in 0..TELLS {
                 let Some(host) = of::<R>(&weak) else { return };
                 if !host.tells(range, replica, index, digest).await {
@@ -157,6 +188,11 @@ impl<R: AsyncRuntime> Host<R> {
                 R::sleep(wait).await;
             }
         }));
+    }
+
+    /// The comparison of a range that is under way here, if its rows are being hashed.
+    pub(super) fn under_way(&self, range: RangeId) -> Option<u64> {
+        self.0.comparing.hashing.lock().get(&range).map(|hashing| hashing.index)
     }
 
     /// Tells whoever holds the lease what a replica here is. Whether it may have to be told again.
@@ -223,6 +259,16 @@ impl<R: AsyncRuntime> Host<R> {
             let (range, compared) = (range, Checked { round: round.clone(), verdict: verdict.clone() });
             self.0.world.noticed(range, Noticed::Compared(compared));
         }
+        let none = BTreeSet::new();
+        let odd = match &verdict {
+            Verdict::Odd(odd) => Some(odd),
+            Verdict::Same => Some(&none),
+            Verdict::Waits | Verdict::Undecided => None,
+        };
+        if let Some(odd) = odd {
+            let same = round.answers.keys().filter(|replica| !odd.contains(replica));
+            self.are_the_same(range, round.index, same.copied());
+        }
         match &verdict {
             Verdict::Odd(odd) => {
                 for replica in odd {
@@ -272,7 +318,20 @@ impl<R: AsyncRuntime> Host<R> {
     /// [`NotWritten`].
     pub async fn check(&self, range: RangeId, within: Duration) -> Result<Checked, NotWritten> {
         let group = self.group(range).ok_or(NotWritten::NoReplica)?;
-        let proposed = group.propose(|replica| replica.propose_compare(&self.moment(replica.descriptor())));
+        let under_way = self.under_way(range).filter(|_| group.leads());
+        let holds = under_way.is_some() && self.holds(range).await;
+        // Whoever asks while one is under way hears of that one.
+        let proposed = async {
+            match under_way.filter(|_| holds) {
+                Some(index) => Ok(Outcome::Compared(index)),
+                None => {
+                    let made = |replica: &mut RangeReplica| {
+                        replica.propose_compare(&self.moment(replica.descriptor()))
+                    };
+                    group.propose(made).await
+                }
+            }
+        };
         let index = match proposed.await {
             Ok(Outcome::Compared(index)) => index,
             Ok(_) => return Err(NotWritten::Void),
@@ -300,6 +359,30 @@ impl<R: AsyncRuntime> Host<R> {
             R::sleep(pause).await;
             waited += pause;
         }
+    }
+}
+
+/// Hashes the rows of an extent, a part at a time; no error: nobody is there any more.
+async fn hashed<R: AsyncRuntime>(
+    disk: Arc<dyn Disk>,
+    world: Arc<dyn World>,
+    extent: Extent,
+) -> Result<Digest, Option<ReadError>> {
+    let mut extent = extent;
+    loop {
+        let (said, heard) = futures::channel::oneshot::channel();
+        let disk: Arc<dyn Disk> = Arc::clone(&disk);
+        world.aside(Box::new(move || {
+            let stepped = extent.step(&*disk, STEP_BYTES);
+            drop(said.send((extent, stepped)));
+        }));
+        let (part, stepped) = heard.await.map_err(|_| None)?;
+        match stepped {
+            Ok(Some(digest)) => return Ok(digest),
+            Ok(None) => extent = part,
+            Err(error) => return Err(Some(error)),
+        }
+        R::sleep(STEP_EVERY).await;
     }
 }
 

@@ -103,6 +103,8 @@ impl<R: AsyncRuntime> Host<R> {
             Word::Odd { range, replica, index } => self.heard_odd(node, range, replica, index).await,
             Word::Suspect { range, is, .. } => self.suspects(range, is),
             Word::Quarantined { range, replica } => self.heard_quarantined(node, range, replica).await,
+            Word::Doubted { range, replica } => self.heard_doubted(node, range, replica).await,
+            Word::MayStop { range, replica } => self.heard_may_stop(node, range, replica).await,
         }
     }
 

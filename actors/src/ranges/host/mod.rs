@@ -8,6 +8,7 @@
 mod asked;
 mod collect;
 mod compare;
+mod doubts;
 mod keep;
 mod quarantine;
 mod seats;
@@ -237,7 +238,7 @@ impl<R: AsyncRuntime> Host<R> {
             comparing: compare::Comparing::default(),
             quarantines: quarantine::Quarantines::default(),
         }));
-        host.recall_quarantines().map_err(HostError::Replica)?;
+        host.recall_quarantines().await.map_err(HostError::Replica)?;
         for (_, row) in replicas {
             // What a later build has left is not guessed at.
             let known = host.0.around.formats.reads(records::STATE, records::format(&row));

@@ -1,4 +1,5 @@
-//! Replicas here that are not to be believed: they stop, say so, and are rebuilt when their range has let them go.
+//! Replicas here that are not to be believed and have stopped: they say so, and are rebuilt when their range has let them go. Until
+//! they may stop they are [`doubts`](super::doubts).
 //!
 //! * It decides: nothing. Whoever holds the lease says who is odd, checksums say what is damaged, and the meta range's row what comes in
 //!   its place.
@@ -15,18 +16,18 @@ use std::sync::Arc;
 use openraft::AsyncRuntime;
 use parking_lot::Mutex;
 use rhumb_core::NodeId;
-use rhumb_storage::Batch;
 use rhumb_storage::mvcc::ReadError;
+use rhumb_storage::{Batch, Family};
 
 use super::compare::{Checked, odd_at};
 use super::keep::of;
-use super::{Found, Host, HostError, Word};
+use super::{Found, Host, HostError, Supporting, Word};
 use crate::ranges::quarantine::Quarantine;
-use crate::ranges::raft::Group;
-use crate::ranges::replica::{RangeId, RangeReplica, ReplicaId, Seat};
+use crate::ranges::raft::{Damage, Group};
+use crate::ranges::replica::{RangeId, RangeReplica, ReplicaId};
 use crate::ranges::seating::Wanted;
 
-/// How often a replica that is to stop tries to give its lease away. If nobody takes it, the others have its store's support withdrawn.
+/// How often a replica that is not to be believed tries to give its lease away.
 const GIVES: u32 = 20;
 
 /// Something of a range is not as it should be, or is again.
@@ -61,13 +62,47 @@ pub enum Noticed {
 #[derive(Debug, Default)]
 pub(super) struct Quarantines {
     here: Mutex<BTreeMap<RangeId, Quarantine>>,
+    /// Replicas here that are not to be believed and have not stopped, and what was found.
+    pub(super) doubted: Mutex<BTreeMap<RangeId, (ReplicaId, String)>>,
     /// Replicas elsewhere that have said it of themselves.
-    out: Mutex<BTreeSet<(RangeId, ReplicaId)>>,
+    pub(super) out: Mutex<BTreeMap<(RangeId, ReplicaId), IsOut>>,
+    /// Ranges whose leases are being given away.
+    giving: Mutex<BTreeSet<RangeId>>,
+    /// Held by who changes a row on the disk.
+    pub(super) writing: tokio::sync::Mutex<()>,
+}
+
+/// A replica elsewhere has said that it is not to be believed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct IsOut {
+    /// Whether it has stopped, or may.
+    pub(super) stopped: bool,
+    /// Where the log ended here when that was heard.
+    pub(super) at: u64,
 }
 
 impl<R: AsyncRuntime> Host<R> {
-    pub(super) fn recall_quarantines(&self) -> Result<(), String> {
-        *self.0.quarantines.here.lock() = Quarantine::all(&*self.0.around.disk)?.into_iter().collect();
+    /// Knows again what is quarantined. Where that cannot be read, whichever replica of the range is here is.
+    pub(super) async fn recall_quarantines(&self) -> Result<(), String> {
+        let disk = &self.0.around.disk;
+        for (range, read) in Quarantine::all(&**disk)? {
+            let why = match read {
+                Ok(there) => {
+                    self.0.quarantines.here.lock().insert(range, there);
+                    continue;
+                }
+                Err(why) => format!("its quarantine cannot be read: {why}"),
+            };
+            self.0.world.noticed(range, Noticed::Damaged { on_the_way: false, why: why.clone() });
+            let row =
+                disk.get(Family::Raft, &RangeReplica::row_key(range)).map_err(|fault| fault.to_string())?;
+            if let Some(row) = row {
+                let replica = RangeReplica::recover(self.0.settings.range, &row)?.id();
+                self.noted(range, replica, why.clone());
+                self.0.world.noticed(range, Noticed::Quarantined { replica, why });
+            }
+            self.keeps(range).await?;
+        }
         Ok(())
     }
 
@@ -78,10 +113,10 @@ impl<R: AsyncRuntime> Host<R> {
             return Ok(());
         }
         let Err(error) = self.serve(replica).await else { return Ok(()) };
-        let Some(why) = self.0.around.damages.lock().remove(&range) else { return Err(error) };
+        let Some(Damage { why, .. }) = self.0.around.damages.lock().remove(&range) else { return Err(error) };
         self.0.world.noticed(range, Noticed::Damaged { on_the_way: false, why: why.clone() });
         let quarantine = self.noted(range, id, why).ok_or(error)?;
-        self.keeps(range, &quarantine).await.map_err(HostError::Replica)?;
+        self.keeps(range).await.map_err(HostError::Replica)?;
         self.0.world.noticed(range, Noticed::Quarantined { replica: id, why: quarantine.why });
         Ok(())
     }
@@ -101,29 +136,23 @@ impl<R: AsyncRuntime> Host<R> {
 
     /// Whether a replica has said that it is not to be believed.
     pub(super) fn is_out(&self, range: RangeId, replica: ReplicaId) -> bool {
-        self.0.quarantines.out.lock().contains(&(range, replica))
+        self.0.quarantines.out.lock().contains_key(&(range, replica))
     }
 
-    /// Stops a replica here whose rows are not to be believed, if the range has a quorum without it.
-    pub(super) fn quarantine(&self, range: RangeId, replica: ReplicaId, why: String) {
-        self.stops(range, replica, why, false);
+    /// Whether a replica that is not to be believed has stopped, or may.
+    pub(super) fn has_stopped(&self, range: RangeId, replica: ReplicaId) -> bool {
+        self.0.quarantines.out.lock().get(&(range, replica)).is_some_and(|is| is.stopped)
     }
 
-    fn stops(&self, range: RangeId, replica: ReplicaId, why: String, in_log: bool) {
+    /// Stops a replica here.
+    pub(super) fn stops(&self, range: RangeId, replica: ReplicaId, why: String) {
         let Some(group) = self.group(range).filter(|group| group.id() == replica) else { return };
         let Some(quarantine) = self.noted(range, replica, why) else { return };
         let weak = Arc::downgrade(&self.0);
         drop(R::spawn(async move {
             let Some(host) = of::<R>(&weak) else { return };
             group.replica().await.quarantine();
-            // One whose log is damaged may have forgotten what it has acknowledged: it votes no more.
-            if !in_log && !host.is_to_spare(&group).await {
-                // It votes on, or there would be no quorum for good; it is found again when the others are well.
-                host.0.quarantines.here.lock().remove(&range);
-                host.suspects(range, true);
-                return host.lets_go(&group).await;
-            }
-            if let Err(why) = host.keeps(range, &quarantine).await {
+            if let Err(why) = host.keeps(range).await {
                 return host.0.world.halt(format!("a quarantine of range {}: {why}", range.0));
             }
             let why = quarantine.why.clone();
@@ -131,17 +160,6 @@ impl<R: AsyncRuntime> Host<R> {
             host.lets_go(&group).await;
             host.stands_still(&group).await;
         }));
-    }
-
-    /// Whether the range has a quorum without this replica, as far as is known here.
-    async fn is_to_spare(&self, group: &Group<R>) -> bool {
-        let seats = group.replica().await.descriptor().seats.clone();
-        let voters = || seats.iter().filter(|seat| seat.votes);
-        if voters().all(|seat| seat.replica != group.id()) {
-            return true;
-        }
-        let is_well = |seat: &&Seat| seat.replica != group.id() && !self.is_out(group.range(), seat.replica);
-        voters().filter(is_well).count() > voters().count() / 2
     }
 
     /// None: it is known.
@@ -155,32 +173,71 @@ impl<R: AsyncRuntime> Host<R> {
         Some(quarantine)
     }
 
-    async fn keeps(&self, range: RangeId, quarantine: &Quarantine) -> Result<(), String> {
+    /// Has the disk say what is known here of a range. One at a time: the row says what was known last.
+    async fn keeps(&self, range: RangeId) -> Result<(), String> {
+        let _one = self.0.quarantines.writing.lock().await;
+        let there = self.0.quarantines.here.lock().get(&range).cloned();
         let mut batch = Batch::new();
-        quarantine.write(range, &mut batch);
+        match there {
+            Some(there) => there.write(range, &mut batch),
+            None => {
+                batch.delete(Family::Raft, Quarantine::row_key(range));
+            }
+        }
         self.durably(batch).await
     }
 
-    /// Gives the lease away, if this replica has it.
-    async fn lets_go(&self, group: &Group<R>) {
-        for _ in 0..GIVES {
-            let (holder, seats) = {
-                let replica = group.replica().await;
-                (replica.lease().holder, replica.descriptor().seats.clone())
-            };
-            if holder != Some(group.id()) || group.stopped().is_some() {
-                return;
+    /// Forgets a quarantine that is over. Whether it is forgotten: another one may have come in its place.
+    async fn forgets(&self, range: RangeId, over: &Quarantine) -> bool {
+        {
+            let mut here = self.0.quarantines.here.lock();
+            if here.get(&range) != Some(over) {
+                return false;
             }
+            here.remove(&range);
+        }
+        let forgotten = self.keeps(range).await.is_ok();
+        if !forgotten {
+            self.0.quarantines.here.lock().entry(range).or_insert_with(|| over.clone());
+        }
+        forgotten
+    }
+
+    /// Gives the lease away, if this replica has it. If nobody takes it all leases of this store lapse: it is supported however well this
+    /// replica is, and the others would wait for good.
+    pub(super) async fn lets_go(&self, group: &Group<R>) {
+        let range = group.range();
+        if !self.0.quarantines.giving.lock().insert(range) {
+            return;
+        }
+        for _ in 0..GIVES {
+            if !self.has_lease(group).await || group.stopped().is_some() {
+                break;
+            }
+            let seats = group.replica().await.descriptor().seats.clone();
             for seat in seats.into_iter().filter(|seat| seat.votes && seat.replica != group.id()) {
                 // Without a quorum nobody answers.
-                let given =
-                    R::timeout(self.0.settings.beat, self.give_lease(group.range(), &seat.node)).await;
+                let given = R::timeout(self.0.settings.beat, self.give_lease(range, &seat.node)).await;
                 if given.is_ok_and(|given| given.is_ok()) {
                     break;
                 }
             }
             R::sleep(self.0.settings.keep).await;
         }
+        if self.has_lease(group).await {
+            {
+                let Supporting { machine, out, .. } = &mut *self.0.supporting.lock();
+                machine.lapse(out);
+            }
+            self.flush();
+        }
+        self.0.quarantines.giving.lock().remove(&range);
+    }
+
+    /// Whether a replica has the lease, and it has not lapsed.
+    pub(super) async fn has_lease(&self, group: &Group<R>) -> bool {
+        let lease = *group.replica().await.lease();
+        lease.holder == Some(group.id()) && lease.epoch == self.0.supporting.lock().machine.epoch()
     }
 
     async fn stands_still(&self, group: &Group<R>) {
@@ -201,8 +258,9 @@ impl<R: AsyncRuntime> Host<R> {
         match error {
             ReadError::Damaged { .. } => {
                 let why = error.to_string();
-                self.0.world.noticed(range, Noticed::Damaged { on_the_way: false, why: why.clone() });
-                self.quarantine(range, replica, why);
+                if self.quarantine(range, replica, why.clone()) {
+                    self.0.world.noticed(range, Noticed::Damaged { on_the_way: false, why });
+                }
                 true
             }
             // Whoever stops has closed the store.
@@ -214,12 +272,18 @@ impl<R: AsyncRuntime> Host<R> {
         }
     }
 
-    /// What was found while a log was read, or rows of it were sent, is damaged: the replica stops.
+    /// What was found while a log was read is damaged: the replica stops. It may have forgotten what it has acknowledged, and votes no
+    /// more, whoever needs it. One of which only rows are, which were sent, stops as others do whose rows are.
     pub(super) fn quarantine_damaged(&self, group: &Group<R>) {
-        let why = self.0.around.damages.lock().remove(&group.range());
-        let Some(why) = why else { return };
-        self.0.world.noticed(group.range(), Noticed::Damaged { on_the_way: false, why: why.clone() });
-        self.stops(group.range(), group.id(), why, true);
+        let (range, damage) = (group.range(), self.0.around.damages.lock().remove(&group.range()));
+        let Some(Damage { why, rows_alone }) = damage else { return };
+        if rows_alone && !self.quarantine(range, group.id(), why.clone()) {
+            return;
+        }
+        self.0.world.noticed(range, Noticed::Damaged { on_the_way: false, why: why.clone() });
+        if !rows_alone {
+            self.stops(range, group.id(), why);
+        }
     }
 
     /// Whether a replica that has stopped was damaged, and is quarantined now.
@@ -228,16 +292,22 @@ impl<R: AsyncRuntime> Host<R> {
         self.quarantined(group.range()) == Some(group.id())
     }
 
-    /// Says who is quarantined here, to all who have a replica of that range.
+    /// Says who is quarantined here, to all who have a replica of that range, or are to have one: since it has stopped others may have
+    /// come.
     pub(super) fn announce_quarantines(&self) {
         for (range, there) in self.quarantines().into_iter().filter(|(_, there)| !there.cleared) {
             let disk = &self.0.around.disk;
-            let row = disk.get(rhumb_storage::Family::Raft, &RangeReplica::row_key(range)).ok().flatten();
+            let row = disk.get(Family::Raft, &RangeReplica::row_key(range)).ok().flatten();
             let Some(row) = row else { continue };
             let Ok(replica) = RangeReplica::recover(self.0.settings.range, &row) else { continue };
             let word = Word::Quarantined { range, replica: there.replica };
-            let others = replica.descriptor().seats.iter().filter(|seat| seat.store != self.0.store);
-            others.for_each(|seat| self.0.world.tell(&seat.node, word.clone()));
+            let wanted = self.0.wanted.lock().get(&range).cloned().unwrap_or_default();
+            let seats = replica.descriptor().seats.iter().chain(&wanted.seats).chain(&wanted.leaving);
+            let others = seats.filter(|seat| seat.store != self.0.store).map(|seat| &seat.node);
+            others
+                .collect::<BTreeSet<_>>()
+                .into_iter()
+                .for_each(|node| self.0.world.tell(node, word.clone()));
         }
     }
 
@@ -251,7 +321,8 @@ impl<R: AsyncRuntime> Host<R> {
             }
             here.permit(&self.moment(here.descriptor())).is_ok()
         };
-        self.0.quarantines.out.lock().insert((range, replica));
+        let at = group.last().unwrap_or_default();
+        self.0.quarantines.out.lock().insert((range, replica), IsOut { stopped: true, at });
         if holds {
             self.0.world.found(range, Found::Quarantined(replica));
         }
@@ -281,10 +352,7 @@ impl<R: AsyncRuntime> Host<R> {
         if !is_there {
             return;
         }
-        let mut batch = Batch::new();
-        batch.delete(rhumb_storage::Family::Raft, Quarantine::row_key(range));
-        if self.durably(batch).await.is_ok() {
-            self.0.quarantines.here.lock().remove(&range);
+        if self.forgets(range, &there).await {
             self.0.world.noticed(range, Noticed::Rebuilt { old: there.replica, new: group.id() });
         }
     }
@@ -301,18 +369,11 @@ impl<R: AsyncRuntime> Host<R> {
             if follows || self.group(range).is_some() {
                 continue;
             }
-            let mut batch = Batch::new();
-            batch.delete(rhumb_storage::Family::Raft, Quarantine::row_key(range));
-            if self.durably(batch).await.is_ok() {
-                let mut here = self.0.quarantines.here.lock();
-                if here.get(&range) == Some(&there) {
-                    here.remove(&range);
-                }
-            }
+            self.forgets(range, &there).await;
         }
     }
 
-    /// The quarantine of a replica that is cleared away now, if it has one: in the same batch.
+    /// The quarantine of a replica that is cleared away now, if it has one: in the same batch. Whoever calls holds `writing`.
     pub(super) fn clears(&self, range: RangeId, replica: ReplicaId, batch: &mut Batch) {
         let mut here = self.0.quarantines.here.lock();
         if let Some(there) = here.get_mut(&range).filter(|there| there.replica == replica) {

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use openraft::AsyncRuntime;
-use rhumb_core::{HybridTime, NodeId};
-use rhumb_storage::mvcc::{UserKey, VersionKey};
+use rhumb_core::NodeId;
+use rhumb_storage::mvcc::{KeyspaceId, UserKey, VersionKey};
 use rhumb_storage::{Batch, Family};
 
 use super::{Host, HostError, NotWritten};
@@ -21,6 +21,7 @@ use crate::ranges::lease::{Moment, RangeRefusal};
 use crate::ranges::raft::{Change, Group, NotProposed, Rest, StartError, group, rest};
 use crate::ranges::replica::{Descriptor, RangeId, RangeReplica, ReplicaId, Seat};
 use crate::ranges::seating::{self, Step, Wanted};
+use crate::ranges::span::Span;
 
 /// Rows that are cleared in one batch.
 const CLEARED_AT_ONCE: usize = 1_000;
@@ -130,7 +131,8 @@ impl<R: AsyncRuntime> Host<R> {
         }));
     }
 
-    /// Whether most of these are heard of, and have nearly all of the log. Those that leave do not count.
+    /// Whether most of these are heard of, and have nearly all of the log. Those that have stopped do not count; one that leaves for
+    /// another disk, or is doubted, votes on.
     fn are_well(
         &self,
         group: &Group<R>,
@@ -141,11 +143,15 @@ impl<R: AsyncRuntime> Host<R> {
         let now = self.0.world.now();
         let supporting = self.0.supporting.lock();
         let heard = |seat: &Seat| supporting.machine.promised(seat.store).until >= now;
-        let leaves = |voter: ReplicaId| wanted.leaving.iter().any(|seat| seat.replica == voter);
+        let is_rebuilt = |voter: ReplicaId| {
+            let follows = |old: &Seat| wanted.seats.iter().any(|new| new.store == old.store);
+            wanted.leaving.iter().any(|old| old.replica == voter && follows(old))
+        };
+        let is_out = |voter: ReplicaId| is_rebuilt(voter) || self.has_stopped(group.range(), voter);
         let is_well = |voter: &&ReplicaId| {
             let seat = here.iter().find(|seat| seat.replica == **voter);
             let mine = **voter == group.id();
-            !leaves(**voter) && seat.is_some_and(|seat| mine || heard(seat) && group.is_near(**voter))
+            !is_out(**voter) && seat.is_some_and(|seat| mine || heard(seat) && group.is_near(**voter))
         };
         voters.iter().filter(is_well).count() > voters.len() / 2
     }
@@ -325,8 +331,10 @@ impl<R: AsyncRuntime> Host<R> {
         if let Some(rest) = rest {
             rest.write(&mut batch);
         }
+        let one = self.0.quarantines.writing.lock().await;
         self.clears(range, replica, &mut batch);
         self.durably(batch).await?;
+        drop(one);
         self.sweep();
         Ok(())
     }
@@ -360,6 +368,15 @@ impl<R: AsyncRuntime> Host<R> {
         Ok(())
     }
 
+    /// Whether a row whose key cannot be read stands among those of a range that is here.
+    fn has_row(&self, keyspace: KeyspaceId, row: &[u8]) -> bool {
+        let keys = self.0.keys.lock();
+        let of = |(from, (to, _)): (&UserKey, &(Option<UserKey>, RangeId))| {
+            Span::of(keyspace, from, to.as_ref()).holds(row)
+        };
+        keys.get(&keyspace).is_some_and(|keys| keys.iter().any(of))
+    }
+
     async fn clear_rows(&self, rest: &Rest) -> Result<(), String> {
         // Since it was read somebody may have cleared it, and new rows may have come.
         let noted = self.0.around.disk.get(Family::Raft, &rest.key()).map_err(|fault| fault.to_string())?;
@@ -372,19 +389,12 @@ impl<R: AsyncRuntime> Host<R> {
         {
             R::sleep(self.0.settings.keep).await;
         }
-        let (keyspace, key) = (rest.keyspace, rest.from.clone());
-        let mut next = Some(VersionKey { keyspace, key, at: HybridTime::from_bits(u64::MAX) }.encode());
+        let (keyspace, span) = (rest.keyspace, Span::of(rest.keyspace, &rest.from, rest.to.as_ref()));
+        let mut next = Some(span.first().to_vec());
         while let Some(from) = next.take() {
-            let (mut batch, mut rows, mut failed) = (Batch::new(), 0, None);
+            let (mut batch, mut rows) = (Batch::new(), 0);
             let walked = self.0.around.disk.walk(Family::Mvcc, &from, &mut |row, _| {
-                let key = match VersionKey::decode(row) {
-                    Ok(key) => key,
-                    Err(error) => {
-                        failed = Some(error.to_string());
-                        return false;
-                    }
-                };
-                if key.keyspace != keyspace || !rest.holds(&key.key) {
+                if !span.holds(row) {
                     return false;
                 }
                 if rows == CLEARED_AT_ONCE {
@@ -393,15 +403,16 @@ impl<R: AsyncRuntime> Host<R> {
                 }
                 rows += 1;
                 // A range that was split from it may stand here still.
-                if self.range_of(keyspace, &key.key).is_none() {
+                let stays = match VersionKey::decode(row) {
+                    Ok(version) => self.range_of(keyspace, &version.key).is_some(),
+                    Err(_) => self.has_row(keyspace, row),
+                };
+                if !stays {
                     batch.delete(Family::Mvcc, row);
                 }
                 true
             });
             walked.map_err(|fault| fault.to_string())?;
-            if let Some(why) = failed {
-                return Err(why);
-            }
             if next.is_none() {
                 batch.delete(Family::Raft, rest.key());
                 return self.durably(batch).await;

@@ -3,6 +3,7 @@
 mod behind;
 mod catalog;
 mod comparing;
+mod doubts;
 mod history;
 mod lifecycle;
 mod net;
@@ -33,7 +34,7 @@ fn told(story: impl FnOnce() -> Result<Tally, String>) -> Result<Tally, String> 
 
 /// Seeds of a run. `make check-full` sets more.
 fn seeds() -> u64 {
-    std::env::var("RHUMB_CONSENSUS_SEEDS").ok().and_then(|count| count.parse().ok()).unwrap_or(40)
+    std::env::var("RHUMB_CONSENSUS_SEEDS").ok().and_then(|count| count.parse().ok()).unwrap_or(24)
 }
 
 #[test]
@@ -53,9 +54,8 @@ fn reads_and_writes_are_linearizable_while_nodes_crash_and_are_cut_off() {
     assert!(all.crashes > 10 && all.cuts > 10 && all.leases > seeds() as usize, "{all:?}");
     assert!(all.snapshots > 10 && all.splits > 0 && all.moves > 0 && all.cleared > 0, "{all:?}");
     assert!(all.collected > 1_000 && all.rested > 10, "{all:?}");
-    assert!(all.collected > 1_000, "{all:?}");
     assert!(all.compared > 50 && all.refused_on_the_way > 0, "{all:?}");
-    assert!(!comparing::are_spoiled() || all.spoiled > 0 && all.rebuilt > 0, "{all:?}");
+    assert!(all.spoiled > 4 && all.rebuilt > 4, "{all:?}");
     assert!(all.reseated > 10 && all.disks > 0, "{all:?}");
     // Without the feature there is no next build to upgrade to.
     let next = cfg!(feature = "canaries");

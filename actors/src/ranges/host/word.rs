@@ -58,4 +58,18 @@ pub enum Word {
         /// The replica.
         replica: ReplicaId,
     },
+    /// My replica is not to be believed, and votes until it may stop.
+    Doubted {
+        /// The range.
+        range: RangeId,
+        /// The replica.
+        replica: ReplicaId,
+    },
+    /// This replica, which is yours, may stop: the range has a quorum without it.
+    MayStop {
+        /// The range.
+        range: RangeId,
+        /// The replica.
+        replica: ReplicaId,
+    },
 }

@@ -25,10 +25,10 @@ use parking_lot::Mutex;
 use rhumb_core::canary::{self, Canary};
 use rhumb_storage::{Batch, Family};
 
-use super::Damages;
 use super::disk::{self, Disk};
 use super::types::{self, Entry, Types, Vote};
 use super::wire::{self, Ballot, Id, Line};
+use super::{Damage, Damages};
 use crate::ranges::replica::RangeId;
 
 /// Bytes of entries in one request, roughly: a frame has 1 MiB.
@@ -96,7 +96,7 @@ impl Log {
     /// The log of a range, as it is on disk. What is not what was written is said of the range.
     pub(super) fn open(range: RangeId, disk: Arc<dyn Disk>, damages: Damages) -> Result<Self, String> {
         let found = |why: String| {
-            damages.lock().entry(range).or_insert_with(|| format!("its log: {why}"));
+            Damage::of_the_log(format!("its log: {why}")).found(range, &damages);
             why
         };
         let fault = |fault: rhumb_storage::StorageFault| fault.to_string();
@@ -135,10 +135,8 @@ impl Log {
         let line = self.disk.get(Family::Raft, &entry_key(self.range, index)).map_err(io::Error::other)?;
         let entry = line.map(|line| read(&line)).transpose();
         entry.map_err(|why| {
-            self.damages
-                .lock()
-                .entry(self.range)
-                .or_insert_with(|| format!("entry {index} of its log: {why}"));
+            let damage = Damage::of_the_log(format!("entry {index} of its log: {why}"));
+            damage.found(self.range, &self.damages);
             io::Error::other(why)
         })
     }

@@ -24,7 +24,7 @@ use tokio::sync::Mutex;
 use super::disk::Disk;
 use super::types::{self, SnapshotMeta, StoredMembership, Types};
 use super::wire::{self, Standing};
-use super::{Change, Changes, Claims, Damages, Rest, log, rest};
+use super::{Change, Changes, Claims, Damage, Damages, Rest, log, rest};
 use crate::ranges::command::{Body, Command, Outcome};
 use crate::ranges::comparing::Extent;
 use crate::ranges::records::{self, STATE};
@@ -81,7 +81,7 @@ impl Machine {
         let row = disk.get(Family::Raft, &place_key(range)).map_err(|fault| fault.to_string())?;
         let standing = row.map(|row| wire::decode::<Standing>(&row)).transpose();
         let standing = standing.inspect_err(|why| {
-            damages.lock().entry(range).or_insert_with(|| format!("its place in the log: {why}"));
+            Damage::of_the_log(format!("its place in the log: {why}")).found(range, &damages);
         })?;
         let members = standing.as_ref().map(Standing::membership).transpose()?.unwrap_or_default();
         let applied: Option<types::Id> = standing.and_then(|standing| standing.applied).map(Into::into);
@@ -237,11 +237,15 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine {
                     let applied = replica.apply(&*self.disk, index, &read.command, &mut out);
                     let (came, right) = applied.map_err(|error| {
                         if matches!(error, ApplyError::Damaged { .. }) {
-                            let range = self.range;
-                            self.damages.lock().entry(range).or_insert_with(|| error.to_string());
+                            Damage::of_the_log(error.to_string()).found(self.range, &self.damages);
                         }
                         io::Error::other(error)
                     })?;
+                    let came = match came {
+                        // Not the number of commands here: one that has lost a command is compared too.
+                        Outcome::Compared(_) => Outcome::Compared(id.index),
+                        came => came,
+                    };
                     #[cfg(feature = "canaries")]
                     replica.proposed_by(read.by);
                     persisted(&mut out, &mut batch);
@@ -263,7 +267,7 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine {
             }
             if compares {
                 let members = wire::encode(&Standing::of(self.applied, &self.members));
-                self.changed.push(Change::Compares(Box::new(Extent::of(&replica, &members))));
+                self.changed.push(Change::Compares(Box::new(Extent::of(&replica, id.index, &members))));
                 self.tells();
             }
         }

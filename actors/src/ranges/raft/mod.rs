@@ -142,7 +142,31 @@ pub type Changes = futures::channel::mpsc::Sender<Change>;
 pub type Claims = Arc<parking_lot::Mutex<std::collections::BTreeSet<RangeId>>>;
 
 /// Ranges of which something on this disk is not what was written, and what. Whoever finds it says it here before it stops.
-pub type Damages = Arc<parking_lot::Mutex<std::collections::BTreeMap<RangeId, String>>>;
+pub type Damages = Arc<parking_lot::Mutex<std::collections::BTreeMap<RangeId, Damage>>>;
+
+/// Something that is not what was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// What.
+    pub why: String,
+    /// Only rows are: the log, the vote and the place in it are sound as far as anybody knows, and the replica goes on.
+    pub rows_alone: bool,
+}
+
+impl Damage {
+    /// It was found of a range. What was found before stays, unless that was less.
+    fn found(self, range: RangeId, damages: &Damages) {
+        let mut damages = damages.lock();
+        if damages.get(&range).is_none_or(|known| known.rows_alone && !self.rows_alone) {
+            damages.insert(range, self);
+        }
+    }
+
+    /// The replica stops, or has stopped.
+    fn of_the_log(why: String) -> Self {
+        Self { why, rows_alone: false }
+    }
+}
 
 /// A group's surroundings.
 #[derive(Clone)]

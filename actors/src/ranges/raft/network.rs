@@ -19,13 +19,14 @@ use rhumb_core::HybridTime;
 use rhumb_storage::Family;
 use rhumb_storage::mvcc::{Record, VersionKey};
 
-use super::Around;
 use super::machine::Image;
 use super::types::{self, Types, Vote};
 use super::wire::{self, Answered, Asked, Line, Standing};
+use super::{Around, Damage};
 use crate::ranges::RangeSettings;
 use crate::ranges::collect::{InUse, Part};
 use crate::ranges::replica::{RangeId, RangeReplica, ReplicaId, Seat};
+use crate::ranges::span::Span;
 
 /// Requests that are under way to one follower.
 const PIPELINE: usize = 32;
@@ -159,7 +160,7 @@ impl To {
         let _sent = sent.ok_or("rows of the state were collected: another one is taken")?;
         // Up to the threshold there is also what a sender of rows to this replica had collected.
         let (descriptor, newest) = (replica.descriptor().clone(), replica.applied().newest.max(threshold));
-        let keyspace = descriptor.keyspace;
+        let (keyspace, span) = (descriptor.keyspace, Span::of_range(&descriptor));
         let latest = HybridTime::from_bits(u64::MAX);
         let first = VersionKey { keyspace, key: descriptor.from.clone(), at: latest };
         let mut next = Some(first.encode());
@@ -176,8 +177,10 @@ impl To {
                     next = Some(row.to_vec());
                     return false;
                 }
+                if !span.holds(row) {
+                    return false;
+                }
                 match VersionKey::decode(row) {
-                    Ok(key) if key.keyspace != keyspace || !descriptor.holds(&key.key) => return false,
                     Ok(key) if key.at <= newest => {
                         if let Err(why) = Record::decode(row, value) {
                             fault = Some(why.to_string());
@@ -197,7 +200,7 @@ impl To {
             walked.map_err(|fault| fault.to_string())?;
             if let Some(fault) = fault {
                 let why = format!("a row of the range cannot be read: {fault}");
-                self.around.damages.lock().entry(self.range).or_insert_with(|| why.clone());
+                Damage { why: why.clone(), rows_alone: true }.found(self.range, &self.around.damages);
                 return Err(why);
             }
             // A part without rows says that there are none.

@@ -79,12 +79,6 @@ impl Rest {
         wire::encode(&Row { keyspace: self.keyspace.0, from: self.from.as_bytes().to_vec(), to }).into()
     }
 
-    /// Whether a key is among them.
-    #[must_use]
-    pub fn holds(&self, key: &UserKey) -> bool {
-        *key >= self.from && self.to.as_ref().is_none_or(|to| key < to)
-    }
-
     /// Whether keys from this one on, up to before that one, are among them.
     #[must_use]
     pub fn meets(&self, keyspace: KeyspaceId, from: &UserKey, to: Option<&UserKey>) -> bool {

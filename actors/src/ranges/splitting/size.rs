@@ -11,6 +11,8 @@
 use rhumb_core::HybridTime;
 use rhumb_storage::mvcc::{KeyspaceId, ReadError, Rows, UserKey, VersionKey};
 
+use crate::ranges::span::Span;
+
 /// Keys that are remembered at most.
 pub const MARKS: usize = 256;
 /// Rows of a part, about.
@@ -68,13 +70,13 @@ impl Part {
     /// # Errors
     /// [`ReadError`]: the rows are not to be believed, or cannot be read.
     pub fn look<R: Rows + ?Sized>(&self, rows: &R, most: u64) -> Result<Found, ReadError> {
-        let first = |key: &UserKey| {
-            VersionKey { keyspace: self.keyspace, key: key.clone(), at: HybridTime::from_bits(u64::MAX) }
-                .encode()
-        };
+        let span = Span::of(self.keyspace, &self.from, self.to.as_ref());
         let (mut found, mut failed) = (Found::default(), None);
         let (mut versions, mut bytes, mut last) = (0, 0, Vec::new());
-        rows.walk(&first(&self.from), &mut |row, value| {
+        rows.walk(span.first(), &mut |row, value| {
+            if !span.holds(row) {
+                return false;
+            }
             let size = (row.len() + value.len()) as u64;
             let key = &row[..row.len().saturating_sub(TIME)];
             if key == last
@@ -89,10 +91,6 @@ impl Part {
                         return false;
                     }
                 };
-                let behind = self.to.as_ref().is_some_and(|to| version.key >= *to);
-                if version.keyspace != self.keyspace || behind {
-                    return false;
-                }
                 if versions >= most || bytes >= BYTES {
                     found.next = Some(version.key);
                     return false;

@@ -2,7 +2,7 @@
 //!
 //! * It decides: nothing of them. Hosts find and stop them, the meta range's row says what comes in their place.
 //! * It never does: have rows of a replica that was quarantined cleared away before they are set aside, or keep what is aside for longer
-//!   than [`KEPT`].
+//!   than [`KEPT`], or more than [`MOST`] replicas' rows.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -17,10 +17,10 @@ use rhumb_actors::ranges::comparing::Verdict;
 use rhumb_actors::ranges::host::{Checked, NotWritten, Noticed};
 use rhumb_actors::ranges::messages::{CheckRange, KvRefusal, RangeChecked, RangeView};
 use rhumb_actors::ranges::raft::Disk;
+use rhumb_actors::ranges::span::Span;
 use rhumb_actors::ranges::{RangeId, RangeReplica, ReplicaId};
-use rhumb_core::{DataClass, HybridTime};
+use rhumb_core::DataClass;
 use rhumb_storage::Family;
-use rhumb_storage::mvcc::VersionKey;
 use tokio::time::Instant;
 
 use super::plan::{AGAIN_AFTER, Ended, Not, came_of};
@@ -33,6 +33,8 @@ use crate::metrics::exposition::Page;
 const ASIDE: &str = "quarantine";
 /// For how long: seven days.
 const KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// Of so many replicas at most: the oldest go first.
+const MOST: usize = 8;
 /// How often it is looked for what is older.
 const LOOK_EVERY: Duration = Duration::from_secs(60 * 60);
 /// What could not be set aside is tried again after this.
@@ -141,6 +143,9 @@ impl Ranges {
                 false => format!("rebuilding, instead of replica {}", there.replica),
             };
         }
+        if let Some((.., why)) = host.doubted().into_iter().find(|one| (one.0, one.1) == (range, replica)) {
+            return format!("quarantined: {why}; it votes until the range has a quorum without it");
+        }
         let suspect = "suspect: replicas differ, and no majority is the same";
         if host.is_suspect(range) { suspect.to_owned() } else { String::new() }
     }
@@ -172,8 +177,10 @@ impl Ranges {
         let Ok(host) = self.host() else { return Vec::new() };
         let mut all: Vec<_> =
             host.quarantines().into_iter().map(|(range, there)| (range, there.replica)).collect();
+        let doubted: Vec<_> =
+            host.doubted().into_iter().map(|(range, replica, _)| (range, replica)).collect();
         let groups = host.groups().into_iter().map(|group| (group.range(), group.id()));
-        all.extend(groups.filter(|(range, _)| host.is_suspect(*range)));
+        all.extend(groups.filter(|one| host.is_suspect(one.0) || doubted.contains(one)));
         let said = |(range, replica): (RangeId, ReplicaId)| {
             format!("range {}, replica {replica}: {}", range.0, self.condition(range, replica))
         };
@@ -194,7 +201,7 @@ impl Ranges {
         let help = "Replicas here that were quarantined, and rebuilt, since the node's start";
         page.counters("rhumb_range_quarantines", help, "became", &counts(&integrity.became));
         let Ok(host) = self.host() else { return };
-        let quarantined = host.quarantines().len() as f64;
+        let quarantined = (host.quarantines().len() + host.doubted().len()) as f64;
         page.gauge(
             "rhumb_range_replicas_quarantined",
             "Replicas here that are quarantined or being rebuilt",
@@ -265,7 +272,12 @@ impl Ranges {
         let here = self.clone();
         self.0.parts.runtime.spawn(async move {
             let (disk, folder) = (std::sync::Arc::clone(&here.0.disk), here.0.parts.data.join(ASIDE));
-            let set = tokio::task::spawn_blocking(move || set_aside(&*disk, &folder, range, replica)).await;
+            let sets = move || -> Result<PathBuf, String> {
+                let path = set_aside(&*disk, &folder, range, replica)?;
+                forget(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+                Ok(path)
+            };
+            let set = tokio::task::spawn_blocking(sets).await;
             let set = set.unwrap_or_else(|panic| Err(panic.to_string()));
             let cleared = match set {
                 Ok(path) => {
@@ -326,15 +338,8 @@ fn set_aside(disk: &dyn Disk, folder: &Path, range: RangeId, replica: ReplicaId)
     }
     if let Some(state) = state {
         let replica = RangeReplica::recover(rhumb_actors::ranges::RangeSettings::default(), &state)?;
-        let descriptor = replica.descriptor().clone();
-        let at = HybridTime::from_bits(u64::MAX);
-        let first = VersionKey { keyspace: descriptor.keyspace, key: descriptor.from.clone(), at }.encode();
-        let of_it = |row: &[u8]| {
-            // One whose key cannot be read stands among them.
-            VersionKey::decode(row)
-                .map_or(true, |key| key.keyspace == descriptor.keyspace && descriptor.holds(&key.key))
-        };
-        copy(disk, Family::Mvcc, &first, &mut file, of_it)?;
+        let span = Span::of_range(replica.descriptor());
+        copy(disk, Family::Mvcc, span.first(), &mut file, |row| span.holds(row))?;
     }
     let file = file.into_inner().map_err(|error| io(error.into_error()))?;
     file.sync_all().map_err(io)?;
@@ -385,17 +390,52 @@ fn pause() {
     std::thread::sleep(PAUSE);
 }
 
+/// Deletes what was set aside long enough ago, and the oldest of what is more than there is to be.
 fn forget(folder: &Path) -> io::Result<()> {
     let files = match fs::read_dir(folder) {
         Ok(files) => files,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     };
+    let mut kept = Vec::new();
     for file in files {
-        let file = file?;
-        if file.metadata()?.modified()?.elapsed().is_ok_and(|age| age >= KEPT) {
-            fs::remove_file(file.path())?;
+        let (path, at) = file.and_then(|file| Ok((file.path(), file.metadata()?.modified()?)))?;
+        if at.elapsed().is_ok_and(|age| age >= KEPT) {
+            fs::remove_file(path)?;
+        } else {
+            kept.push((at, path));
         }
     }
+    kept.sort();
+    let more = kept.len().saturating_sub(MOST);
+    for (_, path) in kept.into_iter().take(more) {
+        tracing::warn!(path = %path.display(), most = MOST, "what a quarantined replica held is deleted: others were set aside since");
+        fs::remove_file(path)?;
+    }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_set_aside_is_bounded_in_time_and_number_and_the_oldest_goes_first() {
+        let folder = tempfile::tempdir().expect("a folder");
+        assert!(forget(&folder.path().join("none")).is_ok(), "nothing was ever set aside");
+        for number in 0..MOST as u32 + 3 {
+            let file = File::create(folder.path().join(number.to_string())).expect("written");
+            let now = file.metadata().and_then(|about| about.modified()).expect("it has a time");
+            // The last one is too old, and of the others each is older than the one before.
+            let age = if number == MOST as u32 + 2 { KEPT } else { LOOK_EVERY * number };
+            file.set_modified(now - age).expect("set");
+        }
+        forget(folder.path()).expect("deleted");
+        let left = fs::read_dir(folder.path()).expect("a folder");
+        let number = |file: io::Result<fs::DirEntry>| {
+            file.expect("a file").file_name().to_string_lossy().parse::<u32>().expect("a number")
+        };
+        let left: BTreeSet<_> = left.map(number).collect();
+        assert_eq!(left, (0..MOST as u32).collect());
+    }
 }

@@ -9,6 +9,7 @@ use rhumb_core::rng::Rng;
 use rhumb_core::{DataClass, NodeId, StoreId};
 use rhumb_storage::mvcc::{KeyspaceId, UserKey};
 
+use super::comparing;
 use super::net::{self, RETENTION, SECOND, node_id};
 use super::sim::{self, SimRuntime};
 use super::versions;
@@ -188,7 +189,8 @@ pub(super) fn loses_disk(net: &net::Shared, node: usize) -> bool {
         };
         net.catalog.is_some() && rows.clone().all(of)
     };
-    if !settled || !stands(net) {
+    let is_well = !net.lock().spoiled || comparing::is_well(net);
+    if !settled || !is_well || !stands(net) {
         return false;
     }
     net::crash(net, node);

@@ -36,6 +36,8 @@ pub(super) const NOBODY: usize = usize::MAX;
 pub(super) const RANGE: RangeId = RangeId(7);
 /// How long what was can be read in it.
 pub(super) const RETENTION: Duration = Duration::from_secs(2);
+/// How often ranges are compared where nothing else is said.
+pub(super) const COMPARE_EVERY: Duration = Duration::from_secs(2);
 /// How far a clock may be from true time that is not frozen, in milliseconds.
 pub(super) const TOLERANCE: u64 = 200;
 
@@ -55,7 +57,7 @@ pub(super) fn settings() -> HostSettings {
             said: Duration::from_millis(300),
             heard: Duration::from_millis(500),
         },
-        compare_every: Some(Duration::from_secs(2)),
+        compare_every: Some(COMPARE_EVERY),
     }
 }
 
@@ -103,6 +105,8 @@ pub(super) struct Net {
     pub(super) catalog: Option<Catalog>,
     /// How often a question has one bit that is not what was sent.
     pub(super) flips: f64,
+    /// Whether one had. It may arrive later.
+    flipped: bool,
     /// What was noticed of ranges, by whom, and when.
     pub(super) noticed: Vec<(u64, usize, RangeId, Noticed)>,
     /// Whether rows were made wrong in this story: else nothing may be found.
@@ -110,6 +114,8 @@ pub(super) struct Net {
     /// Ranges that were split, and replicas that were cleared away.
     pub(super) split: usize,
     pub(super) cleared: usize,
+    /// How often ranges are compared.
+    pub(super) compare_every: Duration,
     /// When ranges are split by themselves, and how many were, by what for.
     pub(super) splits: SplitSettings,
     pub(super) by_themselves: BTreeMap<Why, usize>,
@@ -200,6 +206,7 @@ fn flipped(net: &Shared, question: Bytes) -> Bytes {
     if p == 0.0 || !net.rng.chance(p) {
         return question;
     }
+    net.flipped = true;
     let (at, bit) = (net.rng.below(question.len() as u64) as usize, net.rng.below(8));
     let mut bytes = question.to_vec();
     bytes[at] ^= 1 << bit;
@@ -345,7 +352,7 @@ impl World for Seen {
         let mut net = self.net.lock();
         let may = match &noticed {
             Noticed::Compared(checked) => net.spoiled || checked.verdict == Verdict::Same,
-            Noticed::Damaged { on_the_way: true, .. } => net.flips > 0.0,
+            Noticed::Damaged { on_the_way: true, .. } => net.flipped,
             Noticed::Damaged { .. } | Noticed::Quarantined { .. } | Noticed::Rebuilt { .. } => net.spoiled,
         };
         if !may {
@@ -448,11 +455,11 @@ pub(super) fn start(net: &Shared, me: usize, raft: RaftSettings) {
     };
     let (net, seen) = (Arc::clone(net), Arc::new(Seen { net: Arc::clone(net), me }));
     sim::spawn_as(me, async move {
-        let splits = net.lock().splits;
-        // A range that is compared often seldom rests.
-        let compare_every = Duration::from_secs(if splits == SplitSettings::OFF { 2 } else { 6 });
-        let settings = HostSettings { splits, compare_every: Some(compare_every), ..settings() };
-        let store = net.lock().nodes[me].store;
+        let (settings, store) = {
+            let net = net.lock();
+            let (splits, compare_every) = (net.splits, Some(net.compare_every));
+            (HostSettings { splits, compare_every, ..settings() }, net.nodes[me].store)
+        };
         let host = Host::<SimRuntime>::start(store, settings, around, seen).await;
         let host = host.unwrap_or_else(|error| panic!("node {me} does not start: {error}"));
         host.retain(RANGE, RETENTION);
@@ -503,11 +510,13 @@ pub(super) fn of(count: usize, rng: Rng) -> Shared {
         broken: None,
         snapshots: 0,
         flips: 0.0,
+        flipped: false,
         noticed: Vec::new(),
         spoiled: false,
         catalog: None,
         split: 0,
         cleared: 0,
+        compare_every: COMPARE_EVERY,
         splits: SplitSettings::OFF,
         by_themselves: BTreeMap::new(),
         last_split: BTreeMap::new(),

@@ -1,5 +1,5 @@
 //! Clients of a range with three to five replicas, real openraft between them, and what goes wrong meanwhile: power cuts at any
-//! moment, cuts of the network (one way, too), loss, slow links and disks, clocks as far apart as they may be.
+//! moment, cuts of the network (one way, too), loss, slow links and disks, clocks as far apart as they may be, rows that become wrong.
 //!
 //! Checked: what clients saw is linearizable, by a checker that is not ours; no machine asserts; no two leases of a range
 //! have one number; in the end all replicas show the same, though each has collected old versions by itself; when everything heals, reads and
@@ -146,6 +146,13 @@ fn splits(rng: &mut Rng) -> SplitSettings {
     }
 }
 
+/// A comparison is an entry of the log, and wakes a range that rests: in some stories they are seldom. Where rows are made wrong they are
+/// so often that what is wrong in the end is found and rebuilt while all heals.
+fn compares(rng: &mut Rng, spoiled: bool) -> Duration {
+    let seldom = if spoiled { 4 } else { 30 };
+    Duration::from_secs(rng.pick(&[2, 6, seldom]).copied().unwrap_or_default())
+}
+
 pub(super) fn descriptor(count: usize) -> Descriptor {
     let seat = |node: usize| Seat {
         replica: ReplicaId(70 + node as u64),
@@ -181,7 +188,14 @@ pub(super) fn run_with(seed: u64, lives: bool) -> Result<Tally, String> {
     let all = count + rng.pick(&[0, 1, 2]).copied().unwrap_or_default();
     let raft = raft(&mut rng);
     let net = net::of(all, seed.child("net").rng());
-    net.lock().splits = splits(&mut seed.child("splits").rng());
+    {
+        let mut net = net.lock();
+        net.splits = splits(&mut seed.child("splits").rng());
+        let mut rng = seed.child("damage").rng();
+        net.flips = if rng.chance(0.3) { 0.01 } else { 0.0 };
+        net.spoiled = rng.chance(0.4);
+        net.compare_every = compares(&mut seed.child("compares").rng(), net.spoiled);
+    }
     let told = Telling::default();
     told.lock().pauses = seed.child("pauses").rng().chance(0.6);
     for node in 0..all {
@@ -210,9 +224,6 @@ pub(super) fn run_with(seed: u64, lives: bool) -> Result<Tally, String> {
         net.slow = rng.pick(&[0.0, 0.02, 0.1]).copied().unwrap_or_default();
         net.cut_voters = rng.pick(&[0.0, 0.2]).copied().unwrap_or_default();
         net.raft = raft;
-        let mut rng = seed.child("damage").rng();
-        net.flips = if rng.chance(0.3) { 0.01 } else { 0.0 };
-        net.spoiled = rng.chance(0.4) && comparing::are_spoiled();
     }
     comparing::writes_quiet_key(&net);
     let lives = lives.then(|| lifecycle::begin(&net, &seed));
