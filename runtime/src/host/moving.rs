@@ -6,10 +6,11 @@
 //!   and only with the instance that was made since nobody else did. A type that does not move, and a mesh in which nobody reads
 //!   the fences, pay one look for this.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
-use rhumb_actors::failover::acting::turn;
+use rhumb_actors::failover::acting::{same_until, turn};
 use rhumb_actors::failover::{Begins, Term, Turn};
 use rhumb_actors::remote::Hosted;
 use rhumb_core::{Epoch, Fault};
@@ -29,8 +30,8 @@ pub(super) struct Seat(Mutex<Known>);
 #[derive(Default)]
 struct Known {
     order: Option<Order>,
-    /// What the instance acts under, and by which policy that was found.
-    acts: Option<(u64, Term)>,
+    /// What the instance acts under, and by which order that was found.
+    acts: Option<(Order, Term)>,
 }
 
 /// What becomes of the instance of an actor as a message's turn comes.
@@ -66,11 +67,16 @@ impl<A: Hosted> Home<A> {
     }
 
     /// Under what this node may begin something of an actor.
-    fn judge(&self, owners: &Owners, id: &ActorId, order: &mut Option<Order>) -> Result<(u64, Term), Fault> {
+    fn judge(
+        &self,
+        owners: &Owners,
+        id: &ActorId,
+        order: &mut Option<Order>,
+    ) -> Result<(Order, Term), Fault> {
         let (begins, order) = self.begins(owners, id, order)?;
         taken(&begins, A::TYPE, order)?;
         match begins {
-            Begins::Here(term) => Ok((order.policy, term)),
+            Begins::Here(term) => Ok((order.clone(), term)),
             Begins::At(_) | Begins::Nowhere(_) => unreachable!("that was refused"),
         }
     }
@@ -82,10 +88,17 @@ impl<A: Hosted> Home<A> {
         order: &'a mut Option<Order>,
     ) -> Result<(Begins, &'a Order), Fault> {
         if order.as_ref().is_none_or(|order| order.policy != self.mesh.policy_number()) {
-            *order = Some(self.mesh.order(&id.shown(), &class_of::<A>()?)?);
+            let now = self.mesh.order(&id.shown(), &class_of::<A>()?)?;
+            *order = Some(now.after(order.take()));
         }
         let order = order.as_ref().expect("it was found");
         Ok((self.mesh.begins(owners, order), order))
+    }
+
+    /// Whether the same fences decide by both orders whether this node acts.
+    fn judged_alike(&self, one: &Order, other: &Order) -> bool {
+        let alike = |me| same_until(me, &one.nodes, &other.nodes);
+        Arc::ptr_eq(&one.nodes, &other.nodes) || self.mesh.node().is_some_and(alike)
     }
 }
 
@@ -99,9 +112,10 @@ impl<A: Hosted> Cell<A> {
             Ok(found) => found,
             Err(fault) => return Turned::Ends(fault),
         };
-        let policy_is_the_same = acts.is_none_or(|(policy, _)| policy == order.policy);
-        match turn(acts.map(|(_, term)| term), &begins) {
-            Turn::Goes if policy_is_the_same => Turned::Goes,
+        // Another policy may put other nodes before this one: who acted is not known of those.
+        let judged_alike = acts.as_ref().is_none_or(|(by, _)| self.home.judged_alike(by, order));
+        match turn(acts.as_ref().map(|(_, term)| *term), &begins) {
+            Turn::Goes if judged_alike => Turned::Goes,
             Turn::Goes | Turn::Anew => Turned::Anew,
             Turn::Ends => match taken(&begins, A::TYPE, order) {
                 Ok(()) => Turned::Anew,
@@ -154,6 +168,6 @@ impl<A: Hosted> Cell<A> {
 
     /// The epoch under which the instance acts, if there is one and its type moves.
     pub(crate) fn epoch(&self) -> Option<Epoch> {
-        self.seat.0.lock().acts.map(|(_, term)| term.epoch)
+        self.seat.0.lock().acts.as_ref().map(|(_, term)| term.epoch)
     }
 }

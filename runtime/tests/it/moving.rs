@@ -317,3 +317,85 @@ fn without_fences_and_for_types_that_do_not_move_an_actor_stays_where_it_is() {
         }
     });
 }
+
+/// Which region's shelf it is, and how much was taken from it since it was made.
+#[remote(name = "test.Take", class = "inventory", reply = (String, u32), idempotent)]
+struct Take {}
+
+struct Shelf {
+    at: String,
+    taken: u32,
+}
+
+#[remote_actor(name = "test.shelf", class = "inventory", accepts(Take))]
+impl Actor for Shelf {
+    type Context = Context<Self>;
+}
+
+impl Handler<Take> for Shelf {
+    type Result = Reply<(String, u32)>;
+
+    fn handle(&mut self, _: Take, _: &mut Context<Self>) -> Self::Result {
+        self.taken += 1;
+        Reply::ready((self.at.clone(), self.taken))
+    }
+}
+
+/// A policy under which these may hold class inventory, and nobody else.
+fn held_by(version: u64, holders: &str) -> String {
+    format!(
+        r#"
+        version = {version}
+        [jurisdictions]
+        ap = ["ap"]
+        eu = ["eu"]
+        us = ["us"]
+        [classes.inventory]
+        hold = [{holders}]
+        read = ["all"]
+        carry = ["all"]
+        "#
+    )
+}
+
+#[test]
+fn a_policy_that_leaves_an_actor_where_it_is_leaves_its_instance_alone() {
+    run(async {
+        let shelves = Host::new(|at: &Activation| Shelf { at: at.mesh.region().to_string(), taken: 0 });
+        let mesh = TestMesh::of(["ap", "eu", "us"]).policy(&held_by(1, r#""all""#)).host(shelves.moves());
+        let mesh = mesh.moving().start().await.expect("it starts");
+        seconds(2).await;
+        let (mut first, mut all) = (std::collections::BTreeMap::new(), Vec::new());
+        for key in 0..40 {
+            let shelf = mesh.at("us").actor::<Shelf>(key);
+            assert_eq!(shelf.ask(Take {}).await.expect("taken").1, 1);
+            let (at, taken) = shelf.ask(Take {}).await.expect("taken");
+            assert_eq!(taken, 2);
+            *first.entry(at.clone()).or_insert(0) += 1;
+            all.push((shelf, at));
+        }
+        assert_eq!(first.len(), 3, "{first:?}");
+
+        mesh.policy(&held_by(2, r#""all""#));
+        seconds(2).await;
+        for (shelf, at) in &all {
+            assert_eq!(
+                shelf.ask(Take {}).await.expect("taken"),
+                (at.clone(), 3),
+                "nothing has changed for it"
+            );
+        }
+        // Nobody in ap may hold it any more: those that were there begin elsewhere, and the others go on.
+        mesh.policy(&held_by(3, r#""jurisdiction:eu", "jurisdiction:us""#));
+        seconds(2).await;
+        for (shelf, at) in &all {
+            let (now, taken) = shelf.ask(Take {}).await.expect("taken");
+            if at == "ap" {
+                assert!(now != "ap" && taken == 1, "{now} {taken}");
+            } else {
+                assert_eq!((&now, taken), (at, 4), "its owner is the same");
+            }
+        }
+        assert_eq!(mesh.at("ap").hosted().expect("hosts").report()[0].live, 0);
+    });
+}
