@@ -14,6 +14,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use actix::Handler;
+use futures::future::BoxFuture;
 use hashbrown::{HashMap, HashTable};
 use parking_lot::Mutex;
 use rhumb_actors::remote::{Audience, Hosted, KeepsContext, Remote, Table};
@@ -322,6 +323,11 @@ impl<A: Hosted> Home<A> {
             .collect()
     }
 
+    /// The cells of each shard, one shard after the other.
+    pub(super) fn shards(&self) -> impl Iterator<Item = Vec<Arc<Cell<A>>>> {
+        self.shards.iter().map(|shard| shard.lock().iter().map(Arc::clone).collect())
+    }
+
     /// Looks at the cells of one shard: lets idle actors go, and takes out what nobody needs.
     fn sweep(&self, shard: usize) {
         let now = Instant::now();
@@ -526,10 +532,8 @@ impl<A: Hosted> AnyHome for Home<A> {
         self.epoch_of(id)
     }
 
-    fn let_go(&self) {
-        if self.host.moves && self.mesh.owners().is_some() {
-            self.cells(|_| true).iter().for_each(|cell| cell.lets_go());
-        }
+    fn let_go(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.lets_go())
     }
 
     fn close(&self) {

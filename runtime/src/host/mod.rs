@@ -32,6 +32,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use rhumb_actors::remote::{Audience, Hosted};
 use rhumb_core::{Epoch, Fault};
 use thiserror::Error;
@@ -159,8 +160,8 @@ pub(crate) trait AnyHome: Send + Sync {
     fn may_take(&self, id: &ActorId) -> Result<(), Fault>;
     /// The epoch that a caller may name.
     fn epoch(&self, id: &ActorId) -> Epoch;
-    /// The fences were read, or may not be acted by any more: instances that may begin nothing go.
-    fn let_go(&self);
+    /// The fences were read, or may not be acted by any more: instances that may begin nothing go, a few at a time.
+    fn let_go(&self) -> BoxFuture<'_, ()>;
     fn close(&self);
 }
 

@@ -23,6 +23,9 @@ use super::packed::Deliver;
 use crate::mesh::address::class_of;
 use crate::mesh::owners::{Order, Owners, taken};
 
+/// How many are looked at before others have a turn: a node may have a million actors.
+const PORTION: usize = 256;
+
 /// What is known of an actor's place, beside its cell.
 #[derive(Default)]
 pub(super) struct Seat(Mutex<Known>);
@@ -64,6 +67,20 @@ impl<A: Hosted> Home<A> {
         let Some(owners) = self.owners_of(id) else { return self.mesh.epoch() };
         let acts = self.found(id).and_then(|cell| cell.epoch());
         acts.unwrap_or_else(|| Epoch(1 + owners.last().changes()))
+    }
+
+    /// Lets all go that may not act any more. What changes meanwhile is looked at in the next pass; who takes a message is judged
+    /// by itself in any case.
+    pub(super) async fn lets_go(&self) {
+        if !self.moves() || self.mesh.owners().is_none() {
+            return;
+        }
+        for cells in self.shards() {
+            for cells in cells.chunks(PORTION) {
+                cells.iter().for_each(|cell| cell.lets_go());
+                tokio::task::yield_now().await;
+            }
+        }
     }
 
     /// Under what this node may begin something of an actor.
@@ -169,5 +186,59 @@ impl<A: Hosted> Cell<A> {
     /// The epoch under which the instance acts, if there is one and its type moves.
     pub(crate) fn epoch(&self) -> Option<Epoch> {
         self.seat.0.lock().acts.as_ref().map(|(_, term)| term.epoch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::time::Duration;
+
+    use actix::prelude::*;
+    use rhumb_actors::{remote, remote_actor};
+
+    use super::PORTION;
+    use crate::host::Host;
+    use crate::testing::{TestMesh, run};
+
+    #[remote(name = "test.Wake", class = "control", reply = u32, idempotent, crate = rhumb_actors)]
+    struct Wake {}
+
+    struct Sleeper;
+
+    #[remote_actor(name = "test.sleeper", class = "control", accepts(Wake), crate = rhumb_actors)]
+    impl Actor for Sleeper {
+        type Context = Context<Self>;
+    }
+
+    impl Handler<Wake> for Sleeper {
+        type Result = u32;
+
+        fn handle(&mut self, _: Wake, _: &mut Context<Self>) -> u32 {
+            1
+        }
+    }
+
+    #[test]
+    fn others_have_a_turn_while_many_actors_are_let_go() {
+        run(async {
+            let mesh = TestMesh::of(["eu"]).host(Host::new(|_| Sleeper).moves()).moving().start().await;
+            let mesh = mesh.expect("it starts");
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            let awake = 4 * PORTION;
+            for key in 0..awake {
+                assert_eq!(mesh.at("eu").actor::<Sleeper>(key).ask(Wake {}).await, Ok(1));
+            }
+            let hosts = mesh.at("eu").hosted().expect("hosts");
+            let home = hosts.home("test.sleeper").expect("it is hosted");
+            let mut pass = pin!(home.let_go());
+            let mut turns = 0;
+            std::future::poll_fn(|task| {
+                turns += 1;
+                pass.as_mut().poll(task)
+            })
+            .await;
+            assert!(turns > awake / PORTION, "{turns} turns for {awake} actors");
+        });
     }
 }

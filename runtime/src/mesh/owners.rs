@@ -101,7 +101,9 @@ impl Owners {
             every = if hosts.all().any(|home| home.moves()) { LOOKS } else { RESTS };
             if looked != Some(now) {
                 looked = Some(now);
-                hosts.all().for_each(|home| home.let_go());
+                for home in hosts.all() {
+                    home.let_go().await;
+                }
             }
         }
     }
