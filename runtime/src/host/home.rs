@@ -26,10 +26,10 @@ use super::admission::Door;
 use super::arbiters::{Arbiters, Listed, Work, Worker};
 use super::cell::{Cell, NotIn};
 use super::hosting::{Activation, Host};
-use super::id::ActorId;
+use super::id::{ActorId, Shown};
 use super::packed::{Deliver, unpack};
 use super::restarts::Restarts;
-use super::watch::{Ended, Watchers};
+use super::watch::{End, Ended, Watchers};
 use super::{AnyHome, Hosts, TypeReport};
 use crate::mesh::Mesh;
 use crate::mesh::body::fingerprint;
@@ -264,6 +264,10 @@ impl<A: Hosted> Home<A> {
         forget(&mut self.shard(cell.hash).lock(), cell);
     }
 
+    pub(super) fn watchers(&self) -> &Watchers {
+        &self.watchers
+    }
+
     pub(crate) fn end(&self, id: &ActorId, how: &Ended) {
         self.watchers.ended(id, how);
     }
@@ -468,8 +472,8 @@ impl<A: Hosted> AnyHome for Home<A> {
         }
     }
 
-    fn watchers(&self) -> &Watchers {
-        &self.watchers
+    fn watch(&self, actor: &Shown) -> Result<End, Fault> {
+        self.watched(actor)
     }
 
     fn child_gave_up(&self, key: &str, child: &ActorId) {

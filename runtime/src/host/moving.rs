@@ -17,9 +17,10 @@ use rhumb_core::{Epoch, Fault};
 
 use super::cell::{Cell, State};
 use super::home::Home;
-use super::id::ActorId;
+use super::id::{ActorId, Shown};
 use super::life::Phase;
 use super::packed::Deliver;
+use super::watch::End;
 use crate::mesh::address::class_of;
 use crate::mesh::owners::{Order, Owners, taken};
 
@@ -30,11 +31,14 @@ const PORTION: usize = 256;
 #[derive(Default)]
 pub(super) struct Seat(Mutex<Known>);
 
+/// Under what this node acts for an actor, and by which order that was found.
+pub(crate) type Acts = (Order, Term);
+
 #[derive(Default)]
 struct Known {
     order: Option<Order>,
-    /// What the instance acts under, and by which order that was found.
-    acts: Option<(Order, Term)>,
+    /// What the instance acts under.
+    acts: Option<Acts>,
 }
 
 /// What becomes of the instance of an actor as a message's turn comes.
@@ -69,17 +73,46 @@ impl<A: Hosted> Home<A> {
         acts.unwrap_or_else(|| Epoch(1 + owners.last().changes()))
     }
 
-    /// Lets all go that may not act any more. What changes meanwhile is looked at in the next pass; who takes a message is judged
-    /// by itself in any case.
-    pub(super) async fn lets_go(&self) {
-        if !self.moves() || self.mesh.owners().is_none() {
-            return;
+    /// Adds a watch of an actor for which this node may act.
+    pub(super) fn watched(&self, actor: &Shown) -> Result<End, Fault> {
+        self.watchers().add(actor, || {
+            let Some(owners) = self.mesh.owners().filter(|_| self.moves()) else { return Ok(None) };
+            let order = self.mesh.order(actor, &class_of::<A>()?)?;
+            let begins = self.mesh.begins(owners, &order);
+            taken(&begins, A::TYPE, &order)?;
+            Ok(if let Begins::Here(term) = begins { Some((order, term)) } else { None })
+        })
+    }
+
+    /// Whether this node acts for a watched actor as it did, be it that it sleeps.
+    fn acts_still(&self, owners: &Owners, actor: &Shown, (by, term): &mut Acts) -> bool {
+        if by.policy != self.mesh.policy_number() {
+            let order = class_of::<A>().and_then(|class| self.mesh.order(actor, &class));
+            let Ok(order) = order.map(|order| order.after(Some(by.clone()))) else { return false };
+            if !self.judged_alike(by, &order) {
+                return false;
+            }
+            *by = order;
         }
+        turn(Some(*term), &self.mesh.begins(owners, by)) == Turn::Goes
+    }
+
+    /// Lets all go that may not act any more, and ends watches of actors that have moved. What changes meanwhile is looked at in the
+    /// next pass; who takes a message is judged by itself in any case.
+    pub(super) async fn lets_go(&self) {
+        let Some(owners) = self.mesh.owners().filter(|_| self.moves()) else { return };
         for cells in self.shards() {
             for cells in cells.chunks(PORTION) {
                 cells.iter().for_each(|cell| cell.lets_go());
                 tokio::task::yield_now().await;
             }
+        }
+        // Who sleeps has no cell.
+        for actors in self.watchers().all().chunks(PORTION) {
+            for actor in actors {
+                self.watchers().moved(actor, |acts| self.acts_still(owners, actor, acts));
+            }
+            tokio::task::yield_now().await;
         }
     }
 

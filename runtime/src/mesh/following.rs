@@ -65,7 +65,7 @@ pub(super) async fn followed<A: Addressed, M: Remote>(
     for _ in 0..HOPS {
         let left = call.deadline.saturating_duration_since(Instant::now());
         let owner = mesh.locate_by(&asked, &class, &call.to.shown(), left).await;
-        let Some(owner) = owner.filter(|owner| *owner != asked) else { break };
+        let Some(owner) = owner.ok().filter(|owner| *owner != asked) else { break };
         match at::<M>(mesh, &owner, call, body.clone(), waits).await {
             Err(again) if has_moved(&again) => (asked, fault) = (owner, again),
             answered => {

@@ -179,6 +179,51 @@ fn who_has_no_permit_begins_nothing_and_lets_its_instance_go() {
 }
 
 #[test]
+fn a_watch_of_an_actor_that_sleeps_while_it_moves_says_that_it_moved() {
+    run(async {
+        let asleep = counters().moves().idle(Duration::from_secs(1));
+        let mesh = TestMesh::of(["ap", "eu", "us"]).host(asleep).moving().start().await.expect("it starts");
+        seconds(2).await;
+        let (moves, stays) = (counter_of(&mesh, "eu", "us"), counter_of(&mesh, "us", "us"));
+        for counter in [&moves, &stays] {
+            counter.ask(Count {}).await.expect("counted");
+        }
+        let program = mesh.client("ap", "shop").actor::<Counter>(moves.id().key());
+        let mut watches = Vec::new();
+        for watcher in [moves.on(mesh.at("eu")), moves.clone(), program.clone()] {
+            watches.push(watcher.watch().await.expect("watched"));
+        }
+        let mut other = stays.watch().await.expect("watched");
+        seconds(10).await;
+        assert_eq!(mesh.at("eu").hosted().expect("hosts").report()[0].live, 0, "it sleeps");
+
+        let soon = Duration::from_secs(60);
+        for _ in 0..2 {
+            mesh.fence("eu");
+            for watch in &mut watches {
+                let seen = tokio::time::timeout(soon, watch.next()).await.expect("it is told");
+                assert_eq!(seen, Some(Seen::Terminal(Ended::Moved)));
+            }
+            seconds(5).await;
+            mesh.replace("eu");
+            seconds(2).await;
+            // Who watches it there is told when it goes back, asleep again.
+            watches = vec![moves.watch().await.expect("watched"), program.watch().await.expect("watched")];
+            mesh.fence("eu");
+            seconds(5).await;
+            mesh.restore("eu");
+            for watch in &mut watches {
+                let seen = tokio::time::timeout(soon, watch.next()).await.expect("it is told");
+                assert_eq!(seen, Some(Seen::Terminal(Ended::Moved)));
+            }
+            seconds(2).await;
+            watches = vec![moves.watch().await.expect("watched"), program.watch().await.expect("watched")];
+        }
+        assert!(tokio::time::timeout(soon, other.next()).await.is_err(), "it has not moved");
+    });
+}
+
+#[test]
 fn a_caller_that_knows_an_old_owner_follows_the_actor() {
     run(async {
         let mesh = mesh().await;
