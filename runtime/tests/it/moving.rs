@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rhumb::mesh::{Because, Owned};
+use rhumb::mesh::{Because, Owned, OwnerWatch};
 use rhumb::prelude::*;
 use rhumb::testing::{TestMesh, run};
 
@@ -307,6 +307,51 @@ fn a_watcher_sees_each_owner_and_nobody_in_between_and_why() {
         seconds(6).await;
         let unread = watches[0].next().await.expect("it says so").expect("one");
         assert_eq!((unread.node, unread.because), (None, Because::NotRead));
+    });
+}
+
+#[test]
+fn a_watcher_is_told_of_no_lower_epoch_by_a_node_that_has_read_less() {
+    run(async {
+        let mesh = mesh().await;
+        let counter = counter_of(&mesh, "eu", "us");
+        let program = mesh.client("us", "shop").actor::<Counter>(counter.id().key());
+        let mut watch = program.watch_owner().expect("watched");
+        let told = async |watch: &mut OwnerWatch| loop {
+            match watch.next().await {
+                Ok(owned) => return owned.expect("it moves"),
+                Err(_) => seconds(1).await,
+            }
+        };
+        assert_eq!(told(&mut watch).await.epoch, Epoch(1));
+        // One node reads nothing more, and the program asks the others.
+        for other in ["ap", "eu"] {
+            mesh.cut("us", other);
+        }
+        mesh.freeze("us");
+        mesh.fence("eu");
+        seconds(5).await;
+        assert_eq!(told(&mut watch).await.epoch, Epoch(2));
+        mesh.replace("eu");
+        seconds(2).await;
+        assert_eq!(told(&mut watch).await.epoch, Epoch(3));
+        // Then it alone can be asked.
+        mesh.freeze("ap");
+        mesh.freeze("eu");
+        mesh.thaw("us");
+        let lower = tokio::time::timeout(Duration::from_secs(120), told(&mut watch)).await;
+        assert!(lower.is_err(), "{lower:?}");
+        for other in ["ap", "eu"] {
+            mesh.thaw(other);
+            mesh.heal("us", other);
+        }
+        for (a, b) in [("us", "ap"), ("us", "eu"), ("ap", "eu")] {
+            mesh.reachable(a, b).await;
+        }
+        seconds(2).await;
+        mesh.fence("eu");
+        let next = told(&mut watch).await;
+        assert!(next.epoch >= Epoch(3), "{next:?}");
     });
 }
 
