@@ -361,7 +361,12 @@ async fn send_again<A: Addressed, M: Remote>(
         to.doubt(&fault);
         attempts.failed(fault).await?;
         let found = match M::IDEMPOTENT {
-            true => to.found(call.deadline).await.map(|(_, owner)| owner),
+            true => match to.found(call.deadline).await {
+                Err(fault) if matches!(fault.kind, FaultKind::Unowned(_)) => {
+                    found_at_last(to, call.deadline, fault).await.map(|(_, owner)| owner)
+                }
+                found => found.map(|(_, owner)| owner),
+            },
             false => Ok(first.clone()),
         };
         let answered = match found {

@@ -7,11 +7,11 @@ use bytes::Bytes;
 use rhumb_actors::remote::{Addressed, Remote};
 use rhumb_core::{Fault, FaultKind, NodeId};
 use rhumb_transport::{Reply, Request};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::address::{MeshAddr, class_of};
 use super::asking::{Waits, headers, understood};
-use super::resilience::Attempts;
+use super::owners::Owners;
 use super::{Mesh, dispatch};
 use crate::host::call::CallState;
 use crate::telemetry;
@@ -29,25 +29,42 @@ pub(super) fn has_moved(fault: &Fault) -> bool {
     matches!(fault.kind, FaultKind::Moved(_)) && fault.retry_after.is_some()
 }
 
-/// Finds the owner of an actor of whom nobody has been the owner, until there is one or nobody waits any more.
+/// Finds the owner of an actor of whom nobody has been the owner, until there is one or nobody waits any more. A node looks at what
+/// it has read, and a program asks one: no message is made again, and none is paid for.
 pub(super) async fn found_at_last<A: Addressed>(
     to: &MeshAddr<A>,
     until: Instant,
     fault: Fault,
 ) -> Result<(Mesh, NodeId), Fault> {
     let (mesh, mut fault) = (to.mesh()?, fault);
-    mesh.resilience().called();
-    let mut attempts = Attempts::new(mesh.resilience(), true, until);
-    loop {
-        attempts.failed(fault).await?;
+    let mut readings = mesh.owners().map(Owners::readings);
+    let mut pauses = mesh.resilience().pauses();
+    while may_be_found(&fault) {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            break;
+        }
+        // Not all look at once, and who was told when to look does not look sooner.
+        let wait = (pauses.failed() + fault.retry_after.unwrap_or_default()).min(left);
+        match &mut readings {
+            Some(readings) => drop(timeout(wait, readings.changed()).await),
+            None => tokio::time::sleep(wait).await,
+        }
         match to.found(until).await {
-            Ok(found) => {
-                attempts.answered();
-                return Ok(found);
-            }
+            Ok(found) => return Ok(found),
             Err(again) => fault = again,
         }
     }
+    Err(fault)
+}
+
+/// Whether an owner may be found later: nobody is, or nobody could be asked.
+fn may_be_found(fault: &Fault) -> bool {
+    use FaultKind::{Deadline, Draining, Full, Overloaded, Shut, Unowned, Unreachable};
+    matches!(
+        fault.kind,
+        Unowned(_) | Unreachable(_) | Deadline(_) | Draining | Full(_) | Overloaded(_) | Shut(_)
+    )
 }
 
 /// Sends a message to the owner of which a node has spoken that is it no more, and to the one of which that speaks. It has not
@@ -64,8 +81,15 @@ pub(super) async fn followed<A: Addressed, M: Remote>(
     let (mut asked, mut fault, class) = (asked.clone(), fault, class_of::<A>()?);
     for _ in 0..HOPS {
         let left = call.deadline.saturating_duration_since(Instant::now());
-        let owner = mesh.locate_by(&asked, &class, &call.to.shown(), left).await;
-        let Some(owner) = owner.ok().filter(|owner| *owner != asked) else { break };
+        let owner = match mesh.locate_by(&asked, &class, &call.to.shown(), left).await {
+            Ok(owner) if owner != asked => owner,
+            Ok(_) => return Err(not_followed(&fault, &format!("{asked} owns it again"))),
+            // Nobody does for now: who waits for an owner may wait for this one.
+            Err(unowned) if matches!(unowned.kind, FaultKind::Unowned(_)) => return Err(unowned),
+            Err(why) => {
+                return Err(not_followed(&fault, &format!("{asked} was asked where it is: {}", why.kind)));
+            }
+        };
         match at::<M>(mesh, &owner, call, body.clone(), waits).await {
             Err(again) if has_moved(&again) => (asked, fault) = (owner, again),
             answered => {
@@ -74,7 +98,17 @@ pub(super) async fn followed<A: Addressed, M: Remote>(
             }
         }
     }
-    Err(fault)
+    Err(not_followed(&fault, "it moved each time that it was followed"))
+}
+
+/// The fault of a message for an actor that has moved and was not found where it is: nobody took it.
+fn not_followed(fault: &Fault, why: &str) -> Fault {
+    let said = match &fault.kind {
+        FaultKind::Moved(said) => said.clone(),
+        other => other.to_string(),
+    };
+    let what = format!("{said}; it could not be followed: {why}");
+    Fault { retry_after: fault.retry_after, ..Fault::not_sent(FaultKind::Moved(what)) }
 }
 
 /// Sends a message to a node, this one or another, and gives what comes of it.
@@ -97,4 +131,22 @@ pub(super) async fn at<M: Remote>(
     let sent =
         telemetry::working_for(call.asked.as_ref(), || mesh.carry_to::<M>(owner, &call.to, request, waits));
     sent?.answer().await
+}
+
+#[cfg(test)]
+mod tests {
+    use rhumb_core::Delivery;
+
+    use super::*;
+    use crate::mesh::owners::AGAIN;
+
+    #[test]
+    fn what_could_not_be_followed_says_so_and_was_not_sent() {
+        let moved = Fault::not_sent(FaultKind::Moved("another node owns it: us/n1".to_owned()));
+        let fault = not_followed(&Fault { retry_after: Some(AGAIN), ..moved }, "it moved each time");
+        assert_eq!((fault.delivery(), fault.retry_after), (Delivery::NotSent, Some(AGAIN)));
+        let said = "the actor is owned elsewhere: another node owns it: us/n1; it could not be followed: it moved each time";
+        assert_eq!(fault.kind.to_string(), said);
+        assert!(has_moved(&fault));
+    }
 }

@@ -179,6 +179,36 @@ fn who_has_no_permit_begins_nothing_and_lets_its_instance_go() {
 }
 
 #[test]
+fn however_many_wait_for_an_owner_their_waiting_takes_no_retries() {
+    run(async {
+        let mesh = mesh().await;
+        let counter = counter_of(&mesh, "eu", "us");
+        let program = mesh.client("us", "shop");
+        mesh.fence("eu");
+        seconds(2).await;
+        let waits = (0..100).map(|number| {
+            let counter = if number % 4 == 0 { counter.on(&program) } else { counter.clone() };
+            tokio::spawn(async move { counter.ask(Count {}).within(Duration::from_secs(60)).retried().await })
+        });
+        let waits: Vec<_> = waits.collect();
+        seconds(20).await;
+        mesh.replace("eu");
+        for wait in waits {
+            let (at, epoch, _) = wait.await.expect("no panic").expect("counted at last");
+            assert!(at != "eu" && epoch == 3, "{at} {epoch}");
+        }
+        // Who waits no longer is told why.
+        loses(&mesh, "us").await;
+        mesh.fence("ap");
+        seconds(2).await;
+        let there = counter.on(mesh.at("ap"));
+        let waits = there.ask(Count {}).within(Duration::from_secs(5)).retried();
+        let fault = waits.await.expect_err("nobody acts");
+        assert!(matches!(fault.kind, FaultKind::Unowned(_)), "{fault}");
+    });
+}
+
+#[test]
 fn a_watch_of_an_actor_that_sleeps_while_it_moves_says_that_it_moved() {
     run(async {
         let asleep = counters().moves().idle(Duration::from_secs(1));
