@@ -3,14 +3,16 @@
 //! * It decides: whom to ask who owns an actor now.
 //! * It never does: send a message again that anybody may have taken, or wait past the deadline of its call.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use rhumb_actors::remote::{Addressed, Remote};
-use rhumb_core::{Fault, FaultKind, NodeId};
+use rhumb_core::{DataClass, Fault, FaultKind, NodeId};
 use rhumb_transport::{Reply, Request};
 use tokio::time::{Instant, timeout};
 
 use super::address::{MeshAddr, class_of};
-use super::asking::{Waits, headers, understood};
+use super::asking::{Waits, headers, send_again, understood, unpacked};
 use super::owners::Owners;
 use super::{Mesh, dispatch};
 use crate::host::call::CallState;
@@ -67,6 +69,52 @@ fn may_be_found(fault: &Fault) -> bool {
     )
 }
 
+/// Asks whoever acts for an actor now, where this node did when the question came to it and has refused it since.
+pub(super) async fn ask_elsewhere<A: Addressed, M: Remote>(
+    to: &MeshAddr<A>,
+    mesh: &Mesh,
+    call: &Arc<CallState>,
+    fault: Fault,
+    retried: bool,
+) -> Result<(M::Reply, DataClass), Fault> {
+    let (Some(body), Some(me)) = (call.left.get().cloned(), mesh.node().cloned()) else { return Err(fault) };
+    to.doubt(&fault);
+    let waits = |fault: &Fault| retried && matches!(fault.kind, FaultKind::Unowned(_));
+    let mut reply = if has_moved(&fault) {
+        followed::<A, M>(to, mesh, &me, call, body.clone(), fault, Waits::Yes).await
+    } else {
+        Err(fault)
+    };
+    if let Err(fault) = &reply
+        && waits(fault)
+    {
+        let (_, owner) = found_at_last(to, call.deadline, fault.clone()).await?;
+        reply = sent_to::<A, M>(to, mesh, &owner, call, body.clone()).await;
+    }
+    if let (true, Err(fault)) = (retried, &reply) {
+        mesh.resilience().called();
+        let again = (&**call, body, M::IDEMPOTENT);
+        reply = send_again::<A, M>(to, mesh, &me, again, fault.clone()).await;
+    }
+    unpacked::<M>(mesh, call, reply?)
+}
+
+/// Sends a question to the owner of its actor, and where that says that it has moved to the next.
+pub(super) async fn sent_to<A: Addressed, M: Remote>(
+    to: &MeshAddr<A>,
+    mesh: &Mesh,
+    owner: &NodeId,
+    call: &CallState,
+    body: Bytes,
+) -> Result<Reply, Fault> {
+    match at::<M>(mesh, owner, call, body.clone(), Waits::Yes).await {
+        Err(fault) if has_moved(&fault) => {
+            followed::<A, M>(to, mesh, owner, call, body, fault, Waits::Yes).await
+        }
+        answered => answered,
+    }
+}
+
 /// Sends a message to the owner of which a node has spoken that is it no more, and to the one of which that speaks. It has not
 /// been sent to anybody before who took it.
 pub(super) async fn followed<A: Addressed, M: Remote>(
@@ -81,7 +129,13 @@ pub(super) async fn followed<A: Addressed, M: Remote>(
     let (mut asked, mut fault, class) = (asked.clone(), fault, class_of::<A>()?);
     for _ in 0..HOPS {
         let left = call.deadline.saturating_duration_since(Instant::now());
-        let owner = match mesh.locate_by(&asked, &class, &call.to.shown(), left).await {
+        let id = call.to.shown();
+        let owner = if Some(&asked) == mesh.node() {
+            mesh.owner_of(&class, &id).await
+        } else {
+            mesh.locate_by(&asked, &class, &id, left).await
+        };
+        let owner = match owner {
             Ok(owner) if owner != asked => owner,
             Ok(_) => return Err(not_followed(&fault, &format!("{asked} owns it again"))),
             // Nobody does for now: who waits for an owner may wait for this one.
@@ -112,7 +166,7 @@ fn not_followed(fault: &Fault, why: &str) -> Fault {
 }
 
 /// Sends a message to a node, this one or another, and gives what comes of it.
-pub(super) async fn at<M: Remote>(
+async fn at<M: Remote>(
     mesh: &Mesh,
     owner: &NodeId,
     call: &CallState,

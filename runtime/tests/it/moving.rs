@@ -179,6 +179,34 @@ fn who_has_no_permit_begins_nothing_and_lets_its_instance_go() {
 }
 
 #[test]
+fn a_caller_on_the_node_that_an_actor_leaves_is_led_after_it() {
+    run(async {
+        let mesh = mesh().await;
+        let there = counter_of(&mesh, "eu", "eu");
+        let slow = there.clone();
+        let slow = tokio::spawn(async move { slow.ask(CountSlowly { ms: 6_000 }).await });
+        seconds(1).await;
+        let ask = |retried: bool| {
+            let waits = there.clone();
+            tokio::spawn(async move {
+                let ask = waits.ask(Count {}).within(Duration::from_secs(40));
+                if retried { ask.retried().await } else { ask.await }
+            })
+        };
+        let (led, told) = (ask(true), ask(false));
+        seconds(1).await;
+        mesh.fence("eu");
+        seconds(5).await;
+        mesh.replace("eu");
+        assert_eq!(slow.await.expect("no panic"), Ok(1), "what has begun goes on");
+        let (at, epoch, _) = led.await.expect("no panic").expect("it was led to who acts");
+        assert!(at != "eu" && epoch == 3, "{at} {epoch}");
+        let fault = told.await.expect("no panic").expect_err("it does not wait for another owner");
+        assert!(matches!(fault.kind, FaultKind::Unowned(_)), "{fault}");
+    });
+}
+
+#[test]
 fn however_many_wait_for_an_owner_their_waiting_takes_no_retries() {
     run(async {
         let mesh = mesh().await;
@@ -442,12 +470,17 @@ fn without_fences_and_for_types_that_do_not_move_an_actor_stays_where_it_is() {
 #[remote(name = "test.Take", class = "inventory", reply = (String, u32), idempotent)]
 struct Take {}
 
+#[remote(name = "test.TakeSlowly", class = "inventory", reply = u32, idempotent, deadline = "60s")]
+struct TakeSlowly {
+    ms: u64,
+}
+
 struct Shelf {
     at: String,
     taken: u32,
 }
 
-#[remote_actor(name = "test.shelf", class = "inventory", accepts(Take))]
+#[remote_actor(name = "test.shelf", class = "inventory", accepts(Take, TakeSlowly))]
 impl Actor for Shelf {
     type Context = Context<Self>;
 }
@@ -458,6 +491,16 @@ impl Handler<Take> for Shelf {
     fn handle(&mut self, _: Take, _: &mut Context<Self>) -> Self::Result {
         self.taken += 1;
         Reply::ready((self.at.clone(), self.taken))
+    }
+}
+
+impl Handler<TakeSlowly> for Shelf {
+    type Result = Reply<u32>;
+
+    fn handle(&mut self, take: TakeSlowly, context: &mut Context<Self>) -> Self::Result {
+        let pause = tokio::time::sleep(Duration::from_millis(take.ms));
+        context.wait(actix::fut::wrap_future(pause));
+        Reply::ready(self.taken)
     }
 }
 
@@ -517,5 +560,32 @@ fn a_policy_that_leaves_an_actor_where_it_is_leaves_its_instance_alone() {
             }
         }
         assert_eq!(mesh.at("ap").hosted().expect("hosts").report()[0].live, 0);
+    });
+}
+
+#[test]
+fn a_caller_beside_an_actor_is_led_to_who_owns_it_by_a_new_policy() {
+    run(async {
+        let shelves = Host::new(|at: &Activation| Shelf { at: at.mesh.region().to_string(), taken: 0 });
+        let mesh = TestMesh::of(["ap", "eu", "us"]).policy(&held_by(1, r#""all""#)).host(shelves.moves());
+        let mesh = mesh.moving().start().await.expect("it starts");
+        seconds(2).await;
+        let mut shelf = None;
+        for key in 0..40 {
+            let one = mesh.at("ap").actor::<Shelf>(key);
+            if one.ask(Take {}).await.expect("taken").0 == "ap" {
+                shelf = Some(one);
+            }
+        }
+        let shelf = shelf.expect("one of so many is there");
+        let (slow, waits) = (shelf.clone(), shelf.clone());
+        let slow = tokio::spawn(async move { slow.ask(TakeSlowly { ms: 3_000 }).await });
+        seconds(1).await;
+        let waits = tokio::spawn(async move { waits.ask(Take {}).await });
+        seconds(1).await;
+        mesh.policy(&held_by(2, r#""jurisdiction:eu", "jurisdiction:us""#));
+        let (at, taken) = waits.await.expect("no panic").expect("it was let in before, and follows");
+        assert!(at != "ap" && taken == 1, "{at} {taken}");
+        assert_eq!(slow.await.expect("no panic"), Ok(1), "what has begun goes on");
     });
 }
