@@ -12,8 +12,8 @@ mod world;
 mod writes;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use actix::ArbiterHandle;
@@ -65,6 +65,8 @@ struct Ledger {
     /// Once its rows were read.
     handle: Option<EscrowHandle>,
     task: Option<AbortHandle>,
+    /// Why its range takes no more of it, once it does not.
+    refused: Arc<OnceLock<String>>,
 }
 
 struct Inner {
@@ -159,7 +161,7 @@ impl Quorum {
         let raise = |last: u64| Some(now.max(last + 1));
         let before = self.0.openings.fetch_update(Ordering::Relaxed, Ordering::Relaxed, raise);
         let opening = now.max(before.unwrap_or_default() + 1);
-        let ledger = Ledger { opening, handle: None, task: None };
+        let ledger = Ledger { opening, handle: None, task: None, refused: Arc::default() };
         self.0.ledgers.lock().insert(of.clone(), ledger);
         let (here, at) = (self.clone(), of.clone());
         let task = self.0.parts.ranges.spawn(async move { here.writes(at, class, opening).await });

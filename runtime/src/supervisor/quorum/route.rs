@@ -4,6 +4,7 @@
 //!   name of its hold.
 //! * It never does: answer in a ledger's place. Where nobody writes one, that is said: never that all is sold.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rhumb_actors::escrow::Answered;
@@ -16,7 +17,7 @@ use rhumb_topology::{owner_among, pool_home};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::{Known, Parts, Quorum};
+use super::{Known, Ledger, Parts, Quorum};
 use crate::supervisor::ranges::Acts;
 
 /// After how long a ledger is asked again that nobody wrote, or of which nobody knew who does.
@@ -170,8 +171,18 @@ impl Quorum {
         within: Duration,
     ) -> Answered {
         let of = (pool.clone(), owner.clone());
-        let handle = self.0.ledgers.lock().get(&of).and_then(|ledger| ledger.handle.clone());
+        let open = |ledger: &Ledger| (ledger.handle.clone(), Arc::clone(&ledger.refused));
+        let (handle, refused) = self.0.ledgers.lock().get(&of).map(open).unwrap_or_default();
+        let refusal = || {
+            let why = refused.get()?;
+            Some(FaultKind::Storage(format!(
+                "the range of pool {pool} does not take the ledger of {owner}: {why}"
+            )))
+        };
         let Some(handle) = handle else {
+            if let Some(refusal) = refusal() {
+                return faulted(Fault::not_sent(refusal));
+            }
             let why = format!("the ledger of {owner} in pool {pool} is not written by {}", self.0.parts.me);
             return faulted(Fault::not_sent(FaultKind::Moved(why)));
         };
@@ -180,9 +191,11 @@ impl Quorum {
         handle.ask(request, from, within, None, move |answered| drop(answers.send(answered)));
         match tokio::time::timeout(within, answer).await {
             Ok(Ok(answered)) => answered,
-            Ok(Err(_)) => faulted(Fault::unknown(FaultKind::Moved(format!(
-                "the ledger of {owner} in pool {pool} was taken over while it was asked"
-            )))),
+            Ok(Err(_)) => faulted(Fault::unknown(refusal().unwrap_or_else(|| {
+                FaultKind::Moved(format!(
+                    "the ledger of {owner} in pool {pool} was taken over while it was asked"
+                ))
+            }))),
             Err(_) => {
                 let why = format!("waiting for the ledger of {owner} in pool {pool}");
                 faulted(Fault::unknown(FaultKind::Deadline(why)))
@@ -256,7 +269,8 @@ fn may_pass(answered: &Answered) -> bool {
         fault.kind,
         FaultKind::Moved(_) | FaultKind::Unreachable(_) | FaultKind::Draining | FaultKind::Deadline(_)
     );
-    moved || (fault.delivery() == Delivery::NotSent && !matches!(fault.kind, FaultKind::Gate(_)))
+    let stays = matches!(fault.kind, FaultKind::Gate(_) | FaultKind::Storage(_));
+    moved || (fault.delivery() == Delivery::NotSent && !stays)
 }
 
 fn told(answer: LedgerAnswer) -> Answer {
