@@ -165,6 +165,38 @@ fn a_pool_with_a_range_needs_three_nodes_that_may_hold_it() {
     assert!(ran.text.contains("needs 3 nodes that may hold class inventory"), "{}", ran.text);
 }
 
+#[test]
+fn a_home_on_a_new_disk_gives_no_name_again_that_has_a_range() {
+    let _turn = turn();
+    let mesh = FoundedMesh::of(3);
+    let mut nodes = served(&mesh);
+    let pool = name_at(1);
+    created(&mesh, &pool);
+    assert_eq!(at(&mesh, 1, &["pool", "create", "concert", "--supply", "3"]).code, 0);
+
+    drop(nodes.remove(1));
+    std::fs::remove_dir_all(mesh.data(1)).expect("its disk");
+    mesh.ok(&["mesh", "new-disk", "--config", "mesh/config", "--region", REGIONS[1], "--node", "n1"]);
+    let back = mesh.serve(1, &[]);
+    let attest = ["pool", "attest", "concert", "--node", &id(1).to_string(), "--sold", "0"];
+    eventually("its part of the other pool is attested", || {
+        let ran = at(&mesh, 1, &attest);
+        if ran.code != 0 {
+            println!("not yet: {}", ran.text);
+        }
+        ran.code == 0
+    });
+    drop(back);
+    let mut back = mesh.serve(1, &[]);
+    back.wait_ready();
+    // At first it has read nothing of the catalog, and its escrow knows no such pool.
+    eventually("it says that there is such a pool", || {
+        let ran = at(&mesh, 1, &["pool", "create", &pool, "--supply", "5"]);
+        assert_ne!(ran.code, 0, "a second pool of one name: {}", ran.text);
+        code(&ran) == "pool_exists"
+    });
+}
+
 /// What a node refuses of a message that it has been asked; it must refuse it.
 async fn refused<M, T>(client: &MeshClient, node: &NodeId, message: &M) -> KvRefusal
 where

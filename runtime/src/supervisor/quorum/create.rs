@@ -21,6 +21,8 @@ use super::{Known, Parts, Quorum};
 const NODES: usize = 3;
 /// How long a node that has just started may take to read which pools have a range.
 const KNOWN_WITHIN: Duration = Duration::from_secs(2);
+/// How long other nodes may take to say whether there is a catalog.
+const ASK_WITHIN: Duration = Duration::from_millis(500);
 /// When a name may be asked for again that is just being taken.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -38,7 +40,11 @@ impl Quorum {
     pub(super) async fn create(&self, request: &CreatePool, within: Duration) -> Option<Answered> {
         let until = Instant::now() + within.mul_f32(0.9);
         let known_by = until.min(Instant::now() + KNOWN_WITHIN);
-        while !self.0.parts.ranges.know_pools() && Instant::now() < known_by {
+        // A name that stands in a catalog which this node has not read, for its disk is a new one, is taken.
+        while self.0.parts.ranges.others_know_pools(ASK_WITHIN).await {
+            if Instant::now() >= known_by {
+                return Some(refused(Refusal::Overloaded { retry_after: AGAIN }));
+            }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         self.look();

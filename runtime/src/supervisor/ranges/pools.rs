@@ -94,9 +94,14 @@ impl Ranges {
         self.0.parts.owners.permit().is_some()
     }
 
-    /// Whether it is known here which pools have a range.
-    pub(in crate::supervisor) fn know_pools(&self) -> bool {
-        self.0.host.get().is_some()
+    /// Whether it has been read here which pools have a range, if only as it was some time ago.
+    pub(in crate::supervisor) fn have_read_pools(&self) -> bool {
+        self.0.catalog_read.load(Ordering::Relaxed)
+    }
+
+    /// Whether pools may have a range of which nothing has been read here: this disk is a new one, and others have a catalog.
+    pub(in crate::supervisor) async fn others_know_pools(&self, within: Duration) -> bool {
+        !self.have_read_pools() && self.others_have_meta(within).await && !self.have_read_pools()
     }
 
     /// Whether all pools are known here that had a range when this node started.
