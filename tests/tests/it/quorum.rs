@@ -23,9 +23,13 @@ fn id(node: usize) -> NodeId {
 
 /// The first name of which this node is the home.
 fn name_at(home: usize) -> String {
+    named("concert", home)
+}
+
+fn named(like: &str, home: usize) -> String {
     let founding = Founding::new((0..3).map(id).collect::<Vec<_>>()).expect("three nodes");
     let at_home = |name: &String| *pool_home(&founding, &PoolName::new(name).expect("a name")) == id(home);
-    (0..).map(|number| format!("concert-{number}")).find(at_home).expect("some name")
+    (0..).map(|number| format!("{like}-{number}")).find(at_home).expect("some name")
 }
 
 /// Asks one node, as the operator or a client of its region.
@@ -195,6 +199,21 @@ fn a_home_on_a_new_disk_gives_no_name_again_that_has_a_range() {
         assert_ne!(ran.code, 0, "a second pool of one name: {}", ran.text);
         code(&ran) == "pool_exists"
     });
+}
+
+#[test]
+fn a_node_knows_no_more_pools_with_a_range_than_it_may() {
+    let _turn = turn();
+    let mesh = FoundedMesh::of(3);
+    let few = [("RHUMB__ESCROW__MAX_POOLS", "1")];
+    let mut nodes: Vec<Serving> = (0..3).map(|node| mesh.serve(node, &few)).collect();
+    nodes.iter_mut().for_each(Serving::wait_ready);
+    let pool = name_at(1);
+    created(&mesh, &pool);
+    let other =
+        at(&mesh, 1, &["pool", "create", &named("encore", 1), "--supply", "5", "--durability", "quorum"]);
+    assert_eq!((other.code, code(&other)), (1, "overloaded"), "{}", other.text);
+    assert_eq!(at(&mesh, 1, &["pool", "show", &pool]).code, 0);
 }
 
 /// What a node refuses of a message that it has been asked; it must refuse it.

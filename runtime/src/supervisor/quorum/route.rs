@@ -36,6 +36,9 @@ impl Quorum {
     pub(super) async fn asked(&self, request: Request, from: &Region, within: Duration) -> Answered {
         let pool = request.pool().clone();
         let Some(known) = self.known(&pool) else { return refused(Refusal::NoSuchPool(pool)) };
+        if known.owners.is_none() {
+            self.read_spec(&pool, &known.class, true);
+        }
         let Parts { me, policy, .. } = &self.0.parts;
         let passage = Passage { direction: Direction::Ingress, class: &known.class, from, to: &me.region };
         if let Err(refusal) = policy.check(passage) {
@@ -254,6 +257,10 @@ impl Quorum {
     pub(super) fn heard(&self, word: LedgerWord) {
         let LedgerWord { from, to, message } = word;
         let PeerMessage::Level(level) = &message else { return };
+        let known = self.known(&level.spec.name);
+        if let Some(Known { class, owners: None }) = &known {
+            self.read_spec(&level.spec.name, class, true);
+        }
         let of = (level.spec.name.clone(), to);
         let handle = self.0.ledgers.lock().get(&of).and_then(|ledger| ledger.handle.clone());
         if let Some(handle) = handle {
