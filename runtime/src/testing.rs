@@ -24,7 +24,9 @@ use rhumb_actors::failover::{FailoverSettings, Fence, Holder, Table};
 use rhumb_actors::ranges::catalog;
 use rhumb_actors::remote::Hosted;
 use rhumb_core::rng::Seed;
-use rhumb_core::{DataClass, Epoch, Gate, Incarnation, NodeId, Principal, Region, Role};
+use rhumb_core::{
+    DataClass, Epoch, Gate, GateRefusal, Incarnation, NodeId, Passage, Principal, Region, Role,
+};
 use rhumb_storage::MemoryDisk;
 use rhumb_topology::Founding;
 use rhumb_topology::policy::{Policy, PolicySnapshot};
@@ -88,6 +90,16 @@ pub struct TestMesh {
     nodes: BTreeMap<NodeId, Node>,
     network: Network,
     fences: Option<Fences>,
+    policy: Arc<ArcSwap<PolicySnapshot>>,
+}
+
+/// The policy as a gate, whichever it is by now.
+struct Served(Arc<ArcSwap<PolicySnapshot>>);
+
+impl Gate for Served {
+    fn check(&self, passage: Passage<'_>) -> Result<(), GateRefusal> {
+        self.0.load().check(passage)
+    }
 }
 
 /// What nodes with ranges keep in the meta range: under which epoch each node acts, and who acts as it.
@@ -183,6 +195,16 @@ impl TestMesh {
     /// Lets the clocks of a place be this far ahead from now on; negative: behind.
     pub fn skew(&self, place: &str, ms: i64) {
         self.nodes_of(place).for_each(|(_, node)| node.clock.skew(ms));
+    }
+
+    /// All nodes go by another residency policy from now on, as its file's text.
+    ///
+    /// # Panics
+    /// When it has faults: a mistake in the test.
+    pub fn policy(&self, toml: &str) {
+        let founding = Founding::new(self.nodes.keys().cloned()).expect("they have founded a mesh");
+        let policy = Policy::parse(toml).expect("a policy without faults");
+        self.policy.store(Arc::new(PolicySnapshot::compile(policy, founding.regions(), BEGIN_MS)));
     }
 
     /// Lets nobody act as the nodes of a place, under their next epoch: as the coordinator does with nodes that are lost, and with
@@ -353,10 +375,11 @@ impl Builder {
             None => PolicySnapshot::none(),
             Some(text) => PolicySnapshot::compile(Policy::parse(text)?, founding.regions(), BEGIN_MS),
         };
-        let policy = Arc::new(policy);
+        let policy = Arc::new(ArcSwap::from_pointee(policy));
         let network = Network::new(self.seed);
         self.protocol.iter().for_each(|version| network.speak(*version));
-        let mut mesh = TestMesh { nodes: BTreeMap::new(), network, fences: self.fences.clone() };
+        let (started, fences) = (BTreeMap::new(), self.fences.clone());
+        let mut mesh = TestMesh { nodes: started, network, fences, policy: Arc::clone(&policy) };
         for node in nodes {
             let started = self.node(&mesh.network, &node, &founding, &policy).await;
             let started = started.with_context(|| format!("node {node}"))?;
@@ -373,15 +396,10 @@ impl Builder {
         network: &Network,
         id: &NodeId,
         founding: &Founding,
-        policy: &Arc<PolicySnapshot>,
+        policy: &Arc<ArcSwap<PolicySnapshot>>,
     ) -> anyhow::Result<Node> {
         let clock = NodeClock::for_tests(BEGIN_MS, MAX_OFFSET);
-        let mesh = Mesh::new(
-            id.clone(),
-            founding.clone(),
-            Arc::new(ArcSwap::new(Arc::clone(policy))),
-            clock.clone(),
-        );
+        let mesh = Mesh::new(id.clone(), founding.clone(), Arc::clone(policy), clock.clone());
         let resilience = self.resilience.clone().unwrap_or_default();
         mesh.resilient(resilience, &Seed::new(self.seed).child(id.to_string()));
         if let Some((share, spans)) = &self.traced {
@@ -416,7 +434,7 @@ impl Builder {
             None => None,
         };
         let member = NodeDescription { manifest: registry.manifest(), ..NodeDescription::new(id.clone()) };
-        let gate: Arc<dyn Gate> = Arc::new(TracedGate(Arc::clone(policy) as Arc<dyn Gate>));
+        let gate: Arc<dyn Gate> = Arc::new(TracedGate(Arc::new(Served(Arc::clone(policy)))));
         let port = network.join(member, gate, Arc::new(registry));
         mesh.bound(Carrier::InProcess(port.clone()));
         Ok(Node { mesh, hosts, clock, port, delivery: task, reads })

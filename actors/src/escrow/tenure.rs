@@ -4,7 +4,7 @@
 //! been. Every write is a batch that also writes the head, under the condition that this is as the writer last left it.
 //!
 //! * It decides: what is written next and under which condition; what came of a write of which nobody knows; that
-//!   another one writes by now.
+//!   another one writes by now; that it ends over a write that its range will never take.
 //! * It never does: take a time or a fence for a proof that it still writes; write anything else under a sequence
 //!   number that was offered to the range before; say that a batch is durable which the range has not.
 //! * Invariant: an epoch has one writer, for the head names who raised it and only a head that is as it was read is
@@ -135,6 +135,8 @@ pub enum Came {
     Written(HybridTime),
     /// Nothing was, or nobody knows; or the head could not be read.
     Unsettled,
+    /// Nothing was, and the range will not write it as often as it is asked: why.
+    Refused(String),
     /// The head, and its version, as a strong read that began after [`Want::Look`] has it.
     Head(Option<(Head, HybridTime)>),
 }
@@ -150,6 +152,9 @@ pub enum Became {
     Durable(Ticket),
     /// Another one writes by now: nothing that is not durable will ever be.
     Succeeded(Option<Head>),
+    /// The range does not take what was to be written, for this reason. It writes no more: who begins anew, this node or another,
+    /// raises the epoch first, and with that nothing that is not durable will ever be.
+    Refused(String),
 }
 
 #[derive(Debug)]
@@ -229,6 +234,7 @@ impl Tenure {
                 self.unsure = true;
                 Became::Same
             }
+            (_, Came::Refused(why)) => Became::Refused(why),
             (State::Claiming(Some((head, _))), Came::Written(at)) => self.seated(head, at),
             (State::Claiming(claim), Came::Head(found)) => match (claim, found) {
                 (Some((claim, _)), Some((found, at))) if claim == found => self.seated(found, at),

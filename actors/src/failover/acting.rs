@@ -116,6 +116,16 @@ pub fn begins<'a>(
     }
 }
 
+/// Whether two orders of preference have the same nodes up to this one: by both of them the same fences decide whether it acts.
+#[must_use]
+pub fn same_until(me: &NodeId, one: &[NodeId], other: &[NodeId]) -> bool {
+    let until = |order: &[NodeId]| order.iter().position(|node| node == me);
+    match (until(one), until(other)) {
+        (Some(at), Some(there)) => one[..=at] == other[..=there],
+        _ => false,
+    }
+}
+
 /// A message's turn has come, or the fences were read anew, where an instance acts under this term, or none does.
 #[must_use]
 pub fn turn(acts: Option<Term>, now: &Begins) -> Turn {

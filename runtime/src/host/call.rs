@@ -14,6 +14,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use opentelemetry::KeyValue;
 use parking_lot::Mutex;
 use rhumb_actors::remote::Remote;
@@ -26,6 +27,7 @@ use super::arbiters::{Gauge, Listed};
 use super::id::ActorId;
 use crate::delivery::staged::Staged;
 use crate::mesh::Mesh;
+use crate::mesh::body::pack;
 use crate::telemetry::{AtWork, Served, Span, Tracer, names};
 
 /// How many actors may stand in one chain of calls.
@@ -60,6 +62,9 @@ pub(crate) struct CallState {
     pub(crate) staged: Option<Staged>,
     /// Its place behind the door of the actor's type, where it came over the network and there is one.
     pub(crate) admitted: Mutex<Option<Permit>>,
+    /// The message, encoded, where an asker of this node was refused because another node may act for the actor: its asker
+    /// takes it there.
+    pub(crate) left: OnceLock<Bytes>,
     /// What the message makes this node hold for its sender, where nobody waits for an answer: messages under
     /// one head have it together.
     #[expect(dead_code, reason = "it is given back when it is dropped")]
@@ -385,6 +390,15 @@ impl CallState {
     pub(crate) fn met(&self, guarantee: Guarantee) {
         let mut seen = self.seen.lock();
         seen.guarantee = seen.guarantee.compose(guarantee);
+    }
+
+    /// Keeps a message that is refused with this, if whoever acts for its actor now may be asked instead.
+    pub(crate) fn leaves<M: Remote>(&self, message: &M, fault: &Fault) {
+        if matches!(fault.kind, FaultKind::Moved(_) | FaultKind::Unowned(_))
+            && let Ok(body) = pack(M::NAME, message)
+        {
+            self.left.set(body).ok();
+        }
     }
 
     /// Ends without an answer, for this reason. The first reason counts.

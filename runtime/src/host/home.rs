@@ -14,6 +14,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use actix::Handler;
+use futures::future::BoxFuture;
 use hashbrown::{HashMap, HashTable};
 use parking_lot::Mutex;
 use rhumb_actors::remote::{Audience, Hosted, KeepsContext, Remote, Table};
@@ -25,10 +26,10 @@ use super::admission::Door;
 use super::arbiters::{Arbiters, Listed, Work, Worker};
 use super::cell::{Cell, NotIn};
 use super::hosting::{Activation, Host};
-use super::id::ActorId;
+use super::id::{ActorId, Shown};
 use super::packed::{Deliver, unpack};
 use super::restarts::Restarts;
-use super::watch::{Ended, Watchers};
+use super::watch::{End, Ended, Watchers};
 use super::{AnyHome, Hosts, TypeReport};
 use crate::mesh::Mesh;
 use crate::mesh::body::fingerprint;
@@ -263,6 +264,10 @@ impl<A: Hosted> Home<A> {
         forget(&mut self.shard(cell.hash).lock(), cell);
     }
 
+    pub(super) fn watchers(&self) -> &Watchers {
+        &self.watchers
+    }
+
     pub(crate) fn end(&self, id: &ActorId, how: &Ended) {
         self.watchers.ended(id, how);
     }
@@ -320,6 +325,11 @@ impl<A: Hosted> Home<A> {
                 cells.iter().filter(|cell| wanted(cell)).map(Arc::clone).collect::<Vec<_>>()
             })
             .collect()
+    }
+
+    /// The cells of each shard, one shard after the other.
+    pub(super) fn shards(&self) -> impl Iterator<Item = Vec<Arc<Cell<A>>>> {
+        self.shards.iter().map(|shard| shard.lock().iter().map(Arc::clone).collect())
     }
 
     /// Looks at the cells of one shard: lets idle actors go, and takes out what nobody needs.
@@ -462,8 +472,8 @@ impl<A: Hosted> AnyHome for Home<A> {
         }
     }
 
-    fn watchers(&self) -> &Watchers {
-        &self.watchers
+    fn watch(&self, actor: &Shown) -> Result<End, Fault> {
+        self.watched(actor)
     }
 
     fn child_gave_up(&self, key: &str, child: &ActorId) {
@@ -526,10 +536,8 @@ impl<A: Hosted> AnyHome for Home<A> {
         self.epoch_of(id)
     }
 
-    fn let_go(&self) {
-        if self.host.moves && self.mesh.owners().is_some() {
-            self.cells(|_| true).iter().for_each(|cell| cell.lets_go());
-        }
+    fn let_go(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.lets_go())
     }
 
     fn close(&self) {

@@ -32,6 +32,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use rhumb_actors::remote::{Audience, Hosted};
 use rhumb_core::{Epoch, Fault};
 use thiserror::Error;
@@ -40,8 +41,8 @@ use tokio::time::Instant;
 use self::admission::{Admitted, Door};
 use self::arbiters::{Arbiters, Blocked};
 use self::home::Home;
-use self::id::ActorId;
-use self::watch::Watchers;
+use self::id::{ActorId, Shown};
+use self::watch::End;
 use crate::mesh::Mesh;
 use crate::mesh::dispatch::Incoming;
 
@@ -149,7 +150,8 @@ pub(crate) trait AnyHome: Send + Sync {
     fn remote(&self, id: ActorId, incoming: Incoming);
     /// A message of another node for all that are awake.
     fn remote_all(&self, incoming: Incoming);
-    fn watchers(&self) -> &Watchers;
+    /// Adds a watch of an actor for which this node may act.
+    fn watch(&self, actor: &Shown) -> Result<End, Fault>;
     fn child_gave_up(&self, key: &str, child: &ActorId);
     fn parent_begins_anew(&self, parent: &ActorId);
     fn report(&self) -> TypeReport;
@@ -159,8 +161,8 @@ pub(crate) trait AnyHome: Send + Sync {
     fn may_take(&self, id: &ActorId) -> Result<(), Fault>;
     /// The epoch that a caller may name.
     fn epoch(&self, id: &ActorId) -> Epoch;
-    /// The fences were read, or may not be acted by any more: instances that may begin nothing go.
-    fn let_go(&self);
+    /// The fences were read, or may not be acted by any more: instances that may begin nothing go, a few at a time.
+    fn let_go(&self) -> BoxFuture<'_, ()>;
     fn close(&self);
 }
 

@@ -6,31 +6,39 @@
 //!   and only with the instance that was made since nobody else did. A type that does not move, and a mesh in which nobody reads
 //!   the fences, pay one look for this.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
-use rhumb_actors::failover::acting::turn;
+use rhumb_actors::failover::acting::{same_until, turn};
 use rhumb_actors::failover::{Begins, Term, Turn};
 use rhumb_actors::remote::Hosted;
 use rhumb_core::{Epoch, Fault};
 
 use super::cell::{Cell, State};
 use super::home::Home;
-use super::id::ActorId;
+use super::id::{ActorId, Shown};
 use super::life::Phase;
 use super::packed::Deliver;
+use super::watch::End;
 use crate::mesh::address::class_of;
 use crate::mesh::owners::{Order, Owners, taken};
+
+/// How many are looked at before others have a turn: a node may have a million actors.
+const PORTION: usize = 256;
 
 /// What is known of an actor's place, beside its cell.
 #[derive(Default)]
 pub(super) struct Seat(Mutex<Known>);
 
+/// Under what this node acts for an actor, and by which order that was found.
+pub(crate) type Acts = (Order, Term);
+
 #[derive(Default)]
 struct Known {
     order: Option<Order>,
-    /// What the instance acts under, and by which policy that was found.
-    acts: Option<(u64, Term)>,
+    /// What the instance acts under.
+    acts: Option<Acts>,
 }
 
 /// What becomes of the instance of an actor as a message's turn comes.
@@ -65,12 +73,60 @@ impl<A: Hosted> Home<A> {
         acts.unwrap_or_else(|| Epoch(1 + owners.last().changes()))
     }
 
+    /// Adds a watch of an actor for which this node may act.
+    pub(super) fn watched(&self, actor: &Shown) -> Result<End, Fault> {
+        self.watchers().add(actor, || {
+            let Some(owners) = self.mesh.owners().filter(|_| self.moves()) else { return Ok(None) };
+            let order = self.mesh.order(actor, &class_of::<A>()?)?;
+            let begins = self.mesh.begins(owners, &order);
+            taken(&begins, A::TYPE, &order)?;
+            Ok(if let Begins::Here(term) = begins { Some((order, term)) } else { None })
+        })
+    }
+
+    /// Whether this node acts for a watched actor as it did, be it that it sleeps.
+    fn acts_still(&self, owners: &Owners, actor: &Shown, (by, term): &mut Acts) -> bool {
+        if by.policy != self.mesh.policy_number() {
+            let order = class_of::<A>().and_then(|class| self.mesh.order(actor, &class));
+            let Ok(order) = order.map(|order| order.after(Some(by.clone()))) else { return false };
+            if !self.judged_alike(by, &order) {
+                return false;
+            }
+            *by = order;
+        }
+        turn(Some(*term), &self.mesh.begins(owners, by)) == Turn::Goes
+    }
+
+    /// Lets all go that may not act any more, and ends watches of actors that have moved. What changes meanwhile is looked at in the
+    /// next pass; who takes a message is judged by itself in any case.
+    pub(super) async fn lets_go(&self) {
+        let Some(owners) = self.mesh.owners().filter(|_| self.moves()) else { return };
+        for cells in self.shards() {
+            for cells in cells.chunks(PORTION) {
+                cells.iter().for_each(|cell| cell.lets_go());
+                tokio::task::yield_now().await;
+            }
+        }
+        // Who sleeps has no cell.
+        for actors in self.watchers().all().chunks(PORTION) {
+            for actor in actors {
+                self.watchers().moved(actor, |acts| self.acts_still(owners, actor, acts));
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// Under what this node may begin something of an actor.
-    fn judge(&self, owners: &Owners, id: &ActorId, order: &mut Option<Order>) -> Result<(u64, Term), Fault> {
+    fn judge(
+        &self,
+        owners: &Owners,
+        id: &ActorId,
+        order: &mut Option<Order>,
+    ) -> Result<(Order, Term), Fault> {
         let (begins, order) = self.begins(owners, id, order)?;
         taken(&begins, A::TYPE, order)?;
         match begins {
-            Begins::Here(term) => Ok((order.policy, term)),
+            Begins::Here(term) => Ok((order.clone(), term)),
             Begins::At(_) | Begins::Nowhere(_) => unreachable!("that was refused"),
         }
     }
@@ -82,10 +138,17 @@ impl<A: Hosted> Home<A> {
         order: &'a mut Option<Order>,
     ) -> Result<(Begins, &'a Order), Fault> {
         if order.as_ref().is_none_or(|order| order.policy != self.mesh.policy_number()) {
-            *order = Some(self.mesh.order(&id.shown(), &class_of::<A>()?)?);
+            let now = self.mesh.order(&id.shown(), &class_of::<A>()?)?;
+            *order = Some(now.after(order.take()));
         }
         let order = order.as_ref().expect("it was found");
         Ok((self.mesh.begins(owners, order), order))
+    }
+
+    /// Whether the same fences decide by both orders whether this node acts.
+    fn judged_alike(&self, one: &Order, other: &Order) -> bool {
+        let alike = |me| same_until(me, &one.nodes, &other.nodes);
+        Arc::ptr_eq(&one.nodes, &other.nodes) || self.mesh.node().is_some_and(alike)
     }
 }
 
@@ -99,9 +162,10 @@ impl<A: Hosted> Cell<A> {
             Ok(found) => found,
             Err(fault) => return Turned::Ends(fault),
         };
-        let policy_is_the_same = acts.is_none_or(|(policy, _)| policy == order.policy);
-        match turn(acts.map(|(_, term)| term), &begins) {
-            Turn::Goes if policy_is_the_same => Turned::Goes,
+        // Another policy may put other nodes before this one: who acted is not known of those.
+        let judged_alike = acts.as_ref().is_none_or(|(by, _)| self.home.judged_alike(by, order));
+        match turn(acts.as_ref().map(|(_, term)| *term), &begins) {
+            Turn::Goes if judged_alike => Turned::Goes,
             Turn::Goes | Turn::Anew => Turned::Anew,
             Turn::Ends => match taken(&begins, A::TYPE, order) {
                 Ok(()) => Turned::Anew,
@@ -154,6 +218,60 @@ impl<A: Hosted> Cell<A> {
 
     /// The epoch under which the instance acts, if there is one and its type moves.
     pub(crate) fn epoch(&self) -> Option<Epoch> {
-        self.seat.0.lock().acts.map(|(_, term)| term.epoch)
+        self.seat.0.lock().acts.as_ref().map(|(_, term)| term.epoch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::time::Duration;
+
+    use actix::prelude::*;
+    use rhumb_actors::{remote, remote_actor};
+
+    use super::PORTION;
+    use crate::host::Host;
+    use crate::testing::{TestMesh, run};
+
+    #[remote(name = "test.Wake", class = "control", reply = u32, idempotent, crate = rhumb_actors)]
+    struct Wake {}
+
+    struct Sleeper;
+
+    #[remote_actor(name = "test.sleeper", class = "control", accepts(Wake), crate = rhumb_actors)]
+    impl Actor for Sleeper {
+        type Context = Context<Self>;
+    }
+
+    impl Handler<Wake> for Sleeper {
+        type Result = u32;
+
+        fn handle(&mut self, _: Wake, _: &mut Context<Self>) -> u32 {
+            1
+        }
+    }
+
+    #[test]
+    fn others_have_a_turn_while_many_actors_are_let_go() {
+        run(async {
+            let mesh = TestMesh::of(["eu"]).host(Host::new(|_| Sleeper).moves()).moving().start().await;
+            let mesh = mesh.expect("it starts");
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            let awake = 4 * PORTION;
+            for key in 0..awake {
+                assert_eq!(mesh.at("eu").actor::<Sleeper>(key).ask(Wake {}).await, Ok(1));
+            }
+            let hosts = mesh.at("eu").hosted().expect("hosts");
+            let home = hosts.home("test.sleeper").expect("it is hosted");
+            let mut pass = pin!(home.let_go());
+            let mut turns = 0;
+            std::future::poll_fn(|task| {
+                turns += 1;
+                pass.as_mut().poll(task)
+            })
+            .await;
+            assert!(turns > awake / PORTION, "{turns} turns for {awake} actors");
+        });
     }
 }

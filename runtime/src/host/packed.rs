@@ -115,6 +115,9 @@ where
     }
 
     fn refuse(self: Box<Self>, fault: Fault) {
+        if matches!(self.asker, Asker::Here(_)) {
+            self.call.leaves(&self.message, &fault);
+        }
         // Whoever asked is told as the asker is dropped.
         self.call.fail(fault);
     }

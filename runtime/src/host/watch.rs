@@ -5,10 +5,12 @@ use std::fmt;
 
 use parking_lot::Mutex;
 use rhumb_actors::Wire;
+use rhumb_core::{Fault, FaultKind};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::id::{ActorId, Shown};
+use super::moving::Acts;
 
 /// How an actor ended for good: what was in memory is lost. Falling asleep is not an end.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, Wire)]
@@ -48,25 +50,54 @@ pub(crate) type End = watch::Receiver<Option<Ended>>;
 /// The watchers of one type's actors.
 #[derive(Debug, Default)]
 pub(crate) struct Watchers {
-    of: Mutex<HashMap<Shown, watch::Sender<Option<Ended>>>>,
+    of: Mutex<HashMap<Shown, Watched>>,
+}
+
+#[derive(Debug)]
+struct Watched {
+    told: watch::Sender<Option<Ended>>,
+    /// Under what this node acts for the actor since it is watched, if its type moves: it may sleep, and move as it does.
+    acts: Option<Acts>,
 }
 
 impl Watchers {
-    /// Adds one; `None` if there are too many.
-    pub(crate) fn add(&self, actor: &Shown) -> Option<End> {
+    /// Adds one of an actor for which this node may act as that says.
+    pub(crate) fn add(
+        &self,
+        actor: &Shown,
+        acts: impl FnOnce() -> Result<Option<Acts>, Fault>,
+    ) -> Result<End, Fault> {
         let mut of = self.of.lock();
-        if let Some(watched) = of.get(actor) {
-            return (watched.receiver_count() < MAX_WATCHERS).then(|| watched.subscribe());
+        // Under the lock: what changes later is looked at in a later pass, which finds this one.
+        let acts = acts()?;
+        if let Some(Watched { told, .. }) = of.get(actor) {
+            return if told.receiver_count() < MAX_WATCHERS { Ok(told.subscribe()) } else { Err(too_many()) };
         }
         if of.len() >= MAX_WATCHERS {
-            of.retain(|_, watched| watched.receiver_count() > 0);
+            of.retain(|_, watched| watched.told.receiver_count() > 0);
         }
         if of.len() >= MAX_WATCHERS {
-            return None;
+            return Err(too_many());
         }
-        let (sender, receiver) = watch::channel(None);
-        of.insert(actor.clone(), sender);
-        Some(receiver)
+        let (told, receiver) = watch::channel(None);
+        of.insert(actor.clone(), Watched { told, acts });
+        Ok(receiver)
+    }
+
+    /// The actors that are watched.
+    pub(super) fn all(&self) -> Vec<Shown> {
+        self.of.lock().keys().cloned().collect()
+    }
+
+    /// Tells those who watch an actor that it has moved, unless this node acts for it as it did.
+    pub(super) fn moved(&self, actor: &Shown, acts_still: impl FnOnce(&mut Acts) -> bool) {
+        let mut of = self.of.lock();
+        let acts = of.get_mut(actor).and_then(|watched| watched.acts.as_mut());
+        if acts.is_some_and(|acts| !acts_still(acts))
+            && let Some(Watched { told, .. }) = of.remove(actor)
+        {
+            told.send_replace(Some(Ended::Moved));
+        }
     }
 
     /// Tells those who watch an actor that it ended.
@@ -76,9 +107,13 @@ impl Watchers {
             return;
         }
         if let Some(watched) = of.remove(&id.shown()) {
-            watched.send_replace(Some(how.clone()));
+            watched.told.send_replace(Some(how.clone()));
         }
     }
+}
+
+pub(crate) fn too_many() -> Fault {
+    Fault::not_sent(FaultKind::Full("the list of watchers".into()))
 }
 
 /// Waits for the end. Who told the watchers is gone without it when the node stops.

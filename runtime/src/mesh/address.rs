@@ -310,7 +310,7 @@ macro_rules! retried {
 retried!(
     Ask,
     "It can be asked twice where it is `idempotent`, or has a key: its actor's node keeps the answer to that, and gives it \
-     again. An actor of this node is asked once."
+     again. An actor of this node is asked once, unless it moves away or waits for its owner meanwhile."
 );
 retried!(
     AskAny,

@@ -21,7 +21,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::address::{MeshAddr, Said, class_of};
 use super::body::{alike, pack, unpack_reply};
-use super::following::{at, followed, found_at_last, has_moved, may_have_moved};
+use super::following::{ask_elsewhere, followed, found_at_last, has_moved, may_have_moved, sent_to};
 use super::resilience::Attempts;
 use super::{Carried, Mesh, dispatch, durably, registry};
 use crate::delivery::parcel::LETTER;
@@ -59,7 +59,13 @@ where
     let answered = if Some(&owner) == mesh.node() && durably::is_kept::<M>(&mesh, &call) {
         durably::ask_kept::<A, M>(&mesh, message, &call).await
     } else if Some(&owner) == mesh.node() {
-        ask_here::<A, M>(&mesh, message, &call).await
+        match ask_here::<A, M>(&mesh, message, &call).await {
+            Err(fault) if call.left.get().is_some() => {
+                // In a box: seldom needed.
+                Box::pin(ask_elsewhere::<A, M>(to, &mesh, &call, fault, retried)).await
+            }
+            answered => answered,
+        }
     } else {
         ask_there(to, &mesh, &owner, message, &call, retried).await
     };
@@ -116,6 +122,15 @@ where
     let call = outgoing::<A, M>(&mesh, to.id(), &message, said, within, deadline, Waits::No)?;
     if Some(&owner) == mesh.node() {
         let taken = here::<A, M>(&mesh, message, &call, Asker::Nobody).map(drop);
+        let taken = match (taken, call.left.get().cloned()) {
+            (Err(fault), Some(body)) if has_moved(&fault) => {
+                let led = Box::pin(followed::<A, M>(to, &mesh, &owner, &call, body, fault, Waits::No)).await;
+                led.map(|reply| {
+                    mesh.received(&reply);
+                })
+            }
+            (taken, _) => taken,
+        };
         call.went(taken.as_ref().map(|_| ()));
         return taken;
     }
@@ -214,6 +229,7 @@ pub(super) fn outgoing<A: Addressed, M: Remote>(
         stage: AtomicU8::new(Stage::Waiting as u8),
         staged: None,
         admitted: Mutex::default(),
+        left: OnceLock::new(),
         held: None,
     };
     if call.cycles() || call.before.len() >= MAX_CHAIN {
@@ -248,7 +264,7 @@ pub(super) fn here<A: Addressed, M: Remote>(
     let home = hosts.and_then(|hosts| hosts.home(call.to.kind).cloned());
     let home = home.ok_or_else(|| not_hosted(mesh, call.to.kind))?;
     same_class(A::TYPE, home.class(), A::CLASS)?;
-    home.may_take(&call.to)?;
+    home.may_take(&call.to).inspect_err(|fault| call.leaves(&message, fault))?;
     if call.epoch.is_some() {
         dispatch::epoch_matches(home.epoch(&call.to), call.epoch)?;
     }
@@ -348,7 +364,7 @@ fn repeats<M: Remote>(mesh: &Mesh, owner: &NodeId, call: &CallState) -> bool {
 
 /// Sends a question again whose first attempt ended so, until it is answered or may be sent no more. `repeats` where it
 /// may be though it may have run: what runs once because a node keeps its answer is asked of no other node.
-async fn send_again<A: Addressed, M: Remote>(
+pub(super) async fn send_again<A: Addressed, M: Remote>(
     to: &MeshAddr<A>,
     mesh: &Mesh,
     first: &NodeId,
@@ -361,16 +377,16 @@ async fn send_again<A: Addressed, M: Remote>(
         to.doubt(&fault);
         attempts.failed(fault).await?;
         let found = match M::IDEMPOTENT {
-            true => to.found(call.deadline).await.map(|(_, owner)| owner),
+            true => match to.found(call.deadline).await {
+                Err(fault) if matches!(fault.kind, FaultKind::Unowned(_)) => {
+                    found_at_last(to, call.deadline, fault).await.map(|(_, owner)| owner)
+                }
+                found => found.map(|(_, owner)| owner),
+            },
             false => Ok(first.clone()),
         };
         let answered = match found {
-            Ok(owner) => match at::<M>(mesh, &owner, call, body.clone(), Waits::Yes).await {
-                Err(fault) if has_moved(&fault) => {
-                    followed::<A, M>(to, mesh, &owner, call, body.clone(), fault, Waits::Yes).await
-                }
-                answered => answered,
-            },
+            Ok(owner) => sent_to::<A, M>(to, mesh, &owner, call, body.clone()).await,
             Err(fault) => Err(fault),
         };
         match answered {

@@ -410,6 +410,7 @@ impl<'a> Head<'a> {
             stage: AtomicU8::new(Stage::Waiting as u8),
             staged: staged.cloned(),
             admitted: Mutex::default(),
+            left: OnceLock::new(),
             held: self.held.clone(),
         };
         if call.cycles() {

@@ -43,6 +43,14 @@ pub(crate) struct Order {
     pub(crate) nodes: Arc<[NodeId]>,
 }
 
+impl Order {
+    /// The same, found after another one: where they have the same nodes there is one list of them.
+    pub(crate) fn after(self, before: Option<Self>) -> Self {
+        let same = before.filter(|before| before.nodes == self.nodes);
+        Self { nodes: same.map_or(self.nodes, |before| before.nodes), ..self }
+    }
+}
+
 impl Owners {
     /// None was read yet. A reading lasts for so long.
     pub(crate) fn new(lasts: Duration, clock: NodeClock) -> Self {
@@ -93,7 +101,9 @@ impl Owners {
             every = if hosts.all().any(|home| home.moves()) { LOOKS } else { RESTS };
             if looked != Some(now) {
                 looked = Some(now);
-                hosts.all().for_each(|home| home.let_go());
+                for home in hosts.all() {
+                    home.let_go().await;
+                }
             }
         }
     }

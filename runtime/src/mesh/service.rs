@@ -14,12 +14,11 @@ use tokio::time::Instant;
 
 use super::asking::{not_hosted, same_class};
 use super::registry::{Call, Registry, ServedTwice};
-use super::watch::too_many;
 use super::whose::WhoseIs;
 use super::{Mesh, Whereabouts};
 use crate::host::AnyHome;
 use crate::host::id::Shown;
-use crate::host::watch::{End, Ended, end};
+use crate::host::watch::{End, Ended, end, too_many};
 
 /// How long the end of a watched actor is kept for a watcher who does not ask.
 const KEPT: Duration = Duration::from_secs(600);
@@ -145,10 +144,11 @@ impl Mesh {
         class: &DataClass,
         id: &Shown,
         within: Duration,
-    ) -> Option<NodeId> {
+    ) -> Result<NodeId, Fault> {
         let question = Locate { actor: id.to_string(), class: class.clone() };
         let within = within.min(Locate::DEADLINE);
-        self.ask_node(node, &question, DataClass::control(), within).await.ok().map(|(owner, _)| owner)
+        let asked = self.ask_node(node, &question, DataClass::control(), within).await;
+        asked.map(|(owner, _)| owner)
     }
 
     /// Asks one node after the other where an actor lives.
@@ -215,19 +215,10 @@ impl Mesh {
             },
             None => {
                 self.may_watch(&watcher, &home)?;
-                if let Some(owners) = self.moving(key.0.kind)
-                    && let Ok(class) = DataClass::read(home.class())
-                {
-                    let owner = self.moved_to(owners, &key.0, &class)?;
-                    if self.node() != Some(&owner) {
-                        let why = format!("another node owns this actor: {owner}");
-                        return Err(Fault::not_sent(FaultKind::Moved(why)));
-                    }
-                }
                 if !watches.has_room(&watcher) {
                     return Err(too_many());
                 }
-                let watched = home.watchers().add(&key.0).ok_or_else(too_many)?;
+                let watched = home.watch(&key.0)?;
                 if !watches.begin(&watcher, key, watched.clone()) {
                     return Err(too_many());
                 }

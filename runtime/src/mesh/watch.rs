@@ -52,11 +52,23 @@ impl<A: Addressed> MeshAddr<A> {
     pub async fn watch(&self) -> Result<Watch, Fault> {
         let mesh = self.mesh()?;
         let owner = self.owner_in(&mesh).await?;
+        match self.watch_at(&mesh, owner).await {
+            // What was known of its owner is old.
+            Err(fault) if matches!(fault.kind, FaultKind::Moved(_)) => {
+                self.doubt(&fault);
+                let owner = self.owner_in(&mesh).await?;
+                self.watch_at(&mesh, owner).await
+            }
+            begun => begun.inspect_err(|fault| self.doubt(fault)),
+        }
+    }
+
+    async fn watch_at(&self, mesh: &Mesh, owner: NodeId) -> Result<Watch, Fault> {
         let (told, seen) = mpsc::channel(4);
         if Some(&owner) == mesh.node() {
             let home = mesh.hosted().and_then(|hosts| hosts.home(A::TYPE).cloned());
-            let home = home.ok_or_else(|| not_hosted(&mesh, A::TYPE))?;
-            let watched = home.watchers().add(&self.id().shown()).ok_or_else(too_many)?;
+            let home = home.ok_or_else(|| not_hosted(mesh, A::TYPE))?;
+            let watched = home.watch(&self.id().shown())?;
             tokio::spawn(async move {
                 tokio::select! {
                     ended = end(watched) => {
@@ -68,7 +80,7 @@ impl<A: Addressed> MeshAddr<A> {
             return Ok(Watch { seen });
         }
         let (id, class) = (self.id().shown(), class_of::<A>()?);
-        let mut far = Far { id, class, owner, number: drawn(), mesh, begun: None };
+        let mut far = Far { id, class, owner, number: drawn(), mesh: mesh.clone(), begun: None };
         far.ask(Duration::ZERO, false).await?;
         tokio::spawn(async move {
             tokio::select! {
@@ -85,10 +97,6 @@ impl<A: Addressed> MeshAddr<A> {
 /// A number that no other watch has.
 fn drawn() -> u64 {
     RandomState::new().hash_one(())
-}
-
-pub(super) fn too_many() -> Fault {
-    Fault::not_sent(FaultKind::Full("the list of watchers".into()))
 }
 
 /// The watch of an actor of another node: the same question again and again, under one number, so that
@@ -128,7 +136,12 @@ impl Far {
                     told.send(Seen::Terminal(ended)).await.ok();
                     return;
                 }
-                Ok(None) if reachable => continue,
+                Ok(None) if reachable => {
+                    if !self.has_moved().await {
+                        continue;
+                    }
+                    Seen::Terminal(Ended::Moved)
+                }
                 Ok(None) => Seen::Reachable,
                 Err(fault) => {
                     tracing::debug!(owner = %self.owner, %fault, "a watched actor's node does not answer");
@@ -145,9 +158,21 @@ impl Far {
                 }
             };
             reachable = seen == Seen::Reachable;
-            if told.send(seen).await.is_err() {
+            let over = matches!(seen, Seen::Terminal(_));
+            if told.send(seen).await.is_err() || over {
                 return;
             }
         }
+    }
+
+    /// Whether the actor is elsewhere by what is known here, and its node says so too: one of the two may have read a policy, or
+    /// the fences, later than the other.
+    async fn has_moved(&self) -> bool {
+        let elsewhere = |owner: NodeId| owner != self.owner;
+        if !self.mesh.owner_of(&self.class, &self.id).await.is_ok_and(elsewhere) {
+            return false;
+        }
+        let said = self.mesh.locate_by(&self.owner, &self.class, &self.id, Duration::from_secs(3));
+        said.await.is_ok_and(elsewhere)
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! * It decides: what of the fences is a change for one actor.
 //! * It never does: keep changes for who does not look (the newest is what is seen), or make anybody wait for a watcher.
-//! * Invariant: what is told differs from what was told before.
+//! * Invariant: what is told differs from what was told before, and is not older: epochs never fall.
 
 use std::time::Duration;
 
@@ -63,6 +63,8 @@ pub struct OwnerWatch {
     id: Shown,
     class: DataClass,
     told: Option<Owned>,
+    /// The highest epoch that was seen: a node that lags behind another one is not believed.
+    seen: Epoch,
     over: bool,
 }
 
@@ -74,13 +76,14 @@ impl<A: Addressed> MeshAddr<A> {
     /// The address is in no mesh.
     pub fn watch_owner(&self) -> Result<OwnerWatch, Fault> {
         let (mesh, id, class) = (self.mesh()?, self.id().shown(), class_of::<A>()?);
-        Ok(OwnerWatch { mesh, id, class, told: None, over: false })
+        Ok(OwnerWatch { mesh, id, class, told: None, seen: Epoch(0), over: false })
     }
 }
 
 impl OwnerWatch {
     /// Whose it is, once that differs from what was told before; what changed and changed back in between is not told, but for
-    /// its epoch. None where nothing will follow: the actor does not move. Dropped before, nothing is lost: ask again.
+    /// its epoch. Epochs never fall: what a node says that has read less than another one before is passed over. None where nothing
+    /// will follow: the actor does not move, or not any more. Dropped before, nothing is lost: ask again.
     ///
     /// # Errors
     /// No node may hold the actor; for a program: no node answers.
@@ -89,7 +92,12 @@ impl OwnerWatch {
         while !self.over {
             let now = self.mesh.whose_is(&self.id, &self.class).await?;
             self.over = now.epoch == Epoch(0);
-            if self.told.as_ref().is_none_or(|told| differs(told, &now)) {
+            if self.over && self.seen > now.epoch {
+                break;
+            }
+            let older = now.epoch < self.seen;
+            self.seen = self.seen.max(now.epoch);
+            if !older && self.told.as_ref().is_none_or(|told| differs(told, &now)) {
                 self.told = Some(now.clone());
                 return Ok(Some(now));
             }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rhumb::mesh::{Because, Owned};
+use rhumb::mesh::{Because, Owned, OwnerWatch};
 use rhumb::prelude::*;
 use rhumb::testing::{TestMesh, run};
 
@@ -179,6 +179,109 @@ fn who_has_no_permit_begins_nothing_and_lets_its_instance_go() {
 }
 
 #[test]
+fn a_caller_on_the_node_that_an_actor_leaves_is_led_after_it() {
+    run(async {
+        let mesh = mesh().await;
+        let there = counter_of(&mesh, "eu", "eu");
+        let slow = there.clone();
+        let slow = tokio::spawn(async move { slow.ask(CountSlowly { ms: 6_000 }).await });
+        seconds(1).await;
+        let ask = |retried: bool| {
+            let waits = there.clone();
+            tokio::spawn(async move {
+                let ask = waits.ask(Count {}).within(Duration::from_secs(40));
+                if retried { ask.retried().await } else { ask.await }
+            })
+        };
+        let (led, told) = (ask(true), ask(false));
+        seconds(1).await;
+        mesh.fence("eu");
+        seconds(5).await;
+        mesh.replace("eu");
+        assert_eq!(slow.await.expect("no panic"), Ok(1), "what has begun goes on");
+        let (at, epoch, _) = led.await.expect("no panic").expect("it was led to who acts");
+        assert!(at != "eu" && epoch == 3, "{at} {epoch}");
+        let fault = told.await.expect("no panic").expect_err("it does not wait for another owner");
+        assert!(matches!(fault.kind, FaultKind::Unowned(_)), "{fault}");
+    });
+}
+
+#[test]
+fn however_many_wait_for_an_owner_their_waiting_takes_no_retries() {
+    run(async {
+        let mesh = mesh().await;
+        let counter = counter_of(&mesh, "eu", "us");
+        let program = mesh.client("us", "shop");
+        mesh.fence("eu");
+        seconds(2).await;
+        let waits = (0..100).map(|number| {
+            let counter = if number % 4 == 0 { counter.on(&program) } else { counter.clone() };
+            tokio::spawn(async move { counter.ask(Count {}).within(Duration::from_secs(60)).retried().await })
+        });
+        let waits: Vec<_> = waits.collect();
+        seconds(20).await;
+        mesh.replace("eu");
+        for wait in waits {
+            let (at, epoch, _) = wait.await.expect("no panic").expect("counted at last");
+            assert!(at != "eu" && epoch == 3, "{at} {epoch}");
+        }
+        // Who waits no longer is told why.
+        loses(&mesh, "us").await;
+        mesh.fence("ap");
+        seconds(2).await;
+        let there = counter.on(mesh.at("ap"));
+        let waits = there.ask(Count {}).within(Duration::from_secs(5)).retried();
+        let fault = waits.await.expect_err("nobody acts");
+        assert!(matches!(fault.kind, FaultKind::Unowned(_)), "{fault}");
+    });
+}
+
+#[test]
+fn a_watch_of_an_actor_that_sleeps_while_it_moves_says_that_it_moved() {
+    run(async {
+        let asleep = counters().moves().idle(Duration::from_secs(1));
+        let mesh = TestMesh::of(["ap", "eu", "us"]).host(asleep).moving().start().await.expect("it starts");
+        seconds(2).await;
+        let (moves, stays) = (counter_of(&mesh, "eu", "us"), counter_of(&mesh, "us", "us"));
+        for counter in [&moves, &stays] {
+            counter.ask(Count {}).await.expect("counted");
+        }
+        let program = mesh.client("ap", "shop").actor::<Counter>(moves.id().key());
+        let mut watches = Vec::new();
+        for watcher in [moves.on(mesh.at("eu")), moves.clone(), program.clone()] {
+            watches.push(watcher.watch().await.expect("watched"));
+        }
+        let mut other = stays.watch().await.expect("watched");
+        seconds(10).await;
+        assert_eq!(mesh.at("eu").hosted().expect("hosts").report()[0].live, 0, "it sleeps");
+
+        let soon = Duration::from_secs(60);
+        for _ in 0..2 {
+            mesh.fence("eu");
+            for watch in &mut watches {
+                let seen = tokio::time::timeout(soon, watch.next()).await.expect("it is told");
+                assert_eq!(seen, Some(Seen::Terminal(Ended::Moved)));
+            }
+            seconds(5).await;
+            mesh.replace("eu");
+            seconds(2).await;
+            // Who watches it there is told when it goes back, asleep again.
+            watches = vec![moves.watch().await.expect("watched"), program.watch().await.expect("watched")];
+            mesh.fence("eu");
+            seconds(5).await;
+            mesh.restore("eu");
+            for watch in &mut watches {
+                let seen = tokio::time::timeout(soon, watch.next()).await.expect("it is told");
+                assert_eq!(seen, Some(Seen::Terminal(Ended::Moved)));
+            }
+            seconds(2).await;
+            watches = vec![moves.watch().await.expect("watched"), program.watch().await.expect("watched")];
+        }
+        assert!(tokio::time::timeout(soon, other.next()).await.is_err(), "it has not moved");
+    });
+}
+
+#[test]
 fn a_caller_that_knows_an_old_owner_follows_the_actor() {
     run(async {
         let mesh = mesh().await;
@@ -266,6 +369,51 @@ fn a_watcher_sees_each_owner_and_nobody_in_between_and_why() {
 }
 
 #[test]
+fn a_watcher_is_told_of_no_lower_epoch_by_a_node_that_has_read_less() {
+    run(async {
+        let mesh = mesh().await;
+        let counter = counter_of(&mesh, "eu", "us");
+        let program = mesh.client("us", "shop").actor::<Counter>(counter.id().key());
+        let mut watch = program.watch_owner().expect("watched");
+        let told = async |watch: &mut OwnerWatch| loop {
+            match watch.next().await {
+                Ok(owned) => return owned.expect("it moves"),
+                Err(_) => seconds(1).await,
+            }
+        };
+        assert_eq!(told(&mut watch).await.epoch, Epoch(1));
+        // One node reads nothing more, and the program asks the others.
+        for other in ["ap", "eu"] {
+            mesh.cut("us", other);
+        }
+        mesh.freeze("us");
+        mesh.fence("eu");
+        seconds(5).await;
+        assert_eq!(told(&mut watch).await.epoch, Epoch(2));
+        mesh.replace("eu");
+        seconds(2).await;
+        assert_eq!(told(&mut watch).await.epoch, Epoch(3));
+        // Then it alone can be asked.
+        mesh.freeze("ap");
+        mesh.freeze("eu");
+        mesh.thaw("us");
+        let lower = tokio::time::timeout(Duration::from_secs(120), told(&mut watch)).await;
+        assert!(lower.is_err(), "{lower:?}");
+        for other in ["ap", "eu"] {
+            mesh.thaw(other);
+            mesh.heal("us", other);
+        }
+        for (a, b) in [("us", "ap"), ("us", "eu"), ("ap", "eu")] {
+            mesh.reachable(a, b).await;
+        }
+        seconds(2).await;
+        mesh.fence("eu");
+        let next = told(&mut watch).await;
+        assert!(next.epoch >= Epoch(3), "{next:?}");
+    });
+}
+
+#[test]
 fn what_is_kept_on_one_node_is_refused() {
     run(async {
         let mesh = mesh().await;
@@ -315,5 +463,129 @@ fn without_fences_and_for_types_that_do_not_move_an_actor_stays_where_it_is() {
             let fault = counter.ask(Count {}).await.expect_err("nobody takes over");
             assert!(matches!(fault.kind, FaultKind::Unreachable(_)), "{fault}");
         }
+    });
+}
+
+/// Which region's shelf it is, and how much was taken from it since it was made.
+#[remote(name = "test.Take", class = "inventory", reply = (String, u32), idempotent)]
+struct Take {}
+
+#[remote(name = "test.TakeSlowly", class = "inventory", reply = u32, idempotent, deadline = "60s")]
+struct TakeSlowly {
+    ms: u64,
+}
+
+struct Shelf {
+    at: String,
+    taken: u32,
+}
+
+#[remote_actor(name = "test.shelf", class = "inventory", accepts(Take, TakeSlowly))]
+impl Actor for Shelf {
+    type Context = Context<Self>;
+}
+
+impl Handler<Take> for Shelf {
+    type Result = Reply<(String, u32)>;
+
+    fn handle(&mut self, _: Take, _: &mut Context<Self>) -> Self::Result {
+        self.taken += 1;
+        Reply::ready((self.at.clone(), self.taken))
+    }
+}
+
+impl Handler<TakeSlowly> for Shelf {
+    type Result = Reply<u32>;
+
+    fn handle(&mut self, take: TakeSlowly, context: &mut Context<Self>) -> Self::Result {
+        let pause = tokio::time::sleep(Duration::from_millis(take.ms));
+        context.wait(actix::fut::wrap_future(pause));
+        Reply::ready(self.taken)
+    }
+}
+
+/// A policy under which these may hold class inventory, and nobody else.
+fn held_by(version: u64, holders: &str) -> String {
+    format!(
+        r#"
+        version = {version}
+        [jurisdictions]
+        ap = ["ap"]
+        eu = ["eu"]
+        us = ["us"]
+        [classes.inventory]
+        hold = [{holders}]
+        read = ["all"]
+        carry = ["all"]
+        "#
+    )
+}
+
+#[test]
+fn a_policy_that_leaves_an_actor_where_it_is_leaves_its_instance_alone() {
+    run(async {
+        let shelves = Host::new(|at: &Activation| Shelf { at: at.mesh.region().to_string(), taken: 0 });
+        let mesh = TestMesh::of(["ap", "eu", "us"]).policy(&held_by(1, r#""all""#)).host(shelves.moves());
+        let mesh = mesh.moving().start().await.expect("it starts");
+        seconds(2).await;
+        let (mut first, mut all) = (std::collections::BTreeMap::new(), Vec::new());
+        for key in 0..40 {
+            let shelf = mesh.at("us").actor::<Shelf>(key);
+            assert_eq!(shelf.ask(Take {}).await.expect("taken").1, 1);
+            let (at, taken) = shelf.ask(Take {}).await.expect("taken");
+            assert_eq!(taken, 2);
+            *first.entry(at.clone()).or_insert(0) += 1;
+            all.push((shelf, at));
+        }
+        assert_eq!(first.len(), 3, "{first:?}");
+
+        mesh.policy(&held_by(2, r#""all""#));
+        seconds(2).await;
+        for (shelf, at) in &all {
+            assert_eq!(
+                shelf.ask(Take {}).await.expect("taken"),
+                (at.clone(), 3),
+                "nothing has changed for it"
+            );
+        }
+        // Nobody in ap may hold it any more: those that were there begin elsewhere, and the others go on.
+        mesh.policy(&held_by(3, r#""jurisdiction:eu", "jurisdiction:us""#));
+        seconds(2).await;
+        for (shelf, at) in &all {
+            let (now, taken) = shelf.ask(Take {}).await.expect("taken");
+            if at == "ap" {
+                assert!(now != "ap" && taken == 1, "{now} {taken}");
+            } else {
+                assert_eq!((&now, taken), (at, 4), "its owner is the same");
+            }
+        }
+        assert_eq!(mesh.at("ap").hosted().expect("hosts").report()[0].live, 0);
+    });
+}
+
+#[test]
+fn a_caller_beside_an_actor_is_led_to_who_owns_it_by_a_new_policy() {
+    run(async {
+        let shelves = Host::new(|at: &Activation| Shelf { at: at.mesh.region().to_string(), taken: 0 });
+        let mesh = TestMesh::of(["ap", "eu", "us"]).policy(&held_by(1, r#""all""#)).host(shelves.moves());
+        let mesh = mesh.moving().start().await.expect("it starts");
+        seconds(2).await;
+        let mut shelf = None;
+        for key in 0..40 {
+            let one = mesh.at("ap").actor::<Shelf>(key);
+            if one.ask(Take {}).await.expect("taken").0 == "ap" {
+                shelf = Some(one);
+            }
+        }
+        let shelf = shelf.expect("one of so many is there");
+        let (slow, waits) = (shelf.clone(), shelf.clone());
+        let slow = tokio::spawn(async move { slow.ask(TakeSlowly { ms: 3_000 }).await });
+        seconds(1).await;
+        let waits = tokio::spawn(async move { waits.ask(Take {}).await });
+        seconds(1).await;
+        mesh.policy(&held_by(2, r#""jurisdiction:eu", "jurisdiction:us""#));
+        let (at, taken) = waits.await.expect("no panic").expect("it was let in before, and follows");
+        assert!(at != "ap" && taken == 1, "{at} {taken}");
+        assert_eq!(slow.await.expect("no panic"), Ok(1), "what has begun goes on");
     });
 }

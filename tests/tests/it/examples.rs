@@ -25,7 +25,7 @@ fn prints(program: &Path, arguments: &[PathBuf]) -> String {
 
 #[test]
 fn the_examples_print_what_the_guide_shows() {
-    for name in ["hello-region", "cart", "supervised", "partition", "orders"] {
+    for name in ["hello-region", "cart", "supervised", "partition", "lottery", "orders"] {
         assert_eq!(prints(&beside(name), &[]), shown(name), "{name}");
     }
 }

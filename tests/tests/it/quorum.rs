@@ -1,7 +1,16 @@
 //! Pools with `durability=quorum`, as the real program has them: three regions as processes, real QUIC, real RocksDB.
 
-use rhumb_core::{NodeId, PoolName};
+use std::time::Duration;
+
+use rhumb::client::{Ask, MeshClient};
+use rhumb_actors::ranges::lifecycle::{LiveKeyspace, Step};
+use rhumb_actors::ranges::messages::{
+    CreateKeyspace, KvOp, KvRead, KvRefusal, KvWrite, Lifetimes, ListKeyspaces, Needs, SplitRange,
+};
+use rhumb_actors::remote::Remote;
+use rhumb_core::{DataClass, NodeId, PoolName};
 use rhumb_tests::cluster::{FoundedMesh, REGIONS, Ran, Serving, eventually, turn};
+use rhumb_tests::counter::directory;
 use rhumb_topology::{Founding, pool_home};
 use serde_json::Value;
 
@@ -14,9 +23,13 @@ fn id(node: usize) -> NodeId {
 
 /// The first name of which this node is the home.
 fn name_at(home: usize) -> String {
+    named("concert", home)
+}
+
+fn named(like: &str, home: usize) -> String {
     let founding = Founding::new((0..3).map(id).collect::<Vec<_>>()).expect("three nodes");
     let at_home = |name: &String| *pool_home(&founding, &PoolName::new(name).expect("a name")) == id(home);
-    (0..).map(|number| format!("concert-{number}")).find(at_home).expect("some name")
+    (0..).map(|number| format!("{like}-{number}")).find(at_home).expect("some name")
 }
 
 /// Asks one node, as the operator or a client of its region.
@@ -154,4 +167,137 @@ fn a_pool_with_a_range_needs_three_nodes_that_may_hold_it() {
     );
     assert_eq!((ran.code, code(&ran)), (1, "invalid"), "{}", ran.text);
     assert!(ran.text.contains("needs 3 nodes that may hold class inventory"), "{}", ran.text);
+}
+
+#[test]
+fn a_home_on_a_new_disk_gives_no_name_again_that_has_a_range() {
+    let _turn = turn();
+    let mesh = FoundedMesh::of(3);
+    let mut nodes = served(&mesh);
+    let pool = name_at(1);
+    created(&mesh, &pool);
+    assert_eq!(at(&mesh, 1, &["pool", "create", "concert", "--supply", "3"]).code, 0);
+
+    drop(nodes.remove(1));
+    std::fs::remove_dir_all(mesh.data(1)).expect("its disk");
+    mesh.ok(&["mesh", "new-disk", "--config", "mesh/config", "--region", REGIONS[1], "--node", "n1"]);
+    let back = mesh.serve(1, &[]);
+    let attest = ["pool", "attest", "concert", "--node", &id(1).to_string(), "--sold", "0"];
+    eventually("its part of the other pool is attested", || {
+        let ran = at(&mesh, 1, &attest);
+        if ran.code != 0 {
+            println!("not yet: {}", ran.text);
+        }
+        ran.code == 0
+    });
+    drop(back);
+    let mut back = mesh.serve(1, &[]);
+    back.wait_ready();
+    // At first it has read nothing of the catalog, and its escrow knows no such pool.
+    eventually("it says that there is such a pool", || {
+        let ran = at(&mesh, 1, &["pool", "create", &pool, "--supply", "5"]);
+        assert_ne!(ran.code, 0, "a second pool of one name: {}", ran.text);
+        code(&ran) == "pool_exists"
+    });
+}
+
+#[test]
+fn a_node_knows_no_more_pools_with_a_range_than_it_may() {
+    let _turn = turn();
+    let mesh = FoundedMesh::of(3);
+    let few = [("RHUMB__ESCROW__MAX_POOLS", "1")];
+    let mut nodes: Vec<Serving> = (0..3).map(|node| mesh.serve(node, &few)).collect();
+    nodes.iter_mut().for_each(Serving::wait_ready);
+    let pool = name_at(1);
+    created(&mesh, &pool);
+    let other =
+        at(&mesh, 1, &["pool", "create", &named("encore", 1), "--supply", "5", "--durability", "quorum"]);
+    assert_eq!((other.code, code(&other)), (1, "overloaded"), "{}", other.text);
+    assert_eq!(at(&mesh, 1, &["pool", "show", &pool]).code, 0);
+}
+
+/// What a node refuses of a message that it has been asked; it must refuse it.
+async fn refused<M, T>(client: &MeshClient, node: &NodeId, message: &M) -> KvRefusal
+where
+    M: Remote<Reply = Result<T, KvRefusal>> + Sync,
+{
+    let answer = client.ask(node, message, Duration::from_secs(10)).await;
+    match answer.unwrap_or_else(|fault| panic!("{} at {node}: {fault}", M::NAME)) {
+        Ok(_) => panic!("{} at {node} was done", M::NAME),
+        Err(refusal) => refusal,
+    }
+}
+
+#[test]
+fn nobody_but_nodes_reads_or_changes_what_a_pool_keeps_in_its_range() {
+    let _turn = turn();
+    let mesh = FoundedMesh::of(3);
+    let _nodes = served(&mesh);
+    let pool = name_at(1);
+    created(&mesh, &pool);
+    let shown = at(&mesh, 0, &["pool", "show", &pool]).json;
+
+    let (keyspace, class) = (format!("pool/{pool}"), DataClass::new("inventory").expect("a class"));
+    let (node, from) = (id(1), format!("{}", id(1)).into_bytes());
+    let read = |to: Option<Vec<u8>>| KvRead {
+        class: class.clone(),
+        keyspace: keyspace.clone(),
+        from: from.clone(),
+        to,
+        limit: 10,
+        needs: Needs::Strong,
+        token: Vec::new(),
+        nearest_only: false,
+        fallback: false,
+        hops: 0,
+        as_stored: false,
+    };
+    let op = |value: Option<&[u8]>| {
+        let (key, value) = (from.clone(), value.map(<[u8]>::to_vec));
+        KvOp { key, value, condition: None, schema: None, subject: None, lasts: None }
+    };
+    let write = |op| KvWrite { class: class.clone(), keyspace: keyspace.clone(), ops: vec![op], hops: 0 };
+    let split = SplitRange { class: class.clone(), keyspace: keyspace.clone(), at: b"eu".to_vec(), hops: 0 };
+    let create = |name: &str| CreateKeyspace {
+        name: name.to_owned(),
+        class: class.clone(),
+        replication: 3,
+        lifetimes: Lifetimes::default(),
+        placement: Default::default(),
+    };
+    let addresses = mesh.addresses();
+    let client = |role: &str| {
+        let identity = mesh.directory().join("mesh").join(role);
+        MeshClient::new(&identity, directory(&addresses)).expect("a certificate")
+    };
+    tokio::runtime::Runtime::new().expect("a runtime").block_on(async {
+        let not_allowed = |refusal: KvRefusal| {
+            assert!(matches!(refusal, KvRefusal::NotAllowed(_)), "{refusal:?}");
+        };
+        let (program, operator) = (client("clients/us-east-app"), client("operators/us-east-admin"));
+        for node in (0..3).map(id) {
+            for who in [&program, &operator] {
+                for to in [None, Some(Vec::new())] {
+                    not_allowed(refused(who, &node, &read(to)).await);
+                }
+                for value in [None, Some(&b"stolen"[..])] {
+                    not_allowed(refused(who, &node, &write(op(value))).await);
+                }
+            }
+            not_allowed(refused(&operator, &node, &split).await);
+            for step in [Step::Archive, Step::Delete, Step::Restore, Step::Purge] {
+                let lives = LiveKeyspace { keyspace: keyspace.clone(), step };
+                not_allowed(refused(&operator, &node, &lives).await);
+            }
+            // Neither its own name nor that of a pool that nobody has created.
+            for name in [keyspace.as_str(), "pool/encore"] {
+                let refusal = refused(&operator, &node, &create(name)).await;
+                assert!(matches!(refusal, KvRefusal::Invalid(_)), "{refusal:?}");
+            }
+        }
+        let within = Duration::from_secs(10);
+        let listed = program.ask(&node, &ListKeyspaces {}, within).await.expect("an answer");
+        assert_eq!(listed, Ok(Vec::new()), "nor are they listed");
+    });
+    assert_eq!(at(&mesh, 0, &["pool", "show", &pool]).json["supply"], shown["supply"]);
 }

@@ -3,7 +3,11 @@
 
 mod world;
 
+use rhumb_core::{HybridTime, NodeId, Ticket};
+use rhumb_storage::{Batch, Family};
+
 use self::world::Tally;
+use crate::escrow::tenure::{Became, Came, If, Tenure, Want};
 
 /// Seeds of a run. `make check-full` sets more.
 fn seeds() -> u64 {
@@ -21,6 +25,34 @@ fn no_unit_is_sold_twice_and_no_acknowledged_hold_is_lost_whoever_writes() {
     for count in [sum.lost, sum.successions, sum.deposed, sum.unsettled, sum.late, sum.settled_elsewhere] {
         assert!(count > 10, "the world has not tried it: {sum:?}");
     }
+}
+
+#[test]
+fn what_the_range_refuses_for_good_is_offered_once_and_ends_the_tenure() {
+    let owner: NodeId = "us/n1".parse().expect("a node");
+    let seated = || {
+        let mut tenure = Tenure::new(owner.clone(), 1);
+        assert_eq!(tenure.want(), Some(Want::Look));
+        assert_eq!(tenure.came(Came::Head(None)), Became::Same);
+        assert!(matches!(tenure.want(), Some(Want::Write { when: If::Absent, .. })));
+        tenure
+    };
+    // As it claims the ledger.
+    let (mut claims, why) = (seated(), "it is too large".to_owned());
+    assert_eq!(claims.came(Came::Refused(why.clone())), Became::Refused(why.clone()));
+    assert_eq!(claims.want(), None);
+    // As it writes: neither that batch nor what waits behind it is ever said to be durable.
+    let mut writes = seated();
+    assert_eq!(writes.came(Came::Written(HybridTime::from_bits(7 << 16))), Became::Seated);
+    for ticket in 1..=2 {
+        let mut batch = Batch::new();
+        batch.put(Family::Escrow, format!("h{ticket}"), "row");
+        assert_eq!(writes.offer(Ticket(ticket), batch), None);
+    }
+    assert!(matches!(writes.want(), Some(Want::Write { .. })));
+    assert_eq!(writes.came(Came::Refused(why.clone())), Became::Refused(why));
+    assert_eq!(writes.want(), None);
+    assert_eq!(writes.came(Came::Written(HybridTime::from_bits(8 << 16))), Became::Same);
 }
 
 #[test]

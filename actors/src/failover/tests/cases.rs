@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rhumb_core::{Epoch, HybridTime, Mono, NodeId, Now};
 
-use crate::failover::acting::{begins, turn};
+use crate::failover::acting::{begins, same_until, turn};
 use crate::failover::messages::Beat;
 use crate::failover::{
     Begins, Coordinator, FailoverSettings, Fence, Holder, Observer, Owner, Permits, Row, State, Table, Turn,
@@ -302,6 +302,21 @@ fn an_actor_is_of_the_first_in_whose_place_no_others_act_under_the_number_of_the
     ] {
         let want = want.replace("NodeId(us/n1)", &format!("{:?}", node("us/n1")));
         assert_eq!(acts(order, rows), want, "{order} {rows:?}");
+    }
+}
+
+#[test]
+fn orders_are_alike_for_a_node_up_to_itself() {
+    for (one, other, alike) in [
+        ("us/n1 eu/n1", "us/n1 eu/n1", true),
+        ("us/n1 eu/n1", "us/n1 ap/n1", true),
+        ("eu/n1 us/n1 ap/n1", "eu/n1 us/n1", true),
+        ("eu/n1 us/n1", "us/n1", false),
+        ("eu/n1 us/n1", "ap/n1 us/n1", false),
+        ("us/n1", "eu/n1", false),
+        ("eu/n1", "eu/n1", false),
+    ] {
+        assert_eq!(same_until(&node("us/n1"), &nodes(one), &nodes(other)), alike, "{one}, {other}");
     }
 }
 

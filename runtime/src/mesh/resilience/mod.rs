@@ -19,6 +19,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use rhumb_core::rng::{Rng, Seed};
 use rhumb_core::{Fault, Mono};
+use rhumb_transport::backoff::Backoff;
 use rhumb_transport::resilience::budget::RetryBudget;
 use rhumb_transport::resilience::retry::{Next, Retries};
 use tokio::time::Instant;
@@ -134,6 +135,11 @@ impl Resilience {
 
     fn retries(&self, repeats: bool) -> Retries {
         Retries::new(repeats, self.settings.backoff_min, self.settings.backoff_max, self.rng())
+    }
+
+    /// The pauses between looks that send nothing to an actor: no retries.
+    pub(super) fn pauses(&self) -> Backoff {
+        Backoff::new(self.settings.backoff_min, self.settings.backoff_max, self.rng())
     }
 
     /// How long to wait before the next attempt.

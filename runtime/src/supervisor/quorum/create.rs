@@ -21,6 +21,10 @@ use super::{Known, Parts, Quorum};
 const NODES: usize = 3;
 /// How long a node that has just started may take to read which pools have a range.
 const KNOWN_WITHIN: Duration = Duration::from_secs(2);
+/// When a pool may be asked for again where there are as many as there may be.
+const FULL_FOR: Duration = Duration::from_secs(60);
+/// How long other nodes may take to say whether there is a catalog.
+const ASK_WITHIN: Duration = Duration::from_millis(500);
 /// When a name may be asked for again that is just being taken.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -38,7 +42,11 @@ impl Quorum {
     pub(super) async fn create(&self, request: &CreatePool, within: Duration) -> Option<Answered> {
         let until = Instant::now() + within.mul_f32(0.9);
         let known_by = until.min(Instant::now() + KNOWN_WITHIN);
-        while !self.0.parts.ranges.know_pools() && Instant::now() < known_by {
+        // A name that stands in a catalog which this node has not read, for its disk is a new one, is taken.
+        while self.0.parts.ranges.others_know_pools(ASK_WITHIN).await {
+            if Instant::now() >= known_by {
+                return Some(refused(Refusal::Overloaded { retry_after: AGAIN }));
+            }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         self.look();
@@ -90,6 +98,11 @@ impl Quorum {
         }
         let _naming = Naming(self, name.clone());
         self.may_be(request).map_err(refused)?;
+        // Those on this node's disk, and those with a range, which every node knows.
+        let on_disk = self.0.parts.local.report().await.map_or(0, |report| report.pools.len());
+        if self.0.parts.ranges.pools().len() + on_disk >= self.0.parts.settings.max_pools {
+            return Err(refused(Refusal::Overloaded { retry_after: FULL_FOR }));
+        }
         // What is in the node's escrow now stays there: the name is taken here, and whoever comes after is told so.
         match self.in_escrow(name, until).await {
             Ok(Answer::View(view)) => return Err(refused(Refusal::PoolExists(Box::new(view.spec)))),

@@ -12,8 +12,8 @@ mod world;
 mod writes;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use actix::ArbiterHandle;
@@ -25,6 +25,7 @@ use rhumb_core::{DataClass, NodeId, PoolName, Region};
 use rhumb_topology::{Founding, pool_home};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 pub(super) use self::serve::{Desk, serve};
 use super::policy::ServedPolicy;
@@ -34,6 +35,9 @@ use crate::mesh::Mesh;
 
 /// How often it is looked at which ledgers are to be written here.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// How seldom it is read at the most what a pool is that was begun and that nobody mints. Who asks for it has it read at once.
+const READ_AT_LEAST: Duration = Duration::from_secs(8);
 
 /// What it is made of.
 pub(super) struct Parts {
@@ -65,14 +69,44 @@ struct Ledger {
     /// Once its rows were read.
     handle: Option<EscrowHandle>,
     task: Option<AbortHandle>,
+    /// Why its range takes no more of it, once it does not.
+    refused: Arc<OnceLock<String>>,
+}
+
+/// How often it is read what a pool is, until that is known.
+#[derive(Debug)]
+struct Reading {
+    busy: bool,
+    next: Instant,
+    pause: Duration,
+}
+
+impl Reading {
+    fn new(now: Instant) -> Self {
+        Self { busy: false, next: now, pause: LOOK_EVERY }
+    }
+
+    /// Whether it is to be read now.
+    fn begins(&mut self, now: Instant, asked: bool) -> bool {
+        let begins = !self.busy && (asked || now >= self.next);
+        self.busy |= begins;
+        begins
+    }
+
+    /// It was read, and was not minted.
+    fn ended(&mut self, now: Instant) {
+        self.busy = false;
+        self.next = now + self.pause;
+        self.pause = (self.pause * 2).min(READ_AT_LEAST);
+    }
 }
 
 struct Inner {
     parts: Parts,
     known: RwLock<BTreeMap<PoolName, Known>>,
     ledgers: Mutex<BTreeMap<(PoolName, NodeId), Ledger>>,
-    /// Pools of which it is just being read what they are.
-    reading: Mutex<BTreeSet<PoolName>>,
+    /// Pools of which it is not known yet what they are.
+    reading: Mutex<BTreeMap<PoolName, Reading>>,
     /// Pools that are just being created.
     creating: Mutex<BTreeSet<PoolName>>,
     openings: AtomicU64,
@@ -128,7 +162,7 @@ impl Quorum {
                 known.entry(pool.clone()).or_insert_with(new).clone()
             };
             if known.owners.is_none() {
-                self.read_spec(&pool, &class);
+                self.read_spec(&pool, &class, false);
             }
             let home = [pool_home(&self.0.parts.founding, &pool).clone()];
             let owners = known.owners.as_ref().map_or(&home[..], |owners| owners.as_slice());
@@ -159,7 +193,7 @@ impl Quorum {
         let raise = |last: u64| Some(now.max(last + 1));
         let before = self.0.openings.fetch_update(Ordering::Relaxed, Ordering::Relaxed, raise);
         let opening = now.max(before.unwrap_or_default() + 1);
-        let ledger = Ledger { opening, handle: None, task: None };
+        let ledger = Ledger { opening, handle: None, task: None, refused: Arc::default() };
         self.0.ledgers.lock().insert(of.clone(), ledger);
         let (here, at) = (self.clone(), of.clone());
         let task = self.0.parts.ranges.spawn(async move { here.writes(at, class, opening).await });
@@ -190,15 +224,26 @@ impl Quorum {
         });
     }
 
-    /// Reads what a pool is: its owners follow from that, for ever.
-    fn read_spec(&self, pool: &PoolName, class: &DataClass) {
-        if !self.0.reading.lock().insert(pool.clone()) {
+    /// Reads what a pool is: its owners follow from that, for ever. At once where somebody asks for it.
+    fn read_spec(&self, pool: &PoolName, class: &DataClass, asked: bool) {
+        let now = Instant::now();
+        let begins = {
+            let mut reading = self.0.reading.lock();
+            reading.entry(pool.clone()).or_insert_with(|| Reading::new(now)).begins(now, asked)
+        };
+        if !begins {
             return;
         }
         let (here, pool, class) = (self.clone(), pool.clone(), class.clone());
         self.0.parts.ranges.spawn(async move {
             here.learn(&pool, &class).await;
-            here.0.reading.lock().remove(&pool);
+            let minted = here.known(&pool).is_some_and(|known| known.owners.is_some());
+            let mut reading = here.0.reading.lock();
+            if minted {
+                reading.remove(&pool);
+            } else if let Some(reading) = reading.get_mut(&pool) {
+                reading.ended(Instant::now());
+            }
         });
     }
 
@@ -238,4 +283,25 @@ fn holders(parts: &Parts, class: &DataClass) -> Vec<Region> {
     let regions = parts.founding.regions().into_iter();
     let holds = |region: &&Region| parts.policy.permits(region, rhumb_topology::policy::Use::Hold, class);
     regions.filter(holds).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pool_that_nobody_mints_is_read_ever_less_often_and_at_once_when_asked_for() {
+        let begun = Instant::now();
+        let (mut reading, mut now, mut reads) = (Reading::new(begun), begun, 0);
+        while now < begun + Duration::from_secs(60) {
+            if reading.begins(now, false) {
+                assert!(!reading.begins(now, true), "one at a time");
+                reads += 1;
+                reading.ended(now);
+            }
+            now += LOOK_EVERY;
+        }
+        assert!((8..16).contains(&reads), "{reads} readings in a minute");
+        assert!(!reading.begins(now, false) && reading.begins(now, true));
+    }
 }

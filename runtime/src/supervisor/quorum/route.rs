@@ -4,6 +4,7 @@
 //!   name of its hold.
 //! * It never does: answer in a ledger's place. Where nobody writes one, that is said: never that all is sold.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rhumb_actors::escrow::Answered;
@@ -16,7 +17,7 @@ use rhumb_topology::{owner_among, pool_home};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::{Known, Parts, Quorum};
+use super::{Known, Ledger, Parts, Quorum};
 use crate::supervisor::ranges::Acts;
 
 /// After how long a ledger is asked again that nobody wrote, or of which nobody knew who does.
@@ -35,6 +36,9 @@ impl Quorum {
     pub(super) async fn asked(&self, request: Request, from: &Region, within: Duration) -> Answered {
         let pool = request.pool().clone();
         let Some(known) = self.known(&pool) else { return refused(Refusal::NoSuchPool(pool)) };
+        if known.owners.is_none() {
+            self.read_spec(&pool, &known.class, true);
+        }
         let Parts { me, policy, .. } = &self.0.parts;
         let passage = Passage { direction: Direction::Ingress, class: &known.class, from, to: &me.region };
         if let Err(refusal) = policy.check(passage) {
@@ -170,8 +174,18 @@ impl Quorum {
         within: Duration,
     ) -> Answered {
         let of = (pool.clone(), owner.clone());
-        let handle = self.0.ledgers.lock().get(&of).and_then(|ledger| ledger.handle.clone());
+        let open = |ledger: &Ledger| (ledger.handle.clone(), Arc::clone(&ledger.refused));
+        let (handle, refused) = self.0.ledgers.lock().get(&of).map(open).unwrap_or_default();
+        let refusal = || {
+            let why = refused.get()?;
+            Some(FaultKind::Storage(format!(
+                "the range of pool {pool} does not take the ledger of {owner}: {why}"
+            )))
+        };
         let Some(handle) = handle else {
+            if let Some(refusal) = refusal() {
+                return faulted(Fault::not_sent(refusal));
+            }
             let why = format!("the ledger of {owner} in pool {pool} is not written by {}", self.0.parts.me);
             return faulted(Fault::not_sent(FaultKind::Moved(why)));
         };
@@ -180,9 +194,11 @@ impl Quorum {
         handle.ask(request, from, within, None, move |answered| drop(answers.send(answered)));
         match tokio::time::timeout(within, answer).await {
             Ok(Ok(answered)) => answered,
-            Ok(Err(_)) => faulted(Fault::unknown(FaultKind::Moved(format!(
-                "the ledger of {owner} in pool {pool} was taken over while it was asked"
-            )))),
+            Ok(Err(_)) => faulted(Fault::unknown(refusal().unwrap_or_else(|| {
+                FaultKind::Moved(format!(
+                    "the ledger of {owner} in pool {pool} was taken over while it was asked"
+                ))
+            }))),
             Err(_) => {
                 let why = format!("waiting for the ledger of {owner} in pool {pool}");
                 faulted(Fault::unknown(FaultKind::Deadline(why)))
@@ -241,6 +257,10 @@ impl Quorum {
     pub(super) fn heard(&self, word: LedgerWord) {
         let LedgerWord { from, to, message } = word;
         let PeerMessage::Level(level) = &message else { return };
+        let known = self.known(&level.spec.name);
+        if let Some(Known { class, owners: None }) = &known {
+            self.read_spec(&level.spec.name, class, true);
+        }
         let of = (level.spec.name.clone(), to);
         let handle = self.0.ledgers.lock().get(&of).and_then(|ledger| ledger.handle.clone());
         if let Some(handle) = handle {
@@ -256,7 +276,8 @@ fn may_pass(answered: &Answered) -> bool {
         fault.kind,
         FaultKind::Moved(_) | FaultKind::Unreachable(_) | FaultKind::Draining | FaultKind::Deadline(_)
     );
-    moved || (fault.delivery() == Delivery::NotSent && !matches!(fault.kind, FaultKind::Gate(_)))
+    let stays = matches!(fault.kind, FaultKind::Gate(_) | FaultKind::Storage(_));
+    moved || (fault.delivery() == Delivery::NotSent && !stays)
 }
 
 fn told(answer: LedgerAnswer) -> Answer {

@@ -44,7 +44,8 @@ impl Desk {
             Request::Create { request, .. } => {
                 let home = *pool_home(&quorum.0.parts.founding, &request.name) == quorum.0.parts.me;
                 // What is asked of the escrow at once needs no other thread.
-                let plain = request.durability == Durability::Local && quorum.0.parts.ranges.know_pools();
+                let plain =
+                    request.durability == Durability::Local && quorum.0.parts.ranges.have_read_pools();
                 let free = quorum.known(&request.name).is_none()
                     && !quorum.0.creating.lock().contains(&request.name);
                 if home && !(plain && free && !quorum.has_range(&request.name)) {

@@ -23,6 +23,9 @@ const BATCHES: usize = 32_768;
 /// After how long it is tried again what could not be done, or of which nobody knows.
 const AGAIN_AFTER: Duration = Duration::from_millis(50);
 
+/// For how long whoever asks is told that its range takes no more of a ledger, before it is taken up anew.
+const REFUSED_FOR: Duration = Duration::from_secs(1);
+
 type Of = (PoolName, NodeId);
 
 /// Takes a ledger's batches to the task that writes them.
@@ -45,9 +48,10 @@ impl Quorum {
         let mut tenure = Tenure::new(self.0.parts.me.clone(), opening);
         loop {
             let Some(want) = tenure.want() else { return };
-            let came = self.does(&of, &class, want).await;
-            if tenure.came(came) == Became::Seated {
-                break;
+            match tenure.came(self.does(&of, &class, want).await) {
+                Became::Seated => break,
+                Became::Refused(why) => return self.refused(&of, opening, &why).await,
+                Became::Same | Became::Durable(_) | Became::Succeeded(_) => {}
             }
         }
         let rows = loop {
@@ -65,6 +69,7 @@ impl Quorum {
             match tenure.came(self.does(&of, &class, want).await) {
                 Became::Durable(_) => break,
                 Became::Succeeded(_) => return self.close(&of, Some(opening), "it was taken over at once"),
+                Became::Refused(why) => return self.refused(&of, opening, &why).await,
                 Became::Same | Became::Seated => {}
             }
         }
@@ -80,7 +85,7 @@ impl Quorum {
         };
         let epoch = tenure.epoch().unwrap_or_default();
         tracing::info!(pool = %of.0, owner = %of.1, %epoch, rows = count, "its ledger is written here now");
-        let (sender, batches) = mpsc::channel(BATCHES);
+        let (sender, mut batches) = mpsc::channel(BATCHES);
         let handle = self.starts(book, &of, class.clone(), opening, Writer(sender));
         let ours = {
             let mut ledgers = self.0.ledgers.lock();
@@ -90,9 +95,30 @@ impl Quorum {
         if !ours {
             return handle.stop().await;
         }
-        let by = self.keeps(&of, &class, tenure, batches).await;
+        let by = match self.keeps(&of, &class, tenure, &mut batches).await {
+            Ok(by) => by,
+            Err(why) => return self.refused(&of, opening, &why).await,
+        };
         let by = by.map_or("nobody".to_owned(), |head| format!("{} under epoch {}", head.host, head.epoch));
         self.close(&of, Some(opening), &format!("it is written by {by}"));
+    }
+
+    /// Its range will not take what a ledger writes, as often as it is asked: whoever waits for it, or asks it in the next
+    /// moment, is told so. Then it is taken up anew, without what was not taken.
+    async fn refused(&self, of: &Of, opening: u64, why: &str) {
+        tracing::error!(pool = %of.0, owner = %of.1, why, "its range does not take what its ledger writes");
+        let handle = {
+            let mut ledgers = self.0.ledgers.lock();
+            let ledger = ledgers.get_mut(of).filter(|ledger| ledger.opening == opening);
+            let Some(ledger) = ledger else { return };
+            ledger.refused.set(why.to_owned()).ok();
+            ledger.handle.take()
+        };
+        if let Some(handle) = handle {
+            handle.stop().await;
+        }
+        tokio::time::sleep(REFUSED_FOR).await;
+        self.close(of, Some(opening), why);
     }
 
     fn starts(&self, book: Book, of: &Of, class: DataClass, opening: u64, writer: Writer) -> EscrowHandle {
@@ -105,14 +131,15 @@ impl Quorum {
         EscrowHandle::new(address, backlog)
     }
 
-    /// Writes batches until another one writes the ledger: it is told who, if that is known. Or until nobody has any more.
+    /// Writes batches until another one writes the ledger: it is told who, if that is known. Or until nobody has any more, or its
+    /// range does not take one: why.
     async fn keeps(
         &self,
         of: &Of,
         class: &DataClass,
         mut tenure: Tenure,
-        mut batches: mpsc::Receiver<(Batch, Done)>,
-    ) -> Option<Head> {
+        batches: &mut mpsc::Receiver<(Batch, Done)>,
+    ) -> Result<Option<Head>, String> {
         let (mut waiting, mut last) = (VecDeque::<(Ticket, Done)>::new(), Ticket(0));
         let settle = |waiting: &mut VecDeque<(Ticket, Done)>, upto: Ticket| {
             while let Some((ticket, done)) = waiting.pop_front_if(|(ticket, _)| *ticket <= upto) {
@@ -131,7 +158,7 @@ impl Quorum {
                 match tenure.want() {
                     Some(want) => break want,
                     None => {
-                        let (batch, done) = batches.recv().await?;
+                        let Some((batch, done)) = batches.recv().await else { return Ok(None) };
                         last = Ticket(last.0 + 1);
                         waiting.push_back((last, done));
                         if let Some(durable) = tenure.offer(last, batch) {
@@ -143,6 +170,7 @@ impl Quorum {
             match tenure.came(self.does(of, class, wants).await) {
                 Became::Same | Became::Seated => {}
                 Became::Durable(upto) => settle(&mut waiting, upto),
+                Became::Refused(why) => return Err(why),
                 Became::Succeeded(by) => {
                     let known = by.as_ref().map_or(Epoch::default(), |head| head.epoch);
                     let key = rhumb_actors::escrow::tenure::key_of(&of.1, b"");
@@ -150,7 +178,7 @@ impl Quorum {
                         let fenced = Fenced { key: key.clone(), given: Epoch::default(), known };
                         done(Err(CommitError::Fenced(fenced)));
                     }
-                    return by;
+                    return Ok(by);
                 }
             }
         }

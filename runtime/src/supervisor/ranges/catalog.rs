@@ -66,7 +66,10 @@ impl Ranges {
                     let changed = seen != Some(applied);
                     if changed {
                         match self.read_catalog() {
-                            Ok(()) => seen = Some(applied),
+                            Ok(()) => {
+                                seen = Some(applied);
+                                self.0.catalog_read.fetch_or(applied > 0, Ordering::Relaxed);
+                            }
                             Err(why) => return self.0.parts.halt.now(format!("the meta range: {why}")),
                         }
                         if let Err(why) = self.follow_version().await {
@@ -117,9 +120,20 @@ impl Ranges {
         }
         let Ok(host) = self.host() else { return };
         match host.create(catalog::meta(seats)).await {
-            Ok(()) => tracing::info!("the meta range is founded"),
+            Ok(()) => {
+                self.0.catalog_read.store(true, Ordering::Relaxed);
+                tracing::info!("the meta range is founded");
+            }
             Err(error) => tracing::warn!(%error, "the meta range is not founded yet"),
         }
+    }
+
+    /// Whether another node says that there is a meta range. One that cannot be asked says nothing.
+    pub(super) async fn others_have_meta(&self, within: Duration) -> bool {
+        let nodes = self.0.parts.founding.nodes().iter().filter(|node| **node != self.0.parts.me);
+        let asked = nodes.map(|node| tokio::time::timeout(within, self.ask_who(node)));
+        let said = futures::future::join_all(asked).await;
+        said.into_iter().any(|said| said.is_ok_and(|who| who.is_some_and(|who| who.has_meta)))
     }
 
     async fn ask_who(&self, node: &NodeId) -> Option<Introduced> {
@@ -157,6 +171,8 @@ impl Ranges {
         let seat = |(replica, node, store)| Seat { replica: ReplicaId(replica), node, store, votes: true };
         let descriptor = catalog::meta(found.seats.into_iter().map(seat).collect());
         let created = self.host()?.create(descriptor).await;
+        // A replica that is there from the beginning of the range knows what stood in it then: nothing.
+        self.0.catalog_read.fetch_or(created.is_ok(), Ordering::Relaxed);
         created.map_err(|error| KvRefusal::NotAllowed(error.to_string()))
     }
 

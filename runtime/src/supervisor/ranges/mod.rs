@@ -122,6 +122,9 @@ struct Inner {
     splits: split::Splits,
     /// The catalog here has been read as it was when this node started, or later.
     caught_up: AtomicBool,
+    /// It has been read as it was at some time, be it at its beginning. On a new disk nothing is, until its replica has been sent
+    /// what stands there.
+    catalog_read: AtomicBool,
     failover: failover::Failover,
     placing: placement::Placing,
     version: version::Version,
@@ -156,6 +159,7 @@ impl Ranges {
             drawn: Mutex::new(Seed::from_entropy().child("subjects").rng()),
             splits: split::Splits::default(),
             caught_up: AtomicBool::new(false),
+            catalog_read: AtomicBool::new(false),
             failover: failover::Failover::new(&parts),
             placing: placement::Placing::default(),
             version: version::Version::new(&parts),

@@ -47,6 +47,26 @@ pub(super) fn only_nodes(keyspace: &str, by_node: bool) -> Result<(), KvRefusal>
     Err(KvRefusal::NotAllowed(why))
 }
 
+/// Whether a write that is refused so is refused as often as it is made.
+fn is_final(refusal: &KvRefusal) -> bool {
+    use KvRefusal::{
+        Condition, Erased, Exists, Invalid, NoSuchKeyspace, NotActive, NotAllowed, NotNow,
+        StalenessBoundViolated, Time, Token, Unsound, WrongClass,
+    };
+    match refusal {
+        Invalid(_) | NotAllowed(_) | NotActive(_) | WrongClass(_) | Unsound(_) | Erased | Exists { .. } => {
+            true
+        }
+        // A node's catalog may be behind, another one may have written, and the rest passes.
+        NoSuchKeyspace(_)
+        | Condition { .. }
+        | NotNow { .. }
+        | Time(_)
+        | Token(_)
+        | StalenessBoundViolated { .. } => false,
+    }
+}
+
 /// Who acts in whose place, as this node last read it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::supervisor) enum Acts {
@@ -74,9 +94,14 @@ impl Ranges {
         self.0.parts.owners.permit().is_some()
     }
 
-    /// Whether it is known here which pools have a range.
-    pub(in crate::supervisor) fn know_pools(&self) -> bool {
-        self.0.host.get().is_some()
+    /// Whether it has been read here which pools have a range, if only as it was some time ago.
+    pub(in crate::supervisor) fn have_read_pools(&self) -> bool {
+        self.0.catalog_read.load(Ordering::Relaxed)
+    }
+
+    /// Whether pools may have a range of which nothing has been read here: this disk is a new one, and others have a catalog.
+    pub(in crate::supervisor) async fn others_know_pools(&self, within: Duration) -> bool {
+        !self.have_read_pools() && self.others_have_meta(within).await && !self.have_read_pools()
     }
 
     /// Whether all pools are known here that had a range when this node started.
@@ -165,6 +190,7 @@ impl Ranges {
                 let write = KvWrite { class: class.clone(), keyspace: keyspace_of(pool), ops, hops: 0 };
                 match Box::pin(self.write(write, WITHIN)).await {
                     Ok(Ok(written)) => Ok(Came::Written(written.version)),
+                    Ok(Err(refusal)) if is_final(&refusal) => Ok(Came::Refused(refusal.to_string())),
                     Ok(Err(refusal)) => Err(refusal.to_string()),
                     Err(fault) => Err(fault.to_string()),
                 }
@@ -214,6 +240,35 @@ impl Ranges {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(refusal)) => Err(refusal.to_string()),
             Err(fault) => Err(fault.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rhumb_actors::ranges::lifecycle::Life;
+
+    use super::*;
+
+    #[test]
+    fn what_no_repetition_helps_is_told_from_what_passes() {
+        let why = || "why".to_owned();
+        for refusal in [
+            KvRefusal::Invalid(why()),
+            KvRefusal::NotAllowed(why()),
+            KvRefusal::NotActive(Life::Archived),
+            KvRefusal::WrongClass(DataClass::control()),
+            KvRefusal::Unsound(why()),
+        ] {
+            assert!(is_final(&refusal), "{refusal:?}");
+        }
+        for refusal in [
+            KvRefusal::NotNow { why: why(), retry_after: WITHIN },
+            KvRefusal::Condition { op: 0, found: None },
+            KvRefusal::NoSuchKeyspace(why()),
+            KvRefusal::Time(why()),
+        ] {
+            assert!(!is_final(&refusal), "{refusal:?}");
         }
     }
 }

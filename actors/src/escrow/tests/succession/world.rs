@@ -364,7 +364,7 @@ impl World {
                     self.perform(at, effect)?;
                 }
             }
-            Became::Succeeded(_) => {
+            Became::Succeeded(_) | Became::Refused(_) => {
                 self.tally.deposed += 1;
                 self.ledgers.remove(&(at.0, at.1));
                 self.soon(500, 1_500, Event::Follows(at.0, at.1));
