@@ -29,6 +29,9 @@ pub struct Quarantine {
     pub cleared: bool,
 }
 
+/// What stands on a disk of a replica in quarantine, or why it cannot be read.
+pub type Kept = Result<Quarantine, String>;
+
 impl Quarantine {
     /// The row of a range.
     #[must_use]
@@ -45,7 +48,7 @@ impl Quarantine {
     ///
     /// # Errors
     /// A fault of reading.
-    pub fn all(disk: &dyn Disk) -> Result<Vec<(RangeId, Result<Self, String>)>, String> {
+    pub fn all(disk: &dyn Disk) -> Result<Vec<(RangeId, Kept)>, String> {
         let rows = disk::rows(disk, Family::Raft, b"q").map_err(|fault| fault.to_string())?;
         let read = |(key, row): (Vec<u8>, Vec<u8>)| {
             let number = key.get(1..).and_then(|number| number.try_into().ok()).map(u64::from_be_bytes);

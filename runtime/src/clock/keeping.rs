@@ -96,7 +96,11 @@ impl Keeping {
 
     /// What an operator sees.
     pub(super) fn report(&self, now: Reading) -> ClockReport {
-        self.keeper.read().report(self.shown(now))
+        let report = self.keeper.read().report(self.shown(now));
+        if self.is_held() {
+            return ClockReport { standing: Standing::Frozen(Freeze::Resetting), ..report };
+        }
+        report
     }
 
     /// A peer answered with its wall clock.
@@ -156,17 +160,25 @@ impl Keeping {
         self.keeper.read().epoch().epoch
     }
 
-    /// Begins a new epoch: gives what has to be durable before [`Keeping::has_reset`], and its number.
-    pub(super) fn reset(&self, now: Reading, ceiling: HybridTime, to: Epoch) -> Result<Reset, ResetRefusal> {
+    /// Begins a new epoch: gives what is to be told, what has to be durable before [`Keeping::has_reset`], and its number.
+    pub(super) fn reset(
+        &self,
+        now: Reading,
+        ceiling: HybridTime,
+        to: Epoch,
+    ) -> (Vec<Standing>, Result<Reset, ResetRefusal>) {
         let (mut out, mut barrier) = (Out::default(), Barrier::default());
         self.keeper.write().step(self.shown(now), Input::Reset(ceiling, to), &mut out);
-        let (mut row, mut refused) = (None, None);
+        let (mut row, mut refused, mut became) = (None, None, Vec::new());
         barrier.absorb(&mut out, |release| match release {
             Release::Persist(ticket, batch) => row = Some((ticket, batch)),
             Release::Perform(Effect::ResetRefused(refusal)) => refused = Some(refusal),
-            Release::Perform(_) => {}
+            Release::Perform(Effect::Became(standing)) => became.push(standing),
+            Release::Perform(Effect::EpochDurable(_)) => unreachable!("it waits for its row"),
         });
-        match (row, refused) {
+        let freezes = became.iter().filter(|standing| standing.frozen().is_some()).count();
+        self.freezes.fetch_add(freezes as u64, Ordering::Relaxed);
+        let begun = match (row, refused) {
             (Some((ticket, batch)), _) => {
                 let mut epoch = Epoch::default();
                 barrier.durable(ticket, |effect| {
@@ -177,7 +189,8 @@ impl Keeping {
                 Ok(Reset { batch, epoch })
             }
             (None, refusal) => Err(refusal.unwrap_or(ResetRefusal::UnderWay)),
-        }
+        };
+        (became, begun)
     }
 
     /// The new epoch is durable.

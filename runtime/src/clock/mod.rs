@@ -153,9 +153,11 @@ impl NodeClock {
     }
 
     /// Begins a new epoch of the clock.
-    pub(crate) fn reset(&self, to: Epoch) -> Result<keeping::Reset, ResetRefusal> {
-        let keeping = self.inner.keeping.get().ok_or(ResetRefusal::NoAgreement)?;
-        keeping.reset(self.reading(), self.inner.hybrid.ceiling(), to)
+    pub(crate) fn reset(&self, to: Epoch) -> (Vec<Standing>, Result<keeping::Reset, ResetRefusal>) {
+        match self.inner.keeping.get() {
+            Some(keeping) => keeping.reset(self.reading(), self.inner.hybrid.ceiling(), to),
+            None => (Vec::new(), Err(ResetRefusal::NoAgreement)),
+        }
     }
 
     /// The new epoch is durable. Gives what is to be told.

@@ -141,6 +141,14 @@ impl<R: AsyncRuntime> Host<R> {
                         }
                         // Whoever stops has closed the store.
                         Err(_) if host.group(range).is_none() => {}
+                        // It is in quarantine then, and is not weighed any more until it is rebuilt.
+                        Err(error)
+                            if host
+                                .group(range)
+                                .is_some_and(|at| host.read_damage(range, at.id(), &error)) =>
+                        {
+                            host.0.loads.held.write().remove(&range);
+                        }
                         Err(error) => {
                             return host.0.world.halt(format!("the rows of range {}: {error}", range.0));
                         }

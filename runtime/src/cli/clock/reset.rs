@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::Args;
 use rhumb_core::{FaultKind, NodeId};
 use serde::Serialize;
+use tokio::time::{Instant, sleep};
 
 use super::{OTHERS_WITHIN, known};
 use crate::cli::connect::{Connect, nodes_from};
@@ -18,13 +19,16 @@ use crate::client::{Ask, MeshClient};
 use crate::mesh::clock::{ClockReset, ResetClock};
 use crate::mesh::status::{NodeStatus, Silent};
 
+/// How long a node's sources have to agree anew before the next node is reset, and how often it is looked.
+const STANDS_WITHIN: Duration = Duration::from_secs(30);
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How long a node has to be reset: twice the offset that clocks may have, and some seconds.
 const RESET_WITHIN: Duration = Duration::from_secs(14);
 
 /// Have nodes forget what they know of their clocks, under a new epoch that clients learn from their tokens.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  rhumb clock reset\n  rhumb clock reset --node us-east/n1\n\nFor after a time service was replaced, or a virtual machine moved: what was learned of the old clock counts no more. Each node refuses strong paths until all times that it has handed out have passed, by what its sources of time agree on, and then until they agree anew; without sources (clock.sources) it refuses. Nodes are reset one after the other. All are to have one epoch: a node of an earlier one refuses tokens of a later one until it is reset too, as one on a new disk (--node). Ends with 5 unless every node that was to be reset was."
+    after_help = "Examples:\n  rhumb clock reset\n  rhumb clock reset --node us-east/n1\n\nFor after a time service was replaced, or a virtual machine moved: what was learned of the old clock counts no more. Each node refuses strong paths until all times that it has handed out have passed, by what its sources of time agree on, and then until they agree anew; without sources (clock.sources) it refuses. Nodes are reset one after the other, each when strong paths of the one before stand again; at one that does not within 30 s it ends. All are to have one epoch: a node of an earlier one refuses tokens of a later one until it is reset too, as one on a new disk (--node). Ends with 5 unless every node that was to be reset was."
 )]
 pub struct Reset {
     /// Only this node; all nodes unless given.
@@ -41,7 +45,7 @@ struct ResetAnswer {
     silent: Vec<Silent>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 struct NodeReset {
     node: String,
     /// The epoch before, and now.
@@ -85,21 +89,35 @@ impl Reset {
         client.close().await;
         let answer = answer?;
         output.answer(&answer, &answer);
-        let well = answer.silent.is_empty() && answer.nodes.iter().all(|node| node.why.is_none());
+        let named = |silent: &Silent| self.named(&silent.node);
+        let well = !answer.silent.iter().any(named) && answer.nodes.iter().all(|node| node.why.is_none());
         Ok(if well { Done::Well } else { Done::False })
     }
 
     async fn reset(&self, client: &MeshClient) -> Result<ResetAnswer, Failure> {
         let home = nodes_from(client.directory(), |node| node.region == *client.region());
         let status = gathered(client, home, OTHERS_WITHIN).await?;
-        let named = |node: &str| self.node.as_ref().is_none_or(|only| only.to_string() == node);
+        let all = status.nodes.iter().map(|node| &node.node).chain(status.silent.iter().map(|of| &of.node));
+        if let Some(only) = &self.node
+            && !all.clone().any(|node| self.named(node))
+        {
+            let all: Vec<_> = all.cloned().collect();
+            return Err(Failure::local(format!("there is no node {only}; there are: {}", all.join(", "))));
+        }
+        let named = |node: &str| self.named(node);
         let highest = status.nodes.iter().map(|node| node.clock.epoch).max().unwrap_or_default();
         // One node alone comes to the epoch of the others, if it is behind them.
         let behind = |node: &NodeStatus| named(&node.node) && node.clock.epoch < highest;
         let epoch = highest + u64::from(self.node.is_none() || !status.nodes.iter().any(behind));
-        let mut nodes = Vec::new();
+        let mut nodes: Vec<NodeReset> = Vec::new();
         for node in status.nodes.iter().filter(|node| named(&node.node)) {
             let id: NodeId = node.node.parse().map_err(Failure::local)?;
+            if let Some(before) = nodes.last().filter(|before| before.why.is_some()) {
+                // One that refuses strong paths is enough.
+                let why = Some(format!("not reset: {} came first", before.node));
+                nodes.push(NodeReset { node: node.node.clone(), why, ..NodeReset::default() });
+                continue;
+            }
             let asked = ResetClock { epoch };
             let done = client.ask(&id, &asked, RESET_WITHIN).await;
             let of = |done: Option<ClockReset>, why| NodeReset {
@@ -110,14 +128,38 @@ impl Reset {
                 why,
             };
             nodes.push(match done {
-                Ok(Ok(done)) => of(Some(done), None),
+                Ok(Ok(done)) => {
+                    let why = stands(client, &id).await;
+                    of(Some(done), why)
+                }
                 Ok(Err(why)) => of(None, Some(why)),
                 // Who may not reset one may reset none.
                 Err(fault) if matches!(fault.kind, FaultKind::Unauthorized(_)) => return Err(fault.into()),
                 Err(fault) => of(None, Some(fault.to_string())),
             });
         }
-        let silent = status.silent.into_iter().filter(|silent| named(&silent.node)).collect();
-        Ok(ResetAnswer { epoch, nodes, silent })
+        Ok(ResetAnswer { epoch, nodes, silent: status.silent })
+    }
+
+    fn named(&self, node: &str) -> bool {
+        self.node.as_ref().is_none_or(|only| only.to_string() == node)
+    }
+}
+
+/// Waits until strong paths of a node stand again. Gives why they do not.
+async fn stands(client: &MeshClient, node: &NodeId) -> Option<String> {
+    let until = Instant::now() + STANDS_WITHIN;
+    loop {
+        let status = gathered(client, vec![node.clone()], OTHERS_WITHIN).await.ok();
+        let own = status.iter().flat_map(|status| &status.nodes).find(|of| of.node == node.to_string());
+        let frozen = match own {
+            Some(of) => of.clock.frozen.as_ref().map(|frozen| frozen.message.clone()),
+            None => Some("it does not answer".to_owned()),
+        };
+        let why = frozen?;
+        if Instant::now() > until {
+            return Some(format!("it has the new epoch, and strong paths are refused: {why}"));
+        }
+        sleep(LOOK_EVERY).await;
     }
 }

@@ -12,7 +12,7 @@ use rhumb_actors::audit::AuditHandle;
 use rhumb_actors::audit::record::{Outcome, Record};
 use rhumb_actors::clock::ResetRefusal;
 use rhumb_core::{DataClass, Epoch, Fault, FaultKind};
-use rhumb_storage::{Durability, HotStore};
+use rhumb_storage::{Batch, CommitError, Durability, HotStore, Refusal};
 use tokio::time::sleep;
 
 use super::Watch;
@@ -68,16 +68,14 @@ async fn reset(
     let began = watch.clock.mono();
     let next = match keeping.hold() {
         Err(refusal) => Err(refusal.to_string()),
+        // Somebody else asked meanwhile, and it is done.
+        Ok(_held) if watch.clock.epoch() >= to => Ok(watch.clock.epoch()),
         Ok(_held) => match passes(watch, to).await {
             Err(refusal) => Err(refusal.to_string()),
-            Ok(Reset { batch, epoch }) => match store.commit(batch, Durability::Durable).await {
-                Ok(_) => {
-                    watch.tell(watch.clock.has_reset(epoch));
-                    Ok(epoch)
-                }
-                // It may stand on the disk, and the next start goes by it; until then nothing has changed.
-                Err(error) => Err(format!("the new epoch could not be made durable: {error}")),
-            },
+            Ok(Reset { batch, epoch }) => kept(store, batch).await.map(|()| {
+                watch.tell(watch.clock.has_reset(epoch));
+                epoch
+            }),
         },
     };
     let waited_ms = watch.clock.mono().since(began).as_millis() as u64;
@@ -94,11 +92,27 @@ async fn reset(
     }
 }
 
+/// Makes a new epoch durable, however long the store is under pressure: what the keeper has begun is not taken back. Any other
+/// failure stops the node, as that of a ceiling does.
+async fn kept(store: &HotStore, batch: Batch) -> Result<(), String> {
+    loop {
+        match store.commit(batch.clone(), Durability::Durable).await {
+            Ok(_) => return Ok(()),
+            Err(CommitError::Refused(Refusal::Full { .. } | Refusal::Pressed { .. })) => {
+                sleep(LOOK_EVERY).await
+            }
+            Err(error) => return Err(format!("the new epoch could not be made durable: {error}")),
+        }
+    }
+}
+
 /// Waits until the times of the present epoch have passed.
 async fn passes(watch: &Watch, to: Epoch) -> Result<Reset, ResetRefusal> {
     let until = watch.clock.mono().plus(watch.clock.max_offset() * 2 + BESIDES);
     loop {
-        match watch.clock.reset(to) {
+        let (became, begun) = watch.clock.reset(to);
+        watch.tell(became);
+        match begun {
             Err(ResetRefusal::TooEarly(_)) if watch.clock.mono() < until => sleep(LOOK_EVERY).await,
             ended => return ended,
         }
