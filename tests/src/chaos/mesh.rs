@@ -4,7 +4,7 @@
 //! `rhumb dev` has such a relay too, but cuts it both ways only, and not within a region.
 //!
 //! * It decides: nothing.
-//! * It never does: touch a node's process, disk or clock by itself: [`Machine`] does.
+//! * It never does: touch a node's process, disk or clock by itself: `Machine` does.
 //! * Invariant: dropped, it leaves no process behind, whatever state those were in.
 
 use std::collections::BTreeMap;
