@@ -415,9 +415,20 @@ fn supervise(directory: &Path, regions: &str, wan: &str, nodes_run: Option<&Path
 /// # Panics
 /// When it does not within [`SOON`].
 pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    eventually_or(what, || if holds() { Ok(()) } else { Err(String::from("it does not hold")) });
+}
+
+/// Waits until something is found; what was found in its place the last time is told when it is not.
+///
+/// # Panics
+/// When it is not within [`SOON`].
+pub fn eventually_or<T>(what: &str, mut found: impl FnMut() -> Result<T, String>) -> T {
     let deadline = Instant::now() + SOON;
-    while !holds() {
-        assert!(Instant::now() < deadline, "not within {SOON:?}: {what}");
+    loop {
+        match found() {
+            Ok(found) => return found,
+            Err(last) => assert!(Instant::now() < deadline, "not within {SOON:?}: {what}; at last: {last}"),
+        }
         pause();
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rhumb::client::MeshClient;
 use rhumb::mesh::{Because, MeshAddr, Owned};
 use rhumb_core::{Delivery, Fault, NodeId};
-use rhumb_tests::cluster::{FoundedMesh, REGIONS, Serving, eventually, turn};
+use rhumb_tests::cluster::{FoundedMesh, REGIONS, Serving, eventually, eventually_or, turn};
 use rhumb_tests::counter::{Add, Counted, Counters, KEYSPACE, NotCounted, Who, directory};
 use tokio::runtime::Runtime;
 
@@ -48,14 +48,14 @@ impl Story {
     fn counts(&mut self, what: &str) -> Duration {
         let (client, begun) = (Arc::clone(&self.client), Instant::now());
         let counter: MeshAddr<Counters> = client.mesh().singleton();
-        eventually(what, || match self.runtime.block_on(async { counter.ask(Add {}).await }) {
+        eventually_or(what, || match self.runtime.block_on(async { counter.ask(Add {}).await }) {
             Ok(Ok(counted)) => {
                 self.counted(counted);
-                true
+                Ok(())
             }
             answer => {
                 self.missed(&answer);
-                false
+                Err(format!("{answer:?}"))
             }
         });
         begun.elapsed()
