@@ -238,7 +238,7 @@ impl TestMesh {
         let fences = self.fences.as_ref().expect("actors move in this mesh: say Builder::moving");
         let mut fences = fences.lock();
         for (node, _) in self.nodes_of(place) {
-            let fence = fences.entry(node.clone()).or_default();
+            let fence = fences.get_mut(node).expect("each node has a fence");
             let next = change(*fence);
             assert!(fence.may_become(next), "the fence of {node} is {fence:?}: it cannot become {next:?}");
             *fence = next;
@@ -379,6 +379,9 @@ impl Builder {
         let network = Network::new(self.seed);
         self.protocol.iter().for_each(|version| network.speak(*version));
         let (started, fences) = (BTreeMap::new(), self.fences.clone());
+        for fences in &fences {
+            fences.lock().extend(nodes.iter().map(|node| (node.clone(), Fence::default())));
+        }
         let mut mesh = TestMesh { nodes: started, network, fences, policy: Arc::clone(&policy) };
         for node in nodes {
             let started = self.node(&mesh.network, &node, &founding, &policy).await;
@@ -472,7 +475,9 @@ async fn read_fences(mesh: Mesh, clock: NodeClock, owners: Owners, founding: Fou
         let each = others.iter().map(|node| Box::pin(ask(node)));
         // A mesh of one node has nobody to ask, and nobody who could act for it.
         let rows = if others.is_empty() {
-            Ok(Vec::new())
+            let row =
+                |node: &NodeId| FenceRead { node: node.clone(), row: catalog::encode(&Fence::default()) };
+            Ok(mesh.node().into_iter().map(row).collect())
         } else {
             futures::future::select_ok(each).await.map(|(rows, _)| rows)
         };

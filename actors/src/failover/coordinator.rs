@@ -67,7 +67,7 @@ pub struct Row {
     pub version: Option<HybridTime>,
 }
 
-/// A change of a fence, if it is still what was read. One that changes nothing gives a node its first row.
+/// A change of a fence, if it is still what was read. A node's first row is one too.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
     /// Whose.
@@ -80,6 +80,14 @@ pub struct Change {
     pub to: Fence,
     /// Who finds the node silent.
     pub silent_to: Vec<NodeId>,
+}
+
+impl Change {
+    /// Whether it is a node's first row: nobody acts as the node before.
+    #[must_use]
+    pub fn joins(&self) -> bool {
+        self.from.version.is_none()
+    }
 }
 
 /// How a node stands, and who says so.

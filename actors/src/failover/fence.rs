@@ -1,7 +1,8 @@
 //! Fences: under which epoch a node acts, and who reads that may act by it.
 //!
 //! * It decides: what may follow what in a fence; for how long a reading of all fences counts; who of several nodes acts.
-//! * It never does: let an epoch be held by two, or count a reading from when its answer came.
+//! * It never does: let an epoch be held by two, count a reading from when its answer came, or let a node act of which there is no row:
+//!   nobody would miss it.
 //! * Invariant: between two holders of a node's fence there is an epoch that nobody holds, until the bound has passed.
 
 use std::collections::BTreeMap;
@@ -36,7 +37,7 @@ pub struct Fence {
 }
 
 impl Default for Fence {
-    /// That of a node of which there is no row yet.
+    /// That of a node's first row.
     fn default() -> Self {
         Self { epoch: Epoch(1), holder: Holder::Itself }
     }
@@ -82,7 +83,7 @@ pub enum Owner<'a> {
 pub struct Table(BTreeMap<NodeId, Fence>);
 
 impl Table {
-    /// Of rows. A node without one has never been fenced.
+    /// Of rows. As a node without one nobody acts, neither itself nor others: it has not been heard yet.
     #[must_use]
     pub fn new(rows: impl IntoIterator<Item = (NodeId, Fence)>) -> Self {
         Self(rows.into_iter().collect())
@@ -91,7 +92,18 @@ impl Table {
     /// A node's.
     #[must_use]
     pub fn fence(&self, node: &NodeId) -> Fence {
-        self.0.get(node).copied().unwrap_or_default()
+        self.0.get(node).copied().unwrap_or(Fence { holder: Holder::Nobody, ..Fence::default() })
+    }
+
+    /// Whether no node has a row, as before any reading.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether this one may have been read after the other one: neither changes nor rows are ever taken back.
+    fn may_follow(&self, other: &Self) -> bool {
+        self.changes() >= other.changes() && self.0.len() >= other.0.len()
     }
 
     /// All that have a row.
@@ -139,7 +151,7 @@ impl Permits {
         if until.mono > self.until.mono {
             self.until = until;
         }
-        if table.changes() >= self.table.changes() {
+        if table.may_follow(&self.table) {
             self.table = table;
         }
     }

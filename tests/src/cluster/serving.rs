@@ -9,6 +9,9 @@ use serde_json::Value;
 
 use super::{SOON, eventually, program};
 
+/// How many lines of its log a node's guard tells when a test fails.
+const LAST_WORDS: usize = 40;
+
 /// A port of this machine that is free for UDP and TCP.
 ///
 /// # Panics
@@ -187,5 +190,11 @@ impl Drop for Serving {
     fn drop(&mut self) {
         self.child.kill().ok();
         self.child.wait().ok();
+        if std::thread::panicking() {
+            let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+            let lines: Vec<_> = log.lines().collect();
+            let last = lines[lines.len().saturating_sub(LAST_WORDS)..].join("\n");
+            eprintln!("the end of {}:\n{last}\n", self.log.display());
+        }
     }
 }

@@ -242,7 +242,7 @@ fn the_first_acts_in_whose_place_no_others_do() {
     assert_eq!(owner([Others, Itself, Others]), "eu/n1 6");
     assert_eq!(owner([Others, Nobody, Itself]), "fenced eu/n1");
     assert_eq!(owner([Others, Others, Others]), "none");
-    assert_eq!(Table::default().owner(&order), Owner::Acts(&order[0], Epoch(1)), "none was ever fenced");
+    assert_eq!(Table::default().owner(&order), Owner::Fenced(&order[0]), "nobody would miss it");
 }
 
 #[test]
@@ -261,6 +261,11 @@ fn an_epoch_has_one_holder() {
     }
 }
 
+/// The first rows of nodes.
+fn joined(nodes: &[NodeId]) -> Vec<(NodeId, Fence)> {
+    nodes.iter().map(|node| (node.clone(), Fence::default())).collect()
+}
+
 /// Whose an actor is that all of these nodes may hold in this order, by fences of these epochs and holders; and what the node
 /// `us/n1` may begin with a permit.
 fn acts(order: &str, rows: &[(&str, u64, Holder)]) -> String {
@@ -268,7 +273,7 @@ fn acts(order: &str, rows: &[(&str, u64, Holder)]) -> String {
     let row = |(name, epoch, holder): &(&str, u64, Holder)| {
         (node(name), Fence { epoch: Epoch(*epoch), holder: *holder })
     };
-    let table = Table::new(rows.iter().map(row));
+    let table = Table::new(joined(&order).into_iter().chain(rows.iter().map(row)));
     let whose = match table.whose(&order) {
         Whose::Of(node, term) => format!("{node} {}", term.epoch),
         Whose::Nobody(why) => format!("{why:?}"),
@@ -306,6 +311,23 @@ fn an_actor_is_of_the_first_in_whose_place_no_others_act_under_the_number_of_the
 }
 
 #[test]
+fn nobody_acts_as_a_node_that_has_no_row_yet_for_nobody_would_miss_it() {
+    let order = nodes("us/n1 eu/n1");
+    for rows in [&[][..], &order[1..]] {
+        let table = Table::new(joined(rows));
+        assert_eq!(table.whose(&order), Whose::Nobody(Why::Fenced(order[0].clone())));
+        assert_eq!(begins(Some(&table), &order[0], &order), Begins::Nowhere(Why::Fenced(order[0].clone())));
+    }
+    let table = Table::new(joined(&order[..1]));
+    assert!(matches!(begins(Some(&table), &order[0], &order), Begins::Here(_)));
+    // A reading of fewer rows was made before one of more.
+    let mut permits = Permits::new(Duration::from_secs(3));
+    permits.read(now(2.0), now(2.1), Arc::new(Table::new(joined(&order))));
+    permits.read(now(1.0), now(2.2), Arc::new(table));
+    assert_eq!(**permits.last(), Table::new(joined(&order)));
+}
+
+#[test]
 fn orders_are_alike_for_a_node_up_to_itself() {
     for (one, other, alike) in [
         ("us/n1 eu/n1", "us/n1 eu/n1", true),
@@ -328,7 +350,8 @@ fn an_instance_goes_on_only_while_nobody_else_has_acted() {
         let row = |(name, epoch, holder): &(&str, u64, Holder)| {
             (node(name), Fence { epoch: Epoch(*epoch), holder: *holder })
         };
-        begins(Some(&Table::new(rows.iter().map(row))), &node("us/n1"), &order)
+        let rows = joined(&order).into_iter().chain(rows.iter().map(row));
+        begins(Some(&Table::new(rows)), &node("us/n1"), &order)
     };
     let Begins::Here(term) = now(&[("ap/n1", 2, Others)]) else { panic!("it is the second one's") };
     let away = ("ap/n1", 2, Others);

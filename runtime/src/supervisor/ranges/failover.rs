@@ -181,6 +181,10 @@ impl Ranges {
             self.tell_of_nodes();
             let change = coordinator.lock().decide(self.0.parts.clock.now());
             if let Some(change) = change {
+                if change.joins() {
+                    // Others may wait for theirs.
+                    every.reset_immediately();
+                }
                 self.change(change).await;
             }
         }
@@ -261,9 +265,10 @@ impl Ranges {
 
     /// Changes a fence, if it is still what was read. What came of it is read again.
     async fn change(&self, change: Change) {
+        let joins = change.joins();
         let Change { node, all_at, from, to, silent_to } = change;
         let (action, counter) = match to.holder {
-            _ if from.version.is_none() => ("failover.join", &self.0.failover.joined),
+            _ if joins => ("failover.join", &self.0.failover.joined),
             Holder::Nobody => ("failover.fence", &self.0.failover.fenced),
             Holder::Others => ("failover.away", &self.0.failover.away),
             Holder::Itself => ("failover.return", &self.0.failover.returned),
@@ -273,8 +278,8 @@ impl Ranges {
             .on(format!("node {node}"))
             .with("epoch", to.epoch.to_string())
             .with("silent_to", silent.join(", "));
-        // A first row changes nothing.
-        let log = from.version.map(|_| &self.0.parts.log);
+        // With a first row nobody loses anything.
+        let log = (!joins).then_some(&self.0.parts.log);
         if let Some(log) = log
             && let Err(error) = log.append(record.clone(), None).await
         {
@@ -294,7 +299,7 @@ impl Ranges {
             Ok(Ok(_)) => {
                 counter.fetch_add(1, Ordering::Relaxed);
                 let epoch = to.epoch;
-                if from.version.is_none() {
+                if joins {
                     tracing::info!(%node, "it has a fence from now on");
                 } else {
                     let holder = to.holder;

@@ -122,8 +122,11 @@ impl Ranges {
     /// Who acts as the first of these nodes, by the fences that were read last. With that alone nobody may act: whoever
     /// writes is judged by the head of what it writes.
     pub(in crate::supervisor) fn acts(&self, order: &[NodeId]) -> Acts {
-        match self.0.parts.owners.last().owner(order) {
+        let table = self.0.parts.owners.last();
+        match table.owner(order) {
             Owner::Acts(node, _) => Acts::This(node.clone()),
+            // Nothing was read yet: who is asked has read more.
+            Owner::Fenced(node) if table.is_empty() && *node != self.0.parts.me => Acts::This(node.clone()),
             Owner::Fenced(_) | Owner::None => Acts::Nobody,
         }
     }
