@@ -379,7 +379,7 @@ impl Builder {
         let network = Network::new(self.seed);
         self.protocol.iter().for_each(|version| network.speak(*version));
         let (started, fences) = (BTreeMap::new(), self.fences.clone());
-        for fences in &fences {
+        if let Some(fences) = &fences {
             fences.lock().extend(nodes.iter().map(|node| (node.clone(), Fence::default())));
         }
         let mut mesh = TestMesh { nodes: started, network, fences, policy: Arc::clone(&policy) };

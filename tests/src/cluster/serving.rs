@@ -1,5 +1,6 @@
 //! Nodes started one by one with `rhumb serve`, from settings and certificates as an operator has them.
 
+use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -54,6 +55,8 @@ pub struct Serving {
     child: Child,
     admin: String,
     log: PathBuf,
+    /// The log, also when its folder has gone.
+    written: File,
 }
 
 impl Serving {
@@ -97,7 +100,8 @@ impl Serving {
         admin: &str,
     ) -> Self {
         let log = directory.join(format!("{region}-{node}.log"));
-        let out = std::fs::File::create(&log).expect("a log");
+        let out = File::create(&log).expect("a log");
+        let written = File::open(&log).expect("a log");
         let child = Command::new(program)
             .args(["serve", "--config", config, "--region", region, "--node", node, "--until-stdin-closes"])
             .envs(variables.iter().copied())
@@ -107,7 +111,7 @@ impl Serving {
             .stderr(out)
             .spawn()
             .expect("the program starts");
-        Self { child, admin: admin.to_owned(), log }
+        Self { child, admin: admin.to_owned(), log, written }
     }
 
     /// Waits until the node can serve.
@@ -191,7 +195,8 @@ impl Drop for Serving {
         self.child.kill().ok();
         self.child.wait().ok();
         if std::thread::panicking() {
-            let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+            let mut log = String::new();
+            self.written.read_to_string(&mut log).ok();
             let lines: Vec<_> = log.lines().collect();
             let last = lines[lines.len().saturating_sub(LAST_WORDS)..].join("\n");
             eprintln!("the end of {}:\n{last}\n", self.log.display());
