@@ -56,9 +56,9 @@ pub enum TokenError {
     /// A later build made it.
     #[error("the token's format is {0}, and this build reads {FORMAT}: ask a node of a later build")]
     Format(u8),
-    /// No region's key is this one.
+    /// No node's key is this one, as far as is known here.
     #[error(
-        "the token is signed with a key that is not known here: it is another mesh's, or its region's key was replaced"
+        "the token is signed with a key that is not known here: it is another mesh's, or of a node that has just joined, or has another key since"
     )]
     UnknownKey,
     /// It is not what was signed.
@@ -66,7 +66,7 @@ pub enum TokenError {
     Signature,
 }
 
-/// A region's key, with which its nodes sign tokens.
+/// A node's key, with which it signs tokens. A region has none of its own: see `docs/decisions/0074`.
 #[derive(Debug)]
 pub struct TokenKey {
     cluster: ClusterId,
@@ -74,7 +74,7 @@ pub struct TokenKey {
 }
 
 impl TokenKey {
-    /// A region's key in a mesh.
+    /// A node's key in a mesh.
     #[must_use]
     pub fn new(cluster: ClusterId, pair: Ed25519KeyPair) -> Self {
         Self { cluster, pair }

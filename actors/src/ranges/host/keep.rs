@@ -5,23 +5,34 @@ use std::sync::Weak;
 
 use openraft::AsyncRuntime;
 use rhumb_core::effects::Release;
-use rhumb_core::{HybridTime, NodeId, StoreId};
+use rhumb_core::{Epoch, HybridTime, NodeId, StoreId};
 
 use super::{Host, Inner, Supporting, Word};
-use crate::ranges::lease::{Moment, RangeRefusal};
+use crate::ranges::lease::{Lease, Moment, Permit, RangeRefusal};
 use crate::ranges::propose::SideClosed;
 use crate::ranges::raft::Group;
-use crate::ranges::replica::{Descriptor, RangeReplica, ReplicaId, Seat};
+use crate::ranges::replica::{Descriptor, RangeId, RangeReplica, ReplicaId, Seat};
 use crate::ranges::resting::Rest;
 use crate::ranges::support::{Said, SupportMessage};
 
 /// Rounds of the keeper after which something that was proposed and is not settled is overtaken, and after which a node whose clock
 /// is frozen leads no more.
 const PATIENCE: u32 = 10;
+/// How often within a round of the keeper it looks after ranges whose lease is wanted here: nobody writes to them meanwhile.
+const EAGER: u32 = 8;
 /// Of so many rounds of the keeper it looks in one after a range that rests.
 const SELDOM: u32 = 5;
 /// Rounds of the keeper after which it looks again whether something is left to clear.
 const SWEEPS: u32 = 100;
+
+/// Leases that are wanted here.
+#[derive(Default)]
+struct Wanted {
+    /// Of these ranges.
+    ranges: Vec<RangeId>,
+    /// What stores are to support no more for it: by whom, of whom, up to which epoch.
+    withdraw: BTreeMap<(StoreId, StoreId), Epoch>,
+}
 
 impl<R: AsyncRuntime> Host<R> {
     /// Begins the timers.
@@ -42,16 +53,26 @@ impl<R: AsyncRuntime> Host<R> {
                 if rounds.is_multiple_of(SWEEPS) {
                     host.sweep();
                 }
+                let mut wanted = Wanted::default();
                 for group in host.groups() {
                     // To one that rests nothing happens.
                     if group.ticks() || rounds.is_multiple_of(SELDOM) {
                         let waited = waited.entry(group.range()).or_insert(0);
-                        host.look_after(&group, waited).await;
+                        host.look_after(&group, waited, &mut wanted).await;
                     }
                 }
+                host.withdraw(&wanted);
                 host.close_beside().await;
-                let wait = host.0.settings.keep;
+                let mut wait = host.0.settings.keep;
                 drop(host);
+                if !wanted.ranges.is_empty() {
+                    wait /= EAGER;
+                    for _ in 1..EAGER {
+                        R::sleep(wait).await;
+                        let Some(host) = of::<R>(&keeps) else { return };
+                        wanted = host.want_again(&wanted.ranges).await;
+                    }
+                }
                 R::sleep(wait).await;
             }
         }));
@@ -163,7 +184,7 @@ impl<R: AsyncRuntime> Host<R> {
     }
 
     /// Has the lease where the leader is, or the leader where the lease is.
-    async fn look_after(&self, group: &Group<R>, waited: &mut u32) {
+    async fn look_after(&self, group: &Group<R>, waited: &mut u32, wanted: &mut Wanted) {
         if let Some(why) = group.stopped() {
             let range = group.range().0;
             // One that was cleared away meanwhile was stopped on purpose.
@@ -179,12 +200,7 @@ impl<R: AsyncRuntime> Host<R> {
             *waited = 0;
             return;
         }
-        let (descriptor, lease, permit, waits) = {
-            let replica = group.replica().await;
-            let descriptor = replica.descriptor().clone();
-            let moment = self.moment(&descriptor);
-            (descriptor, *replica.lease(), replica.permit(&moment), replica.waits())
-        };
+        let (descriptor, lease, permit, waits) = self.stands(group).await;
         match permit {
             Ok(_) if waits && *waited >= PATIENCE => {
                 *waited = 0;
@@ -204,17 +220,49 @@ impl<R: AsyncRuntime> Host<R> {
                     self.hand_over(group, &descriptor, lease.holder).await;
                 }
             }
-            Err(_) => self.want_lease(group, &descriptor, lease.holder, lease.store).await,
+            Err(_) => self.want_lease(group, &descriptor, &lease, wanted).await,
         }
+    }
+
+    /// How a replica's range and lease stand, whether the lease is in force here, and whether something that was proposed is not settled.
+    async fn stands(&self, group: &Group<R>) -> (Descriptor, Lease, Result<Permit, RangeRefusal>, bool) {
+        let replica = group.replica().await;
+        let descriptor = replica.descriptor().clone();
+        let moment = self.moment(&descriptor);
+        (descriptor, *replica.lease(), replica.permit(&moment), replica.waits())
+    }
+
+    /// Looks again after ranges whose lease is to be taken as soon as its holder is not supported any more.
+    async fn want_again(&self, ranges: &[RangeId]) -> Wanted {
+        let mut wanted = Wanted::default();
+        for group in ranges.iter().filter_map(|range| self.group(*range)) {
+            if group.stopped().is_some() || !group.leads() || self.0.world.is_frozen() {
+                continue;
+            }
+            let (descriptor, lease, permit, _) = self.stands(&group).await;
+            if permit.is_err_and(|refusal| refusal != RangeRefusal::Transferring) {
+                self.want_lease(&group, &descriptor, &lease, &mut wanted).await;
+            }
+        }
+        self.withdraw(&wanted);
+        wanted
+    }
+
+    /// Asks stores to support others no more.
+    fn withdraw(&self, wanted: &Wanted) {
+        let ask =
+            |(&(by, of), &epoch): (&(StoreId, StoreId), &Epoch)| (by, SupportMessage::Withdraw { of, epoch });
+        self.say(wanted.withdraw.iter().map(ask).collect());
     }
 
     async fn want_lease(
         &self,
         group: &Group<R>,
         descriptor: &Descriptor,
-        holder: Option<ReplicaId>,
-        of: StoreId,
+        lease: &Lease,
+        wanted: &mut Wanted,
     ) {
+        let Lease { holder, store: of, .. } = *lease;
         let witnesses = self.0.supporting.lock().machine.witnesses(of);
         let me = self.0.store;
         let (took, epoch) = {
@@ -241,8 +289,11 @@ impl<R: AsyncRuntime> Host<R> {
                         }
                     }
                     _ => {
-                        let withdraw = SupportMessage::Withdraw { of, epoch };
-                        self.say(descriptor.stores().into_iter().map(|voter| (voter, withdraw)).collect());
+                        wanted.ranges.push(group.range());
+                        for by in descriptor.stores() {
+                            let upto = wanted.withdraw.entry((by, of)).or_insert(epoch);
+                            *upto = epoch.max(*upto);
+                        }
                     }
                 }
             }
