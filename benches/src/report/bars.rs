@@ -1,6 +1,6 @@
 //! What was asked of a work before it was measured, beside what came out.
 //!
-//! * It decides: whether a bar is met, and an aim. Those of other works stand in the document.
+//! * It decides: whether a bar is met, and an aim.
 //! * It never does: judge what was not measured.
 
 use super::{number, times};
@@ -15,19 +15,79 @@ enum Asked {
     AtMost { system: &'static str, unit: Unit, bar: f64, aim: f64 },
     /// So many times the row of the floor at most.
     Over { floor: &'static str, bar: f64, aim: f64 },
+    /// Rhumb's median is at most so many times this system's, under this load: the bar, and the aim.
+    Median { system: &'static str, concurrency: usize, bar: f64, aim: f64 },
+    /// This figure beside the row at most.
+    Figure { system: &'static str, figure: &'static str, bar: f64, aim: f64 },
     /// This other row of Rhumb's is at least this share of its plain one.
     Share { system: &'static str, bar: f64 },
     /// This figure of that other row is not above the plain one's by more than a hundredth.
     NoMore { system: &'static str, figure: &'static str },
 }
 
-use Asked::{AtMost, NoMore, Over, Share, Times};
+use Asked::{AtMost, Figure, Median, NoMore, Over, Share, Times};
 
 const fn than(system: &'static str, concurrency: usize, bar: f64, aim: f64) -> Asked {
     Times { system, concurrency, bar, aim }
 }
 
-const BARS: [(&str, Asked); 15] = [
+const fn at_most(unit: Unit, bar: f64, aim: f64) -> Asked {
+    AtMost { system: "rhumb", unit, bar, aim }
+}
+
+/// Within one and a half times of bare actix, and within 1.2 times.
+const NEAR_ACTIX: (f64, f64) = (1.0 / 1.5, 1.0 / 1.2);
+
+/// Where bar and aim are one, nothing more is aimed at.
+const BARS: [(&str, Asked); 63] = [
+    ("remote-ask", than("tonic", 16, 1.0, 1.0)),
+    ("remote-ask", than("tonic", 256, 1.0, 1.0)),
+    ("remote-ask", than("kameo", 16, 1.0, 1.0)),
+    ("remote-ask", than("kameo", 256, 1.0, 1.0)),
+    ("remote-ask", than("ractor_cluster", 16, 1.0, 1.0)),
+    ("remote-ask", than("ractor_cluster", 256, 1.0, 1.0)),
+    ("remote-ask", than("coerce", 16, 1.0, 1.0)),
+    ("remote-ask", than("coerce", 256, 1.0, 1.0)),
+    ("remote-ask", than("quinn-framed", 16, 0.5, 0.7)),
+    ("remote-ask", than("quinn-framed", 256, 0.3, 0.5)),
+    ("remote-ask", Median { system: "quinn-framed", concurrency: 1, bar: 1.6, aim: 1.2 }),
+    ("remote-tell", than("tonic", 256, 1.0, 1.0)),
+    ("remote-tell", than("tonic", 1, 1.0, 1.0)),
+    ("remote-tell", than("ractor_cluster", 256, 1.0, 1.0)),
+    ("remote-tell", than("ractor_cluster", 1, 1.0, 1.0)),
+    ("remote-tell", than("kameo", 256, 1.0, 1.0)),
+    ("remote-tell", than("kameo", 1, 1.0, 1.0)),
+    ("remote-tell", than("actix-telepathy", 256, 1.0, 1.0)),
+    ("remote-tell", than("actix-telepathy", 1, 1.0, 1.0)),
+    ("remote-tell", than("coerce", 256, 1.0, 1.0)),
+    ("remote-tell", than("coerce", 1, 1.0, 1.0)),
+    ("frozen-peer", at_most(Unit::Millis, 2_000.0, 1_000.0)),
+    ("large", than("quinn-streams", 1, 0.8, 0.95)),
+    ("large", than("quinn-streams", 4, 0.8, 0.95)),
+    ("local-ask-same", than("actix", 1, NEAR_ACTIX.0, NEAR_ACTIX.1)),
+    ("local-ask-same", than("actix", 64, NEAR_ACTIX.0, NEAR_ACTIX.1)),
+    ("local-ask-across", than("actix", 1, NEAR_ACTIX.0, NEAR_ACTIX.1)),
+    ("local-ask-across", than("actix", 64, NEAR_ACTIX.0, NEAR_ACTIX.1)),
+    ("local-tell-same", than("actix", 1, NEAR_ACTIX.0, NEAR_ACTIX.1)),
+    ("local-tell-across", than("actix", 1, NEAR_ACTIX.0, NEAR_ACTIX.1)),
+    ("idle-actors", at_most(Unit::Bytes, 1_536.0, 1_024.0)),
+    ("idle-actors", at_most(Unit::Micros, 20.0, 10.0)),
+    ("durable-hold", than("redis", 256, 1.0, 2.0)),
+    ("durable-hold", than("redis-each", 256, 1.0, 2.0)),
+    ("durable-hold", than("postgres", 256, 20.0, 20.0)),
+    ("durable-hold", than("floor", 1, 0.5, 0.8)),
+    ("durable-hold", than("floor", 16, 0.5, 0.8)),
+    ("durable-hold", than("floor", 256, 0.5, 0.8)),
+    ("tracing", Figure { system: "rhumb-1%", figure: "cpu_more_percent", bar: 5.0, aim: 2.0 }),
+    ("tracing", Figure { system: "rhumb-100%", figure: "cpu_us_a_span", bar: 5.0, aim: 5.0 }),
+    ("neighbour", at_most(Unit::Millis, 10.0, 2.0)),
+    ("hybrid-tick", than("uhlc", 1, 1.0, 1.0)),
+    ("hybrid-tick", than("uhlc", 2, 3.0, 3.0)),
+    ("hybrid-merge", than("uhlc", 1, 1.0, 1.0)),
+    ("hybrid-merge", than("uhlc", 2, 3.0, 3.0)),
+    ("idle-node", at_most(Unit::Mebibytes, 64.0, 32.0)),
+    ("idle-node", at_most(Unit::Percent, 1.0, 1.0)),
+    ("start-node", at_most(Unit::Millis, 1_000.0, 300.0)),
     ("range-put", than("etcd", 1, 1.3, 10.0)),
     ("range-put", than("etcd", 64, 3.0, 10.0)),
     ("range-put", than("etcd", 256, 3.0, 10.0)),
@@ -40,9 +100,9 @@ const BARS: [(&str, Asked); 15] = [
     ("range-failover", than("etcd-cut", 1, 1.0, 2.0)),
     ("range-8", Share { system: "rhumb-8", bar: 0.9 }),
     ("range-8", NoMore { system: "rhumb-8", figure: "fsyncs_a_put" }),
-    ("range-recovery", AtMost { system: "rhumb", unit: Unit::Millis, bar: 5_000.0, aim: 1_000.0 }),
-    ("range-idle", AtMost { system: "rhumb", unit: Unit::Percent, bar: 15.0, aim: 3.0 }),
-    ("range-idle", AtMost { system: "rhumb", unit: Unit::Mebibytes, bar: 400.0, aim: 400.0 }),
+    ("range-recovery", at_most(Unit::Millis, 5_000.0, 1_000.0)),
+    ("range-idle", at_most(Unit::Percent, 15.0, 3.0)),
+    ("range-idle", at_most(Unit::Mebibytes, 400.0, 400.0)),
 ];
 
 /// A sentence for each bar of a work that was measured.
@@ -67,14 +127,20 @@ fn met(bar: bool, aim: Option<bool>) -> &'static str {
 fn sentence(o: &Outcome, asked: &Asked, among: &[Outcome]) -> Option<String> {
     let what = |o: &Outcome| match o.concurrency {
         0 | 1 if o.unit != Unit::PerSecond => o.work.clone(),
+        flight if o.work == "remote-tell" => format!("{}, {flight} at once, {} B", o.work, o.payload),
         flight => format!("{}, {flight} in flight", o.work),
+    };
+    // Above the bar there may be an aim.
+    let aimed = |bar: f64, aim: f64| match aim == bar {
+        true => String::new(),
+        false => format!(", aim {}", number(aim)),
     };
     match *asked {
         Times { system, concurrency, bar, aim } if (&*o.system, o.concurrency) == (system, concurrency) => {
             let ratio = times(o, among)?;
-            let met = met(ratio >= bar, Some(ratio >= aim));
-            let (ratio, bar, aim) = (number(ratio), number(bar), number(aim));
-            Some(format!("{}: {ratio} times {system}; bar {bar}, aim {aim}: {met}", what(o)))
+            let met = met(ratio >= bar, (aim > bar).then_some(ratio >= aim));
+            let (ratio, aim, bar) = (number(ratio), aimed(bar, aim), number(bar));
+            Some(format!("{}: {ratio} times {system}; bar {bar}{aim}: {met}", what(o)))
         }
         Over { floor, bar, aim } if o.system == floor => {
             let over = 1.0 / times(o, among)?;
@@ -85,8 +151,23 @@ fn sentence(o: &Outcome, asked: &Asked, among: &[Outcome]) -> Option<String> {
         AtMost { system, unit, bar, aim } if (&*o.system, o.unit) == (system, unit) => {
             let (value, symbol) = (number(o.value), unit.symbol());
             let met = met(o.value <= bar, (aim < bar).then_some(o.value <= aim));
-            let aimed = if aim < bar { format!(", aim {}", number(aim)) } else { String::new() };
-            Some(format!("{}: {value} {symbol}; bar {}{aimed}: {met}", what(o), number(bar)))
+            let aim = aimed(bar, aim);
+            Some(format!("{}: {value} {symbol}; bar {}{aim}: {met}", what(o), number(bar)))
+        }
+        Median { system, concurrency, bar, aim } if (&*o.system, o.concurrency) == (system, concurrency) => {
+            let same = |other: &&Outcome| {
+                (&*other.system, &other.work, other.concurrency) == ("rhumb", &o.work, o.concurrency)
+            };
+            let times = among.iter().find(same)?.p50_us / o.p50_us;
+            let met = met(times <= bar, Some(times <= aim));
+            let (times, aim, bar) = (number(times), aimed(bar, aim), number(bar));
+            Some(format!("{}: a median {times} times {system}'s; bar {bar}{aim}: {met}", what(o)))
+        }
+        Figure { system, figure, bar, aim } if o.system == system => {
+            let value = *o.figures.get(figure)?;
+            let met = met(value <= bar, (aim < bar).then_some(value <= aim));
+            let (called, aim, bar) = (figure.replace('_', " "), aimed(bar, aim), number(bar));
+            Some(format!("{}, {system}: {called} {}; bar {bar}{aim}: {met}", o.work, number(value)))
         }
         Share { system, bar } if o.system == system => {
             let share = 1.0 / times(o, among)?;
@@ -125,6 +206,26 @@ mod tests {
         assert!(sentences(&all)[0].ends_with("bar 1.30, aim 10.0: MISSED"), "{:?}", sentences(&all));
         let missing = Outcome { rounds: 0, ..all[1].clone() };
         assert!(sentences(&[all[0].clone(), missing]).is_empty());
+    }
+
+    #[test]
+    fn medians_and_figures_have_bars_too() {
+        let ask = |system, p50_us| Outcome { p50_us, ..of("remote-ask", system, 1, 10_000) };
+        let said = sentences(&[ask("rhumb", 130.0), ask("quinn-framed", 100.0)]);
+        assert_eq!(
+            said,
+            [
+                "remote-ask, 1 in flight: a median 1.30 times quinn-framed's; bar 1.60, aim 1.20: met, the aim missed"
+            ]
+        );
+        let mut traces = Outcome { unit: Unit::Percent, ..of("tracing", "rhumb-1%", 0, 20_000) };
+        traces.figures.insert("cpu_more_percent".into(), 11.7);
+        assert_eq!(
+            sentences(&[traces]),
+            ["tracing, rhumb-1%: cpu more percent 11.7; bar 5.00, aim 2.00: MISSED"]
+        );
+        let all = [of("remote-ask", "rhumb", 16, 9), of("remote-ask", "coerce", 16, 10)];
+        assert_eq!(sentences(&all), ["remote-ask, 16 in flight: 0.90 times coerce; bar 1.00: MISSED"]);
     }
 
     #[test]
