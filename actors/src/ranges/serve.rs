@@ -178,7 +178,9 @@ impl RangeReplica {
         let Some(replica) = self.descriptor().seat(self.id()).filter(|_| !self.is_over()).cloned() else {
             return Err(Elsewhere::Refused(RangeRefusal::Removed));
         };
-        let age = if permit.is_some() { Duration::ZERO } else { between(at, moment.now) };
+        // What the leaseholder says of the present is the present; as of an earlier time it is as old as that.
+        let present = level == Guarantee::StrictSerializable;
+        let age = if present { Duration::ZERO } else { between(at, moment.now) };
         // Nothing was seen that is newer than the newest, and so one state has one token, however often it is read.
         let Applied { newest, expires, .. } = *self.applied();
         let seen = match level {

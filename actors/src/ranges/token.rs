@@ -118,7 +118,7 @@ pub struct TokenKeys {
 }
 
 impl TokenKeys {
-    /// The public keys of a mesh's regions; of a region whose key is being replaced both.
+    /// The public keys of a mesh's nodes; of a region whose key is being replaced both.
     #[must_use]
     pub fn new(cluster: ClusterId, keys: impl IntoIterator<Item = Vec<u8>>) -> Self {
         Self { cluster, keys: keys.into_iter().map(|key| (short(&key), key)).collect() }

@@ -94,7 +94,10 @@ impl FromStr for Level {
         match text.split_once('=') {
             None if text == "strong" => Ok(Self(Needs::Strong)),
             None if text == "eventual" => Ok(Self(Needs::Eventual)),
-            Some(("bounded", bound)) => duration(bound).map(|bound| Self(Needs::Bounded(bound))),
+            Some(("bounded", bound)) => match duration(bound)? {
+                Duration::ZERO => Err("bounded=0s is never met; expected more, or strong".to_owned()),
+                bound => Ok(Self(Needs::Bounded(bound))),
+            },
             _ => Err(format!(
                 "{text:?} is no level; expected strong, bounded=TIME (such as bounded=5s) or eventual"
             )),
@@ -279,6 +282,8 @@ struct ReadAnswer {
     rows: Vec<RowAnswer>,
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_base64: Option<String>,
     level: &'static str,
     at: u64,
     age_ms: u64,
@@ -324,9 +329,11 @@ impl From<KvRow> for RowAnswer {
 
 impl From<KvAnswer> for ReadAnswer {
     fn from(answer: KvAnswer) -> Self {
+        let (next, next_base64) = answer.next.map(texts).unwrap_or_default();
         Self {
             rows: answer.rows.into_iter().map(RowAnswer::from).collect(),
-            next: answer.next.map(|key| String::from_utf8_lossy(&key).into_owned()),
+            next,
+            next_base64,
             level: answer.level.word(),
             at: answer.at.to_bits(),
             age_ms: u64::try_from(answer.age.as_millis()).unwrap_or(u64::MAX),
@@ -389,8 +396,26 @@ impl Where {
         let answered = async {
             let kv = Kv::open(&client, &self.keyspace, self.region.as_ref()).await?;
             kv.goes_on(token.unwrap_or_default());
-            let message = KvRead { nearest_only: reads.nearest_only, ..kv.asks(reads.needs()) };
-            kv.read(asks(message)).await
+            let message = asks(KvRead { nearest_only: reads.nearest_only, ..kv.asks(reads.needs()) });
+            let mut all = kv.read(message.clone()).await?;
+            // A range answers for itself alone, and for so many bytes.
+            while let Some(from) = all.next.clone()
+                && (all.rows.len() as u64) < message.limit
+            {
+                let limit = message.limit - all.rows.len() as u64;
+                let more = kv.read(KvRead { from, limit, ..message.clone() }).await?;
+                all = KvAnswer {
+                    rows: all.rows.into_iter().chain(more.rows).collect(),
+                    level: all.level.min(more.level),
+                    at: all.at.min(more.at),
+                    age: all.age.max(more.age),
+                    fallback: all.fallback || more.fallback,
+                    erased: all.erased + more.erased,
+                    ..more
+                };
+            }
+            all.token = kv.token();
+            Ok(all)
         };
         let answered: Result<KvAnswer, KvError> = answered.await;
         client.close().await;
@@ -444,6 +469,13 @@ impl KvCommand {
                 let (from, to) = (from.into_bytes(), Some(to.unwrap_or_default().into_bytes()));
                 let answer = said.at.read(&said.reads, |asks| KvRead { from, to, limit, ..asks }).await?;
                 output.aside(answer.worth());
+                if let Some(next) = &answer.next {
+                    output.aside(format!("there is more: --from {next}"));
+                } else if answer.next_base64.is_some() {
+                    output.aside(
+                        "there is more, from a key that is no text (`next_base64` of -o json)".to_owned(),
+                    );
+                }
                 let rows: Vec<String> = answer.rows.iter().map(ToString::to_string).collect();
                 output.answer(&answer, rows.join("\n"));
                 Ok(Done::Well)

@@ -6,16 +6,19 @@
 
 use std::time::Duration;
 
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use parking_lot::Mutex;
 use rhumb_actors::placement::messages::Placement;
 pub use rhumb_actors::ranges::messages::{
     CreateKeyspace, KeyspaceView, KvAnswer, KvCondition, KvOp, KvRead, KvRefusal, KvRow, KvWritten, Needs,
 };
 use rhumb_actors::ranges::messages::{KvWrite, Lifetimes, ListKeyspaces};
+use rhumb_actors::ranges::token::SignedToken;
 use rhumb_actors::remote::Remote;
 use rhumb_core::{DataClass, Delivery, Fault, FaultKind, Guarantee, NodeId, Region};
 use thiserror::Error;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 pub use super::consistent::{Conflict, KvFound, NotUpgraded};
 use super::{Ask, BETWEEN, MeshClient, ask_until_known};
@@ -52,7 +55,7 @@ pub struct Kv<'a> {
     client: &'a MeshClient,
     name: String,
     class: DataClass,
-    /// In the order in which they are asked.
+    /// In the order in which they are asked: first who answered first.
     nodes: Vec<NodeId>,
     token: Mutex<Vec<u8>>,
 }
@@ -63,11 +66,14 @@ impl<'a> Kv<'a> {
     /// # Errors
     /// [`KvRefusal::NoSuchKeyspace`]; no node answers.
     pub async fn open(client: &'a MeshClient, name: &str, region: Option<&Region>) -> Result<Self, KvError> {
-        let nodes = near(client, region);
+        let mut nodes = near(client, region);
         // A node hears of a new keyspace a moment after it was created.
         let until = Instant::now() + KNOWN_WITHIN;
         let found = loop {
-            let keyspaces: Vec<KeyspaceView> = ask(client, &nodes, &ListKeyspaces {}, WITHIN).await?;
+            let (node, keyspaces): (_, Vec<KeyspaceView>) =
+                ask_nodes(client, &nodes, &ListKeyspaces {}, WITHIN).await?;
+            // Who does not answer is not asked first by each call again.
+            nodes.sort_by_key(|other| *other != node);
             match keyspaces.into_iter().find(|space| space.name == name) {
                 Some(found) => break found,
                 None if Instant::now() < until => tokio::time::sleep(KNOWN_WITHIN / 5).await,
@@ -89,9 +95,12 @@ impl<'a> Kv<'a> {
         self.token.lock().clone()
     }
 
-    /// Goes on from what was seen elsewhere.
+    /// Goes on from what was seen elsewhere, too: of two tokens the one that has seen more stays.
     pub fn goes_on(&self, token: Vec<u8>) {
-        *self.token.lock() = token;
+        let mut seen = self.token.lock();
+        if sees_more(&token, &seen) {
+            *seen = token;
+        }
     }
 
     /// Reads a key. The answer has one row, or none.
@@ -222,6 +231,19 @@ pub async fn create(
     }
 }
 
+/// Whether to go on from a token that came after another one: calls end in another order than they begin in, and one range's
+/// leaseholder may be behind another's.
+fn sees_more(token: &[u8], seen: &[u8]) -> bool {
+    let more = |token: [u8; 16]| has_seen(seen).is_none_or(|seen| token >= seen);
+    !token.is_empty() && has_seen(token).is_none_or(more)
+}
+
+/// How much a token has seen: the epoch of the clock, and a time. Of bytes that are no token nothing is known, and a node says what is
+/// wrong with them.
+fn has_seen(token: &[u8]) -> Option<[u8; 16]> {
+    (token.len() == size_of::<SignedToken>()).then(|| token[1..17].try_into().expect("16 bytes"))
+}
+
 /// A write of a key, under no condition.
 #[must_use]
 pub fn put(key: &[u8], value: &[u8]) -> KvOp {
@@ -241,8 +263,11 @@ pub(crate) fn near(client: &MeshClient, region: Option<&Region>) -> Vec<NodeId> 
 /// A node that says so soon that it cannot answer now has just started. Another one can.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
+/// How long a node is asked alone, where another one may be asked as well: one that is frozen does not answer.
+const ALONE: Duration = Duration::from_secs(1);
+
 /// Asks the first of these nodes that can be asked; where asking twice has the effect of once, the next one also after an
-/// outcome that is not known, and around again while there is time.
+/// outcome that is not known, and beside one that takes long; and around again while there is time.
 pub(crate) async fn ask<M, T>(
     client: &impl Ask,
     nodes: &[NodeId],
@@ -252,24 +277,63 @@ pub(crate) async fn ask<M, T>(
 where
     M: Remote<Reply = Result<T, KvRefusal>> + Sync,
 {
+    ask_nodes(client, nodes, message, within).await.map(|(_, answer)| answer)
+}
+
+/// Asks a node; who it was, when that was, and what came of it.
+async fn ask_one<M: Remote + Sync>(
+    client: &impl Ask,
+    node: NodeId,
+    message: &M,
+    until: Instant,
+    within: Duration,
+) -> (NodeId, Instant, Result<M::Reply, Fault>) {
+    let asked_at = Instant::now();
+    let left = until.saturating_duration_since(asked_at);
+    let asked = match M::IDEMPOTENT {
+        true => client.ask(&node, message, left.min(M::DEADLINE)).await,
+        false => ask_until_known(client, &node, message, within).await,
+    };
+    (node, asked_at, asked)
+}
+
+/// As [`ask`], and says who has answered.
+async fn ask_nodes<M, T>(
+    client: &impl Ask,
+    nodes: &[NodeId],
+    message: &M,
+    within: Duration,
+) -> Result<(NodeId, T), KvError>
+where
+    M: Remote<Reply = Result<T, KvRefusal>> + Sync,
+{
     let until = Instant::now() + within;
     let mut last = Fault::not_sent(FaultKind::Unreachable("there is no node to ask".to_owned()));
     let (mut unknown, mut refused) = (false, None);
+    let one = |node: &NodeId| ask_one(client, node.clone(), message, until, within);
     loop {
-        for node in nodes {
-            let asked_at = Instant::now();
-            let left = until.saturating_duration_since(Instant::now());
-            let asked = match M::IDEMPOTENT {
-                true => client.ask(node, message, left.min(M::DEADLINE)).await,
-                false => ask_until_known(client, node, message, within).await,
+        let (mut next, mut asked) = (nodes.iter(), FuturesUnordered::new());
+        loop {
+            if asked.is_empty() {
+                let Some(node) = next.next() else { break };
+                asked.push(one(node));
+            }
+            let answered = match M::IDEMPOTENT && next.len() > 0 {
+                true => timeout(ALONE, asked.next()).await,
+                false => Ok(asked.next().await),
             };
-            match asked {
+            let Ok(answered) = answered else {
+                asked.extend(next.next().map(one));
+                continue;
+            };
+            let (node, asked_at, answer) = answered.expect("somebody is asked");
+            match answer {
                 Ok(Err(refusal @ KvRefusal::NotNow { .. }))
                     if M::IDEMPOTENT && asked_at.elapsed() < AT_ONCE =>
                 {
                     refused = Some(refusal);
                 }
-                Ok(answer) => return answer.map_err(KvError::Refused),
+                Ok(answer) => return answer.map(|answer| (node, answer)).map_err(KvError::Refused),
                 Err(fault) if M::IDEMPOTENT && fault.delivery() == Delivery::Unknown => {
                     (last, unknown) = (fault, true);
                 }
@@ -285,5 +349,57 @@ where
             return Err(Fault { delivery, ..last }.into());
         }
         tokio::time::sleep(BETWEEN).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rhumb_actors::ranges::{Token, TokenKey};
+    use rhumb_core::{ClusterId, Epoch, HybridTime};
+
+    use super::*;
+
+    #[test]
+    fn of_two_tokens_the_one_stays_that_has_seen_more() {
+        let key = TokenKey::from_seed(ClusterId(7), &[1; 32]);
+        let token = |epoch, ms| {
+            let said = Token { epoch: Epoch(epoch), at: HybridTime::new(ms, 0) };
+            key.sign(said).to_vec()
+        };
+        for (token, seen, taken) in [
+            (token(1, 6), token(1, 5), true),
+            (token(1, 5), token(1, 6), false),
+            (token(1, 256), token(1, 255), true),
+            // After a reset of the clock.
+            (token(2, 5), token(1, 6), true),
+            (token(1, 5), Vec::new(), true),
+            (Vec::new(), token(1, 5), false),
+            // A node says what is wrong with it.
+            (b"no token".to_vec(), token(1, 5), true),
+            (token(1, 5), b"no token".to_vec(), true),
+        ] {
+            assert_eq!(sees_more(&token, &seen), taken, "{token:?} after {seen:?}");
+        }
+    }
+
+    /// A node of it is frozen: nothing comes back. The other one answers.
+    struct OneIsFrozen;
+
+    impl Ask for OneIsFrozen {
+        async fn ask<M: Remote + Sync>(&self, node: &NodeId, _: &M, _: Duration) -> Result<M::Reply, Fault> {
+            if node.region.as_str() == "frozen" {
+                std::future::pending::<()>().await;
+            }
+            Err(Fault::ran(FaultKind::Draining))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_frozen_node_costs_a_read_a_second_and_not_its_deadline() {
+        let nodes: Vec<NodeId> = ["frozen/n1", "well/n1"].map(|node| node.parse().expect("a node")).into();
+        let begun = Instant::now();
+        let answer = ask(&OneIsFrozen, &nodes, &ListKeyspaces {}, WITHIN).await;
+        let Err(KvError::Fault(fault)) = answer else { panic!("{answer:?}") };
+        assert_eq!((fault.kind, begun.elapsed()), (FaultKind::Draining, ALONE));
     }
 }

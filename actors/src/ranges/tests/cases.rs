@@ -355,7 +355,12 @@ fn a_snapshot_waits_for_what_may_still_be_written_into_it() {
     assert_eq!(refused(case.read(&moment(20), ask("a", Consistency::AsOf(at(15))))), RangeRefusal::InFlight);
     assert!(case.read(&moment(20), ask("a", Consistency::AsOf(at(5)))).is_ok());
     case.apply(&write);
-    assert_eq!(case.read(&moment(20), ask("a", Consistency::AsOf(at(15)))).expect("served").0, Some(at(10)));
+    let (read, _, age) = case.read(&moment(20), ask("a", Consistency::AsOf(at(15)))).expect("served");
+    assert_eq!(
+        (read, age),
+        (Some(at(10)), Duration::from_millis(5)),
+        "the leaseholder says how old it is, too"
+    );
     let ahead = RangeRefusal::InTheFuture(at(21));
     assert_eq!(refused(case.read(&moment(20), ask("a", Consistency::AsOf(at(21))))), ahead);
 }

@@ -44,6 +44,17 @@ pub(super) fn lasts(said: &KvOp, lifetimes: &Lifetimes) -> Option<Duration> {
     said.lasts.or(lifetimes.ttl.filter(|_| said.value.is_some()))
 }
 
+/// What is written of a value that is to be gone at once.
+pub(super) fn may_last(said: &KvOp) -> Result<(), String> {
+    match said.lasts {
+        Some(lasts) if lasts.is_zero() || lasts > LONGEST => {
+            let (asked, longest) = (duration_text(lasts), duration_text(LONGEST));
+            Err(format!("a value that expires after {asked}: expected 1ms to {longest}"))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn may_be(lifetimes: &Lifetimes, least: Duration) -> Result<(), String> {
     let Lifetimes { retention, ttl } = *lifetimes;
     if retention.is_some_and(|retention| retention < least || retention > LONGEST) {

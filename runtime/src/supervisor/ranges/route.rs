@@ -19,7 +19,7 @@ use rhumb_core::{DataClass, Fault, FaultKind, HybridTime, NodeId};
 use rhumb_storage::mvcc::{KeyspaceId, Limit, Record, Subject, UserKey, Version, VersionKey};
 use tokio::time::Instant;
 
-use super::lifetimes::lasts;
+use super::lifetimes::{lasts, may_last};
 use super::subjects::{Seals, is_personal, seal};
 use super::{Ranges, not_now};
 
@@ -561,5 +561,5 @@ fn checked(ops: &[KvOp]) -> Result<(), KvRefusal> {
     if keys.windows(2).any(|pair| pair[0] == pair[1]) {
         return invalid("a batch writes a key twice: expected one write of each key".to_owned());
     }
-    Ok(())
+    ops.iter().try_for_each(may_last).or_else(invalid)
 }
