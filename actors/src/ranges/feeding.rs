@@ -50,8 +50,7 @@ pub fn tree<K: Ord + Clone>(
         let on_the_way = there.saturating_add(near).saturating_mul(DETOUR.1) <= far.saturating_mul(DETOUR.0);
         (is_nearer && on_the_way).then_some(near)
     };
-    let mut learners: Vec<_> =
-        all.iter().filter(|stand| !stand.votes && stand.who != root.who).collect();
+    let mut learners: Vec<_> = all.iter().filter(|stand| !stand.votes && stand.who != root.who).collect();
     learners.sort_by(|one, other| one.who.cmp(&other.who));
     for (place, learner) in learners.iter().enumerate() {
         let voters = all.iter().filter(|stand| stand.votes && stand.who != root.who);

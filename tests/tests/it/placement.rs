@@ -139,7 +139,14 @@ fn a_learner_is_fed_by_a_near_voter_and_by_the_leader_once_that_one_is_gone() {
     let put = |value: &str| mesh.rhumb(&["kv", "put", "profiles", "ann", value]).code == 0;
     let reads = |value: &str| {
         let ran = mesh.rhumb(&[
-            "kv", "get", "profiles", "ann", "--consistency", "bounded=5s", "--region", "eu-central",
+            "kv",
+            "get",
+            "profiles",
+            "ann",
+            "--consistency",
+            "bounded=5s",
+            "--region",
+            "eu-central",
         ]);
         ran.code == 0 && ran.json["region"] == "eu-central" && ran.json["rows"][0]["value"] == value
     };

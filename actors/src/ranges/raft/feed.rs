@@ -1,6 +1,6 @@
 //! Entries that a learner gets from another replica than the leader: the leader's part of it, and the feeder's.
 //!
-//! * It decides: whether a feeder is asked now. Who may be one [`feeding`] says.
+//! * It decides: whether a feeder is asked now. Who may be one [`feeding`](crate::ranges::feeding) says.
 //! * It never does: pass on an entry that the leader has not named by its id, say of a learner what that one has not said itself, wait for
 //!   ever, or take rows along: the states of replicas come from the leader.
 //! * Invariant: whatever becomes of what was to be passed on, the leader sends it itself as if it had never asked.
@@ -19,13 +19,13 @@ use parking_lot::Mutex;
 use rhumb_core::Region;
 use rhumb_core::canary::{self, Canary};
 
+use super::Around;
 use super::group::NEAR;
 use super::log::Log;
 use super::machine::Shared;
 use super::network;
 use super::types::{self, Types};
 use super::wire::{self, Answered, Asked, Ballot, Id, Line, Named};
-use super::Around;
 use crate::ranges::RangeSettings;
 use crate::ranges::feeding::{self, Stand};
 use crate::ranges::replica::{RangeId, ReplicaId, Seat};
@@ -116,7 +116,7 @@ impl Tree {
             votes: members.voter_ids().any(|voter| voter == *id),
         };
         let all: Vec<_> = members.nodes().map(stand).collect();
-        let tree = feeding::tree(&me, &all, &|from, to| distances(from, to));
+        let tree = feeding::tree(&me, &all, distances);
         let seat = |feeder: ReplicaId| members.get_node(&feeder.0).cloned();
         self.feeders =
             tree.into_iter().filter_map(|(learner, feeder)| Some((learner, seat(feeder)?))).collect();
@@ -147,7 +147,11 @@ impl<R: AsyncRuntime> Feeds<R> {
         let (now, id) = (R::Instant::now(), feeder.replica.0);
         let heard = metrics.heartbeat.as_ref()?.get(&id).copied().flatten()?.into_inner();
         let has = metrics.replication.as_ref()?.get(&id).cloned().flatten()?;
-        let rests = self.resting.lock().get(&learner).is_some_and(|(by, until)| *by == feeder.replica && now < *until);
+        let rests = self
+            .resting
+            .lock()
+            .get(&learner)
+            .is_some_and(|(by, until)| *by == feeder.replica && now < *until);
         let is_well = now < heard + self.support && has.index + NEAR >= metrics.last_log_index?;
         (is_well && !rests).then_some(feeder)
     }

@@ -285,7 +285,9 @@ impl<R: AsyncRuntime> RaftLogStorage<Types<R>> for Log {
                 known.append(entry);
                 appended.push(id);
             }
-            known.waiting.drain(..).for_each(|waits| drop(waits.send(())));
+            for waits in known.waiting.drain(..) {
+                waits.send(()).ok();
+            }
         }
         let known = Arc::clone(&self.known);
         let done = move |outcome: Result<_, rhumb_storage::CommitError>| {

@@ -199,7 +199,10 @@ impl<R: AsyncRuntime> To<R> {
             match answered {
                 Ok(Answered::NotFed(why)) | Err(why) => {
                     feeds.failed(learner, feeder.replica);
-                    let why = format!("replica {} does not feed it, which it is sent from here: {why}", feeder.replica);
+                    let why = format!(
+                        "replica {} does not feed it, which it is sent from here: {why}",
+                        feeder.replica
+                    );
                     Err(RPCError::Network(NetworkError::from_string(why)))
                 }
                 Ok(answered) => {

@@ -45,7 +45,9 @@ fn until(net: &net::Shared, what: &str, is_so: impl Fn(&net::Shared) -> bool) ->
         }
         sim::run_until(sim::now() + 20 * MS);
         let net = net.lock();
-        if let Some(why) = net.broken.clone().or_else(|| net.nodes.iter().find_map(|node| node.halted.clone())) {
+        if let Some(why) =
+            net.broken.clone().or_else(|| net.nodes.iter().find_map(|node| node.halted.clone()))
+        {
             return Err(why);
         }
     }
