@@ -169,6 +169,10 @@ canaries! {
     RestsForGood = "rests-for-good",
     /// A replica that is to learn is taken into consensus with a vote.
     LearnerVotes = "learner-votes",
+    /// Who passes entries on to a learner passes on what stands in their places.
+    FedEntriesUnchecked = "fed-entries-unchecked",
+    /// Who passes entries on to a learner says that it has them.
+    FeederAnswers = "feeder-answers",
     /// What replicas are at different commands is compared.
     CompareAcrossIndexes = "compare-across-indexes",
     /// The hash of a replica has its keys and times, and no values.
@@ -267,6 +271,7 @@ impl Canary {
         Self::LeaseWithoutVote,
         Self::RestsForGood,
         Self::LearnerVotes,
+        Self::FeederAnswers,
         Self::FormatBeforeVersion,
         Self::VersionRaisedUnheard,
     ];

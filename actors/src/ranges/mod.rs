@@ -12,7 +12,7 @@
 //! rest; [`replica`] the state that the log makes, and how; [`lease`] who may hold it and what a moment is; [`propose`] the
 //! leaseholder's part; [`serve`] reads; [`collect`] deletes what nobody can read any more; [`comparing`] finds replicas that differ, [`quarantine`] is what stands on the disk of one, and [`span`] says which rows are whose; [`splitting`]
 //! says when a range becomes two by itself; [`sealing`] has the bytes of personal values and [`subjects`] their keys; [`token`] what clients carry between
-//! regions; `records` what is on disk; [`raft`] agrees on the log; [`host`] serves a node's replicas; [`catalog`] is what the
+//! regions; `records` what is on disk; [`raft`] agrees on the log, and [`feeding`] says who passes it on; [`host`] serves a node's replicas; [`catalog`] is what the
 //! meta range holds, [`lifecycle`] how keyspaces end, [`snapshots`] what operators hold of them, and [`messages`] what can be asked over the mesh.
 //!
 //! A shell writes what [`replica::RangeReplica::apply`] pushes before it lets the next read in, and keeps the time between
@@ -22,6 +22,7 @@ pub mod catalog;
 pub mod collect;
 pub mod command;
 pub mod comparing;
+pub mod feeding;
 pub mod host;
 pub mod lease;
 pub mod lifecycle;

@@ -42,7 +42,7 @@ use rhumb_topology::policy::SignedPolicy;
 use rhumb_transport::{TransportSettings, TrustDomain};
 use serde::{Deserialize, Serialize};
 
-use crate::mesh::resilience::ResilienceSettings;
+use crate::mesh::resilience::{ResilienceSettings, Switch};
 use crate::supervisor::{CrashSettings, WatchSettings};
 use crate::telemetry::TelemetrySettings;
 
@@ -109,6 +109,8 @@ pub struct Settings {
     pub replace_after: Option<Duration>,
     /// How often the replicas of a range are compared; none: only when an operator wants it.
     pub compare_every: Option<Duration>,
+    /// Whether replicas without a vote are fed by nearer ones than the leader.
+    pub feeding: Switch,
     /// How the audit log is kept.
     pub audit: AuditSettings,
     /// The folder of the keys that wrap subjects' keys.

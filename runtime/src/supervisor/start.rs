@@ -46,6 +46,7 @@ use crate::host::{HostList, Hosts};
 use crate::http;
 use crate::mesh::owners::Owners;
 use crate::mesh::registry::Registry;
+use crate::mesh::resilience::Switch;
 use crate::mesh::{Carrier, Mesh};
 use crate::settings::{IdentitySource, Live, Settings};
 use crate::telemetry::{Telemetry, TracedGate};
@@ -314,6 +315,7 @@ impl Start {
             splits: self.config.splits,
             replace_after: self.config.replace_after,
             compare_every: self.config.compare_every,
+            feeds: self.config.feeding == Switch::On,
             data: self.config.node.data.clone(),
             tokens,
             store: store.clone(),

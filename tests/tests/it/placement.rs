@@ -1,6 +1,6 @@
 //! Where replicas stand: plans, learners, disks that are lost and nodes that stay away, with the real program.
 
-use rhumb_tests::cluster::{DevMesh, FoundedMesh, REGIONS, Ran, eventually};
+use rhumb_tests::cluster::{DevMesh, FoundedMesh, REGIONS, Ran, ask_admin, eventually};
 use serde_json::Value;
 
 const FOUR: &str = "us-east,us-south,eu-central,ap-southeast";
@@ -110,6 +110,59 @@ fn learners_follow_are_read_and_neither_count_nor_lead_until_a_plan_has_them_vot
         mesh.rhumb(&["kv", "put", "profiles", "ann", "four", "--region", "ap-southeast"]).code == 0
     });
     mesh.signal("us-south/n1", "CONT");
+}
+
+/// A number of a node's page of metrics.
+fn metric(mesh: &DevMesh, node: &str, name: &str) -> f64 {
+    let admin = mesh.node(node)["admin"].as_str().expect("a URL").replace("http://", "");
+    let (_, page) = ask_admin(&admin, "/metrics").expect("it answers");
+    let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {name}: {page}"))
+}
+
+#[test]
+fn a_learner_is_fed_by_a_near_voter_and_by_the_leader_once_that_one_is_gone() {
+    let mesh = DevMesh::start(FOUR, "published");
+    let (far, near, learner) = ("ap-southeast/n1", "us-east/n1", "eu-central/n1");
+    let wish = ["--learners", "auto", "--home", "ap-southeast"];
+    let plan = mesh.ok(&[&["placement", "plan", "--class", "inventory"][..], &wish].concat());
+    let seats = plan["seats"].as_array().cloned().unwrap_or_default();
+    let seat = seats.iter().find(|seat| seat["role"] == "learner").expect("a learner is planned");
+    let why = seat["why"].as_str().expect("a reason");
+    assert!(seat["node"] == learner && why.ends_with(&format!("; fed by {near}")), "{plan}");
+
+    let made = mesh.ok(&[&["keyspace", "create", "profiles", "--class", "inventory"][..], &wish].concat());
+    let range = made["ranges"][0].as_u64().expect("a range").to_string();
+    eventually("the one that is far away holds the lease", || {
+        mesh.rhumb(&["range", "transfer-lease", &range, "--to", far]).code == 0
+    });
+    let put = |value: &str| mesh.rhumb(&["kv", "put", "profiles", "ann", value]).code == 0;
+    let reads = |value: &str| {
+        let ran = mesh.rhumb(&[
+            "kv",
+            "get",
+            "profiles",
+            "ann",
+            "--consistency",
+            "bounded=5s",
+            "--region",
+            "eu-central",
+        ]);
+        ran.code == 0 && ran.json["region"] == "eu-central" && ran.json["rows"][0]["value"] == value
+    };
+    let value = "x".repeat(20_000);
+    eventually("entries of that size come over the near voter", || {
+        put(&value)
+            && metric(&mesh, far, "rhumb_range_fed_entries_total") >= 1.0
+            && metric(&mesh, far, "rhumb_range_fed_bytes_total") > 20_000.0
+    });
+    assert!(metric(&mesh, near, "rhumb_range_passed_on_bytes_total") > 20_000.0);
+    eventually("the learner is read", || reads(&value));
+
+    mesh.signal(near, "STOP");
+    eventually("the two other voters write", || put("after"));
+    eventually("the learner has it from the leader", || reads("after"));
+    mesh.signal(near, "CONT");
 }
 
 #[test]

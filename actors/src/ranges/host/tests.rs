@@ -4,6 +4,7 @@ mod behind;
 mod catalog;
 mod comparing;
 mod doubts;
+mod feeding;
 mod history;
 mod lifecycle;
 mod net;
@@ -57,6 +58,7 @@ fn reads_and_writes_are_linearizable_while_nodes_crash_and_are_cut_off() {
     assert!(all.compared > 50 && all.refused_on_the_way > 0, "{all:?}");
     assert!(all.spoiled > 4 && all.rebuilt > 4, "{all:?}");
     assert!(all.reseated > 10 && all.disks > 0, "{all:?}");
+    assert!(all.fed.0 > 50 && all.fed.1 > 0, "{all:?}");
     // Without the feature there is no next build to upgrade to.
     let next = cfg!(feature = "canaries");
     assert!(!next || (all.upgraded > 10 && all.refused_builds > 0), "{all:?}");

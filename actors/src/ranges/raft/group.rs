@@ -20,6 +20,7 @@ use rhumb_storage::{Batch, Family};
 use thiserror::Error;
 use tokio::sync::MutexGuard;
 
+use super::feed::{Feed, Feeder, Feeds};
 use super::log::{self, Log};
 use super::machine::{self, Image, Machine, Shared};
 use super::network::Network;
@@ -72,7 +73,7 @@ impl fmt::Display for NotProposed {
 }
 
 /// Entries by which a replica may be behind that is taken among the voters.
-const NEAR: u64 = 1_000;
+pub(super) const NEAR: u64 = 1_000;
 
 /// One replica, with its log. Clones are one.
 pub struct Group<R: AsyncRuntime> {
@@ -87,6 +88,7 @@ pub struct Group<R: AsyncRuntime> {
     ticks: Arc<AtomicBool>,
     /// Held by who wakes it.
     waking: Arc<tokio::sync::Mutex<()>>,
+    feeder: Feeder,
 }
 
 impl<R: AsyncRuntime> Clone for Group<R> {
@@ -101,6 +103,7 @@ impl<R: AsyncRuntime> Clone for Group<R> {
             seats: Arc::clone(&self.seats),
             ticks: Arc::clone(&self.ticks),
             waking: Arc::clone(&self.waking),
+            feeder: self.feeder.clone(),
         }
     }
 }
@@ -129,12 +132,24 @@ impl<R: AsyncRuntime> Group<R> {
         let machine = Machine::open(range, disk, Arc::clone(&replica), changes, known);
         let machine = machine.map_err(fails)?;
         let config = around.raft.config().validate().map_err(|error| fails(error.to_string()))?;
-        let network = Network { range, me: id, around: around.clone(), settings, in_use };
+        let feeds = Arc::new(Feeds::new(id, around.feeding.clone(), settings));
+        let network =
+            Network { range, me: id, around: around.clone(), settings, in_use, feeds: Arc::clone(&feeds) };
+        let feeder = Feeder {
+            range,
+            me: id,
+            around: around.clone(),
+            settings,
+            replica: Arc::clone(&replica),
+            log: log.clone(),
+            order: Arc::default(),
+        };
         let raft = Raft::new(id.0, Arc::new(config), network, log, machine).await;
         let raft = raft.map_err(|error| fails(error.to_string()))?;
+        feeds.know(raft.metrics());
         let ticks = Arc::new(AtomicBool::new(true));
         let waking = Arc::default();
-        Ok(Self { raft, replica, around, id, range, settings, seats, ticks, waking })
+        Ok(Self { raft, replica, around, id, range, settings, seats, ticks, waking, feeder })
     }
 
     /// Writes what a replica begins from that has all of its range's log: nothing. Every first replica of a range does so.
@@ -436,6 +451,13 @@ impl<R: AsyncRuntime> Group<R> {
                     Ok(()) => Answered::Leads,
                     Err(why) => Answered::DoesNotLead(why.to_string()),
                 }
+            }
+            Asked::Feed { to, vote, previous, named, commit } => {
+                // Whoever it is, it is one of the range's replicas; only one that leads has a reason to ask.
+                if vote.replica != from.0 || !vote.committed {
+                    return Err(format!("replica {from} asks to have entries passed on, and does not lead"));
+                }
+                self.feeder.feeds::<R>(Feed { to: ReplicaId(to), vote, previous, named, commit }).await
             }
         };
         Ok(wire::encode(&answered))

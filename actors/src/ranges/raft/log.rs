@@ -27,7 +27,7 @@ use rhumb_storage::{Batch, Family};
 
 use super::disk::{self, Disk};
 use super::types::{self, Entry, Types, Vote};
-use super::wire::{self, Ballot, Id, Line};
+use super::wire::{self, Ballot, Id, Line, Named};
 use super::{Damage, Damages};
 use crate::ranges::replica::RangeId;
 
@@ -54,6 +54,8 @@ struct Known {
     /// What was appended last: all that may not be written yet, and some of what is.
     recent: BTreeMap<u64, Recent>,
     recent_bytes: usize,
+    /// Who waits for entries that are to come.
+    waiting: Vec<oneshot::Sender<()>>,
 }
 
 struct Recent {
@@ -154,6 +156,36 @@ impl Log {
         }
         Ok(entries)
     }
+
+    /// The entries of these names, once all of them are here: whoever waits gives up by himself. Others that stand where they are to
+    /// be may have to go first.
+    ///
+    /// # Errors
+    /// They were cut off, or are more than one request takes, or cannot be read.
+    pub(super) async fn named(&self, named: &Named) -> Result<Vec<Entry>, String> {
+        let first = named.first().ok_or("no entries are named")?;
+        loop {
+            let (says, comes) = oneshot::channel();
+            let (purged, last) = {
+                let mut known = self.known.lock();
+                known.waiting.retain(|waits| !waits.is_canceled());
+                known.waiting.push(says);
+                (known.purged, known.last)
+            };
+            if purged.is_some_and(|purged| first <= purged.index) {
+                return Err(format!("entry {first} was cut off here"));
+            }
+            if last.is_some_and(|last| named.last <= last.index) {
+                let entries = self.entries(first, named.last.saturating_add(1), REQUEST_BYTES);
+                let entries = entries.map_err(|error| error.to_string())?;
+                if named.are(&entries) {
+                    return Ok(entries);
+                }
+            }
+            // Whoever says it lives as long as the log.
+            comes.await.ok();
+        }
+    }
 }
 
 fn key(kind: u8, range: RangeId) -> Vec<u8> {
@@ -183,7 +215,8 @@ fn read(line: &[u8]) -> Result<Entry, String> {
     wire::decode::<Line>(line)?.try_into()
 }
 
-fn sized(entry: &Entry) -> usize {
+/// Bytes of an entry, roughly.
+pub(super) fn sized(entry: &Entry) -> usize {
     let openraft::EntryPayload::Normal(proposal) = &entry.payload else { return 256 };
     proposal.bytes.len() + 64
 }
@@ -251,6 +284,9 @@ impl<R: AsyncRuntime> RaftLogStorage<Types<R>> for Log {
                 batch.put(Family::Raft, entry_key(self.range, id.index), wire::encode(&Line::from(&entry)));
                 known.append(entry);
                 appended.push(id);
+            }
+            for waits in known.waiting.drain(..) {
+                waits.send(()).ok();
             }
         }
         let known = Arc::clone(&self.known);

@@ -7,7 +7,7 @@
 //!   entries are written in their order; what an entry does is one batch with the place of the entry.
 //!
 //! In reading order: `types` tells openraft which types are used; [`wire`] is the bytes; [`disk`] what a group needs of a
-//! store; `log` its log and vote; `machine` what entries do, and snapshots; [`rest`] what is to be cleared away; `network` what replicas ask each other; [`group`] the
+//! store; `log` its log and vote; `machine` what entries do, and snapshots; [`rest`] what is to be cleared away; `network` what replicas ask each other, and `feed` what they pass on for each other; [`group`] the
 //! handle. Everything is generic in the runtime, so that the simulated world of `tests/` runs the same code.
 //!
 //! No log begins with an entry: whoever begins a range writes its members as if they had been agreed on at place 0, the same on all
@@ -24,6 +24,7 @@ pub mod group;
 pub mod rest;
 pub mod wire;
 
+mod feed;
 mod log;
 mod machine;
 mod network;
@@ -39,6 +40,7 @@ use openraft::{Config, SnapshotPolicy};
 pub use openraft_rt_tokio::TokioRuntime;
 
 pub use disk::Disk;
+pub use feed::{Distances, Fed, Feeding};
 pub use group::{Group, NotProposed, StartError};
 pub use rest::Rest;
 
@@ -185,4 +187,6 @@ pub struct Around {
     pub formats: Arc<Formats>,
     /// What of it is damaged.
     pub damages: Damages,
+    /// By what learners are fed, and what was.
+    pub feeding: Feeding,
 }

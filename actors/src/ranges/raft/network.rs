@@ -3,8 +3,10 @@
 //! * It never does: wait for ever, or have one entry after the other under way where many can be.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::Either;
 use futures::stream::{BoxStream, FuturesUnordered};
 use futures::{FutureExt, Stream, StreamExt, future, stream};
 use openraft::entry::RaftEntry;
@@ -19,9 +21,11 @@ use rhumb_core::HybridTime;
 use rhumb_storage::Family;
 use rhumb_storage::mvcc::{Record, VersionKey};
 
+use super::feed::Feeds;
+use super::log::sized;
 use super::machine::Image;
 use super::types::{self, Types, Vote};
-use super::wire::{self, Answered, Asked, Line, Standing};
+use super::wire::{self, Answered, Asked, Line, Named, Standing};
 use super::{Around, Damage};
 use crate::ranges::RangeSettings;
 use crate::ranges::collect::{InUse, Part};
@@ -44,35 +48,56 @@ const SLOWEST: u64 = 128 << 10;
 /// follower may be farther away than that, and a way that has been quiet carries little at first, so that some hundred
 /// kilobytes take several round trips. Who is lost is told by its link and its store's support, not by this.
 fn patience(asked: Duration, support: Duration, bytes: usize) -> Duration {
-    asked.max(support) + Duration::from_millis(bytes as u64 * 1_000 / SLOWEST)
+    asked.max(support) + under_way(bytes)
+}
+
+/// How long so many bytes are under way, besides the round trip.
+pub(super) fn under_way(bytes: usize) -> Duration {
+    Duration::from_millis(bytes as u64 * 1_000 / SLOWEST)
 }
 
 /// Makes what asks a replica.
-pub(super) struct Network {
+pub(super) struct Network<R: AsyncRuntime> {
     pub(super) range: RangeId,
     pub(super) me: ReplicaId,
     pub(super) around: Around,
     pub(super) settings: RangeSettings,
     pub(super) in_use: InUse,
+    pub(super) feeds: Arc<Feeds<R>>,
 }
 
 /// What asks one replica.
-#[derive(Clone)]
-pub(super) struct To {
+pub(super) struct To<R: AsyncRuntime> {
     range: RangeId,
     me: ReplicaId,
     seat: Seat,
     around: Around,
     settings: RangeSettings,
     in_use: InUse,
+    feeds: Arc<Feeds<R>>,
+}
+
+// Derived, it would ask the same of the runtime.
+impl<R: AsyncRuntime> Clone for To<R> {
+    fn clone(&self) -> Self {
+        Self {
+            range: self.range,
+            me: self.me,
+            seat: self.seat.clone(),
+            around: self.around.clone(),
+            settings: self.settings,
+            in_use: self.in_use.clone(),
+            feeds: Arc::clone(&self.feeds),
+        }
+    }
 }
 
 type Rpc<T, R> = Result<T, RPCError<Types<R>>>;
 
-impl<R: AsyncRuntime> RaftNetworkFactory<Types<R>> for Network {
-    type Network = To;
+impl<R: AsyncRuntime> RaftNetworkFactory<Types<R>> for Network<R> {
+    type Network = To<R>;
 
-    async fn new_client(&mut self, _: u64, seat: &Seat) -> To {
+    async fn new_client(&mut self, _: u64, seat: &Seat) -> To<R> {
         To {
             range: self.range,
             me: self.me,
@@ -80,6 +105,7 @@ impl<R: AsyncRuntime> RaftNetworkFactory<Types<R>> for Network {
             around: self.around.clone(),
             settings: self.settings,
             in_use: self.in_use.clone(),
+            feeds: Arc::clone(&self.feeds),
         }
     }
 }
@@ -92,13 +118,24 @@ fn strange<R: AsyncRuntime>(answered: &Answered) -> RPCError<Types<R>> {
     RPCError::Network(NetworkError::from_string(format!("{answered:?} answers another question")))
 }
 
-impl To {
+/// What a follower says to entries.
+fn appended<R: AsyncRuntime>(answered: Answered) -> Rpc<AppendEntriesResponse<Types<R>>, R> {
+    match answered {
+        Answered::Appended => Ok(AppendEntriesResponse::Success),
+        Answered::AppendedUpTo(id) => Ok(AppendEntriesResponse::PartialSuccess(id.map(Into::into))),
+        Answered::Conflict => Ok(AppendEntriesResponse::Conflict),
+        Answered::HigherVote(vote) => Ok(AppendEntriesResponse::HigherVote(vote.into())),
+        other => Err(strange(&other)),
+    }
+}
+
+impl<R: AsyncRuntime> To<R> {
     /// It is asked now; the answer comes with the future.
     fn ask(
         &self,
         asked: &Asked,
         within: Duration,
-    ) -> impl Future<Output = Result<Answered, String>> + Send + use<> {
+    ) -> impl Future<Output = Result<Answered, String>> + Send + use<R> {
         let question = wire::encode(asked);
         let within = match asked {
             Asked::Append { .. } => patience(within, self.settings.support, question.len()),
@@ -108,7 +145,7 @@ impl To {
         async move { wire::decode(&answer.await?) }
     }
 
-    fn append<R: AsyncRuntime>(
+    fn append(
         &self,
         rpc: &AppendEntriesRequest<Types<R>>,
         within: Duration,
@@ -120,18 +157,66 @@ impl To {
             commit: rpc.leader_commit.as_ref().map(Into::into),
         };
         let answer = self.ask(&asked, within);
+        async move { appended(answer.await.map_err(unreachable)?) }
+    }
+
+    /// Sends entries, or has them sent by who feeds this one. What has no entries goes directly, as does what nothing is known to
+    /// stand before.
+    fn send(
+        &self,
+        rpc: &AppendEntriesRequest<Types<R>>,
+        within: Duration,
+    ) -> impl Future<Output = Rpc<AppendEntriesResponse<Types<R>>, R>> + Send + use<R> {
+        let named = rpc.prev_log_id.as_ref().and_then(|_| Named::of(&rpc.entries));
+        let fed = named.and_then(|named| Some((named, self.feeds.feeder(self.seat.replica)?)));
+        match fed {
+            None => Either::Left(self.append(rpc, within)),
+            Some((named, feeder)) => Either::Right(self.feed(rpc, named, feeder, within)),
+        }
+    }
+
+    /// Has entries sent by a feeder. Where nothing comes of it, they are sent directly when they are sent again, which is at once.
+    fn feed(
+        &self,
+        rpc: &AppendEntriesRequest<Types<R>>,
+        named: Named,
+        feeder: Seat,
+        within: Duration,
+    ) -> impl Future<Output = Rpc<AppendEntriesResponse<Types<R>>, R>> + Send + use<R> {
+        let (entries, bytes) = (rpc.entries.len(), rpc.entries.iter().map(sized).sum());
+        let asked = Asked::Feed {
+            to: self.seat.replica.0,
+            vote: (&rpc.vote).into(),
+            previous: rpc.prev_log_id.as_ref().map(Into::into),
+            named,
+            commit: rpc.leader_commit.as_ref().map(Into::into),
+        };
+        let within = patience(within, self.settings.support, bytes);
+        let answer = self.around.carry.ask(&feeder, self.range, self.me, wire::encode(&asked), within);
+        let (feeds, learner) = (Arc::clone(&self.feeds), self.seat.replica);
         async move {
-            match answer.await.map_err(unreachable)? {
-                Answered::Appended => Ok(AppendEntriesResponse::Success),
-                Answered::AppendedUpTo(id) => Ok(AppendEntriesResponse::PartialSuccess(id.map(Into::into))),
-                Answered::Conflict => Ok(AppendEntriesResponse::Conflict),
-                Answered::HigherVote(vote) => Ok(AppendEntriesResponse::HigherVote(vote.into())),
-                other => Err(strange(&other)),
+            let answered = answer.await.and_then(|answer| wire::decode::<Answered>(&answer));
+            match answered {
+                Ok(Answered::NotFed(why)) | Err(why) => {
+                    feeds.failed(learner, feeder.replica);
+                    let why = format!(
+                        "replica {} does not feed it, which it is sent from here: {why}",
+                        feeder.replica
+                    );
+                    Err(RPCError::Network(NetworkError::from_string(why)))
+                }
+                Ok(answered) => {
+                    let answer = appended(answered);
+                    if matches!(answer, Ok(AppendEntriesResponse::Success)) {
+                        feeds.fed(entries, bytes);
+                    }
+                    answer
+                }
             }
         }
     }
 
-    async fn votes<R: AsyncRuntime>(
+    async fn votes(
         &self,
         rpc: VoteRequest<Types<R>>,
         pre: bool,
@@ -222,7 +307,7 @@ fn kept(answer: Option<Result<Answered, String>>) -> Result<(), String> {
     }
 }
 
-impl<R: AsyncRuntime> RaftNetworkV2<Types<R>> for To {
+impl<R: AsyncRuntime> RaftNetworkV2<Types<R>> for To<R> {
     type SnapshotData = Image;
 
     async fn append_entries(
@@ -247,7 +332,7 @@ impl<R: AsyncRuntime> RaftNetworkV2<Types<R>> for To {
             .map(move |rpc| {
                 let previous = rpc.prev_log_id;
                 let last = rpc.entries.last().map(|entry| entry.log_id()).or(previous);
-                let answer = this.append(&rpc, within);
+                let answer = this.send(&rpc, within);
                 async move {
                     let answer = answer.await?;
                     let whole = match &answer {

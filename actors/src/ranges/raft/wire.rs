@@ -7,6 +7,7 @@ use bytes::Bytes;
 use openraft::entry::RaftEntry;
 #[cfg(feature = "canaries")]
 use rhumb_core::Knows;
+use rhumb_core::canary::{self, Canary};
 use rhumb_core::codec;
 use rhumb_core::{ClusterVersion, HybridTime};
 use rhumb_storage::mvcc::{Record, UserKey};
@@ -120,6 +121,28 @@ pub enum Asked {
         /// Its last entry.
         last: Option<Id>,
     },
+    /// Pass these entries on, which you have or will have in a moment, to a replica without a vote, and say what it answers.
+    Feed {
+        /// To this one.
+        to: u64,
+        /// The leader's vote.
+        vote: Ballot,
+        /// The entry before them.
+        previous: Option<Id>,
+        /// Which.
+        named: Named,
+        /// What is committed.
+        commit: Option<Id>,
+    },
+}
+
+/// Entries that stand side by side, by their ids and without what they say.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Named {
+    /// The first of them, and each that another leader wrote than the one before it.
+    pub firsts: Vec<Id>,
+    /// The place of the last one.
+    pub last: u64,
 }
 
 /// What is answered.
@@ -152,6 +175,8 @@ pub enum Answered {
     Leads,
     /// It does not, and why.
     DoesNotLead(String),
+    /// They were not passed on, or not as far as is known, and why.
+    NotFed(String),
 }
 
 /// What was written before there were checksums.
@@ -259,6 +284,31 @@ impl Standing {
     pub(super) fn membership(&self) -> Result<types::StoredMembership, String> {
         let members = self.members.clone().try_into()?;
         Ok(types::StoredMembership::new(self.members_at.map(Into::into), members))
+    }
+}
+
+impl Named {
+    /// The names of entries; none where there are none.
+    pub(super) fn of(entries: &[Entry]) -> Option<Self> {
+        let mut firsts: Vec<Id> = Vec::new();
+        for id in entries.iter().map(|entry| Id::from(&entry.log_id)) {
+            if firsts.last().is_none_or(|of| (of.term, of.leader) != (id.term, id.leader)) {
+                firsts.push(id);
+            }
+        }
+        Some(Self { firsts, last: entries.last()?.log_id.index })
+    }
+
+    /// The place of the first one.
+    pub(super) fn first(&self) -> Option<u64> {
+        self.firsts.first().map(|id| id.index)
+    }
+
+    /// Whether these entries are the ones that are named.
+    pub(super) fn are(&self, entries: &[Entry]) -> bool {
+        let unchecked = canary::sings(Canary::FedEntriesUnchecked);
+        let places = |named: &Self| Some((named.first()?, named.last));
+        Self::of(entries).is_some_and(|found| found == *self || unchecked && places(&found) == places(self))
     }
 }
 
@@ -389,6 +439,51 @@ pub(super) fn read_command(bytes: &[u8], format: ClusterVersion) -> Result<Comma
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Blank entries of these terms, each led by the replica of its number, from this place on.
+    fn entries(from: u64, terms: &[u64]) -> Vec<Entry> {
+        let id = |(term, index): (&u64, u64)| Id { term: *term, leader: *term, index };
+        let entry = |id: Id| Entry::new(id.into(), Payload::Blank);
+        terms.iter().zip(from..).map(id).map(entry).collect()
+    }
+
+    #[test]
+    fn only_the_entries_that_are_named_are_passed_on() {
+        let wanted = entries(5, &[2, 2, 4, 4, 4]);
+        let named = Named::of(&wanted).expect("there are some");
+        assert_eq!((named.first(), named.firsts.len(), named.last), (Some(5), 2, 9));
+        let read: Asked = decode(&encode(&Asked::Feed {
+            to: 73,
+            vote: Ballot { term: 4, replica: 4, committed: true },
+            previous: None,
+            named: named.clone(),
+            commit: None,
+        }))
+        .expect("it is read");
+        assert!(matches!(read, Asked::Feed { to: 73, named: read, .. } if read == named));
+        assert!(named.are(&wanted));
+        for (others, why) in [
+            (entries(5, &[2, 2, 4, 4]), "one is missing"),
+            (entries(6, &[2, 4, 4, 4]), "the first one is"),
+            (entries(5, &[2, 2, 2, 4, 4]), "another term's stands there"),
+            (entries(5, &[2, 2, 4, 4, 5]), "the last one is of a later term"),
+            (entries(5, &[2, 2, 4, 4, 4, 4]), "one more"),
+            (Vec::new(), "nothing"),
+        ] {
+            assert!(!named.are(&others), "{why}");
+        }
+        assert_eq!(Named::of(&[]), None);
+    }
+
+    #[cfg(feature = "canaries")]
+    #[test]
+    fn what_would_be_passed_on_unchecked_is_noticed() {
+        let named = Named::of(&entries(5, &[2, 2, 4])).expect("there are some");
+        canary::let_out(Some(Canary::FedEntriesUnchecked));
+        let passed_on = named.are(&entries(5, &[2, 2, 2]));
+        canary::let_out(None);
+        assert!(passed_on, "the bug is put back, and the test above would see it");
+    }
 
     #[test]
     fn a_bit_that_flips_in_what_is_written_is_noticed_and_what_had_no_checksum_is_read() {

@@ -7,7 +7,7 @@ use crate::settings::kind::{Kind, bytes, count, millis};
 
 pub(super) const RANGES: Section = Section {
     name: "ranges",
-    what: "Leases of ranges; when ranges are split, and their replicas compared and replaced, without being told to. Of leases, splits and comparisons each node goes by its own for the ranges whose leases it holds; of replicas the node that holds the lease of the meta range.",
+    what: "Leases of ranges; when ranges are split, and their replicas compared and replaced, without being told to. Of leases, splits, comparisons and feeding each node goes by its own for the ranges whose leases it holds; of replicas the node that holds the lease of the meta range.",
     keys: &[
         Key::new(
             "ranges.support",
@@ -40,6 +40,12 @@ pub(super) const RANGES: Section = Section {
             Kind::Off { or: &millis(10_000, 30 * 24 * 3_600_000) },
             field!(compare_every),
             "How often all replicas of a range are hashed as they are after one command, and compared: one that differs from most voters is quarantined and rebuilt. Each reads all its rows for that, at 25 MiB/s at most. `rhumb range check` compares at once.",
+        ),
+        Key::new(
+            "ranges.feeding",
+            Kind::Choice(&["on", "off"]),
+            field!(feeding),
+            "Whether learners whose region is much nearer to another replica's than to the leader's get their entries from that one. A node goes by its own for the ranges that it leads.",
         ),
     ],
 };

@@ -77,6 +77,8 @@ pub(super) struct Parts {
     pub(super) replace_after: Option<std::time::Duration>,
     /// How often the replicas of a range are compared.
     pub(super) compare_every: Option<std::time::Duration>,
+    /// Whether learners are fed by nearer replicas than the leader.
+    pub(super) feeds: bool,
     /// The data directory.
     pub(super) data: std::path::PathBuf,
     pub(super) tokens: [u8; 32],
@@ -196,6 +198,7 @@ impl Ranges {
             claims: Arc::default(),
             formats: Arc::clone(&self.0.version.formats),
             damages: Arc::default(),
+            feeding: self.0.placing.feeding(self.0.parts.feeds),
         };
         let world = RangeWorld {
             mesh: mesh.clone(),

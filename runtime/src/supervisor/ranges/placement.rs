@@ -5,6 +5,7 @@
 //! * It never does: change a row under a policy that does not let the class be held there, or mend before that stands in the audit log.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -15,7 +16,9 @@ use rhumb_actors::placement::messages::{
 };
 use rhumb_actors::ranges::Seat;
 use rhumb_actors::ranges::catalog::{Change, Keyspace, META, Place, RangeRow};
+use rhumb_actors::ranges::feeding::{self, Stand};
 use rhumb_actors::ranges::messages::KvRefusal;
+use rhumb_actors::ranges::raft::{Distances, Fed, Feeding};
 use rhumb_core::{DataClass, NodeId, Region, StoreId};
 use rhumb_topology::RegionMap;
 use rhumb_topology::placement::{self, Chosen, Ground, NoPlan, Plan, Wish};
@@ -45,6 +48,8 @@ pub(super) struct Placing {
     resting: Mutex<BTreeMap<String, Instant>>,
     /// What was mended, by its outcome.
     mended: Mutex<BTreeMap<&'static str, u64>>,
+    /// What learners were fed.
+    fed: Arc<Fed>,
 }
 
 impl Placing {
@@ -52,6 +57,13 @@ impl Placing {
         let away = self.away.lock();
         let lost = away.iter().map(|(node, since)| (node.clone(), since.elapsed()));
         lost.filter(|(_, since)| *since >= AWAY_AFTER).collect()
+    }
+
+    /// By what learners are fed: by the distances of plans, which are the same on all nodes.
+    pub(super) fn feeding(&self, feeds: bool) -> Feeding {
+        let map = self.map.clone();
+        let distances: Distances = Arc::new(move |from: &Region, to: &Region| map.rtt(from, to).ok());
+        Feeding { distances: feeds.then_some(distances), fed: Arc::clone(&self.fed) }
     }
 
     fn mended(&self, outcome: &'static str) {
@@ -254,18 +266,24 @@ impl Ranges {
             let rows = space.iter().flat_map(|space| space.ranges.iter().map(move |row| (*space, row)));
             let rows = rows.filter(|(_, row)| row.begun);
             let ranges = rows.map(|(space, row)| stands(known, &nodes, space, row, &places)).collect();
-            Ok((self.told(plan, class, space, ranges), places))
+            let fed = if self.0.parts.feeds { fed(&plan, known) } else { BTreeMap::new() };
+            Ok((self.told(plan, &fed, class, space, ranges), places))
         })
     }
 
     fn told(
         &self,
         plan: Plan,
+        fed: &BTreeMap<NodeId, NodeId>,
         class: &DataClass,
         space: Option<&Keyspace>,
         ranges: Vec<RangePlaces>,
     ) -> PlacementView {
         let seat = |Chosen { node, role, why }| SeatView { node, role: role.to_string(), why };
+        let learner = |chosen: Chosen| match fed.get(&chosen.node) {
+            Some(feeder) => Chosen { why: format!("{}; fed by {feeder}", chosen.why), ..chosen },
+            None => chosen,
+        };
         let rejected = plan.rejected.into_iter().map(|other| SeatView {
             node: other.node,
             role: other.role.to_string(),
@@ -276,7 +294,7 @@ impl Ranges {
             class: class.clone(),
             keyspace: space.map(|space| space.name.clone()),
             policy: plan.policy,
-            seats: plan.voters.into_iter().chain(plan.learners).map(seat).collect(),
+            seats: plan.voters.into_iter().chain(plan.learners.into_iter().map(learner)).map(seat).collect(),
             leaseholder: seat(plan.leaseholder),
             may_lose: plan.may_lose,
             survives: plan.survives,
@@ -304,6 +322,15 @@ impl Ranges {
             self.0.placing.mended.lock().iter().map(|(word, count)| (*word, *count)).collect();
         let help = "Rows of keyspaces that this node changed to mend ranges, by how that ended";
         page.counters("rhumb_placement_mends", help, "outcome", &mended);
+        let fed = &self.0.placing.fed;
+        let help = "Entries that learners of ranges led here got from another replica";
+        page.counter("rhumb_range_fed_entries", help, fed.entries() as f64);
+        let help = "Bytes of entries that learners of ranges led here got from another replica";
+        page.counter("rhumb_range_fed_bytes", help, fed.bytes() as f64);
+        let help = "Times that another replica did not pass entries on, so that they were sent from here";
+        page.counter("rhumb_range_feeds_failed", help, fed.failed() as f64);
+        let help = "Bytes of entries that replicas here passed on to learners of ranges led elsewhere";
+        page.counter("rhumb_range_passed_on_bytes", help, fed.passed_on() as f64);
     }
 }
 
@@ -311,6 +338,16 @@ impl Ranges {
 fn with(seats: &[Seat], known: &Known<'_>) -> BTreeMap<NodeId, StoreId> {
     let founded = seats.iter().map(|seat| (seat.node.clone(), seat.store));
     founded.chain(known.stores.iter().map(|(node, store)| (node.clone(), *store))).collect()
+}
+
+/// By whom learners are fed where all stands as it is planned.
+fn fed(plan: &Plan, known: &Known<'_>) -> BTreeMap<NodeId, NodeId> {
+    let stand = |votes: bool| {
+        move |Chosen { node, .. }: &Chosen| Stand { who: node.clone(), region: node.region.clone(), votes }
+    };
+    let voters = plan.voters.iter().map(stand(true));
+    let all: Vec<_> = voters.chain(plan.learners.iter().map(stand(false))).collect();
+    feeding::tree(&plan.leaseholder.node, &all, known.distances)
 }
 
 fn wished(space: &Keyspace, asked: &ApplyPlacement) -> (u32, Placement) {

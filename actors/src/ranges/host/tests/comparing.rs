@@ -33,7 +33,7 @@ pub(super) fn hosts(net: &net::Shared) -> Vec<(usize, Host<SimRuntime>)> {
 }
 
 /// Writes a key wherever that can be done: until it is written.
-async fn puts(net: net::Shared, key: UserKey, value: u64) {
+pub(super) async fn puts(net: net::Shared, key: UserKey, value: u64) {
     puts_record(net, key, Record::put(value.to_be_bytes())).await;
 }
 

@@ -10,7 +10,7 @@ use futures::future::BoxFuture;
 use openraft::AsyncRuntime;
 use parking_lot::Mutex;
 use rhumb_core::rng::Rng;
-use rhumb_core::{HybridClock, HybridTime, NodeId, StoreId};
+use rhumb_core::{HybridClock, HybridTime, NodeId, Region, StoreId};
 use rhumb_storage::{
     Batch, CommitError, CommitNumber, Family, MemoryDisk, MemoryEngine, StorageFault, Store, WriteError,
 };
@@ -21,7 +21,7 @@ use super::versions::{self, Build, Versions};
 use crate::ranges::comparing::Verdict;
 use crate::ranges::host::{Found, Host, HostSettings, Noticed, Word, World};
 use crate::ranges::raft::wire::{self, Answered, Asked};
-use crate::ranges::raft::{Around, Carry, Disk, RaftSettings};
+use crate::ranges::raft::{Around, Carry, Disk, Distances, Feeding, RaftSettings};
 use crate::ranges::resting::RestSettings;
 use crate::ranges::splitting::{Decided, SplitSettings, Why};
 use crate::ranges::{RangeId, RangeSettings, ReplicaId, Seat};
@@ -67,6 +67,19 @@ pub(super) fn store_id(node: usize) -> StoreId {
 
 pub(super) fn node_id(node: usize) -> NodeId {
     NodeId::new(["us", "eu", "ap"][node % 3], &format!("n{node}")).expect("valid")
+}
+
+/// How far the regions of nodes are from each other: from `us` to `ap` by way of `eu`.
+pub(super) fn distances() -> Distances {
+    Arc::new(|from: &Region, to: &Region| {
+        let way = [from.as_str(), to.as_str()];
+        let ms = match way {
+            [from, to] if from == to => 2,
+            ["us", "ap"] | ["ap", "us"] => 200,
+            _ => 90,
+        };
+        Some(Duration::from_millis(ms))
+    })
 }
 
 /// One node.
@@ -123,6 +136,8 @@ pub(super) struct Net {
     pub(super) last_split: BTreeMap<RangeId, u64>,
     /// The cluster version, in stories in which it is raised.
     pub(super) versions: Option<Versions>,
+    /// Whether learners are fed by other replicas, and what was.
+    pub(super) feeding: Feeding,
 }
 
 pub(super) type Shared = Arc<Mutex<Net>>;
@@ -445,6 +460,7 @@ pub(super) fn start(net: &Shared, me: usize, raft: RaftSettings) {
         Store::open(MemoryEngine::open(&node.disk)).expect("what a log leaves opens")
     };
     let disk = Arc::new(SlowDisk { store, net: Arc::clone(net), me, unsynced: Arc::default() });
+    let feeding = net.lock().feeding.clone();
     let around = Around {
         disk: Arc::new(disk),
         carry: Arc::new(Wires { net: Arc::clone(net), me }),
@@ -452,6 +468,7 @@ pub(super) fn start(net: &Shared, me: usize, raft: RaftSettings) {
         claims: Arc::default(),
         formats: versions::formats(&mut net.lock(), me),
         damages: Arc::default(),
+        feeding,
     };
     let (net, seen) = (Arc::clone(net), Arc::new(Seen { net: Arc::clone(net), me }));
     sim::spawn_as(me, async move {
@@ -521,5 +538,6 @@ pub(super) fn of(count: usize, rng: Rng) -> Shared {
         by_themselves: BTreeMap::new(),
         last_split: BTreeMap::new(),
         versions: None,
+        feeding: Feeding::default(),
     }))
 }

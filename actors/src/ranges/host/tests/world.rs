@@ -72,6 +72,8 @@ pub(super) struct Tally {
     pub(super) spoiled: usize,
     pub(super) rebuilt: usize,
     pub(super) refused_on_the_way: usize,
+    /// Entries that learners got from others than the leader, and how often nothing came of that.
+    pub(super) fed: (u64, u64),
     /// Versions that were collected in the last lives.
     pub(super) collected: u64,
     /// Of keys that expire and times that are held, in stories that have them.
@@ -106,6 +108,8 @@ impl Tally {
         self.spoiled += other.spoiled;
         self.rebuilt += other.rebuilt;
         self.refused_on_the_way += other.refused_on_the_way;
+        self.fed.0 += other.fed.0;
+        self.fed.1 += other.fed.1;
     }
 }
 
@@ -195,6 +199,9 @@ pub(super) fn run_with(seed: u64, lives: bool) -> Result<Tally, String> {
         net.flips = if rng.chance(0.3) { 0.01 } else { 0.0 };
         net.spoiled = rng.chance(0.4);
         net.compare_every = compares(&mut seed.child("compares").rng(), net.spoiled);
+        if seed.child("feeding").rng().chance(0.6) {
+            net.feeding.distances = Some(net::distances());
+        }
     }
     let told = Telling::default();
     told.lock().pauses = seed.child("pauses").rng().chance(0.6);
@@ -268,6 +275,7 @@ pub(super) fn run_with(seed: u64, lives: bool) -> Result<Tally, String> {
             (net.snapshots, net.split, net.cleared);
         let of = |why| net.by_themselves.get(&why).copied().unwrap_or_default();
         told.tally.by_themselves = (of(Why::Size), of(Why::Load));
+        told.tally.fed = (net.feeding.fed.entries(), net.feeding.fed.failed());
         let collected = |host: &Host<SimRuntime>| -> u64 {
             host.groups().iter().map(|group| host.collected(group.range())).sum()
         };
