@@ -92,14 +92,12 @@ impl<R: AsyncRuntime> Host<R> {
     }
 
     /// Whether a replica may stop: the range has a quorum without it, for leases and in consensus. From now on it counts as one that has.
-    fn lets_stop(&self, group: &Group<R>, seats: &[Seat], replica: ReplicaId) -> bool {
+    /// One that was let stop, and has not heard it, is judged anew: another one may be away by now.
+    pub(super) fn lets_stop(&self, group: &Group<R>, seats: &[Seat], replica: ReplicaId) -> bool {
         let now = self.0.world.now();
         let supporting = self.0.supporting.lock();
         let mut out = self.0.quarantines.out.lock();
         let has_stopped = |one: ReplicaId| out.get(&(group.range(), one)).is_some_and(|is| is.stopped);
-        if has_stopped(replica) {
-            return true;
-        }
         let is_well = |one: &ReplicaId| {
             let heard = |seat: &Seat| supporting.machine.promised(seat.store).until >= now;
             let seat = seats.iter().find(|seat| seat.replica == *one);

@@ -143,6 +143,49 @@ fn a_row_whose_key_cannot_be_read_is_of_the_range_around_it_and_is_cleared_with_
     }
 }
 
+/// Whoever holds the lease of the range, and the others.
+fn holder(net: &net::Shared) -> Result<(Placed, Vec<Placed>), String> {
+    let holds = |host: Host<SimRuntime>| async move { host.holds(RANGE).await };
+    let (mut holders, others): (Vec<_>, Vec<_>) =
+        hosts(net).into_iter().partition(|(_, host)| now(holds(host.clone())) == Some(true));
+    Ok((holders.pop().ok_or("nobody holds the lease")?, others))
+}
+
+type Placed = (usize, Host<SimRuntime>);
+
+/// A replica is let stop, does not hear it, and asks again when the others are away.
+fn asks_again(seed: u64) -> Result<(), String> {
+    let net = begins(seed)?;
+    let ((node, host), others) = holder(&net)?;
+    let (_, odd) = others.first().ok_or("nobody follows")?;
+    let group = host.group(RANGE).ok_or("it has no replica")?;
+    let replica = odd.group(RANGE).ok_or("it has no replica")?.id();
+    let seats = {
+        let group = group.clone();
+        now(async move { group.replica().await.descriptor().seats.clone() }).ok_or("it is busy")?
+    };
+    if !host.lets_stop(&group, &seats, replica) {
+        return Err("the range has a quorum without it, and it may not stop".to_owned());
+    }
+    // Nothing is compared meanwhile either, by which it would be known to be well.
+    for (other, _) in &others {
+        net.lock().cut.extend([(node, *other), (*other, node)]);
+    }
+    sim::run_until(sim::now() + 5 * SECOND);
+    well(&net)?;
+    if host.lets_stop(&group, &seats, replica) {
+        return Err("it may stop, and of three replicas one is heard of".to_owned());
+    }
+    Ok(())
+}
+
+#[test]
+fn a_replica_that_was_let_stop_is_judged_anew_when_it_asks_again() {
+    for seed in 0..3 {
+        asks_again(seed).unwrap_or_else(|broken| panic!("seed {seed}: {broken}"));
+    }
+}
+
 /// A replica has applied a command less than it should have.
 fn lost(seed: u64) -> Result<(), String> {
     let net = begins(seed)?;
