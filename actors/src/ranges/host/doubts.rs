@@ -3,8 +3,9 @@
 //! * It decides: whether a range has a quorum without one of its replicas, as its leaseholder knows it.
 //! * It never does: let a replica stop that others need, or two at once: whoever holds the lease lets one stop after the other, and
 //!   only once it has held the lease for so long that it has heard of those that an earlier leaseholder has let stop.
-//! * Invariant: a replica is doubted from when something was found until it stops. It answers no read, proposes nothing, and gives
-//!   its lease away; its log is sound as far as anybody knows, so that it votes on (docs/decisions/0070).
+//! * Invariant: a replica is doubted from when something was found, of it or of one that it was split off from, until it stops. It
+//!   answers no read, proposes nothing, and gives its lease away; its log is sound as far as anybody knows, so that it votes on
+//!   (docs/decisions/0070).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use super::keep::of;
 use super::quarantine::IsOut;
 use super::{Host, Word};
 use crate::ranges::raft::Group;
-use crate::ranges::replica::{RangeId, ReplicaId, Seat};
+use crate::ranges::replica::{RangeId, RangeReplica, ReplicaId, Seat};
 
 /// Rounds of the timer for which a lease is held before a replica may stop: by then those that have stopped have said so to its holder.
 const HELD: u32 = 5;
@@ -43,6 +44,19 @@ impl<R: AsyncRuntime> Host<R> {
             host.lets_go(&group).await;
         }));
         true
+    }
+
+    /// What was found of the replica that a split has begun this one from, if that is not to be believed: this one's rows were a part
+    /// of its rows.
+    pub(super) fn inherited(&self, left: RangeId, right: &RangeReplica) -> Option<String> {
+        let doubted = self.0.quarantines.doubted.lock().get(&left).map(|(_, why)| why.clone());
+        let stopped = || {
+            let all = self.quarantines().into_iter();
+            all.filter(|(range, there)| *range == left && !there.cleared).map(|(_, there)| there.why).next()
+        };
+        let unknown = || right.is_quarantined().then(|| "it is not to be believed".to_owned());
+        let why = doubted.or_else(stopped).or_else(unknown)?;
+        Some(format!("of the replica of range {} that it was split off from it was found: {why}", left.0))
     }
 
     /// Those here that are not to be believed and have not stopped, and what was found.

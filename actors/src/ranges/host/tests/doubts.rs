@@ -1,5 +1,5 @@
 //! Replicas that stop for their rows: two of three in the same moment, of which one stops and is rebuilt, and then the other; one that stops
-//! while it is noted that it is rebuilt; one with a row whose key cannot be read, beside another range's; one that has lost a command. And rows beside them that cannot be read, with which a node starts.
+//! while it is noted that it is rebuilt; one that was let stop and asks again; one that is split while it is doubted; one with a row whose key cannot be read, beside another range's; one that has lost a command. And rows beside them that cannot be read, with which a node starts.
 
 use rhumb_core::HybridTime;
 use rhumb_core::rng::Seed;
@@ -183,6 +183,59 @@ fn asks_again(seed: u64) -> Result<(), String> {
 fn a_replica_that_was_let_stop_is_judged_anew_when_it_asks_again() {
     for seed in 0..3 {
         asks_again(seed).unwrap_or_else(|broken| panic!("seed {seed}: {broken}"));
+    }
+}
+
+/// A replica that is not to be believed, and is needed by its range, is split: so is what begins with its rows.
+fn halves(seed: u64) -> Result<(), String> {
+    let net = begins(seed)?;
+    let (_, others) = holder(&net)?;
+    let [(_, odd), (away, gone)] = <[Placed; 2]>::try_from(others).map_err(|_| "there are three")?;
+    drop(gone);
+    let number = |range| odd.group(range).map(|group| group.id());
+    let old = number(RANGE).ok_or("it has no replica")?;
+    net.lock().spoiled = true;
+    net::crash(&net, away);
+    sim::run_until(sim::now() + 3 * SECOND);
+    let doubts = odd.clone();
+    now(async move { doubts.quarantine(RANGE, old, "a test".to_owned()) });
+    sim::run_until(sim::now() + SECOND);
+    if odd.doubted().len() != 1 {
+        return Err(format!("it is to vote on, and to be doubted: {:?}", odd.doubted()));
+    }
+    let mut rng = Seed::new(seed).child("halves").rng();
+    catalog::with_the_lease(&net, &mut rng, RANGE, Some(key(10)));
+    sim::run_until(sim::now() + 4 * SECOND);
+    well(&net)?;
+    let right = {
+        let net = net.lock();
+        let rows = net.catalog.iter().flat_map(|catalog| &catalog.space.ranges);
+        rows.filter(|row| row.begun && row.parent == Some(RANGE)).map(|row| row.range).next()
+    };
+    let right = right.ok_or("it is not split")?;
+    let half = number(right).ok_or("its right half is not there")?;
+    if !odd.doubted().iter().any(|(range, replica, _)| (*range, *replica) == (right, half)) {
+        return Err(format!(
+            "replica {old} is not to be believed, and its right half is: {:?}",
+            odd.doubted()
+        ));
+    }
+    let raft = net.lock().raft;
+    net::start(&net, away, raft);
+    sim::run_until(sim::now() + 25 * SECOND);
+    well(&net)?;
+    for (range, before) in [(RANGE, old), (right, half)] {
+        if number(range).is_none() || number(range) == Some(before) {
+            return Err(format!("replica {before} is not rebuilt: {:?} is there", number(range)));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn what_is_split_off_from_a_replica_that_is_not_to_be_believed_is_not_believed_either() {
+    for seed in 0..3 {
+        halves(seed).unwrap_or_else(|broken| panic!("seed {seed}: {broken}"));
     }
 }
 
