@@ -21,6 +21,11 @@ use crate::ranges::replica::{RangeId, RangeReplica, ReplicaId, Seat};
 
 /// Rounds of the timer for which a lease is held before a replica may stop: by then those that have stopped have said so to its holder.
 const HELD: u32 = 5;
+/// Rounds of the timer in which a replica's store is heard of and the replica does not say again that it is doubted, or that it has
+/// stopped, after which it is neither: its node has started again and knows nothing of a doubt, or was not told that it may stop. Where
+/// one has stopped it is waited longer, as another one may stop then.
+const SILENT: u32 = 10;
+const SILENT_STOPPED: u32 = 60;
 
 impl<R: AsyncRuntime> Host<R> {
     /// The rows of a replica here are not to be believed: it stops once the range has a quorum without it. Whether that is news.
@@ -98,8 +103,11 @@ impl<R: AsyncRuntime> Host<R> {
             (here.descriptor().seats.clone(), here.permit(&moment).is_ok() && since <= moment.now)
         };
         let at = group.last().unwrap_or_default();
-        let is = IsOut { stopped: false, at };
-        self.0.quarantines.out.lock().entry((range, replica)).and_modify(|is| is.at = at).or_insert(is);
+        {
+            let mut out = self.0.quarantines.out.lock();
+            let is = out.entry((range, replica)).or_insert(IsOut::new(false, at));
+            (is.at, is.silent) = (at, 0);
+        }
         if holds && group.leads() && self.lets_stop(&group, &seats, replica) {
             self.0.world.tell(node, Word::MayStop { range, replica });
         }
@@ -125,7 +133,7 @@ impl<R: AsyncRuntime> Host<R> {
         let may = spares(voting.collect()) && spares(group.members().voters);
         if may {
             let at = group.last().unwrap_or_default();
-            out.insert((group.range(), replica), IsOut { stopped: true, at });
+            out.insert((group.range(), replica), IsOut::new(true, at));
         }
         may
     }
@@ -152,6 +160,24 @@ impl<R: AsyncRuntime> Host<R> {
                 out.remove(&(range, replica));
             }
         }
+    }
+
+    /// What replicas elsewhere have said of themselves, and say no more although their stores are heard of, is over.
+    pub(super) async fn forgets_silent(&self, group: &Group<R>) {
+        let range = group.range();
+        let of = (range, ReplicaId(0))..=(range, ReplicaId(u64::MAX));
+        if self.0.quarantines.out.lock().range(of).next().is_none() {
+            return;
+        }
+        let seats = group.replica().await.descriptor().seats.clone();
+        let now = self.0.world.now();
+        let supporting = self.0.supporting.lock();
+        self.0.quarantines.out.lock().retain(|(of, replica), is| {
+            let seat = seats.iter().find(|seat| *of == range && seat.replica == *replica);
+            let Some(seat) = seat else { return true };
+            is.silent += u32::from(supporting.machine.promised(seat.store).until >= now);
+            is.silent < if is.stopped { SILENT_STOPPED } else { SILENT }
+        });
     }
 
     /// Only those are doubted that are still here.

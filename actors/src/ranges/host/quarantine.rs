@@ -79,6 +79,15 @@ pub(super) struct IsOut {
     pub(super) stopped: bool,
     /// Where the log ended here when that was heard.
     pub(super) at: u64,
+    /// Rounds of the timer since then in which its store was heard of.
+    pub(super) silent: u32,
+}
+
+impl IsOut {
+    /// It was heard just now.
+    pub(super) fn new(stopped: bool, at: u64) -> Self {
+        Self { stopped, at, silent: 0 }
+    }
 }
 
 impl<R: AsyncRuntime> Host<R> {
@@ -322,7 +331,7 @@ impl<R: AsyncRuntime> Host<R> {
             here.permit(&self.moment(here.descriptor())).is_ok()
         };
         let at = group.last().unwrap_or_default();
-        self.0.quarantines.out.lock().insert((range, replica), IsOut { stopped: true, at });
+        self.0.quarantines.out.lock().insert((range, replica), IsOut::new(true, at));
         if holds {
             self.0.world.found(range, Found::Quarantined(replica));
         }

@@ -1,6 +1,9 @@
 //! Replicas that stop for their rows: two of three in the same moment, of which one stops and is rebuilt, and then the other; one that stops
 //! while it is noted that it is rebuilt; one that was let stop and asks again; one that is split while it is doubted; one with a row whose key cannot be read, beside another range's; one that has lost a command. And rows beside them that cannot be read, with which a node starts.
 
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 use rhumb_core::HybridTime;
 use rhumb_core::rng::Seed;
 use rhumb_storage::mvcc::VersionKey;
@@ -8,11 +11,11 @@ use rhumb_storage::{Batch, Family, MemoryEngine, Store};
 
 use super::catalog::{self, SPACE};
 use super::comparing::{begins, hosts, now, reads, well, wrong};
-use super::net::{self, MS, RANGE, SECOND};
+use super::net::{self, MS, NOBODY, RANGE, SECOND, node_id};
 use super::sim::{self, SimRuntime};
 use super::world::key;
 use crate::ranges::collect::Progress;
-use crate::ranges::host::{Host, Noticed};
+use crate::ranges::host::{Host, Noticed, Word};
 use crate::ranges::quarantine::Quarantine;
 use crate::ranges::{RangeId, RangeReplica, ReplicaId};
 
@@ -203,6 +206,11 @@ fn halves(seed: u64) -> Result<(), String> {
     if odd.doubted().len() != 1 {
         return Err(format!("it is to vote on, and to be doubted: {:?}", odd.doubted()));
     }
+    let is_out = |range, replica| hosts(&net).iter().any(|(_, host)| host.is_out(range, replica));
+    sim::run_until(sim::now() + 6 * SECOND);
+    if !is_out(RANGE, old) {
+        return Err("it says so again and again, and nobody knows it any more".to_owned());
+    }
     let mut rng = Seed::new(seed).child("halves").rng();
     catalog::with_the_lease(&net, &mut rng, RANGE, Some(key(10)));
     sim::run_until(sim::now() + 4 * SECOND);
@@ -230,6 +238,51 @@ fn halves(seed: u64) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Gives the lease to another node. What came of it.
+fn gives(from: &Host<SimRuntime>, to: usize) -> Option<Result<ReplicaId, String>> {
+    let (given, from) = (Arc::new(Mutex::new(None)), from.clone());
+    let at = Arc::clone(&given);
+    sim::spawn_as(NOBODY, async move {
+        let gave = from.give_lease(RANGE, &node_id(to)).await;
+        *at.lock() = Some(gave.map_err(|not| format!("{not:?}")));
+    });
+    sim::run_until(sim::now() + SECOND);
+    given.lock().take()
+}
+
+/// A replica was doubted, and its node has started again since: it knows nothing of that.
+fn goes_stale(seed: u64) -> Result<(), String> {
+    let net = begins(seed)?;
+    let ((node, host), others) = holder(&net)?;
+    let (other, follows) = others.first().cloned().ok_or("nobody follows")?;
+    let replica = host.group(RANGE).ok_or("it has no replica")?.id();
+    let hears = follows.clone();
+    now(async move { hears.heard(&node_id(node), Word::Doubted { range: RANGE, replica }).await });
+    if !follows.is_out(RANGE, replica) {
+        return Err("what it says is not heard".to_owned());
+    }
+    sim::run_until(sim::now() + 8 * SECOND);
+    well(&net)?;
+    if follows.is_out(RANGE, replica) {
+        return Err(format!(
+            "replica {replica} says nothing of the kind, and is not given the lease for good"
+        ));
+    }
+    let there = gives(&host, other);
+    let back = gives(&follows, node);
+    if there.is_none_or(|given| given.is_err()) || back != Some(Ok(replica)) {
+        return Err(format!("the lease does not come back to replica {replica}: {back:?}"));
+    }
+    well(&net)
+}
+
+#[test]
+fn a_doubt_that_is_not_said_again_is_forgotten() {
+    for seed in 0..3 {
+        goes_stale(seed).unwrap_or_else(|broken| panic!("seed {seed}: {broken}"));
+    }
 }
 
 #[test]
