@@ -285,6 +285,41 @@ fn a_doubt_that_is_not_said_again_is_forgotten() {
     }
 }
 
+/// Whoever holds the lease is not to be believed, and nobody else is there.
+fn keeps(seed: u64) -> Result<(), String> {
+    let net = begins(seed)?;
+    let ((_, host), others) = holder(&net)?;
+    let others: Vec<_> = others.into_iter().map(|(node, _)| node).collect();
+    let number = || host.group(RANGE).map(|group| group.id());
+    let old = number().ok_or("it has no replica")?;
+    net.lock().spoiled = true;
+    others.iter().for_each(|other| net::crash(&net, *other));
+    sim::run_until(sim::now() + 4 * SECOND);
+    let epoch = || host.0.supporting.lock().machine.epoch();
+    let (before, doubts) = (epoch(), host.clone());
+    now(async move { doubts.quarantine(RANGE, old, "a test".to_owned()) });
+    sim::run_until(sim::now() + 15 * SECOND);
+    well(&net)?;
+    if epoch() != before {
+        return Err("all leases of its store have lapsed, and nobody can take one".to_owned());
+    }
+    let raft = net.lock().raft;
+    others.iter().for_each(|other| net::start(&net, *other, raft));
+    sim::run_until(sim::now() + 30 * SECOND);
+    well(&net)?;
+    if number().is_none() || number() == Some(old) {
+        return Err(format!("replica {old} is not rebuilt: {:?} is there", number()));
+    }
+    Ok(())
+}
+
+#[test]
+fn leases_do_not_lapse_for_one_that_nobody_can_take() {
+    for seed in 0..3 {
+        keeps(seed).unwrap_or_else(|broken| panic!("seed {seed}: {broken}"));
+    }
+}
+
 #[test]
 fn what_is_split_off_from_a_replica_that_is_not_to_be_believed_is_not_believed_either() {
     for seed in 0..3 {
