@@ -41,9 +41,20 @@ impl Quorum {
     /// Creates a pool at its home, which this node is, as far as that is not the node's own escrow's. None: it is.
     pub(super) async fn create(&self, request: &CreatePool, within: Duration) -> Option<Answered> {
         let until = Instant::now() + within.mul_f32(0.9);
+        // Who is not proven has read no catalog either, and gives no name to anybody.
+        if !self.0.parts.ranges.have_read_pools()
+            && let Err(refusal) = self.proven()
+        {
+            return match self.in_escrow(&request.name, until).await {
+                Ok(_) => None,
+                Err(Refusal::NoSuchPool(_)) => Some(refused(refusal)),
+                Err(refusal) => Some(refused(refusal)),
+            };
+        }
         let known_by = until.min(Instant::now() + KNOWN_WITHIN);
-        // A name that stands in a catalog which this node has not read, for its disk is a new one, is taken.
-        while self.0.parts.ranges.others_know_pools(ASK_WITHIN).await {
+        // A name that stands in a catalog which this node has not read, for its disk is a new one, is taken. Whoever cannot be asked
+        // may have that catalog.
+        while self.0.parts.ranges.others_may_know_pools(ASK_WITHIN).await {
             if Instant::now() >= known_by {
                 return Some(refused(Refusal::Overloaded { retry_after: AGAIN }));
             }
@@ -135,16 +146,20 @@ impl Quorum {
         }
     }
 
+    /// Whether this disk is the one that the mesh knows: names that a lost one knew may be taken.
+    fn proven(&self) -> Result<(), Refusal> {
+        match *self.0.parts.standing.borrow() {
+            Standing::Proven => Ok(()),
+            Standing::Unproven => Err(Refusal::Unproven),
+            Standing::Restored => Err(Refusal::Restored),
+        }
+    }
+
     /// Whether a pool may keep its rows in a range.
     fn may_be(&self, request: &CreatePool) -> Result<(), Refusal> {
-        let Parts { me, founding, settings, policy, standing, ranges, .. } = &self.0.parts;
+        let Parts { me, founding, settings, policy, ranges, .. } = &self.0.parts;
         let CreatePool { class, .. } = request;
-        // Names that a lost disk knew may be taken.
-        match *standing.borrow() {
-            Standing::Proven => {}
-            Standing::Unproven => return Err(Refusal::Unproven),
-            Standing::Restored => return Err(Refusal::Restored),
-        }
+        self.proven()?;
         let nodes: Vec<&NodeId> =
             founding.nodes().iter().filter(|node| policy.permits(&node.region, Use::Hold, class)).collect();
         if nodes.len() < NODES {

@@ -99,9 +99,10 @@ impl Ranges {
         self.0.catalog_read.load(Ordering::Relaxed)
     }
 
-    /// Whether pools may have a range of which nothing has been read here: this disk is a new one, and others have a catalog.
-    pub(in crate::supervisor) async fn others_know_pools(&self, within: Duration) -> bool {
-        !self.have_read_pools() && self.others_have_meta(within).await && !self.have_read_pools()
+    /// Whether pools may have a range of which nothing has been read here: this disk is a new one, and others have a catalog, or too
+    /// few of them say that they have none.
+    pub(in crate::supervisor) async fn others_may_know_pools(&self, within: Duration) -> bool {
+        !self.have_read_pools() && self.others_may_have_meta(within).await && !self.have_read_pools()
     }
 
     /// Whether all pools are known here that had a range when this node started.
