@@ -213,6 +213,9 @@ fn a_node_knows_no_more_pools_with_a_range_than_it_may() {
     let other =
         at(&mesh, 1, &["pool", "create", &named("encore", 1), "--supply", "5", "--durability", "quorum"]);
     assert_eq!((other.code, code(&other)), (1, "overloaded"), "{}", other.text);
+    // Nor one on disks: they are counted together.
+    let other = at(&mesh, 1, &["pool", "create", &named("encore", 1), "--supply", "5"]);
+    assert_eq!((other.code, code(&other)), (1, "overloaded"), "{}", other.text);
     assert_eq!(at(&mesh, 1, &["pool", "show", &pool]).code, 0);
 }
 

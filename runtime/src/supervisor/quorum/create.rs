@@ -71,7 +71,7 @@ impl Quorum {
                 return Some(refused(Refusal::Overloaded { retry_after: AGAIN }));
             }
             if !quorum {
-                return None;
+                return self.no_room(&request.name, until).await.map(refused);
             }
             if let Err(answered) = self.give_range(request, until).await {
                 return Some(answered);
@@ -109,9 +109,7 @@ impl Quorum {
         }
         let _naming = Naming(self, name.clone());
         self.may_be(request).map_err(refused)?;
-        // Those on this node's disk, and those with a range, which every node knows.
-        let on_disk = self.0.parts.local.report().await.map_or(0, |report| report.pools.len());
-        if self.0.parts.ranges.pools().len() + on_disk >= self.0.parts.settings.max_pools {
+        if self.is_full().await {
             return Err(refused(Refusal::Overloaded { retry_after: FULL_FOR }));
         }
         // What is in the node's escrow now stays there: the name is taken here, and whoever comes after is told so.
@@ -132,6 +130,25 @@ impl Quorum {
         }
         self.look();
         Ok(())
+    }
+
+    /// Why a pool whose rows would be on this node's disk is not created, if there are as many pools as there may be. One that is there is
+    /// the escrow's to answer for.
+    async fn no_room(&self, name: &PoolName, until: Instant) -> Option<Refusal> {
+        if !self.is_full().await {
+            return None;
+        }
+        match self.in_escrow(name, until).await {
+            Ok(_) => None,
+            Err(Refusal::NoSuchPool(_)) => Some(Refusal::Overloaded { retry_after: FULL_FOR }),
+            Err(refusal) => Some(refusal),
+        }
+    }
+
+    /// Whether this node knows as many pools as it may: those on its disk, and those with a range, which every node knows.
+    async fn is_full(&self) -> bool {
+        let on_disk = self.0.parts.local.report().await.map_or(0, |report| report.pools.len());
+        self.0.parts.ranges.pools().len() + on_disk >= self.0.parts.settings.max_pools
     }
 
     async fn in_escrow(&self, name: &PoolName, until: Instant) -> Result<Answer, Refusal> {

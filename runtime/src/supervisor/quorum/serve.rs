@@ -43,16 +43,13 @@ impl Desk {
         let creates = match &request {
             Request::Create { request, .. } => {
                 let home = *pool_home(&quorum.0.parts.founding, &request.name) == quorum.0.parts.me;
-                // What is asked of the escrow at once needs no other thread.
-                let plain =
-                    request.durability == Durability::Local && quorum.0.parts.ranges.have_read_pools();
+                // What is asked of the escrow at once needs no other thread. It counts the pools on its disk alone.
+                let plain = request.durability == Durability::Local
+                    && quorum.0.parts.ranges.have_read_pools()
+                    && quorum.0.parts.ranges.pools().is_empty();
                 let free = quorum.known(&request.name).is_none()
                     && !quorum.0.creating.lock().contains(&request.name);
-                if home && !(plain && free && !quorum.has_range(&request.name)) {
-                    Some(request.clone())
-                } else {
-                    None
-                }
+                if home && !(plain && free) { Some(request.clone()) } else { None }
             }
             request if quorum.known(request.pool()).is_none() => None,
             _ => {
@@ -114,12 +111,6 @@ impl Desk {
                 then(Answered { outcome: Err(fault), ..denied });
             }
         }));
-    }
-}
-
-impl Quorum {
-    fn has_range(&self, pool: &rhumb_core::PoolName) -> bool {
-        self.0.parts.ranges.pools().iter().any(|(name, _)| name == pool)
     }
 }
 
