@@ -15,6 +15,8 @@ use tokio::time::Instant;
 use super::Quorum;
 use crate::mesh::registry::{Call, Registry, ServedTwice};
 
+/// For how long a node that does not know all pools with a range waits to know them before it says so: other nodes may know.
+const KNOWN_WITHIN: Duration = Duration::from_secs(1);
 /// After how long it is looked again whether all pools with a range are known.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -94,7 +96,8 @@ impl Desk {
     ) {
         let quorum = self.quorum.clone();
         drop(self.quorum.0.parts.ranges.spawn(async move {
-            while !quorum.0.parts.ranges.sees_all_pools() && Instant::now() < until {
+            let known_by = until.min(Instant::now() + KNOWN_WITHIN);
+            while !quorum.0.parts.ranges.sees_all_pools() && Instant::now() < known_by {
                 tokio::time::sleep(LOOK_AGAIN).await;
             }
             // How far it is known, before it is looked at.
@@ -108,6 +111,7 @@ impl Desk {
                 let why = "this node has started and does not know yet which pools have a range: ask another one, \
                            or again";
                 let fault = Fault::not_sent(FaultKind::Unreachable(why.to_owned()));
+                let fault = Fault { retry_after: Some(KNOWN_WITHIN), ..fault };
                 then(Answered { outcome: Err(fault), ..denied });
             }
         }));
