@@ -71,6 +71,11 @@ impl NodeClock {
         Self { inner: Arc::new(inner) }
     }
 
+    /// Hands out no time at or below this any more: earlier lives may have.
+    pub(crate) fn begin_above(&self, floor: HybridTime) {
+        self.inner.hybrid.begin_above(floor);
+    }
+
     /// A clock for users' tests: it goes as tokio's does, so a test drives it by letting tokio's time
     /// pass, and it can be skewed. It has no ceiling, since nothing survives a test.
     #[must_use]
