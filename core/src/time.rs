@@ -198,6 +198,12 @@ impl<W: Word> HybridClock<W> {
         Self { last: Apart(W::new(0)), ceiling: W::new(ceiling.0), spent: W::new(0), max_offset }
     }
 
+    /// Hands out nothing at or below this any more: an earlier life may have. Also where the wall clock, which had passed it, was
+    /// stepped back since.
+    pub fn begin_above(&self, floor: HybridTime) {
+        self.last.0.raise(floor.0);
+    }
+
     /// The next timestamp: the wall clock if it is ahead, else one more than the last.
     ///
     /// # Errors
@@ -328,6 +334,19 @@ mod tests {
         }
         clock.raise_ceiling(HybridTime::new(1_000, 4));
         assert_eq!(clock.tick(900), Ok(HybridTime::new(1_000, 2)), "one number went with the first refusal");
+    }
+
+    #[test]
+    fn a_life_begins_above_what_an_earlier_one_may_have_handed_out() {
+        let floor = HybridTime::new(2_000, 7);
+        let clock = HybridClock::new(HybridTime::new(3_000, 0), DEFAULT_MAX_OFFSET);
+        clock.begin_above(floor);
+        let first = clock.tick(1_200).expect("below the ceiling");
+        assert!(
+            first > floor && first < HybridTime::new(2_001, 0),
+            "{first} with a wall clock that was set back"
+        );
+        assert_eq!(clock.tick(2_500), Ok(HybridTime::new(2_500, 0)), "and it follows the wall clock as ever");
     }
 
     #[test]

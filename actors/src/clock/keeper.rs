@@ -20,6 +20,9 @@ use super::{ClockSettings, Reading, duration, micros};
 pub const EPOCH_KEY: &[u8] = b"clock/epoch";
 /// A source that was not heard for so long is called silent. What it said goes on counting, wider and wider.
 const SILENT_AFTER: Duration = Duration::from_secs(600);
+/// What a clock is reset by is no older: thrice as old as what a source says that is asked each 64 s. Of a time service that is gone
+/// nothing counts then.
+const LATELY: Duration = Duration::from_secs(200);
 
 /// Where the keeper pushes what it wants done.
 pub type Out = Effects<Batch, Effect>;
@@ -69,7 +72,7 @@ pub enum Input {
 pub enum ResetRefusal {
     /// It is not known what time it is.
     #[error(
-        "too few sources of time agree, so nobody knows whether the old bound has passed: see to the sources first"
+        "too few sources of time agree that were heard lately, so nobody knows whether the old bound has passed: see to the sources first"
     )]
     NoAgreement,
     /// Times of the present epoch may lie ahead of true time still.
@@ -258,16 +261,25 @@ impl ClockKeeper {
         }
     }
 
-    fn agree(&mut self, now: Mono) {
+    /// What enough of the sources agree on that were heard no longer ago than this; none: whenever that was.
+    fn agreement(&self, now: Mono, within: Option<Duration>) -> Option<Interval> {
         let ppm = self.ppm();
-        let bases: Vec<_> = self.sources.iter().filter_map(|source| source.base(now, ppm)).collect();
+        let counts = |source: &&Source| {
+            within.is_none_or(|within| source.heard().is_some_and(|heard| now.since(heard) < within))
+        };
+        let counted = self.sources.iter().filter(counts);
+        let bases: Vec<_> = counted.filter_map(|source| source.base(now, ppm)).collect();
         // Of those that were heard so many may be wrong as of all: what is silent is not known to be the liar.
         let faulty = match bases.len() {
             heard if canary::sings(Canary::MinorityBelieved) => heard.saturating_sub(1) / 2,
             _ => self.settings.faulty(),
         };
-        let found = bases.len().checked_sub(faulty).filter(|right| *right > 0);
-        let found = found.and_then(|right| agreed(&bases, right));
+        let right = bases.len().checked_sub(faulty).filter(|right| *right > 0)?;
+        agreed(&bases, right)
+    }
+
+    fn agree(&mut self, now: Mono) {
+        let found = self.agreement(now, None);
         self.agrees = found.is_some();
         if let Some(base) = found {
             self.held = Some((base, now));
@@ -398,7 +410,9 @@ impl ClockKeeper {
         if self.next.is_some() {
             return Err(ResetRefusal::UnderWay);
         }
-        let earliest = self.bounds(now.mono).filter(|_| self.agrees).ok_or(ResetRefusal::NoAgreement)?.low();
+        let bounds = self.bounds(now.mono).filter(|_| self.agrees).ok_or(ResetRefusal::NoAgreement)?;
+        let lately = self.agreement(now.mono, Some(LATELY)).ok_or(ResetRefusal::NoAgreement)?;
+        let earliest = bounds.low().min(lately.shifted(micros(now.mono.0)).low());
         let bound = ceiling.max(now.hybrid).max(self.floor).plus(self.settings.max_offset);
         let passes = i64::try_from(bound.millis() + 1).unwrap_or(i64::MAX).saturating_mul(1_000);
         if earliest < passes && !canary::sings(Canary::ResetBeforeBound) {

@@ -135,7 +135,7 @@ pub enum Came {
     Written(HybridTime),
     /// Nothing was, or nobody knows; or the head could not be read.
     Unsettled,
-    /// Nothing was, and the range will not write it as often as it is asked: why.
+    /// Nothing was written, or read, and the range will not do it as often as it is asked: why.
     Refused(String),
     /// The head, and its version, as a strong read that began after [`Want::Look`] has it.
     Head(Option<(Head, HybridTime)>),

@@ -482,7 +482,7 @@ impl RangeReplica {
     }
 
     /// The right-hand range goes on where the left-hand one stood: the same store holds its lease, and what was closed for
-    /// its keys stays closed.
+    /// its keys stays closed. Its rows are no better than those that they were a part of.
     fn begins_with(&mut self, left: &Self) {
         let holder = left.applied.lease.holder.and_then(|holder| {
             let at = left.descriptor.seats.iter().position(|seat| seat.replica == holder)?;
@@ -497,6 +497,7 @@ impl RangeReplica {
         self.closed = left.closed.max(left.applied.closed);
         self.holding.promised = left.holding.promised.max(left.applied.closed);
         self.in_use = left.in_use.of_the_right();
+        self.quarantined = left.quarantined;
         if canary::sings(Canary::SplitForgetsClosed) {
             self.applied.closed = HybridTime::ZERO;
             self.closed = HybridTime::ZERO;

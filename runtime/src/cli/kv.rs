@@ -28,7 +28,7 @@ pub enum KvCommand {
     Del(Del),
     /// Read keys in their order.
     Scan(Scan),
-    /// Write several keys: all, or none.
+    /// Write several keys, 256 at most: all, or none.
     Batch(Batch),
 }
 
@@ -216,7 +216,7 @@ pub struct Scan {
     reads: Reads,
 }
 
-/// Write several keys: all, or none.
+/// Write several keys, 256 at most: all, or none.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  rhumb kv batch profiles --put ann=1 --put bob=2 --del carl")]
 #[group(required = true, multiple = true, args = ["puts", "dels"])]

@@ -170,10 +170,10 @@ impl<'a> Kv<'a> {
         self.write(vec![KvOp { condition: Some(condition), ..put(key, value) }]).await
     }
 
-    /// Writes all of these, or none.
+    /// Writes all of these, or none: 256 at most, of one range, with 256 KiB of keys and values.
     ///
     /// # Errors
-    /// [`KvError`].
+    /// [`KvError`]; [`KvRefusal::Invalid`] says what may be, where these are more.
     pub async fn write(&self, ops: Vec<KvOp>) -> Result<KvWritten, KvError> {
         let (class, keyspace) = (self.class.clone(), self.name.clone());
         let message = KvWrite { class, keyspace, ops, hops: 0 };

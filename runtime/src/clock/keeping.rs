@@ -10,7 +10,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use rhumb_actors::clock::{
     ClockKeeper, ClockReport, Effect, Freeze, Input, Kernel, Out, Reading, ResetRefusal, Sample, Standing,
 };
@@ -27,6 +27,8 @@ pub(crate) struct Keeping {
     drill: RwLock<Option<Drill>>,
     /// A reset waits for the times of the present epoch to pass.
     resetting: AtomicBool,
+    /// Held by who begins one, or raises the ceiling.
+    raising: Mutex<()>,
     freezes: AtomicU64,
     refused: AtomicU64,
     offsets: Durations,
@@ -72,6 +74,7 @@ impl Keeping {
             keeper: RwLock::new(keeper),
             drill: RwLock::default(),
             resetting: AtomicBool::default(),
+            raising: Mutex::default(),
             freezes: AtomicU64::default(),
             refused: AtomicU64::default(),
             offsets: Durations::default(),
@@ -144,10 +147,20 @@ impl Keeping {
         }
     }
 
-    /// Refuses strong paths, and lets no higher ceiling be made durable, until what is given is dropped. One at a time.
+    /// Refuses strong paths, and lets no ceiling rise, until what is given is dropped: whatever ceiling is read meanwhile bounds all
+    /// times until then. One at a time.
     pub(crate) fn hold(&self) -> Result<Held<'_>, ResetRefusal> {
+        let _none_rises = self.raising.lock();
         let other = self.resetting.swap(true, Ordering::Relaxed);
         if other { Err(ResetRefusal::UnderWay) } else { Ok(Held(self)) }
+    }
+
+    /// Raises the ceiling, if it is not to stay where it is: one that was on its way to the disk when a reset began comes too late.
+    pub(super) fn rises(&self, raise: impl FnOnce()) {
+        let _one = self.raising.lock();
+        if !self.is_held() {
+            raise();
+        }
     }
 
     /// Whether the ceiling is to stay where it is.

@@ -71,6 +71,11 @@ impl NodeClock {
         Self { inner: Arc::new(inner) }
     }
 
+    /// Hands out no time at or below this any more: earlier lives may have.
+    pub(crate) fn begin_above(&self, floor: HybridTime) {
+        self.inner.hybrid.begin_above(floor);
+    }
+
     /// A clock for users' tests: it goes as tokio's does, so a test drives it by letting tokio's time
     /// pass, and it can be skewed. It has no ceiling, since nothing survives a test.
     #[must_use]
@@ -264,9 +269,13 @@ impl NodeClock {
         self.inner.hybrid.wants_ceiling(self.wall_millis())
     }
 
-    /// A higher ceiling is durable.
+    /// A higher ceiling is durable. While the clock is being reset it counts for nothing.
     pub fn raise_ceiling(&self, ceiling: HybridTime) {
-        self.inner.hybrid.raise_ceiling(ceiling);
+        let raise = || self.inner.hybrid.raise_ceiling(ceiling);
+        match self.inner.keeping.get() {
+            Some(keeping) => keeping.rises(raise),
+            None => raise(),
+        }
     }
 
     /// The last hybrid time handed out.
@@ -402,6 +411,23 @@ mod tests {
         assert!(clock.merge(b.hybrid.plus(Duration::from_secs(60))).is_err());
         assert!(clock.merge(b.hybrid).is_ok());
         assert_eq!(clock.merges_refused(), 1);
+    }
+
+    #[test]
+    fn a_ceiling_that_was_on_its_way_when_a_reset_began_is_not_raised() {
+        let now = now_millis();
+        let (low, high) = (HybridTime::new(now + 250, 0), HybridTime::new(now + 3_600_000, 0));
+        let clock = NodeClock::new(low, Duration::from_millis(500));
+        let settings = rhumb_actors::clock::ClockSettings::default();
+        clock.kept_by(ClockKeeper::new(settings, None, HybridTime::ZERO));
+        let held = clock.keeping().expect("it has a keeper").hold().expect("nobody else resets it");
+        // Made durable before the reset began, as far as the disk is concerned.
+        clock.raise_ceiling(high);
+        assert_eq!(clock.inner.hybrid.ceiling(), low, "what bounds the epoch stays");
+        assert_eq!(clock.wants_ceiling(), None);
+        drop(held);
+        clock.raise_ceiling(high);
+        assert_eq!(clock.inner.hybrid.ceiling(), high);
     }
 
     #[test]

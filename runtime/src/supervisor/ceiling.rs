@@ -46,10 +46,22 @@ pub(super) async fn begin<E: Engine>(
         }
         tokio::time::sleep(wait).await;
     }
-    let ceiling = HybridTime::new(now_millis(), 0).plus(CEILING_AHEAD);
+    let ceiling = first_ceiling(last, now_millis());
     store.write(&batch(ceiling))?;
     store.sync()?;
-    Ok((NodeClock::new(ceiling, max_offset), last))
+    Ok((clock(last, ceiling, max_offset), last))
+}
+
+/// The first ceiling of a life whose wall clock had passed the last one's. It may have been stepped back since.
+fn first_ceiling(last: HybridTime, now_ms: u64) -> HybridTime {
+    HybridTime::new(now_ms, 0).max(last).plus(CEILING_AHEAD)
+}
+
+/// A clock that goes on where the last life may have ended.
+fn clock(last: HybridTime, ceiling: HybridTime, max_offset: Duration) -> NodeClock {
+    let clock = NodeClock::new(ceiling, max_offset);
+    clock.begin_above(last);
+    clock
 }
 
 /// How long is waited, at a wall clock of `now_ms`, before it is looked at again; `None` when it has passed the ceiling.
@@ -96,5 +108,17 @@ mod tests {
         assert_eq!(waits, [Some(1_000), Some(1_000), Some(10), Some(1), Some(1)]);
         assert_eq!(wait_before(last, 5_001), None);
         assert_eq!(wait_before(last, u64::MAX), None);
+    }
+
+    #[test]
+    fn a_wall_clock_that_is_stepped_back_during_a_start_takes_hybrid_time_nowhere() {
+        // It had passed the last ceiling, and lies five seconds before it now.
+        let now = now_millis();
+        let last = HybridTime::new(now + 5_000, 3);
+        let ceiling = first_ceiling(last, now);
+        assert!(ceiling > last, "no ceiling is ever below an earlier one");
+        let clock = clock(last, ceiling, Duration::from_millis(500));
+        let (first, second) = (clock.hybrid(), clock.hybrid());
+        assert!(last < first && first < second && second < ceiling, "{first} and {second} after {last}");
     }
 }

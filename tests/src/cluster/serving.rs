@@ -191,6 +191,7 @@ impl Serving {
 }
 
 impl Drop for Serving {
+    #[expect(clippy::print_stderr, reason = "beside the panic of the test")]
     fn drop(&mut self) {
         self.child.kill().ok();
         self.child.wait().ok();

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use rhumb::client::{Ask, MeshClient};
+use rhumb_actors::escrow::messages::Confirm;
 use rhumb_actors::ranges::lifecycle::{LiveKeyspace, Step};
 use rhumb_actors::ranges::messages::{
     CreateKeyspace, KvOp, KvRead, KvRefusal, KvWrite, Lifetimes, ListKeyspaces, Needs, SplitRange,
 };
 use rhumb_actors::remote::Remote;
-use rhumb_core::{DataClass, NodeId, PoolName};
+use rhumb_core::{DataClass, Delivery, FaultKind, NodeId, PoolName};
 use rhumb_tests::cluster::{FoundedMesh, REGIONS, Ran, Serving, eventually, turn};
 use rhumb_tests::counter::directory;
 use rhumb_topology::{Founding, pool_home};
@@ -213,7 +214,31 @@ fn a_node_knows_no_more_pools_with_a_range_than_it_may() {
     let other =
         at(&mesh, 1, &["pool", "create", &named("encore", 1), "--supply", "5", "--durability", "quorum"]);
     assert_eq!((other.code, code(&other)), (1, "overloaded"), "{}", other.text);
+    // Nor one on disks: they are counted together.
+    let other = at(&mesh, 1, &["pool", "create", &named("encore", 1), "--supply", "5"]);
+    assert_eq!((other.code, code(&other)), (1, "overloaded"), "{}", other.text);
     assert_eq!(at(&mesh, 1, &["pool", "show", &pool]).code, 0);
+}
+
+#[test]
+fn who_confirms_where_the_catalog_does_not_come_is_told_so_long_before_he_gives_up() {
+    let _turn = turn();
+    let mesh = FoundedMesh::of(3);
+    // The third has never been up: nobody has founded the catalog.
+    let mut nodes: Vec<Serving> = (0..2).map(|node| mesh.serve(node, &[])).collect();
+    nodes.iter_mut().for_each(Serving::wait_ready);
+    let identity = mesh.directory().join("mesh/clients/us-east-app");
+    let addresses = mesh.addresses();
+    tokio::runtime::Runtime::new().expect("a runtime").block_on(async {
+        let client = MeshClient::new(&identity, directory(&addresses)).expect("a certificate");
+        let (node, pool) = (id(0), name_at(0));
+        let confirm = Confirm { hold: format!("{pool}/{node}/a/1").parse().expect("a hold's id") };
+        let asked = client.ask(&node, &confirm, Duration::from_secs(120));
+        let answer = tokio::time::timeout(Duration::from_secs(20), asked).await.expect("it is answered");
+        let fault = answer.expect_err("it cannot know that there is no such hold");
+        assert!(matches!(fault.kind, FaultKind::Unreachable(_)), "{fault}");
+        assert_eq!(fault.delivery(), Delivery::NotSent, "it may be asked again, or another node");
+    });
 }
 
 /// What a node refuses of a message that it has been asked; it must refuse it.

@@ -375,6 +375,21 @@ fn nobody_resets_a_clock_without_knowing_the_time() {
 }
 
 #[test]
+fn nobody_resets_a_clock_by_what_a_time_service_said_that_is_gone() {
+    let mut case = three_agree();
+    let ceiling = HybridTime::new((case.now().wall / 1_000) as u64 + 250, 0);
+    case.later(300 * SECOND);
+    case.hears(0, 0);
+    assert!(case.keeper.bounds(case.now().mono).is_some(), "what was agreed on holds, and grows wider");
+    case.step(Input::Reset(ceiling, Epoch(0)));
+    let refused = Some(Effect::ResetRefused(ResetRefusal::NoAgreement));
+    assert_eq!(case.said.last().cloned(), refused, "of three one was heard");
+    case.hears(1, 0);
+    case.step(Input::Reset(ceiling, Epoch(0)));
+    assert_eq!(case.said.last(), Some(&Effect::EpochDurable(Epoch(1))), "two agree, and one may be wrong");
+}
+
+#[test]
 fn the_row_of_an_epoch_never_changes() {
     let row = EpochRow { epoch: Epoch(3), bound: HybridTime::new(1_763_700_000_000, 9) };
     let bytes = rhumb_core::codec::encode(&row).expect("encodes");

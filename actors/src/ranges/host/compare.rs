@@ -83,6 +83,7 @@ impl<R: AsyncRuntime> Host<R> {
                     }
                     host.is_rebuilt(&group).await;
                     host.asks_to_stop(&group).await;
+                    host.forgets_silent(&group).await;
                 }
                 host.announce_quarantines();
                 host.forget_doubts();

@@ -3,8 +3,9 @@
 //! * It decides: whether a range has a quorum without one of its replicas, as its leaseholder knows it.
 //! * It never does: let a replica stop that others need, or two at once: whoever holds the lease lets one stop after the other, and
 //!   only once it has held the lease for so long that it has heard of those that an earlier leaseholder has let stop.
-//! * Invariant: a replica is doubted from when something was found until it stops. It answers no read, proposes nothing, and gives
-//!   its lease away; its log is sound as far as anybody knows, so that it votes on (docs/decisions/0070).
+//! * Invariant: a replica is doubted from when something was found, of it or of one that it was split off from, until it stops. It
+//!   answers no read, proposes nothing, and gives its lease away; its log is sound as far as anybody knows, so that it votes on
+//!   (docs/decisions/0070).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,10 +17,15 @@ use super::keep::of;
 use super::quarantine::IsOut;
 use super::{Host, Word};
 use crate::ranges::raft::Group;
-use crate::ranges::replica::{RangeId, ReplicaId, Seat};
+use crate::ranges::replica::{RangeId, RangeReplica, ReplicaId, Seat};
 
 /// Rounds of the timer for which a lease is held before a replica may stop: by then those that have stopped have said so to its holder.
 const HELD: u32 = 5;
+/// Rounds of the timer in which a replica's store is heard of and the replica does not say again that it is doubted, or that it has
+/// stopped, after which it is neither: its node has started again and knows nothing of a doubt, or was not told that it may stop. Where
+/// one has stopped it is waited longer, as another one may stop then.
+const SILENT: u32 = 10;
+const SILENT_STOPPED: u32 = 60;
 
 impl<R: AsyncRuntime> Host<R> {
     /// The rows of a replica here are not to be believed: it stops once the range has a quorum without it. Whether that is news.
@@ -43,6 +49,19 @@ impl<R: AsyncRuntime> Host<R> {
             host.lets_go(&group).await;
         }));
         true
+    }
+
+    /// What was found of the replica that a split has begun this one from, if that is not to be believed: this one's rows were a part
+    /// of its rows.
+    pub(super) fn inherited(&self, left: RangeId, right: &RangeReplica) -> Option<String> {
+        let doubted = self.0.quarantines.doubted.lock().get(&left).map(|(_, why)| why.clone());
+        let stopped = || {
+            let all = self.quarantines().into_iter();
+            all.filter(|(range, there)| *range == left && !there.cleared).map(|(_, there)| there.why).next()
+        };
+        let unknown = || right.is_quarantined().then(|| "it is not to be believed".to_owned());
+        let why = doubted.or_else(stopped).or_else(unknown)?;
+        Some(format!("of the replica of range {} that it was split off from it was found: {why}", left.0))
     }
 
     /// Those here that are not to be believed and have not stopped, and what was found.
@@ -84,22 +103,23 @@ impl<R: AsyncRuntime> Host<R> {
             (here.descriptor().seats.clone(), here.permit(&moment).is_ok() && since <= moment.now)
         };
         let at = group.last().unwrap_or_default();
-        let is = IsOut { stopped: false, at };
-        self.0.quarantines.out.lock().entry((range, replica)).and_modify(|is| is.at = at).or_insert(is);
+        {
+            let mut out = self.0.quarantines.out.lock();
+            let is = out.entry((range, replica)).or_insert(IsOut::new(false, at));
+            (is.at, is.silent) = (at, 0);
+        }
         if holds && group.leads() && self.lets_stop(&group, &seats, replica) {
             self.0.world.tell(node, Word::MayStop { range, replica });
         }
     }
 
     /// Whether a replica may stop: the range has a quorum without it, for leases and in consensus. From now on it counts as one that has.
-    fn lets_stop(&self, group: &Group<R>, seats: &[Seat], replica: ReplicaId) -> bool {
+    /// One that was let stop, and has not heard it, is judged anew: another one may be away by now.
+    pub(super) fn lets_stop(&self, group: &Group<R>, seats: &[Seat], replica: ReplicaId) -> bool {
         let now = self.0.world.now();
         let supporting = self.0.supporting.lock();
         let mut out = self.0.quarantines.out.lock();
         let has_stopped = |one: ReplicaId| out.get(&(group.range(), one)).is_some_and(|is| is.stopped);
-        if has_stopped(replica) {
-            return true;
-        }
         let is_well = |one: &ReplicaId| {
             let heard = |seat: &Seat| supporting.machine.promised(seat.store).until >= now;
             let seat = seats.iter().find(|seat| seat.replica == *one);
@@ -113,7 +133,7 @@ impl<R: AsyncRuntime> Host<R> {
         let may = spares(voting.collect()) && spares(group.members().voters);
         if may {
             let at = group.last().unwrap_or_default();
-            out.insert((group.range(), replica), IsOut { stopped: true, at });
+            out.insert((group.range(), replica), IsOut::new(true, at));
         }
         may
     }
@@ -140,6 +160,24 @@ impl<R: AsyncRuntime> Host<R> {
                 out.remove(&(range, replica));
             }
         }
+    }
+
+    /// What replicas elsewhere have said of themselves, and say no more although their stores are heard of, is over.
+    pub(super) async fn forgets_silent(&self, group: &Group<R>) {
+        let range = group.range();
+        let of = (range, ReplicaId(0))..=(range, ReplicaId(u64::MAX));
+        if self.0.quarantines.out.lock().range(of).next().is_none() {
+            return;
+        }
+        let seats = group.replica().await.descriptor().seats.clone();
+        let now = self.0.world.now();
+        let supporting = self.0.supporting.lock();
+        self.0.quarantines.out.lock().retain(|(of, replica), is| {
+            let seat = seats.iter().find(|seat| *of == range && seat.replica == *replica);
+            let Some(seat) = seat else { return true };
+            is.silent += u32::from(supporting.machine.promised(seat.store).until >= now);
+            is.silent < if is.stopped { SILENT_STOPPED } else { SILENT }
+        });
     }
 
     /// Only those are doubted that are still here.

@@ -24,7 +24,7 @@ use super::keep::of;
 use super::{Found, Host, HostError, Supporting, Word};
 use crate::ranges::quarantine::Quarantine;
 use crate::ranges::raft::{Damage, Group};
-use crate::ranges::replica::{RangeId, RangeReplica, ReplicaId};
+use crate::ranges::replica::{RangeId, RangeReplica, ReplicaId, Seat};
 use crate::ranges::seating::Wanted;
 
 /// How often a replica that is not to be believed tries to give its lease away.
@@ -79,6 +79,15 @@ pub(super) struct IsOut {
     pub(super) stopped: bool,
     /// Where the log ended here when that was heard.
     pub(super) at: u64,
+    /// Rounds of the timer since then in which its store was heard of.
+    pub(super) silent: u32,
+}
+
+impl IsOut {
+    /// It was heard just now.
+    pub(super) fn new(stopped: bool, at: u64) -> Self {
+        Self { stopped, at, silent: 0 }
+    }
 }
 
 impl<R: AsyncRuntime> Host<R> {
@@ -204,7 +213,8 @@ impl<R: AsyncRuntime> Host<R> {
     }
 
     /// Gives the lease away, if this replica has it. If nobody takes it all leases of this store lapse: it is supported however well this
-    /// replica is, and the others would wait for good.
+    /// replica is, and the others would wait for good. Where none of them could take it either, one that votes on tries again later:
+    /// other ranges would lose their leaseholder for nothing.
     pub(super) async fn lets_go(&self, group: &Group<R>) {
         let range = group.range();
         if !self.0.quarantines.giving.lock().insert(range) {
@@ -224,7 +234,8 @@ impl<R: AsyncRuntime> Host<R> {
             }
             R::sleep(self.0.settings.keep).await;
         }
-        if self.has_lease(group).await {
+        let stops = self.quarantined(range) == Some(group.id());
+        if self.has_lease(group).await && (stops || self.could_be_taken(group).await) {
             {
                 let Supporting { machine, out, .. } = &mut *self.0.supporting.lock();
                 machine.lapse(out);
@@ -232,6 +243,23 @@ impl<R: AsyncRuntime> Host<R> {
             self.flush();
         }
         self.0.quarantines.giving.lock().remove(&range);
+    }
+
+    /// Whether another replica could take a lease from this one, as far as is known here: it is heard of, as are most of those that vote.
+    async fn could_be_taken(&self, group: &Group<R>) -> bool {
+        let range = group.range();
+        let seats = group.replica().await.descriptor().seats.clone();
+        let now = self.0.world.now();
+        let supporting = self.0.supporting.lock();
+        let is_mine = |seat: &Seat| seat.replica == group.id();
+        let is_there = |seat: &&&Seat| {
+            let heard = supporting.machine.promised(seat.store).until >= now;
+            is_mine(seat) || heard && !self.has_stopped(range, seat.replica)
+        };
+        let voters: Vec<_> = seats.iter().filter(|seat| seat.votes).collect();
+        let there: Vec<_> = voters.iter().filter(is_there).collect();
+        let takes = there.iter().any(|seat| !is_mine(seat) && !self.is_out(range, seat.replica));
+        takes && there.len() > voters.len() / 2
     }
 
     /// Whether a replica has the lease, and it has not lapsed.
@@ -322,7 +350,7 @@ impl<R: AsyncRuntime> Host<R> {
             here.permit(&self.moment(here.descriptor())).is_ok()
         };
         let at = group.last().unwrap_or_default();
-        self.0.quarantines.out.lock().insert((range, replica), IsOut { stopped: true, at });
+        self.0.quarantines.out.lock().insert((range, replica), IsOut::new(true, at));
         if holds {
             self.0.world.found(range, Found::Quarantined(replica));
         }

@@ -59,7 +59,7 @@ impl<R: AsyncRuntime> Host<R> {
                 let host = Self(inner);
                 match change {
                     Change::Compares(extent) => host.hashes(extent.descriptor.range, *extent),
-                    Change::Born(replica) => host.born(*replica).await,
+                    Change::Born { left, right } => host.born(left, *right).await,
                     Change::Seen(range) => host.seen(range).await,
                 }
             }
@@ -75,13 +75,18 @@ impl<R: AsyncRuntime> Host<R> {
         self.sweep();
     }
 
-    async fn born(&self, replica: RangeReplica) {
-        let (range, holder) = (replica.descriptor().range, replica.lease().holder == Some(replica.id()));
+    async fn born(&self, left: RangeId, replica: RangeReplica) {
+        let (range, id) = (replica.descriptor().range, replica.id());
+        let holder = replica.lease().holder == Some(id);
         if self.group(range).is_some() {
             return;
         }
+        let doubt = self.inherited(left, &replica);
         if let Err(error) = self.serve(replica).await {
             return self.0.world.halt(format!("the replica that a split has begun does not start: {error}"));
+        }
+        if let Some(why) = doubt {
+            self.quarantine(range, id, why);
         }
         if !holder {
             return;

@@ -120,7 +120,7 @@ impl Machine {
         if is_mine && self.disk.get(Family::Raft, &key).map_err(io::Error::other)?.is_none() {
             right.write(batch);
             begin(right.descriptor(), batch).map_err(io::Error::other)?;
-            self.changed.push(Change::Born(Box::new(right)));
+            self.changed.push(Change::Born { left: self.range, right: Box::new(right) });
         }
         self.changed.push(Change::Seen(self.range));
         Ok(())

@@ -132,7 +132,12 @@ pub trait Carry: Send + Sync + 'static {
 #[derive(Debug)]
 pub enum Change {
     /// A split has begun this replica. Its rows are on the disk.
-    Born(Box<RangeReplica>),
+    Born {
+        /// The range that was split.
+        left: RangeId,
+        /// The replica.
+        right: Box<RangeReplica>,
+    },
     /// What the range is has changed: its keys, or where its replicas stand.
     Seen(RangeId),
     /// This is what the replica is at a command, by which its range's replicas are compared.

@@ -28,7 +28,7 @@ const RESET_WITHIN: Duration = Duration::from_secs(14);
 /// Have nodes forget what they know of their clocks, under a new epoch that clients learn from their tokens.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  rhumb clock reset\n  rhumb clock reset --node us-east/n1\n\nFor after a time service was replaced, or a virtual machine moved: what was learned of the old clock counts no more. Each node refuses strong paths until all times that it has handed out have passed, by what its sources of time agree on, and then until they agree anew; without sources (clock.sources) it refuses. Nodes are reset one after the other, each when strong paths of the one before stand again; at one that does not within 30 s it ends. All are to have one epoch: a node of an earlier one refuses tokens of a later one until it is reset too, as one on a new disk (--node). Ends with 5 unless every node that was to be reset was."
+    after_help = "Examples:\n  rhumb clock reset\n  rhumb clock reset --node us-east/n1\n\nFor after a time service was replaced, or a virtual machine moved: what was learned of the old clock counts no more. Each node refuses strong paths until all times that it has handed out have passed, by what its sources of time agree on, and then until they agree anew; without sources (clock.sources) it refuses. Nodes are reset one after the other, each when strong paths of the one before stand again; at one that does not within 30 s it ends. All are to have one epoch: a node of an earlier one refuses tokens of a later one until it is reset too, as one on a new disk (--node). A node that does not answer may have a later epoch than the one that --node comes to: say it again then. Ends with 5 unless every node that was to be reset was, and every other one has said its epoch."
 )]
 pub struct Reset {
     /// Only this node; all nodes unless given.
@@ -43,6 +43,8 @@ struct ResetAnswer {
     epoch: u64,
     nodes: Vec<NodeReset>,
     silent: Vec<Silent>,
+    /// Why that may not be the epoch of all.
+    unsure: Option<String>,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -78,7 +80,8 @@ impl fmt::Display for ResetAnswer {
         }
         let mut text = String::new();
         nodes.write(&mut text);
-        f.write_str(text.trim_end())
+        f.write_str(text.trim_end())?;
+        self.unsure.iter().try_for_each(|why| write!(f, "\n{why}"))
     }
 }
 
@@ -90,7 +93,8 @@ impl Reset {
         let answer = answer?;
         output.answer(&answer, &answer);
         let named = |silent: &Silent| self.named(&silent.node);
-        let well = !answer.silent.iter().any(named) && answer.nodes.iter().all(|node| node.why.is_none());
+        let reset = answer.nodes.iter().all(|node| node.why.is_none());
+        let well = reset && !answer.silent.iter().any(named) && answer.unsure.is_none();
         Ok(if well { Done::Well } else { Done::False })
     }
 
@@ -138,12 +142,25 @@ impl Reset {
                 Err(fault) => of(None, Some(fault.to_string())),
             });
         }
-        Ok(ResetAnswer { epoch, nodes, silent: status.silent })
+        let others = status.silent.iter().filter(|silent| !self.named(&silent.node));
+        let unsure = unsure(epoch, &others.map(|silent| silent.node.as_str()).collect::<Vec<_>>());
+        Ok(ResetAnswer { epoch, nodes, silent: status.silent, unsure })
     }
 
     fn named(&self, node: &str) -> bool {
         self.node.as_ref().is_none_or(|only| only.to_string() == node)
     }
+}
+
+/// What is said where one node alone was reset and these others did not say which epoch they have.
+fn unsure(epoch: u64, silent: &[&str]) -> Option<String> {
+    if silent.is_empty() {
+        return None;
+    }
+    Some(format!(
+        "{} did not answer and may have a later epoch than {epoch}: say this again when all nodes answer",
+        silent.join(", ")
+    ))
 }
 
 /// Waits until strong paths of a node stand again. Gives why they do not.
@@ -161,5 +178,21 @@ async fn stands(client: &MeshClient, node: &NodeId) -> Option<String> {
             return Some(format!("it has the new epoch, and strong paths are refused: {why}"));
         }
         sleep(LOOK_EVERY).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_does_not_answer_may_have_a_later_epoch() {
+        assert_eq!(unsure(3, &[]), None);
+        let silent = vec![Silent { node: "us/n1".to_owned(), why: "cut off".to_owned(), for_ms: None }];
+        let unsure = unsure(3, &["us/n1"]);
+        let answer = ResetAnswer { epoch: 3, nodes: Vec::new(), silent, unsure };
+        let text = answer.to_string();
+        let last = text.lines().last().unwrap_or_default();
+        assert!(last.starts_with("us/n1 did not answer and may have a later epoch than 3"), "{text}");
     }
 }

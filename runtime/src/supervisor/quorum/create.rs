@@ -41,9 +41,20 @@ impl Quorum {
     /// Creates a pool at its home, which this node is, as far as that is not the node's own escrow's. None: it is.
     pub(super) async fn create(&self, request: &CreatePool, within: Duration) -> Option<Answered> {
         let until = Instant::now() + within.mul_f32(0.9);
+        // Who is not proven has read no catalog either, and gives no name to anybody.
+        if !self.0.parts.ranges.have_read_pools()
+            && let Err(refusal) = self.proven()
+        {
+            return match self.in_escrow(&request.name, until).await {
+                Ok(_) => None,
+                Err(Refusal::NoSuchPool(_)) => Some(refused(refusal)),
+                Err(refusal) => Some(refused(refusal)),
+            };
+        }
         let known_by = until.min(Instant::now() + KNOWN_WITHIN);
-        // A name that stands in a catalog which this node has not read, for its disk is a new one, is taken.
-        while self.0.parts.ranges.others_know_pools(ASK_WITHIN).await {
+        // A name that stands in a catalog which this node has not read, for its disk is a new one, is taken. Whoever cannot be asked
+        // may have that catalog.
+        while self.0.parts.ranges.others_may_know_pools(ASK_WITHIN).await {
             if Instant::now() >= known_by {
                 return Some(refused(Refusal::Overloaded { retry_after: AGAIN }));
             }
@@ -60,7 +71,7 @@ impl Quorum {
                 return Some(refused(Refusal::Overloaded { retry_after: AGAIN }));
             }
             if !quorum {
-                return None;
+                return self.no_room(&request.name, until).await.map(refused);
             }
             if let Err(answered) = self.give_range(request, until).await {
                 return Some(answered);
@@ -98,9 +109,7 @@ impl Quorum {
         }
         let _naming = Naming(self, name.clone());
         self.may_be(request).map_err(refused)?;
-        // Those on this node's disk, and those with a range, which every node knows.
-        let on_disk = self.0.parts.local.report().await.map_or(0, |report| report.pools.len());
-        if self.0.parts.ranges.pools().len() + on_disk >= self.0.parts.settings.max_pools {
+        if self.is_full().await {
             return Err(refused(Refusal::Overloaded { retry_after: FULL_FOR }));
         }
         // What is in the node's escrow now stays there: the name is taken here, and whoever comes after is told so.
@@ -123,6 +132,25 @@ impl Quorum {
         Ok(())
     }
 
+    /// Why a pool whose rows would be on this node's disk is not created, if there are as many pools as there may be. One that is there is
+    /// the escrow's to answer for.
+    async fn no_room(&self, name: &PoolName, until: Instant) -> Option<Refusal> {
+        if !self.is_full().await {
+            return None;
+        }
+        match self.in_escrow(name, until).await {
+            Ok(_) => None,
+            Err(Refusal::NoSuchPool(_)) => Some(Refusal::Overloaded { retry_after: FULL_FOR }),
+            Err(refusal) => Some(refusal),
+        }
+    }
+
+    /// Whether this node knows as many pools as it may: those on its disk, and those with a range, which every node knows.
+    async fn is_full(&self) -> bool {
+        let on_disk = self.0.parts.local.report().await.map_or(0, |report| report.pools.len());
+        self.0.parts.ranges.pools().len() + on_disk >= self.0.parts.settings.max_pools
+    }
+
     async fn in_escrow(&self, name: &PoolName, until: Instant) -> Result<Answer, Refusal> {
         let (answers, answer) = oneshot::channel();
         let show = Request::Show(ShowPool { pool: name.clone() });
@@ -135,16 +163,20 @@ impl Quorum {
         }
     }
 
+    /// Whether this disk is the one that the mesh knows: names that a lost one knew may be taken.
+    fn proven(&self) -> Result<(), Refusal> {
+        match *self.0.parts.standing.borrow() {
+            Standing::Proven => Ok(()),
+            Standing::Unproven => Err(Refusal::Unproven),
+            Standing::Restored => Err(Refusal::Restored),
+        }
+    }
+
     /// Whether a pool may keep its rows in a range.
     fn may_be(&self, request: &CreatePool) -> Result<(), Refusal> {
-        let Parts { me, founding, settings, policy, standing, ranges, .. } = &self.0.parts;
+        let Parts { me, founding, settings, policy, ranges, .. } = &self.0.parts;
         let CreatePool { class, .. } = request;
-        // Names that a lost disk knew may be taken.
-        match *standing.borrow() {
-            Standing::Proven => {}
-            Standing::Unproven => return Err(Refusal::Unproven),
-            Standing::Restored => return Err(Refusal::Restored),
-        }
+        self.proven()?;
         let nodes: Vec<&NodeId> =
             founding.nodes().iter().filter(|node| policy.permits(&node.region, Use::Hold, class)).collect();
         if nodes.len() < NODES {

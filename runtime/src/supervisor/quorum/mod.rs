@@ -252,7 +252,7 @@ impl Quorum {
         let row = match ranges.pool_row((pool, class), spec_key(founding, pool)).await {
             Ok(Some(row)) => row,
             Ok(None) => return,
-            Err(why) => return tracing::debug!(%pool, why, "what it is could not be read"),
+            Err(why) => return tracing::debug!(%pool, %why, "what it is could not be read"),
         };
         let spec = match spec_of(pool, &row) {
             Ok(spec) => spec,

@@ -15,6 +15,8 @@ use tokio::time::Instant;
 use super::Quorum;
 use crate::mesh::registry::{Call, Registry, ServedTwice};
 
+/// For how long a node that does not know all pools with a range waits to know them before it says so: other nodes may know.
+const KNOWN_WITHIN: Duration = Duration::from_secs(1);
 /// After how long it is looked again whether all pools with a range are known.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -43,16 +45,13 @@ impl Desk {
         let creates = match &request {
             Request::Create { request, .. } => {
                 let home = *pool_home(&quorum.0.parts.founding, &request.name) == quorum.0.parts.me;
-                // What is asked of the escrow at once needs no other thread.
-                let plain =
-                    request.durability == Durability::Local && quorum.0.parts.ranges.have_read_pools();
+                // What is asked of the escrow at once needs no other thread. It counts the pools on its disk alone.
+                let plain = request.durability == Durability::Local
+                    && quorum.0.parts.ranges.have_read_pools()
+                    && quorum.0.parts.ranges.pools().is_empty();
                 let free = quorum.known(&request.name).is_none()
                     && !quorum.0.creating.lock().contains(&request.name);
-                if home && !(plain && free && !quorum.has_range(&request.name)) {
-                    Some(request.clone())
-                } else {
-                    None
-                }
+                if home && !(plain && free) { Some(request.clone()) } else { None }
             }
             request if quorum.known(request.pool()).is_none() => None,
             _ => {
@@ -97,7 +96,8 @@ impl Desk {
     ) {
         let quorum = self.quorum.clone();
         drop(self.quorum.0.parts.ranges.spawn(async move {
-            while !quorum.0.parts.ranges.sees_all_pools() && Instant::now() < until {
+            let known_by = until.min(Instant::now() + KNOWN_WITHIN);
+            while !quorum.0.parts.ranges.sees_all_pools() && Instant::now() < known_by {
                 tokio::time::sleep(LOOK_AGAIN).await;
             }
             // How far it is known, before it is looked at.
@@ -111,15 +111,10 @@ impl Desk {
                 let why = "this node has started and does not know yet which pools have a range: ask another one, \
                            or again";
                 let fault = Fault::not_sent(FaultKind::Unreachable(why.to_owned()));
+                let fault = Fault { retry_after: Some(KNOWN_WITHIN), ..fault };
                 then(Answered { outcome: Err(fault), ..denied });
             }
         }));
-    }
-}
-
-impl Quorum {
-    fn has_range(&self, pool: &rhumb_core::PoolName) -> bool {
-        self.0.parts.ranges.pools().iter().any(|(name, _)| name == pool)
     }
 }
 

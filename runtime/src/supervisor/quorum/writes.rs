@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 
 use super::Quorum;
 use super::world::LedgerWorld;
+use crate::supervisor::ranges::Unread;
 
 /// Batches of one ledger that may wait for the range: more than asks may be under way in it.
 const BATCHES: usize = 32_768;
@@ -57,7 +58,8 @@ impl Quorum {
         let rows = loop {
             match self.0.parts.ranges.ledger_rows((&of.0, &class), &of.1).await {
                 Ok(rows) => break rows,
-                Err(why) => {
+                Err(Unread::Refused(why)) => return self.refused(&of, opening, &why).await,
+                Err(Unread::NotNow(why)) => {
                     tracing::debug!(pool = %of.0, owner = %of.1, why, "its rows could not be read yet")
                 }
             }
@@ -103,10 +105,10 @@ impl Quorum {
         self.close(&of, Some(opening), &format!("it is written by {by}"));
     }
 
-    /// Its range will not take what a ledger writes, as often as it is asked: whoever waits for it, or asks it in the next
+    /// Its range will not take what a ledger writes, or give what it reads, as often as it is asked: whoever waits for it, or asks it in the next
     /// moment, is told so. Then it is taken up anew, without what was not taken.
     async fn refused(&self, of: &Of, opening: u64, why: &str) {
-        tracing::error!(pool = %of.0, owner = %of.1, why, "its range does not take what its ledger writes");
+        tracing::error!(pool = %of.0, owner = %of.1, why, "its range does not serve its ledger");
         let handle = {
             let mut ledgers = self.0.ledgers.lock();
             let ledger = ledgers.get_mut(of).filter(|ledger| ledger.opening == opening);

@@ -128,12 +128,13 @@ impl Ranges {
         }
     }
 
-    /// Whether another node says that there is a meta range. One that cannot be asked says nothing.
-    pub(super) async fn others_have_meta(&self, within: Duration) -> bool {
+    /// Whether there may be a meta range, as far as other nodes say.
+    pub(super) async fn others_may_have_meta(&self, within: Duration) -> bool {
         let nodes = self.0.parts.founding.nodes().iter().filter(|node| **node != self.0.parts.me);
         let asked = nodes.map(|node| tokio::time::timeout(within, self.ask_who(node)));
         let said = futures::future::join_all(asked).await;
-        said.into_iter().any(|said| said.is_ok_and(|who| who.is_some_and(|who| who.has_meta)))
+        let said: Vec<_> = said.into_iter().map(|who| who.ok().flatten().map(|who| who.has_meta)).collect();
+        may_have_meta(&said)
     }
 
     async fn ask_who(&self, node: &NodeId) -> Option<Introduced> {
@@ -433,6 +434,13 @@ fn is_told_again<T>(told: &Result<(Result<(), KvRefusal>, T), Fault>) -> bool {
     matches!(told, Err(_) | Ok((Err(KvRefusal::NotNow { .. }), _)))
 }
 
+/// Whether the other founding nodes may have a meta range, by what each has said: one does, or so many could not be asked that those
+/// who say that they have none are, with this node, no majority.
+fn may_have_meta(said: &[Option<bool>]) -> bool {
+    let (nodes, without) = (1 + said.len(), 1 + said.iter().filter(|said| **said == Some(false)).count());
+    said.contains(&Some(true)) || without <= nodes / 2
+}
+
 /// Why no keyspace was created here.
 pub(super) enum CreateEnded {
     /// It is refused.
@@ -456,6 +464,19 @@ mod tests {
     use rhumb_core::FaultKind;
 
     use super::*;
+
+    #[test]
+    fn nodes_that_cannot_be_asked_may_have_a_catalog_unless_a_majority_has_none() {
+        let (has, none, silent) = (Some(true), Some(false), None);
+        assert!(!may_have_meta(&[]), "a mesh of one node");
+        for said in [&[silent][..], &[silent, silent], &[none, has], &[silent, has], &[none, silent, silent]]
+        {
+            assert!(may_have_meta(said), "{said:?}");
+        }
+        for said in [&[none][..], &[none, silent], &[none, none], &[none, none, silent]] {
+            assert!(!may_have_meta(said), "{said:?}");
+        }
+    }
 
     #[test]
     fn a_node_that_cannot_take_its_seat_yet_is_told_of_it_again() {

@@ -45,6 +45,9 @@ const BYTES_AT_ONCE: usize = 256 << 10;
 const PAUSE: Duration = Duration::from_millis(10);
 /// How often a call is passed on.
 const MAX_HOPS: u32 = 4;
+/// What a file ends in while it is written. It is nobody's evidence: it counts for none of [`MOST`], and one that was left behind goes
+/// with its age.
+const PART: &str = "part";
 /// The first line of what is set aside.
 const HEAD: &[u8] = b"rhumb quarantined rows 1\n";
 
@@ -329,7 +332,7 @@ fn set_aside(disk: &dyn Disk, folder: &Path, range: RangeId, replica: ReplicaId)
         return Ok(path);
     }
     fs::create_dir_all(folder).map_err(io)?;
-    let part = path.with_extension("part");
+    let part = path.with_extension(PART);
     let mut file = BufWriter::new(File::create(&part).map_err(io)?);
     file.write_all(HEAD).map_err(io)?;
     for kind in *b"aglmvp" {
@@ -402,7 +405,7 @@ fn forget(folder: &Path) -> io::Result<()> {
         let (path, at) = file.and_then(|file| Ok((file.path(), file.metadata()?.modified()?)))?;
         if at.elapsed().is_ok_and(|age| age >= KEPT) {
             fs::remove_file(path)?;
-        } else {
+        } else if path.extension().is_none_or(|ending| ending != PART) {
             kept.push((at, path));
         }
     }
@@ -430,8 +433,17 @@ mod tests {
             let age = if number == MOST as u32 + 2 { KEPT } else { LOOK_EVERY * number };
             file.set_modified(now - age).expect("set");
         }
+        // Some are being written just now.
+        for number in 0..3 {
+            File::create(folder.path().join(format!("range-{number}.part"))).expect("written");
+        }
         forget(folder.path()).expect("deleted");
-        let left = fs::read_dir(folder.path()).expect("a folder");
+        let left: Vec<_> = fs::read_dir(folder.path()).expect("a folder").collect();
+        assert_eq!(left.len(), MOST + 3, "what is being written pushes nothing out");
+        let is_whole = |file: &io::Result<fs::DirEntry>| {
+            file.as_ref().is_ok_and(|file| file.path().extension().is_none())
+        };
+        let left = left.into_iter().filter(is_whole);
         let number = |file: io::Result<fs::DirEntry>| {
             file.expect("a file").file_name().to_string_lossy().parse::<u32>().expect("a number")
         };

@@ -49,7 +49,7 @@ use tokio::sync::watch;
 
 pub(super) use carry::TimeIsGood;
 use carry::{Carrier, Classes, RangeWorld};
-pub(super) use pools::Acts;
+pub(super) use pools::{Acts, Unread};
 use route::Hints;
 pub(super) use serve::serve;
 

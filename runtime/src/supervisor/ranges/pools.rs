@@ -3,6 +3,7 @@
 //! * It decides: what such a keyspace is called, and that only nodes read, write or change it.
 //! * It never does: split one, for what a ledger writes is one batch; or say who writes a ledger (its head does).
 
+use std::fmt;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -47,7 +48,34 @@ pub(super) fn only_nodes(keyspace: &str, by_node: bool) -> Result<(), KvRefusal>
     Err(KvRefusal::NotAllowed(why))
 }
 
-/// Whether a write that is refused so is refused as often as it is made.
+/// Why rows of a pool were not read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::supervisor) enum Unread {
+    /// It is refused, as often as it is asked for.
+    Refused(String),
+    /// They may be read in a moment.
+    NotNow(String),
+}
+
+impl fmt::Display for Unread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(why) | Self::NotNow(why) => f.write_str(why),
+        }
+    }
+}
+
+/// What came of reading rows of a pool.
+fn as_read(answer: Result<Result<KvAnswer, KvRefusal>, Fault>) -> Result<KvAnswer, Unread> {
+    match answer {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(refusal)) if is_final(&refusal) => Err(Unread::Refused(refusal.to_string())),
+        Ok(Err(refusal)) => Err(Unread::NotNow(refusal.to_string())),
+        Err(fault) => Err(Unread::NotNow(fault.to_string())),
+    }
+}
+
+/// Whether what is refused so is refused as often as it is asked for.
 fn is_final(refusal: &KvRefusal) -> bool {
     use KvRefusal::{
         Condition, Erased, Exists, Invalid, NoSuchKeyspace, NotActive, NotAllowed, NotNow,
@@ -99,9 +127,10 @@ impl Ranges {
         self.0.catalog_read.load(Ordering::Relaxed)
     }
 
-    /// Whether pools may have a range of which nothing has been read here: this disk is a new one, and others have a catalog.
-    pub(in crate::supervisor) async fn others_know_pools(&self, within: Duration) -> bool {
-        !self.have_read_pools() && self.others_have_meta(within).await && !self.have_read_pools()
+    /// Whether pools may have a range of which nothing has been read here: this disk is a new one, and others have a catalog, or too
+    /// few of them say that they have none.
+    pub(in crate::supervisor) async fn others_may_know_pools(&self, within: Duration) -> bool {
+        !self.have_read_pools() && self.others_may_have_meta(within).await && !self.have_read_pools()
     }
 
     /// Whether all pools are known here that had a range when this node started.
@@ -153,7 +182,7 @@ impl Ranges {
         &self,
         (pool, class): (&PoolName, &DataClass),
         key: Vec<u8>,
-    ) -> Result<Option<Vec<u8>>, String> {
+    ) -> Result<Option<Vec<u8>>, Unread> {
         let answer = self.pool_read((pool, class), key, None).await?;
         Ok(answer.rows.into_iter().next().map(|row| row.value))
     }
@@ -167,7 +196,11 @@ impl Ranges {
     ) -> Result<Came, String> {
         match want {
             Want::Look => {
-                let answer = self.pool_read(of, key_of(owner, b""), None).await?;
+                let answer = match self.pool_read(of, key_of(owner, b""), None).await {
+                    Ok(answer) => answer,
+                    Err(Unread::Refused(why)) => return Ok(Came::Refused(why)),
+                    Err(Unread::NotNow(why)) => return Err(why),
+                };
                 let head = answer.rows.into_iter().next();
                 let head = head.map(|row| Ok::<_, String>((Head::decode(&row.value)?, row.version)));
                 Ok(Came::Head(head.transpose()?))
@@ -206,7 +239,7 @@ impl Ranges {
         &self,
         of: (&PoolName, &DataClass),
         owner: &NodeId,
-    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, String> {
+    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Unread> {
         let (first, to) = rows_of(owner);
         let (mut from, mut rows) = (first.clone(), Vec::new());
         loop {
@@ -225,7 +258,7 @@ impl Ranges {
         (pool, class): (&PoolName, &DataClass),
         from: Vec<u8>,
         to: Option<Vec<u8>>,
-    ) -> Result<KvAnswer, String> {
+    ) -> Result<KvAnswer, Unread> {
         let read = KvRead {
             class: class.clone(),
             keyspace: keyspace_of(pool),
@@ -239,11 +272,7 @@ impl Ranges {
             hops: 0,
             as_stored: false,
         };
-        match Box::pin(self.read(read, WITHIN)).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(refusal)) => Err(refusal.to_string()),
-            Err(fault) => Err(fault.to_string()),
-        }
+        as_read(Box::pin(self.read(read, WITHIN)).await)
     }
 }
 
@@ -264,6 +293,8 @@ mod tests {
             KvRefusal::Unsound(why()),
         ] {
             assert!(is_final(&refusal), "{refusal:?}");
+            let read = as_read(Ok(Err(refusal.clone())));
+            assert_eq!(read, Err(Unread::Refused(refusal.to_string())), "a read no less than a write");
         }
         for refusal in [
             KvRefusal::NotNow { why: why(), retry_after: WITHIN },
@@ -272,6 +303,8 @@ mod tests {
             KvRefusal::Time(why()),
         ] {
             assert!(!is_final(&refusal), "{refusal:?}");
+            let read = as_read(Ok(Err(refusal.clone())));
+            assert_eq!(read, Err(Unread::NotNow(refusal.to_string())));
         }
     }
 }

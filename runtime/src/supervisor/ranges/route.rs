@@ -563,3 +563,32 @@ fn checked(ops: &[KvOp]) -> Result<(), KvRefusal> {
     }
     ops.iter().try_for_each(may_last).or_else(invalid)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_of_more_than_may_be_is_refused_with_what_may_be() {
+        let op = |number: usize, bytes: usize| KvOp {
+            key: format!("key-{number}").into_bytes(),
+            value: Some(vec![7; bytes]),
+            condition: None,
+            schema: None,
+            subject: None,
+            lasts: None,
+        };
+        let why = |ops: &[KvOp]| match checked(ops) {
+            Ok(()) => String::new(),
+            Err(KvRefusal::Invalid(why)) => why,
+            Err(other) => panic!("{other}"),
+        };
+        let many = |count: usize| (0..count).map(|number| op(number, 1)).collect::<Vec<_>>();
+        assert_eq!(why(&many(256)), "");
+        assert_eq!(why(&many(257)), "257 writes at once: expected 1 to 256");
+        assert_eq!(why(&[]), "0 writes at once: expected 1 to 256");
+        let large = why(&[op(0, MAX_BYTES)]);
+        assert!(large.ends_with("bytes at once: expected at most 262144"), "{large}");
+        assert!(why(&[op(1, 1), op(1, 2)]).contains("writes a key twice"));
+    }
+}

@@ -1,6 +1,9 @@
 //! Replicas that stop for their rows: two of three in the same moment, of which one stops and is rebuilt, and then the other; one that stops
-//! while it is noted that it is rebuilt; one with a row whose key cannot be read, beside another range's; one that has lost a command. And rows beside them that cannot be read, with which a node starts.
+//! while it is noted that it is rebuilt; one that was let stop and asks again; one that is split while it is doubted; one with a row whose key cannot be read, beside another range's; one that has lost a command. And rows beside them that cannot be read, with which a node starts.
 
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 use rhumb_core::HybridTime;
 use rhumb_core::rng::Seed;
 use rhumb_storage::mvcc::VersionKey;
@@ -8,11 +11,11 @@ use rhumb_storage::{Batch, Family, MemoryEngine, Store};
 
 use super::catalog::{self, SPACE};
 use super::comparing::{begins, hosts, now, reads, well, wrong};
-use super::net::{self, MS, RANGE, SECOND};
+use super::net::{self, MS, NOBODY, RANGE, SECOND, node_id};
 use super::sim::{self, SimRuntime};
 use super::world::key;
 use crate::ranges::collect::Progress;
-use crate::ranges::host::{Host, Noticed};
+use crate::ranges::host::{Host, Noticed, Word};
 use crate::ranges::quarantine::Quarantine;
 use crate::ranges::{RangeId, RangeReplica, ReplicaId};
 
@@ -140,6 +143,187 @@ fn unreadable(seed: u64) -> Result<(), String> {
 fn a_row_whose_key_cannot_be_read_is_of_the_range_around_it_and_is_cleared_with_it() {
     for seed in 0..3 {
         unreadable(seed).unwrap_or_else(|broken| panic!("seed {seed}: {broken}"));
+    }
+}
+
+/// Whoever holds the lease of the range, and the others.
+fn holder(net: &net::Shared) -> Result<(Placed, Vec<Placed>), String> {
+    let holds = |host: Host<SimRuntime>| async move { host.holds(RANGE).await };
+    let (mut holders, others): (Vec<_>, Vec<_>) =
+        hosts(net).into_iter().partition(|(_, host)| now(holds(host.clone())) == Some(true));
+    Ok((holders.pop().ok_or("nobody holds the lease")?, others))
+}
+
+type Placed = (usize, Host<SimRuntime>);
+
+/// A replica is let stop, does not hear it, and asks again when the others are away.
+fn asks_again(seed: u64) -> Result<(), String> {
+    let net = begins(seed)?;
+    let ((node, host), others) = holder(&net)?;
+    let (_, odd) = others.first().ok_or("nobody follows")?;
+    let group = host.group(RANGE).ok_or("it has no replica")?;
+    let replica = odd.group(RANGE).ok_or("it has no replica")?.id();
+    let seats = {
+        let group = group.clone();
+        now(async move { group.replica().await.descriptor().seats.clone() }).ok_or("it is busy")?
+    };
+    if !host.lets_stop(&group, &seats, replica) {
+        return Err("the range has a quorum without it, and it may not stop".to_owned());
+    }
+    // Nothing is compared meanwhile either, by which it would be known to be well.
+    for (other, _) in &others {
+        net.lock().cut.extend([(node, *other), (*other, node)]);
+    }
+    sim::run_until(sim::now() + 5 * SECOND);
+    well(&net)?;
+    if host.lets_stop(&group, &seats, replica) {
+        return Err("it may stop, and of three replicas one is heard of".to_owned());
+    }
+    Ok(())
+}
+
+#[test]
+fn a_replica_that_was_let_stop_is_judged_anew_when_it_asks_again() {
+    for seed in 0..3 {
+        asks_again(seed).unwrap_or_else(|broken| panic!("seed {seed}: {broken}"));
+    }
+}
+
+/// A replica that is not to be believed, and is needed by its range, is split: so is what begins with its rows.
+fn halves(seed: u64) -> Result<(), String> {
+    let net = begins(seed)?;
+    let (_, others) = holder(&net)?;
+    let [(_, odd), (away, gone)] = <[Placed; 2]>::try_from(others).map_err(|_| "there are three")?;
+    drop(gone);
+    let number = |range| odd.group(range).map(|group| group.id());
+    let old = number(RANGE).ok_or("it has no replica")?;
+    net.lock().spoiled = true;
+    net::crash(&net, away);
+    sim::run_until(sim::now() + 3 * SECOND);
+    let doubts = odd.clone();
+    now(async move { doubts.quarantine(RANGE, old, "a test".to_owned()) });
+    sim::run_until(sim::now() + SECOND);
+    if odd.doubted().len() != 1 {
+        return Err(format!("it is to vote on, and to be doubted: {:?}", odd.doubted()));
+    }
+    let is_out = |range, replica| hosts(&net).iter().any(|(_, host)| host.is_out(range, replica));
+    sim::run_until(sim::now() + 6 * SECOND);
+    if !is_out(RANGE, old) {
+        return Err("it says so again and again, and nobody knows it any more".to_owned());
+    }
+    let mut rng = Seed::new(seed).child("halves").rng();
+    catalog::with_the_lease(&net, &mut rng, RANGE, Some(key(10)));
+    sim::run_until(sim::now() + 4 * SECOND);
+    well(&net)?;
+    let right = {
+        let net = net.lock();
+        let rows = net.catalog.iter().flat_map(|catalog| &catalog.space.ranges);
+        rows.filter(|row| row.begun && row.parent == Some(RANGE)).map(|row| row.range).next()
+    };
+    let right = right.ok_or("it is not split")?;
+    let half = number(right).ok_or("its right half is not there")?;
+    if !odd.doubted().iter().any(|(range, replica, _)| (*range, *replica) == (right, half)) {
+        return Err(format!(
+            "replica {old} is not to be believed, and its right half is: {:?}",
+            odd.doubted()
+        ));
+    }
+    let raft = net.lock().raft;
+    net::start(&net, away, raft);
+    sim::run_until(sim::now() + 25 * SECOND);
+    well(&net)?;
+    for (range, before) in [(RANGE, old), (right, half)] {
+        if number(range).is_none() || number(range) == Some(before) {
+            return Err(format!("replica {before} is not rebuilt: {:?} is there", number(range)));
+        }
+    }
+    Ok(())
+}
+
+/// Gives the lease to another node. What came of it.
+fn gives(from: &Host<SimRuntime>, to: usize) -> Option<Result<ReplicaId, String>> {
+    let (given, from) = (Arc::new(Mutex::new(None)), from.clone());
+    let at = Arc::clone(&given);
+    sim::spawn_as(NOBODY, async move {
+        let gave = from.give_lease(RANGE, &node_id(to)).await;
+        *at.lock() = Some(gave.map_err(|not| format!("{not:?}")));
+    });
+    sim::run_until(sim::now() + SECOND);
+    given.lock().take()
+}
+
+/// A replica was doubted, and its node has started again since: it knows nothing of that.
+fn goes_stale(seed: u64) -> Result<(), String> {
+    let net = begins(seed)?;
+    let ((node, host), others) = holder(&net)?;
+    let (other, follows) = others.first().cloned().ok_or("nobody follows")?;
+    let replica = host.group(RANGE).ok_or("it has no replica")?.id();
+    let hears = follows.clone();
+    now(async move { hears.heard(&node_id(node), Word::Doubted { range: RANGE, replica }).await });
+    if !follows.is_out(RANGE, replica) {
+        return Err("what it says is not heard".to_owned());
+    }
+    sim::run_until(sim::now() + 8 * SECOND);
+    well(&net)?;
+    if follows.is_out(RANGE, replica) {
+        return Err(format!(
+            "replica {replica} says nothing of the kind, and is not given the lease for good"
+        ));
+    }
+    let there = gives(&host, other);
+    let back = gives(&follows, node);
+    if there.is_none_or(|given| given.is_err()) || back != Some(Ok(replica)) {
+        return Err(format!("the lease does not come back to replica {replica}: {back:?}"));
+    }
+    well(&net)
+}
+
+#[test]
+fn a_doubt_that_is_not_said_again_is_forgotten() {
+    for seed in 0..3 {
+        goes_stale(seed).unwrap_or_else(|broken| panic!("seed {seed}: {broken}"));
+    }
+}
+
+/// Whoever holds the lease is not to be believed, and nobody else is there.
+fn keeps(seed: u64) -> Result<(), String> {
+    let net = begins(seed)?;
+    let ((_, host), others) = holder(&net)?;
+    let others: Vec<_> = others.into_iter().map(|(node, _)| node).collect();
+    let number = || host.group(RANGE).map(|group| group.id());
+    let old = number().ok_or("it has no replica")?;
+    net.lock().spoiled = true;
+    others.iter().for_each(|other| net::crash(&net, *other));
+    sim::run_until(sim::now() + 4 * SECOND);
+    let epoch = || host.0.supporting.lock().machine.epoch();
+    let (before, doubts) = (epoch(), host.clone());
+    now(async move { doubts.quarantine(RANGE, old, "a test".to_owned()) });
+    sim::run_until(sim::now() + 15 * SECOND);
+    well(&net)?;
+    if epoch() != before {
+        return Err("all leases of its store have lapsed, and nobody can take one".to_owned());
+    }
+    let raft = net.lock().raft;
+    others.iter().for_each(|other| net::start(&net, *other, raft));
+    sim::run_until(sim::now() + 30 * SECOND);
+    well(&net)?;
+    if number().is_none() || number() == Some(old) {
+        return Err(format!("replica {old} is not rebuilt: {:?} is there", number()));
+    }
+    Ok(())
+}
+
+#[test]
+fn leases_do_not_lapse_for_one_that_nobody_can_take() {
+    for seed in 0..3 {
+        keeps(seed).unwrap_or_else(|broken| panic!("seed {seed}: {broken}"));
+    }
+}
+
+#[test]
+fn what_is_split_off_from_a_replica_that_is_not_to_be_believed_is_not_believed_either() {
+    for seed in 0..3 {
+        halves(seed).unwrap_or_else(|broken| panic!("seed {seed}: {broken}"));
     }
 }
 
