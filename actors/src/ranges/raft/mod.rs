@@ -78,15 +78,15 @@ impl Default for RaftSettings {
 }
 
 impl RaftSettings {
-    /// Times with which a leader that dies has a successor when the support of its store ends, which is two thirds of `support` later
-    /// at the earliest: nobody could write sooner. A follower stands for election when it has not heard the leader for the longest
-    /// election timeout (so long openraft lets nobody disturb a leader) and then one drawn between the two.
+    /// Times with which a leader that dies has a successor a little after the support of its store has ended. A follower stands for election
+    /// when it has not heard the leader for the longest election timeout (so long openraft lets nobody disturb a leader) and then one
+    /// drawn between the two. Shorter ones are bounded: openraft wants a heartbeat, half of one and a tick below the shortest.
     #[must_use]
     pub fn within(support: Duration) -> Self {
         Self {
             heartbeat: support / 10,
-            election_min: support / 6,
-            election_max: support / 3,
+            election_min: support / 3,
+            election_max: support * 2 / 3,
             snapshot_after: 5_000,
             forgives: true,
         }
@@ -103,7 +103,7 @@ impl RaftSettings {
             heartbeat_min_interval: Some(ms(self.heartbeat) / 2),
             election_timeout_min: ms(self.election_min),
             election_timeout_max: ms(self.election_max),
-            install_snapshot_timeout: ms(self.election_max) * 20,
+            install_snapshot_timeout: ms(self.election_max) * 10,
             snapshot_policy: SnapshotPolicy::LogsSinceLast(self.snapshot_after),
             max_in_snapshot_log_to_keep: KEPT_ENTRIES.min(self.snapshot_after),
             purge_batch_size: PURGED_AT_ONCE.min(self.snapshot_after),
