@@ -171,8 +171,8 @@ struct Apart<W>(W);
 /// A lock-free hybrid clock.
 ///
 /// A timestamp is one addition to one shared word, and nothing is read from that word before: with two
-/// threads its line then moves once a timestamp. Only when the wall clock or a peer has overtaken the
-/// word is it raised first.
+/// threads its line then moves once a timestamp. Only when the wall clock has overtaken the word is it
+/// raised first, and when a peer's time has that is merged.
 #[derive(Debug)]
 pub struct HybridClock<W = AtomicU64> {
     /// The last number given to anybody. It passes the ceiling by at most the number of threads.
@@ -209,20 +209,43 @@ impl<W: Word> HybridClock<W> {
     /// # Errors
     /// [`ClockRefusal::CeilingReached`].
     pub fn tick(&self, wall_millis: u64) -> Result<HybridTime, ClockRefusal> {
-        self.advance(HybridTime::new(wall_millis, 0), HybridTime::ZERO)
+        let ceiling = self.ceiling.load();
+        if self.spent.load() == ceiling {
+            return Err(ClockRefusal::CeilingReached);
+        }
+        // The wall clock may run ahead of a ceiling that is slow to become durable: then time
+        // crawls by its counter below the ceiling, rather than stop.
+        let wall = HybridTime::new(wall_millis, 0).0.min((ceiling - 1) & !COUNTER_MASK);
+        let mut next = self.last.0.next();
+        if next < wall {
+            self.last.0.raise(wall - 1);
+            next = self.last.0.next();
+        }
+        if next >= ceiling {
+            self.spent.raise(ceiling);
+            return Err(ClockRefusal::CeilingReached);
+        }
+        Ok(HybridTime(next))
     }
 
-    /// The next timestamp after having seen `remote`: later than both.
+    /// Takes a time into account that was seen: all timestamps from now on are later. It takes none itself, and where the clock
+    /// has passed that time it writes nothing.
     ///
     /// # Errors
     /// [`ClockRefusal::TooFarAhead`] when the remote time is more than the greatest offset ahead of
     /// the wall clock, [`ClockRefusal::CeilingReached`].
-    pub fn merge(&self, wall_millis: u64, remote: HybridTime) -> Result<HybridTime, ClockRefusal> {
+    pub fn merge(&self, wall_millis: u64, remote: HybridTime) -> Result<(), ClockRefusal> {
         let ahead = Duration::from_millis(remote.millis().saturating_sub(wall_millis));
         if ahead > self.max_offset {
             return Err(ClockRefusal::TooFarAhead { ahead, max_offset: self.max_offset });
         }
-        self.advance(HybridTime::new(wall_millis, 0), remote)
+        if remote.0.saturating_add(1) >= self.ceiling.load() {
+            return Err(ClockRefusal::CeilingReached);
+        }
+        if self.last.0.load() < remote.0 {
+            self.last.0.raise(remote.0);
+        }
+        Ok(())
     }
 
     /// The ceiling to make durable next, when less than half of [`CEILING_AHEAD`] is left under the
@@ -248,27 +271,6 @@ impl<W: Word> HybridClock<W> {
     pub fn last(&self) -> HybridTime {
         HybridTime(self.last.0.load().min(self.ceiling.load().saturating_sub(1)))
     }
-
-    fn advance(&self, wall: HybridTime, seen: HybridTime) -> Result<HybridTime, ClockRefusal> {
-        let ceiling = self.ceiling.load();
-        if self.spent.load() == ceiling || seen.0.saturating_add(1) >= ceiling {
-            return Err(ClockRefusal::CeilingReached);
-        }
-        // The wall clock may run ahead of a ceiling that is slow to become durable: then time
-        // crawls by its counter below the ceiling, rather than stop.
-        let wall = wall.0.min((ceiling - 1) & !COUNTER_MASK);
-        let passed = seen.0.max(wall.saturating_sub(1));
-        let mut next = self.last.0.next();
-        if next <= passed {
-            self.last.0.raise(passed);
-            next = self.last.0.next();
-        }
-        if next >= ceiling {
-            self.spent.raise(ceiling);
-            return Err(ClockRefusal::CeilingReached);
-        }
-        Ok(HybridTime(next))
-    }
 }
 
 #[cfg(test)]
@@ -293,13 +295,28 @@ mod tests {
     }
 
     #[test]
-    fn a_merge_is_later_than_both_sides() {
+    fn what_comes_after_a_merge_is_later_than_both_sides() {
         let clock = clock();
         let local = clock.tick(1_000).expect("below the ceiling");
         let remote = HybridTime::new(1_400, 9);
-        let merged = clock.merge(1_000, remote).expect("within the offset");
+        clock.merge(1_000, remote).expect("within the offset");
+        let merged = clock.tick(1_000).expect("below the ceiling");
         assert!(merged > local && merged > remote);
         assert_eq!(merged.millis(), 1_400);
+        clock.merge(1_000, local).expect("within the offset");
+        assert_eq!(clock.last(), merged, "what was passed changes nothing");
+    }
+
+    #[test]
+    fn what_reaches_the_ceiling_is_not_merged() {
+        let clock = HybridClock::new(HybridTime::new(1_000, 9), DEFAULT_MAX_OFFSET);
+        let before = clock.tick(900).expect("below the ceiling");
+        for beyond in [HybridTime::new(1_000, 8), HybridTime::new(1_200, 0)] {
+            assert_eq!(clock.merge(900, beyond), Err(ClockRefusal::CeilingReached), "nothing below it is later");
+        }
+        assert_eq!(clock.last(), before);
+        assert_eq!(clock.merge(900, HybridTime::new(1_000, 7)), Ok(()));
+        assert_eq!(clock.tick(900), Ok(HybridTime::new(1_000, 8)));
     }
 
     #[test]
@@ -353,7 +370,7 @@ mod tests {
     fn the_counter_carries_into_the_milliseconds() {
         let clock = clock();
         clock.merge(1_000, HybridTime::new(1_000, u16::MAX)).expect("within the offset");
-        assert_eq!(clock.last(), HybridTime::new(1_001, 0));
+        assert_eq!(clock.tick(1_000), Ok(HybridTime::new(1_001, 0)));
     }
 
     mod under_loom {
@@ -384,8 +401,9 @@ mod tests {
                 let other = loom::sync::Arc::clone(&clock);
                 let thread = loom::thread::spawn(move || {
                     let a = other.tick(10).expect("below the ceiling");
-                    let b = other.merge(9, HybridTime::new(12, 0)).expect("within the offset");
-                    assert!(a < b);
+                    other.merge(9, HybridTime::new(12, 0)).expect("within the offset");
+                    let b = other.tick(9).expect("below the ceiling");
+                    assert!(a < b && HybridTime::new(12, 0) < b);
                     [a, b]
                 });
                 let c = clock.tick(11).expect("below the ceiling");

@@ -571,6 +571,13 @@ pub enum KvRefusal {
     Erased,
     /// The keyspace is archived or deleted.
     NotActive(Life),
+    /// The node that orders the range's writes cannot keep up. Other ranges' may.
+    Overloaded {
+        /// By what.
+        why: String,
+        /// When it may be better.
+        retry_after: Duration,
+    },
 }
 
 impl KvRefusal {
@@ -590,6 +597,7 @@ impl KvRefusal {
             Self::Invalid(_) => "invalid",
             Self::Unsound(_) => "unsound",
             Self::Erased => "erased",
+            Self::Overloaded { .. } => "overloaded",
             Self::NotActive(Life::Archived) => "archived",
             Self::NotActive(_) => "deleted",
         }
@@ -599,7 +607,9 @@ impl KvRefusal {
     #[must_use]
     pub fn retry_after_ms(&self) -> Option<u64> {
         match self {
-            Self::NotNow { retry_after, .. } => u64::try_from(retry_after.as_millis()).ok(),
+            Self::NotNow { retry_after, .. } | Self::Overloaded { retry_after, .. } => {
+                u64::try_from(retry_after.as_millis()).ok()
+            }
             _ => None,
         }
     }
@@ -635,6 +645,9 @@ impl fmt::Display for KvRefusal {
                  leaseholder be asked"
             ),
             Self::Time(why) | Self::Token(why) | Self::Invalid(why) | Self::Unsound(why) => f.write_str(why),
+            Self::Overloaded { why, retry_after } => {
+                write!(f, "{why}, and nothing new is written; ask again in {retry_after:?}")
+            }
             Self::NotNow { why, retry_after } => write!(f, "{why}; ask again in {retry_after:?}"),
             Self::NotActive(Life::Archived) => {
                 f.write_str("the keyspace is archived: it is read, and written again once it is restored")

@@ -1,7 +1,8 @@
 //! Hybrid time: a node's clock as it runs in production and uhlc's, each reading the wall clock for every
 //! timestamp: Rhumb's the kernel's coarse one, uhlc's the exact one.
 //!
-//! A merge takes a timestamp that another clock of the same kind has just made. The clock's end is how far
+//! A merge takes a timestamp into account that another clock of the same kind has made before: what the clock makes afterwards is
+//! later. Neither clock makes one for it. The clock's end is how far
 //! its last timestamp is ahead of the wall clock when the last thread has ended.
 
 use std::sync::Barrier;

@@ -83,14 +83,22 @@ impl Inner {
     }
 
     pub(super) fn offer(&self, batch: Batch, durability: Durability, done: Done) -> Result<(), Box<Left>> {
-        let mut queue = self.taken(batch, durability, done)?;
+        let mut queue = self.taken(batch, durability, durability, done)?;
         self.call(&mut queue);
         Ok(())
     }
 
+    pub(super) fn door(&self, bytes: usize) -> Result<Duration, Refusal> {
+        match self.store.poisoned() {
+            Some(fault) => Err(Refusal::Poisoned(fault.clone())),
+            None => self.queue.lock().door(&self.settings, bytes),
+        }
+    }
+
     /// As [`Inner::offer`] of what wants no sync; what waits is written by the caller, unless somebody else is writing.
     pub(super) fn offer_here(&self, batch: Batch, done: Done) -> Result<(), Box<Left>> {
-        let mut queue = self.taken(batch, Durability::Buffered, done)?;
+        // It comes of something that is durable, and that was let in: it passes where that would.
+        let mut queue = self.taken(batch, Durability::Buffered, Durability::Durable, done)?;
         let Some(group) = queue.write_here(self.settings.max_group_bytes) else {
             self.call(&mut queue);
             return Ok(());
@@ -109,13 +117,14 @@ impl Inner {
         &self,
         batch: Batch,
         durability: Durability,
+        admitted_as: Durability,
         done: Done,
     ) -> Result<MutexGuard<'_, Queue>, Box<Left>> {
         let mut queue = self.queue.lock();
         // Asked under the lock: whoever poisons the store empties the queue after that.
         let admitted = match self.store.poisoned() {
             Some(fault) => Err(Refusal::Poisoned(fault.clone())),
-            None => queue.admit(&self.settings, batch.bytes(), durability),
+            None => queue.admit(&self.settings, batch.bytes(), admitted_as),
         };
         if let Err(why) = admitted {
             self.tally.refused.fetch_add(1, Relaxed);

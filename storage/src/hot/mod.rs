@@ -150,8 +150,19 @@ impl HotStore {
         self.inner.offer(batch, durability, done)
     }
 
+    /// What work of so many bytes meets that is not begun yet: how long it is to wait. Whoever lets work in that writes more than
+    /// once, and cannot be refused in the midst of it, asks here first. The engine's word on its pressure is at most
+    /// [`HotSettings::pressure_age`] old.
+    ///
+    /// # Errors
+    /// A [`Refusal`], from *orange* on: durable batches still pass there, so that what was let in comes to its end.
+    pub fn door(&self, bytes: usize) -> Result<Duration, Refusal> {
+        self.inner.door(bytes)
+    }
+
     /// Takes a batch that wants no sync, and writes it on the caller's thread, behind all that was taken before it, unless a
-    /// thread of the store is writing just then. It is visible when `done` was called: here, as a rule.
+    /// thread of the store is writing just then. It is visible when `done` was called: here, as a rule. It is taken where a
+    /// durable one would be: what it comes of is durable.
     ///
     /// # Errors
     /// As [`HotStore::offer`].

@@ -1,6 +1,7 @@
 //! What waits to be committed: a bounded queue, and the rule of who is refused. No threads in here.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use super::{CommitError, Durability, HotSettings, Refusal};
 use crate::batch::Batch;
@@ -93,6 +94,13 @@ impl Queue {
         let full = self.outstanding >= max_waiting.div_ceil(share)
             || (self.outstanding > 0 && self.outstanding_bytes + bytes > max_waiting_bytes / share);
         if full { Err(Refusal::Full { retry_after }) } else { Ok(()) }
+    }
+
+    /// What work of so many bytes meets that nobody has begun yet: it can still be refused, other than what comes of it later.
+    /// Under *yellow* it is slowed down, under *orange* refused.
+    pub(super) fn door(&self, settings: &HotSettings, bytes: usize) -> Result<Duration, Refusal> {
+        self.admit(settings, bytes, Durability::Buffered)?;
+        Ok(if self.pressure == Pressure::Green { Duration::ZERO } else { settings.slow_by })
     }
 
     pub(super) fn push(&mut self, waiting: Waiting) {

@@ -15,6 +15,8 @@ pub struct HotSettings {
     pub pressure_age: Duration,
     /// When a refused caller is told to try again.
     pub retry_after: Duration,
+    /// How long new work waits at the door under *yellow*.
+    pub slow_by: Duration,
 }
 
 impl Default for HotSettings {
@@ -25,6 +27,7 @@ impl Default for HotSettings {
             max_group_bytes: 8 << 20,
             pressure_age: Duration::from_millis(100),
             retry_after: Duration::from_millis(50),
+            slow_by: Duration::from_millis(10),
         }
     }
 }

@@ -74,7 +74,7 @@ impl Clock {
     /// # Errors
     /// The sender's time is too far ahead: the message is to be refused.
     pub fn hear(&self, at: Micros, remote: HybridTime) -> Result<(), ClockRefusal> {
-        self.hybrid.merge(self.wall_ms(at), remote).map(|_| ())
+        self.hybrid.merge(self.wall_ms(at), remote)
     }
 
     /// The last hybrid time given out.

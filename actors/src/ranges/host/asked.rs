@@ -5,9 +5,10 @@ use rhumb_core::HybridTime;
 use rhumb_storage::mvcc::{KeyspaceId, Limit, Page, Snapshot, Version};
 
 use super::Host;
+use crate::ranges::catalog::META;
 use crate::ranges::command::{Body, Op, Outcome, Write};
 use crate::ranges::lease::RangeRefusal;
-use crate::ranges::raft::NotProposed;
+use crate::ranges::raft::{Group, NotProposed, Pressed};
 use crate::ranges::replica::{RangeId, ReplicaId, Seat};
 use crate::ranges::serve::{Answer, Ask, Consistency, Elsewhere};
 use crate::ranges::token::Token;
@@ -64,6 +65,8 @@ pub enum NotWritten {
         /// What the key was last written at, if it is there.
         found: Option<HybridTime>,
     },
+    /// The store of the node that orders the range's writes falls behind. Nothing was proposed.
+    Pressed(Pressed),
     /// The lease went to another replica, or another command came before: nothing was written, and it may be tried again.
     Void,
     /// It may be written or not.
@@ -152,6 +155,7 @@ impl<R: AsyncRuntime> Host<R> {
     ) -> Result<Written, NotWritten> {
         let group = self.group(range).ok_or(NotWritten::NoReplica)?;
         self.0.loads.writes(range, &ops);
+        self.let_in(&group, &ops).await.map_err(NotWritten::Pressed)?;
         let proposed = group.propose(|replica| {
             let moment = self.moment(replica.descriptor());
             let mut command = replica.propose_write(&moment, ops)?;
@@ -186,6 +190,20 @@ impl<R: AsyncRuntime> Host<R> {
             Err(NotProposed::Unknown(why)) => Err(NotWritten::Unknown(why)),
             Err(NotProposed::Stopped(why)) => Err(NotWritten::Stopped(why)),
         }
+    }
+
+    /// Lets writes in where they are ordered, sooner or later, or not: once they are proposed they cannot be refused any more. By the
+    /// catalog the nodes' own work goes on, that which lifts the pressure too.
+    async fn let_in(&self, group: &Group<R>, ops: &[Op]) -> Result<(), Pressed> {
+        if group.range() == META || !group.leads() {
+            return Ok(());
+        }
+        let bytes = ops.iter().map(|op| op.key.as_bytes().len() + op.record.value.as_ref().map_or(0, Vec::len)).sum();
+        let wait = self.0.around.disk.door(bytes)?;
+        if !wait.is_zero() {
+            R::sleep(wait).await;
+        }
+        Ok(())
     }
 
     pub(super) async fn at(&self, range: RangeId, holder: Option<ReplicaId>) -> NotWritten {

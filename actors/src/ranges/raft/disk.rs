@@ -11,8 +11,23 @@ use rhumb_storage::{Batch, CommitError, Durability, Family, HotStore, Refusal, S
 /// How long it waits at least before it offers again what found no room.
 const A_MOMENT: Duration = Duration::from_millis(2);
 
+/// The store falls behind, and lets nothing in that is new. What was let in before comes to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pressed {
+    /// By what.
+    pub why: String,
+    /// When it may be better.
+    pub retry_after: Duration,
+}
+
 /// Where rows are.
 pub trait Disk: Send + Sync + 'static {
+    /// What a write of so many bytes meets that nobody has proposed yet: how long it is to wait.
+    ///
+    /// # Errors
+    /// [`Pressed`].
+    fn door(&self, bytes: usize) -> Result<Duration, Pressed>;
+
     /// Makes a batch durable, then calls. The future ends when the batch is taken; batches become durable in the order in
     /// which they are taken.
     fn durably(&self, batch: Batch, done: Done) -> BoxFuture<'static, ()>;
@@ -90,6 +105,20 @@ async fn offered(offer: impl Fn(Batch, Done) -> Result<(), Box<Left>>, batch: Ba
 }
 
 impl Disk for HotDisk {
+    fn door(&self, bytes: usize) -> Result<Duration, Pressed> {
+        self.0.door(bytes).or_else(|refusal| match refusal {
+            Refusal::Full { retry_after } => {
+                Err(Pressed { why: "as much waits for the disk as may".to_owned(), retry_after })
+            }
+            Refusal::Pressed { level, retry_after } => {
+                let level = format!("{level:?}").to_lowercase();
+                Err(Pressed { why: format!("the store's pressure is {level}"), retry_after })
+            }
+            // Whoever writes is told why.
+            Refusal::TooLarge { .. } | Refusal::Closed | Refusal::Poisoned(_) => Ok(Duration::ZERO),
+        })
+    }
+
     fn durably(&self, batch: Batch, done: Done) -> BoxFuture<'static, ()> {
         let store = self.0.clone();
         let offer = move |batch, done| store.offer(batch, Durability::Durable, done);
@@ -119,5 +148,53 @@ impl Disk for HotDisk {
         f: &mut dyn FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<(), StorageFault> {
         self.0.walk(family, from, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rhumb_storage::hot::HotSettings;
+    use rhumb_storage::{MemoryDisk, MemoryEngine, Pressure, Store};
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(10);
+
+    async fn eventually(what: &str, holds: impl Fn() -> bool) {
+        let waited = tokio::time::timeout(SOON, async {
+            while !holds() {
+                tokio::time::sleep(A_MOMENT).await;
+            }
+        });
+        waited.await.unwrap_or_else(|_| panic!("in vain: {what}"));
+    }
+
+    #[tokio::test]
+    async fn a_pressed_store_lets_nothing_new_in_and_what_was_let_in_comes_to_its_end() {
+        let pressed = MemoryDisk::new();
+        let store = Store::open(MemoryEngine::open(&pressed)).expect("a sound disk");
+        let settings = HotSettings { pressure_age: A_MOMENT, ..HotSettings::default() };
+        let (retry_after, slow_by) = (settings.retry_after, settings.slow_by);
+        let disk = HotDisk::new(HotStore::start(store, settings, |fault| panic!("{fault}")).expect("starts"));
+        assert_eq!(disk.door(1), Ok(Duration::ZERO));
+
+        pressed.press(Pressure::Orange);
+        let why = "the store's pressure is orange".to_owned();
+        eventually("it is shut", || disk.door(1) == Err(Pressed { why: why.clone(), retry_after })).await;
+        let row = |key: &str| {
+            let mut batch = Batch::new();
+            batch.put(Family::Raft, key, "value");
+            batch
+        };
+        let (said, heard) = futures::channel::oneshot::channel();
+        disk.durably(row("an entry"), Box::new(move |done| drop(said.send(done.is_ok())))).await;
+        assert_eq!(heard.await, Ok(true), "what was proposed");
+        let applied = tokio::time::timeout(SOON, disk.visibly(row("what it does"))).await;
+        assert_eq!(applied, Ok(Ok(())), "what it does is done");
+
+        pressed.press(Pressure::Yellow);
+        eventually("it is slow", || disk.door(1) == Ok(slow_by)).await;
+        pressed.press(Pressure::Green);
+        eventually("it is open", || disk.door(1) == Ok(Duration::ZERO)).await;
     }
 }

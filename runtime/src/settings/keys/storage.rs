@@ -40,6 +40,12 @@ pub(super) const STORAGE: Section = Section {
             "When a refused caller is told to try again.",
         ),
         Key::new(
+            "storage.slow_by",
+            millis(0, 10 * SECOND),
+            field!(hot.slow_by),
+            "How long each put into a keyspace waits while the store's pressure is yellow. From orange on they are refused.",
+        ),
+        Key::new(
             "storage.block_cache",
             bytes(MIB, 1_024 * GIB),
             field!(rocks.block_cache_bytes),

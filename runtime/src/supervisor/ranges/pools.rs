@@ -79,7 +79,7 @@ fn as_read(answer: Result<Result<KvAnswer, KvRefusal>, Fault>) -> Result<KvAnswe
 fn is_final(refusal: &KvRefusal) -> bool {
     use KvRefusal::{
         Condition, Erased, Exists, Invalid, NoSuchKeyspace, NotActive, NotAllowed, NotNow,
-        StalenessBoundViolated, Time, Token, Unsound, WrongClass,
+        Overloaded, StalenessBoundViolated, Time, Token, Unsound, WrongClass,
     };
     match refusal {
         Invalid(_) | NotAllowed(_) | NotActive(_) | WrongClass(_) | Unsound(_) | Erased | Exists { .. } => {
@@ -89,6 +89,7 @@ fn is_final(refusal: &KvRefusal) -> bool {
         NoSuchKeyspace(_)
         | Condition { .. }
         | NotNow { .. }
+        | Overloaded { .. }
         | Time(_)
         | Token(_)
         | StalenessBoundViolated { .. } => false,
@@ -298,6 +299,7 @@ mod tests {
         }
         for refusal in [
             KvRefusal::NotNow { why: why(), retry_after: WITHIN },
+            KvRefusal::Overloaded { why: why(), retry_after: WITHIN },
             KvRefusal::Condition { op: 0, found: None },
             KvRefusal::NoSuchKeyspace(why()),
             KvRefusal::Time(why()),

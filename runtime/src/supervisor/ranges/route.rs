@@ -9,6 +9,7 @@ use std::time::Duration;
 use rhumb_actors::ranges::catalog::{Keyspace, META};
 use rhumb_actors::ranges::host::{NotRead, NotWritten, Rowed};
 use rhumb_actors::ranges::lifecycle::Life;
+use rhumb_actors::ranges::raft::Pressed;
 use rhumb_actors::ranges::messages::{
     KvAnswer, KvCondition, KvOp, KvRead, KvRefusal, KvRow, KvWrite, KvWritten, Lifetimes, MAX_BYTES, MAX_OPS,
     MAX_ROWS, Needs, RangeBounds, WhereIs,
@@ -239,6 +240,10 @@ impl Ranges {
             Err(NotWritten::Refused(refusal)) => Ok(Err(Not::Refused(told(refusal)))),
             Err(NotWritten::Condition { op, found }) => {
                 Ok(Err(Not::Refused(KvRefusal::Condition { op: op as u64, found })))
+            }
+            Err(NotWritten::Pressed(Pressed { why, retry_after })) => {
+                let why = format!("node {}: {why}", self.0.parts.me);
+                Ok(Err(Not::Refused(KvRefusal::Overloaded { why, retry_after })))
             }
             Err(NotWritten::Void) => Ok(Err(Not::Again("another write came between".to_owned()))),
             Err(NotWritten::Unknown(why) | NotWritten::Stopped(why)) => Err(unknown(why)),

@@ -21,7 +21,7 @@ use super::versions::{self, Build, Versions};
 use crate::ranges::comparing::Verdict;
 use crate::ranges::host::{Found, Host, HostSettings, Noticed, Word, World};
 use crate::ranges::raft::wire::{self, Answered, Asked};
-use crate::ranges::raft::{Around, Carry, Disk, Distances, Feeding, RaftSettings};
+use crate::ranges::raft::{Around, Carry, Disk, Distances, Feeding, Pressed, RaftSettings};
 use crate::ranges::resting::RestSettings;
 use crate::ranges::splitting::{Decided, SplitSettings, Why};
 use crate::ranges::{RangeId, RangeSettings, ReplicaId, Seat};
@@ -93,6 +93,8 @@ pub(super) struct Node {
     /// Which one: a node may lose it, and get another.
     pub(super) store: StoreId,
     pub(super) slow_until: u64,
+    /// Its store is pressed, in the last second less so.
+    pub(super) pressed_until: u64,
     pub(super) halted: Option<String>,
     /// Which build it runs, in stories in which that changes.
     pub(super) build: Build,
@@ -399,6 +401,15 @@ fn failed(error: WriteError) -> CommitError {
 }
 
 impl Disk for Arc<SlowDisk> {
+    fn door(&self, _: usize) -> Result<Duration, Pressed> {
+        let left = self.net.lock().nodes[self.me].pressed_until.saturating_sub(sim::now());
+        let why = "the story says so".to_owned();
+        if left > SECOND {
+            return Err(Pressed { why, retry_after: Duration::from_micros(left - SECOND) });
+        }
+        Ok(Duration::from_micros(if left > 0 { 10 * MS } else { 0 }))
+    }
+
     fn durably(&self, batch: Batch, done: Done) -> BoxFuture<'static, ()> {
         let number = match self.store.write(&batch) {
             Ok(number) => number,
@@ -511,6 +522,7 @@ pub(super) fn of(count: usize, rng: Rng) -> Shared {
         disk: MemoryDisk::new(),
         store: store_id(number),
         slow_until: 0,
+        pressed_until: 0,
         halted: None,
         build: Build::default(),
     };

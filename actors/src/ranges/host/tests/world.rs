@@ -51,6 +51,8 @@ pub(super) struct Tally {
     pub(super) written: usize,
     pub(super) read: usize,
     pub(super) refused: usize,
+    /// Writes that a pressed store did not let in.
+    pub(super) pressed: usize,
     pub(super) unknown: usize,
     pub(super) snapshots: usize,
     pub(super) splits: usize,
@@ -90,6 +92,7 @@ impl Tally {
         self.written += other.written;
         self.read += other.read;
         self.refused += other.refused;
+        self.pressed += other.pressed;
         self.unknown += other.unknown;
         self.snapshots += other.snapshots;
         self.splits += other.splits;
@@ -372,7 +375,12 @@ fn trouble(net: &net::Shared, told: &Telling, rng: &mut Rng, comes_back: &mut BT
             told.lock().tally.cuts += 1;
         }
         7..9 => net.lock().cut.clear(),
-        9 => net.lock().nodes[node].slow_until = sim::now() + rng.between(100 * MS, 3 * SECOND),
+        9 => {
+            let node = &mut net.lock().nodes[node];
+            node.slow_until = sim::now() + rng.between(100 * MS, 3 * SECOND);
+            // Half of the slow disks fall behind.
+            node.pressed_until = if node.slow_until % 2 == 0 { node.slow_until } else { 0 };
+        }
         10 => {
             // Beyond what it may be off its node takes no part in leases; but for a node's clock at most.
             let mut net = net.lock();
@@ -404,7 +412,7 @@ fn heal(net: &net::Shared, told: &Telling, raft: RaftSettings) {
         let nodes = net.nodes.iter_mut().enumerate();
         nodes
             .filter_map(|(number, node)| {
-                node.slow_until = 0;
+                (node.slow_until, node.pressed_until) = (0, 0);
                 node.off_ms = node.off_ms.clamp(-(TOLERANCE as i64), TOLERANCE as i64);
                 (!node.up).then_some(number)
             })
@@ -661,6 +669,10 @@ async fn write(
             Some(Err(NotWritten::Condition { .. })) => {
                 saw.remove(&number);
                 (Did::NotSwapped(expects.expect("it had a condition")), back)
+            }
+            Some(Err(NotWritten::Pressed(_))) => {
+                told.tally.pressed += 1;
+                return;
             }
             Some(Err(NotWritten::NoReplica | NotWritten::Refused(_) | NotWritten::Void)) => {
                 told.tally.refused += 1;
