@@ -22,6 +22,9 @@ pub struct Conditions {
     pub cpu: String,
     /// The kernel's release.
     pub kernel: String,
+    /// What compiled all that is in one program, but for what `bench` starts of others' packages.
+    #[serde(default)]
+    pub compiler: String,
     /// Processes that ran or wanted to, on the average of the minute before: at 0 the machine was idle.
     pub load_before: f64,
 }
@@ -42,6 +45,8 @@ impl Conditions {
             cores: std::thread::available_parallelism().map_or(0, usize::from),
             cpu,
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
+            compiler: said("rustc", &["--version"])
+                .map_or_else(String::new, |said| said.split(" (").next().unwrap_or_default().to_owned()),
             load_before: read("/proc/loadavg")
                 .split(' ')
                 .next()
@@ -58,7 +63,7 @@ pub type Versions = BTreeMap<String, String>;
 #[must_use]
 pub fn versions(system: &str) -> Versions {
     let packages: &[&str] = match system {
-        "rhumb" | "rhumb-each" | "rhumb-awaited" => &["rhumb", "actix", "quinn", "quinn-proto", "rustls"],
+        "rhumb" | "rhumb-each" | "rhumb-awaited" => &["rhumb", "actix", "mimalloc", "quinn", "quinn-proto", "rustls", "tokio"],
         "floor" => &["quinn", "quinn-proto", "rustls", "rocksdb"],
         "quinn-framed" | "quinn-streams" => &["quinn", "quinn-proto", "rustls"],
         "tonic" => &["tonic", "h2", "hyper", "rustls"],
@@ -96,7 +101,12 @@ fn locked<'a>(lock: &'a str, name: &str) -> Option<&'a str> {
 }
 
 fn commit() -> Option<String> {
-    let said = Command::new("git").args(["describe", "--always", "--dirty", "--exclude=*"]).output().ok()?;
+    said("git", &["describe", "--always", "--dirty", "--exclude=*"])
+}
+
+/// What a command says, if it can be asked.
+fn said(command: &str, with: &[&str]) -> Option<String> {
+    let said = Command::new(command).args(with).output().ok()?;
     let text = String::from_utf8(said.stdout).ok()?;
     (said.status.success() && !text.trim().is_empty()).then(|| text.trim().to_owned())
 }

@@ -312,7 +312,11 @@ mod tests {
         let clock = HybridClock::new(HybridTime::new(1_000, 9), DEFAULT_MAX_OFFSET);
         let before = clock.tick(900).expect("below the ceiling");
         for beyond in [HybridTime::new(1_000, 8), HybridTime::new(1_200, 0)] {
-            assert_eq!(clock.merge(900, beyond), Err(ClockRefusal::CeilingReached), "nothing below it is later");
+            assert_eq!(
+                clock.merge(900, beyond),
+                Err(ClockRefusal::CeilingReached),
+                "nothing below it is later"
+            );
         }
         assert_eq!(clock.last(), before);
         assert_eq!(clock.merge(900, HybridTime::new(1_000, 7)), Ok(()));

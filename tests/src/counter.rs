@@ -10,7 +10,6 @@
 use std::sync::Arc;
 
 use rhumb::Wire;
-use rhumb::client::MeshClient;
 use rhumb::client::directory::Directory;
 use rhumb::client::kv::{Kv, KvCondition, KvError};
 use rhumb::prelude::*;
@@ -72,7 +71,7 @@ struct Row {
 
 /// The counter's part that its handlers share, one after the other.
 struct Book {
-    client: Arc<MeshClient>,
+    mesh: Mesh,
     epoch: u64,
     node: NodeId,
     /// As this counter has left it. None: it is not known to be its own.
@@ -82,14 +81,13 @@ struct Book {
 /// The counter.
 pub struct Counter(Arc<Book>);
 
-/// How it is hosted by a node that writes as this client does.
+/// How it is hosted.
 #[must_use]
-pub fn counters(client: MeshClient) -> Host<Counter> {
-    let client = Arc::new(client);
-    let made = move |at: &Activation| {
+pub fn counters() -> Host<Counter> {
+    let made = |at: &Activation| {
         let node = at.mesh.node().expect("a node hosts it").clone();
-        let (client, epoch, row) = (Arc::clone(&client), at.epoch.0, Mutex::new(None));
-        Counter(Arc::new(Book { client, epoch, node, row }))
+        let (mesh, epoch, row) = (at.mesh.clone(), at.epoch.0, Mutex::new(None));
+        Counter(Arc::new(Book { mesh, epoch, node, row }))
     };
     Host::new(made).moves()
 }
@@ -119,7 +117,7 @@ impl Handler<Who> for Counter {
 impl Book {
     async fn add(&self) -> Result<Counted, NotCounted> {
         let mut row = self.row.lock().await;
-        let store = Kv::open(&self.client, KEYSPACE, Some(&self.node.region)).await.map_err(not_counted)?;
+        let store = Kv::here(&self.mesh, KEYSPACE).await.map_err(not_counted)?;
         let known = match row.take() {
             Some(known) => known,
             None => self.claims(&store).await?,

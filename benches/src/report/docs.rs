@@ -36,12 +36,13 @@ fn section(results: &[Written]) -> String {
     let conditions = &results[0].conditions;
     writeln!(
         text,
-        "\n`{}`: {} rounds, interleaved; {} cores, {}, Linux {}, load before {:.2}. Spread is (highest − lowest) / median.",
+        "\n`{}`: {} rounds, interleaved; {} cores, {}, Linux {}, {}, load before {:.2}. Spread is (highest − lowest) / median.",
         conditions.command,
         outcomes[0].rounds,
         conditions.cores,
         conditions.cpu,
         conditions.kernel,
+        conditions.compiler,
         conditions.load_before
     )
     .ok();
@@ -93,6 +94,18 @@ fn rows(outcomes: &[Outcome]) -> String {
     for o in outcomes {
         let ours = o.system == counterpart(&o.system);
         let name = if ours { format!("**{}**", o.system) } else { o.system.clone() };
+        if o.rounds == 0 {
+            // It failed before it had a figure: below the table stands how.
+            let mut cells = std::array::from_fn(|_| String::new());
+            cells[..4].clone_from_slice(&[
+                name,
+                o.concurrency.to_string(),
+                o.payload.to_string(),
+                "not measured".to_owned(),
+            ]);
+            text += &row(cells);
+            continue;
+        }
         let unit = if o.unit == unit { String::new() } else { format!(" {}", o.unit.symbol()) };
         text += &row([
             name,
@@ -128,6 +141,11 @@ mod tests {
         assert!(new.starts_with("a\n<!-- bench remote-ask -->\n| system | in flight"), "{new}");
         assert!(new.contains("| **rhumb** | 16 | 64 | 3,000 | 12.5 | 1,234 | 0 % |  |\n"), "{new}");
         assert!(new.contains("| tonic | 16 | 64 | 1,000 | 12.5 | 1,234 | 0 % | 3.00× |\n"), "{new}");
+        let mut failed = written("kameo", 0);
+        failed.outcome.rounds = 0;
+        let works = [("remote-ask", vec![written("rhumb", 3_000), failed])];
+        let new = replace(document, &works).expect("marks that end");
+        assert!(new.contains("| kameo | 16 | 64 | not measured |  |  |  |  |\n"), "{new}");
         assert!(
             !new.contains("old") && new.ends_with("<!-- bench other -->\nkept\n<!-- /bench -->\n"),
             "{new}"

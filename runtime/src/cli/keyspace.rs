@@ -213,10 +213,13 @@ impl fmt::Display for Shown {
         let ranges: Vec<String> = self.ranges.iter().map(ToString::to_string).collect();
         write!(
             f,
-            "{:<24} class {:<14} ranges {:<6} on {}, retention {}",
+            "{:<24} class {:<14} {:<10} on {}, retention {}",
             self.keyspace,
             self.class.as_str(),
-            ranges.join(", "),
+            match ranges.as_slice() {
+                [only] => format!("range {only}"),
+                all => format!("ranges {}", all.join(", ")),
+            },
             self.replicas.join(", "),
             duration_text(Duration::from_millis(self.retention_ms))
         )?;

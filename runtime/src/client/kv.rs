@@ -1,9 +1,12 @@
 //! Keyspaces from a program: reads say what they need, and answers what they are.
 //!
 //! * It decides: which node is asked first (those of the caller's region), which next where one does not answer, and that a
-//!   handle's next read sees what its last calls saw, wherever they went.
-//! * It never does: write again what may have been written.
+//!   handle's next read sees what its last calls saw, wherever they went. A program asks over the network; an actor asks the node
+//!   that hosts it.
+//! * It never does: write again what may have been written, or, for a handler, what its call's class does not allow.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -23,6 +26,8 @@ use tokio::time::{Instant, timeout};
 pub use super::consistent::{Conflict, KvFound, NotUpgraded};
 use super::{Ask, BETWEEN, MeshClient, ask_until_known};
 use crate::host::call;
+use crate::mesh::Mesh;
+use crate::mesh::keyspaces::Keyspaces;
 
 /// How long a call may take.
 const WITHIN: Duration = Duration::from_secs(10);
@@ -52,12 +57,31 @@ pub enum KvError {
 /// A keyspace, as a program reads and writes it. What one call has seen the next one sees too.
 #[derive(Debug)]
 pub struct Kv<'a> {
-    client: &'a MeshClient,
+    way: Way<'a>,
     name: String,
     class: DataClass,
-    /// In the order in which they are asked: first who answered first.
-    nodes: Vec<NodeId>,
     token: Mutex<Vec<u8>>,
+}
+
+/// How a keyspace is reached.
+enum Way<'a> {
+    /// By a program, over the network.
+    Network {
+        client: &'a MeshClient,
+        /// In the order in which they are asked: first who answered first.
+        nodes: Vec<NodeId>,
+    },
+    /// By the node that this runs in.
+    Here(Arc<dyn Keyspaces>),
+}
+
+impl fmt::Debug for Way<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Network { nodes, .. } => f.debug_tuple("Network").field(nodes).finish(),
+            Self::Here(_) => f.write_str("Here"),
+        }
+    }
 }
 
 impl<'a> Kv<'a> {
@@ -80,7 +104,35 @@ impl<'a> Kv<'a> {
                 None => return Err(KvError::Refused(KvRefusal::NoSuchKeyspace(name.to_owned()))),
             }
         };
-        Ok(Self { client, name: found.name, class: found.class, nodes, token: Mutex::default() })
+        let way = Way::Network { client, nodes };
+        Ok(Self { way, name: found.name, class: found.class, token: Mutex::default() })
+    }
+
+    /// The keyspace of this name, for what runs in a node: its actors, or the service around it. A replica on this node is
+    /// read without leaving it. Within a handler (`call().mesh()` is its mesh) calls have the rest of its deadline, the keyspace's class
+    /// may be no looser than what the call has seen, and an answer binds what the call may send on, as another actor's does.
+    ///
+    /// # Errors
+    /// [`KvRefusal::NoSuchKeyspace`]; [`KvRefusal::Invalid`] where the mesh is a program's that hosts nothing: [`Kv::open`] is for those.
+    pub async fn here(mesh: &Mesh, name: &str) -> Result<Kv<'static>, KvError> {
+        let Some(keyspaces) = mesh.keyspaces().cloned() else {
+            let why = "this mesh is of a program that hosts nothing: use Kv::open with its client";
+            return Err(KvError::Refused(KvRefusal::Invalid(why.to_owned())));
+        };
+        let until = Instant::now() + KNOWN_WITHIN;
+        loop {
+            match keyspaces.list().map(|spaces| spaces.into_iter().find(|space| space.name == name)) {
+                Ok(Some(KeyspaceView { name, class, .. })) => {
+                    return Ok(Kv { way: Way::Here(keyspaces), name, class, token: Mutex::default() });
+                }
+                // As above; and a node that starts knows none yet.
+                Ok(None) | Err(KvRefusal::NotNow { .. }) if Instant::now() < until => {
+                    tokio::time::sleep(KNOWN_WITHIN / 5).await;
+                }
+                Ok(None) => return Err(KvError::Refused(KvRefusal::NoSuchKeyspace(name.to_owned()))),
+                Err(refusal) => return Err(KvError::Refused(refusal)),
+            }
+        }
     }
 
     /// The class of its data.
@@ -132,13 +184,28 @@ impl<'a> Kv<'a> {
     /// [`KvError`].
     pub async fn read(&self, message: KvRead) -> Result<KvAnswer, KvError> {
         let (class, keyspace) = (self.class.clone(), self.name.clone());
-        let message = KvRead { class, keyspace, token: self.token(), ..message };
-        let answer: KvAnswer = ask(self.client, &self.nodes, &message, WITHIN).await?;
+        let message = KvRead { class, keyspace, token: self.token(), hops: 0, ..message };
+        let within = self.begins()?;
+        let answer: KvAnswer = match &self.way {
+            Way::Network { client, nodes } => ask(*client, nodes, &message, within).await?,
+            Way::Here(keyspaces) => {
+                let by = call::call().map(|call| call.actor().shown().to_string());
+                keyspaces.read(message, by, within).await?.map_err(KvError::Refused)?
+            }
+        };
         self.goes_on(answer.token.clone());
         if let Some(within) = call::current() {
+            within.call.saw(&self.class);
             within.call.met(answer.level);
         }
         Ok(answer)
+    }
+
+    /// Whether the call that is being handled here, if one is, may have something to do with data of this class; and how long.
+    fn begins(&self) -> Result<Duration, KvError> {
+        let Some(within) = call::current() else { return Ok(WITHIN) };
+        within.call.may_send(&self.class)?;
+        Ok(within.call.deadline.saturating_duration_since(Instant::now()).min(WITHIN))
     }
 
     /// Writes a key.
@@ -177,7 +244,11 @@ impl<'a> Kv<'a> {
     pub async fn write(&self, ops: Vec<KvOp>) -> Result<KvWritten, KvError> {
         let (class, keyspace) = (self.class.clone(), self.name.clone());
         let message = KvWrite { class, keyspace, ops, hops: 0 };
-        let written: KvWritten = ask(self.client, &self.nodes, &message, WITHIN).await?;
+        let within = self.begins()?;
+        let written: KvWritten = match &self.way {
+            Way::Network { client, nodes } => ask(*client, nodes, &message, within).await?,
+            Way::Here(keyspaces) => keyspaces.write(message, within).await?.map_err(KvError::Refused)?,
+        };
         self.goes_on(written.token.clone());
         Ok(written)
     }

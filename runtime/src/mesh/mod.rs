@@ -17,6 +17,7 @@ pub mod dead_letters;
 pub(crate) mod dispatch;
 mod durably;
 mod following;
+pub(crate) mod keyspaces;
 pub(crate) mod owners;
 mod place;
 mod reads;
@@ -54,6 +55,7 @@ use tokio::time::Instant;
 
 use self::asking::Waits;
 use self::body::{pack, unpack_reply};
+use self::keyspaces::Keyspaces;
 use self::place::Places;
 use self::resilience::{Passing, Resilience};
 use crate::clock::NodeClock;
@@ -99,6 +101,7 @@ struct Inner {
     calls: Arc<Calls>,
     tracer: OnceLock<Tracer>,
     audit: OnceLock<AuditHandle>,
+    keyspaces: OnceLock<Arc<dyn Keyspaces>>,
     delivery: OnceLock<Delivery>,
     owners: OnceLock<owners::Owners>,
     resilience: OnceLock<Arc<Resilience>>,
@@ -180,6 +183,7 @@ impl Mesh {
             calls: Arc::default(),
             tracer: OnceLock::new(),
             audit: OnceLock::new(),
+            keyspaces: OnceLock::new(),
             delivery: OnceLock::new(),
             owners: OnceLock::new(),
             resilience: OnceLock::new(),
@@ -216,6 +220,20 @@ impl Mesh {
     #[cfg(feature = "rocks")]
     pub(crate) fn audits(&self, log: AuditHandle) {
         assert!(self.inner.audit.set(log).is_ok(), "a mesh is given its audit log once");
+    }
+
+    /// The node has these keyspaces.
+    ///
+    /// # Panics
+    /// When it was told before.
+    #[cfg(feature = "rocks")]
+    pub(crate) fn keeps(&self, keyspaces: Arc<dyn Keyspaces>) {
+        assert!(self.inner.keyspaces.set(keyspaces).is_ok(), "a mesh is given its keyspaces once");
+    }
+
+    /// The node's way to keyspaces. None for a program that hosts nothing.
+    pub(crate) fn keyspaces(&self) -> Option<&Arc<dyn Keyspaces>> {
+        self.inner.keyspaces.get()
     }
 
     /// What makes its spans, if something does.

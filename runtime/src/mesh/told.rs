@@ -6,6 +6,8 @@
 use rhumb_actors::audit::record::{Outcome, Record};
 use rhumb_actors::audit::{AuditHandle, NotAppended};
 use rhumb_core::{Delivery, Fault, FaultKind};
+#[cfg(feature = "rocks")]
+use rhumb_core::{NodeId, Role};
 use rhumb_transport::Peer;
 
 use crate::telemetry::current_trace;
@@ -35,15 +37,22 @@ pub(crate) fn once(action: &str, from: &Peer) -> Record {
     of(from, Record::told(action, "", Outcome::Done))
 }
 
+/// As [`once`], of what this node does itself.
+#[cfg(feature = "rocks")]
+pub(crate) fn once_here(action: &str, me: &NodeId) -> Record {
+    let record = Record::told(action, format!("{} {me}", Role::Node), Outcome::Done);
+    Record { trace: trace(), ..record }
+}
+
 /// The record says who does it, from where, in which trace.
 fn of(from: &Peer, record: Record) -> Record {
+    Record { actor: from.principal.to_string(), address: from.address.to_string(), trace: trace(), ..record }
+}
+
+/// The trace of what this thread works for, where it is kept.
+fn trace() -> String {
     let trace = current_trace().filter(|trace| trace.is_sampled());
-    Record {
-        actor: from.principal.to_string(),
-        address: from.address.to_string(),
-        trace: trace.map(|trace| format!("{:032x}", trace.trace_id)).unwrap_or_default(),
-        ..record
-    }
+    trace.map(|trace| format!("{:032x}", trace.trace_id)).unwrap_or_default()
 }
 
 impl Begun {

@@ -363,10 +363,16 @@ fn pressure_is_felt_and_forgotten() {
     eventually("the pressure is seen", || stage.hot.stats().pressure == Pressure::Orange);
     let refused = stage.hot.submit(put(1), Durability::Buffered, |_| ());
     assert!(matches!(refused, Err(Refusal::Pressed { level: Pressure::Orange, .. })));
-    assert!(matches!(stage.hot.door(1), Err(Refusal::Pressed { level: Pressure::Orange, .. })), "nothing new");
+    assert!(
+        matches!(stage.hot.door(1), Err(Refusal::Pressed { level: Pressure::Orange, .. })),
+        "nothing new"
+    );
     assert!(all(&stage.submit([1], Durability::Durable), 1)[0].1.is_ok());
     let (said, heard) = mpsc::channel();
-    stage.hot.offer_here(put(3), Box::new(move |done| drop(said.send(done.is_ok())))).expect("what comes of it");
+    stage
+        .hot
+        .offer_here(put(3), Box::new(move |done| drop(said.send(done.is_ok()))))
+        .expect("what comes of it");
     assert_eq!(heard.recv_timeout(DEADLINE), Ok(true));
     stage.disk.press(Pressure::Yellow);
     eventually("it is slowed down", || stage.hot.door(1) == Ok(HotSettings::default().slow_by));

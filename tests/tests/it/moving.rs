@@ -90,11 +90,7 @@ fn addresses(mesh: &FoundedMesh, nodes: &[usize]) -> String {
 }
 
 fn serve(mesh: &FoundedMesh, node: usize) -> Serving {
-    let program = Path::new(env!("CARGO_BIN_EXE_counter_node"));
-    let nodes = addresses(mesh, &[0, 1, 2]);
-    let identity = mesh.directory().join(format!("mesh/clients/{}-app", REGIONS[node]));
-    let identity = identity.to_str().expect("a path of text");
-    mesh.serve_with(program, node, &[("COUNTER_NODES", &nodes), ("COUNTER_IDENTITY", identity)])
+    mesh.serve_with(Path::new(env!("CARGO_BIN_EXE_counter_node")), node, &[])
 }
 
 /// A program that knows these nodes.

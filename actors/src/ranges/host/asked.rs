@@ -198,7 +198,8 @@ impl<R: AsyncRuntime> Host<R> {
         if group.range() == META || !group.leads() {
             return Ok(());
         }
-        let bytes = ops.iter().map(|op| op.key.as_bytes().len() + op.record.value.as_ref().map_or(0, Vec::len)).sum();
+        let bytes =
+            ops.iter().map(|op| op.key.as_bytes().len() + op.record.value.as_ref().map_or(0, Vec::len)).sum();
         let wait = self.0.around.disk.door(bytes)?;
         if !wait.is_zero() {
             R::sleep(wait).await;

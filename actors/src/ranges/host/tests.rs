@@ -63,7 +63,10 @@ fn reads_and_writes_are_linearizable_while_nodes_crash_and_are_cut_off() {
     let next = cfg!(feature = "canaries");
     assert!(!next || (all.upgraded > 10 && all.refused_builds > 0), "{all:?}");
     assert!(all.by_themselves.0 > 0 && all.by_themselves.1 > 0, "{all:?}");
-    assert!(all.written > 500 && all.read > 500 && all.refused > 0 && all.pressed > 0 && all.unknown > 0, "{all:?}");
+    assert!(
+        all.written > 500 && all.read > 500 && all.refused > 0 && all.pressed > 0 && all.unknown > 0,
+        "{all:?}"
+    );
 }
 
 #[test]

@@ -187,7 +187,8 @@ mod tests {
             batch
         };
         let (said, heard) = futures::channel::oneshot::channel();
-        disk.durably(row("an entry"), Box::new(move |done| drop(said.send(done.is_ok())))).await;
+        disk.durably(row("an entry"), Box::new(move |done| said.send(done.is_ok()).expect("somebody waits")))
+            .await;
         assert_eq!(heard.await, Ok(true), "what was proposed");
         let applied = tokio::time::timeout(SOON, disk.visibly(row("what it does"))).await;
         assert_eq!(applied, Ok(Ok(())), "what it does is done");

@@ -12,6 +12,7 @@ mod failover;
 mod integrity;
 mod lifecycle;
 mod lifetimes;
+mod near;
 mod placement;
 mod plan;
 mod pools;

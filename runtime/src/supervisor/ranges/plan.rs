@@ -340,9 +340,11 @@ pub(super) fn came_of<T>(not: NotWritten, me: &NodeId) -> Result<Result<T, Not>,
             Err(Fault::unknown(FaultKind::Deadline(why)))
         }
         NotWritten::Refused(RangeRefusal::Frozen) => Ok(Err(Not::Refused(not_now(RangeRefusal::Frozen)))),
-        NotWritten::NoReplica | NotWritten::Refused(_) | NotWritten::Condition { .. } | NotWritten::Void => {
-            Ok(Err(Not::Again))
-        }
+        NotWritten::NoReplica
+        | NotWritten::Refused(_)
+        | NotWritten::Pressed(_)
+        | NotWritten::Condition { .. }
+        | NotWritten::Void => Ok(Err(Not::Again)),
     }
 }
 

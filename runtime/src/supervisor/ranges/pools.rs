@@ -78,8 +78,8 @@ fn as_read(answer: Result<Result<KvAnswer, KvRefusal>, Fault>) -> Result<KvAnswe
 /// Whether what is refused so is refused as often as it is asked for.
 fn is_final(refusal: &KvRefusal) -> bool {
     use KvRefusal::{
-        Condition, Erased, Exists, Invalid, NoSuchKeyspace, NotActive, NotAllowed, NotNow,
-        Overloaded, StalenessBoundViolated, Time, Token, Unsound, WrongClass,
+        Condition, Erased, Exists, Invalid, NoSuchKeyspace, NotActive, NotAllowed, NotNow, Overloaded,
+        StalenessBoundViolated, Time, Token, Unsound, WrongClass,
     };
     match refusal {
         Invalid(_) | NotAllowed(_) | NotActive(_) | WrongClass(_) | Unsound(_) | Erased | Exists { .. } => {

@@ -6,7 +6,7 @@
 
 use rhumb_actors::audit::record::Record;
 use rhumb_actors::ranges::messages::{KvAnswer, KvRead};
-use rhumb_core::{Fault, FaultKind};
+use rhumb_core::{Fault, FaultKind, NodeId};
 use rhumb_transport::Peer;
 use sha2::{Digest, Sha256};
 
@@ -23,7 +23,7 @@ impl Ranges {
     /// It is not in the log, and is not shown.
     pub(super) async fn told_of_read(
         &self,
-        from: &Peer,
+        reader: &Reader<'_>,
         asked: &KvRead,
         answer: &KvAnswer,
     ) -> Result<(), Fault> {
@@ -31,8 +31,9 @@ impl Ranges {
         if !policy.load().audits_reads(&asked.class) {
             return Ok(());
         }
-        let (record, reader) = (record(from, asked, answer), from.principal.to_string());
-        self.0.parts.log.append(record, Some(&reader)).await.map(drop).map_err(|why| {
+        let record = record(reader.told(&self.0.parts.me), asked, answer);
+        let who = record.actor.clone();
+        self.0.parts.log.append(record, Some(&who)).await.map(drop).map_err(|why| {
             Fault::ran(FaultKind::Storage(format!(
                 "a read of class {} is not shown without its entry in the audit log: {why}",
                 asked.class
@@ -41,7 +42,27 @@ impl Ranges {
     }
 }
 
-fn record(from: &Peer, asked: &KvRead, answer: &KvAnswer) -> Record {
+/// Who reads.
+pub(super) enum Reader<'a> {
+    /// Somebody over the mesh.
+    Peer(&'a Peer),
+    /// An actor of this node, where it is known which.
+    Here(Option<String>),
+}
+
+impl Reader<'_> {
+    fn told(&self, me: &NodeId) -> Record {
+        match self {
+            Self::Peer(from) => told::once(ACTION, from),
+            Self::Here(actor) => {
+                let record = told::once_here(ACTION, me);
+                actor.iter().fold(record, |record, actor| record.with("by", actor))
+            }
+        }
+    }
+}
+
+fn record(told: Record, asked: &KvRead, answer: &KvAnswer) -> Record {
     let space = &asked.keyspace;
     let mut keys: Vec<String> = answer.rows.iter().map(|row| key_hash(space, &row.key)).collect();
     if asked.to.is_none() && keys.is_empty() {
@@ -51,8 +72,7 @@ fn record(from: &Peer, asked: &KvRead, answer: &KvAnswer) -> Record {
     let mut subjects: Vec<&str> = answer.rows.iter().filter_map(|row| row.sealed_under.as_deref()).collect();
     subjects.sort_unstable();
     subjects.dedup();
-    told::once(ACTION, from)
-        .on(format!("keyspace {space}"))
+    told.on(format!("keyspace {space}"))
         .with("class", asked.class.as_str())
         .with("message", "kv.Read")
         .with("level", answer.level.to_string())

@@ -9,11 +9,11 @@ use std::time::Duration;
 use rhumb_actors::ranges::catalog::{Keyspace, META};
 use rhumb_actors::ranges::host::{NotRead, NotWritten, Rowed};
 use rhumb_actors::ranges::lifecycle::Life;
-use rhumb_actors::ranges::raft::Pressed;
 use rhumb_actors::ranges::messages::{
     KvAnswer, KvCondition, KvOp, KvRead, KvRefusal, KvRow, KvWrite, KvWritten, Lifetimes, MAX_BYTES, MAX_OPS,
     MAX_ROWS, Needs, RangeBounds, WhereIs,
 };
+use rhumb_actors::ranges::raft::Pressed;
 use rhumb_actors::ranges::{Answer, Ask, Condition, Consistency, Op, RangeId, RangeRefusal, Seat, Token};
 use rhumb_actors::ranges::{sealing, subjects};
 use rhumb_core::{DataClass, Fault, FaultKind, HybridTime, NodeId};

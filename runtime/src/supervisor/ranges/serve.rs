@@ -9,9 +9,9 @@ use rhumb_actors::placement::messages::{ApplyPlacement, PlanPlacement};
 use rhumb_actors::ranges::catalog::{MAX_REPLICATION, META, named};
 use rhumb_actors::ranges::lifecycle::LiveKeyspace;
 use rhumb_actors::ranges::messages::{
-    CheckRange, Consent, CreateKeyspace, Found, Introduce, KeyspaceView, KvRead, KvRefusal, KvWrite,
-    ListKeyspaces, ListRanges, MoveReplica, PlanRange, RANGE_WORD, RangeView, RangeWord, Rejoin, SplitRange,
-    TransferLease, WhereIs,
+    CheckRange, Consent, CreateKeyspace, Found, Introduce, KeyspaceView, KvAnswer, KvRead, KvRefusal,
+    KvWrite, ListKeyspaces, ListRanges, MoveReplica, PlanRange, RANGE_WORD, RangeView, RangeWord, Rejoin,
+    SplitRange, TransferLease, WhereIs,
 };
 use rhumb_actors::ranges::snapshots::{CreateSnapshot, ExportSnapshot, RemoveSnapshot};
 use rhumb_actors::ranges::subjects::{CondemnKeys, DestroyKeys, EraseSubject, HandKey, KeepKey, WhichKeys};
@@ -22,6 +22,7 @@ use rhumb_topology::policy::Use;
 use tokio::time::Instant;
 
 use super::plan::Ended;
+use super::reads::Reader;
 use super::{Ranges, pools, staleness};
 use crate::mesh::registry::{Call, Registry, ServedTwice};
 use crate::supervisor::audit;
@@ -172,11 +173,15 @@ impl Ranges {
     }
 
     async fn keyspaces(self, _: Call<ListKeyspaces>) -> Answer<Vec<KeyspaceView>> {
+        control(self.views())
+    }
+
+    /// The keyspaces of everybody.
+    pub(super) fn views(&self) -> Result<Vec<KeyspaceView>, KvRefusal> {
+        self.host()?;
         let spaces = self.0.keyspaces.read();
         let views = spaces.values().filter(|space| !pools::is_of_pool(&space.name)).map(|space| space.view());
-        let views = views.collect();
-        drop(spaces);
-        control(self.host().map(|_| views))
+        Ok(views.collect())
     }
 
     async fn replicas(self, _: Call<ListRanges>) -> Answer<Vec<RangeView>> {
@@ -220,7 +225,7 @@ impl Ranges {
         of.map(|space| space.name.clone()).unwrap_or_default()
     }
 
-    async fn reads(self, call: Call<KvRead>) -> Answer<rhumb_actors::ranges::messages::KvAnswer> {
+    async fn reads(self, call: Call<KvRead>) -> Answer<KvAnswer> {
         let (class, within) = (call.message.class.clone(), call.within);
         if let Err(refusal) = pools::only_nodes(&call.message.keyspace, call.from.node.is_some()) {
             return Ok((Err(refusal), class));
@@ -229,16 +234,26 @@ impl Ranges {
             Role::Node => call.message,
             _ => KvRead { hops: 0, fallback: false, ..call.message },
         };
+        Ok((self.read_for(&Reader::Peer(&call.from), message, within).await?, class))
+    }
+
+    /// Reads for somebody: what is to be told of it is.
+    pub(super) async fn read_for(
+        &self,
+        reader: &Reader<'_>,
+        message: KvRead,
+        within: Duration,
+    ) -> Result<Result<KvAnswer, KvRefusal>, Fault> {
         let (first, asked) = (message.hops == 0, message.clone());
         let outcome = self.read(message, within).await?;
         if let Ok(answer) = &outcome {
-            self.told_of_read(&call.from, &asked, answer).await?;
+            self.told_of_read(reader, &asked, answer).await?;
         }
         if first {
-            self.0.staleness.read(&outcome);
+            self.0.staleness.read(asked.needs, &outcome);
         }
         outcome.as_ref().ok().into_iter().for_each(staleness::shown);
-        Ok((outcome, class))
+        Ok(outcome)
     }
 
     async fn writes(self, call: Call<KvWrite>) -> Answer<rhumb_actors::ranges::messages::KvWritten> {

@@ -16,7 +16,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 use rhumb_actors::ranges::RangeSettings;
 use rhumb_actors::ranges::catalog::META;
-use rhumb_actors::ranges::messages::{KvAnswer, KvRefusal};
+use rhumb_actors::ranges::messages::{KvAnswer, KvRefusal, Needs};
 use rhumb_core::{Guarantee, HybridTime};
 use tokio::time::Instant;
 
@@ -87,11 +87,13 @@ pub(super) struct Staleness {
 }
 
 impl Staleness {
-    /// A read that this node was asked for has ended so.
-    pub(super) fn read(&self, outcome: &Result<KvAnswer, KvRefusal>) {
+    /// A read that this node was asked for has ended so. One as of an older time is as old as was asked for: that is no staleness.
+    pub(super) fn read(&self, needs: Needs, outcome: &Result<KvAnswer, KvRefusal>) {
         match outcome {
             Ok(answer) => {
-                self.ages[answer.level as usize].record(answer.age);
+                if !matches!(needs, Needs::AsOf(_)) {
+                    self.ages[answer.level as usize].record(answer.age);
+                }
                 self.fallbacks.fetch_add(u64::from(answer.fallback), Ordering::Relaxed);
             }
             Err(KvRefusal::StalenessBoundViolated { .. }) => {
@@ -238,6 +240,8 @@ impl Ranges {
 
 #[cfg(test)]
 mod tests {
+    use rhumb_core::Region;
+
     use super::*;
 
     fn secs(secs: u64) -> Duration {
@@ -263,6 +267,29 @@ mod tests {
         assert_eq!(staleness.behind(), []);
         assert_eq!(look(23, 40), []);
         assert_eq!(staleness.looked(begun + secs(90), BTreeMap::new(), secs(10)), [], "it has moved away");
+    }
+
+    #[test]
+    fn what_was_asked_for_as_of_an_older_time_is_not_stale() {
+        let staleness = Staleness::default();
+        let answer = Ok(KvAnswer {
+            rows: Vec::new(),
+            next: None,
+            level: Guarantee::Snapshot,
+            at: HybridTime::ZERO,
+            age: Duration::from_secs(3_600),
+            region: Region::new("us").expect("valid"),
+            replica: 1,
+            fallback: false,
+            token: Vec::new(),
+            erased: 0,
+        });
+        let counted =
+            || staleness.ages[Guarantee::Snapshot as usize].steps().buckets.iter().any(|(_, n)| *n > 0);
+        staleness.read(Needs::AsOf(HybridTime::ZERO), &answer);
+        assert!(!counted());
+        staleness.read(Needs::Bounded(Duration::from_secs(4_000)), &answer);
+        assert!(counted());
     }
 
     #[test]
