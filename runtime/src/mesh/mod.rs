@@ -17,6 +17,7 @@ pub mod dead_letters;
 pub(crate) mod dispatch;
 mod durably;
 mod following;
+pub(crate) mod near;
 pub(crate) mod owners;
 mod place;
 mod reads;
