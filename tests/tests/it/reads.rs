@@ -21,7 +21,7 @@ fn bounded(mesh: &DevMesh, node: &str, bound: &str, more: &[&str]) -> (i32, Valu
     let (region, _) = node.split_once('/').expect("a region");
     let consistency = format!("bounded={bound}");
     let get = ["kv", "get", "profiles", "ann", "--region", region, "--consistency", &consistency];
-    let ran = mesh.rhumb(&[&get, more].concat());
+    let ran = mesh.rhumb(&[&get[..], more].concat());
     (ran.code, ran.json)
 }
 
@@ -41,7 +41,7 @@ fn a_bound_that_nobody_at_hand_keeps_is_refused_by_its_name_while_the_leaseholde
     };
 
     // Nobody leads where two of three stand still: what is left has what was so long ago.
-    let others = |node: &str| NODES.into_iter().filter(move |other| *other != node);
+    let others = |node: &'static str| NODES.into_iter().filter(move |other| *other != node);
     others(reader).for_each(|node| mesh.signal(node, "STOP"));
     let (code, told) = bounded(&mesh, reader, "1s", &[]);
     assert_eq!((code, violated(&told)), (1, Some(200)), "{told}");
