@@ -115,6 +115,8 @@ pub struct Plan {
     pub policy_key: PathBuf,
     /// Where the nodes' traces go, and which; as the program has it unless given.
     pub traces: Option<TelemetrySettings>,
+    /// Whether the policy has a class of personal data that may go everywhere: for who tries it, on one machine.
+    pub personal: bool,
 }
 
 /// What founding made.
@@ -173,7 +175,7 @@ impl Plan {
         Ok(key.public())
     }
 
-    /// Each region a jurisdiction of its own, and one class of data that may go everywhere.
+    /// Each region a jurisdiction of its own, and one class of data that may go everywhere, or two.
     fn policy(&self, key: &Path) -> String {
         let regions: BTreeSet<&Region> = self.seats.iter().map(|seat| &seat.id.region).collect();
         let mut text = format!(
@@ -185,7 +187,12 @@ impl Plan {
         for region in regions {
             text.push_str(&format!("{region} = [\"{region}\"]\n"));
         }
-        text.push_str("\n[classes.inventory]\nhold = [\"all\"]\nread = [\"all\"]\ncarry = [\"all\"]\n");
+        let classes = ["inventory", "personal"];
+        for class in &classes[..1 + usize::from(self.personal)] {
+            text.push_str(&format!(
+                "\n[classes.{class}]\nhold = [\"all\"]\nread = [\"all\"]\ncarry = [\"all\"]\n"
+            ));
+        }
         text
     }
 

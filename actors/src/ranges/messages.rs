@@ -214,6 +214,8 @@ pub struct RangeView {
     pub collected: u64,
     /// What is wrong with it: `suspect`, `quarantined` or `rebuilding`, and why; empty: nothing is known to be.
     pub condition: String,
+    /// Of one that leads: the learners that get their entries from another replica now, and from which.
+    pub feeds: Vec<(u64, u64)>,
 }
 
 /// Split the range that has this key before it: the right-hand one begins with it. The message carries a key, so it is of the
@@ -545,12 +547,14 @@ pub enum KvRefusal {
         /// What the key was last written at, if it is there.
         found: Option<HybridTime>,
     },
-    /// No replica at hand can answer within the bound that was asked for.
+    /// No replica at hand can answer within the bound that was asked for, and the leaseholder was not to be asked, or not reached.
     StalenessBoundViolated {
         /// In milliseconds.
         bound_ms: u64,
-        /// How old the answer might be, in milliseconds.
+        /// How old the youngest answer might be of the replicas that were asked, in milliseconds.
         age_ms: u64,
+        /// When to ask again, where the leaseholder was not reached; none: it was not to be asked.
+        retry_after: Option<Duration>,
     },
     /// What was asked for lies ahead of the clock, or too far behind it.
     Time(String),
@@ -606,12 +610,12 @@ impl KvRefusal {
     /// When it may make sense to ask again, in milliseconds.
     #[must_use]
     pub fn retry_after_ms(&self) -> Option<u64> {
-        match self {
-            Self::NotNow { retry_after, .. } | Self::Overloaded { retry_after, .. } => {
-                u64::try_from(retry_after.as_millis()).ok()
-            }
+        let after = match self {
+            Self::NotNow { retry_after, .. } | Self::Overloaded { retry_after, .. } => Some(*retry_after),
+            Self::StalenessBoundViolated { retry_after, .. } => *retry_after,
             _ => None,
-        }
+        };
+        after.and_then(|after| u64::try_from(after.as_millis()).ok())
     }
 }
 
@@ -639,10 +643,15 @@ impl fmt::Display for KvRefusal {
             Self::Condition { op, found: None } => {
                 write!(f, "write {op}: the key is not there; nothing was written")
             }
-            Self::StalenessBoundViolated { bound_ms, age_ms } => write!(
+            Self::StalenessBoundViolated { bound_ms, age_ms, retry_after: None } => write!(
                 f,
                 "what is at hand may be {age_ms} ms old and {bound_ms} ms were asked for: ask for more, or let the \
                  leaseholder be asked"
+            ),
+            Self::StalenessBoundViolated { bound_ms, age_ms, retry_after: Some(after) } => write!(
+                f,
+                "what is at hand may be {age_ms} ms old and {bound_ms} ms were asked for, and the leaseholder was not \
+                 reached: ask again in {after:?}, or ask for more"
             ),
             Self::Time(why) | Self::Token(why) | Self::Invalid(why) | Self::Unsound(why) => f.write_str(why),
             Self::Overloaded { why, retry_after } => {

@@ -3,6 +3,10 @@
 //! * It decides: at which time a read is made here, under which guarantee; when it has to go to the leaseholder; what an
 //!   answer says of its level, age and place.
 //! * It never does: call an answer fresher than it is, or serve one that a client's token has left behind.
+//! * Invariant: rows are written in the order of their times. Under one lease times rise with orders, and what a later order has
+//!   overtaken is void; another holder's lease begins above all that the one before it may have written at; a lease that is renewed
+//!   or reseated goes on by the same clock, and what is split off goes on from what it was split from. So who has applied a write
+//!   has all that its range ever writes up to then, though less is closed (docs/decisions/0040 rests on the same).
 //! * A bound is held in true time: what was closed at T by the leaseholder's clock is, by this node's clock, `now − T` old and
 //!   by true time at most `max_offset` more, as either clock may be half of that off.
 
@@ -129,9 +133,11 @@ impl RangeReplica {
                 return refused(RangeRefusal::InTheFuture(at));
             }
             Consistency::AsOf(_) => return self.pass_on(moment, ask, token),
-            Consistency::Eventual if closed < token => return self.pass_on(moment, ask, token),
             Consistency::Eventual => {
                 let here = closed.max(self.applied().newest).max(self.applied().threshold);
+                if here < token {
+                    return self.pass_on(moment, ask, token);
+                }
                 (here, Guarantee::Eventual, None)
             }
         };
@@ -184,8 +190,6 @@ impl RangeReplica {
         // Nothing was seen that is newer than the newest, and so one state has one token, however often it is read.
         let Applied { newest, expires, .. } = *self.applied();
         let seen = match level {
-            // It may have seen a part of what was written at its time.
-            Guarantee::Eventual => token,
             // Where values end with time, the time itself was seen.
             _ if expires > HybridTime::ZERO => at.max(token),
             Guarantee::StrictSerializable => newest.max(token),
@@ -245,11 +249,17 @@ impl RangeReplica {
             (Some(seat), _) if !ask.nearest_only => Elsewhere::Leaseholder(seat.clone()),
             (_, Consistency::Bounded(bound)) => {
                 let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-                let age_ms = ms(between(self.closed(), self.later(moment.now)));
+                let age_ms = ms(self.behind(moment));
                 Elsewhere::Refused(RangeRefusal::StalenessBoundViolated { bound_ms: ms(bound), age_ms })
             }
             _ => Elsewhere::Refused(RangeRefusal::NotLeaseholder(holder)),
         }
+    }
+
+    /// How old what is complete here may be, in true time.
+    #[must_use]
+    pub fn behind(&self, moment: &Moment) -> Duration {
+        between(self.closed(), self.later(moment.now))
     }
 
     fn holds_all(&self, ask: &Ask) -> bool {

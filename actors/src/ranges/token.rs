@@ -58,7 +58,8 @@ pub enum TokenError {
     Format(u8),
     /// No node's key is this one, as far as is known here.
     #[error(
-        "the token is signed with a key that is not known here: it is another mesh's, or of a node that has just joined, or has another key since"
+        "the token is signed with a key that is not known here: it is of a node that has just joined and will be known in a moment, or another \
+         mesh's, or of a node that has another key since; if it is still refused after some seconds, read without it"
     )]
     UnknownKey,
     /// It is not what was signed.

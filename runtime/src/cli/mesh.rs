@@ -177,6 +177,7 @@ impl Init {
             config: self.dir.join("config"),
             policy_key: self.dir.join("policy"),
             traces: None,
+            personal: false,
         })
     }
 

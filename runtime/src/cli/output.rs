@@ -117,9 +117,15 @@ impl Failure {
             Self::NotAudited(refusal) => json!({"refused": {
                 "code": refusal.code(), "message": refusal.to_string(), "retry_after_ms": refusal.retry_after_ms()
             }}),
-            Self::NotServed(refusal) => json!({"refused": {
-                "code": refusal.code(), "message": refusal.to_string(), "retry_after_ms": refusal.retry_after_ms()
-            }}),
+            Self::NotServed(refusal) => {
+                let mut told = json!({
+                    "code": refusal.code(), "message": refusal.to_string(), "retry_after_ms": refusal.retry_after_ms()
+                });
+                if let KvRefusal::StalenessBoundViolated { bound_ms, age_ms, .. } = refusal {
+                    (told["bound_ms"], told["age_ms"]) = ((*bound_ms).into(), (*age_ms).into());
+                }
+                json!({ "refused": told })
+            }
             Self::Usage(message) => json!({"usage": {"message": message}}),
             Self::Settings(faults) => json!({"settings": {"config": faults.dir, "faults": faults.faults}}),
             Self::Fault(fault) => json!({"fault": {
@@ -254,6 +260,12 @@ impl Output {
         Self { format }
     }
 
+    /// Whether standard output carries JSON, and nothing else.
+    #[must_use]
+    pub fn is_json(&self) -> bool {
+        self.format == Format::Json
+    }
+
     /// Prints an answer.
     pub fn answer(&self, json: &impl Serialize, text: impl Display) {
         match self.format {
@@ -380,6 +392,17 @@ mod tests {
             expect![[r#"
                 2 {"usage":{"message":"region moon has no node here; there are us-east"}}
                 error: region moon has no node here; there are us-east"#]],
+        );
+        check(
+            KvRefusal::StalenessBoundViolated {
+                bound_ms: 1_000,
+                age_ms: 4_200,
+                retry_after: Some(Duration::from_millis(200)),
+            }
+            .into(),
+            expect![[r#"
+                1 {"refused":{"age_ms":4200,"bound_ms":1000,"code":"staleness_bound_violated","message":"what is at hand may be 4200 ms old and 1000 ms were asked for, and the leaseholder was not reached: ask again in 200ms, or ask for more","retry_after_ms":200}}
+                refused (staleness_bound_violated): what is at hand may be 4200 ms old and 1000 ms were asked for, and the leaseholder was not reached: ask again in 200ms, or ask for more"#]],
         );
         let node = NodeId::new("eu", "n1").expect("valid");
         let fault = Box::new(Fault::not_sent(FaultKind::Draining));

@@ -1,5 +1,6 @@
 //! `rhumb range`: which replicas stand where, and where they are to stand.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use clap::{Args, Subcommand};
@@ -11,6 +12,7 @@ use rhumb_core::NodeId;
 use serde::Serialize;
 
 use super::connect::{Connect, ask, ask_in_time};
+use super::kv::bytes::Coded;
 use super::output::{Done, Failure, Output};
 use crate::client::kv::near;
 
@@ -60,6 +62,8 @@ pub struct Split {
     /// The first key of the right-hand range.
     #[arg(long)]
     at: String,
+    #[command(flatten)]
+    coded: Coded,
     #[command(flatten)]
     connect: Connect,
 }
@@ -209,6 +213,8 @@ struct Replica {
     collected: u64,
     /// What is wrong with it; empty: nothing is known to be.
     condition: String,
+    /// The replica from which a learner gets its entries; none: from the leader, as all that vote do.
+    fed_by: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -236,6 +242,7 @@ impl From<RangeView> for Replica {
             threshold_ms,
             collected,
             condition: view.condition,
+            fed_by: None,
         }
     }
 }
@@ -260,6 +267,9 @@ impl fmt::Display for Listed {
                 "\n{:<7} {:<24} {:>8} {:<24} {:>9} {role:<20}",
                 replica.range, replica.keyspace, replica.replica, replica.node, replica.applied
             )?;
+            if let Some(feeder) = replica.fed_by {
+                write!(f, " fed by {feeder}")?;
+            }
             if !replica.condition.is_empty() {
                 write!(f, " {}", replica.condition)?;
             }
@@ -285,13 +295,13 @@ impl RangeCommand {
 
 impl Split {
     async fn run(self, output: &Output) -> Result<Done, Failure> {
+        let at = self.coded.read("--at", &self.at)?;
         let client = self.connect.operator().await?;
         let nodes = near(&client, None);
         let listed = ask(&client, &nodes, |_| ListKeyspaces {}).await.answer??;
         let space = listed.into_iter().find(|space| space.name == self.keyspace);
         let space = space.ok_or(KvRefusal::NoSuchKeyspace(self.keyspace))?;
-        let message =
-            SplitRange { class: space.class, keyspace: space.name, at: self.at.into_bytes(), hops: 0 };
+        let message = SplitRange { class: space.class, keyspace: space.name, at, hops: 0 };
         let asked = ask(&client, &nodes, |_| message.clone()).await;
         client.close().await;
         let SplitDone { left, right } = asked.answer??;
@@ -347,15 +357,29 @@ impl Check {
 impl Ls {
     async fn run(self, output: &Output) -> Result<Done, Failure> {
         let client = self.connect.operator().await?;
-        let (mut replicas, mut unreachable) = (Vec::new(), Vec::new());
+        let (mut replicas, mut unreachable) = (Vec::<Replica>::new(), Vec::new());
+        let mut feeds = BTreeMap::new();
         for node in near(&client, None) {
             match ask(&client, std::slice::from_ref(&node), |_| ListRanges {}).await.answer {
-                Ok(Ok(views)) => replicas.extend(views.into_iter().map(Replica::from)),
+                Ok(Ok(views)) => {
+                    let fed = |view: &RangeView| {
+                        let range = view.range;
+                        view.feeds
+                            .clone()
+                            .into_iter()
+                            .map(move |(learner, feeder)| ((range, learner), feeder))
+                    };
+                    feeds.extend(views.iter().flat_map(fed));
+                    replicas.extend(views.into_iter().map(Replica::from));
+                }
                 Ok(Err(_)) | Err(_) => unreachable.push(node.to_string()),
             }
         }
         client.close().await;
         replicas.sort_by_key(|one| (one.range, one.replica));
+        for replica in &mut replicas {
+            replica.fed_by = feeds.get(&(replica.range, replica.replica)).copied();
+        }
         let all = !unreachable.is_empty();
         let listed = Listed { replicas, unreachable };
         output.answer(&listed, &listed);

@@ -1,6 +1,7 @@
 //! Keyspaces from a program: reads say what they need, and answers what they are.
 //!
-//! * It decides: which node is asked first (those of the caller's region), which next where one does not answer, and that a
+//! * It decides: which node is asked first (the nearest of the caller's region; handles that are opened one after the other take turns of
+//!   those that are as near, and each stays with its own, which has what it has seen), which next where one does not answer, and that a
 //!   handle's next read sees what its last calls saw, wherever they went. A program asks over the network; an actor asks the node
 //!   that hosts it.
 //! * It never does: write again what may have been written, or, for a handler, what its call's class does not allow.
@@ -26,8 +27,8 @@ use tokio::time::{Instant, timeout};
 pub use super::consistent::{Conflict, KvFound, NotUpgraded};
 use super::{Ask, BETWEEN, MeshClient, ask_until_known};
 use crate::host::call;
-use crate::mesh::Mesh;
 use crate::mesh::keyspaces::Keyspaces;
+use crate::mesh::{Mesh, near};
 
 /// How long a call may take.
 const WITHIN: Duration = Duration::from_secs(10);
@@ -322,13 +323,15 @@ pub fn put(key: &[u8], value: &[u8]) -> KvOp {
     KvOp { key, value, condition: None, schema: None, subject: None, lasts: None }
 }
 
-/// All nodes, those of this region first, or of the caller's.
+/// All nodes, those of this region first, or of the caller's; of either those with the shortest measured round trip, and where that is the
+/// same or was not measured, in turn.
 pub(crate) fn near(client: &MeshClient, region: Option<&Region>) -> Vec<NodeId> {
     let region = region.unwrap_or(client.region());
-    let nodes = client.directory().nodes().iter().map(|(node, _)| node.clone());
-    let (mut near, far): (Vec<NodeId>, Vec<NodeId>) = nodes.partition(|node| node.region == *region);
-    near.extend(far);
-    near
+    let candidates = client.directory().nodes().iter().map(|(node, _)| client.candidate(node));
+    let mut nodes = near::order(None, region, candidates.collect(), client.turn());
+    // It was asked for, however far it is; but not where there is no connection.
+    nodes.sort_by_key(|node| (!client.candidate(node).is_well, node.region != *region));
+    nodes
 }
 
 /// A node that says so soon that it cannot answer now has just started. Another one can.

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -38,6 +39,7 @@ use super::directory::Directory;
 use crate::clock::now_millis;
 use crate::identity::{self, Found, IdentityFault};
 use crate::mesh::body::{pack, unpack_reply};
+use crate::mesh::near::Candidate;
 use crate::mesh::resilience::{Resilience, ResilienceSettings};
 use crate::mesh::{Carrier, Mesh};
 use crate::secrets::Files;
@@ -81,6 +83,7 @@ pub struct MeshClient {
     tracer: Option<Tracer>,
     trace: Option<TraceContext>,
     resilience: Arc<Resilience>,
+    turn: AtomicUsize,
 }
 
 /// What the client is certified with, and where that comes from.
@@ -91,6 +94,9 @@ struct Own {
     credentials: ArcSwap<Credentials>,
     looked: Mutex<Instant>,
 }
+
+/// Programs begin with one of so many turns: more than there are nodes that are equally near.
+const TURNS: u64 = 5_040;
 
 /// How much longer than the first of several nodes each may take to be connected.
 const GRACE: Duration = Duration::from_secs(1);
@@ -197,9 +203,11 @@ impl MeshClient {
     }
 
     fn of(own: Own, directory: Directory, nodes: BTreeMap<NodeId, OnceCell<Client>>) -> Self {
-        let resilience = Resilience::new(ResilienceSettings::default(), &Seed::from_entropy());
+        let seed = Seed::from_entropy();
+        let turn = AtomicUsize::new(seed.child("turn").rng().below(TURNS) as usize);
+        let resilience = Resilience::new(ResilienceSettings::default(), &seed);
         let (own, nodes, resilience) = (Arc::new(own), Arc::new(nodes), Arc::new(resilience));
-        Self { own, directory, nodes, tracer: None, trace: None, resilience }
+        Self { own, directory, nodes, tracer: None, trace: None, resilience, turn }
     }
 
     /// How its questions are made again, held back and spread over nodes; those of its meshes too. What was counted
@@ -258,6 +266,18 @@ impl MeshClient {
     #[must_use]
     pub fn nodes(&self) -> Vec<NodeId> {
         self.directory.nodes().iter().map(|(node, _)| node.clone()).collect()
+    }
+
+    /// What is known of the way to a node; one that was not asked yet may well be there.
+    pub(crate) fn candidate(&self, node: &NodeId) -> Candidate {
+        let client = self.nodes.get(node).and_then(OnceCell::get);
+        let rtt = client.and_then(Client::rtt);
+        Candidate { node: node.clone(), rtt, is_well: client.is_none_or(Client::is_connected) }
+    }
+
+    /// Whose turn it is of nodes that are equally near: another one each time, and another first one in each program.
+    pub(crate) fn turn(&self) -> usize {
+        self.turn.fetch_add(1, Ordering::Relaxed)
     }
 
     /// A connected node, as its HELLO and certificate describe it.

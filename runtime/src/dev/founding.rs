@@ -136,6 +136,7 @@ fn whole(options: &DevOptions, cluster: ClusterId, plan: &[NodePlan]) -> anyhow:
         policy_key: config.clone(),
         config,
         traces: Some(options.traces.clone()),
+        personal: true,
     })
 }
 

@@ -18,6 +18,7 @@ pub(crate) mod dispatch;
 mod durably;
 mod following;
 pub(crate) mod keyspaces;
+pub(crate) mod near;
 pub(crate) mod owners;
 mod place;
 mod reads;

@@ -330,7 +330,7 @@ impl Start {
             time_is_good: Arc::new(move || judged.strong_time().is_ok()),
             runtime: of_ranges,
         });
-        mesh.keeps(Arc::new(ranges.near()));
+        mesh.keeps(Arc::new(ranges.for_actors()));
         let quorum = Quorum::new(quorum::Parts {
             me: me.clone(),
             founding: founding.clone(),

@@ -170,6 +170,12 @@ impl Client {
         self.inner.link.lock().as_ref().ok().map(|link| Arc::clone(&link.peer))
     }
 
+    /// The smoothed round trip to the node; `None` while there is no connection.
+    #[must_use]
+    pub fn rtt(&self) -> Option<Duration> {
+        self.inner.link.lock().as_ref().ok().map(|link| link.wire.rtt())
+    }
+
     /// Whether there is a connection.
     #[must_use]
     pub fn is_connected(&self) -> bool {

@@ -1,5 +1,7 @@
 //! Reads and writes at a node's replicas.
 
+use std::time::Duration;
+
 use openraft::AsyncRuntime;
 use rhumb_core::HybridTime;
 use rhumb_storage::mvcc::{KeyspaceId, Limit, Page, Snapshot, Version};
@@ -131,6 +133,15 @@ impl<R: AsyncRuntime> Host<R> {
         let replica = group.replica().await;
         let moment = self.moment(replica.descriptor());
         replica.finish(&moment, self.epoch(), reading, found).map_err(elsewhere)
+    }
+
+    /// How old what a replica here has of a range may be, in true time; none where there is none, it has nothing yet, or what it has is not
+    /// to be believed.
+    pub async fn behind(&self, range: RangeId) -> Option<Duration> {
+        let group = self.group(range)?;
+        let replica = group.replica().await;
+        let has_some = replica.closed() > HybridTime::ZERO && !replica.is_quarantined();
+        has_some.then(|| replica.behind(&self.moment(replica.descriptor())))
     }
 
     /// Writes keys of one range, all or none. It waits as long as consensus takes: callers bring their deadline, and one that

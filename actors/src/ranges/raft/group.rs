@@ -89,6 +89,7 @@ pub struct Group<R: AsyncRuntime> {
     /// Held by who wakes it.
     waking: Arc<tokio::sync::Mutex<()>>,
     feeder: Feeder,
+    feeds: Arc<Feeds<R>>,
 }
 
 impl<R: AsyncRuntime> Clone for Group<R> {
@@ -104,6 +105,7 @@ impl<R: AsyncRuntime> Clone for Group<R> {
             ticks: Arc::clone(&self.ticks),
             waking: Arc::clone(&self.waking),
             feeder: self.feeder.clone(),
+            feeds: Arc::clone(&self.feeds),
         }
     }
 }
@@ -149,7 +151,7 @@ impl<R: AsyncRuntime> Group<R> {
         feeds.know(raft.metrics());
         let ticks = Arc::new(AtomicBool::new(true));
         let waking = Arc::default();
-        Ok(Self { raft, replica, around, id, range, settings, seats, ticks, waking, feeder })
+        Ok(Self { raft, replica, around, id, range, settings, seats, ticks, waking, feeder, feeds })
     }
 
     /// Writes what a replica begins from that has all of its range's log: nothing. Every first replica of a range does so.
@@ -225,6 +227,16 @@ impl<R: AsyncRuntime> Group<R> {
         let metrics = metrics.borrow_watched();
         let matching = metrics.replication.as_ref().and_then(|all| all.get(&replica.0).cloned().flatten());
         matching.is_some_and(|id| id.index + NEAR >= metrics.last_log_index.unwrap_or_default())
+    }
+
+    /// Which replica feeds each learner now, as this one does it, which leads; whom this does not name the leader sends to itself.
+    #[must_use]
+    pub fn feeds(&self) -> BTreeMap<ReplicaId, ReplicaId> {
+        if !self.leads() {
+            return BTreeMap::new();
+        }
+        let fed = |id: ReplicaId| Some((id, self.feeds.feeder(id)?.replica));
+        self.members().all.into_iter().filter_map(fed).collect()
     }
 
     /// Stands for election, if nobody leads.

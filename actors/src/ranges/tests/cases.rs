@@ -239,7 +239,7 @@ fn conditions_are_held_against_what_is_applied() {
 }
 
 /// A follower that has applied a write at 10 and knows of nothing closed beside the log.
-fn follower() -> (Case, Case) {
+pub(super) fn follower() -> (Case, Case) {
     let (mut holder, mut follower) = (Case::leaseholder(), Case::of(1));
     let lease = Case::of(0).replica.take_lease(&moment(0), StoreId(0), &[]).expect("it is nobody's");
     follower.apply(&lease);

@@ -1,9 +1,11 @@
-//! Tokens: golden bytes, and what is refused.
+//! Tokens: golden bytes, what is refused, and who serves them.
 
-use rhumb_core::{ClusterId, Epoch, HybridTime};
+use rhumb_core::{ClusterId, Epoch, Guarantee, HybridTime};
 use ring::signature::Ed25519KeyPair;
 
+use super::cases::{Case, ask, at, follower, moment, put};
 use crate::ranges::token::{Token, TokenError, TokenKey, TokenKeys};
+use crate::ranges::{Ask, Consistency, Elsewhere};
 
 fn key(cluster: u128, seed: u8) -> TokenKey {
     let pair = Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).expect("32 bytes");
@@ -70,4 +72,28 @@ fn what_is_seen_with_two_tokens_is_what_either_has_seen() {
     let both = earlier.and(SEEN);
     assert_eq!(both, Token { epoch: Epoch(3), at: HybridTime::from_bits(9) });
     assert_eq!(both, SEEN.and(earlier));
+}
+
+/// An eventual read with this token, and the token that its answer gives.
+fn eventually(case: &Case, seen: u64) -> Result<(Option<HybridTime>, HybridTime), Elsewhere> {
+    let token = Some(Token { epoch: Epoch(0), at: at(seen) });
+    let asked = Ask { token, ..ask("a", Consistency::Eventual) };
+    let reading = case.replica.begin(&moment(30), Epoch(0), asked.clone())?;
+    let (found, level, _) = case.read(&moment(30), asked)?;
+    assert_eq!(level, Guarantee::Eventual);
+    Ok((found, case.replica.finish(&moment(30), Epoch(0), reading, ())?.token.at))
+}
+
+#[test]
+fn whoever_has_applied_what_a_token_stands_for_serves_it_though_it_is_not_closed() {
+    let (mut holder, mut follower) = follower();
+    assert!(follower.replica.closed() < at(10), "what it has applied is not closed yet");
+    assert_eq!(eventually(&follower, 10), Ok((Some(at(10)), at(10))));
+    let next = holder.replica.propose_write(&moment(20), put("a")).expect("it holds the lease");
+    assert!(matches!(eventually(&follower, 20), Err(Elsewhere::Leaseholder(_))), "it has not come to it");
+    follower.apply(&next);
+    assert_eq!(eventually(&follower, 20), Ok((Some(at(20)), at(20))));
+    // Who was shown it does not read on where it is not there yet.
+    let (_, shown) = eventually(&follower, 10).expect("served");
+    assert_eq!(shown, at(20));
 }

@@ -171,6 +171,7 @@ impl Ranges {
             threshold_ms: 0,
             collected: 0,
             condition: self.condition(range, there.replica),
+            feeds: Vec::new(),
         };
         all.map(view).collect()
     }

@@ -5,13 +5,16 @@
 //! * It never does: found a meta range where one may be, or keep a replica of a class that the policy does not let this region
 //!   hold.
 
+mod bounds;
 mod carry;
 mod catalog;
 mod erasing;
 mod failover;
+mod for_actors;
 mod integrity;
 mod lifecycle;
 mod lifetimes;
+mod locate;
 mod near;
 mod placement;
 mod plan;
@@ -50,8 +53,8 @@ use tokio::sync::watch;
 
 pub(super) use carry::TimeIsGood;
 use carry::{Carrier, Classes, RangeWorld};
+use locate::Hints;
 pub(super) use pools::{Acts, Unread};
-use route::Hints;
 pub(super) use serve::serve;
 
 use super::halt::Halt;
@@ -114,6 +117,7 @@ struct Inner {
     meta: RwLock<Option<RangeRow>>,
     /// Which range a key that is not here is of, as another node has said, and until when that is believed.
     hints: Mutex<Hints>,
+    nearness: near::Nearness,
     /// Ranges of which something is just being told to the meta range.
     telling: Mutex<BTreeSet<RangeId>>,
     staleness: staleness::Staleness,
@@ -155,6 +159,7 @@ impl Ranges {
             founders: RwLock::default(),
             meta: RwLock::default(),
             hints: Mutex::default(),
+            nearness: near::Nearness::default(),
             telling: Mutex::default(),
             staleness: staleness::Staleness::default(),
             subjects: Mutex::default(),

@@ -1,9 +1,8 @@
 //! The way of a read or a write: here, or on to the node that can.
 //!
 //! * It decides: where a call goes on to, what is tried again, and how a refusal is told.
-//! * It never does: try again what may have been written, or pass a call on more often than [`MAX_HOPS`].
+//! * It never does: try again what may have been written, or pass a call on more often than `MAX_HOPS` ([`near`](super::near)).
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rhumb_actors::ranges::catalog::{Keyspace, META};
@@ -11,42 +10,28 @@ use rhumb_actors::ranges::host::{NotRead, NotWritten, Rowed};
 use rhumb_actors::ranges::lifecycle::Life;
 use rhumb_actors::ranges::messages::{
     KvAnswer, KvCondition, KvOp, KvRead, KvRefusal, KvRow, KvWrite, KvWritten, Lifetimes, MAX_BYTES, MAX_OPS,
-    MAX_ROWS, Needs, RangeBounds, WhereIs,
+    MAX_ROWS, Needs,
 };
 use rhumb_actors::ranges::raft::Pressed;
+use rhumb_actors::ranges::token::TokenError;
 use rhumb_actors::ranges::{Answer, Ask, Condition, Consistency, Op, RangeId, RangeRefusal, Seat, Token};
 use rhumb_actors::ranges::{sealing, subjects};
 use rhumb_core::{DataClass, Fault, FaultKind, HybridTime, NodeId};
 use rhumb_storage::mvcc::{KeyspaceId, Limit, Record, Subject, UserKey, Version, VersionKey};
 use tokio::time::Instant;
 
+use super::bounds::Bounded;
 use super::lifetimes::{lasts, may_last};
 use super::subjects::{Seals, is_personal, seal};
 use super::{Ranges, not_now};
 
-/// How often a call is passed on.
-const MAX_HOPS: u32 = 4;
 /// How long something is waited for that will be well in a moment.
-const AGAIN_AFTER: Duration = Duration::from_millis(20);
+pub(super) const AGAIN_AFTER: Duration = Duration::from_millis(20);
 
-/// How long another node may take to say which range a key is of.
-const WHERE_WITHIN: Duration = Duration::from_secs(1);
-/// How long that is believed.
-const HINT_LASTS: Duration = Duration::from_secs(10);
-/// The most of what was said that is kept.
-const MAX_HINTS: usize = 10_000;
+/// How long it takes a node to read the key of another one that has just joined.
+const KEY_AFTER: Duration = Duration::from_secs(1);
 
-/// Where ranges are that are not here: by their keyspace and first key.
-pub(super) type Hints = BTreeMap<(u32, Vec<u8>), Hint>;
-
-/// Which range it is.
-pub(super) struct Hint {
-    to: Option<Vec<u8>>,
-    range: RangeId,
-    until: Instant,
-}
-
-type Outcome<T> = Result<Result<T, KvRefusal>, Fault>;
+pub(super) type Outcome<T> = Result<Result<T, KvRefusal>, Fault>;
 
 impl Ranges {
     /// The keyspace of this name, if the call came under its class.
@@ -69,6 +54,7 @@ impl Ranges {
             Ok(prepared) => prepared,
             Err(refusal) => return Ok(Err(refusal)),
         };
+        let mut bounded = Bounded::of(&message);
         loop {
             let host = match self.host() {
                 Ok(host) => host,
@@ -79,13 +65,20 @@ impl Ranges {
                 Some(range) => host.read(range, ask.clone(), limit).await,
                 None => Err(NotRead::NoReplica),
             };
+            if bounded.is_one()
+                && read.is_err()
+                && let Some(range) = range
+            {
+                bounded.saw(host.behind(range).await);
+            }
             let (to, fallback) = match read {
                 Ok(answer) => return Ok(self.answered(&space, answer, &message, until).await),
                 Err(NotRead::NoReplica) => (there, message.fallback),
                 Err(NotRead::Leaseholder(seat)) => (vec![seat.node], message.needs != Needs::Strong),
-                Err(NotRead::Refused(refusal))
-                    if passes(&refusal) && Instant::now() + AGAIN_AFTER < until =>
-                {
+                Err(NotRead::Refused(refusal)) if passes(&refusal) || bounded.waits(&refusal) => {
+                    if Instant::now() + AGAIN_AFTER >= until {
+                        return bounded.instead(Ok(Err(told(refusal))));
+                    }
                     tokio::time::sleep(AGAIN_AFTER).await;
                     continue;
                 }
@@ -96,10 +89,16 @@ impl Ranges {
                 }
             };
             let next = KvRead { hops: message.hops + 1, fallback, ..message.clone() };
-            match self.pass_on(&to, &next, message.hops, &space.class, until).await {
-                Some(outcome) => return outcome,
-                None if Instant::now() + AGAIN_AFTER < until => tokio::time::sleep(AGAIN_AFTER).await,
-                None => return Ok(Err(not_now("no replica that could answer was reached"))),
+            let asked_until = bounded.asks_until(Instant::now(), until);
+            let asked = self.pass_read_on(&to, &next, &space.class, asked_until).await;
+            let has_time = Instant::now() + AGAIN_AFTER < until;
+            match asked {
+                Some(outcome) if !(bounded.goes_on(&outcome) && has_time) => return bounded.instead(outcome),
+                _ if has_time => tokio::time::sleep(AGAIN_AFTER).await,
+                _ => {
+                    let lost = not_now("no replica that could answer was reached");
+                    return bounded.instead(Ok(Err(lost)));
+                }
             }
         }
     }
@@ -262,119 +261,11 @@ impl Ranges {
         Err(KvRefusal::Invalid(why.to_owned()))
     }
 
-    /// The range of a key, if a replica of it is here; else nodes that may have one, the nearest first.
-    pub(super) async fn locate(
-        &self,
-        space: &Keyspace,
-        key: &UserKey,
-        until: Instant,
-    ) -> (Option<RangeId>, Vec<NodeId>) {
-        let Ok(host) = self.host() else { return (None, Vec::new()) };
-        let here = host.range_of(KeyspaceId(space.id), key).filter(|range| host.group(*range).is_some());
-        if let Some(range) = here {
-            return (Some(range), Vec::new());
-        }
-        let begun: Vec<_> = space.ranges.iter().filter(|row| row.begun).collect();
-        if let [only] = begun.as_slice() {
-            return (None, self.nearest(&only.seats));
-        }
-        if let Some(range) = self.hinted(space, key) {
-            let seats = space.row(range).map(|row| row.seats.clone()).unwrap_or_default();
-            return (None, self.nearest(&seats));
-        }
-        let all: Vec<Seat> = space.seats().cloned().collect();
-        let mut nodes = self.nearest(&all);
-        nodes.dedup();
-        for node in nodes.iter().filter(|node| **node != self.0.parts.me) {
-            let asks = WhereIs {
-                class: space.class.clone(),
-                keyspace: space.name.clone(),
-                key: key.as_bytes().to_vec(),
-            };
-            let left = until.saturating_duration_since(Instant::now()).min(WHERE_WITHIN);
-            let told = self.0.parts.mesh.ask_node_untraced(node, &asks, space.class.clone(), left).await;
-            if let Ok((Ok(bounds), _)) = told {
-                let range = RangeId(bounds.range);
-                self.hint(space, bounds);
-                let seats = space.row(range).map(|row| row.seats.clone()).unwrap_or_default();
-                return (None, self.nearest(&seats));
-            }
-        }
-        (None, nodes)
-    }
-
-    fn hinted(&self, space: &Keyspace, key: &UserKey) -> Option<RangeId> {
-        let hints = self.0.hints.lock();
-        let (_, hint) =
-            hints.range((space.id, Vec::new())..=(space.id, key.as_bytes().to_vec())).next_back()?;
-        let has = hint.to.as_ref().is_none_or(|to| key.as_bytes() < to.as_slice());
-        (has && hint.until > Instant::now()).then_some(hint.range)
-    }
-
-    fn hint(&self, space: &Keyspace, RangeBounds { range, from, to }: RangeBounds) {
-        let mut hints = self.0.hints.lock();
-        if hints.len() >= MAX_HINTS {
-            hints.clear();
-        }
-        let until = Instant::now() + HINT_LASTS;
-        hints.insert((space.id, from), Hint { to, range: RangeId(range), until });
-    }
-
-    /// Asks the first of these nodes that can be asked. None: nobody was, and it may be tried again.
-    pub(super) async fn pass_on<M, T>(
-        &self,
-        to: &[NodeId],
-        message: &M,
-        hops: u32,
-        class: &DataClass,
-        until: Instant,
-    ) -> Option<Outcome<T>>
-    where
-        M: rhumb_actors::remote::Remote<Reply = Result<T, KvRefusal>>,
-    {
-        if hops >= MAX_HOPS {
-            return Some(Ok(Err(not_now("the nodes do not agree on who holds the lease"))));
-        }
-        for node in to.iter().filter(|node| **node != self.0.parts.me) {
-            let left = until.saturating_duration_since(Instant::now());
-            match self.0.parts.mesh.ask_node(node, message, class.clone(), left).await {
-                // It said that it did nothing, and the lease may move meanwhile.
-                Ok((Err(KvRefusal::NotNow { .. }), _)) if Instant::now() + AGAIN_AFTER < until => {}
-                Ok((answer, _)) => return Some(Ok(answer)),
-                Err(fault) if fault.delivery() == rhumb_core::Delivery::NotSent => {
-                    if matches!(fault.kind, FaultKind::Gate(_)) {
-                        return Some(Err(fault));
-                    }
-                }
-                // A read that may have been made is made again.
-                Err(_) if M::IDEMPOTENT && Instant::now() < until => {}
-                Err(fault) => return Some(Err(fault)),
-            }
-        }
-        None
-    }
-
-    /// Where replicas stand, the nearest first.
-    pub(super) fn nearest(&self, seats: &[Seat]) -> Vec<NodeId> {
-        let links = self.0.parts.mesh.transport().map(|transport| transport.links()).unwrap_or_default();
-        let rtt = |node: &NodeId| {
-            let link = links.iter().find(|link| link.peer == *node);
-            let connected = link.filter(|link| link.state == rhumb_transport::LinkState::Connected);
-            connected.and_then(|link| link.rtt).unwrap_or(Duration::MAX)
-        };
-        let mut nodes: Vec<NodeId> = seats.iter().map(|seat| seat.node.clone()).collect();
-        nodes.sort_by_key(|node| (node.region != self.0.parts.me.region, rtt(node)));
-        nodes
-    }
-
     /// What a read asks of a replica.
     fn asks(&self, message: &KvRead) -> Result<(Ask, Limit), KvRefusal> {
         let token = match message.token.as_slice() {
             [] => None,
-            bytes => {
-                let read = self.0.tokens.read(bytes);
-                Some(read.map_err(|error| KvRefusal::Token(error.to_string()))?)
-            }
+            bytes => Some(self.0.tokens.read(bytes).map_err(not_believed)?),
         };
         let consistency = match message.needs {
             Needs::Strong => Consistency::Strong,
@@ -480,7 +371,7 @@ fn passes(refusal: &RangeRefusal) -> bool {
 fn told(refusal: RangeRefusal) -> KvRefusal {
     match refusal {
         RangeRefusal::StalenessBoundViolated { bound_ms, age_ms } => {
-            KvRefusal::StalenessBoundViolated { bound_ms, age_ms }
+            KvRefusal::StalenessBoundViolated { bound_ms, age_ms, retry_after: None }
         }
         RangeRefusal::InTheFuture(_) | RangeRefusal::BelowThreshold(_) => {
             KvRefusal::Time(refusal.to_string())
@@ -488,6 +379,17 @@ fn told(refusal: RangeRefusal) -> KvRefusal {
         RangeRefusal::Outside => KvRefusal::Invalid(refusal.to_string()),
         RangeRefusal::LaterEpoch(_) => KvRefusal::Token(refusal.to_string()),
         passing => not_now(passing),
+    }
+}
+
+/// Whoever has just joined, or has another key since, has told the meta range, and this node reads it in a moment. Of a made-up token
+/// with the number of no key as much is known.
+fn not_believed(error: TokenError) -> KvRefusal {
+    match error {
+        TokenError::UnknownKey => KvRefusal::NotNow { why: error.to_string(), retry_after: KEY_AFTER },
+        TokenError::Length(_) | TokenError::Format(_) | TokenError::Signature => {
+            KvRefusal::Token(error.to_string())
+        }
     }
 }
 

@@ -209,6 +209,7 @@ impl Ranges {
                 threshold_ms: replica.applied().threshold.millis(),
                 collected: host.collected(range),
                 condition: self.condition(range, group.id()),
+                feeds: group.feeds().into_iter().map(|(learner, feeder)| (learner.0, feeder.0)).collect(),
             });
         }
         views.extend(self.quarantined_views());

@@ -166,8 +166,6 @@ impl World {
             self.tally.snapshots += 1;
         }
         if !matches!(consistency, Consistency::AsOf(_)) {
-            // What an eventual read shows is no promise for the next one.
-            let found = found.filter(|_| answer.level != Guarantee::Eventual);
             self.saw(read.session, number, found, answer.token);
         }
         Ok(())

@@ -1,15 +1,20 @@
 //! `rhumb kv`: keys and values of a keyspace.
 
-use std::fmt;
+mod answers;
+mod batch;
+pub(super) mod bytes;
+
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
 use clap::{Args, Subcommand};
-use rhumb_actors::ranges::messages::{KvAnswer, KvCondition, KvOp, KvRead, KvRow, KvWritten, Needs};
+use rhumb_actors::ranges::messages::{KvAnswer, KvCondition, KvOp, KvRead, KvWritten, Needs};
 use rhumb_core::{HybridTime, Region};
-use serde::Serialize;
 
+use self::answers::{ReadAnswer, WrittenAnswer};
+use self::batch::Batch;
+use self::bytes::{Coded, decode, is_standard, read_value, write_value};
 use super::args::duration;
 use super::connect::Connect;
 use super::foreign::Foreign;
@@ -147,14 +152,22 @@ impl Reads {
 
 /// Write a key.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  rhumb kv put profiles ann '{\"name\":\"Ann\"}' --if-absent")]
+#[command(
+    after_help = "Examples:\n  rhumb kv put profiles ann '{\"name\":\"Ann\"}' --if-absent\n  rhumb kv put pictures ann --file ann.jpg\n  rhumb kv put profiles --base64 AP8 aGVsbG8"
+)]
 pub struct Put {
     #[command(flatten)]
     at: Where,
     /// The key.
     key: String,
     /// The value.
-    value: String,
+    #[arg(required_unless_present = "file", conflicts_with = "file")]
+    value: Option<String>,
+    /// The value is what is in this file, byte for byte; `-`: standard input.
+    #[arg(long, value_name = "FILE|-")]
+    file: Option<PathBuf>,
+    #[command(flatten)]
+    coded: Coded,
     #[command(flatten)]
     only: Only,
     /// Whom the value is about. Of a personal class it must be said: the value is sealed under a key of the subject.
@@ -171,13 +184,18 @@ pub struct Put {
 /// Read a key.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  rhumb kv get profiles ann\n  rhumb kv get profiles ann --consistency bounded=5s -o json\n\nThe answer says what it is: its level, its age, and where it was read. A key that is not there ends with exit code 5."
+    after_help = "Examples:\n  rhumb kv get profiles ann\n  rhumb kv get profiles ann --consistency bounded=5s -o json\n  rhumb kv get pictures ann --out ann.jpg\n\nThe answer says what it is: its level, its age, and where it was read. A key that is not there ends with exit code 5."
 )]
 pub struct Get {
     #[command(flatten)]
     at: Where,
     /// The key.
     key: String,
+    /// Write the value into this file, byte for byte; `-`: to standard output, and nothing else.
+    #[arg(long, value_name = "FILE|-")]
+    out: Option<PathBuf>,
+    #[command(flatten)]
+    coded: Coded,
     #[command(flatten)]
     reads: Reads,
 }
@@ -190,6 +208,8 @@ pub struct Del {
     at: Where,
     /// The key.
     key: String,
+    #[command(flatten)]
+    coded: Coded,
     #[command(flatten)]
     only: Only,
     /// Whom the deletion is about.
@@ -213,157 +233,9 @@ pub struct Scan {
     #[arg(long, default_value = "100", value_parser = clap::value_parser!(u64).range(1..=1_000))]
     limit: u64,
     #[command(flatten)]
-    reads: Reads,
-}
-
-/// Write several keys, 256 at most: all, or none.
-#[derive(Debug, Args)]
-#[command(after_help = "Example:\n  rhumb kv batch profiles --put ann=1 --put bob=2 --del carl")]
-#[group(required = true, multiple = true, args = ["puts", "dels"])]
-pub struct Batch {
+    coded: Coded,
     #[command(flatten)]
-    at: Where,
-    /// A key and its value.
-    #[arg(long = "put", value_name = "KEY=VALUE")]
-    puts: Vec<KeyValue>,
-    /// A key to delete.
-    #[arg(long = "del", value_name = "KEY")]
-    dels: Vec<String>,
-    /// Only if no key that is put is there.
-    #[arg(long)]
-    if_absent: bool,
-    /// Whom the values that are put are about. Of a personal class it must be said.
-    #[arg(long)]
-    subject: Option<String>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct KeyValue(String, String);
-
-impl FromStr for KeyValue {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let pair = text.split_once('=').ok_or_else(|| format!("{text:?} is not KEY=VALUE, such as ann=1"))?;
-        Ok(Self(pair.0.to_owned(), pair.1.to_owned()))
-    }
-}
-
-#[derive(Debug, Serialize)]
-struct WrittenAnswer {
-    version: u64,
-    region: Region,
-    replica: u64,
-    token: String,
-}
-
-/// A row. Bytes that are no text are told in base64.
-#[derive(Debug, Serialize)]
-struct RowAnswer {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    key: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    key_base64: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    value: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    value_base64: Option<String>,
-    version: u64,
-    schema: Option<u32>,
-    subject: Option<String>,
-    expires_ms: Option<u64>,
-    /// Of a personal class: the id of the key that it is sealed under.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    sealed_under: Option<String>,
-}
-
-#[derive(Debug, Serialize)]
-struct ReadAnswer {
-    rows: Vec<RowAnswer>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next_base64: Option<String>,
-    level: &'static str,
-    at: u64,
-    age_ms: u64,
-    region: Region,
-    replica: u64,
-    fallback: bool,
-    token: String,
-    /// Rows that are left out because their subjects were erased.
-    #[serde(skip_serializing_if = "is_zero")]
-    erased: u64,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
-fn is_zero(number: &u64) -> bool {
-    *number == 0
-}
-
-fn texts(bytes: Vec<u8>) -> (Option<String>, Option<String>) {
-    match String::from_utf8(bytes) {
-        Ok(text) => (Some(text), None),
-        Err(error) => (None, Some(BASE64_URL_SAFE_NO_PAD.encode(error.into_bytes()))),
-    }
-}
-
-impl From<KvRow> for RowAnswer {
-    fn from(row: KvRow) -> Self {
-        let ((key, key_base64), (value, value_base64)) = (texts(row.key), texts(row.value));
-        let expires_ms = row.expires.map(HybridTime::millis);
-        let version = row.version.to_bits();
-        Self {
-            key,
-            key_base64,
-            value,
-            value_base64,
-            version,
-            schema: row.schema,
-            subject: row.subject,
-            expires_ms,
-            sealed_under: row.sealed_under,
-        }
-    }
-}
-
-impl From<KvAnswer> for ReadAnswer {
-    fn from(answer: KvAnswer) -> Self {
-        let (next, next_base64) = answer.next.map(texts).unwrap_or_default();
-        Self {
-            rows: answer.rows.into_iter().map(RowAnswer::from).collect(),
-            next,
-            next_base64,
-            level: answer.level.word(),
-            at: answer.at.to_bits(),
-            age_ms: u64::try_from(answer.age.as_millis()).unwrap_or(u64::MAX),
-            region: answer.region,
-            replica: answer.replica,
-            fallback: answer.fallback,
-            token: BASE64_URL_SAFE_NO_PAD.encode(answer.token),
-            erased: answer.erased,
-        }
-    }
-}
-
-impl fmt::Display for RowAnswer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = |text: &Option<String>, base64: &Option<String>| {
-            text.clone().or_else(|| base64.clone()).unwrap_or_default()
-        };
-        write!(f, "{}\t{}", shown(&self.key, &self.key_base64), shown(&self.value, &self.value_base64))
-    }
-}
-
-impl ReadAnswer {
-    /// What it is, for people.
-    fn worth(&self) -> String {
-        let passed = if self.fallback { ", passed on by a nearer replica" } else { "" };
-        let Self { level, age_ms, region, replica, erased, .. } = self;
-        let out =
-            if *erased > 0 { format!(", {erased} rows of erased subjects left out") } else { String::new() };
-        format!("{level}, {age_ms} ms old, read in {region} by replica {replica}{passed}{out}")
-    }
+    reads: Reads,
 }
 
 impl Where {
@@ -380,15 +252,13 @@ impl Where {
         };
         let written: Result<KvWritten, KvError> = written.await;
         client.close().await;
-        let KvWritten { version, region, replica, token } = written?;
-        let token = BASE64_URL_SAFE_NO_PAD.encode(token);
-        let answer = WrittenAnswer { version: version.to_bits(), region, replica, token };
+        let answer = WrittenAnswer::from(written?);
         output.answer(&answer, answer.version);
         Ok(Done::Well)
     }
 
-    async fn read(&self, reads: &Reads, asks: impl FnOnce(KvRead) -> KvRead) -> Result<ReadAnswer, Failure> {
-        let token = reads.token.as_ref().map(|token| BASE64_URL_SAFE_NO_PAD.decode(token)).transpose();
+    async fn read(&self, reads: &Reads, asks: impl FnOnce(KvRead) -> KvRead) -> Result<KvAnswer, Failure> {
+        let token = reads.token.as_ref().map(|token| decode(token)).transpose();
         let token = token.map_err(|_| {
             Failure::Usage("--token is no token: expected one as an answer said it, whole".to_owned())
         })?;
@@ -419,7 +289,7 @@ impl Where {
         };
         let answered: Result<KvAnswer, KvError> = answered.await;
         client.close().await;
-        Ok(answered?.into())
+        Ok(answered?)
     }
 }
 
@@ -427,59 +297,86 @@ impl KvCommand {
     pub(super) async fn run(self, output: &Output) -> Result<Done, Failure> {
         match self {
             Self::Put(said) => {
+                let value = match (&said.value, &said.file) {
+                    (_, Some(file)) => read_value(file)?,
+                    (value, None) => said.coded.read("the value", value.as_deref().unwrap_or_default())?,
+                };
                 let op = KvOp {
                     condition: said.only.condition(),
                     schema: said.schema,
                     subject: said.subject,
                     lasts: said.expires,
-                    ..put(said.key.as_bytes(), said.value.as_bytes())
+                    ..put(&said.coded.read("the key", &said.key)?, &value)
                 };
                 said.at.write(vec![op], output).await
             }
             Self::Del(said) => {
-                let condition = said.only.condition();
-                let op =
-                    KvOp { value: None, condition, subject: said.subject, ..put(said.key.as_bytes(), b"") };
+                let (condition, key) = (said.only.condition(), said.coded.read("the key", &said.key)?);
+                let op = KvOp { value: None, condition, subject: said.subject, ..put(&key, b"") };
                 said.at.write(vec![op], output).await
             }
             Self::Batch(said) => {
-                let condition = said.if_absent.then_some(KvCondition::Absent);
-                let puts = said.puts.iter().map(|KeyValue(key, value)| KvOp {
-                    condition,
-                    subject: said.subject.clone(),
-                    ..put(key.as_bytes(), value.as_bytes())
-                });
-                let dels = said.dels.iter().map(|key| KvOp { value: None, ..put(key.as_bytes(), b"") });
-                said.at.write(puts.chain(dels).collect(), output).await
+                let ops = said.ops()?;
+                said.at.write(ops, output).await
             }
-            Self::Get(said) => {
-                let key = said.key.into_bytes();
-                let answer = said.at.read(&said.reads, |asks| KvRead { from: key, to: None, ..asks }).await?;
-                output.aside(answer.worth());
-                let value = answer
-                    .rows
-                    .first()
-                    .map(|row| row.value.clone().or_else(|| row.value_base64.clone()).unwrap_or_default());
-                let found = value.is_some();
-                output.answer(&answer, value.unwrap_or_else(|| "the key is not there".to_owned()));
-                Ok(if found { Done::Well } else { Done::False })
+            Self::Get(said) => said.run(output).await,
+            Self::Scan(said) => said.run(output).await,
+        }
+    }
+}
+
+impl Get {
+    async fn run(self, output: &Output) -> Result<Done, Failure> {
+        let raw = self.out.as_deref().is_some_and(is_standard);
+        if raw && output.is_json() {
+            let why = "--out - and -o json both write to standard output: give --out a file";
+            return Err(Failure::Usage(why.to_owned()));
+        }
+        let key = self.coded.read("the key", &self.key)?;
+        let answer = self.at.read(&self.reads, |asks| KvRead { from: key, to: None, ..asks }).await?;
+        let value = answer.rows.first().map(|row| row.value.clone());
+        let mut told = ReadAnswer::of(answer, self.coded);
+        output.aside(told.worth());
+        match (value, &self.out) {
+            (None, _) if raw => output.note("the key is not there"),
+            (None, _) => {
+                output.answer(&told, "the key is not there");
+                return Ok(Done::False);
             }
-            Self::Scan(said) => {
-                let Scan { from, to, limit, .. } = said;
-                let (from, to) = (from.into_bytes(), Some(to.unwrap_or_default().into_bytes()));
-                let answer = said.at.read(&said.reads, |asks| KvRead { from, to, limit, ..asks }).await?;
-                output.aside(answer.worth());
-                if let Some(next) = &answer.next {
-                    output.aside(format!("there is more: --from {next}"));
-                } else if answer.next_base64.is_some() {
-                    output.aside(
-                        "there is more, from a key that is no text (`next_base64` of -o json)".to_owned(),
-                    );
+            (Some(value), Some(out)) => {
+                write_value(out, &value)?;
+                if !raw {
+                    told.put_out(out);
+                    output.answer(&told, out.display());
                 }
-                let rows: Vec<String> = answer.rows.iter().map(ToString::to_string).collect();
-                output.answer(&answer, rows.join("\n"));
-                Ok(Done::Well)
+                return Ok(Done::Well);
+            }
+            (Some(_), None) => {
+                let (text, is_base64) = told.rows[0].value();
+                if is_base64 && !self.coded.base64 {
+                    output.aside("the value is no text, and is shown in base64: `--out FILE` writes its bytes");
+                }
+                output.answer(&told, text);
+                return Ok(Done::Well);
             }
         }
+        Ok(Done::False)
+    }
+}
+
+impl Scan {
+    async fn run(self, output: &Output) -> Result<Done, Failure> {
+        let from = self.coded.read("--from", &self.from)?;
+        let to = self.coded.read("--to", self.to.as_deref().unwrap_or_default())?;
+        let limit = self.limit;
+        let asks = |asks| KvRead { from, to: Some(to), limit, ..asks };
+        let answer = ReadAnswer::of(self.at.read(&self.reads, asks).await?, self.coded);
+        output.aside(answer.worth());
+        if let Some(next) = answer.goes_on() {
+            output.aside(format!("there is more: {next}"));
+        }
+        let rows: Vec<String> = answer.rows.iter().map(ToString::to_string).collect();
+        output.answer(&answer, rows.join("\n"));
+        Ok(Done::Well)
     }
 }
