@@ -13,7 +13,7 @@ use super::catalog::{self, SPACE};
 use super::comparing::{begins, hosts, now, reads, well, wrong};
 use super::net::{self, MS, NOBODY, RANGE, SECOND, node_id};
 use super::sim::{self, SimRuntime};
-use super::world::key;
+use super::clients::key;
 use crate::ranges::collect::Progress;
 use crate::ranges::host::{Host, Noticed, Word};
 use crate::ranges::quarantine::Quarantine;
