@@ -221,6 +221,10 @@ canaries! {
     AnsweredBeforeRange = "answered-before-range",
     /// Who was succeeded as a ledger's writer goes on refusing by what it knew.
     SucceededAnswers = "succeeded-answers",
+    /// What a batch writes before the write whose condition does not hold stays written.
+    BatchHalfWritten = "batch-half-written",
+    /// A batch is written in two.
+    BatchInTwo = "batch-in-two",
 }
 
 impl Canary {
@@ -260,6 +264,7 @@ impl Canary {
         Self::GcAboveWatermark,
         Self::GcOfEmptySets,
         Self::GcAboveThreshold,
+        Self::BatchHalfWritten,
     ];
 
     /// Those of consensus, under which they run with real openraft.
@@ -274,6 +279,7 @@ impl Canary {
         Self::FeederAnswers,
         Self::FormatBeforeVersion,
         Self::VersionRaisedUnheard,
+        Self::BatchInTwo,
     ];
 
     /// Those of the comparison of replicas, which have stories of their own (`actors/src/ranges/host/tests/comparing.rs`).

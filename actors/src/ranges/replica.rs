@@ -17,7 +17,7 @@ use rhumb_storage::{Batch, Family};
 use serde::{Deserialize, Serialize};
 
 use super::collect::InUse;
-use super::command::{Body, Command, Condition, Outcome, Write};
+use super::command::{Body, Command, Condition, Op, Outcome, Write};
 use super::lease::Lease;
 use super::propose::{Holding, SideClosed};
 use super::{Out, RangeSettings, records};
@@ -422,10 +422,18 @@ impl RangeReplica {
                 Condition::Version(at) => found == Some(at),
             };
             if !holds {
+                if canary::sings(Canary::BatchHalfWritten) {
+                    self.put_rows(write, &write.ops[..number], batch);
+                }
                 return Ok(Outcome::ConditionFailed { op: number, found });
             }
         }
-        for op in &write.ops {
+        self.put_rows(write, &write.ops, batch);
+        Ok(Outcome::Written(write.at))
+    }
+
+    fn put_rows(&mut self, write: &Write, ops: &[Op], batch: &mut Batch) {
+        for op in ops {
             let version =
                 VersionKey { keyspace: self.descriptor.keyspace, key: op.key.clone(), at: write.at };
             let row = version.encode();
@@ -434,7 +442,6 @@ impl RangeReplica {
             self.applied.expires = self.applied.expires.max(op.record.header.expires.unwrap_or_default());
         }
         self.applied.newest = self.applied.newest.max(write.at);
-        Ok(Outcome::Written(write.at))
     }
 
     /// Two majorities of voters that differ by one share a store: what one of them was asked for a lease, the other has heard.

@@ -29,21 +29,23 @@ const KEPT: [u64; 3] = [18, 275, 668];
 #[test]
 fn reads_are_as_fresh_as_they_say_and_what_is_closed_stays_as_it_was() {
     let mut least = [usize::MAX; 4];
-    let mut sums = [0; 5];
+    let mut sums = [0; 8];
     for seed in KEPT.into_iter().chain(0..seeds()) {
         let tally = run(seed).unwrap_or_else(|broken| panic!("seed {seed}: {broken}"));
-        let Tally { leases, writes, strong, snapshots, splits, crashes, given_up, collected, too_old } =
-            tally;
+        let Tally { leases, writes, strong, snapshots, splits, crashes, given_up, collected, .. } = tally;
+        let Tally { too_old, batches, not_written, scans, .. } = tally;
         for (least, now) in least.iter_mut().zip([leases, writes, strong, snapshots]) {
             *least = now.min(*least);
         }
-        for (sum, now) in sums.iter_mut().zip([splits, crashes, given_up, collected, too_old]) {
+        for (sum, now) in
+            sums.iter_mut().zip([splits, crashes, given_up, collected, too_old, batches, not_written, scans])
+        {
             *sum += now;
         }
     }
     println!(
         "each at least {least:?} leases, writes, strong reads, snapshots; in all {sums:?} splits, crashes, given up, \
-         collected, too old"
+         collected, too old, batches, batches that were not written, scans"
     );
     assert!(
         least.iter().all(|count| *count > 0) && sums.iter().all(|count| *count > 10),

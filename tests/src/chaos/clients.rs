@@ -1,95 +1,30 @@
-//! Clients of a keyspace who read and write a few keys without pause, and tell all of it.
+//! Clients of a keyspace who read and write a few keys without pause, some of them several at one moment, and tell all of it.
 //!
 //! * It decides: who does what with which key, from a seed; what an answer says of the outcome.
 //! * It never does: ask again what was answered with a fault, or have more than one question of a client under way.
-//! * Invariant: each operation is told once, and no value is written twice.
+//! * Invariant: each operation is told once, and no value is written twice. Of reads that are not strong nothing is told but
+//!   what [`levels`](super::levels) finds wrong.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::{BufWriter, Write};
-use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::Context;
-use rhumb::client::kv::{Kv, KvAnswer, KvCondition, KvError, KvRefusal, KvWritten, Needs};
+use rhumb::client::kv::{Kv, KvAnswer, KvCondition, KvError, KvOp, KvRefusal, KvWritten, Needs, put};
 use rhumb_core::rng::Rng;
 use rhumb_core::{Delivery, Guarantee, HybridTime, Region};
 use tokio::time::{Instant, sleep};
 
-use super::history::{Did, Operation, Outcome, Value};
+use super::book::{Book, Shown};
+use super::history::{Did, Outcome, Value};
 
 /// The keys. A split falls between two of them.
 pub const KEYS: [&str; 5] = ["ann", "gus", "max", "sue", "zoe"];
+/// Those that are read and written together: no split comes between them.
+const PAIRS: [[&str; 2]; 2] = [["ann", "gus"], ["max", "sue"]];
 /// What clients are busy with otherwise, in milliseconds.
 const THINK: (u64, u64) = (20, 200);
-
-/// What all clients tell.
-pub struct Book {
-    begun: Instant,
-    next: AtomicU64,
-    told: Mutex<Told>,
-}
-
-struct Told {
-    file: BufWriter<File>,
-    history: Vec<Operation>,
-    /// By version, what was written at it.
-    versions: BTreeMap<(String, u64), Value>,
-    wrong: BTreeSet<String>,
-}
-
-impl Book {
-    /// A book of which each line goes to a file.
-    ///
-    /// # Errors
-    /// The file cannot be made.
-    pub fn of(file: &Path) -> anyhow::Result<Self> {
-        let made = File::create(file).with_context(|| file.display().to_string())?;
-        let file = BufWriter::new(made);
-        let told = Told { file, history: Vec::new(), versions: BTreeMap::new(), wrong: BTreeSet::new() };
-        Ok(Self { begun: Instant::now(), next: AtomicU64::new(1), told: Mutex::new(told) })
-    }
-
-    fn now(&self) -> u64 {
-        u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX)
-    }
-
-    fn value(&self) -> Value {
-        self.next.fetch_add(1, Ordering::Relaxed)
-    }
-
-    fn with<T>(&self, work: impl FnOnce(&mut Told) -> T) -> T {
-        work(&mut self.told.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn tell(&self, process: u32, key: &str, call_ns: u64, did: Did, outcome: Outcome) {
-        let return_ns = (outcome != Outcome::Unknown).then(|| self.now());
-        let told = Operation { process, key: key.to_owned(), did, call_ns, return_ns, outcome };
-        self.with(|book| {
-            if let Err(error) = writeln!(book.file, "{told}") {
-                book.wrong.insert(format!("the history cannot be written: {error}"));
-            }
-            book.history.push(told);
-        });
-    }
-
-    /// Something that no answer should say.
-    fn wrong(&self, what: String) {
-        self.with(|book| book.wrong.insert(what));
-    }
-
-    /// All that was told, and what was wrong with answers.
-    ///
-    /// # Errors
-    /// The file cannot be written.
-    pub fn close(self) -> anyhow::Result<(Vec<Operation>, Vec<String>)> {
-        let mut told = self.told.into_inner().unwrap_or_else(PoisonError::into_inner);
-        told.file.flush()?;
-        Ok((told.history, told.wrong.into_iter().collect()))
-    }
-}
+/// Bounds of reads that have one, in milliseconds: near replicas show what is so old, and the leaseholder what is younger.
+const BOUNDS: (u64, u64) = (2_500, 8_000);
 
 /// One client.
 pub struct Client<'a> {
@@ -97,13 +32,21 @@ pub struct Client<'a> {
     region: Region,
     kv: Kv<'a>,
     book: &'a Book,
+    /// The newest version of each key that it has seen: its token stands for these.
+    seen: RefCell<BTreeMap<&'static str, HybridTime>>,
 }
+
+/// A key, its value and version, if it is there.
+type Row = (&'static str, Option<(Value, HybridTime)>);
+
+/// A write of a key that was asked for.
+type Put = (&'static str, Did, KvOp);
 
 impl<'a> Client<'a> {
     /// A client in a region, who reads and writes through this.
     #[must_use]
     pub fn new(process: u32, region: Region, kv: Kv<'a>, book: &'a Book) -> Self {
-        Self { process, region, kv, book }
+        Self { process, region, kv, book, seen: RefCell::default() }
     }
 
     /// Where it is.
@@ -116,107 +59,202 @@ impl<'a> Client<'a> {
     pub async fn run(&self, mut rng: Rng, until: Instant) {
         while Instant::now() < until {
             let key = *rng.pick(&KEYS).unwrap_or(&KEYS[0]);
+            let pair = *rng.pick(&PAIRS).unwrap_or(&PAIRS[0]);
             match rng.below(100) {
-                0..45 => drop(self.read(key).await),
-                45..72 => drop(self.write(key).await),
-                72..94 => self.swap(key).await,
+                0..28 => drop(self.read(key).await),
+                28..38 => drop(self.scan(pair).await),
+                38..52 => self.reads_otherwise(key, &mut rng).await,
+                52..70 => drop(self.write(key).await),
+                70..84 => self.swap(key).await,
+                84..95 => self.batch(pair, &mut rng).await,
                 _ => self.delete(key).await,
             }
             sleep(Duration::from_millis(rng.between(THINK.0, THINK.1))).await;
         }
     }
 
+    // ---- reads ---------------------------------------------------------------------------------
+
     /// Reads strongly; whether it was answered.
-    pub async fn read(&self, key: &str) -> bool {
-        self.read_row(key).await.is_some()
+    pub async fn read(&self, key: &'static str) -> bool {
+        self.rows(&[key], Needs::Strong).await.is_some()
     }
 
-    /// Writes a new value; whether that was acknowledged.
-    pub async fn write(&self, key: &str) -> bool {
-        let (call, value) = (self.book.now(), self.book.value());
-        let written = self.kv.put(key.as_bytes(), value.to_string().as_bytes()).await;
-        self.came_of(key, call, Did::Write(value), written)
+    async fn scan(&self, pair: [&'static str; 2]) -> Option<Vec<Row>> {
+        self.rows(&pair, Needs::Strong).await
     }
 
-    async fn delete(&self, key: &str) {
-        let call = self.book.now();
-        let deleted = self.kv.delete(key.as_bytes()).await;
-        self.came_of(key, call, Did::Delete, deleted);
-    }
-
-    /// Reads, and writes a new value if nobody else did meanwhile.
-    async fn swap(&self, key: &str) {
-        let Some(found) = self.read_row(key).await else { return };
-        let (call, new) = (self.book.now(), self.book.value());
-        let condition = found.map_or(KvCondition::Absent, |(_, version)| KvCondition::Version(version));
-        let written = self.kv.put_if(key.as_bytes(), new.to_string().as_bytes(), condition).await;
-        // Who is refused hears what was there: that is as good as a read of it.
-        if let Err(KvError::Refused(KvRefusal::Condition { found, .. })) = &written {
-            let version = found.map(|version| (key.to_owned(), version.to_bits()));
-            let there = version.map(|version| self.book.with(|book| book.versions.get(&version).copied()));
-            match there {
-                None => return self.book.tell(self.process, key, call, Did::Read(None), Outcome::Ok),
-                Some(Some(value)) => {
-                    return self.book.tell(self.process, key, call, Did::Read(Some(value)), Outcome::Ok);
-                }
-                Some(None) => {}
-            }
-        }
-        let expected = found.map(|(value, _)| value);
-        self.came_of(key, call, Did::Cas { expected, new }, written);
-    }
-
-    /// The value of a key and its version; none where it was not answered.
-    async fn read_row(&self, key: &str) -> Option<Option<(Value, HybridTime)>> {
-        let call = self.book.now();
-        let answered = self.kv.get(key.as_bytes(), Needs::Strong).await;
-        let found = answered.ok().and_then(|answer| self.row(key, &answer));
-        let (did, outcome) = match found {
-            Some(row) => (Did::Read(row.map(|(value, _)| value)), Outcome::Ok),
-            None => (Did::Read(None), Outcome::Fail),
+    async fn reads_otherwise(&self, key: &'static str, rng: &mut Rng) {
+        let needs = match rng.below(3) {
+            0 => Needs::Bounded(Duration::from_millis(rng.between(BOUNDS.0, BOUNDS.1))),
+            1 => Needs::Eventual,
+            _ => self.book.time(rng).map_or(Needs::Eventual, Needs::AsOf),
         };
-        self.book.tell(self.process, key, call, did, outcome);
-        found
+        let pair = PAIRS.iter().find(|pair| pair.contains(&key)).filter(|_| rng.chance(0.3));
+        match pair {
+            Some(pair) => drop(self.rows(pair, needs).await),
+            None => drop(self.rows(&[key], needs).await),
+        }
+    }
+
+    /// What keys that lie side by side are at one moment; none where it was not answered, or an answer makes no sense.
+    async fn rows(&self, keys: &[&'static str], needs: Needs) -> Option<Vec<Row>> {
+        let (call, seen) = (self.book.now(), self.seen.borrow().clone());
+        let behind = |last: &&str| format!("{last}+").into_bytes();
+        let answered = match keys {
+            [key] => self.kv.get(key.as_bytes(), needs).await,
+            [first, .., last] => self.kv.scan(first.as_bytes(), Some(&behind(last)), 100, needs).await,
+            [] => return None,
+        };
+        let answer = answered.ok();
+        let rows = answer.as_ref().and_then(|answer| self.makes_sense(keys, answer));
+        let is_strong = needs == Needs::Strong;
+        if let (Some(answer), Some(rows)) = (&answer, &rows) {
+            self.was_shown(call, needs, answer, rows, &seen);
+        }
+        let level = answer.as_ref().map(|answer| answer.level);
+        let (dids, outcome): (Vec<_>, _) = match &rows {
+            Some(rows) => {
+                let read = |(key, row): &Row| (*key, Did::Read(row.map(|(value, _)| value)));
+                (rows.iter().map(read).collect(), Outcome::Ok)
+            }
+            None => (keys.iter().map(|key| (*key, Did::Read(None))).collect(), Outcome::Fail),
+        };
+        // Who asked for less may be answered as strongly.
+        if is_strong || level == Some(Guarantee::StrictSerializable) {
+            self.book.tell(self.process, call, dids, outcome);
+        }
+        rows
     }
 
     /// What an answer says; none where that makes no sense.
-    fn row(&self, key: &str, answer: &KvAnswer) -> Option<Option<(Value, HybridTime)>> {
-        if answer.level != Guarantee::StrictSerializable {
-            self.book.wrong(format!("a strong read was answered with the level {}", answer.level));
+    fn makes_sense(&self, keys: &[&'static str], answer: &KvAnswer) -> Option<Vec<Row>> {
+        let mut found = BTreeMap::new();
+        for row in &answer.rows {
+            let value = std::str::from_utf8(&row.value).ok().and_then(|text| text.parse().ok());
+            let key = keys.iter().find(|key| row.key == key.as_bytes());
+            let Some((key, value)) = key.zip(value) else {
+                self.book.wrong(format!("a read of {keys:?} was answered with {row:?}"));
+                return None;
+            };
+            self.book.knows(key, row.version, value);
+            found.insert(*key, (value, row.version));
+        }
+        if let Some(next) = &answer.next {
+            self.book.wrong(format!("a scan of {keys:?}, which are of one range, goes on at {next:?}"));
             return None;
         }
-        let Some(row) = answer.rows.first() else { return Some(None) };
-        let value = std::str::from_utf8(&row.value).ok().and_then(|text| text.parse().ok());
-        let Some(value) = value.filter(|_| row.key == key.as_bytes()) else {
-            self.book.wrong(format!("a read of {key} was answered with {row:?}"));
-            return None;
-        };
-        self.knows(key, row.version, value);
-        Some(Some((value, row.version)))
+        Some(keys.iter().map(|key| (*key, found.get(key).copied())).collect())
     }
 
-    fn knows(&self, key: &str, version: HybridTime, value: Value) {
-        let known = (key.to_owned(), version.to_bits());
-        let before = self.book.with(|book| book.versions.insert(known, value));
-        if let Some(before) = before.filter(|before| *before != value) {
-            let version = version.to_bits();
-            self.book
-                .wrong(format!("version {version} of {key} is the value {before} and the value {value}"));
+    fn was_shown(
+        &self,
+        call_ns: u64,
+        needs: Needs,
+        answer: &KvAnswer,
+        rows: &[Row],
+        seen: &BTreeMap<&'static str, HybridTime>,
+    ) {
+        for &(key, row) in rows {
+            let version = row.map(|(_, version)| version);
+            let seen = seen.get(&key).copied().unwrap_or_default();
+            self.book.shown(&Shown { process: self.process, key, version, call_ns, needs, answer, seen });
+            // What an eventual read shows is no promise for the next one.
+            if let Some(version) = version.filter(|_| answer.level != Guarantee::Eventual) {
+                self.sees(key, version);
+            }
         }
     }
 
-    /// Tells a write; whether it was acknowledged.
-    fn came_of(&self, key: &str, call: u64, did: Did, written: Result<KvWritten, KvError>) -> bool {
-        let outcome = match &written {
-            Ok(_) => Outcome::Ok,
-            Err(KvError::Refused(_)) => Outcome::Fail,
-            Err(KvError::Fault(fault)) if fault.delivery() == Delivery::NotSent => Outcome::Fail,
-            Err(KvError::Fault(_) | KvError::Weaker { .. }) => Outcome::Unknown,
+    fn sees(&self, key: &'static str, version: HybridTime) {
+        let mut seen = self.seen.borrow_mut();
+        let known = seen.entry(key).or_default();
+        *known = version.max(*known);
+    }
+
+    // ---- writes --------------------------------------------------------------------------------
+
+    /// Writes a new value; whether that was acknowledged.
+    pub async fn write(&self, key: &'static str) -> bool {
+        let put = self.puts(key);
+        self.writes(vec![put]).await
+    }
+
+    async fn delete(&self, key: &'static str) {
+        let op = KvOp { value: None, ..put(key.as_bytes(), b"") };
+        self.writes(vec![(key, Did::Delete, op)]).await;
+    }
+
+    /// Reads, and writes a new value if nobody else did meanwhile.
+    async fn swap(&self, key: &'static str) {
+        let Some(rows) = self.rows(&[key], Needs::Strong).await else { return };
+        let swaps = rows.into_iter().map(|row| self.swaps(row)).collect();
+        self.writes(swaps).await;
+    }
+
+    /// Writes two keys at one moment: some under the condition that nobody wrote the one meanwhile, or the other, or both.
+    async fn batch(&self, pair: [&'static str; 2], rng: &mut Rng) {
+        let mut conditions = [rng.chance(0.3), rng.chance(0.3)];
+        let rows = match conditions {
+            [false, false] => pair.map(|key| (key, None)).to_vec(),
+            _ => match self.scan(pair).await {
+                Some(rows) => rows,
+                None => {
+                    conditions = [false, false];
+                    pair.map(|key| (key, None)).to_vec()
+                }
+            },
         };
-        if let (Ok(written), Did::Write(value) | Did::Cas { new: value, .. }) = (&written, did) {
-            self.knows(key, written.version, value);
+        let each = rows.into_iter().zip(conditions);
+        let puts = each.map(|(row, has_one)| if has_one { self.swaps(row) } else { self.puts(row.0) });
+        self.writes(puts.collect()).await;
+    }
+
+    fn puts(&self, key: &'static str) -> Put {
+        let value = self.book.value();
+        (key, Did::Write(value), put(key.as_bytes(), value.to_string().as_bytes()))
+    }
+
+    fn swaps(&self, (key, row): Row) -> Put {
+        let new = self.book.value();
+        let condition = row.map_or(KvCondition::Absent, |(_, version)| KvCondition::Version(version));
+        let op = KvOp { condition: Some(condition), ..put(key.as_bytes(), new.to_string().as_bytes()) };
+        (key, Did::Cas { expected: row.map(|(value, _)| value), new }, op)
+    }
+
+    /// Writes all of these, or none, and tells it; whether they were acknowledged.
+    async fn writes(&self, puts: Vec<Put>) -> bool {
+        let call = self.book.now();
+        let dids: Vec<_> = puts.iter().map(|(key, did, _)| (*key, *did)).collect();
+        self.book.deletes(&dids);
+        let written = self.kv.write(puts.into_iter().map(|(_, _, op)| op).collect()).await;
+        let outcome = outcome(&written);
+        match &written {
+            Ok(written) => {
+                self.book.acked(&dids, written.version);
+                dids.iter().for_each(|(key, _)| self.sees(key, written.version));
+            }
+            Err(_) if outcome == Outcome::Fail => self.book.not_deleted(&dids),
+            Err(_) => {}
         }
-        self.book.tell(self.process, key, call, did, outcome);
+        // Who is refused hears what was there: that is as good as a read of it.
+        if let Err(KvError::Refused(KvRefusal::Condition { op, found, .. })) = &written
+            && let Some((key, _)) = usize::try_from(*op).ok().and_then(|op| dids.get(op))
+            && let Some(there) = self.book.there(key, *found)
+        {
+            self.book.tell(self.process, call, vec![(*key, Did::Read(there))], Outcome::Ok);
+            return false;
+        }
+        self.book.tell(self.process, call, dids, outcome);
         written.is_ok()
+    }
+}
+
+fn outcome(written: &Result<KvWritten, KvError>) -> Outcome {
+    match written {
+        Ok(_) => Outcome::Ok,
+        Err(KvError::Refused(_)) => Outcome::Fail,
+        Err(KvError::Fault(fault)) if fault.delivery() == Delivery::NotSent => Outcome::Fail,
+        Err(KvError::Fault(_) | KvError::Weaker { .. }) => Outcome::Unknown,
     }
 }

@@ -4,14 +4,17 @@
 //! what the clients saw must have been linearizable.
 //!
 //! * It decides: nothing but when a story is over. What befalls whom is `schedule`'s (pure), what may have been is
-//!   `history`'s (pure, and no code of ours in its heart), what is well is `healing`'s.
+//!   `linear`'s (pure, and no code of ours in its heart) and, of reads that are not strong, `levels`' (pure), what is well is `healing`'s.
 //! * It never does: take a node's word for what was written: the history is the clients'.
 //! * Invariant: a story ends by itself, and leaves no process behind.
 
+pub mod book;
 pub mod clients;
 pub mod errands;
 pub mod healing;
 pub mod history;
+pub mod levels;
+pub mod linear;
 mod machine;
 pub mod mesh;
 pub mod schedule;
@@ -29,10 +32,12 @@ use rhumb_core::{DataClass, Region};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use clients::{Book, Client};
+use book::{Book, Closed};
+use clients::Client;
 use errands::{Errand, Errands, KEYSPACE, Operator};
 use healing::{Healed, healed};
-use history::{Operation, Outcome, check};
+use history::{Did, Operation, Outcome};
+use linear::check;
 use mesh::{Mesh, Seen};
 use schedule::{Act, Fault, Kinds, schedule};
 
@@ -43,7 +48,7 @@ const QUIET: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// A node freezes at once when its clock is stepped beyond the bound; so soon it is seen to have done so.
 const FREEZES_WITHIN: Duration = Duration::from_secs(2);
-/// How long the checker may think about one key.
+/// How long the checker may think about keys that hang together.
 const CHECK_WITHIN: Duration = Duration::from_secs(60);
 
 /// What to tell.
@@ -70,8 +75,10 @@ pub struct Report {
     pub seen: BTreeMap<Seen, u32>,
     /// What the operator asked for.
     pub errands: Errands,
-    /// Operations by what was done and came of it.
+    /// Lines of the history by what was done and came of it; those of several keys at one moment are a `batch` or a `scan`.
     pub operations: BTreeMap<(&'static str, &'static str), u32>,
+    /// Keys that were read, by how: `strong`, `bounded`, `eventual`, `as of`.
+    pub answered: BTreeMap<&'static str, u32>,
     /// What was well when.
     pub healed: Vec<(&'static str, Duration)>,
     /// Everything that must not be. Empty when all is well.
@@ -79,7 +86,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// How many operations of a kind, such as `write`, were done.
+    /// How many lines of a kind, such as `write`, were done.
     #[must_use]
     pub fn done(&self, op: &str) -> u32 {
         self.operations.iter().filter(|((what, came), _)| *what == op && *came == "ok").map(|(_, n)| n).sum()
@@ -105,6 +112,8 @@ impl fmt::Display for Report {
             let (ok, fail, unknown) = (came("ok"), came("fail"), came("unknown"));
             writeln!(f, "{op:>7}: {ok} ok, {fail} failed, {unknown} of unknown outcome")?;
         }
+        let answered: Vec<_> = self.answered.iter().map(|(how, times)| format!("{how} {times}")).collect();
+        writeln!(f, "keys read: {}", answered.join(", "))?;
         let healed = self.healed.iter().map(|(what, after)| format!("{what} {:.1} s", after.as_secs_f64()));
         writeln!(f, "well after the last fault: {}", healed.collect::<Vec<_>>().join(", "))?;
         self.wrong.iter().try_for_each(|wrong| writeln!(f, "WRONG: {wrong}"))?;
@@ -123,14 +132,14 @@ pub async fn run(options: &Options, tell: impl Fn(&str)) -> anyhow::Result<Repor
     let told = story(options, &seed, &mesh, &book, &tell).await;
     let not_stopped = mesh.stop().await;
     let (faults, errands, Healed { after, not }, ended) = told?;
-    let (history, answers) = book.close()?;
+    let Closed { history, answered, wrong: answers } = book.close()?;
     tell(&format!("{} operations are checked", history.len()));
     let mut wrong = [ended, answers, not, not_stopped, panics(&mesh)].concat();
     let checked = history.clone();
     let verdict = tokio::task::spawn_blocking(move || check(&checked, CHECK_WITHIN)).await?;
     wrong.extend(verdict.err().map(|anomaly| anomaly.to_string()));
     let operations = counted(&history);
-    Ok(Report { faults, seen: mesh.seen(), errands, operations, healed: after, wrong })
+    Ok(Report { faults, seen: mesh.seen(), errands, operations, answered, healed: after, wrong })
 }
 
 type Told = (BTreeMap<Fault, u32>, Errands, Healed, Vec<String>);
@@ -164,7 +173,7 @@ async fn story(
         .map(|(number, client)| client.run(seed.child("clients").child(number.to_string()).rng(), ends));
     let mut errands = Operator::new(&operator, class, seed);
     let (faults, told, _, ended) = tokio::join!(
-        befall(mesh, &acts, begun, tell),
+        befall(mesh, book, &acts, begun, tell),
         errands.run(calm, tell),
         futures::future::join_all(clients),
         watch(mesh, sleep_until(ends), tell)
@@ -200,6 +209,7 @@ async fn client<'a>(
 /// All faults, each in its time: how often each kind, and clocks beyond the bound that nodes went on to believe.
 async fn befall(
     mesh: &Mesh,
+    book: &Book,
     acts: &[Act],
     begun: Instant,
     tell: &impl Fn(&str),
@@ -219,9 +229,15 @@ async fn befall(
             let whom = if act.fault == Fault::Blackout { "all".to_owned() } else { node.to_string() };
             tell(&format!("{:?} {whom}{more} for {:.1} s", act.fault, act.lasts.as_secs_f64()));
             let what = || format!("{:?} {whom}", act.fault);
+            if act.fault == Fault::Beyond {
+                book.beyond(false);
+            }
             mesh.begin(act).await.with_context(what)?;
             let froze = mesh.endures(act, Instant::now() + act.lasts).await;
             mesh.end(act).await.with_context(what)?;
+            if act.fault == Fault::Beyond {
+                book.beyond(true);
+            }
             let must = act.fault == Fault::Beyond && act.lasts >= FREEZES_WITHIN && act.undisturbed(acts);
             let believed = must && !froze;
             anyhow::Ok(believed.then(|| {
@@ -263,7 +279,12 @@ fn counted(history: &[Operation]) -> BTreeMap<(&'static str, &'static str), u32>
             Outcome::Fail => "fail",
             Outcome::Unknown => "unknown",
         };
-        *counted.entry((one.did.op(), outcome)).or_default() += 1;
+        let what = match (one.batch, one.did) {
+            (None, did) => did.op(),
+            (Some(_), Did::Read(_)) => "scan",
+            (Some(_), _) => "batch",
+        };
+        *counted.entry((what, outcome)).or_default() += 1;
     }
     counted
 }

@@ -148,6 +148,12 @@ impl Serving {
         self.child.try_wait().expect("a child can be asked")
     }
 
+    /// Where its admin HTTP listens.
+    #[must_use]
+    pub fn admin(&self) -> &str {
+        &self.admin
+    }
+
     /// What its admin HTTP answers on a path.
     ///
     /// # Panics

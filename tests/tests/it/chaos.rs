@@ -5,7 +5,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rhumb_core::rng::Seed;
-use rhumb_tests::chaos::history::{check, read};
+use rhumb_tests::chaos::history::read;
+use rhumb_tests::chaos::linear::check;
 use rhumb_tests::chaos::mesh::Seen;
 use rhumb_tests::chaos::schedule::{Fault, Kinds};
 use rhumb_tests::chaos::{Options, places, run};
@@ -35,6 +36,11 @@ fn what_clients_see_under_chaos_is_linearizable_and_the_mesh_is_well_afterwards(
     }
     let answered = report.done("read") + report.done("write");
     assert!(answered >= 50, "{report}");
+    // Several keys at one moment, and reads of every level.
+    assert!(report.done("batch") >= 20 && report.done("scan") >= 20, "{report}");
+    for how in ["bounded", "eventual", "as of"] {
+        assert!(report.answered.get(how).is_some_and(|times| *times >= 10), "{how}: {report}");
+    }
     // The file is the history, for any checker.
     let told = read(&history).expect("lines");
     assert_eq!(told.len(), report.operations.values().map(|times| *times as usize).sum::<usize>());

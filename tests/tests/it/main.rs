@@ -24,6 +24,7 @@ mod levels;
 mod library;
 mod modes;
 mod moving;
+mod one_mesh;
 mod personal;
 mod placement;
 mod powercut;

@@ -172,6 +172,20 @@ fn a_learner_is_fed_by_a_near_voter_and_by_the_leader_once_that_one_is_gone() {
     eventually("the two other voters write", || put("after"));
     eventually("the learner has it from the leader", || reads("after"));
     mesh.signal(near, "CONT");
+
+    // One that is killed in the midst of it is started again; meanwhile and afterwards the learner is read, and then it is fed again.
+    eventually("it is fed again", || {
+        let before = metric(&mesh, far, "rhumb_range_fed_entries_total");
+        put(&value) && metric(&mesh, far, "rhumb_range_fed_entries_total") > before
+    });
+    mesh.kill_9(near);
+    eventually("the two other voters write at once", || put("killed"));
+    eventually("the learner has it", || reads("killed"));
+    eventually("it is fed by the one that was started again", || {
+        let before = metric(&mesh, far, "rhumb_range_fed_entries_total");
+        put("again") && metric(&mesh, far, "rhumb_range_fed_entries_total") > before
+    });
+    eventually("the learner has that, too", || reads("again"));
 }
 
 #[test]

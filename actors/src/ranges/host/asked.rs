@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use openraft::AsyncRuntime;
 use rhumb_core::HybridTime;
+use rhumb_core::canary::{self, Canary};
 use rhumb_storage::mvcc::{KeyspaceId, Limit, Page, Snapshot, Version};
 
 use super::Host;
@@ -159,6 +160,24 @@ impl<R: AsyncRuntime> Host<R> {
     /// # Errors
     /// [`NotWritten`].
     pub async fn write_sealed(
+        &self,
+        range: RangeId,
+        ops: Vec<Op>,
+        seal: impl FnOnce(KeyspaceId, &mut Write) + Send,
+    ) -> Result<Written, NotWritten> {
+        let mut ops = ops;
+        if ops.len() > 1 && canary::sings(Canary::BatchInTwo) {
+            let rest = ops.split_off(1);
+            self.write_at_once(range, ops, |_, _| ()).await?;
+            return self.write_at_once(range, rest, seal).await.map_err(|not| match not {
+                NotWritten::Condition { op, found } => NotWritten::Condition { op: op + 1, found },
+                other => other,
+            });
+        }
+        self.write_at_once(range, ops, seal).await
+    }
+
+    async fn write_at_once(
         &self,
         range: RangeId,
         ops: Vec<Op>,

@@ -4,8 +4,11 @@
 //! clock keeper would have it); messages of support that are lost, doubled and late; disks that stall and forget; processes
 //! that stand still between the two halves of a read; crashes; transfers; a split.
 //!
+//! Some writes and reads are of two keys at one moment.
+//!
 //! Checked: a strong read shows every write to its key that was acknowledged, or shown by a strong read, before it began; a
 //! bounded one all that was acknowledged before its bound, in true time; a snapshot is what the whole log makes of its time;
+//! of a batch all is shown or nothing;
 //! a client's session goes neither back nor behind its own writes; replicas do the same with each entry; what is closed never
 //! falls. In the end everything heals, and reads and writes must be served.
 
@@ -78,18 +81,24 @@ struct Underway {
     life: u32,
     range: RangeId,
     session: usize,
-    key: usize,
+    keys: Vec<Looked>,
     consistency: Consistency,
     reading: Reading,
-    found: Option<HybridTime>,
-    /// What a strong read must show: all that was acknowledged or shown when it began.
-    must: HybridTime,
     /// The lease, if it was held here.
     held: Option<u64>,
     _in_use: Option<Use>,
+    has_token: bool,
+}
+
+/// A key of a read.
+#[derive(Clone, Copy)]
+struct Looked {
+    key: usize,
+    found: Option<HybridTime>,
+    /// What a strong read must show: all that was acknowledged or shown when it began.
+    must: HybridTime,
     /// What the session had seen of the key when it began.
     seen: HybridTime,
-    has_token: bool,
 }
 
 struct Node {
@@ -116,8 +125,18 @@ struct Session {
     seen: BTreeMap<usize, HybridTime>,
 }
 
+/// A write that somebody waits for.
+struct Waits {
+    node: usize,
+    life: u32,
+    session: usize,
+    keys: Vec<usize>,
+}
+
 struct World {
     rng: Rng,
+    /// Which writes and reads are of several keys: what else is drawn does not hang on it.
+    several: Rng,
     /// A world in which clocks are as far apart as they may be, leaseholders are cut off and others are quick to follow them:
     /// where margins are needed to the last of them.
     brisk: bool,
@@ -128,8 +147,9 @@ struct World {
     nodes: Vec<Node>,
     logs: BTreeMap<RangeId, Vec<Command>>,
     outcomes: BTreeMap<(RangeId, u64), Outcome>,
-    /// Of each write that somebody waits for: who, and what.
-    waiting: BTreeMap<(RangeId, HybridTime), (usize, u32, usize, usize)>,
+    waiting: BTreeMap<(RangeId, HybridTime), Waits>,
+    /// Keys that were written at one moment.
+    batches: BTreeMap<HybridTime, Vec<usize>>,
     /// By key: all that was written; what was acknowledged, and when in true time; what strong reads have shown.
     written: Vec<Vec<HybridTime>>,
     acked: Vec<Vec<(u64, HybridTime)>>,
@@ -156,6 +176,10 @@ pub(super) struct Tally {
     /// Versions that were collected, and reads that were refused for being older than what is kept.
     pub(super) collected: usize,
     pub(super) too_old: usize,
+    /// Batches that were written, those that a condition kept from being so, and reads of several keys.
+    pub(super) batches: usize,
+    pub(super) not_written: usize,
+    pub(super) scans: usize,
 }
 
 /// Runs a seed's story: the first promise that was broken, if one was.
@@ -196,6 +220,7 @@ impl World {
         }
         let mut world = Self {
             rng,
+            several: Seed::new(seed).child("several").rng(),
             brisk,
             now: 0,
             put: 0,
@@ -205,6 +230,7 @@ impl World {
             logs: RANGES.into_iter().map(|range| (range, Vec::new())).collect(),
             outcomes: BTreeMap::new(),
             waiting: BTreeMap::new(),
+            batches: BTreeMap::new(),
             written: vec![Vec::new(); KEYS.len()],
             acked: vec![Vec::new(); KEYS.len()],
             shown: vec![HybridTime::ZERO; KEYS.len()],

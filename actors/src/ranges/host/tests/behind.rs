@@ -10,10 +10,11 @@ use rhumb_storage::Family;
 use rhumb_storage::mvcc::{Record, VersionKey};
 
 use super::catalog::{self, Catalog};
+use super::clients::{key, on};
 use super::net::{self, MS, NOBODY, RANGE, SECOND, node_id, store_id};
 use super::rows::same_rows;
 use super::sim::{self, SimRuntime};
-use super::world::{descriptor, key, on};
+use super::world::descriptor;
 use crate::ranges::Op;
 use crate::ranges::catalog::Change;
 use crate::ranges::raft::RaftSettings;

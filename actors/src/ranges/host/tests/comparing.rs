@@ -13,9 +13,10 @@ use rhumb_storage::Family;
 use rhumb_storage::mvcc::{Limit, Record, UserKey, VersionKey};
 
 use super::catalog::{Catalog, SPACE};
+use super::clients::{key, on};
 use super::net::{self, MS, NOBODY, RANGE, SECOND};
 use super::sim::{self, SimRuntime};
-use super::world::{descriptor, key, on};
+use super::world::descriptor;
 use crate::ranges::comparing::Verdict;
 use crate::ranges::host::{Host, Noticed, Rowed};
 use crate::ranges::raft::RaftSettings;

@@ -10,10 +10,10 @@ use rhumb_storage::mvcc::VersionKey;
 use rhumb_storage::{Batch, Family, MemoryEngine, Store};
 
 use super::catalog::{self, SPACE};
+use super::clients::key;
 use super::comparing::{begins, hosts, now, reads, well, wrong};
 use super::net::{self, MS, NOBODY, RANGE, SECOND, node_id};
 use super::sim::{self, SimRuntime};
-use super::world::key;
 use crate::ranges::collect::Progress;
 use crate::ranges::host::{Host, Noticed, Word};
 use crate::ranges::quarantine::Quarantine;

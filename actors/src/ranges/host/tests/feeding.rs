@@ -1,4 +1,5 @@
-//! A learner that is fed by a near voter; directly, while that one is away or does not reach it; and by it again.
+//! A learner that is fed by a near voter, or by a learner that is near it and far from all voters; directly, while that one is away or does
+//! not reach it; and by it again.
 //!
 //! In the stories of [`world`](super::world) learners are fed among all other trouble. Here it is looked whether they are.
 
@@ -10,22 +11,38 @@ use openraft::AsyncRuntime;
 use rhumb_core::rng::Seed;
 
 use super::catalog::Catalog;
+use super::clients::key;
 use super::comparing::{hosts, puts};
 use super::net::{self, MS, NOBODY, RANGE, SECOND, node_id, store_id};
 use super::rows::same_rows;
 use super::sim::{self, SimRuntime};
-use super::world::{descriptor, key};
+use super::world::descriptor;
+use crate::ranges::Descriptor;
 use crate::ranges::catalog::{Change, Place};
 use crate::ranges::raft::RaftSettings;
 
 /// Writes of one part of the story.
 const WRITES: usize = 30;
-/// The node that leads.
-const LEADS: usize = 1;
-/// The one that votes, near the learner's.
-const NEAR: usize = 0;
-/// The learner's.
-const LEARNS: usize = 3;
+
+/// Who is where: nodes are in `us`, `eu` and `ap` in turn.
+struct Cast {
+    nodes: usize,
+    voters: [usize; 3],
+    learners: &'static [usize],
+    /// The node that leads.
+    leads: usize,
+    /// The one that feeds.
+    near: usize,
+    /// The one that is fed.
+    learns: usize,
+}
+
+/// A learner beside a voter; who leads is far from both.
+const BY_A_VOTER: Cast = Cast { nodes: 4, voters: [0, 1, 2], learners: &[3], leads: 1, near: 0, learns: 3 };
+
+/// Two learners of a region without a voter: one is sent to over the ocean, and the other one by that.
+const BY_A_LEARNER: Cast =
+    Cast { nodes: 6, voters: [0, 1, 3], learners: &[2, 5], leads: 1, near: 2, learns: 5 };
 
 fn raft() -> RaftSettings {
     RaftSettings {
@@ -74,14 +91,21 @@ fn leads(net: &net::Shared, node: usize) -> bool {
     host.and_then(|(_, host)| host.group(RANGE)).is_some_and(|group| group.leads())
 }
 
-/// Whether the learner has all that the leader has.
-fn has_all(net: &net::Shared) -> bool {
+/// Whether learners have all that the leader has.
+fn have_all(net: &net::Shared, cast: &Cast, learners: &[usize]) -> bool {
     let all = hosts(net);
     let applied = |node: usize| {
         let host = all.iter().find(|(number, _)| *number == node);
         host.and_then(|(_, host)| host.group(RANGE)).and_then(|group| group.applied())
     };
-    applied(LEADS).is_some() && applied(LEADS) <= applied(LEARNS)
+    let leader = applied(cast.leads);
+    leader.is_some() && learners.iter().all(|learner| leader <= applied(*learner))
+}
+
+fn seated(cast: &Cast) -> Descriptor {
+    let seats = descriptor(cast.nodes).seats.into_iter();
+    let seats = seats.enumerate().filter(|(node, _)| cast.voters.contains(node)).map(|(_, seat)| seat);
+    Descriptor { seats: seats.collect(), ..descriptor(0) }
 }
 
 fn fed(net: &net::Shared) -> (u64, u64) {
@@ -89,39 +113,45 @@ fn fed(net: &net::Shared) -> (u64, u64) {
     (fed.entries(), fed.failed())
 }
 
-fn story(seed: u64) -> Result<(), String> {
+fn story(seed: u64, cast: &Cast) -> Result<(), String> {
+    let &Cast { leads: leader, near, learns, .. } = cast;
     sim::begin(seed);
-    let net = net::of(4, Seed::new(seed).child("feeding").rng());
+    let net = net::of(cast.nodes, Seed::new(seed).child("feeding").rng());
     net.lock().feeding.distances = Some(net::distances());
     net.lock().raft = raft();
-    (0..4).for_each(|node| net::start(&net, node, raft()));
+    (0..cast.nodes).for_each(|node| net::start(&net, node, raft()));
     sim::run_until(100 * MS);
-    for (node, host) in hosts(&net).into_iter().take(3) {
-        sim::spawn_as(node, async move { host.create(descriptor(3)).await.expect("it is new") });
+    for (node, host) in hosts(&net).into_iter().filter(|(node, _)| cast.voters.contains(node)) {
+        let descriptor = seated(cast);
+        sim::spawn_as(node, async move { host.create(descriptor).await.expect("it is new") });
     }
-    let place = |node: usize| Place { node: node_id(node), store: store_id(node), votes: node != LEARNS };
-    let mut catalog = Catalog::of(RANGE, descriptor(3).seats);
+    let place = |votes| move |node: &usize| Place { node: node_id(*node), store: store_id(*node), votes };
+    let voters = cast.voters.iter().map(place(true));
+    let mut catalog = Catalog::of(RANGE, seated(cast).seats);
     catalog.change(&Change::Begun(RANGE));
-    let learns = Change::Places { range: RANGE, places: (0..4).map(place).collect() };
-    assert!(catalog.change(&learns), "a learner is planned");
+    let places = voters.chain(cast.learners.iter().map(place(false))).collect();
+    assert!(catalog.change(&Change::Places { range: RANGE, places }), "learners are planned");
     net.lock().catalog = Some(catalog);
+    let all = |net: &net::Shared| have_all(net, cast, cast.learners);
     writes(&net)?;
-    until(&net, "the learner has what was written", has_all)?;
+    until(&net, "the learners have what was written", all)?;
     until(&net, "the one that is far away leads", |net| {
         for (node, host) in hosts(net) {
             sim::spawn_as(node, async move {
-                if node != LEADS && host.holds(RANGE).await {
-                    drop(host.give_lease(RANGE, &node_id(LEADS)).await);
+                if node != leader && host.holds(RANGE).await {
+                    drop(host.give_lease(RANGE, &node_id(leader)).await);
                 }
             });
         }
-        leads(net, LEADS)
+        leads(net, leader)
     })?;
+    // While it did not know the learner yet, the feeder may have been asked in vain.
+    sim::run_until(sim::now() + 8 * SECOND);
     // The first ones may go directly: whoever feeds has to have been heard of.
     let feeds = |net: &net::Shared, part: &str| {
         let (before, _) = fed(net);
         writes(net)?;
-        until(net, "the learner has it, as it is fed", has_all)?;
+        until(net, "the learner has it, as it is fed", all)?;
         match fed(net).0 - before {
             enough if enough >= WRITES as u64 / 2 => Ok(()),
             few => Err(format!("{part}: only {few} entries of {WRITES} were fed")),
@@ -129,31 +159,51 @@ fn story(seed: u64) -> Result<(), String> {
     };
     feeds(&net, "in the beginning")?;
 
-    net::crash(&net, NEAR);
+    net::crash(&net, near);
     writes(&net)?;
-    until(&net, "the learner has it, as the feeder is down", has_all)?;
+    until(&net, "the learner has it, as the feeder is down", |net| have_all(net, cast, &[learns]))?;
     let (_, failed) = fed(&net);
-    net::start(&net, NEAR, raft());
+    net::start(&net, near, raft());
     sim::run_until(sim::now() + 8 * SECOND);
     feeds(&net, "when it is back")?;
 
-    net.lock().cut.extend([(NEAR, LEARNS), (LEARNS, NEAR)]);
+    net.lock().cut.extend([(near, learns), (learns, near)]);
     writes(&net)?;
-    until(&net, "the learner has it, as the feeder does not reach it", has_all)?;
+    until(&net, "the learner has it, as the feeder does not reach it", all)?;
     if fed(&net).1 <= failed {
         return Err("it was fed over a way that is cut".to_owned());
     }
     net.lock().cut.clear();
     sim::run_until(sim::now() + 8 * SECOND);
     feeds(&net, "when they reach each other")?;
+
+    net.lock().cut.extend([(leader, learns), (learns, leader)]);
+    feeds(&net, "when nothing comes from the leader itself")?;
+    net.lock().cut = [(leader, near), (near, leader)].into();
+    writes(&net)?;
+    until(&net, "the learner has it, as the leader does not reach the feeder", |net| {
+        have_all(net, cast, &[learns])
+    })?;
+    net.lock().cut.clear();
+    sim::run_until(sim::now() + 8 * SECOND);
+    feeds(&net, "when all reach each other")?;
     same_rows(&net)
+}
+
+fn tell(cast: &Cast) {
+    for seed in 0..4 {
+        let ended = story(seed, cast);
+        sim::begin(0);
+        assert_eq!(ended, Ok(()), "seed {seed}");
+    }
 }
 
 #[test]
 fn a_learner_is_fed_by_a_near_voter_and_directly_where_that_fails() {
-    for seed in 0..4 {
-        let ended = story(seed);
-        sim::begin(0);
-        assert_eq!(ended, Ok(()), "seed {seed}");
-    }
+    tell(&BY_A_VOTER);
+}
+
+#[test]
+fn a_learner_is_fed_by_a_learner_and_directly_where_that_fails() {
+    tell(&BY_A_LEARNER);
 }

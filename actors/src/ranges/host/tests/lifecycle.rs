@@ -16,10 +16,11 @@ use rhumb_core::rng::{Rng, Seed};
 use rhumb_storage::mvcc::{Limit, Record};
 
 use super::catalog::SPACE;
+use super::clients::{key, on};
 use super::history::Value;
 use super::net::{self, BEGIN_MS, MS, NOBODY, Net, SECOND};
 use super::sim::{self, SimRuntime};
-use super::world::{self, HEALING, STORY, Tally, key, on};
+use super::world::{self, HEALING, STORY, Tally};
 use crate::ranges::catalog::Change;
 use crate::ranges::host::{Host, NotRead, NotWritten, Rowed};
 use crate::ranges::snapshots::Held;

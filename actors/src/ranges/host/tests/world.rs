@@ -1,46 +1,40 @@
 //! Clients of a range with three to five replicas, real openraft between them, and what goes wrong meanwhile: power cuts at any
 //! moment, cuts of the network (one way, too), loss, slow links and disks, clocks as far apart as they may be, rows that become wrong.
 //!
-//! Checked: what clients saw is linearizable, by a checker that is not ours; no machine asserts; no two leases of a range
+//! Checked: what clients saw is linearizable, batches and scans among it, by a checker that is not ours; bounded reads are as fresh as they
+//! must be, a token's reads see what it has seen, and reads as of one time are the same everywhere; no machine asserts; no two leases of a range
 //! have one number; in the end all replicas show the same, though each has collected old versions by itself; when everything heals, reads and
 //! writes are served again; and in the end whoever holds a lease leads, and all replicas hear of what is closed.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use openraft::AsyncRuntime;
 use parking_lot::Mutex;
-use rhumb_core::HybridTime;
 use rhumb_core::rng::{Rng, Seed};
-use rhumb_storage::mvcc::{Limit, Record, UserKey};
+use rhumb_storage::mvcc::UserKey;
 
 use super::catalog::{self, Catalog, SPACE};
+use super::clients::{CLIENTS, Client, KEYS, PAUSED, PAUSED_EVERY, Telling, key, paused};
 use super::comparing;
-use super::history::{self, Did, Seen, Value};
 use super::lifecycle::{self, Lived, Lives};
-use super::net::{self, MS, NOBODY, Net, RANGE, SECOND, TOLERANCE, node_id, store_id};
+use super::net::{self, MS, NOBODY, RANGE, SECOND, TOLERANCE, node_id, store_id};
 use super::rows::same_rows;
 use super::sim::{self, SimRuntime};
 use super::versions;
-use crate::ranges::host::{Host, NotRead, NotWritten, Noticed, Rowed};
+use crate::ranges::host::{Host, Noticed};
 use crate::ranges::raft::RaftSettings;
 use crate::ranges::splitting::{SplitSettings, Why};
-use crate::ranges::{Ask, Condition, Consistency, Descriptor, Lease, Op, RangeId, ReplicaId, Seat};
+use crate::ranges::{Descriptor, Lease, RangeId, ReplicaId, Seat};
 
-const KEYS: usize = 3;
-const CLIENTS: u32 = 4;
 pub(super) const STORY: u64 = 30 * SECOND;
 pub(super) const HEALING: u64 = 20 * SECOND;
 /// How far a replica of a range that is well is behind with what is closed, at most: thrice what it usually is.
 const CLOSED_WITHIN: u64 = 3 * SECOND;
 /// When all is well, whoever is given the lease leads so soon.
 const LEADS_WITHIN: u64 = 1_500 * MS;
-/// How often clients pause, in some stories, and how long.
-const PAUSED_EVERY: u64 = 7 * SECOND;
-const PAUSED: u64 = 3_500 * MS;
-/// How long a client waits.
-const PATIENCE: Duration = Duration::from_millis(2_500);
+/// What a broken promise begins with that may be no more than what a row was made wrong for: a voter can be begun from a wrong one.
+pub(super) const SPOILED: &str = "rows were made wrong, and ";
 
 /// What a story was made of.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -50,6 +44,11 @@ pub(super) struct Tally {
     pub(super) leases: usize,
     pub(super) written: usize,
     pub(super) read: usize,
+    /// Of both, those of several keys at one moment.
+    pub(super) batches: usize,
+    pub(super) scans: usize,
+    /// Reads that were answered as bounded, eventual, and as of a time.
+    pub(super) weaker: (usize, usize, usize),
     pub(super) refused: usize,
     /// Writes that a pressed store did not let in.
     pub(super) pressed: usize,
@@ -91,6 +90,11 @@ impl Tally {
         self.leases += other.leases;
         self.written += other.written;
         self.read += other.read;
+        self.batches += other.batches;
+        self.scans += other.scans;
+        self.weaker.0 += other.weaker.0;
+        self.weaker.1 += other.weaker.1;
+        self.weaker.2 += other.weaker.2;
         self.refused += other.refused;
         self.pressed += other.pressed;
         self.unknown += other.unknown;
@@ -115,20 +119,6 @@ impl Tally {
         self.fed.1 += other.fed.1;
     }
 }
-
-#[derive(Default)]
-struct Told {
-    seen: Vec<Seen>,
-    tally: Tally,
-    next: Value,
-    healed: bool,
-    /// Every so often clients do nothing for a while, so that ranges rest.
-    pauses: bool,
-    /// Reads and writes since everything healed.
-    served: (usize, usize),
-}
-
-type Telling = Arc<Mutex<Told>>;
 
 fn raft(rng: &mut Rng) -> RaftSettings {
     RaftSettings {
@@ -176,10 +166,6 @@ pub(super) fn descriptor(count: usize) -> Descriptor {
     }
 }
 
-pub(super) fn key(number: usize) -> UserKey {
-    UserKey::new((number as u16).to_be_bytes()).expect("short")
-}
-
 /// Runs a seed's story: the first promise that was broken, if one was.
 pub(super) fn run(seed: u64) -> Result<Tally, String> {
     run_with(seed, false)
@@ -207,7 +193,7 @@ pub(super) fn run_with(seed: u64, lives: bool) -> Result<Tally, String> {
         }
     }
     let told = Telling::default();
-    told.lock().pauses = seed.child("pauses").rng().chance(0.6);
+    told.lock().pauses = seed.child("pauses").rng().chance(0.7);
     for node in 0..all {
         net::start(&net, node, raft);
     }
@@ -220,7 +206,10 @@ pub(super) fn run_with(seed: u64, lives: bool) -> Result<Tally, String> {
     net.lock().catalog = Some(Catalog::of(RANGE, descriptor(count).seats));
     for client in 0..CLIENTS {
         let rng = seed.child("client").child(client.to_be_bytes()).rng();
-        sim::spawn_as(NOBODY, goes_on(client, Arc::clone(&net), Arc::clone(&told), rng));
+        let (net, told) = (Arc::clone(&net), Arc::clone(&told));
+        let client =
+            Client { me: client, net, told, rng, saw: BTreeMap::new(), token: None, least: BTreeMap::new() };
+        sim::spawn_as(NOBODY, client.goes_on());
     }
     let mut builds = seed.child("versions").rng();
     if cfg!(feature = "canaries") && builds.chance(0.3) {
@@ -240,8 +229,8 @@ pub(super) fn run_with(seed: u64, lives: bool) -> Result<Tally, String> {
     let lives_on = || lives.as_ref().map_or(Ok(()), |lives| lives.look(&net));
     while sim::now() < STORY {
         sim::run_until(sim::now() + rng.between(20 * MS, 900 * MS));
-        // In the later half of what clients pause nothing new goes wrong, and nodes hear each other: ranges may come to rest.
-        if told.lock().pauses && sim::now() % PAUSED_EVERY > PAUSED / 2 && paused() {
+        // In the later part of what clients pause nothing new goes wrong, and nodes hear each other: ranges may come to rest.
+        if told.lock().pauses && sim::now() % PAUSED_EVERY > PAUSED / 3 && paused() {
             net.lock().cut.clear();
         } else {
             trouble(&net, &told, &mut rng, &mut comes_back);
@@ -258,14 +247,14 @@ pub(super) fn run_with(seed: u64, lives: bool) -> Result<Tally, String> {
         if comparing::spoils(&net, &mut rng) {
             told.lock().tally.spoiled += 1;
         }
-        look(&net, &mut leases)?;
+        look(&net, &told, &mut leases)?;
         lives_on()?;
         told.lock().tally.rested += usize::from(rests(&net));
     }
     heal(&net, &told, raft);
     while sim::now() < STORY + HEALING {
         sim::run_until(sim::now() + 500 * MS);
-        look(&net, &mut leases)?;
+        look(&net, &told, &mut leases)?;
         lives_on()?;
     }
     let mut told = told.lock();
@@ -293,7 +282,7 @@ pub(super) fn run_with(seed: u64, lives: bool) -> Result<Tally, String> {
         told.tally.collected = net.nodes.iter().filter_map(|node| node.host.as_ref()).map(collected).sum();
     }
     told.tally.hash = sim::trace();
-    history::check(&told.seen)?;
+    told.check()?;
     if told.served.0 == 0 || told.served.1 == 0 {
         return Err(format!("everything is well, and {:?} reads and writes are served", told.served));
     }
@@ -308,7 +297,8 @@ pub(super) fn run_with(seed: u64, lives: bool) -> Result<Tally, String> {
             return Err(format!("in the end {why}"));
         }
     }
-    same_rows(&net)?;
+    let spoiled = net.lock().spoiled;
+    same_rows(&net).map_err(|why| if spoiled { format!("{SPOILED}{why}") } else { why })?;
     Ok(told.tally)
 }
 
@@ -427,7 +417,14 @@ fn heal(net: &net::Shared, told: &Telling, raft: RaftSettings) {
 // ---- what is looked at from outside ------------------------------------------------------------
 
 /// No lease is two, and nobody has stopped.
-fn look(net: &net::Shared, leases: &mut BTreeMap<(RangeId, u64), Lease>) -> Result<(), String> {
+fn look(
+    net: &net::Shared,
+    told: &Telling,
+    leases: &mut BTreeMap<(RangeId, u64), Lease>,
+) -> Result<(), String> {
+    if let Some(why) = told.lock().broken.take() {
+        return Err(why);
+    }
     let hosts: Vec<_> = {
         let net = net.lock();
         if let Some(why) =
@@ -492,201 +489,4 @@ fn well(net: &net::Shared) -> Result<(), String> {
 fn rests(net: &net::Shared) -> bool {
     let hosts: Vec<_> = net.lock().nodes.iter().filter_map(|node| node.host.clone()).collect();
     hosts.iter().any(|host| host.resting() > 0)
-}
-
-// ---- clients -----------------------------------------------------------------------------------
-
-/// Whether clients pause at this moment, in stories in which they do.
-fn paused() -> bool {
-    sim::now() % PAUSED_EVERY < PAUSED
-}
-
-async fn goes_on(client: u32, net: net::Shared, told: Telling, mut rng: Rng) {
-    // What it saw last of each key, with its version.
-    let mut saw: BTreeMap<usize, (HybridTime, Value)> = BTreeMap::new();
-    // Keys that it writes once, and deletes once: what is collected of them must not come back.
-    let mut own = (0..).map(|number| KEYS + client as usize * 1_000 + number);
-    let mut written = VecDeque::new();
-    // It stops a little before the end, so that replicas can come together.
-    while sim::now() < STORY + HEALING - 5 * SECOND {
-        SimRuntime::sleep(Duration::from_micros(rng.between(5 * MS, 120 * MS))).await;
-        while told.lock().pauses && paused() && sim::now() < STORY {
-            SimRuntime::sleep(Duration::from_micros(rng.between(50 * MS, 500 * MS))).await;
-        }
-        let number = rng.below(KEYS as u64) as usize;
-        let count = net.lock().nodes.len() as u64;
-        let node = rng.below(count) as usize;
-        let call = sim::now();
-        if rng.chance(0.2) {
-            let (number, value) = if rng.below(10) < written.len() as u64 {
-                (written.pop_front().expect("there are some"), None)
-            } else {
-                let number = own.next().expect("it has no end");
-                written.push_back(number);
-                (number, Some(fresh(&told)))
-            };
-            let record = value.map_or_else(Record::deleted, |value| Record::put(value.to_be_bytes()));
-            write(client, &net, &told, (node, number, call), (record, None, value), &mut saw).await;
-            continue;
-        }
-        match rng.below(10) {
-            0..5 => read(client, &net, &told, (node, number, call), &mut saw).await,
-            5..8 => {
-                let value = fresh(&told);
-                let record = Record::put(value.to_be_bytes());
-                write(client, &net, &told, (node, number, call), (record, None, Some(value)), &mut saw).await;
-            }
-            8 => {
-                let deleted = (Record::deleted(), None, None);
-                write(client, &net, &told, (node, number, call), deleted, &mut saw).await;
-            }
-            _ => {
-                let value = fresh(&told);
-                let condition = saw.get(&number).copied();
-                let record = Record::put(value.to_be_bytes());
-                let said = (record, Some(condition), Some(value));
-                write(client, &net, &told, (node, number, call), said, &mut saw).await;
-            }
-        }
-    }
-}
-
-fn fresh(told: &Telling) -> Value {
-    let mut told = told.lock();
-    told.next += 1;
-    told.next
-}
-
-/// Does something on a node, as long as the node lives and the client waits. None: nobody knows what came of it.
-pub(super) async fn on<T: Send + 'static>(
-    node: usize,
-    work: impl Future<Output = T> + Send + 'static,
-    patience: Duration,
-) -> Option<T> {
-    let (said, heard) = tokio::sync::oneshot::channel();
-    sim::spawn_as(node, async move {
-        said.send(work.await).ok();
-    });
-    SimRuntime::timeout(patience, heard).await.ok()?.ok()
-}
-
-async fn read(
-    client: u32,
-    net: &net::Shared,
-    told: &Telling,
-    (mut node, number, call): (usize, usize, u64),
-    saw: &mut BTreeMap<usize, (HybridTime, Value)>,
-) {
-    for hop in 0..4 {
-        let Some(host) = net.lock().nodes[node].host.clone() else { return };
-        let ask = Ask {
-            from: key(number),
-            to: None,
-            consistency: Consistency::Strong,
-            token: None,
-            nearest_only: false,
-            fallback: hop > 0,
-        };
-        let piece = Limit { rows: 1, bytes: 1 << 20 };
-        let Some(range) = host.range_of(SPACE, &key(number)) else {
-            node = there(net, node);
-            continue;
-        };
-        let answered = on(node, async move { host.read(range, ask, piece).await }, PATIENCE).await;
-        SimRuntime::sleep(Duration::from_millis(2)).await;
-        match answered {
-            Some(Ok(answer)) => {
-                let Rowed::One(found) = answer.value else { panic!("one key was asked for") };
-                let value = found.map(|version| {
-                    let bytes = version.record.value.expect("a version that is given out has a value");
-                    let value = Value::from_be_bytes(bytes.try_into().expect("eight bytes"));
-                    saw.insert(number, (version.at, value));
-                    value
-                });
-                let mut told = told.lock();
-                told.tally.read += 1;
-                told.served.0 += usize::from(told.healed);
-                let back = Some(sim::now());
-                told.seen.push(Seen { client, key: number, did: Did::Read(value), call, back });
-                return;
-            }
-            Some(Err(NotRead::Leaseholder(seat))) => node = Net::number(&seat.node),
-            Some(Err(NotRead::Unsound(why))) => panic!("{why}"),
-            Some(Err(NotRead::NoReplica | NotRead::Refused(_))) => {
-                told.lock().tally.refused += 1;
-                return;
-            }
-            None => return,
-        }
-    }
-}
-
-/// The next node: this one has no replica of a key's range.
-fn there(net: &net::Shared, node: usize) -> usize {
-    (node + 1) % net.lock().nodes.len()
-}
-
-type Writing = (Record, Option<Option<(HybridTime, Value)>>, Option<Value>);
-
-async fn write(
-    client: u32,
-    net: &net::Shared,
-    told: &Telling,
-    (mut node, number, call): (usize, usize, u64),
-    (record, condition, value): Writing,
-    saw: &mut BTreeMap<usize, (HybridTime, Value)>,
-) {
-    let expects = condition.map(|seen| seen.map(|(_, value)| value));
-    let condition = condition.map(|seen| seen.map_or(Condition::Absent, |(at, _)| Condition::Version(at)));
-    for _ in 0..4 {
-        let Some(host) = net.lock().nodes[node].host.clone() else { return };
-        let op = Op { key: key(number), condition, record: record.clone() };
-        let Some(range) = host.range_of(SPACE, &key(number)) else {
-            node = there(net, node);
-            continue;
-        };
-        let answered = on(node, async move { host.write(range, vec![op]).await }, PATIENCE).await;
-        SimRuntime::sleep(Duration::from_millis(2)).await;
-        let back = Some(sim::now());
-        let mut told = told.lock();
-        let (did, back) = match answered {
-            Some(Ok(written)) => {
-                told.tally.written += 1;
-                told.served.1 += usize::from(told.healed);
-                match value {
-                    Some(value) => drop(saw.insert(number, (written.at, value))),
-                    None => drop(saw.remove(&number)),
-                }
-                match (expects, value) {
-                    (Some(before), Some(after)) => (Did::Swapped(before, after), back),
-                    _ => (Did::Wrote(value), back),
-                }
-            }
-            Some(Err(NotWritten::Leaseholder(seat))) => {
-                node = Net::number(&seat.node);
-                continue;
-            }
-            Some(Err(NotWritten::Condition { .. })) => {
-                saw.remove(&number);
-                (Did::NotSwapped(expects.expect("it had a condition")), back)
-            }
-            Some(Err(NotWritten::Pressed(_))) => {
-                told.tally.pressed += 1;
-                return;
-            }
-            Some(Err(NotWritten::NoReplica | NotWritten::Refused(_) | NotWritten::Void)) => {
-                told.tally.refused += 1;
-                return;
-            }
-            Some(Err(NotWritten::Unknown(_) | NotWritten::Stopped(_))) | None => {
-                told.tally.unknown += 1;
-                match (expects, value) {
-                    (Some(before), Some(after)) => (Did::MaybeSwapped(before, after), None),
-                    _ => (Did::Maybe(value), None),
-                }
-            }
-        };
-        told.seen.push(Seen { client, key: number, did, call, back });
-        return;
-    }
 }

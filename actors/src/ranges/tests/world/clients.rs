@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use rhumb_core::{Epoch, Guarantee, HybridTime};
-use rhumb_storage::mvcc::{Record, Snapshot};
+use rhumb_storage::mvcc::{Record, Snapshot, UserKey};
 
-use super::{Event, KEYS, MS, SECOND, SPACE, Session, Underway, World, key};
-use crate::ranges::{Ask, Consistency, Elsewhere, Op, RangeId, RangeRefusal, Reading, Token};
+use super::{Event, KEYS, Looked, MS, SECOND, SPACE, Session, Underway, Waits, World, key};
+use crate::ranges::{Ask, Condition, Consistency, Elsewhere, Op, RangeId, RangeRefusal, Reading, Token};
 
 impl World {
     fn draw(&mut self) -> (usize, usize) {
@@ -30,12 +30,28 @@ impl World {
         }
         let moment = self.moment(node, range);
         let life = self.nodes[node].life;
-        let ops = vec![Op { key: key(number), condition: None, record: Record::put("x") }];
+        let keys = self.with_another(node, range, number);
+        let ops = keys.iter().map(|number| self.put(session, *number, keys.len() > 1)).collect();
         let replica = self.nodes[node].replicas.get_mut(&range).expect("it is one of its");
         if let Ok(command) = replica.propose_write(&moment, ops) {
-            self.waiting.insert((range, moment.now), (node, life, session, number));
+            self.waiting.insert((range, moment.now), Waits { node, life, session, keys });
             self.append(node, range, command);
         }
+    }
+
+    /// A key, and in some cases another one of its range.
+    fn with_another(&mut self, node: usize, range: RangeId, number: usize) -> Vec<usize> {
+        let other = self.several.below(KEYS.len() as u64) as usize;
+        let alone = !self.several.chance(0.3) || other == number || self.range_of(node, other) != Some(range);
+        if alone { vec![number] } else { vec![number, other] }
+    }
+
+    /// A write of a key: in a batch also under the condition that it is as the session saw it last.
+    fn put(&mut self, session: usize, number: usize, in_batch: bool) -> Op {
+        let seen = self.sessions[session].seen.get(&number).copied().filter(|seen| *seen > HybridTime::ZERO);
+        let condition = seen.map_or(Condition::Absent, Condition::Version);
+        let condition = (in_batch && self.several.chance(0.4)).then_some(condition);
+        Op { key: key(number), condition, record: Record::put("x") }
     }
 
     pub(super) fn begin(&mut self, session: usize) -> Result<(), String> {
@@ -57,8 +73,12 @@ impl World {
             }
         };
         let token = self.sessions[session].token.filter(|_| self.rng.chance(0.7));
-        let ask =
-            Ask { from: key(number), to: None, consistency, token, nearest_only: false, fallback: false };
+        let mut numbers = self.with_another(node, range, number);
+        numbers.sort_unstable();
+        let behind = |last: &usize| UserKey::new(format!("{}+", KEYS[*last])).expect("short");
+        let to = numbers.last().filter(|_| numbers.len() > 1).map(behind);
+        let from = key(numbers[0]);
+        let ask = Ask { from, to, consistency, token, nearest_only: false, fallback: false };
         let replica = &self.nodes[node].replicas[&range];
         let reading = match replica.begin(&moment, Epoch(0), ask) {
             Ok(reading) => reading,
@@ -76,21 +96,25 @@ impl World {
         let is_old = matches!(consistency, Consistency::AsOf(_));
         let in_use = is_old.then(|| replica.in_use().reads(reading.at));
         let held = replica.permit(&moment).is_ok().then(|| replica.lease().seq);
-        let found = self.look(node, number, &reading);
-        let acked = self.acked[number].iter().map(|(_, at)| *at).max().unwrap_or_default();
+        let looked = |number: usize| {
+            let acked = self.acked[number].iter().map(|(_, at)| *at).max().unwrap_or_default();
+            Looked {
+                key: number,
+                found: self.look(node, number, &reading),
+                must: acked.max(self.shown[number]),
+                seen: self.sessions[session].seen.get(&number).copied().unwrap_or_default(),
+            }
+        };
         let read = Underway {
             node,
             life: self.nodes[node].life,
             range,
             session,
-            key: number,
+            keys: numbers.into_iter().map(looked).collect(),
             consistency,
             reading,
-            found,
             held,
             _in_use: in_use,
-            must: acked.max(self.shown[number]),
-            seen: self.sessions[session].seen.get(&number).copied().unwrap_or_default(),
             has_token: token.is_some(),
         };
         // Some read for long, in pieces.
@@ -110,18 +134,20 @@ impl World {
     }
 
     pub(super) fn finish(&mut self, read: Underway) -> Result<(), String> {
-        let Underway { node, range, key: number, mut found, consistency, .. } = read;
+        let Underway { node, range, keys: mut looked, consistency, .. } = read;
         if !self.nodes[node].up || self.nodes[node].life != read.life {
             return Ok(());
         }
         if matches!(consistency, Consistency::AsOf(_)) {
             // Its last piece is read now.
-            found = self.look(node, number, &read.reading);
+            for one in &mut looked {
+                one.found = self.look(node, one.key, &read.reading);
+            }
         }
         let moment = self.moment(node, range);
         let at = read.reading.at;
         let lease = self.nodes[node].replicas[&range].lease().seq;
-        let finished = self.nodes[node].replicas[&range].finish(&moment, Epoch(0), read.reading, found);
+        let finished = self.nodes[node].replicas[&range].finish(&moment, Epoch(0), read.reading, ());
         let answer = match finished {
             Ok(answer) => answer,
             Err(Elsewhere::Refused(RangeRefusal::BelowThreshold(threshold)))
@@ -136,37 +162,73 @@ impl World {
                 return Ok(());
             }
         };
-        let shows = found.unwrap_or_default();
-        let what = || format!("{consistency:?} of {} at {node} shows {shows}", KEYS[number]);
-        if answer.level == Guarantee::StrictSerializable {
-            if shows < read.must {
-                return Err(format!(
-                    "{}, and {} was acknowledged or shown before it began",
-                    what(),
-                    read.must
-                ));
+        let of = (node, consistency, read.has_token);
+        looked.iter().try_for_each(|one| self.judge(of, answer.level, one))?;
+        self.is_whole(answer.level, &looked)?;
+        let is_old = matches!(consistency, Consistency::AsOf(_));
+        for Looked { key, found, .. } in looked {
+            if answer.level == Guarantee::StrictSerializable {
+                self.shown[key] = self.shown[key].max(found.unwrap_or_default());
             }
-            self.shown[number] = self.shown[number].max(shows);
-            self.tally.strong += 1;
+            if answer.level == Guarantee::Snapshot {
+                self.snapshots.push((key, answer.at, found));
+            }
+            if !is_old {
+                self.saw(read.session, key, found, answer.token);
+            }
+        }
+        self.tally.strong += usize::from(answer.level == Guarantee::StrictSerializable);
+        self.tally.snapshots += usize::from(answer.level == Guarantee::Snapshot);
+        let follows = matches!(consistency, Consistency::Bounded(_)) && answer.level == Guarantee::Snapshot;
+        self.served.1 += usize::from(self.healed && follows);
+        Ok(())
+    }
+
+    /// Whether a key may be shown like this.
+    fn judge(
+        &self,
+        (node, consistency, has_token): (usize, Consistency, bool),
+        level: Guarantee,
+        looked: &Looked,
+    ) -> Result<(), String> {
+        let Looked { key, found, must, seen } = *looked;
+        let shows = found.unwrap_or_default();
+        let what = || format!("{consistency:?} of {} at {node} shows {shows}", KEYS[key]);
+        if found.is_some_and(|found| !self.written[key].contains(&found)) {
+            return Err(format!("{}, which was never written", what()));
+        }
+        if level == Guarantee::StrictSerializable && shows < must {
+            return Err(format!("{}, and {must} was acknowledged or shown before it began", what()));
         }
         if let Consistency::Bounded(bound) = consistency {
             let bound = bound.as_micros() as u64;
-            let due = self.acked[number].iter().filter(|(when, _)| *when + bound <= self.now);
+            let due = self.acked[key].iter().filter(|(when, _)| *when + bound <= self.now);
             let due = due.map(|(_, at)| *at).max().unwrap_or_default();
             if shows < due {
                 return Err(format!("{}, and {due} was acknowledged before its bound", what()));
             }
-            self.served.1 += usize::from(self.healed && answer.level == Guarantee::Snapshot);
         }
-        if read.has_token && !matches!(consistency, Consistency::AsOf(_)) && shows < read.seen {
-            return Err(format!("{}, and its client has seen {}", what(), read.seen));
+        if has_token && !matches!(consistency, Consistency::AsOf(_)) && shows < seen {
+            return Err(format!("{}, and its client has seen {seen}", what()));
         }
-        if answer.level == Guarantee::Snapshot {
-            self.snapshots.push((number, answer.at, found));
-            self.tally.snapshots += 1;
+        Ok(())
+    }
+
+    /// Of what was written at one moment all is shown that was asked for, or nothing.
+    fn is_whole(&mut self, level: Guarantee, looked: &[Looked]) -> Result<(), String> {
+        if looked.len() < 2 || level == Guarantee::Eventual {
+            return Ok(());
         }
-        if !matches!(consistency, Consistency::AsOf(_)) {
-            self.saw(read.session, number, found, answer.token);
+        self.tally.scans += 1;
+        for (at, keys) in &self.batches {
+            let shown = looked.iter().filter(|one| keys.contains(&one.key));
+            let (with, without): (Vec<_>, Vec<_>) =
+                shown.partition(|one| one.found.is_some_and(|found| found >= *at));
+            if !with.is_empty() && !without.is_empty() {
+                let names = |of: &[&Looked]| of.iter().map(|one| KEYS[one.key]).collect::<String>();
+                let (with, without) = (names(&with), names(&without));
+                return Err(format!("of the batch at {at} {with} is shown, and {without} is not"));
+            }
         }
         Ok(())
     }

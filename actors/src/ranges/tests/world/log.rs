@@ -6,9 +6,9 @@ use rhumb_core::effects::Release;
 use rhumb_core::{Barrier, Effects, Epoch};
 use rhumb_storage::Batch;
 
-use super::{Event, KEYS, MS, Node, RANGES, World, key, store_id};
+use super::{Event, KEYS, MS, Node, RANGES, Waits, World, key, store_id};
 use crate::ranges::support::SupportMessage;
-use crate::ranges::{Body, Command, Outcome, RangeId, Token};
+use crate::ranges::{Body, Command, Op, Outcome, RangeId, Token};
 
 impl World {
     pub(super) fn append(&mut self, node: usize, range: RangeId, command: Command) {
@@ -67,13 +67,14 @@ impl World {
         store.write(&all).expect("memory takes it");
         self.came_of(range, index, &command, &outcome)?;
         if let Outcome::Written(at) = outcome
-            && let Some(&(waits, its_life, session, key)) = self.waiting.get(&(range, at))
-            && (waits, its_life) == (node, life)
+            && self.waiting.get(&(range, at)).is_some_and(|waits| (waits.node, waits.life) == (node, life))
+            && let Some(Waits { session, keys, .. }) = self.waiting.remove(&(range, at))
         {
-            self.waiting.remove(&(range, at));
-            self.acked[key].push((self.now, at));
+            for key in keys {
+                self.acked[key].push((self.now, at));
+                self.saw(session, key, Some(at), Token { epoch: Epoch(0), at });
+            }
             self.tally.writes += 1;
-            self.saw(session, key, Some(at), Token { epoch: Epoch(0), at });
             self.served.0 += usize::from(self.healed);
         }
         Ok(())
@@ -93,12 +94,20 @@ impl World {
                 self.outcomes.insert((range, index), outcome.clone());
                 self.tally.leases += usize::from(matches!(outcome, Outcome::Leased(_)));
                 self.tally.splits += usize::from(matches!(outcome, Outcome::Split(_)));
-                if let (Outcome::Written(at), Body::Write(write)) = (outcome, &command.body) {
-                    for op in &write.ops {
-                        let number =
-                            (0..KEYS.len()).find(|number| key(*number) == op.key).expect("one of ours");
-                        self.written[number].push(*at);
+                let Body::Write(write) = &command.body else { return Ok(()) };
+                let number =
+                    |op: &Op| (0..KEYS.len()).find(|number| key(*number) == op.key).expect("one of ours");
+                let keys: Vec<usize> = write.ops.iter().map(number).collect();
+                match outcome {
+                    Outcome::Written(at) => {
+                        keys.iter().for_each(|key| self.written[*key].push(*at));
+                        if keys.len() > 1 {
+                            self.tally.batches += 1;
+                            self.batches.insert(*at, keys);
+                        }
                     }
+                    Outcome::ConditionFailed { .. } => self.tally.not_written += 1,
+                    _ => {}
                 }
                 Ok(())
             }

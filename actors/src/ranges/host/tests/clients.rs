@@ -1,0 +1,427 @@
+//! Clients of a range: what they do with its keys, on any node, and what they are told.
+//!
+//! Each does one thing at a time: it reads and writes keys, several at one moment, too, strongly and otherwise, with all that it has seen
+//! in a token. What is strong is checked as a history in the end, all else as it comes.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::AsyncRuntime;
+use parking_lot::Mutex;
+use rhumb_core::rng::Rng;
+use rhumb_core::{Guarantee, HybridTime};
+use rhumb_storage::mvcc::{Limit, Record, UserKey, Version};
+
+use super::catalog::SPACE;
+use super::history::{self, Keys, Seen, Value};
+use super::levels::{Levels, Reading};
+use super::net::{self, MS, Net, SECOND};
+use super::sim::{self, SimRuntime};
+use super::world::{HEALING, STORY, Tally};
+use crate::ranges::host::{NotRead, NotWritten, Rowed, Written};
+use crate::ranges::{Answer, Ask, Condition, Consistency, Op, Token};
+
+/// Keys that all clients read and write.
+pub(super) const KEYS: usize = 3;
+pub(super) const CLIENTS: u32 = 4;
+/// How often clients pause, in some stories, and how long.
+pub(super) const PAUSED_EVERY: u64 = 8 * SECOND;
+pub(super) const PAUSED: u64 = 4_500 * MS;
+/// How long a client waits.
+const PATIENCE: Duration = Duration::from_millis(2_500);
+
+/// What all clients of a story tell.
+#[derive(Default)]
+pub(super) struct Told {
+    pub(super) seen: Vec<Seen>,
+    pub(super) tally: Tally,
+    next: Value,
+    pub(super) healed: bool,
+    /// Every so often clients do nothing for a while, so that ranges rest.
+    pub(super) pauses: bool,
+    /// Reads and writes since everything healed.
+    pub(super) served: (usize, usize),
+    levels: Levels,
+    /// What was written at a version, as far as somebody was told.
+    versions: BTreeMap<(usize, HybridTime), Value>,
+    /// Writes that were refused because of what a key was, and the version that it had.
+    refused: Vec<(Seen, (usize, HybridTime))>,
+    pub(super) broken: Option<String>,
+}
+
+pub(super) type Telling = Arc<Mutex<Told>>;
+
+impl Told {
+    fn fresh(&mut self) -> Value {
+        self.next += 1;
+        self.next
+    }
+
+    /// A key had this value at this version, as everybody has to be told.
+    fn knows(&mut self, key: usize, at: HybridTime, value: Value) {
+        let before = *self.versions.entry((key, at)).or_insert(value);
+        if before != value {
+            self.breaks(format!("key {key} at {at} is {before}, and {value}"));
+        }
+    }
+
+    fn breaks(&mut self, why: String) {
+        self.broken.get_or_insert(why);
+    }
+
+    /// Whether what clients saw can have been.
+    pub(super) fn check(&mut self) -> Result<(), String> {
+        self.levels.agree()?;
+        for (mut seen, (key, version)) in std::mem::take(&mut self.refused) {
+            // Who is refused is told what is there: that is as good as a read of it, if anybody knows what was written then.
+            if let Some(value) = self.versions.get(&(key, version)) {
+                seen.saw.push((key, Some(*value)));
+                self.seen.push(seen);
+            }
+        }
+        history::check(&self.seen)
+    }
+}
+
+/// Whether clients pause at this moment, in stories in which they do.
+pub(super) fn paused() -> bool {
+    sim::now() % PAUSED_EVERY < PAUSED
+}
+
+pub(super) fn key(number: usize) -> UserKey {
+    UserKey::new((number as u16).to_be_bytes()).expect("short")
+}
+
+fn number(key: &UserKey) -> usize {
+    usize::from(u16::from_be_bytes(key.as_bytes().try_into().expect("two bytes")))
+}
+
+fn value(version: &Version) -> Value {
+    let bytes = version.record.value.as_deref().expect("a version that is given out has a value");
+    Value::from_be_bytes(bytes.try_into().expect("eight bytes"))
+}
+
+/// Does something on a node, as long as the node lives and the client waits. None: nobody knows what came of it.
+pub(super) async fn on<T: Send + 'static>(
+    node: usize,
+    work: impl Future<Output = T> + Send + 'static,
+    patience: Duration,
+) -> Option<T> {
+    let (said, heard) = tokio::sync::oneshot::channel();
+    sim::spawn_as(node, async move {
+        said.send(work.await).ok();
+    });
+    SimRuntime::timeout(patience, heard).await.ok()?.ok()
+}
+
+/// A write of one key.
+#[derive(Debug, Clone, Copy)]
+struct Put {
+    key: usize,
+    /// None: it is deleted.
+    value: Option<Value>,
+    /// What it is to be, if that is asked: at this version, or not there.
+    is: Option<Option<(HybridTime, Value)>>,
+}
+
+impl Put {
+    fn op(&self) -> Op {
+        let record = self.value.map_or_else(Record::deleted, |value| Record::put(value.to_be_bytes()));
+        let condition = self.is.map(|is| is.map_or(Condition::Absent, |(at, _)| Condition::Version(at)));
+        Op { key: key(self.key), condition, record }
+    }
+
+    /// What it has found the key to be, if its condition held.
+    fn saw(&self) -> Option<(usize, Option<Value>)> {
+        self.is.map(|is| (self.key, is.map(|(_, value)| value)))
+    }
+}
+
+/// One client.
+pub(super) struct Client {
+    pub(super) me: u32,
+    pub(super) net: net::Shared,
+    pub(super) told: Telling,
+    pub(super) rng: Rng,
+    /// What it saw last of each key, with its version.
+    pub(super) saw: BTreeMap<usize, (HybridTime, Value)>,
+    /// All that it has seen, and the version of each key.
+    pub(super) token: Option<Token>,
+    pub(super) least: BTreeMap<usize, HybridTime>,
+}
+
+impl Client {
+    pub(super) async fn goes_on(mut self) {
+        // Keys that it writes once, and deletes once: what is collected of them must not come back.
+        let first = KEYS + self.me as usize * 1_000;
+        let mut own = first..;
+        let mut written = VecDeque::new();
+        // It stops a little before the end, so that replicas can come together.
+        while sim::now() < STORY + HEALING - 5 * SECOND {
+            self.sleeps(5 * MS, 120 * MS).await;
+            while self.told.lock().pauses && paused() && sim::now() < STORY {
+                self.sleeps(50 * MS, 500 * MS).await;
+            }
+            if self.rng.chance(0.2) {
+                let put = if self.rng.below(10) < written.len() as u64 {
+                    let key = written.pop_front().expect("there are some");
+                    Put { key, value: None, is: None }
+                } else {
+                    let key = own.next().expect("it has no end");
+                    written.push_back(key);
+                    Put { key, value: Some(self.told.lock().fresh()), is: None }
+                };
+                self.write(vec![put]).await;
+                continue;
+            }
+            let key = self.rng.below(KEYS as u64) as usize;
+            match self.rng.below(20) {
+                0..6 => self.read(key, None, Consistency::Strong).await,
+                6..8 => self.scan().await,
+                8..11 => self.reads_otherwise(key).await,
+                11..15 => {
+                    let value = Some(self.told.lock().fresh());
+                    self.write(vec![Put { key, value, is: None }]).await;
+                }
+                15 => self.write(vec![Put { key, value: None, is: None }]).await,
+                16..18 => {
+                    let put = self.put_if(key);
+                    self.write(vec![put]).await;
+                }
+                _ => self.batch().await,
+            }
+        }
+    }
+
+    async fn sleeps(&mut self, least: u64, most: u64) {
+        let us = self.rng.between(least, most);
+        SimRuntime::sleep(Duration::from_micros(us)).await;
+    }
+
+    /// A new value for a key that is as it saw it last.
+    fn put_if(&self, key: usize) -> Put {
+        Put { key, value: Some(self.told.lock().fresh()), is: Some(self.saw.get(&key).copied()) }
+    }
+
+    /// Several keys at one moment, some under a condition, some deleted.
+    async fn batch(&mut self) {
+        let mut keys: Vec<usize> = (0..KEYS).collect();
+        self.rng.shuffle(&mut keys);
+        keys.truncate(self.rng.between(2, KEYS as u64) as usize);
+        let puts = keys.into_iter().map(|key| match self.rng.below(10) {
+            0..4 => self.put_if(key),
+            4 => Put { key, value: None, is: None },
+            _ => Put { key, value: Some(self.told.lock().fresh()), is: None },
+        });
+        let puts = puts.collect();
+        self.write(puts).await;
+    }
+
+    async fn scan(&mut self) {
+        let from = self.rng.below(KEYS as u64 - 1) as usize;
+        self.read(from, Some(KEYS), Consistency::Strong).await;
+    }
+
+    async fn reads_otherwise(&mut self, key: usize) {
+        let consistency = match self.rng.below(3) {
+            0 => Consistency::Bounded(Duration::from_millis(self.rng.between(1_000, 4_000))),
+            1 => Consistency::Eventual,
+            _ => Consistency::AsOf(self.told.lock().levels.time(&mut self.rng)),
+        };
+        let to = self.rng.chance(0.3).then_some(KEYS);
+        self.read(key, to, consistency).await;
+    }
+
+    /// Reads a key, or all from one on up to another one, of one range.
+    async fn read(&mut self, from: usize, to: Option<usize>, consistency: Consistency) {
+        let call = sim::now();
+        let count = self.net.lock().nodes.len();
+        let mut node = self.rng.below(count as u64) as usize;
+        let token = self.token.filter(|_| self.rng.chance(0.7));
+        for hop in 0..4 {
+            let Some(host) = self.net.lock().nodes[node].host.clone() else { return };
+            let ask = Ask {
+                from: key(from),
+                to: to.map(key),
+                consistency,
+                token,
+                nearest_only: false,
+                fallback: hop > 0,
+            };
+            let piece = Limit { rows: KEYS, bytes: 1 << 20 };
+            let Some(range) = host.range_of(SPACE, &key(from)) else {
+                node = (node + 1) % count;
+                continue;
+            };
+            let answered = on(node, async move { host.read(range, ask, piece).await }, PATIENCE).await;
+            match answered {
+                Some(Ok(answer)) => self.was_shown(call, (from, to), consistency, token.is_some(), answer),
+                Some(Err(NotRead::Leaseholder(seat))) => {
+                    node = Net::number(&seat.node);
+                    SimRuntime::sleep(Duration::from_millis(2)).await;
+                    continue;
+                }
+                Some(Err(NotRead::Unsound(why))) => panic!("{why}"),
+                Some(Err(NotRead::NoReplica | NotRead::Refused(_))) => self.told.lock().tally.refused += 1,
+                None => {}
+            }
+            return SimRuntime::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    fn was_shown(
+        &mut self,
+        call: u64,
+        (from, to): (usize, Option<usize>),
+        consistency: Consistency,
+        has_token: bool,
+        answer: Answer<Rowed>,
+    ) {
+        let (rows, end) = match answer.value {
+            Rowed::One(found) => (found.into_iter().map(|found| (from, found)).collect(), from + 1),
+            Rowed::Many(page) => {
+                let rows: Vec<_> = page.rows.into_iter().map(|(key, found)| (number(&key), found)).collect();
+                // It may end where its range does.
+                let end = |next: UserKey| (from..KEYS).find(|at| key(*at) >= next);
+                (rows, page.next.and_then(end).or(to).unwrap_or_default())
+            }
+        };
+        let rows: BTreeMap<usize, Version> = rows.into_iter().collect();
+        let mut told = self.told.lock();
+        let mut saw = Keys::new();
+        for key in from..end {
+            let found = rows.get(&key);
+            let version = found.map(|found| found.at);
+            if let Some(found) = found {
+                told.knows(key, found.at, value(found));
+            }
+            saw.push((key, found.map(value)));
+            let least = self.least.get(&key).copied().unwrap_or_default();
+            let seen = if has_token { least } else { HybridTime::ZERO };
+            let reading = Reading { consistency, level: answer.level, at: answer.at, seen };
+            if let Err(why) = told.levels.judge(key, version, reading) {
+                let (me, replica) = (self.me, answer.replica.replica);
+                told.breaks(format!(
+                    "client {me} is shown {version:?} of key {key} by replica {replica}: {why}"
+                ));
+            }
+            if answer.level != Guarantee::Eventual
+                && let Some(found) = found
+            {
+                self.least.insert(key, least.max(found.at));
+            }
+        }
+        // What an eventual read shows is no promise for the next one.
+        if answer.level != Guarantee::Eventual {
+            self.token = Some(self.token.map_or(answer.token, |token| token.and(answer.token)));
+        }
+        match answer.level {
+            Guarantee::StrictSerializable => {
+                for (key, found) in &rows {
+                    self.saw.insert(*key, (found.at, value(found)));
+                }
+                told.tally.read += 1;
+                told.tally.scans += usize::from(saw.len() > 1);
+                told.served.0 += usize::from(told.healed);
+                let back = Some(sim::now());
+                told.seen.push(Seen { client: self.me, saw, wrote: Keys::new(), call, back });
+            }
+            Guarantee::Eventual => told.tally.weaker.1 += 1,
+            _ if matches!(consistency, Consistency::Bounded(_)) => told.tally.weaker.0 += 1,
+            _ => told.tally.weaker.2 += 1,
+        }
+    }
+
+    /// Writes all of these at one moment, or nothing.
+    async fn write(&mut self, puts: Vec<Put>) {
+        let call = sim::now();
+        let count = self.net.lock().nodes.len();
+        let mut node = self.rng.below(count as u64) as usize;
+        let deletes = || puts.iter().filter(|put| put.value.is_none()).map(|put| put.key);
+        deletes().for_each(|key| self.told.lock().levels.deletes(key));
+        let mut answered = Some(Err(NotWritten::NoReplica));
+        for _ in 0..4 {
+            let Some(host) = self.net.lock().nodes[node].host.clone() else { break };
+            let ops: Vec<Op> = puts.iter().map(Put::op).collect();
+            let Some(range) = host.range_of(SPACE, &ops[0].key) else {
+                node = (node + 1) % count;
+                continue;
+            };
+            answered = on(node, async move { host.write(range, ops).await }, PATIENCE).await;
+            let Some(Err(NotWritten::Leaseholder(seat))) = &answered else { break };
+            node = Net::number(&seat.node);
+            SimRuntime::sleep(Duration::from_millis(2)).await;
+        }
+        match answered {
+            Some(Ok(written)) => self.has_written(call, &puts, &written),
+            Some(Err(NotWritten::Unknown(_) | NotWritten::Stopped(_))) | None => {
+                let (saw, wrote) = (saw(&puts), wrote(&puts));
+                let mut told = self.told.lock();
+                told.tally.unknown += 1;
+                told.seen.push(Seen { client: self.me, saw, wrote, call, back: None });
+            }
+            Some(Err(refused)) => {
+                deletes().for_each(|key| self.told.lock().levels.not_deleted(key));
+                match refused {
+                    NotWritten::Condition { op, found } => self.did_not_hold(call, &puts, op, found),
+                    NotWritten::Pressed(_) => self.told.lock().tally.pressed += 1,
+                    _ => self.told.lock().tally.refused += 1,
+                }
+            }
+        }
+        SimRuntime::sleep(Duration::from_millis(2)).await;
+    }
+
+    fn has_written(&mut self, call: u64, puts: &[Put], written: &Written) {
+        let mut told = self.told.lock();
+        told.tally.written += 1;
+        told.tally.batches += usize::from(puts.len() > 1);
+        told.served.1 += usize::from(told.healed);
+        for put in puts {
+            match put.value {
+                Some(value) => {
+                    told.knows(put.key, written.at, value);
+                    self.saw.insert(put.key, (written.at, value));
+                }
+                None => drop(self.saw.remove(&put.key)),
+            }
+            told.levels.acked(put.key, written.at, put.value.is_some());
+            self.least.insert(put.key, written.at);
+        }
+        self.token = Some(self.token.map_or(written.token, |token| token.and(written.token)));
+        let (saw, wrote, back) = (saw(puts), wrote(puts), Some(sim::now()));
+        told.seen.push(Seen { client: self.me, saw, wrote, call, back });
+    }
+
+    /// What was to be of a key is not so, and of those before it was.
+    fn did_not_hold(&mut self, call: u64, puts: &[Put], op: usize, found: Option<HybridTime>) {
+        let put = puts[op];
+        let is = put.is.expect("it had a condition").map(|(at, _)| at);
+        self.saw.remove(&put.key);
+        let mut told = self.told.lock();
+        if is == found {
+            told.breaks(format!(
+                "key {} is {found:?}, and the condition that it is so did not hold",
+                put.key
+            ));
+        }
+        let (saw, back) = (saw(&puts[..op]), Some(sim::now()));
+        let mut seen = Seen { client: self.me, saw, wrote: Keys::new(), call, back };
+        match found {
+            Some(found) => told.refused.push((seen, (put.key, found))),
+            None => {
+                seen.saw.push((put.key, None));
+                told.seen.push(seen);
+            }
+        }
+    }
+}
+
+fn saw(puts: &[Put]) -> Keys {
+    puts.iter().filter_map(Put::saw).collect()
+}
+
+fn wrote(puts: &[Put]) -> Keys {
+    puts.iter().map(|put| (put.key, put.value)).collect()
+}

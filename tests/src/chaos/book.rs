@@ -1,0 +1,255 @@
+//! What all clients tell, in one book: a history of what is strong, and what is wrong with the rest.
+//!
+//! * It decides: the numbers of batches and values; whether a version of a key was ever another value.
+//! * It never does: leave out a line.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context;
+use rhumb::client::kv::{KvAnswer, Needs};
+use rhumb_core::rng::Rng;
+use rhumb_core::{Guarantee, HybridTime};
+use tokio::time::Instant;
+
+use super::history::{Did, Operation, Outcome, Value};
+use super::levels::{Levels, Reading};
+
+/// For so long after a clock was beyond the bound times that it gave out may make what is old look younger: the longest bound.
+const SETTLED: Duration = Duration::from_secs(9);
+/// Times that are read again, wherever that is.
+const TIMES: usize = 6;
+
+/// What all clients tell.
+pub struct Book {
+    begun: Instant,
+    next: AtomicU64,
+    batches: AtomicU64,
+    /// Until when bounds are not looked at, as a clock is beyond what they rest on, or was a moment ago.
+    beyond_until: AtomicU64,
+    told: Mutex<Told>,
+}
+
+struct Told {
+    file: BufWriter<File>,
+    history: Vec<Operation>,
+    /// By version, what was written at it.
+    versions: BTreeMap<(String, u64), Value>,
+    levels: Levels,
+    /// The last write that was acknowledged.
+    newest: Option<HybridTime>,
+    /// Times as of which was read last.
+    times: Vec<HybridTime>,
+    /// How many reads were answered, by what they asked for.
+    answered: BTreeMap<&'static str, u32>,
+    wrong: BTreeSet<String>,
+}
+
+/// A key, as an answer shows it.
+pub struct Shown<'a> {
+    /// To whom.
+    pub process: u32,
+    /// Which key.
+    pub key: &'static str,
+    /// Its version, if it is there.
+    pub version: Option<HybridTime>,
+    /// When it was asked for.
+    pub call_ns: u64,
+    /// How.
+    pub needs: Needs,
+    /// The answer.
+    pub answer: &'a KvAnswer,
+    /// The version that the token stands for with which it was asked.
+    pub seen: HybridTime,
+}
+
+/// What clients have told.
+#[derive(Debug, Default)]
+pub struct Closed {
+    /// All that was strong.
+    pub history: Vec<Operation>,
+    /// How many keys were read otherwise, by how.
+    pub answered: BTreeMap<&'static str, u32>,
+    /// What was wrong with answers.
+    pub wrong: Vec<String>,
+}
+
+impl Book {
+    /// A book of which each line goes to a file.
+    ///
+    /// # Errors
+    /// The file cannot be made.
+    pub fn of(file: &Path) -> anyhow::Result<Self> {
+        let made = File::create(file).with_context(|| file.display().to_string())?;
+        let told = Told {
+            file: BufWriter::new(made),
+            history: Vec::new(),
+            versions: BTreeMap::new(),
+            levels: Levels::default(),
+            newest: None,
+            times: Vec::new(),
+            answered: BTreeMap::new(),
+            wrong: BTreeSet::new(),
+        };
+        let (next, batches, beyond_until) = (AtomicU64::new(1), AtomicU64::new(1), AtomicU64::new(0));
+        Ok(Self { begun: Instant::now(), next, batches, beyond_until, told: Mutex::new(told) })
+    }
+
+    /// Nanoseconds since the book was begun.
+    pub fn now(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// A value that was not written yet.
+    pub fn value(&self) -> Value {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut Told) -> T) -> T {
+        work(&mut self.told.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Tells what was done at one moment, and what came of it.
+    pub fn tell(&self, process: u32, call_ns: u64, dids: Vec<(&'static str, Did)>, outcome: Outcome) {
+        let return_ns = (outcome != Outcome::Unknown).then(|| self.now());
+        let batch = (dids.len() > 1).then(|| self.batches.fetch_add(1, Ordering::Relaxed));
+        for (key, did) in dids {
+            let told = Operation { process, key: key.to_owned(), batch, did, call_ns, return_ns, outcome };
+            self.with(|book| {
+                if let Err(error) = writeln!(book.file, "{told}") {
+                    book.wrong.insert(format!("the history cannot be written: {error}"));
+                }
+                book.history.push(told);
+            });
+        }
+    }
+
+    /// Something that no answer should say.
+    pub fn wrong(&self, what: String) {
+        self.with(|book| book.wrong.insert(what));
+    }
+
+    /// A key has this value at this version, as everybody has to be told.
+    pub fn knows(&self, key: &str, version: HybridTime, value: Value) {
+        let before = self.with(|book| book.versions.insert((key.to_owned(), version.to_bits()), value));
+        if let Some(before) = before.filter(|before| *before != value) {
+            let version = version.to_bits();
+            self.wrong(format!("version {version} of {key} is the value {before} and the value {value}"));
+        }
+    }
+
+    /// What a key is at a version, or without one; none where nobody knows what was written then.
+    pub fn there(&self, key: &str, version: Option<HybridTime>) -> Option<Option<Value>> {
+        let Some(version) = version else { return Some(None) };
+        self.with(|book| book.versions.get(&(key.to_owned(), version.to_bits())).copied()).map(Some)
+    }
+
+    /// Deletions among these begin.
+    pub fn deletes(&self, dids: &[(&'static str, Did)]) {
+        let deleted = dids.iter().filter(|(_, did)| *did == Did::Delete);
+        deleted.for_each(|(key, _)| self.with(|book| book.levels.deletes(key)));
+    }
+
+    /// Those deletions were not done.
+    pub fn not_deleted(&self, dids: &[(&'static str, Did)]) {
+        let deleted = dids.iter().filter(|(_, did)| *did == Did::Delete);
+        deleted.for_each(|(key, _)| self.with(|book| book.levels.not_deleted(key)));
+    }
+
+    /// All of these were done at this version.
+    pub fn acked(&self, dids: &[(&'static str, Did)], version: HybridTime) {
+        let now = self.now();
+        for (key, did) in dids {
+            if let Did::Write(value) | Did::Cas { new: value, .. } = did {
+                self.knows(key, version, *value);
+            }
+            self.with(|book| {
+                book.newest = book.newest.max(Some(version));
+                book.levels.acked(key, now, version, *did != Did::Delete);
+            });
+        }
+    }
+
+    /// A clock is beyond the bound, or (`over`) is right again.
+    pub fn beyond(&self, over: bool) {
+        let settled = u64::try_from(SETTLED.as_nanos()).unwrap_or(u64::MAX);
+        let until = if over { self.now().saturating_add(settled) } else { u64::MAX };
+        self.beyond_until.store(until, Ordering::Relaxed);
+    }
+
+    /// A time as of which to read: mostly one as of which was read before; none while nothing was written.
+    pub fn time(&self, rng: &mut Rng) -> Option<HybridTime> {
+        let (known, newest) = self.with(|book| (rng.pick(&book.times).copied(), book.newest));
+        let ago = rng.between(0, 6_000);
+        if let Some(again) = known.filter(|_| rng.chance(0.6)) {
+            return Some(again);
+        }
+        let at = HybridTime::new(newest.filter(|newest| newest.millis() > ago)?.millis() - ago, 0);
+        self.with(|book| {
+            book.times.push(at);
+            let more = book.times.len().saturating_sub(TIMES);
+            book.times.drain(..more);
+        });
+        Some(at)
+    }
+
+    /// A key was shown to a client: whether it may be.
+    pub fn shown(&self, shown: &Shown<'_>) {
+        let Shown { process, key, version, call_ns, needs, answer, seen } = *shown;
+        let bound = match needs {
+            Needs::Bounded(bound) => Some(bound),
+            _ => None,
+        };
+        if let Some(bound) = bound.filter(|bound| answer.age > *bound) {
+            self.wrong(format!("a read with the bound {bound:?} is {:?} old by its own word", answer.age));
+        }
+        let least = match needs {
+            Needs::Strong => Guarantee::StrictSerializable,
+            Needs::Eventual => Guarantee::Eventual,
+            _ => Guarantee::Snapshot,
+        };
+        if !answer.level.meets(least) {
+            self.wrong(format!("a read as {needs:?} was answered with the level {}", answer.level));
+        }
+        let is_right = call_ns >= self.beyond_until.load(Ordering::Relaxed);
+        let is_old = matches!(needs, Needs::AsOf(_));
+        let reading = Reading {
+            bound: bound.filter(|_| is_right),
+            call_ns,
+            at: answer.at,
+            is_snapshot: answer.level == Guarantee::Snapshot,
+            seen: if is_old { HybridTime::ZERO } else { seen },
+        };
+        let way = match needs {
+            Needs::Strong => "strong",
+            Needs::Bounded(_) => "bounded",
+            Needs::Eventual => "eventual",
+            Needs::AsOf(_) => "as of",
+        };
+        self.with(|book| {
+            *book.answered.entry(way).or_default() += 1;
+            if let Err(why) = book.levels.judge(key, version, reading) {
+                let region = &answer.region;
+                let what = format!("a {way} read of {key} by process {process} in {region} {why}");
+                book.wrong.insert(what);
+            }
+        });
+    }
+
+    /// All that was told, and what was wrong with answers.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn close(self) -> anyhow::Result<Closed> {
+        let mut told = self.told.into_inner().unwrap_or_else(PoisonError::into_inner);
+        told.file.flush()?;
+        told.wrong.extend(told.levels.agree().err());
+        let Told { history, answered, wrong, .. } = told;
+        Ok(Closed { history, answered, wrong: wrong.into_iter().collect() })
+    }
+}
