@@ -354,7 +354,8 @@ impl Get {
             (Some(_), None) => {
                 let (text, is_base64) = told.rows[0].value();
                 if is_base64 && !self.coded.base64 {
-                    output.aside("the value is no text, and is shown in base64: `--out FILE` writes its bytes");
+                    output
+                        .aside("the value is no text, and is shown in base64: `--out FILE` writes its bytes");
                 }
                 output.answer(&told, text);
                 return Ok(Done::Well);
