@@ -15,7 +15,8 @@ use rhumb_core::{Delivery, Region};
 use rhumb_storage::mvcc::VersionKey;
 use rhumb_storage::rocks::RocksSettings;
 use rhumb_storage::{Family, RocksEngine, Store};
-use rhumb_tests::chaos::history::{Did, Operation, Outcome, check};
+use rhumb_tests::chaos::history::{Did, Operation, Outcome};
+use rhumb_tests::chaos::linear::check;
 use rhumb_tests::cluster::{DevMesh, eventually};
 use serde_json::{Value, json};
 
@@ -223,7 +224,7 @@ fn a_range_is_split_and_its_replicas_and_leases_move_while_it_is_written() {
 fn done(process: u32, did: Did, outcome: Outcome, call_ns: u64, now: u64) -> Operation {
     // What may have been done may be done at any later time.
     let return_ns = (outcome != Outcome::Unknown).then_some(now);
-    Operation { process, key: "one".to_owned(), did, call_ns, return_ns, outcome }
+    Operation { process, key: "one".to_owned(), batch: None, did, call_ns, return_ns, outcome }
 }
 
 /// Who writes and reads in a region, for a while.
