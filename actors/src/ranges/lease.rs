@@ -85,6 +85,10 @@ pub enum RangeRefusal {
     Outside,
     /// The time asked for is ahead of the clock here.
     InTheFuture(HybridTime),
+    /// A token tells of a time that the clock here has not come to, by no more than clocks may differ. Another try in a moment.
+    Ahead(HybridTime),
+    /// What a token stands for has not come to this replica, and no other one may be asked. Another try in a moment.
+    NotReached(HybridTime),
     /// Writes at or below the time asked for are on their way. Another try in a moment.
     InFlight,
     /// What was at that time may be collected.
@@ -116,6 +120,8 @@ impl fmt::Display for RangeRefusal {
             Self::NoVote => f.write_str("a replica that does not vote in its range cannot hold the lease: another one has to"),
             Self::Outside => f.write_str("a key is not of this range: look up which range it is of"),
             Self::InTheFuture(at) => write!(f, "{at} is ahead of the clock here: try again later, or ask for less"),
+            Self::Ahead(at) => write!(f, "the token tells of {at}, which the clock here comes to in a moment: try again"),
+            Self::NotReached(at) => write!(f, "what the token tells of, {at}, is not here yet: try again in a moment"),
             Self::InFlight => f.write_str("writes at or below that time are on their way: try again in a moment"),
             Self::BelowThreshold(threshold) => write!(f, "versions before {threshold} may be collected: ask for a later time"),
             Self::StalenessBoundViolated { bound_ms, age_ms } => write!(

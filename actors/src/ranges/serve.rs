@@ -174,7 +174,7 @@ impl RangeReplica {
             // The leaseholder read at its own clock's time, which may have been long ago by now.
             let now = if permit.is_some() { moment.now } else { self.later(moment.now) };
             if at.plus(bound) < now || moment.frozen {
-                return Err(self.leaseholder(moment, &ask));
+                return Err(self.leaseholder(moment, &ask, token));
             }
         }
         if at < self.applied().threshold {
@@ -211,15 +211,19 @@ impl RangeReplica {
     fn at_the_holder(&self, moment: &Moment, ask: Ask, token: HybridTime) -> Result<Reading, Elsewhere> {
         let permit = match self.permit_to_read(moment) {
             Ok(permit) => permit,
-            Err(RangeRefusal::NotLeaseholder(Some(_))) => return Err(self.leaseholder(moment, &ask)),
+            Err(RangeRefusal::NotLeaseholder(Some(_))) => return Err(self.leaseholder(moment, &ask, token)),
             Err(refusal) => return Err(Elsewhere::Refused(refusal)),
         };
         let (at, level) = match ask.consistency {
             Consistency::AsOf(at) => (at, Guarantee::Snapshot),
             _ => (moment.now, Guarantee::StrictSerializable),
         };
-        if at > moment.now || token > moment.now {
-            return Err(Elsewhere::Refused(RangeRefusal::InTheFuture(at.max(token))));
+        if at > moment.now {
+            return Err(Elsewhere::Refused(RangeRefusal::InTheFuture(at)));
+        }
+        // It is another range's, whose leaseholder has a faster clock: that is no fault of who asks.
+        if token > moment.now {
+            return Err(Elsewhere::Refused(RangeRefusal::Ahead(token)));
         }
         // What is in flight may still be written at that time. A snapshot must see it; so must a strong read whose client may
         // have been shown it already, by a follower that has applied it before this replica.
@@ -239,21 +243,26 @@ impl RangeReplica {
         if self.lease().holder == Some(self.id()) {
             return self.at_the_holder(moment, ask, token);
         }
-        Err(self.leaseholder(moment, &ask))
+        Err(self.leaseholder(moment, &ask, token))
     }
 
-    fn leaseholder(&self, moment: &Moment, ask: &Ask) -> Elsewhere {
+    /// The leaseholder can, if it is known and may be asked; else what is lacking here.
+    fn leaseholder(&self, moment: &Moment, ask: &Ask, token: HybridTime) -> Elsewhere {
         let holder = self.lease().holder.filter(|holder| *holder != self.id());
         let seat = holder.and_then(|holder| self.descriptor().seat(holder));
-        match (seat, ask.consistency) {
-            (Some(seat), _) if !ask.nearest_only => Elsewhere::Leaseholder(seat.clone()),
-            (_, Consistency::Bounded(bound)) => {
-                let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-                let age_ms = ms(self.behind(moment));
-                Elsewhere::Refused(RangeRefusal::StalenessBoundViolated { bound_ms: ms(bound), age_ms })
-            }
-            _ => Elsewhere::Refused(RangeRefusal::NotLeaseholder(holder)),
+        if let Some(seat) = seat.filter(|_| !ask.nearest_only) {
+            return Elsewhere::Leaseholder(seat.clone());
         }
+        let behind = self.behind(moment);
+        Elsewhere::Refused(match ask.consistency {
+            Consistency::Bounded(bound) if behind > bound => {
+                let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+                RangeRefusal::StalenessBoundViolated { bound_ms: ms(bound), age_ms: ms(behind) }
+            }
+            Consistency::Bounded(_) if moment.frozen => RangeRefusal::Frozen,
+            Consistency::Bounded(_) | Consistency::Eventual => RangeRefusal::NotReached(token),
+            Consistency::Strong | Consistency::AsOf(_) => RangeRefusal::NotLeaseholder(holder),
+        })
     }
 
     /// How old what is complete here may be, in true time.

@@ -188,6 +188,10 @@ impl<'a> Kv<'a> {
         let message = KvRead { class, keyspace, token: self.token(), hops: 0, ..message };
         let within = self.begins()?;
         let answer: KvAnswer = match &self.way {
+            // No other one than the nearest.
+            Way::Network { client, nodes } if message.nearest_only => {
+                ask(*client, &nodes[..nodes.len().min(1)], &message, within).await?
+            }
             Way::Network { client, nodes } => ask(*client, nodes, &message, within).await?,
             Way::Here(keyspaces) => {
                 let by = call::call().map(|call| call.actor().shown().to_string());

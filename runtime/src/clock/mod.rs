@@ -225,7 +225,8 @@ impl NodeClock {
         time
     }
 
-    /// Takes a peer's time into account.
+    /// Takes a peer's time into account: what is handed out from now on is later. But for a time at or above the durable ceiling (250 ms
+    /// ahead of the wall clock at most), which nothing may reach: that is left, and nothing is wrong with the peer.
     ///
     /// # Errors
     /// [`ClockRefusal::TooFarAhead`] when the peer's clock is further ahead than clocks may differ.

@@ -159,8 +159,7 @@ impl<'a> Client<'a> {
             let version = row.map(|(_, version)| version);
             let seen = seen.get(&key).copied().unwrap_or_default();
             self.book.shown(&Shown { process: self.process, key, version, call_ns, needs, answer, seen });
-            // What an eventual read shows is no promise for the next one.
-            if let Some(version) = version.filter(|_| answer.level != Guarantee::Eventual) {
+            if let Some(version) = version {
                 self.sees(key, version);
             }
         }

@@ -1,11 +1,14 @@
 //! Tokens: golden bytes, what is refused, and who serves them.
 
+use std::time::Duration;
+
 use rhumb_core::{ClusterId, Epoch, Guarantee, HybridTime};
 use ring::signature::Ed25519KeyPair;
 
-use super::cases::{Case, ask, at, follower, moment, put};
+use super::cases::{Case, ask, at, follower, moment, put, refused};
+use crate::ranges::lease::{Moment, RangeRefusal};
 use crate::ranges::token::{Token, TokenError, TokenKey, TokenKeys};
-use crate::ranges::{Ask, Consistency, Elsewhere};
+use crate::ranges::{Ask, Consistency, Elsewhere, ReplicaId};
 
 fn key(cluster: u128, seed: u8) -> TokenKey {
     let pair = Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).expect("32 bytes");
@@ -96,4 +99,35 @@ fn whoever_has_applied_what_a_token_stands_for_serves_it_though_it_is_not_closed
     // Who was shown it does not read on where it is not there yet.
     let (_, shown) = eventually(&follower, 10).expect("served");
     assert_eq!(shown, at(20));
+}
+
+#[test]
+fn a_token_that_is_a_little_ahead_of_the_leaseholders_clock_waits_for_it() {
+    let case = Case::leaseholder();
+    let with = |ms| Ask {
+        token: Some(Token { epoch: Epoch(0), at: at(ms) }),
+        ..ask("a", Consistency::Strong)
+    };
+    assert_eq!(refused(case.read(&moment(20), with(30))), RangeRefusal::Ahead(at(30)));
+    assert!(case.read(&moment(31), with(30)).is_ok());
+    // Clocks do not differ by as much as this.
+    assert_eq!(refused(case.read(&moment(20), with(521))), RangeRefusal::InTheFuture(at(521)));
+}
+
+#[test]
+fn a_replica_that_alone_may_be_asked_says_what_is_lacking() {
+    let (_, follower) = follower();
+    let near = |consistency| Ask {
+        token: Some(Token { epoch: Epoch(0), at: at(20) }),
+        nearest_only: true,
+        ..ask("a", consistency)
+    };
+    let minute = Consistency::Bounded(Duration::from_secs(60));
+    for consistency in [Consistency::Eventual, minute] {
+        assert_eq!(refused(follower.read(&moment(30), near(consistency))), RangeRefusal::NotReached(at(20)));
+    }
+    let frozen = Moment { frozen: true, ..moment(30) };
+    assert_eq!(refused(follower.read(&frozen, near(minute))), RangeRefusal::Frozen, "it is not too old");
+    let strong = refused(follower.read(&moment(30), near(Consistency::Strong)));
+    assert_eq!(strong, RangeRefusal::NotLeaseholder(Some(ReplicaId(0))));
 }

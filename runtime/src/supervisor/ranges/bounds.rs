@@ -75,7 +75,8 @@ impl Bounded {
         outcome: Result<Result<KvAnswer, KvRefusal>, Fault>,
     ) -> Result<Result<KvAnswer, KvRefusal>, Fault> {
         match (self.bound_ms, self.age_ms) {
-            (Some(bound_ms), Some(age_ms)) if lacks_time(&outcome) => {
+            // Else it was a token that was lacking, or a clock.
+            (Some(bound_ms), Some(age_ms)) if age_ms > bound_ms && lacks_time(&outcome) => {
                 Ok(Err(KvRefusal::StalenessBoundViolated { bound_ms, age_ms, retry_after: Some(A_MOMENT) }))
             }
             _ => outcome,

@@ -49,9 +49,10 @@ impl Ranges {
         if let [only] = begun.as_slice() {
             return (None, self.nearest(&only.seats));
         }
-        if let Some(range) = self.hinted(space, key) {
-            let seats = space.row(range).map(|row| row.seats.clone()).unwrap_or_default();
-            return (None, self.nearest(&seats));
+        // Where the range stands that it was said to be: the catalog here may not have it yet.
+        let seated = |range| space.row(range).map(|row| self.nearest(&row.seats));
+        if let Some(nodes) = self.hinted(space, key).and_then(seated) {
+            return (None, nodes);
         }
         let all: Vec<Seat> = space.seats().cloned().collect();
         let nodes = self.nearest(&all);
@@ -63,12 +64,11 @@ impl Ranges {
             };
             let left = until.saturating_duration_since(Instant::now()).min(WHERE_WITHIN);
             let told = self.0.parts.mesh.ask_node_untraced(node, &asks, space.class.clone(), left).await;
-            self.0.nearness.went(node, told.as_ref().err(), Instant::now());
+            self.0.nearness.went(node, told.as_ref().err(), left, Instant::now());
             if let Ok((Ok(bounds), _)) = told {
                 let range = RangeId(bounds.range);
                 self.hint(space, bounds);
-                let seats = space.row(range).map(|row| row.seats.clone()).unwrap_or_default();
-                return (None, self.nearest(&seats));
+                return (None, seated(range).unwrap_or(nodes));
             }
         }
         (None, nodes)

@@ -42,14 +42,15 @@ pub(super) struct Nearness {
 }
 
 impl Nearness {
-    /// A call to a node has ended so.
-    pub(super) fn went(&self, node: &NodeId, fault: Option<&Fault>, now: Instant) {
+    /// A read or a question to a node has ended so, which had so much time. With less than [`ALONE`] nothing is known of a node that has not
+    /// answered.
+    pub(super) fn went(&self, node: &NodeId, fault: Option<&Fault>, had: Duration, now: Instant) {
         let mut resting = self.resting.lock();
         match fault {
-            Some(fault) if fault.delivery() == Delivery::Unknown => {
+            Some(fault) if fault.delivery() == Delivery::Unknown && had >= ALONE => {
                 resting.insert(node.clone(), now + RESTS);
             }
-            Some(fault) if fault.delivery() == Delivery::NotSent => {}
+            Some(fault) if fault.delivery() != Delivery::Ran => {}
             _ => {
                 resting.remove(node);
             }
@@ -131,7 +132,10 @@ impl Ranges {
                 left = left.min(alone.unwrap_or(left));
             }
             let asked = self.0.parts.mesh.ask_node(node, message, class.clone(), left).await;
-            self.0.nearness.went(node, asked.as_ref().err(), Instant::now());
+            // A write may wait for others, long, at a node that is well.
+            if M::IDEMPOTENT || asked.is_ok() {
+                self.0.nearness.went(node, asked.as_ref().err(), left, Instant::now());
+            }
             match asked {
                 // It said that it did nothing, and the lease may move meanwhile.
                 Ok((Err(KvRefusal::NotNow { .. }), _)) if Instant::now() + AGAIN_AFTER < until => {}
@@ -162,15 +166,17 @@ mod tests {
         let is_well = |at: Duration| known.candidate(&node, &ways, begun + at).is_well;
         assert!(is_well(Duration::ZERO));
         let lost = Fault::unknown(FaultKind::Deadline("waiting".to_owned()));
-        known.went(&node, Some(&lost), begun);
+        known.went(&node, Some(&lost), ALONE / 2, begun);
+        assert!(is_well(Duration::ZERO), "it had no time to answer");
+        known.went(&node, Some(&lost), ALONE, begun);
         assert!(!is_well(RESTS - Duration::from_millis(1)) && is_well(RESTS), "it is tried again");
         // What was not sent says nothing of whether it answers; that it is not connected its link says.
-        known.went(&node, Some(&Fault::not_sent(FaultKind::Draining)), begun);
+        known.went(&node, Some(&Fault::not_sent(FaultKind::Draining)), ALONE, begun);
         assert!(!is_well(Duration::ZERO));
-        known.went(&node, Some(&Fault::ran(FaultKind::Draining)), begun);
+        known.went(&node, Some(&Fault::ran(FaultKind::Draining)), ALONE, begun);
         assert!(is_well(Duration::ZERO));
-        known.went(&node, Some(&lost), begun);
-        known.went(&node, None, begun);
+        known.went(&node, Some(&lost), ALONE, begun);
+        known.went(&node, None, ALONE, begun);
         assert!(is_well(Duration::ZERO), "it has answered");
         assert!(!known.candidate(&"us/n1".parse().expect("a node"), &ways, begun).is_well, "no connection");
     }

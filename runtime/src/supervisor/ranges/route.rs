@@ -43,6 +43,14 @@ impl Ranges {
         if space.class == *class { Ok(space) } else { Err(KvRefusal::WrongClass(space.class)) }
     }
 
+    /// As the keyspace is by now: its ranges are split while a call goes on.
+    fn renew(&self, space: &mut Keyspace) {
+        let keyspaces = self.0.keyspaces.read();
+        if let Some(now) = keyspaces.get(&space.name).filter(|now| now.id == space.id) {
+            space.clone_from(now);
+        }
+    }
+
     pub(super) async fn read(&self, message: KvRead, within: Duration) -> Outcome<KvAnswer> {
         let until = Instant::now() + within.mul_f32(0.95);
         let prepared = self.keyspace(&message.keyspace, &message.class).and_then(|space| {
@@ -50,12 +58,13 @@ impl Ranges {
             let (ask, limit) = self.asks(&message)?;
             Ok((space, ask, limit))
         });
-        let (space, ask, limit) = match prepared {
+        let (mut space, ask, limit) = match prepared {
             Ok(prepared) => prepared,
             Err(refusal) => return Ok(Err(refusal)),
         };
         let mut bounded = Bounded::of(&message);
         loop {
+            self.renew(&mut space);
             let host = match self.host() {
                 Ok(host) => host,
                 Err(refusal) => return Ok(Err(refusal)),
@@ -72,8 +81,25 @@ impl Ranges {
                 bounded.saw(host.behind(range).await);
             }
             let (to, fallback) = match read {
-                Ok(answer) => return Ok(self.answered(&space, answer, &message, until).await),
+                Ok(answer) => {
+                    let (age, read_at) = (answer.age, Instant::now());
+                    let answered = self.answered(&space, answer, &message, until).await;
+                    // Keys of subjects may have been waited for. They are here now.
+                    let is_late =
+                        matches!(message.needs, Needs::Bounded(bound) if age + read_at.elapsed() > bound);
+                    if !is_late || answered.is_err() || Instant::now() + AGAIN_AFTER >= until {
+                        return Ok(answered);
+                    }
+                    continue;
+                }
+                // The nearest one that has a replica, and no other.
+                Err(NotRead::NoReplica) if message.nearest_only => {
+                    (there.into_iter().take(1).collect(), message.fallback)
+                }
                 Err(NotRead::NoReplica) => (there, message.fallback),
+                Err(NotRead::Refused(refusal @ RangeRefusal::NotLeaseholder(Some(_)))) if message.nearest_only => {
+                    return Ok(Err(told(refusal)));
+                }
                 Err(NotRead::Leaseholder(seat)) => (vec![seat.node], message.needs != Needs::Strong),
                 Err(NotRead::Refused(refusal)) if passes(&refusal) || bounded.waits(&refusal) => {
                     if Instant::now() + AGAIN_AFTER >= until {
@@ -110,11 +136,12 @@ impl Ranges {
             space.life.writes()?;
             checked(&message.ops).and_then(|()| about(&space.class, &message.ops))
         };
-        let space = match prepared.and_then(|space| sound(&space).map(|()| space)) {
+        let mut space = match prepared.and_then(|space| sound(&space).map(|()| space)) {
             Ok(space) => space,
             Err(refusal) => return Ok(Err(refusal)),
         };
         loop {
+            self.renew(&mut space);
             let ops = match self.ops(&message.ops, &space.lifetimes) {
                 Ok(ops) => ops,
                 Err(refusal) => return Ok(Err(refusal)),
@@ -358,6 +385,8 @@ fn passes(refusal: &RangeRefusal) -> bool {
         refusal,
         RangeRefusal::LeaseNotInForce
             | RangeRefusal::InFlight
+            | RangeRefusal::Ahead(_)
+            | RangeRefusal::NotReached(_)
             | RangeRefusal::Transferring
             | RangeRefusal::NotLeaseholder(_)
             | RangeRefusal::HolderIsSupported

@@ -306,16 +306,11 @@ impl Client {
                     "client {me} is shown {version:?} of key {key} by replica {replica}: {why}"
                 ));
             }
-            if answer.level != Guarantee::Eventual
-                && let Some(found) = found
-            {
+            if let Some(found) = found {
                 self.least.insert(key, least.max(found.at));
             }
         }
-        // What an eventual read shows is no promise for the next one.
-        if answer.level != Guarantee::Eventual {
-            self.token = Some(self.token.map_or(answer.token, |token| token.and(answer.token)));
-        }
+        self.token = Some(self.token.map_or(answer.token, |token| token.and(answer.token)));
         match answer.level {
             Guarantee::StrictSerializable => {
                 for (key, found) in &rows {
