@@ -189,7 +189,7 @@ fn refusals_faults_and_mistakes_have_exit_codes_of_their_own() {
     let code = |arguments: &[&str]| mesh.rhumb(arguments).code;
     assert_eq!(code(&["hold", "nothing", "--qty", "1", "--region", "us-east"]), 1, "refused: no such pool");
     assert_eq!(
-        code(&["pool", "create", "x", "--supply", "5", "--class", "personal"]),
+        code(&["pool", "create", "x", "--supply", "5", "--class", "medical"]),
         1,
         "refused: no policy for it"
     );

@@ -137,8 +137,22 @@ fn a_value_is_upgraded_by_reading_it_again_and_a_conflict_shows_both_versions() 
     });
 }
 
+/// An answer is of the class of what its handler has read, and passes where that may.
+const POLICY: &str = r#"
+version = 1
+
+[jurisdictions]
+us = ["us"]
+eu = ["eu"]
+
+[classes.inventory]
+hold = ["all"]
+read = ["all"]
+carry = ["all"]
+"#;
+
 /// Looks up a key, strongly or not.
-#[remote(name = "test.Look", class = "control", reply = String)]
+#[remote(name = "test.Look", class = "inventory", reply = String)]
 struct Look {
     strong: bool,
 }
@@ -147,7 +161,7 @@ struct Looker {
     client: Arc<MeshClient>,
 }
 
-#[remote_actor(name = "test.looker", class = "control", accepts(Look))]
+#[remote_actor(name = "test.looker", class = "inventory", accepts(Look))]
 impl Actor for Looker {
     type Context = Context<Self>;
 }
@@ -178,7 +192,7 @@ fn what_a_handler_reads_its_answer_rests_on() {
         let client = Arc::new(client);
         client.connect_all().await.expect("it is up");
         let host = Host::new(move |_: &Activation| Looker { client: Arc::clone(&client) });
-        let actors = TestMesh::of(["us", "eu"]).host(host).start().await.expect("it starts");
+        let actors = TestMesh::of(["us", "eu"]).policy(POLICY).host(host).start().await.expect("it starts");
         let looker = actors.at("us").actor_in::<Looker>(&region("eu"), "looker");
         let look = async |strong| looker.ask(Look { strong }).requiring(Guarantee::Snapshot).await;
         assert_eq!(look(true).await.expect("strong"), "1 rows, by strict serializable");

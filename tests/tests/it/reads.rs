@@ -40,6 +40,10 @@ fn a_bound_that_nobody_at_hand_keeps_is_refused_by_its_name_while_the_leaseholde
         refused["retry_after_ms"].as_u64()
     };
 
+    eventually("what was written is closed there", || {
+        bounded(&mesh, reader, "1h", &["--nearest-only"]).0 == 0
+    });
+
     // Nobody leads where two of three stand still: what is left has what was so long ago.
     let others = |node: &'static str| NODES.into_iter().filter(move |other| *other != node);
     others(reader).for_each(|node| mesh.signal(node, "STOP"));

@@ -104,10 +104,8 @@ fn whoever_has_applied_what_a_token_stands_for_serves_it_though_it_is_not_closed
 #[test]
 fn a_token_that_is_a_little_ahead_of_the_leaseholders_clock_waits_for_it() {
     let case = Case::leaseholder();
-    let with = |ms| Ask {
-        token: Some(Token { epoch: Epoch(0), at: at(ms) }),
-        ..ask("a", Consistency::Strong)
-    };
+    let with =
+        |ms| Ask { token: Some(Token { epoch: Epoch(0), at: at(ms) }), ..ask("a", Consistency::Strong) };
     assert_eq!(refused(case.read(&moment(20), with(30))), RangeRefusal::Ahead(at(30)));
     assert!(case.read(&moment(31), with(30)).is_ok());
     // Clocks do not differ by as much as this.

@@ -97,7 +97,9 @@ impl Ranges {
                     (there.into_iter().take(1).collect(), message.fallback)
                 }
                 Err(NotRead::NoReplica) => (there, message.fallback),
-                Err(NotRead::Refused(refusal @ RangeRefusal::NotLeaseholder(Some(_)))) if message.nearest_only => {
+                Err(NotRead::Refused(refusal @ RangeRefusal::NotLeaseholder(Some(_))))
+                    if message.nearest_only =>
+                {
                     return Ok(Err(told(refusal)));
                 }
                 Err(NotRead::Leaseholder(seat)) => (vec![seat.node], message.needs != Needs::Strong),
