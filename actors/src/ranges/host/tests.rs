@@ -98,23 +98,35 @@ fn every_known_bug_of_consensus_is_caught() {
     }
 }
 
+/// Bugs that few stories show, and where they did when that was last looked for: looked at first, to save minutes.
+#[cfg(feature = "canaries")]
+const SHOWN_AT: [(rhumb_core::canary::Canary, u64); 2] = {
+    use rhumb_core::canary::Canary;
+    [(Canary::VoteNotSynced, 66), (Canary::LeaseWithoutVote, 199)]
+};
+
+/// What a seed's story breaks with a bug. One that breaks a promise without it, too, shows nothing of it.
+#[cfg(feature = "canaries")]
+fn breaks(seed: u64, bug: rhumb_core::canary::Canary) -> Option<String> {
+    rhumb_core::canary::let_out(Some(bug));
+    let broken = run(seed).err().filter(|broken| !broken.starts_with(world::SPOILED));
+    rhumb_core::canary::let_out(None);
+    broken.filter(|_| run(seed).is_ok())
+}
+
 /// A seed whose story breaks a promise with this bug: canaries are out in one thread, and stories of two run side by side.
 #[cfg(feature = "canaries")]
 fn caught(bug: rhumb_core::canary::Canary) -> Option<(u64, String)> {
     use std::sync::atomic::{AtomicBool, Ordering};
 
+    let known = SHOWN_AT.iter().find(|(of, _)| *of == bug);
+    if let Some(caught) = known.and_then(|(_, seed)| Some((*seed, breaks(*seed, bug)?))) {
+        return Some(caught);
+    }
     let found = AtomicBool::new(false);
     let looks = |first: u64| {
-        rhumb_core::canary::let_out(Some(bug));
         let mut seeds = (first..800).step_by(2).take_while(|_| !found.load(Ordering::Relaxed));
-        let caught = seeds.find_map(|seed| {
-            let broken = run(seed).err().filter(|broken| !broken.starts_with(world::SPOILED))?;
-            // A story that breaks a promise without the bug, too, shows nothing of it.
-            rhumb_core::canary::let_out(None);
-            let sound = run(seed).is_ok();
-            rhumb_core::canary::let_out(Some(bug));
-            sound.then_some((seed, broken))
-        });
+        let caught = seeds.find_map(|seed| Some((seed, breaks(seed, bug)?)));
         found.fetch_or(caught.is_some(), Ordering::Relaxed);
         caught
     };
