@@ -371,7 +371,7 @@ fn pressure_is_felt_and_forgotten() {
     let (said, heard) = mpsc::channel();
     stage
         .hot
-        .offer_here(put(3), Box::new(move |done| drop(said.send(done.is_ok()))))
+        .offer_here(put(3), Box::new(move |done| said.send(done.is_ok()).expect("somebody waits")))
         .expect("what comes of it");
     assert_eq!(heard.recv_timeout(DEADLINE), Ok(true));
     stage.disk.press(Pressure::Yellow);

@@ -46,45 +46,50 @@ fn the_first_node_on_a_new_disk_founds_no_second_mesh() {
         ask_one(&mesh, 1, &["keyspace", "create", "profiles", "--class", "inventory"]).code == 0
     });
     eventually("it is written", || ask_one(&mesh, 1, &["kv", "put", "profiles", "ann", "before"]).code == 0);
-    let before = ranges_of(&mesh, 1, "profiles").expect("it is there");
-    assert!(nodes[0].log().contains(FOUNDED), "the first one of the list founds: {}", nodes[0].log());
-    assert_eq!(ask_one(&mesh, 1, &["pool", "create", "concert", "--supply", "3"]).code, 0);
+    let founder =
+        nodes.iter().position(|node| node.log().contains(FOUNDED)).expect("one of them has founded it");
+    let (other, third) = ((founder + 1) % 3, (founder + 2) % 3);
+    let before = ranges_of(&mesh, other, "profiles").expect("it is there");
+    assert_eq!(ask_one(&mesh, other, &["pool", "create", "concert", "--supply", "3"]).code, 0);
 
     // Its disk is lost, and an empty one in its place is refused until an operator says that it is a new one.
-    drop(nodes.remove(0));
-    let data = mesh.data(0);
+    drop(nodes.remove(founder));
+    let data = mesh.data(founder);
     std::fs::remove_dir_all(&data).expect("the disk dies");
-    let refused = mesh.serve(0, &[]).wait_end();
+    let refused = mesh.serve(founder, &[]).wait_end();
     assert_eq!(refused.code(), Some(3), "an empty disk never initialises a cluster");
     assert!(!data.join("hot").exists());
-    mesh.ok(&["mesh", "new-disk", "--config", "mesh/config", "--region", REGIONS[0], "--node", "n1"]);
-    let back = mesh.serve(0, &[]);
-    let attest = ["pool", "attest", "concert", "--node", "us-east/n1", "--sold", "0"];
-    eventually("it is attested", || ask_one(&mesh, 1, &attest).code == 0);
+    mesh.ok(&["mesh", "new-disk", "--config", "mesh/config", "--region", REGIONS[founder], "--node", "n1"]);
+    let back = mesh.serve(founder, &[]);
+    let lost = format!("{}/n1", REGIONS[founder]);
+    let attest = ["pool", "attest", "concert", "--node", &lost, "--sold", "0"];
+    eventually("it is attested", || ask_one(&mesh, other, &attest).code == 0);
     drop(back);
     drop(nodes);
 
     // All alone it waits; with another one, whose disk is the old one, too: one of them that is not asked may have all.
-    let mut alone = vec![mesh.serve(0, &[])];
+    let mut alone = vec![mesh.serve(founder, &[])];
     let create = ["keyspace", "create", "profiles", "--class", "inventory"];
-    founds_nothing(&mesh, &alone[0], &create);
-    alone.push(mesh.serve(1, &[]));
-    eventually("they see each other", || is_connected(&alone[0], 1) && is_connected(&alone[1], 0));
-    founds_nothing(&mesh, &alone[0], &create);
+    founds_nothing(&mesh, (founder, &alone[0]), &create);
+    alone.push(mesh.serve(other, &[]));
+    eventually("they see each other", || is_connected(&alone[0], other) && is_connected(&alone[1], founder));
+    founds_nothing(&mesh, (founder, &alone[0]), &create);
 
     // With all of them there is what was.
-    alone.push(mesh.serve(2, &[]));
+    alone.push(mesh.serve(third, &[]));
     alone.iter_mut().for_each(Serving::wait_ready);
-    eventually("it has the catalog that was", || ranges_of(&mesh, 0, "profiles").as_ref() == Some(&before));
+    eventually("it has the catalog that was", || {
+        ranges_of(&mesh, founder, "profiles").as_ref() == Some(&before)
+    });
     eventually("what was written is read there", || {
-        ask_one(&mesh, 0, &["kv", "get", "profiles", "ann"]).json["rows"][0]["value"] == "before"
+        ask_one(&mesh, founder, &["kv", "get", "profiles", "ann"]).json["rows"][0]["value"] == "before"
     });
     assert!(alone.iter().all(|node| !node.log().contains(FOUNDED)), "{}", alone[0].log());
 }
 
 /// A node without a meta range creates nothing and founds nothing, though it is asked to.
-fn founds_nothing(mesh: &FoundedMesh, node: &Serving, create: &[&str]) {
-    let asked = ask_one(mesh, 0, create);
+fn founds_nothing(mesh: &FoundedMesh, (number, node): (usize, &Serving), create: &[&str]) {
+    let asked = ask_one(mesh, number, create);
     assert!(asked.code != 0, "who has no catalog creates nothing: {}", asked.text);
     assert!(!node.log().contains(FOUNDED), "{}", node.log());
 }
@@ -120,7 +125,7 @@ fn nodes_of_two_meshes_of_the_same_names_and_addresses_refuse_each_other() {
     let mesh = FoundedMesh::of(3);
     let addresses = mesh.addresses();
     mesh.ok(&["mesh", "init", "--nodes", &addresses, "other"]);
-    let mut nodes = vec![mesh.serve(0, &[]), mesh.serve(1, &[])];
+    let mut nodes = [mesh.serve(0, &[]), mesh.serve(1, &[])];
     let at = mesh.admin(2);
     let stranger = |config: &str| Serving::start(mesh.directory(), config, REGIONS[2], "n1", &at);
 

@@ -159,10 +159,11 @@ fn a_learner_is_fed_by_a_near_voter_and_by_the_leader_once_that_one_is_gone() {
     assert!(metric(&mesh, near, "rhumb_range_passed_on_bytes_total") > 20_000.0);
     eventually("the learner is read", || reads(&value));
     // Who feeds whom is shown, by the numbers of replicas.
+    let number: Value = range.parse().expect("a number");
     let of = |node: &str, what: &str| {
         let listed = mesh.rhumb(&["range", "ls"]).json;
         let all = listed["replicas"].as_array().cloned().unwrap_or_default();
-        let one = all.iter().find(|one| one["range"].to_string() == range && one["node"] == node);
+        let one = all.iter().find(|one| one["range"] == number && one["node"] == node);
         one.map(|one| one[what].clone()).unwrap_or_default()
     };
     eventually("it is told who feeds it", || of(learner, "fed_by") == of(near, "replica"));

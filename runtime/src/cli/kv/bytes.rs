@@ -52,7 +52,7 @@ pub(super) fn encode(bytes: &[u8]) -> String {
 
 /// The bytes of base64, of either alphabet.
 pub(super) fn decode(text: &str) -> Result<Vec<u8>, DecodeError> {
-    let padded = text.len() % 4 == 0;
+    let padded = text.len().is_multiple_of(4);
     let text = if padded { text.trim_end_matches('=') } else { text };
     BASE64_URL_SAFE_NO_PAD.decode(text.replace('+', "-").replace('/', "_"))
 }

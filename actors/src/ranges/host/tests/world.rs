@@ -369,7 +369,7 @@ fn trouble(net: &net::Shared, told: &Telling, rng: &mut Rng, comes_back: &mut BT
             let node = &mut net.lock().nodes[node];
             node.slow_until = sim::now() + rng.between(100 * MS, 3 * SECOND);
             // Half of the slow disks fall behind.
-            node.pressed_until = if node.slow_until % 2 == 0 { node.slow_until } else { 0 };
+            node.pressed_until = if node.slow_until.is_multiple_of(2) { node.slow_until } else { 0 };
         }
         10 => {
             // Beyond what it may be off its node takes no part in leases; but for a node's clock at most.
