@@ -37,7 +37,6 @@ fn ranges_of(mesh: &FoundedMesh, node: usize, keyspace: &str) -> Option<Value> {
 }
 
 #[test]
-#[ignore = "it was written and has not been seen to pass yet: nothing is promised by it"]
 fn the_first_node_on_a_new_disk_founds_no_second_mesh() {
     let _turn = turn();
     let mesh = FoundedMesh::of(3);
@@ -64,7 +63,8 @@ fn the_first_node_on_a_new_disk_founds_no_second_mesh() {
     let back = mesh.serve(founder, &[]);
     let lost = format!("{}/n1", REGIONS[founder]);
     let attest = ["pool", "attest", "concert", "--node", &lost, "--sold", "0"];
-    eventually("it is attested", || ask_one(&mesh, other, &attest).code == 0);
+    // By an operator of its region: those of another one have no say there.
+    eventually("it is attested", || ask_one(&mesh, founder, &attest).code == 0);
     drop(back);
     drop(nodes);
 

@@ -160,14 +160,14 @@ impl<R: AsyncRuntime> To<R> {
         async move { appended(answer.await.map_err(unreachable)?) }
     }
 
-    /// Sends entries, or has them sent by who feeds this one. What has no entries goes directly, as does what nothing is known to
-    /// stand before.
+    /// Sends entries, or none to say what is committed, or has them sent by who feeds this one: all of it, so that a leader which does
+    /// not reach a learner itself has nothing to wait for. What nothing is known to stand before goes directly.
     fn send(
         &self,
         rpc: &AppendEntriesRequest<Types<R>>,
         within: Duration,
     ) -> impl Future<Output = Rpc<AppendEntriesResponse<Types<R>>, R>> + Send + use<R> {
-        let named = rpc.prev_log_id.as_ref().and_then(|_| Named::of(&rpc.entries));
+        let named = rpc.prev_log_id.as_ref().map(|previous| Named::behind(previous, &rpc.entries));
         let fed = named.and_then(|named| Some((named, self.feeds.feeder(self.seat.replica)?)));
         match fed {
             None => Either::Left(self.append(rpc, within)),

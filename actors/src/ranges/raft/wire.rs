@@ -139,9 +139,9 @@ pub enum Asked {
 /// Entries that stand side by side, by their ids and without what they say.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Named {
-    /// The first of them, and each that another leader wrote than the one before it.
+    /// The first of them, and each that another leader wrote than the one before it. None: there are no entries.
     pub firsts: Vec<Id>,
-    /// The place of the last one.
+    /// The place of the last one, or of the one that they would stand behind.
     pub last: u64,
 }
 
@@ -288,8 +288,13 @@ impl Standing {
 }
 
 impl Named {
+    /// The names of entries that stand behind this one, if there are any.
+    pub(super) fn behind(previous: &types::Id, entries: &[Entry]) -> Self {
+        Self::of(entries).unwrap_or_else(|| Self { firsts: Vec::new(), last: previous.index })
+    }
+
     /// The names of entries; none where there are none.
-    pub(super) fn of(entries: &[Entry]) -> Option<Self> {
+    fn of(entries: &[Entry]) -> Option<Self> {
         let mut firsts: Vec<Id> = Vec::new();
         for id in entries.iter().map(|entry| Id::from(&entry.log_id)) {
             if firsts.last().is_none_or(|of| (of.term, of.leader) != (id.term, id.leader)) {
