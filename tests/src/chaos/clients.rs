@@ -61,12 +61,12 @@ impl<'a> Client<'a> {
             let key = *rng.pick(&KEYS).unwrap_or(&KEYS[0]);
             let pair = *rng.pick(&PAIRS).unwrap_or(&PAIRS[0]);
             match rng.below(100) {
-                0..28 => drop(self.read(key).await),
-                28..38 => drop(self.scan(pair).await),
-                38..52 => self.reads_otherwise(key, &mut rng).await,
-                52..70 => drop(self.write(key).await),
-                70..84 => self.swap(key).await,
-                84..95 => self.batch(pair, &mut rng).await,
+                0..18 => drop(self.read(key).await),
+                18..32 => drop(self.scan(pair).await),
+                32..52 => self.reads_otherwise(key, &mut rng).await,
+                52..64 => drop(self.write(key).await),
+                64..75 => self.swap(key).await,
+                75..95 => self.batch(pair, &mut rng).await,
                 _ => self.delete(key).await,
             }
             sleep(Duration::from_millis(rng.between(THINK.0, THINK.1))).await;
