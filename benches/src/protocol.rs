@@ -1,20 +1,19 @@
 //! What Rhumb's actor of this bench can be asked and told.
 
-use bytes::Bytes;
 use rhumb::prelude::*;
 
 /// Answered with the same bytes.
-#[remote(name = "bench.Echo", class = "control", reply = Bytes)]
+#[remote(name = "bench.Echo", class = "control", reply = Blob)]
 pub struct Echo {
     /// The bytes.
-    pub body: Bytes,
+    pub body: Blob,
 }
 
 /// Counted.
 #[remote(name = "bench.Note", class = "control", reply = ())]
 pub struct Note {
     /// Some bytes.
-    pub body: Bytes,
+    pub body: Blob,
 }
 
 /// Answered with how many [`Note`]s have been handled.

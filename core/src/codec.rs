@@ -98,7 +98,8 @@ impl Codec for Bincode {
             return Err(CodecError::TooLarge { bytes: bytes.len() });
         }
         let config = bincode::config::standard().with_limit::<MAX_ENCODED_BYTES>();
-        let (value, consumed) = bincode::serde::decode_from_slice(bytes, config).map_err(|error| {
+        // Borrowed, so that a blob may be a part of what it is decoded from.
+        let (value, consumed) = bincode::serde::borrow_decode_from_slice(bytes, config).map_err(|error| {
             CodecError::Decode(match error {
                 DecodeError::OtherString(said) => said,
                 other => other.to_string(),

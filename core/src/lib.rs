@@ -6,6 +6,7 @@
 //!   exception is [`rng::Seed::from_entropy`], for shells).
 //! * Invariant: nothing here imports another room.
 
+pub mod blob;
 pub mod canary;
 pub mod class;
 pub mod codec;
@@ -24,6 +25,7 @@ pub mod version;
 pub mod wakes;
 pub mod wire;
 
+pub use blob::Blob;
 pub use class::DataClass;
 pub use consistent::Consistent;
 pub use effects::{Barrier, Effects, Ticket};

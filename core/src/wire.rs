@@ -19,6 +19,7 @@ use serde::de::{DeserializeOwned, Error as _, SeqAccess};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::blob;
 use crate::codec::{Bincode, Codec, CodecError};
 
 pub use extensions::{Extension, ExtensionError, Extensions};
@@ -174,6 +175,14 @@ pub fn decode<T: Wire + DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> 
         return Err(WireError::Layout { theirs, ours });
     }
     Ok(Bincode::decode(body)?)
+}
+
+/// As [`decode`], of a part of bytes that what is decoded may share: see [`Blob`](crate::Blob).
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_part<T: Wire + DeserializeOwned>(part: &[u8], whole: &Bytes) -> Result<T, WireError> {
+    blob::within(whole, || decode(part))
 }
 
 /// The next element of a sequence of known length, for the code that `#[remote]` and `#[grows]` write.

@@ -3,7 +3,7 @@
 pub use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Recipient};
 pub use rhumb_actors::{Wire, grows, protocol, remote, remote_actor};
 pub use rhumb_core::{
-    Consistent, DataClass, Delivery, Epoch, Fault, FaultKind, Guarantee, NodeId, Priority, Region,
+    Blob, Consistent, DataClass, Delivery, Epoch, Fault, FaultKind, Guarantee, NodeId, Priority, Region,
 };
 
 pub use crate::host::watch::Ended;

@@ -23,7 +23,7 @@ impl Actor for Echoer {
 }
 
 impl Handler<Echo> for Echoer {
-    type Result = Reply<bytes::Bytes>;
+    type Result = Reply<Blob>;
 
     fn handle(&mut self, echo: Echo, _: &mut Context<Self>) -> Self::Result {
         Reply::ready(echo.body)

@@ -36,8 +36,17 @@ pub(crate) fn pack<T: Wire + Serialize>(name: &str, message: &T) -> Result<Bytes
 }
 
 /// The message of these bytes.
-pub(crate) fn unpack<T: Wire + DeserializeOwned>(name: &str, bytes: &[u8]) -> Result<T, FaultKind> {
-    wire::decode(bytes).map_err(|error| match error {
+pub(crate) fn unpack<T: Wire + DeserializeOwned>(name: &str, bytes: &Bytes) -> Result<T, FaultKind> {
+    unpack_part(name, bytes, bytes)
+}
+
+/// The message of a part of these bytes, all or some of them.
+pub(crate) fn unpack_part<T: Wire + DeserializeOwned>(
+    name: &str,
+    part: &[u8],
+    whole: &Bytes,
+) -> Result<T, FaultKind> {
+    wire::decode_part(part, whole).map_err(|error| match error {
         WireError::Layout { theirs, ours } => FaultKind::Skew { name: name.to_owned(), ours, theirs },
         other => FaultKind::Decode { name: name.to_owned(), reason: other.to_string() },
     })
@@ -45,7 +54,7 @@ pub(crate) fn unpack<T: Wire + DeserializeOwned>(name: &str, bytes: &[u8]) -> Re
 
 /// The reply to a message of this name. What cannot be decoded is not quoted: the reason would leave
 /// with whatever its caller passes on, and without a class.
-pub(crate) fn unpack_reply<T: Wire + DeserializeOwned>(name: &str, bytes: &[u8]) -> Result<T, Fault> {
+pub(crate) fn unpack_reply<T: Wire + DeserializeOwned>(name: &str, bytes: &Bytes) -> Result<T, Fault> {
     unpack(name, bytes).map_err(|kind| {
         let of = format!("reply of {name}");
         Fault::ran(match kind {

@@ -21,7 +21,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::address::class_of;
 use super::asking::{not_hosted, rests_on_enough};
-use super::body::{pack, unpack, unpack_reply};
+use super::body::{pack, unpack_part, unpack_reply};
 use super::{Mesh, Whereabouts};
 use crate::delivery::staged::Staged;
 use crate::host::AnyHome;
@@ -168,7 +168,7 @@ where
     let held = if kind == Kind::Ask { None } else { answer.held() };
     let epoch = epoch_for(home, &id, &headers);
     let opened = Head::judge((&home.mesh, epoch), name, class, from, headers, came, held)
-        .and_then(|head| head.open::<A, M>(id, &body, key, staged.as_ref()));
+        .and_then(|head| head.open::<A, M>(id, (&body, &body), key, staged.as_ref()));
     let (message, call) = match opened {
         Ok(opened) => opened,
         Err(fault) => return answer.fault(fault),
@@ -211,13 +211,15 @@ where
     let acknowledged = Acknowledgement::new(home.mesh.clone(), answer);
     let (last, mut cell) = (messages.len() - 1, None);
     for (at, range) in messages.into_iter().enumerate() {
-        let outcome = head.open::<A, M>(id.clone(), &body[range], None, None).and_then(|(message, call)| {
-            let found: Option<Arc<Cell<A>>> = cell.take().or_else(|| home.cell(id));
-            let held = at == last && found.as_ref().is_some_and(|cell| 2 * cell.waiting() > home.capacity());
-            let asker = if held { Asker::HeldBack(Arc::clone(&acknowledged)) } else { Asker::Nobody };
-            cell.clone_from(&found);
-            home.put(found, message, &call, asker, work, came)
-        });
+        let outcome =
+            head.open::<A, M>(id.clone(), (&body[range], &body), None, None).and_then(|(message, call)| {
+                let found: Option<Arc<Cell<A>>> = cell.take().or_else(|| home.cell(id));
+                let held =
+                    at == last && found.as_ref().is_some_and(|cell| 2 * cell.waiting() > home.capacity());
+                let asker = if held { Asker::HeldBack(Arc::clone(&acknowledged)) } else { Asker::Nobody };
+                cell.clone_from(&found);
+                home.put(found, message, &call, asker, work, came)
+            });
         if let Err(fault) = outcome {
             acknowledged.refuse(at, fault);
         }
@@ -243,7 +245,7 @@ where
     for cell in home.awake() {
         // Each gets a message of its own out of the same bytes.
         let outcome = head
-            .open::<A, M>(cell.id.clone(), &body, None, None)
+            .open::<A, M>(cell.id.clone(), (&body, &body), None, None)
             .and_then(|(message, call)| home.put(Some(cell), message, &call, Asker::Nobody, work, came));
         match outcome {
             Ok(()) => taken += 1,
@@ -371,17 +373,17 @@ impl<'a> Head<'a> {
         Ok(Self { mesh, name, class, from, headers, came, before, held: held.map(Arc::new) })
     }
 
-    /// The message of these bytes, and the call in which it runs.
+    /// The message of a part of these bytes, and the call in which it runs.
     fn open<A: Hosted, M: Remote>(
         &self,
         to: ActorId,
-        body: &[u8],
+        (part, whole): (&[u8], &Bytes),
         key: Option<String>,
         staged: Option<&Staged>,
     ) -> Result<(M, Arc<CallState>), Fault> {
         let (mesh, headers) = (self.mesh, &self.headers);
         rests_on_enough::<M>(headers.guarantee)?;
-        let decode = || mesh.decoding(|| unpack(&self.name, body));
+        let decode = || mesh.decoding(|| unpack_part(&self.name, part, whole));
         let message: M = telemetry::part(names::DECODE, decode).map_err(Fault::not_sent)?;
         // The gates judged the envelope: what is in it must be of that class.
         let state = class_of::<A>()?;

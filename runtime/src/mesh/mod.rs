@@ -37,6 +37,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use opentelemetry::trace::SpanKind;
 use parking_lot::Mutex;
 use rhumb_actors::audit::AuditHandle;
@@ -588,7 +589,7 @@ impl Mesh {
         &self.inner.calls
     }
 
-    fn received<'a>(&self, reply: &'a Reply) -> &'a [u8] {
+    fn received<'a>(&self, reply: &'a Reply) -> &'a Bytes {
         // A peer whose clock is too far ahead is not believed; its answer is still an answer.
         if let Some(clock) = &self.inner.clock {
             clock.merge(reply.hybrid).ok();

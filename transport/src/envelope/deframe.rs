@@ -6,6 +6,8 @@ use super::{Broken, FIXED, MAGIC, MAX_HEAD, VERSION};
 
 /// Room that is made for the rest of any frame.
 const READY_BYTES: usize = 4 << 10;
+/// Bytes that are set aside at most for each byte that has come.
+const FOR_EACH: usize = 3;
 
 /// Cuts a stream of bytes into frames. The cap is checked before anything is set aside for a frame.
 #[derive(Debug)]
@@ -33,9 +35,11 @@ impl Deframer {
     pub fn next_frame(&mut self) -> Result<Option<Bytes>, Broken> {
         let Some(lengths) = Lengths::read(&self.buffer, self.cap)? else { return Ok(None) };
         if self.buffer.len() < lengths.total() {
-            // As much again as has come: a claimed length alone takes up nothing.
+            // A claimed length alone takes up nothing. Once a part of a large frame has come, the rest is set aside in one piece.
             let missing = lengths.total() - self.buffer.len();
-            self.buffer.reserve(missing.min(self.buffer.len().max(READY_BYTES)));
+            if missing <= READY_BYTES.max(self.buffer.len() * FOR_EACH) {
+                self.buffer.reserve(missing);
+            }
             return Ok(None);
         }
         Ok(Some(self.buffer.split_to(lengths.total()).freeze()))

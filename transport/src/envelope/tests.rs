@@ -172,6 +172,21 @@ fn a_frame_over_the_cap_is_refused_by_its_first_bytes() {
 }
 
 #[test]
+fn what_is_set_aside_for_a_frame_is_a_few_times_what_has_come_of_it_at_most() {
+    let mut large = frame();
+    large.body = vec![7; 1 << 20].into();
+    let mut deframer = Deframer::new(2 << 20);
+    let (mut come, mut found) = (0, None);
+    for piece in large.encode().chunks(1_400) {
+        deframer.feed(piece);
+        come += piece.len();
+        found = deframer.next_frame().expect("a whole frame");
+        assert!(deframer.buffer.capacity() <= 4 * come + (4 << 10), "after {come} bytes");
+    }
+    assert_eq!(Frame::decode(found.expect("all of it has come")), Ok(large));
+}
+
+#[test]
 fn frames_are_found_however_the_bytes_are_cut() {
     let (first, mut second) = (frame(), frame());
     second.id = 2;

@@ -1,8 +1,10 @@
 //! A QUIC connection as the wire of a link, and the streams of frames that are too large for a lane.
 
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::{Bytes, BytesMut};
 use quinn::{Connection, RecvStream};
 use rhumb_core::{Delivery, Fault};
 use tokio::time::{Instant, timeout_at};
@@ -13,6 +15,9 @@ use super::stream::{LARGE, Outgoing};
 use crate::envelope::{Deframer, Frame};
 use crate::lanes::lane_of;
 use crate::link::{End, Wire};
+
+/// Packets' worth of a large frame that are taken from the connection at once.
+const AT_ONCE: usize = 32;
 
 impl Wire for Connection {
     fn close(&self, end: &End) {
@@ -31,7 +36,7 @@ impl Wire for Connection {
         let opened = link.wire.open_uni().await;
         let mut stream = Outgoing::new(opened.map_err(|e| link.gone(Delivery::NotSent, &e.to_string()))?);
         let frame = link.leaving_large(frame, expires)?;
-        let mut head = bytes::BytesMut::with_capacity(1 + frame.head_len());
+        let mut head = BytesMut::with_capacity(1 + frame.head_len());
         head.extend_from_slice(&[LARGE]);
         frame.encode_head(&mut head);
         let mut chunks = [head.freeze(), frame.body];
@@ -49,10 +54,13 @@ impl Link {
         let mut deframer = Deframer::new(settings.max_large_frame);
         let mut waiting = self.shares.large.nothing();
         let until = Instant::now() + self.patience(settings.max_large_frame);
+        let mut chunks: [Bytes; AT_ONCE] = Default::default();
         loop {
             let next = until.min(Instant::now() + settings.stall_limit);
-            match timeout_at(next, stream.read_chunk(1 << 16, true)).await {
-                Ok(Ok(Some(chunk))) if waiting.and(chunk.bytes.len()) => deframer.feed(&chunk.bytes),
+            match timeout_at(next, stream.read_chunks(&mut chunks)).await {
+                Ok(Ok(Some(come))) if waiting.and(chunks[..come].iter().map(Bytes::len).sum()) => {
+                    chunks[..come].iter_mut().for_each(|chunk| deframer.feed(&mem::take(chunk)));
+                }
                 // Cut short or reset: the sender gave it up, and nobody here has seen any of it.
                 Ok(Ok(None) | Err(quinn::ReadError::Reset(_))) => {
                     self.node.counters.large_abandoned.one();

@@ -124,8 +124,7 @@ fn fed(net: &net::Shared) -> (u64, u64) {
     (fed.entries(), fed.failed())
 }
 
-/// Whether it was fed all the time while it heard nothing of the leader.
-fn story(seed: u64, cast: &Cast) -> Result<bool, String> {
+fn story(seed: u64, cast: &Cast) -> Result<(), String> {
     let &Cast { leads: leader, near, learns, .. } = cast;
     sim::begin(seed);
     let net = net::of(cast.nodes, Seed::new(seed).child("feeding").rng());
@@ -189,9 +188,8 @@ fn story(seed: u64, cast: &Cast) -> Result<bool, String> {
     sim::run_until(sim::now() + 8 * SECOND);
     feeds(&net, "when they reach each other")?;
 
-    // It is fed on while nothing comes from the leader itself, until something is to go directly: that has to arrive first.
     net.lock().cut.extend([(leader, learns), (learns, leader)]);
-    let fed_alone = feeds(&net, "when nothing comes from the leader itself").is_ok();
+    feeds(&net, "when nothing comes from the leader itself")?;
     net.lock().cut = [(leader, near), (near, leader)].into();
     writes(&net)?;
     until(&net, "the learner has it, as the leader does not reach the feeder", |net| {
@@ -200,17 +198,15 @@ fn story(seed: u64, cast: &Cast) -> Result<bool, String> {
     net.lock().cut.clear();
     sim::run_until(sim::now() + 8 * SECOND);
     feeds(&net, "when all reach each other")?;
-    same_rows(&net).map(|()| fed_alone)
+    same_rows(&net)
 }
 
 fn tell(cast: &Cast) {
-    let mut fed_alone = 0;
     for seed in 0..4 {
         let ended = story(seed, cast);
         sim::begin(0);
-        fed_alone += usize::from(ended.unwrap_or_else(|why| panic!("seed {seed}: {why}")));
+        ended.unwrap_or_else(|why| panic!("seed {seed}: {why}"));
     }
-    assert!(fed_alone >= 2, "in {fed_alone} of four stories");
 }
 
 #[test]
