@@ -6,8 +6,6 @@ mod clients;
 mod comparing;
 mod doubts;
 mod feeding;
-mod history;
-mod levels;
 mod lifecycle;
 mod net;
 mod rows;
@@ -79,11 +77,6 @@ fn one_seed_is_one_story() {
         let (first, second) = (run(seed), run(seed));
         assert_eq!(first, second, "seed {seed}");
     }
-}
-
-#[test]
-fn the_checker_sees_an_anomaly() {
-    history::calibrate();
 }
 
 #[cfg(feature = "canaries")]

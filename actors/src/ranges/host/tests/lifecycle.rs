@@ -13,11 +13,11 @@ use openraft::AsyncRuntime;
 use parking_lot::Mutex;
 use rhumb_core::HybridTime;
 use rhumb_core::rng::{Rng, Seed};
+use rhumb_histories::Value;
 use rhumb_storage::mvcc::{Limit, Record};
 
 use super::catalog::SPACE;
 use super::clients::{key, on};
-use super::history::Value;
 use super::net::{self, BEGIN_MS, MS, NOBODY, Net, SECOND};
 use super::sim::{self, SimRuntime};
 use super::world::{self, HEALING, STORY, Tally};
