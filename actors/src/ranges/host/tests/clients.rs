@@ -11,7 +11,7 @@ use openraft::AsyncRuntime;
 use parking_lot::Mutex;
 use rhumb_core::rng::Rng;
 use rhumb_core::{Guarantee, HybridTime};
-use rhumb_histories::{Account, Did, Dids, Ended, Outcome, Reading, Value, linear};
+use rhumb_histories::{Account, Did, Dids, Ended, Operation, Outcome, Reading, Value, linear};
 use rhumb_storage::mvcc::{Limit, Record, UserKey, Version};
 
 use super::catalog::SPACE;
@@ -82,6 +82,11 @@ impl Told {
     pub(super) fn check(&mut self) -> Result<(), String> {
         self.account.close()?;
         linear::check(self.account.history(), CHECK_WITHIN).map_err(|anomaly| anomaly.to_string())
+    }
+
+    /// All that was told: nobody tells more.
+    pub(super) fn history(&mut self) -> Vec<Operation> {
+        std::mem::take(&mut self.account).into_history()
     }
 }
 
