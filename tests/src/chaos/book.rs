@@ -1,6 +1,7 @@
 //! What all clients tell, in one book: a history of what is strong, and what is wrong with the rest.
 //!
-//! * It decides: the numbers of batches and values; whether a version of a key was ever another value.
+//! * It decides: when things were, and until when bounds are not looked at. What may be is decided by
+//!   [`rhumb_histories`].
 //! * It never does: leave out a line.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,10 +16,8 @@ use anyhow::Context;
 use rhumb::client::kv::{KvAnswer, Needs};
 use rhumb_core::rng::Rng;
 use rhumb_core::{Guarantee, HybridTime};
+use rhumb_histories::{Account, Did, Dids, Ended, Operation, Outcome, Reading, Value};
 use tokio::time::Instant;
-
-use super::history::{Did, Operation, Outcome, Value};
-use super::levels::{Levels, Reading};
 
 /// For so long after a clock was beyond the bound times that it gave out may make what is old look younger: the longest bound.
 const SETTLED: Duration = Duration::from_secs(9);
@@ -29,7 +28,6 @@ const TIMES: usize = 6;
 pub struct Book {
     begun: Instant,
     next: AtomicU64,
-    batches: AtomicU64,
     /// Until when bounds are not looked at, as a clock is beyond what they rest on, or was a moment ago.
     beyond_until: AtomicU64,
     told: Mutex<Told>,
@@ -37,10 +35,9 @@ pub struct Book {
 
 struct Told {
     file: BufWriter<File>,
-    history: Vec<Operation>,
-    /// By version, what was written at it.
-    versions: BTreeMap<(String, u64), Value>,
-    levels: Levels,
+    /// How many lines of the account are in the file.
+    lines: usize,
+    account: Account,
     /// The last write that was acknowledged.
     newest: Option<HybridTime>,
     /// Times as of which was read last.
@@ -88,16 +85,15 @@ impl Book {
         let made = File::create(file).with_context(|| file.display().to_string())?;
         let told = Told {
             file: BufWriter::new(made),
-            history: Vec::new(),
-            versions: BTreeMap::new(),
-            levels: Levels::default(),
+            lines: 0,
+            account: Account::default(),
             newest: None,
             times: Vec::new(),
             answered: BTreeMap::new(),
             wrong: BTreeSet::new(),
         };
-        let (next, batches, beyond_until) = (AtomicU64::new(1), AtomicU64::new(1), AtomicU64::new(0));
-        Ok(Self { begun: Instant::now(), next, batches, beyond_until, told: Mutex::new(told) })
+        let (next, beyond_until) = (AtomicU64::new(1), AtomicU64::new(0));
+        Ok(Self { begun: Instant::now(), next, beyond_until, told: Mutex::new(told) })
     }
 
     /// Nanoseconds since the book was begun.
@@ -114,19 +110,13 @@ impl Book {
         work(&mut self.told.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Tells what was done at one moment, and what came of it.
-    pub fn tell(&self, process: u32, call_ns: u64, dids: Vec<(&'static str, Did)>, outcome: Outcome) {
-        let return_ns = (outcome != Outcome::Unknown).then(|| self.now());
-        let batch = (dids.len() > 1).then(|| self.batches.fetch_add(1, Ordering::Relaxed));
-        for (key, did) in dids {
-            let told = Operation { process, key: key.to_owned(), batch, did, call_ns, return_ns, outcome };
-            self.with(|book| {
-                if let Err(error) = writeln!(book.file, "{told}") {
-                    book.wrong.insert(format!("the history cannot be written: {error}"));
-                }
-                book.history.push(told);
-            });
-        }
+    /// Tells what was read at one moment, or that it was not.
+    pub fn tell(&self, process: u32, call_ns: u64, dids: Dids, outcome: Outcome) {
+        let times = (call_ns, self.now());
+        self.with(|book| {
+            book.account.tell(process, times, dids, outcome);
+            book.writes();
+        });
     }
 
     /// Something that no answer should say.
@@ -136,43 +126,28 @@ impl Book {
 
     /// A key has this value at this version, as everybody has to be told.
     pub fn knows(&self, key: &str, version: HybridTime, value: Value) {
-        let before = self.with(|book| book.versions.insert((key.to_owned(), version.to_bits()), value));
-        if let Some(before) = before.filter(|before| *before != value) {
-            let version = version.to_bits();
-            self.wrong(format!("version {version} of {key} is the value {before} and the value {value}"));
-        }
+        self.with(|book| {
+            let known = book.account.knows(key, version, value);
+            book.must(known);
+        });
     }
 
-    /// What a key is at a version, or without one; none where nobody knows what was written then.
-    pub fn there(&self, key: &str, version: Option<HybridTime>) -> Option<Option<Value>> {
-        let Some(version) = version else { return Some(None) };
-        self.with(|book| book.versions.get(&(key.to_owned(), version.to_bits())).copied()).map(Some)
+    /// A process begins to write these.
+    pub fn begins(&self, process: u32, dids: &[(String, Did)]) {
+        self.with(|book| book.account.begins(process, dids));
     }
 
-    /// Deletions among these begin.
-    pub fn deletes(&self, dids: &[(&'static str, Did)]) {
-        let deleted = dids.iter().filter(|(_, did)| *did == Did::Delete);
-        deleted.for_each(|(key, _)| self.with(|book| book.levels.deletes(key)));
-    }
-
-    /// Those deletions were not done.
-    pub fn not_deleted(&self, dids: &[(&'static str, Did)]) {
-        let deleted = dids.iter().filter(|(_, did)| *did == Did::Delete);
-        deleted.for_each(|(key, _)| self.with(|book| book.levels.not_deleted(key)));
-    }
-
-    /// All of these were done at this version.
-    pub fn acked(&self, dids: &[(&'static str, Did)], version: HybridTime) {
-        let now = self.now();
-        for (key, did) in dids {
-            if let Did::Write(value) | Did::Cas { new: value, .. } = did {
-                self.knows(key, version, *value);
-            }
-            self.with(|book| {
+    /// What came of it.
+    pub fn ends(&self, process: u32, call_ns: u64, dids: Dids, ended: Ended) {
+        let times = (call_ns, self.now());
+        self.with(|book| {
+            if let Ended::At(version) = ended {
                 book.newest = book.newest.max(Some(version));
-                book.levels.acked(key, now, version, *did != Did::Delete);
-            });
-        }
+            }
+            let may_be = book.account.ends(process, times, dids, ended);
+            book.must(may_be);
+            book.writes();
+        });
     }
 
     /// A clock is beyond the bound, or (`over`) is right again.
@@ -205,24 +180,21 @@ impl Book {
             Needs::Bounded(bound) => Some(bound),
             _ => None,
         };
-        if let Some(bound) = bound.filter(|bound| answer.age > *bound) {
-            self.wrong(format!("a read with the bound {bound:?} is {:?} old by its own word", answer.age));
-        }
         let least = match needs {
             Needs::Strong => Guarantee::StrictSerializable,
             Needs::Eventual => Guarantee::Eventual,
             _ => Guarantee::Snapshot,
         };
-        if !answer.level.meets(least) {
-            self.wrong(format!("a read as {needs:?} was answered with the level {}", answer.level));
-        }
         let is_right = call_ns >= self.beyond_until.load(Ordering::Relaxed);
         let is_old = matches!(needs, Needs::AsOf(_));
         let reading = Reading {
-            bound: bound.filter(|_| is_right),
+            least,
+            level: answer.level,
+            bound,
+            from_ns: is_right.then_some(call_ns),
+            age: answer.age,
             call_ns,
             at: answer.at,
-            is_snapshot: answer.level == Guarantee::Snapshot,
             seen: if is_old { HybridTime::ZERO } else { seen },
         };
         let way = match needs {
@@ -233,11 +205,10 @@ impl Book {
         };
         self.with(|book| {
             *book.answered.entry(way).or_default() += 1;
-            if let Err(why) = book.levels.judge(key, version, reading) {
-                let region = &answer.region;
-                let what = format!("a {way} read of {key} by process {process} in {region} {why}");
-                book.wrong.insert(what);
-            }
+            let region = &answer.region;
+            let words = |why| format!("a {way} read of {key} by process {process} in {region} {why}");
+            let may_be = book.account.shown(key, version, reading).map_err(words);
+            book.must(may_be);
         });
     }
 
@@ -247,9 +218,25 @@ impl Book {
     /// The file cannot be written.
     pub fn close(self) -> anyhow::Result<Closed> {
         let mut told = self.told.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let agrees = told.account.close();
+        told.must(agrees);
+        told.writes();
         told.file.flush()?;
-        told.wrong.extend(told.levels.agree().err());
-        let Told { history, answered, wrong, .. } = told;
-        Ok(Closed { history, answered, wrong: wrong.into_iter().collect() })
+        let Told { account, answered, wrong, .. } = told;
+        Ok(Closed { history: account.into_history(), answered, wrong: wrong.into_iter().collect() })
+    }
+}
+
+impl Told {
+    fn must(&mut self, may_be: Result<(), String>) {
+        self.wrong.extend(may_be.err());
+    }
+
+    /// Writes what is not in the file yet.
+    fn writes(&mut self) {
+        let told = self.account.history();
+        let written = told[self.lines..].iter().try_for_each(|one| writeln!(self.file, "{one}"));
+        self.lines = told.len();
+        self.must(written.map_err(|error| format!("the history cannot be written: {error}")));
     }
 }

@@ -3,7 +3,7 @@
 //! * It decides: who does what with which key, from a seed; what an answer says of the outcome.
 //! * It never does: ask again what was answered with a fault, or have more than one question of a client under way.
 //! * Invariant: each operation is told once, and no value is written twice. Of reads that are not strong nothing is told but
-//!   what [`levels`](super::levels) finds wrong.
+//!   what [`levels`](rhumb_histories::levels) finds wrong.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -12,10 +12,10 @@ use std::time::Duration;
 use rhumb::client::kv::{Kv, KvAnswer, KvCondition, KvError, KvOp, KvRefusal, KvWritten, Needs, put};
 use rhumb_core::rng::Rng;
 use rhumb_core::{Delivery, Guarantee, HybridTime, Region};
+use rhumb_histories::{Did, Dids, Ended, Outcome, Value};
 use tokio::time::{Instant, sleep};
 
 use super::book::{Book, Shown};
-use super::history::{Did, Outcome, Value};
 
 /// The keys. A split falls between two of them.
 pub const KEYS: [&str; 5] = ["ann", "gus", "max", "sue", "zoe"];
@@ -113,12 +113,12 @@ impl<'a> Client<'a> {
             self.was_shown(call, needs, answer, rows, &seen);
         }
         let level = answer.as_ref().map(|answer| answer.level);
-        let (dids, outcome): (Vec<_>, _) = match &rows {
+        let (dids, outcome): (Dids, _) = match &rows {
             Some(rows) => {
-                let read = |(key, row): &Row| (*key, Did::Read(row.map(|(value, _)| value)));
+                let read = |(key, row): &Row| ((*key).to_owned(), Did::Read(row.map(|(value, _)| value)));
                 (rows.iter().map(read).collect(), Outcome::Ok)
             }
-            None => (keys.iter().map(|key| (*key, Did::Read(None))).collect(), Outcome::Fail),
+            None => (keys.iter().map(|key| ((*key).to_owned(), Did::Read(None))).collect(), Outcome::Fail),
         };
         // Who asked for less may be answered as strongly.
         if is_strong || level == Some(Guarantee::StrictSerializable) {
@@ -224,36 +224,26 @@ impl<'a> Client<'a> {
     /// Writes all of these, or none, and tells it; whether they were acknowledged.
     async fn writes(&self, puts: Vec<Put>) -> bool {
         let call = self.book.now();
-        let dids: Vec<_> = puts.iter().map(|(key, did, _)| (*key, *did)).collect();
-        self.book.deletes(&dids);
+        let keys: Vec<_> = puts.iter().map(|(key, ..)| *key).collect();
+        let dids: Dids = puts.iter().map(|(key, did, _)| ((*key).to_owned(), *did)).collect();
+        self.book.begins(self.process, &dids);
         let written = self.kv.write(puts.into_iter().map(|(_, _, op)| op).collect()).await;
-        let outcome = outcome(&written);
-        match &written {
-            Ok(written) => {
-                self.book.acked(&dids, written.version);
-                dids.iter().for_each(|(key, _)| self.sees(key, written.version));
-            }
-            Err(_) if outcome == Outcome::Fail => self.book.not_deleted(&dids),
-            Err(_) => {}
+        if let Ok(written) = &written {
+            keys.iter().for_each(|key| self.sees(key, written.version));
         }
-        // Who is refused hears what was there: that is as good as a read of it.
-        if let Err(KvError::Refused(KvRefusal::Condition { op, found, .. })) = &written
-            && let Some((key, _)) = usize::try_from(*op).ok().and_then(|op| dids.get(op))
-            && let Some(there) = self.book.there(key, *found)
-        {
-            self.book.tell(self.process, call, vec![(*key, Did::Read(there))], Outcome::Ok);
-            return false;
-        }
-        self.book.tell(self.process, call, dids, outcome);
+        self.book.ends(self.process, call, dids, ended(&written));
         written.is_ok()
     }
 }
 
-fn outcome(written: &Result<KvWritten, KvError>) -> Outcome {
+fn ended(written: &Result<KvWritten, KvError>) -> Ended {
     match written {
-        Ok(_) => Outcome::Ok,
-        Err(KvError::Refused(_)) => Outcome::Fail,
-        Err(KvError::Fault(fault)) if fault.delivery() == Delivery::NotSent => Outcome::Fail,
-        Err(KvError::Fault(_) | KvError::Weaker { .. }) => Outcome::Unknown,
+        Ok(written) => Ended::At(written.version),
+        Err(KvError::Refused(KvRefusal::Condition { op, found, .. })) => {
+            Ended::Because { place: usize::try_from(*op).unwrap_or(usize::MAX), found: *found }
+        }
+        Err(KvError::Refused(_)) => Ended::Not,
+        Err(KvError::Fault(fault)) if fault.delivery() == Delivery::NotSent => Ended::Not,
+        Err(KvError::Fault(_) | KvError::Weaker { .. }) => Ended::Unknown,
     }
 }

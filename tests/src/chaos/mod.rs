@@ -4,7 +4,7 @@
 //! what the clients saw must have been linearizable.
 //!
 //! * It decides: nothing but when a story is over. What befalls whom is `schedule`'s (pure), what may have been is
-//!   `linear`'s (pure, and no code of ours in its heart) and, of reads that are not strong, `levels`' (pure), what is well is `healing`'s.
+//!   decided by [`rhumb_histories`] (pure, and no code of ours in the heart of it), what is well is `healing`'s.
 //! * It never does: take a node's word for what was written: the history is the clients'.
 //! * Invariant: a story ends by itself, and leaves no process behind.
 
@@ -12,9 +12,6 @@ pub mod book;
 pub mod clients;
 pub mod errands;
 pub mod healing;
-pub mod history;
-pub mod levels;
-pub mod linear;
 mod machine;
 pub mod mesh;
 pub mod schedule;
@@ -29,6 +26,8 @@ use rhumb::client::MeshClient;
 use rhumb::client::kv::{Kv, create};
 use rhumb_core::rng::Seed;
 use rhumb_core::{DataClass, Region};
+use rhumb_histories::linear::check;
+use rhumb_histories::{Did, Operation, Outcome};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -36,8 +35,6 @@ use book::{Book, Closed};
 use clients::Client;
 use errands::{Errand, Errands, KEYSPACE, Operator};
 use healing::{Healed, healed};
-use history::{Did, Operation, Outcome};
-use linear::check;
 use mesh::{Mesh, Seen};
 use schedule::{Act, Fault, Kinds, schedule};
 

@@ -5,8 +5,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rhumb_core::rng::Seed;
-use rhumb_tests::chaos::history::read;
-use rhumb_tests::chaos::linear::check;
+use rhumb_histories::file::read;
+use rhumb_histories::linear::check;
 use rhumb_tests::chaos::mesh::Seen;
 use rhumb_tests::chaos::schedule::{Fault, Kinds};
 use rhumb_tests::chaos::{Options, places, run};

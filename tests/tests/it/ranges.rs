@@ -12,11 +12,11 @@ use rhumb::client::directory::Directory;
 use rhumb::client::kv::{Kv, KvError};
 use rhumb_actors::ranges::messages::Needs;
 use rhumb_core::{Delivery, Region};
+use rhumb_histories::linear::check;
+use rhumb_histories::{Did, Operation, Outcome};
 use rhumb_storage::mvcc::VersionKey;
 use rhumb_storage::rocks::RocksSettings;
 use rhumb_storage::{Family, RocksEngine, Store};
-use rhumb_tests::chaos::history::{Did, Operation, Outcome};
-use rhumb_tests::chaos::linear::check;
 use rhumb_tests::cluster::{DevMesh, eventually};
 use serde_json::{Value, json};
 

@@ -6,33 +6,26 @@ mod clients;
 mod comparing;
 mod doubts;
 mod feeding;
-mod history;
-mod levels;
 mod lifecycle;
 mod net;
+mod replay;
 mod rows;
 mod sim;
 mod versions;
 mod watch;
 mod world;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
+use self::replay::Story;
 use self::world::Tally;
 
-/// The first promise of a seed's story that is broken. An assertion of a machine is one too.
-fn run(seed: u64) -> Result<Tally, String> {
-    told(|| world::run(seed))
+/// A seed's story.
+fn story(seed: u64) -> Story {
+    Story::of(|telling| world::run(seed, telling))
 }
 
-fn told(story: impl FnOnce() -> Result<Tally, String>) -> Result<Tally, String> {
-    let ran = catch_unwind(AssertUnwindSafe(story)).unwrap_or_else(|panic| {
-        let words = panic.downcast_ref::<String>().cloned();
-        Err(words.or_else(|| panic.downcast_ref::<&str>().map(|&words| words.to_owned())).unwrap_or_default())
-    });
-    // What is left of it must not be met by the next one.
-    sim::begin(0);
-    ran
+/// What there was of it, or the first promise that is broken. An assertion of a machine is one too.
+fn run(seed: u64) -> Result<Tally, String> {
+    story(seed).ended
 }
 
 /// Seeds of a run. `make check-full` sets more.
@@ -42,17 +35,7 @@ fn seeds() -> u64 {
 
 #[test]
 fn reads_and_writes_are_linearizable_while_nodes_crash_and_are_cut_off() {
-    let mut all = Tally::default();
-    let alone = std::env::var("RHUMB_CONSENSUS_SEED").ok().and_then(|seed| seed.parse::<u64>().ok());
-    if let Some(seed) = alone {
-        return println!("{:?}", run(seed));
-    }
-    for seed in 0..seeds() {
-        let tally = run(seed).unwrap_or_else(|broken| {
-            panic!("seed {seed}: {broken}\nRHUMB_CONSENSUS_SEED={seed} runs it alone")
-        });
-        all.add(tally);
-    }
+    let Some(all) = replay::all("consensus", seeds(), story) else { return };
     println!("{all:?}");
     assert!(all.crashes > 10 && all.cuts > 10 && all.leases > seeds() as usize, "{all:?}");
     assert!(all.snapshots > 10 && all.splits > 0 && all.moves > 0 && all.cleared > 0, "{all:?}");
@@ -79,11 +62,6 @@ fn one_seed_is_one_story() {
         let (first, second) = (run(seed), run(seed));
         assert_eq!(first, second, "seed {seed}");
     }
-}
-
-#[test]
-fn the_checker_sees_an_anomaly() {
-    history::calibrate();
 }
 
 #[cfg(feature = "canaries")]

@@ -1,7 +1,7 @@
 //! Clients of a range: what they do with its keys, on any node, and what they are told.
 //!
 //! Each does one thing at a time: it reads and writes keys, several at one moment, too, strongly and otherwise, with all that it has seen
-//! in a token. What is strong is checked as a history in the end, all else as it comes.
+//! in a token. What is strong is checked as a history in the end, all else as it comes, and in the end.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -11,12 +11,11 @@ use openraft::AsyncRuntime;
 use parking_lot::Mutex;
 use rhumb_core::rng::Rng;
 use rhumb_core::{Guarantee, HybridTime};
+use rhumb_histories::{Account, Did, Dids, Ended, Operation, Outcome, Reading, Value, linear};
 use rhumb_storage::mvcc::{Limit, Record, UserKey, Version};
 
 use super::catalog::SPACE;
-use super::history::{self, Keys, Seen, Value};
-use super::levels::{Levels, Reading};
-use super::net::{self, MS, Net, SECOND};
+use super::net::{self, BEGIN_MS, MS, Net, SECOND};
 use super::sim::{self, SimRuntime};
 use super::world::{HEALING, STORY, Tally};
 use crate::ranges::host::{NotRead, NotWritten, Rowed, Written};
@@ -30,11 +29,17 @@ pub(super) const PAUSED_EVERY: u64 = 8 * SECOND;
 pub(super) const PAUSED: u64 = 4_500 * MS;
 /// How long a client waits.
 const PATIENCE: Duration = Duration::from_millis(2_500);
+/// How far back in milliseconds it is read what was: some of it is older than what is kept.
+const BACK: u64 = 2_300;
+/// Times that are read again, wherever that is.
+const TIMES: usize = 4;
+/// How long the checker may think about keys that hang together.
+const CHECK_WITHIN: Duration = Duration::from_secs(60);
 
 /// What all clients of a story tell.
 #[derive(Default)]
 pub(super) struct Told {
-    pub(super) seen: Vec<Seen>,
+    account: Account,
     pub(super) tally: Tally,
     next: Value,
     pub(super) healed: bool,
@@ -42,11 +47,8 @@ pub(super) struct Told {
     pub(super) pauses: bool,
     /// Reads and writes since everything healed.
     pub(super) served: (usize, usize),
-    levels: Levels,
-    /// What was written at a version, as far as somebody was told.
-    versions: BTreeMap<(usize, HybridTime), Value>,
-    /// Writes that were refused because of what a key was, and the version that it had.
-    refused: Vec<(Seen, (usize, HybridTime))>,
+    /// Times that were asked for last.
+    times: Vec<HybridTime>,
     pub(super) broken: Option<String>,
 }
 
@@ -58,30 +60,39 @@ impl Told {
         self.next
     }
 
-    /// A key had this value at this version, as everybody has to be told.
-    fn knows(&mut self, key: usize, at: HybridTime, value: Value) {
-        let before = *self.versions.entry((key, at)).or_insert(value);
-        if before != value {
-            self.breaks(format!("key {key} at {at} is {before}, and {value}"));
+    /// A time as of which is read: one that was read as of before, or a new one.
+    fn time(&mut self, rng: &mut Rng) -> HybridTime {
+        if let Some(again) = rng.pick(&self.times).copied().filter(|_| rng.chance(0.6)) {
+            return again;
         }
+        let at = HybridTime::new(BEGIN_MS + sim::now() / MS - rng.between(0, BACK), 0);
+        self.times.push(at);
+        let more = self.times.len().saturating_sub(TIMES);
+        self.times.drain(..more);
+        at
     }
 
-    fn breaks(&mut self, why: String) {
-        self.broken.get_or_insert(why);
+    fn must(&mut self, may_be: Result<(), String>) {
+        if let Err(why) = may_be {
+            self.broken.get_or_insert(why);
+        }
     }
 
     /// Whether what clients saw can have been.
     pub(super) fn check(&mut self) -> Result<(), String> {
-        self.levels.agree()?;
-        for (mut seen, (key, version)) in std::mem::take(&mut self.refused) {
-            // Who is refused is told what is there: that is as good as a read of it, if anybody knows what was written then.
-            if let Some(value) = self.versions.get(&(key, version)) {
-                seen.saw.push((key, Some(*value)));
-                self.seen.push(seen);
-            }
-        }
-        history::check(&self.seen)
+        self.account.close()?;
+        linear::check(self.account.history(), CHECK_WITHIN).map_err(|anomaly| anomaly.to_string())
     }
+
+    /// All that was told: nobody tells more.
+    pub(super) fn history(&mut self) -> Vec<Operation> {
+        std::mem::take(&mut self.account).into_history()
+    }
+}
+
+/// From a time of the world until now, in nanoseconds.
+fn since(call: u64) -> (u64, u64) {
+    (call * 1_000, sim::now() * 1_000)
 }
 
 /// Whether clients pause at this moment, in stories in which they do.
@@ -91,6 +102,11 @@ pub(super) fn paused() -> bool {
 
 pub(super) fn key(number: usize) -> UserKey {
     UserKey::new((number as u16).to_be_bytes()).expect("short")
+}
+
+/// A key's name in a history.
+fn name(number: usize) -> String {
+    number.to_string()
 }
 
 fn number(key: &UserKey) -> usize {
@@ -132,9 +148,14 @@ impl Put {
         Op { key: key(self.key), condition, record }
     }
 
-    /// What it has found the key to be, if its condition held.
-    fn saw(&self) -> Option<(usize, Option<Value>)> {
-        self.is.map(|is| (self.key, is.map(|(_, value)| value)))
+    fn did(&self) -> (String, Did) {
+        let did = match (self.value, self.is) {
+            (Some(new), Some(is)) => Did::Cas { expected: is.map(|(_, value)| value), new },
+            (Some(value), None) => Did::Write(value),
+            (None, None) => Did::Delete,
+            (None, Some(_)) => unreachable!("nobody deletes under a condition"),
+        };
+        (name(self.key), did)
     }
 }
 
@@ -227,7 +248,7 @@ impl Client {
         let consistency = match self.rng.below(3) {
             0 => Consistency::Bounded(Duration::from_millis(self.rng.between(1_000, 4_000))),
             1 => Consistency::Eventual,
-            _ => Consistency::AsOf(self.told.lock().levels.time(&mut self.rng)),
+            _ => Consistency::AsOf(self.told.lock().time(&mut self.rng)),
         };
         let to = self.rng.chance(0.3).then_some(KEYS);
         self.read(key, to, consistency).await;
@@ -278,6 +299,7 @@ impl Client {
         has_token: bool,
         answer: Answer<Rowed>,
     ) {
+        let reading = reading(consistency, call, &answer);
         let (rows, end) = match answer.value {
             Rowed::One(found) => (found.into_iter().map(|found| (from, found)).collect(), from + 1),
             Rowed::Many(page) => {
@@ -289,23 +311,24 @@ impl Client {
         };
         let rows: BTreeMap<usize, Version> = rows.into_iter().collect();
         let mut told = self.told.lock();
-        let mut saw = Keys::new();
+        let mut saw = Dids::new();
         for key in from..end {
             let found = rows.get(&key);
             let version = found.map(|found| found.at);
             if let Some(found) = found {
-                told.knows(key, found.at, value(found));
+                let known = told.account.knows(&name(key), found.at, value(found));
+                told.must(known);
             }
-            saw.push((key, found.map(value)));
+            saw.push((name(key), Did::Read(found.map(value))));
             let least = self.least.get(&key).copied().unwrap_or_default();
-            let seen = if has_token { least } else { HybridTime::ZERO };
-            let reading = Reading { consistency, level: answer.level, at: answer.at, seen };
-            if let Err(why) = told.levels.judge(key, version, reading) {
-                let (me, replica) = (self.me, answer.replica.replica);
-                told.breaks(format!(
-                    "client {me} is shown {version:?} of key {key} by replica {replica}: {why}"
-                ));
-            }
+            let is_old = matches!(consistency, Consistency::AsOf(_));
+            let seen = if has_token && !is_old { least } else { HybridTime::ZERO };
+            let reading = Reading { seen, ..reading };
+            let (me, replica) = (self.me, answer.replica.replica);
+            let may_be = told.account.shown(&name(key), version, reading);
+            told.must(may_be.map_err(|why| {
+                format!("a read of key {key} {consistency:?} by client {me} at replica {replica} {why}")
+            }));
             if let Some(found) = found {
                 self.least.insert(key, least.max(found.at));
             }
@@ -319,8 +342,7 @@ impl Client {
                 told.tally.read += 1;
                 told.tally.scans += usize::from(saw.len() > 1);
                 told.served.0 += usize::from(told.healed);
-                let back = Some(sim::now());
-                told.seen.push(Seen { client: self.me, saw, wrote: Keys::new(), call, back });
+                told.account.tell(self.me, since(call), saw, Outcome::Ok);
             }
             Guarantee::Eventual => told.tally.weaker.1 += 1,
             _ if matches!(consistency, Consistency::Bounded(_)) => told.tally.weaker.0 += 1,
@@ -333,8 +355,8 @@ impl Client {
         let call = sim::now();
         let count = self.net.lock().nodes.len();
         let mut node = self.rng.below(count as u64) as usize;
-        let deletes = || puts.iter().filter(|put| put.value.is_none()).map(|put| put.key);
-        deletes().for_each(|key| self.told.lock().levels.deletes(key));
+        let dids: Dids = puts.iter().map(Put::did).collect();
+        self.told.lock().account.begins(self.me, &dids);
         let mut answered = Some(Err(NotWritten::NoReplica));
         for _ in 0..4 {
             let Some(host) = self.net.lock().nodes[node].host.clone() else { break };
@@ -348,75 +370,59 @@ impl Client {
             node = Net::number(&seat.node);
             SimRuntime::sleep(Duration::from_millis(2)).await;
         }
-        match answered {
-            Some(Ok(written)) => self.has_written(call, &puts, &written),
+        let ended = match answered {
+            Some(Ok(written)) => self.has_written(&puts, &written),
             Some(Err(NotWritten::Unknown(_) | NotWritten::Stopped(_))) | None => {
-                let (saw, wrote) = (saw(&puts), wrote(&puts));
-                let mut told = self.told.lock();
-                told.tally.unknown += 1;
-                told.seen.push(Seen { client: self.me, saw, wrote, call, back: None });
+                self.told.lock().tally.unknown += 1;
+                Ended::Unknown
             }
-            Some(Err(refused)) => {
-                deletes().for_each(|key| self.told.lock().levels.not_deleted(key));
-                match refused {
-                    NotWritten::Condition { op, found } => self.did_not_hold(call, &puts, op, found),
-                    NotWritten::Pressed(_) => self.told.lock().tally.pressed += 1,
-                    _ => self.told.lock().tally.refused += 1,
-                }
+            Some(Err(NotWritten::Condition { op: place, found })) => {
+                self.saw.remove(&puts[place].key);
+                Ended::Because { place, found }
             }
+            Some(Err(NotWritten::Pressed(_))) => {
+                self.told.lock().tally.pressed += 1;
+                Ended::Not
+            }
+            Some(Err(_)) => {
+                self.told.lock().tally.refused += 1;
+                Ended::Not
+            }
+        };
+        {
+            let mut told = self.told.lock();
+            let may_be = told.account.ends(self.me, since(call), dids, ended);
+            told.must(may_be);
         }
         SimRuntime::sleep(Duration::from_millis(2)).await;
     }
 
-    fn has_written(&mut self, call: u64, puts: &[Put], written: &Written) {
+    fn has_written(&mut self, puts: &[Put], written: &Written) -> Ended {
         let mut told = self.told.lock();
         told.tally.written += 1;
         told.tally.batches += usize::from(puts.len() > 1);
         told.served.1 += usize::from(told.healed);
         for put in puts {
             match put.value {
-                Some(value) => {
-                    told.knows(put.key, written.at, value);
-                    self.saw.insert(put.key, (written.at, value));
-                }
+                Some(value) => drop(self.saw.insert(put.key, (written.at, value))),
                 None => drop(self.saw.remove(&put.key)),
             }
-            told.levels.acked(put.key, written.at, put.value.is_some());
             self.least.insert(put.key, written.at);
         }
         self.token = Some(self.token.map_or(written.token, |token| token.and(written.token)));
-        let (saw, wrote, back) = (saw(puts), wrote(puts), Some(sim::now()));
-        told.seen.push(Seen { client: self.me, saw, wrote, call, back });
-    }
-
-    /// What was to be of a key is not so, and of those before it was.
-    fn did_not_hold(&mut self, call: u64, puts: &[Put], op: usize, found: Option<HybridTime>) {
-        let put = puts[op];
-        let is = put.is.expect("it had a condition").map(|(at, _)| at);
-        self.saw.remove(&put.key);
-        let mut told = self.told.lock();
-        if is == found {
-            told.breaks(format!(
-                "key {} is {found:?}, and the condition that it is so did not hold",
-                put.key
-            ));
-        }
-        let (saw, back) = (saw(&puts[..op]), Some(sim::now()));
-        let mut seen = Seen { client: self.me, saw, wrote: Keys::new(), call, back };
-        match found {
-            Some(found) => told.refused.push((seen, (put.key, found))),
-            None => {
-                seen.saw.push((put.key, None));
-                told.seen.push(seen);
-            }
-        }
+        Ended::At(written.at)
     }
 }
 
-fn saw(puts: &[Put]) -> Keys {
-    puts.iter().filter_map(Put::saw).collect()
-}
-
-fn wrote(puts: &[Put]) -> Keys {
-    puts.iter().map(|put| (put.key, put.value)).collect()
+/// A read that was begun at this time of the world, and is answered now, where an answer needs no time on its way.
+fn reading<V>(consistency: Consistency, call: u64, answer: &Answer<V>) -> Reading {
+    let (call_ns, now_ns) = since(call);
+    let (least, bound) = match consistency {
+        Consistency::Strong => (Guarantee::StrictSerializable, None),
+        Consistency::Bounded(bound) => (Guarantee::Snapshot, Some(bound)),
+        Consistency::AsOf(_) => (Guarantee::Snapshot, None),
+        Consistency::Eventual => (Guarantee::Eventual, None),
+    };
+    let (from_ns, age, at, seen) = (Some(now_ns), answer.age, answer.at, HybridTime::ZERO);
+    Reading { least, level: answer.level, bound, from_ns, age, call_ns, at, seen }
 }

@@ -13,14 +13,15 @@ use openraft::AsyncRuntime;
 use parking_lot::Mutex;
 use rhumb_core::HybridTime;
 use rhumb_core::rng::{Rng, Seed};
+use rhumb_histories::Value;
 use rhumb_storage::mvcc::{Limit, Record};
 
 use super::catalog::SPACE;
 use super::clients::{key, on};
-use super::history::Value;
 use super::net::{self, BEGIN_MS, MS, NOBODY, Net, SECOND};
+use super::replay::{self, Story};
 use super::sim::{self, SimRuntime};
-use super::world::{self, HEALING, STORY, Tally};
+use super::world::{self, HEALING, STORY};
 use crate::ranges::catalog::Change;
 use crate::ranges::host::{Host, NotRead, NotWritten, Rowed};
 use crate::ranges::snapshots::Held;
@@ -400,9 +401,9 @@ async fn read(
     None
 }
 
-/// What there was of a seed's story, or the first promise of it that is broken.
-fn run(seed: u64) -> Result<Tally, String> {
-    super::told(|| world::run_with(seed, true))
+/// A seed's story.
+fn story(seed: u64) -> Story {
+    Story::of(|telling| world::run_with(seed, true, telling))
 }
 
 /// A quarter of the seeds of other stories: these are longer.
@@ -412,17 +413,7 @@ fn seeds() -> u64 {
 
 #[test]
 fn values_expire_once_and_what_is_held_reads_the_same_whatever_goes_wrong() {
-    let mut all = Tally::default();
-    let alone = std::env::var("RHUMB_LIFECYCLE_SEED").ok().and_then(|seed| seed.parse::<u64>().ok());
-    if let Some(seed) = alone {
-        return println!("{:?}", run(seed));
-    }
-    for seed in 0..seeds() {
-        let tally = run(seed).unwrap_or_else(|broken| {
-            panic!("seed {seed}: {broken}\nRHUMB_LIFECYCLE_SEED={seed} runs it alone")
-        });
-        all.add(tally);
-    }
+    let Some(all) = replay::all("lifecycle", seeds(), story) else { return };
     println!("{all:?}");
     let Lived { live, expired, held, held_reads, old_reads } = all.lived;
     assert!(live > 500 && expired > 500, "{all:?}");
@@ -438,7 +429,7 @@ fn what_is_collected_too_early_is_caught() {
 
     for bug in [Canary::GcAboveWatermark, Canary::GcAboveThreshold] {
         canary::let_out(Some(bug));
-        let caught = (0..40).find_map(|seed| run(seed).err().map(|broken| (seed, broken)));
+        let caught = (0..40).find_map(|seed| story(seed).ended.err().map(|broken| (seed, broken)));
         canary::let_out(None);
         let (seed, broken) = caught.unwrap_or_else(|| panic!("{} was not caught", bug.name()));
         println!("{:<24} seed {seed:>3}: {broken}", bug.name());

@@ -167,12 +167,12 @@ pub(super) fn descriptor(count: usize) -> Descriptor {
 }
 
 /// Runs a seed's story: the first promise that was broken, if one was.
-pub(super) fn run(seed: u64) -> Result<Tally, String> {
-    run_with(seed, false)
+pub(super) fn run(seed: u64, told: &Telling) -> Result<Tally, String> {
+    run_with(seed, false, told)
 }
 
 /// The same, in which keys expire and times are held, if they are to.
-pub(super) fn run_with(seed: u64, lives: bool) -> Result<Tally, String> {
+pub(super) fn run_with(seed: u64, lives: bool, told: &Telling) -> Result<Tally, String> {
     sim::begin(seed);
     let seed = Seed::new(seed).child("consensus");
     let mut rng = seed.child("story").rng();
@@ -192,7 +192,6 @@ pub(super) fn run_with(seed: u64, lives: bool) -> Result<Tally, String> {
             net.feeding.distances = Some(net::distances());
         }
     }
-    let told = Telling::default();
     told.lock().pauses = seed.child("pauses").rng().chance(0.7);
     for node in 0..all {
         net::start(&net, node, raft);
@@ -206,7 +205,7 @@ pub(super) fn run_with(seed: u64, lives: bool) -> Result<Tally, String> {
     net.lock().catalog = Some(Catalog::of(RANGE, descriptor(count).seats));
     for client in 0..CLIENTS {
         let rng = seed.child("client").child(client.to_be_bytes()).rng();
-        let (net, told) = (Arc::clone(&net), Arc::clone(&told));
+        let (net, told) = (Arc::clone(&net), Arc::clone(told));
         let client =
             Client { me: client, net, told, rng, saw: BTreeMap::new(), token: None, least: BTreeMap::new() };
         sim::spawn_as(NOBODY, client.goes_on());
@@ -233,7 +232,7 @@ pub(super) fn run_with(seed: u64, lives: bool) -> Result<Tally, String> {
         if told.lock().pauses && sim::now() % PAUSED_EVERY > PAUSED / 3 && paused() {
             net.lock().cut.clear();
         } else {
-            trouble(&net, &told, &mut rng, &mut comes_back);
+            trouble(&net, told, &mut rng, &mut comes_back);
         }
         upgrade(&net, &mut builds, &mut comes_back);
         comes_back.retain(|node, when| {
@@ -247,14 +246,14 @@ pub(super) fn run_with(seed: u64, lives: bool) -> Result<Tally, String> {
         if comparing::spoils(&net, &mut rng) {
             told.lock().tally.spoiled += 1;
         }
-        look(&net, &told, &mut leases)?;
+        look(&net, told, &mut leases)?;
         lives_on()?;
         told.lock().tally.rested += usize::from(rests(&net));
     }
-    heal(&net, &told, raft);
+    heal(&net, told, raft);
     while sim::now() < STORY + HEALING {
         sim::run_until(sim::now() + 500 * MS);
-        look(&net, &told, &mut leases)?;
+        look(&net, told, &mut leases)?;
         lives_on()?;
     }
     let mut told = told.lock();

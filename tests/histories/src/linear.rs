@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use porcupine_rs::{CheckResult, Model, check_operations_timeout};
 
-use super::history::{Did, Operation, Outcome, Value};
+use crate::operation::{Did, Operation, Outcome, Value};
 
 /// Why a history cannot have been, or is not known to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,8 +59,7 @@ impl fmt::Display for Anomaly {
 /// [`Anomaly`], of the first keys that have one.
 pub fn check(history: &[Operation], within: Duration) -> Result<(), Anomaly> {
     let all = wholes(history);
-    for keys in groups(&all) {
-        let of_keys: Vec<_> = all.iter().filter(|one| keys.contains(&one.lines[0].key)).collect();
+    for (keys, of_keys) in groups(&all) {
         if let Some((key, value)) = twice(&of_keys) {
             return Err(Anomaly::Twice { key, value });
         }
@@ -98,13 +97,26 @@ impl Whole<'_> {
     }
 
     fn written(&self) -> impl Iterator<Item = (&str, Value)> {
-        self.lines.iter().filter_map(|line| Some((line.key.as_str(), line.writes()?)))
+        self.lines.iter().filter_map(|line| Some((line.key.as_str(), line.did.writes()?)))
     }
 
     fn seen(&self) -> impl Iterator<Item = (&str, Value)> {
-        self.lines.iter().filter_map(|line| Some((line.key.as_str(), line.saw()?)))
+        self.lines.iter().filter_map(|line| Some((line.key.as_str(), line.did.saw()?)))
+    }
+
+    /// By when it was done, of one whose outcome is not known, as somebody had seen what it wrote. Of a deletion nobody can say whose
+    /// absence he saw. None: it is as if it had never been.
+    fn shown_by(&self, seen: &FirstSeen<'_>) -> Option<u64> {
+        let first = self.written().filter_map(|value| seen.get(&value)).min().copied();
+        first.or_else(|| self.lines.iter().any(|line| line.did == Did::Delete).then_some(NEVER))
     }
 }
+
+/// When somebody had first seen a value of a key.
+type FirstSeen<'a> = BTreeMap<(&'a str, Value), u64>;
+
+/// The end of what is open-ended.
+const NEVER: u64 = u64::MAX;
 
 fn wholes(history: &[Operation]) -> Vec<Whole<'_>> {
     let mut batches: BTreeMap<u64, usize> = BTreeMap::new();
@@ -119,8 +131,8 @@ fn wholes(history: &[Operation]) -> Vec<Whole<'_>> {
     all
 }
 
-/// Keys that hang together, each group in its order.
-fn groups(all: &[Whole<'_>]) -> Vec<Vec<String>> {
+/// Keys that hang together, each group in its order, and what was done with them.
+fn groups<'a, 'b>(all: &'b [Whole<'a>]) -> Vec<(Vec<String>, Vec<&'b Whole<'a>>)> {
     let together: BTreeSet<BTreeSet<&String>> =
         all.iter().map(|one| one.lines.iter().map(|line| &line.key).collect()).collect();
     let mut groups: Vec<BTreeSet<&String>> = Vec::new();
@@ -129,7 +141,14 @@ fn groups(all: &[Whole<'_>]) -> Vec<Vec<String>> {
         groups = apart;
         groups.push(with.into_iter().flatten().chain(keys).collect());
     }
-    groups.into_iter().map(|group| group.into_iter().cloned().collect()).collect()
+    let mut places: BTreeMap<&String, usize> = BTreeMap::new();
+    for (place, keys) in groups.iter().enumerate() {
+        places.extend(keys.iter().map(|key| (*key, place)));
+    }
+    let mut found: Vec<(Vec<String>, Vec<&Whole<'_>>)> =
+        groups.into_iter().map(|keys| (keys.into_iter().cloned().collect(), Vec::new())).collect();
+    all.iter().for_each(|one| found[places[&one.lines[0].key]].1.push(one));
+    found
 }
 
 fn twice(of_keys: &[&Whole<'_>]) -> Option<(String, Value)> {
@@ -194,23 +213,15 @@ impl Model for Registers {
 /// values that nobody saw is as if it had never been, for whatever followed it did not ask what was there. So only deletions stay
 /// open-ended, of which nobody can say whose absence he saw: one that never ran is one that runs behind all others.
 fn verdict(keys: &[String], of_keys: &[&Whole<'_>], until: u64, within: Duration) -> CheckResult {
-    let mut seen: BTreeMap<(&str, Value), u64> = BTreeMap::new();
-    for one in of_keys {
-        for value in one.seen() {
-            if let Some(back) = one.ended(until) {
-                seen.entry(value).and_modify(|first| *first = back.min(*first)).or_insert(back);
-            }
-        }
-    }
+    let seen = first_seen(of_keys, until);
     let steps = of_keys.iter().filter(|one| !one.failed() && one.call() <= until);
     let steps = steps.filter_map(|one| {
-        let was_seen = one.written().filter_map(|value| seen.get(&value)).min();
-        let deletes = one.lines.iter().any(|line| line.did == Did::Delete);
-        let (back, may) = match (one.ended(until), was_seen) {
-            (Some(back), _) => (back, false),
-            (None, Some(first)) => ((*first).max(one.call()), false),
-            (None, None) if deletes => (u64::MAX, true),
-            (None, None) => return None,
+        let (back, may) = match one.ended(until) {
+            Some(back) => (back, false),
+            None => match one.shown_by(&seen)? {
+                NEVER => (NEVER, true),
+                first => (first.max(one.call()), false),
+            },
         };
         let step = |line: &&Operation| {
             let step = match line.did {
@@ -231,6 +242,33 @@ fn verdict(keys: &[String], of_keys: &[&Whole<'_>], until: u64, within: Duration
         })
     });
     check_operations_timeout(&steps.collect::<Vec<_>>(), within)
+}
+
+/// When values had first been seen, of what had ended by a time: by whoever was told, or by whoever built on them and was seen himself.
+fn first_seen<'a>(of_keys: &[&'a Whole<'_>], until: u64) -> FirstSeen<'a> {
+    let mut all = FirstSeen::new();
+    let begun = of_keys.iter().copied().filter(|one| !one.failed() && one.call() <= until);
+    let (ended, open): (Vec<&Whole<'_>>, Vec<&Whole<'_>>) = begun.partition(|one| one.ended(until).is_some());
+    for one in ended {
+        let by = one.ended(until).unwrap_or(NEVER);
+        for value in one.seen() {
+            is_news(&mut all, value, by);
+        }
+    }
+    let mut is_seen = |one: &&'a Whole<'_>| {
+        let by = one.shown_by(&all);
+        by.is_some_and(|by| one.seen().any(|value| is_news(&mut all, value, by)))
+    };
+    while open.iter().any(&mut is_seen) {}
+    all
+}
+
+fn is_news<'a>(all: &mut FirstSeen<'a>, value: (&'a str, Value), by: u64) -> bool {
+    let is_news = all.get(&value).is_none_or(|known| *known > by);
+    if is_news {
+        all.insert(value, by);
+    }
+    is_news
 }
 
 /// Operations that are shown before the one that is wrong.
@@ -267,8 +305,8 @@ fn first_wrong(
 
 #[cfg(test)]
 mod tests {
-    use super::super::history::sound::{both, history as sound, on, op, refused, swap, unknown};
     use super::*;
+    use crate::sound::{both, history as sound, on, op, refused, swap, unknown};
 
     const LONG: Duration = Duration::from_secs(10);
 
@@ -276,7 +314,29 @@ mod tests {
     fn what_may_be_is_found_to_be_so() {
         assert_eq!(check(&sound(), LONG), Ok(()));
         let keys = |all: &[&str]| all.iter().map(|key| (*key).to_owned()).collect::<Vec<_>>();
-        assert_eq!(groups(&wholes(&sound())), [keys(&["k"]), keys(&["l", "m"])]);
+        let all = sound();
+        let groups: Vec<_> = groups(&wholes(&all)).into_iter().map(|(keys, of)| (keys, of.len())).collect();
+        let of_one = all.iter().filter(|line| line.key == "k").count();
+        assert_eq!(groups, [(keys(&["k"]), of_one), (keys(&["l", "m"]), 8)]);
+    }
+
+    #[test]
+    fn what_may_have_been_done_may_have_been_built_on() {
+        // Of each only the last one was seen. may have been done one built on the other, and only the last one was seen.
+        let chain = [
+            unknown(op(1, Did::Write(1), 0, 0)),
+            unknown(op(2, swap(Some(1), 2), 5, 0)),
+            unknown(op(4, swap(Some(2), 3), 7, 0)),
+            op(3, Did::Read(Some(3)), 10, 12),
+        ];
+        assert_eq!(check(&chain, LONG), Ok(()));
+        assert!(check(&chain[1..], LONG).is_err(), "what was there nobody wrote");
+        let deletes = both(1, 2, [swap(Some(1), 2), Did::Delete], 10, 0).map(unknown);
+        let seen = [on("m", 3, Did::Read(None), 12, 14), on("l", 3, Did::Read(Some(9)), 1, 2)];
+        let wrote = [on("m", 1, Did::Write(8), 0, 4), on("l", 1, Did::Write(9), 0, 4)];
+        let written = unknown(on("l", 1, Did::Write(1), 5, 0));
+        let all = [wrote.to_vec(), vec![written], deletes.to_vec(), seen.to_vec()].concat();
+        assert_eq!(check(&all, LONG), Ok(()));
     }
 
     /// The sound history, and after it what must not be.
@@ -385,5 +445,77 @@ mod tests {
         let Err(Anomaly::NoOrder { keys, before, .. }) = check(&all, LONG) else { panic!("not seen") };
         assert_eq!(keys, ["k"]);
         assert!(before.iter().any(|one| one.did == Did::Write(1_020)), "{before:?}");
+    }
+
+    /// What was done at one moment.
+    fn step(process: u32, dids: &[(&str, Did)], call: u64, back: Option<u64>) -> Vec<Operation> {
+        // No two of one process begin together.
+        let batch = (dids.len() > 1).then_some(u64::from(process) << 32 | call);
+        let line = |(key, did): &(&str, Did)| Operation { batch, ..on(key, process, *did, call, call) };
+        let outcome = if back.is_some() { Outcome::Ok } else { Outcome::Unknown };
+        dids.iter().map(|did| Operation { return_ns: back, outcome, ..line(did) }).collect()
+    }
+
+    #[test]
+    fn a_step_that_cannot_be_among_others_that_may_is_found() {
+        let write = Did::Write;
+        let read = |value| Did::Read(Some(value));
+        let reads = |value, call, back| step(3, &[("0", read(value))], call, Some(back));
+        let scan = |a, b, call, back| step(3, &[("0", read(a)), ("1", read(b))], call, Some(back));
+        let first = step(1, &[("0", write(1))], 0, Some(10));
+        let open = step(2, &[("0", write(2))], 5, None);
+        let sound = [
+            first.clone(),
+            open.clone(),
+            reads(1, 12, 14),
+            reads(2, 20, 24),
+            step(1, &[("0", swap(Some(2), 3))], 30, Some(34)),
+            reads(3, 40, 44),
+            // A batch under a condition, and one that may have been written, and was.
+            step(1, &[("0", swap(Some(3), 4)), ("1", write(5))], 50, Some(60)),
+            step(2, &[("0", write(6)), ("1", write(7))], 61, None),
+            scan(4, 5, 62, 64),
+            step(4, &[("1", read(7))], 66, Some(70)),
+            scan(6, 7, 72, 74),
+            // One that nobody has seen, with a deletion that may come at any time; and keys that have nothing to do with these.
+            step(5, &[("0", write(8)), ("1", Did::Delete)], 75, None),
+            scan(6, 7, 76, 78),
+            step(6, &[("7", write(1)), ("8", Did::Delete)], 0, Some(90)),
+        ]
+        .concat();
+        assert_eq!(check(&sound, LONG), Ok(()));
+        let keys: Vec<_> = groups(&wholes(&sound)).into_iter().map(|(keys, _)| keys.concat()).collect();
+        assert_eq!(keys, ["01", "78"]);
+        let none = Did::Read(None);
+        let anomalies = [
+            ("a lost write", reads(1, 45, 48)),
+            ("both swap", step(4, &[("0", swap(Some(2), 9))], 31, Some(35))),
+            ("it goes back", reads(2, 45, 48)),
+            ("out of nothing", reads(99, 45, 48)),
+            ("a batch that is read half", scan(6, 5, 63, 74)),
+            ("a batch half of which is gone", reads(3, 79, 80)),
+            ("of a batch the other half was never written", step(4, &[("1", none)], 61, Some(62))),
+            ("a condition that did not hold", step(4, &[("1", read(5)), ("0", write(9))], 80, Some(82))),
+            (
+                "two batches under conditions on each other's keys",
+                step(4, &[("1", swap(None, 10)), ("0", write(9))], 51, Some(59)),
+            ),
+        ];
+        for (what, anomaly) in anomalies {
+            let history = [sound.clone(), anomaly.clone()].concat();
+            let found = check(&history, LONG);
+            assert!(matches!(found, Err(Anomaly::NoOrder { .. })), "{what}: {anomaly:?}: {found:?}");
+        }
+        // A batch of which half was written, and that half was seen, in whatever order: its other half is missed.
+        let batch = [("0", write(2)), ("1", write(3))];
+        let half = |was| check(&[first.clone(), step(2, &batch, 12, None), was].concat(), LONG);
+        assert!(half(step(3, &[("0", read(2)), ("1", none)], 20, Some(22))).is_err());
+        assert_eq!(half(step(3, &[("0", read(2)), ("1", read(3))], 20, Some(22))), Ok(()));
+        // Two reads, each of one key: the second one comes after the first, and the batch between them.
+        let late = [step(3, &[("0", read(2))], 14, Some(16)), step(4, &[("1", none)], 18, Some(20))];
+        let apart = [first.clone(), step(2, &batch, 12, Some(40)), late.concat()].concat();
+        assert!(check(&apart, LONG).is_err(), "its second half comes after its first");
+        // Not one: the write of unknown outcome may come later, if nobody builds on it.
+        assert_eq!(check(&[first, open, reads(1, 20, 24)].concat(), LONG), Ok(()));
     }
 }
