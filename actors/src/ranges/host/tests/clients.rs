@@ -254,7 +254,8 @@ impl Client {
                 node = (node + 1) % count;
                 continue;
             };
-            let answered = on(node, async move { host.read(range, ask, piece).await }, PATIENCE).await;
+            let reads = sim::stoppable(async move { host.read(range, ask, piece).await });
+            let answered = on(node, reads, PATIENCE).await;
             match answered {
                 Some(Ok(answer)) => self.was_shown(call, (from, to), consistency, token.is_some(), answer),
                 Some(Err(NotRead::Leaseholder(seat))) => {
@@ -262,7 +263,7 @@ impl Client {
                     SimRuntime::sleep(Duration::from_millis(2)).await;
                     continue;
                 }
-                Some(Err(NotRead::Unsound(why))) => panic!("{why}"),
+                Some(Err(NotRead::Unsound(why))) => net::fails(&self.net, node, "does not read", &why),
                 Some(Err(NotRead::NoReplica | NotRead::Refused(_))) => self.told.lock().tally.refused += 1,
                 None => {}
             }
