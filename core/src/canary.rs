@@ -191,6 +191,8 @@ canaries! {
     SplitForgetsClosed = "split-forgets-closed",
     /// What a client has seen before is not asked.
     TokenIgnored = "token-ignored",
+    /// What let a read begin is not asked again when its rows have been read, however long that took.
+    LateAnswer = "late-answer",
     /// A command that a later one of its proposer has overtaken takes effect.
     OvertakenApplies = "overtaken-applies",
     /// A vote is answered before it is durable.
@@ -280,6 +282,7 @@ impl Canary {
         Self::FormatBeforeVersion,
         Self::VersionRaisedUnheard,
         Self::BatchInTwo,
+        Self::LateAnswer,
     ];
 
     /// Those of the comparison of replicas, which have stories of their own (`actors/src/ranges/host/tests/comparing.rs`).

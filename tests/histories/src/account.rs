@@ -321,7 +321,7 @@ mod tests {
                 least: Guarantee::Eventual,
                 level: Guarantee::Eventual,
                 bound: None,
-                from_ns: None,
+                from_ns: 0,
                 age: Duration::ZERO,
                 call_ns: 60,
                 at: time(70),

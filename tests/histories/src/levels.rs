@@ -24,8 +24,8 @@ pub struct Reading {
     pub level: Guarantee,
     /// Its bound, if it was to have one.
     pub bound: Option<Duration>,
-    /// From when that counts back. None while clocks are beyond what bounds rest on.
-    pub from_ns: Option<u64>,
+    /// From when that counts back: from when it was asked for, or by so much earlier as clocks are beyond what bounds rest on.
+    pub from_ns: u64,
     /// How old the answer is, by its own word.
     pub age: Duration,
     /// When it began.
@@ -109,9 +109,9 @@ impl Levels {
             return Err(format!("is {age:?} old by its own word, and its bound is {bound:?}"));
         }
         let key = self.of(key);
-        if let Some((bound, from)) = bound.zip(from_ns) {
+        if let Some(bound) = bound {
             let ago = u64::try_from(bound.as_nanos()).unwrap_or(u64::MAX);
-            let due = key.newest(|ns, _| ns.saturating_add(ago) <= from);
+            let due = key.newest(|ns, _| ns.saturating_add(ago) <= from_ns);
             let why = || format!("{due} was acknowledged before its bound of {bound:?}");
             key.must_show(found, due, at, why)?;
         }
@@ -261,13 +261,13 @@ mod tests {
     /// A read of this level at a time, with no token, which begins long after.
     fn read(level: Guarantee, at: u64) -> Reading {
         let (at, seen) = (time(at), HybridTime::ZERO);
-        let (bound, from_ns, age) = (None, None, Duration::ZERO);
-        Reading { least: level, level, bound, from_ns, age, call_ns: 1_000 * MS, at, seen }
+        let (bound, age, call_ns) = (None, Duration::ZERO, 1_000 * MS);
+        Reading { least: level, level, bound, from_ns: call_ns, age, call_ns, at, seen }
     }
 
     fn bounded(ms: u64, from: u64) -> Reading {
         let bound = Some(Duration::from_millis(ms));
-        Reading { bound, from_ns: Some(from * MS), ..read(Guarantee::Serializable, 100) }
+        Reading { bound, from_ns: from * MS, ..read(Guarantee::Serializable, 100) }
     }
 
     #[test]
@@ -286,8 +286,8 @@ mod tests {
             let judged = levels.judge("k", found.map(time), bounded(ms, from));
             assert_eq!(judged.is_ok(), may, "{found:?} within {ms} at {from}: {judged:?}");
         }
-        // What clocks do that are beyond what bounds rest on nobody says; but what an answer says of itself is its own word.
-        let beyond = Reading { from_ns: None, ..bounded(5, 60) };
+        // However far back its bound counts, what an answer says of itself is its own word.
+        let beyond = bounded(5, 30);
         assert_eq!(levels.judge("k", Some(time(30)), beyond), Ok(()));
         let old = Reading { age: Duration::from_millis(6), ..beyond };
         assert!(levels.judge("k", Some(time(30)), old).is_err());

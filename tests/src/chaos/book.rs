@@ -1,6 +1,6 @@
 //! What all clients tell, in one book: a history of what is strong, and what is wrong with the rest.
 //!
-//! * It decides: when things were, and until when bounds are not looked at. What may be is decided by
+//! * It decides: when things were, and by how much longer bounds are while a clock is beyond what they rest on. What may be is decided by
 //!   [`rhumb_histories`].
 //! * It never does: leave out a line.
 
@@ -19,7 +19,8 @@ use rhumb_core::{Guarantee, HybridTime};
 use rhumb_histories::{Account, Did, Dids, Ended, Operation, Outcome, Reading, Value};
 use tokio::time::Instant;
 
-/// For so long after a clock was beyond the bound times that it gave out may make what is old look younger: the longest bound.
+/// So long after a clock was beyond the bound, and as long again as it was off, times that it gave out may make what is old look younger:
+/// the longest bound.
 const SETTLED: Duration = Duration::from_secs(9);
 /// Times that are read again, wherever that is.
 const TIMES: usize = 6;
@@ -28,9 +29,32 @@ const TIMES: usize = 6;
 pub struct Book {
     begun: Instant,
     next: AtomicU64,
-    /// Until when bounds are not looked at, as a clock is beyond what they rest on, or was a moment ago.
-    beyond_until: AtomicU64,
+    beyond: Mutex<Beyond>,
     told: Mutex<Told>,
+}
+
+/// Clocks that are beyond what bounds rest on, or were a moment ago: until when that tells, and by how much they are off. What is read
+/// meanwhile can be older than its bound by that, and no more: the times by which it is judged are given out by two clocks, and the rest of
+/// what those differ by is within the bound.
+#[derive(Debug, Default)]
+struct Beyond(Vec<(u64, Duration)>);
+
+impl Beyond {
+    fn begins(&mut self, off: Duration) {
+        self.0.push((u64::MAX, off));
+    }
+
+    fn ends(&mut self, now: u64, off: Duration) {
+        let tells = u64::try_from((SETTLED + off).as_nanos()).unwrap_or(u64::MAX);
+        if let Some(is) = self.0.iter_mut().find(|is| **is == (u64::MAX, off)) {
+            is.0 = now.saturating_add(tells);
+        }
+    }
+
+    /// By how much more than its bound what was asked for then may be old.
+    fn more(&self, call_ns: u64) -> Duration {
+        self.0.iter().filter(|(until, _)| call_ns < *until).map(|(_, off)| *off).sum()
+    }
 }
 
 struct Told {
@@ -92,8 +116,8 @@ impl Book {
             answered: BTreeMap::new(),
             wrong: BTreeSet::new(),
         };
-        let (next, beyond_until) = (AtomicU64::new(1), AtomicU64::new(0));
-        Ok(Self { begun: Instant::now(), next, beyond_until, told: Mutex::new(told) })
+        let next = AtomicU64::new(1);
+        Ok(Self { begun: Instant::now(), next, beyond: Mutex::default(), told: Mutex::new(told) })
     }
 
     /// Nanoseconds since the book was begun.
@@ -150,11 +174,11 @@ impl Book {
         });
     }
 
-    /// A clock is beyond the bound, or (`over`) is right again.
-    pub fn beyond(&self, over: bool) {
-        let settled = u64::try_from(SETTLED.as_nanos()).unwrap_or(u64::MAX);
-        let until = if over { self.now().saturating_add(settled) } else { u64::MAX };
-        self.beyond_until.store(until, Ordering::Relaxed);
+    /// A clock is off by more than clocks may be, or (`over`) is right again.
+    pub fn beyond(&self, off_ms: i64, over: bool) {
+        let off = Duration::from_millis(off_ms.unsigned_abs());
+        let mut beyond = self.beyond.lock().unwrap_or_else(PoisonError::into_inner);
+        if over { beyond.ends(self.now(), off) } else { beyond.begins(off) }
     }
 
     /// A time as of which to read: mostly one as of which was read before; none while nothing was written.
@@ -185,13 +209,14 @@ impl Book {
             Needs::Eventual => Guarantee::Eventual,
             _ => Guarantee::Snapshot,
         };
-        let is_right = call_ns >= self.beyond_until.load(Ordering::Relaxed);
+        let more = self.beyond.lock().unwrap_or_else(PoisonError::into_inner).more(call_ns);
+        let more = u64::try_from(more.as_nanos()).unwrap_or(u64::MAX);
         let is_old = matches!(needs, Needs::AsOf(_));
         let reading = Reading {
             least,
             level: answer.level,
             bound,
-            from_ns: is_right.then_some(call_ns),
+            from_ns: call_ns.saturating_sub(more),
             age: answer.age,
             call_ns,
             at: answer.at,
@@ -238,5 +263,26 @@ impl Told {
         let written = told[self.lines..].iter().try_for_each(|one| writeln!(self.file, "{one}"));
         self.lines = told.len();
         self.must(written.map_err(|error| format!("the history cannot be written: {error}")));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_beyond_the_bound_makes_bounds_longer_by_what_it_is_off_until_that_has_passed() {
+        let (ms, ns) = (Duration::from_millis, |secs: u64| secs * 1_000_000_000);
+        let mut beyond = Beyond::default();
+        assert_eq!(beyond.more(ns(1)), Duration::ZERO, "all clocks are right");
+        beyond.begins(ms(2_000));
+        assert_eq!(beyond.more(ns(100)), ms(2_000));
+        beyond.ends(ns(10), ms(2_000));
+        assert_eq!(beyond.more(ns(21) - 1), ms(2_000), "what it gave out is believed for a while");
+        assert_eq!(beyond.more(ns(21)), Duration::ZERO);
+        // Another one, before that has passed.
+        beyond.begins(ms(800));
+        assert_eq!(beyond.more(ns(20)), ms(2_800));
+        assert_eq!(beyond.more(ns(21)), ms(800));
     }
 }

@@ -227,13 +227,13 @@ async fn befall(
             tell(&format!("{:?} {whom}{more} for {:.1} s", act.fault, act.lasts.as_secs_f64()));
             let what = || format!("{:?} {whom}", act.fault);
             if act.fault == Fault::Beyond {
-                book.beyond(false);
+                book.beyond(act.off_ms, false);
             }
             mesh.begin(act).await.with_context(what)?;
             let froze = mesh.endures(act, Instant::now() + act.lasts).await;
             mesh.end(act).await.with_context(what)?;
             if act.fault == Fault::Beyond {
-                book.beyond(true);
+                book.beyond(act.off_ms, true);
             }
             let must = act.fault == Fault::Beyond && act.lasts >= FREEZES_WITHIN && act.undisturbed(acts);
             let believed = must && !froze;

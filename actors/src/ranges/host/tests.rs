@@ -5,6 +5,7 @@ mod catalog;
 mod clients;
 mod comparing;
 mod doubts;
+mod faults;
 mod feeding;
 mod lifecycle;
 mod net;
@@ -38,6 +39,8 @@ fn reads_and_writes_are_linearizable_while_nodes_crash_and_are_cut_off() {
     let Some(all) = replay::all("consensus", seeds(), story) else { return };
     println!("{all:?}");
     assert!(all.crashes > 10 && all.cuts > 10 && all.leases > seeds() as usize, "{all:?}");
+    assert!(all.still.0 > 20 && all.still.1 > 5 && all.crowded_out > 10 && all.full > 5, "{all:?}");
+    assert!(all.not_taken > 10, "{all:?}");
     assert!(all.snapshots > 10 && all.splits > 0 && all.moves > 0 && all.cleared > 0, "{all:?}");
     assert!(all.collected > 1_000 && all.rested > 10, "{all:?}");
     assert!(all.compared > 50 && all.refused_on_the_way > 0, "{all:?}");
@@ -78,9 +81,9 @@ fn every_known_bug_of_consensus_is_caught() {
 
 /// Bugs that few stories show, and where they did when that was last looked for: looked at first, to save minutes.
 #[cfg(feature = "canaries")]
-const SHOWN_AT: [(rhumb_core::canary::Canary, u64); 2] = {
+const SHOWN_AT: [(rhumb_core::canary::Canary, u64); 3] = {
     use rhumb_core::canary::Canary;
-    [(Canary::VoteNotSynced, 66), (Canary::LeaseWithoutVote, 199)]
+    [(Canary::VoteNotSynced, 66), (Canary::LeaseWithoutVote, 311), (Canary::LateAnswer, 58)]
 };
 
 /// What a seed's story breaks with a bug. One that breaks a promise without it, too, shows nothing of it.

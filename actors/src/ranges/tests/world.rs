@@ -395,9 +395,13 @@ impl World {
 
     /// As the clock keeper has it, who knows true time well here.
     fn frozen(&self, node: usize) -> bool {
-        let ahead = settings().max_offset.as_millis() as u64 - TOLERANCE;
         self.nodes[node].off_ms.unsigned_abs() > TOLERANCE
-            || self.nodes[node].clock.last().millis() > BEGIN_MS + self.now / MS + ahead
+            || self.nodes[node].clock.last().millis() > self.may_show()
+    }
+
+    /// How far the hybrid time of a node that is well may have come: true time and the rest of what clocks may differ by.
+    fn may_show(&self) -> u64 {
+        BEGIN_MS + self.now / MS + settings().max_offset.as_millis() as u64 - TOLERANCE
     }
 
     fn moment(&self, node: usize, range: RangeId) -> Moment {
@@ -471,8 +475,13 @@ impl World {
     }
 
     fn heard(&mut self, from: usize, to: usize, sent: HybridTime, message: SupportMessage) {
-        if !self.nodes[to].up || self.nodes[to].clock.merge(self.wall(to), sent).is_err() {
+        if !self.nodes[to].up {
             return;
+        }
+        // As the program has it: a time that is too far ahead is not taken, and what came with it is.
+        let (wall, ahead) = (self.wall(to), settings().max_offset.as_millis() as u64 / 5);
+        if sent.millis() <= (wall + ahead).max(self.may_show()) {
+            self.nodes[to].clock.merge(wall, sent).ok();
         }
         let now = self.tick(to);
         let Node { support, out, .. } = &mut self.nodes[to];

@@ -20,7 +20,7 @@ use crate::ranges::lifecycle::Life;
 use crate::ranges::messages::Lifetimes;
 use crate::ranges::raft::Group;
 use crate::ranges::splitting::Decided;
-use crate::ranges::{RangeId, Seat};
+use crate::ranges::{RangeId, ReplicaId, Seat};
 
 pub(super) const SPACE: KeyspaceId = KeyspaceId(1);
 /// How long a replica that a split begins may be missing, in microseconds.
@@ -96,14 +96,16 @@ pub(super) async fn follow(net: net::Shared, me: usize, host: Host<SimRuntime>) 
             host.retain(row.range, RETENTION);
             let mine = row.seats.iter().find(|seat| seat.store == host.store());
             if let Some(replica) = host.quarantined(row.range).filter(|replica| row.left.contains(replica)) {
-                host.clear(row.range, replica).await.expect("memory is cleared");
-                net.lock().cleared += 1;
+                if !clears(&net, me, &host, row.range, replica).await {
+                    return;
+                }
                 continue;
             }
             match (host.group(row.range), mine) {
                 (Some(group), _) if row.left.contains(&group.id()) => {
-                    host.clear(row.range, group.id()).await.expect("memory is cleared");
-                    net.lock().cleared += 1;
+                    if !clears(&net, me, &host, row.range, group.id()).await {
+                        return;
+                    }
                 }
                 (None, Some(seat)) if row.begun => {
                     let since = *missing.entry(row.range).or_insert_with(sim::now);
@@ -112,13 +114,32 @@ pub(super) async fn follow(net: net::Shared, me: usize, host: Host<SimRuntime>) 
                         continue;
                     }
                     let all = row.seats.iter().chain(&row.leaving).cloned().collect();
-                    host.join(row.range, SPACE, all).await.expect("it is new");
+                    if let Err(error) = host.join(row.range, SPACE, all).await {
+                        return net::fails(&net, me, "does not begin a replica", &error);
+                    }
                 }
                 _ => drop(missing.remove(&row.range)),
             }
         }
         SimRuntime::sleep(LOOK_EVERY).await;
     }
+}
+
+/// Clears a replica away: whether the node can go on.
+async fn clears(
+    net: &net::Shared,
+    me: usize,
+    host: &Host<SimRuntime>,
+    range: RangeId,
+    replica: ReplicaId,
+) -> bool {
+    let cleared = host.clear(range, replica).await;
+    if let Err(error) = &cleared {
+        net::fails(net, me, "does not clear a replica", error);
+        return false;
+    }
+    net.lock().cleared += 1;
+    true
 }
 
 /// Somebody wants a replica elsewhere.

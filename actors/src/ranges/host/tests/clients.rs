@@ -275,7 +275,8 @@ impl Client {
                 node = (node + 1) % count;
                 continue;
             };
-            let answered = on(node, async move { host.read(range, ask, piece).await }, PATIENCE).await;
+            let reads = sim::stoppable(async move { host.read(range, ask, piece).await });
+            let answered = on(node, reads, PATIENCE).await;
             match answered {
                 Some(Ok(answer)) => self.was_shown(call, (from, to), consistency, token.is_some(), answer),
                 Some(Err(NotRead::Leaseholder(seat))) => {
@@ -283,7 +284,7 @@ impl Client {
                     SimRuntime::sleep(Duration::from_millis(2)).await;
                     continue;
                 }
-                Some(Err(NotRead::Unsound(why))) => panic!("{why}"),
+                Some(Err(NotRead::Unsound(why))) => net::fails(&self.net, node, "does not read", &why),
                 Some(Err(NotRead::NoReplica | NotRead::Refused(_))) => self.told.lock().tally.refused += 1,
                 None => {}
             }
@@ -423,6 +424,6 @@ fn reading<V>(consistency: Consistency, call: u64, answer: &Answer<V>) -> Readin
         Consistency::AsOf(_) => (Guarantee::Snapshot, None),
         Consistency::Eventual => (Guarantee::Eventual, None),
     };
-    let (from_ns, age, at, seen) = (Some(now_ns), answer.age, answer.at, HybridTime::ZERO);
+    let (from_ns, age, at, seen) = (now_ns, answer.age, answer.at, HybridTime::ZERO);
     Reading { least, level: answer.level, bound, from_ns, age, call_ns, at, seen }
 }

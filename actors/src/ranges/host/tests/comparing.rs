@@ -56,10 +56,13 @@ pub(super) fn writes_quiet_key(net: &net::Shared) {
     sim::spawn_as(NOBODY, puts(Arc::clone(net), key(QUIET), 1));
 }
 
-/// Whether nothing is wrong as far as a story has made it so: all nodes are up, none has a replica that is not to be believed, and all
+/// Whether nothing is wrong as far as a story has made it so: all nodes run and have room, none has a replica that is not to be believed, and all
 /// have the same under the quiet key. Of three replicas two that are wrong, or one that is and one whose disk is lost, are more than is
 /// promised.
 pub(super) fn is_well(net: &net::Shared) -> bool {
+    if !all_run(net) {
+        return false;
+    }
     let all = hosts(net);
     let values: Vec<_> = all.iter().flat_map(|(_, host)| wrong(host, &key(QUIET))).collect();
     let believed = |host: &Host<SimRuntime>| host.quarantines().is_empty() && host.doubted().is_empty();
@@ -69,12 +72,17 @@ pub(super) fn is_well(net: &net::Shared) -> bool {
         && values.iter().all(|(_, value)| *value == values[0].1)
 }
 
+/// Whether no node stands still or lacks room: what is to be written there is written at once.
+fn all_run(net: &net::Shared) -> bool {
+    net.lock().nodes.iter().all(|node| node.still_until.is_none() && !node.full)
+}
+
 /// Makes the quiet key wrong on a node, where that is to be and nothing is wrong yet.
 pub(super) fn spoils(net: &net::Shared, rng: &mut Rng) -> bool {
     if !net.lock().spoiled || !rng.chance(0.2) {
         return false;
     }
-    let Some((node, host)) = rng.pick(&hosts(net)).cloned() else { return false };
+    let Some((node, host)) = rng.pick(&hosts(net)).cloned().filter(|_| all_run(net)) else { return false };
     let row = wrong(&host, &key(QUIET)).pop();
     let Some((row, _)) = row.filter(|_| is_well(net)) else { return false };
     let value = Record::put(rng.below(u64::MAX).to_be_bytes()).encode(&row);

@@ -1,5 +1,5 @@
-//! Keys that expire and times that are held, among all that goes wrong in the stories of [`world`](super::world): power cuts, cuts
-//! of the network, clocks that are off, lost disks, splits, and replicas and leases that move.
+//! Keys that expire and times that are held, among all that goes wrong in the stories of [`world`](super::world): power cuts, processes
+//! that stand still, cuts of the network, clocks that are off, lost and full disks, splits, and replicas and leases that move.
 //!
 //! Checked: what is read as of a time is what the key was then; a value is read up to its expiry and never from then on, and
 //! once a strong read has found it gone none finds it again, whoever leads by then; a time that is held is read, the same from
@@ -211,7 +211,7 @@ impl Lives {
                 let now = net.tick(node);
                 let at = now.plus(AHEAD);
                 let held = Held { name: name.clone(), at, until: at.plus(Duration::from_secs(3_600)) };
-                let frozen = net.frozen(node);
+                let frozen = net.frozen(node) || net.nodes[node].still_until.is_some();
                 let taken = net
                     .catalog
                     .as_mut()
@@ -383,7 +383,8 @@ async fn read(
             fallback: hop > 0,
         };
         let piece = Limit { rows: 1, bytes: 1 << 20 };
-        let answered = on(node, async move { host.read(range, ask, piece).await }, PATIENCE).await;
+        let reads = sim::stoppable(async move { host.read(range, ask, piece).await });
+        let answered = on(node, reads, PATIENCE).await;
         SimRuntime::sleep(Duration::from_millis(2)).await;
         match answered? {
             Ok(answer) => {
@@ -393,7 +394,10 @@ async fn read(
                 return Some(Ok((answer.at, value)));
             }
             Err(NotRead::Leaseholder(seat)) => node = Net::number(&seat.node),
-            Err(NotRead::Unsound(why)) => panic!("{why}"),
+            Err(NotRead::Unsound(why)) => {
+                net::fails(net, node, "does not read", &why);
+                return None;
+            }
             Err(NotRead::NoReplica) => return None,
             Err(NotRead::Refused(refusal)) => return Some(Err(refusal)),
         }
@@ -419,6 +423,7 @@ fn values_expire_once_and_what_is_held_reads_the_same_whatever_goes_wrong() {
     assert!(live > 500 && expired > 500, "{all:?}");
     assert!(held > 20 && held_reads > 500 && old_reads > 100, "{all:?}");
     assert!(all.crashes > 10 && all.cuts > 10 && all.splits > 0 && all.moves > 0, "{all:?}");
+    assert!(all.still.0 > 2 && all.still.1 > 2 && all.full > 1, "{all:?}");
     assert!(all.snapshots > 0 && all.reseated > 0 && all.disks > 0 && all.collected > 500, "{all:?}");
 }
 

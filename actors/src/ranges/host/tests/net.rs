@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,8 +17,10 @@ use rhumb_storage::{
 };
 
 use super::catalog::{self, Catalog};
+use super::faults;
 use super::sim::{self, SimRuntime};
 use super::versions::{self, Build, Versions};
+use super::world::STORY;
 use crate::ranges::comparing::Verdict;
 use crate::ranges::host::{Found, Host, HostSettings, Noticed, Word, World};
 use crate::ranges::raft::wire::{self, Answered, Asked};
@@ -40,6 +43,8 @@ pub(super) const RETENTION: Duration = Duration::from_secs(2);
 pub(super) const COMPARE_EVERY: Duration = Duration::from_secs(2);
 /// How far a clock may be from true time that is not frozen, in milliseconds.
 pub(super) const TOLERANCE: u64 = 200;
+/// By how much two clocks may differ, in milliseconds.
+const AHEAD: u64 = 500;
 
 pub(super) fn settings() -> HostSettings {
     HostSettings {
@@ -82,6 +87,9 @@ pub(super) fn distances() -> Distances {
     })
 }
 
+/// So many messages wait for a node that stands still: what comes then is lost.
+const WAITING: usize = 100;
+
 /// One node.
 pub(super) struct Node {
     pub(super) host: Option<Host<SimRuntime>>,
@@ -96,8 +104,23 @@ pub(super) struct Node {
     /// Its store is pressed, in the last second less so.
     pub(super) pressed_until: u64,
     pub(super) halted: Option<String>,
+    /// It stands still until then: it does not know that.
+    pub(super) still_until: Option<u64>,
+    /// Messages that have come since.
+    waiting: usize,
+    /// For how long it stands still as soon as it reads rows for a client, in the middle of that; 0: it does not.
+    pub(super) stops_for: Arc<AtomicU64>,
+    /// There is no room on its disk: with the next write its end begins.
+    pub(super) full: bool,
     /// Which build it runs, in stories in which that changes.
     pub(super) build: Build,
+}
+
+impl Node {
+    /// It goes on, and what has waited for it is heard.
+    pub(super) fn stood_still(&mut self) {
+        (self.still_until, self.waiting) = (None, 0);
+    }
 }
 
 /// All of them.
@@ -140,6 +163,13 @@ pub(super) struct Net {
     pub(super) versions: Option<Versions>,
     /// Whether learners are fed by other replicas, and what was.
     pub(super) feeding: Feeding,
+    /// How often a node stood still in the middle of reading rows, and messages that found no room where one stood still.
+    pub(super) stopped_reading: usize,
+    pub(super) crowded_out: usize,
+    /// Nodes that ended for want of room.
+    pub(super) ended_for_room: usize,
+    /// Times that were not taken, and came with something that was.
+    pub(super) not_taken: usize,
 }
 
 pub(super) type Shared = Arc<Mutex<Net>>;
@@ -157,16 +187,24 @@ impl Net {
         self.nodes[node].clock.tick(self.wall(node)).expect("this clock has no ceiling")
     }
 
-    fn merges(&self, node: usize, time: HybridTime) -> bool {
-        self.nodes[node].clock.merge(self.wall(node), time).is_ok()
+    /// A node takes a time into account that came with something. As the program has it: one that is too far ahead is not taken, and what
+    /// came with it is.
+    fn merges(&mut self, node: usize, time: HybridTime) {
+        let wall = self.wall(node);
+        let may_take = time.millis() <= (wall + AHEAD / 5).max(self.may_show());
+        let taken = may_take && self.nodes[node].clock.merge(wall, time).is_ok();
+        self.not_taken += usize::from(!taken);
+    }
+
+    /// How far the hybrid time of a node that is well may have come: true time and the rest of what clocks may differ by.
+    fn may_show(&self) -> u64 {
+        BEGIN_MS + sim::now() / MS + AHEAD - TOLERANCE
     }
 
     /// As the clock keeper has it, who knows true time well here.
     pub(super) fn frozen(&self, node: usize) -> bool {
-        let ahead = 500 - TOLERANCE;
         let node = &self.nodes[node];
-        node.off_ms.unsigned_abs() > TOLERANCE
-            || node.clock.last().millis() > BEGIN_MS + sim::now() / MS + ahead
+        node.off_ms.unsigned_abs() > TOLERANCE || node.clock.last().millis() > self.may_show()
     }
 
     /// How long a message takes; none if it gets lost.
@@ -175,6 +213,19 @@ impl Net {
         let slow = self.rng.chance(self.slow);
         let wait = self.rng.between(MS, if slow { 400 * MS } else { 20 * MS });
         (!lost).then(|| Duration::from_micros(wait))
+    }
+
+    /// Who is there to be told something: whoever stands still hears it later, and not all of it.
+    fn hears(&mut self, to: usize) -> Option<Host<SimRuntime>> {
+        let node = &mut self.nodes[to];
+        if node.still_until.is_some() {
+            node.waiting += 1;
+            if node.waiting > WAITING {
+                self.crowded_out += 1;
+                return None;
+            }
+        }
+        node.host.clone()
     }
 }
 
@@ -206,11 +257,13 @@ impl Carry for Wires {
                 arrives(&net, (me, to), sent, range, between, question, said);
             });
         }
+        let net = Arc::clone(&self.net);
         async move {
             let answered = SimRuntime::timeout(within, heard).await;
-            answered
-                .map_err(|_| "no answer in time".to_owned())?
-                .unwrap_or_else(|_| Err("no answer".to_owned()))
+            let answered = answered.map_err(|_| "no answer in time".to_owned())?;
+            let (sent, answer) = answered.map_err(|_| "no answer".to_owned())?;
+            net.lock().merges(me, sent);
+            answer
         }
         .boxed()
     }
@@ -230,7 +283,8 @@ fn flipped(net: &Shared, question: Bytes) -> Bytes {
     bytes.into()
 }
 
-type Saying = tokio::sync::oneshot::Sender<Result<Bytes, String>>;
+/// An answer, and when it was sent.
+type Saying = tokio::sync::oneshot::Sender<(HybridTime, Result<Bytes, String>)>;
 
 fn arrives(
     net: &Shared,
@@ -241,16 +295,13 @@ fn arrives(
     question: Bytes,
     said: Saying,
 ) {
-    let host = {
-        let net = net.lock();
-        net.merges(to, sent).then(|| net.nodes[to].host.clone()).flatten()
-    };
-    let Some(host) = host else { return };
+    let Some(host) = net.lock().hears(to) else { return };
     if let Ok(Asked::Snapshot { .. }) = wire::decode::<Asked>(&question) {
         net.lock().snapshots += 1;
     }
     let (net, node) = (Arc::clone(net), node_id(from));
     sim::spawn_as(to, async move {
+        net.lock().merges(to, sent);
         let answer = host.asked(&node, range, between, question).await;
         let (way, sent) = {
             let mut net = net.lock();
@@ -263,10 +314,7 @@ fn arrives(
         let Some(way) = way else { return };
         sim::spawn_as(NOBODY, async move {
             SimRuntime::sleep(way).await;
-            let merged = net.lock().merges(from, sent);
-            if merged {
-                said.send(answer).ok();
-            }
+            said.send((sent, answer)).ok();
         });
     });
 }
@@ -293,7 +341,7 @@ fn says(net: &Shared, node: usize, replica: ReplicaId, answer: &[u8]) {
     if cut {
         let net = Arc::clone(net);
         sim::spawn_as(NOBODY, async move {
-            if !net.lock().nodes[node].up {
+            if !is_running(&net, node) {
                 return;
             }
             crash(&net, node);
@@ -330,12 +378,11 @@ impl World for Seen {
         let Some(way) = way else { return };
         sim::spawn_as(NOBODY, async move {
             SimRuntime::sleep(way).await;
-            let host = {
-                let net = net.lock();
-                net.merges(to, sent).then(|| net.nodes[to].host.clone()).flatten()
-            };
-            let Some(host) = host else { return };
-            sim::spawn_as(to, async move { host.heard(&node_id(me), word).await });
+            let Some(host) = net.lock().hears(to) else { return };
+            sim::spawn_as(to, async move {
+                net.lock().merges(to, sent);
+                host.heard(&node_id(me), word).await;
+            });
         });
     }
 
@@ -381,7 +428,11 @@ impl World for Seen {
     }
 
     fn halt(&self, why: String) {
-        self.net.lock().nodes[self.me].halted.get_or_insert(why);
+        let node = &mut self.net.lock().nodes[self.me];
+        // Its store ends a node whose disk is full.
+        if !node.full {
+            node.halted.get_or_insert(why);
+        }
     }
 }
 
@@ -391,6 +442,35 @@ pub(super) struct SlowDisk {
     net: Shared,
     me: usize,
     unsynced: Arc<Mutex<VecDeque<(CommitNumber, Done)>>>,
+    stops_for: Arc<AtomicU64>,
+}
+
+impl SlowDisk {
+    /// A batch becomes visible. A store that has failed once fails for ever, and its node ends.
+    fn write(&self, batch: &Batch) -> Result<CommitNumber, WriteError> {
+        let was_well = self.store.poisoned().is_none();
+        let written = self.store.write(batch);
+        if was_well && self.store.poisoned().is_some() {
+            faults::ends_for_room(&self.net, self.me);
+        }
+        written
+    }
+
+    /// Its node may be stopped just here: it has looked whether it may read, and has not read yet.
+    fn may_stand_still(&self) {
+        if self.stops_for.load(Ordering::Relaxed) == 0 || !sim::can_stop() {
+            return;
+        }
+        let lasts = self.stops_for.swap(0, Ordering::Relaxed);
+        let until = (sim::now() + lasts).min(STORY);
+        {
+            let mut net = self.net.lock();
+            net.stopped_reading += 1;
+            net.nodes[self.me].still_until = Some(until);
+        }
+        sim::stands_still(until);
+        self.net.lock().nodes[self.me].stood_still();
+    }
 }
 
 fn failed(error: WriteError) -> CommitError {
@@ -411,7 +491,7 @@ impl Disk for Arc<SlowDisk> {
     }
 
     fn durably(&self, batch: Batch, done: Done) -> BoxFuture<'static, ()> {
-        let number = match self.store.write(&batch) {
+        let number = match self.write(&batch) {
             Ok(number) => number,
             Err(error) => {
                 done(Err(failed(error)));
@@ -444,7 +524,7 @@ impl Disk for Arc<SlowDisk> {
     }
 
     fn visibly(&self, batch: Batch) -> BoxFuture<'static, Result<(), String>> {
-        let written = self.store.write(&batch).map(drop).map_err(|error| error.to_string());
+        let written = self.write(&batch).map(drop).map_err(|error| error.to_string());
         futures::future::ready(written).boxed()
     }
 
@@ -458,6 +538,9 @@ impl Disk for Arc<SlowDisk> {
         from: &[u8],
         f: &mut dyn FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<(), StorageFault> {
+        if family == Family::Mvcc {
+            self.may_stand_still();
+        }
         self.store.walk(family, from, f)
     }
 }
@@ -467,10 +550,12 @@ pub(super) fn start(net: &Shared, me: usize, raft: RaftSettings) {
     let store = {
         let mut net = net.lock();
         let node = &mut net.nodes[me];
-        (node.up, node.life) = (true, node.life + 1);
+        (node.up, node.life, node.full) = (true, node.life + 1, false);
         Store::open(MemoryEngine::open(&node.disk)).expect("what a log leaves opens")
     };
-    let disk = Arc::new(SlowDisk { store, net: Arc::clone(net), me, unsynced: Arc::default() });
+    let stops_for = Arc::clone(&net.lock().nodes[me].stops_for);
+    let disk = SlowDisk { store, net: Arc::clone(net), me, unsynced: Arc::default(), stops_for };
+    let disk = Arc::new(disk);
     let feeding = net.lock().feeding.clone();
     let around = Around {
         disk: Arc::new(disk),
@@ -489,19 +574,36 @@ pub(super) fn start(net: &Shared, me: usize, raft: RaftSettings) {
             (HostSettings { splits, compare_every, ..settings() }, net.nodes[me].store)
         };
         let host = Host::<SimRuntime>::start(store, settings, around, seen).await;
-        let host = host.unwrap_or_else(|error| panic!("node {me} does not start: {error}"));
+        let host = match host {
+            Ok(host) => host,
+            Err(error) => return fails(&net, me, "does not start", &error),
+        };
         host.retain(RANGE, RETENTION);
         net.lock().nodes[me].host = Some(host.clone());
         catalog::follow(net, me, host).await;
     });
 }
 
+/// Something that a node does came to nothing: of a full disk, or nobody knows why.
+pub(super) fn fails(net: &Shared, me: usize, what: &str, why: &dyn std::fmt::Display) {
+    assert!(net.lock().nodes[me].full, "node {me} {what}: {why}");
+}
+
+/// A node's process runs: it is up, and does not stand still.
+pub(super) fn is_running(net: &Shared, me: usize) -> bool {
+    let node = &net.lock().nodes[me];
+    node.up && node.still_until.is_none()
+}
+
 /// A node's power is cut.
 pub(super) fn crash(net: &Shared, me: usize) {
     let host = {
         let mut net = net.lock();
-        net.nodes[me].up = false;
-        net.nodes[me].host.take()
+        let node = &mut net.nodes[me];
+        node.up = false;
+        node.stood_still();
+        node.stops_for.store(0, Ordering::Relaxed);
+        node.host.take()
     };
     sim::kill(me);
     drop(host);
@@ -524,6 +626,10 @@ pub(super) fn of(count: usize, rng: Rng) -> Shared {
         slow_until: 0,
         pressed_until: 0,
         halted: None,
+        still_until: None,
+        waiting: 0,
+        stops_for: Arc::default(),
+        full: false,
         build: Build::default(),
     };
     let nodes: Vec<_> = (0..count).map(&mut node).collect();
@@ -551,5 +657,9 @@ pub(super) fn of(count: usize, rng: Rng) -> Shared {
         last_split: BTreeMap::new(),
         versions: None,
         feeding: Feeding::default(),
+        stopped_reading: 0,
+        crowded_out: 0,
+        ended_for_room: 0,
+        not_taken: 0,
     }))
 }

@@ -1,11 +1,13 @@
 //! A runtime in which a whole mesh runs on one thread, in time that only passes when nobody has anything to do: real openraft
 //! runs in it, as do hosts. What one task does to another is decided by the order of wakes, which one seed decides.
 //!
-//! Each task belongs to somebody: a node's tasks end with it, in the middle of what they do.
+//! Each task belongs to somebody: a node's tasks end with it, in the middle of what they do. Whoever stands still is not polled, and
+//! what wakes its tasks meanwhile has to wait.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
+use std::future::poll_fn;
 use std::ops::{Add, AddAssign, Sub, SubAssign};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,9 +19,11 @@ use openraft::AsyncRuntime;
 use openraft_rt_tokio::{TokioMpsc, TokioMutex, TokioOneshot};
 use parking_lot::Mutex;
 use rand::rngs::SmallRng;
+use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use tokio::sync::oneshot;
 
+use super::net::NOBODY;
 use super::watch::SimWatch;
 
 /// Who a task belongs to.
@@ -34,12 +38,17 @@ struct Exec {
     timers: BTreeMap<(u64, u64), Waker>,
     made: u64,
     ready: Ready,
+    /// Who stands still, and which tasks of it are to be polled when it goes on.
+    still: BTreeMap<Owner, Vec<u64>>,
 }
 
 thread_local! {
     static EXEC: RefCell<Exec> = RefCell::default();
     static NOW: Cell<u64> = const { Cell::new(0) };
-    static OWNER: Cell<Owner> = const { Cell::new(0) };
+    static OWNER: Cell<Owner> = const { Cell::new(NOBODY) };
+    /// Somebody may be stopped in the middle of this step, and somebody has been.
+    static STOPPABLE: Cell<bool> = const { Cell::new(false) };
+    static STOPPED: Cell<bool> = const { Cell::new(false) };
     static RNG: RefCell<Option<SmallRng>> = const { RefCell::new(None) };
     /// What has happened, in one number.
     static TRACE: Cell<u64> = const { Cell::new(0) };
@@ -72,7 +81,9 @@ pub(super) fn begin(seed: u64) {
     let after = EXEC.with(|exec| std::mem::take(&mut *exec.borrow_mut()));
     drop(after);
     NOW.set(0);
-    OWNER.set(0);
+    OWNER.set(NOBODY);
+    STOPPABLE.set(false);
+    STOPPED.set(false);
     TRACE.set(0xcbf2_9ce4_8422_2325);
     RNG.with(|rng| *rng.borrow_mut() = Some(SmallRng::seed_from_u64(seed)));
 }
@@ -105,10 +116,55 @@ pub(super) fn spawn_as(owner: Owner, work: impl Future<Output = ()> + Send + 'st
     });
 }
 
+/// Nothing of somebody runs from now on, and no timer of it fires: it does not know that.
+pub(super) fn stops(owner: Owner) {
+    EXEC.with(|exec| _ = exec.borrow_mut().still.entry(owner).or_default());
+}
+
+/// Somebody who stood still goes on: all that was due meanwhile is due at once, in whatever order.
+pub(super) fn goes_on(owner: Owner) {
+    EXEC.with(|exec| {
+        let mut exec = exec.borrow_mut();
+        let mut due = exec.still.remove(&owner).unwrap_or_default();
+        due.shuffle(&mut SimRuntime::thread_rng());
+        exec.ready.lock().extend(due);
+    });
+}
+
+/// Does work in the middle of whose steps whoever does it may be stopped.
+pub(super) async fn stoppable<T>(work: impl Future<Output = T> + Send) -> T {
+    let mut work = std::pin::pin!(work);
+    poll_fn(|cx| {
+        STOPPABLE.set(true);
+        let polled = work.as_mut().poll(cx);
+        STOPPABLE.set(false);
+        polled
+    })
+    .await
+}
+
+/// Whether what runs at this moment can be stopped in the middle of it: one at a time.
+pub(super) fn can_stop() -> bool {
+    STOPPABLE.get() && !STOPPED.get()
+}
+
+/// Who runs at this moment stops in the middle of what it does, and the rest of the world goes on until then.
+pub(super) fn stands_still(until: u64) {
+    let me = OWNER.get();
+    stops(me);
+    STOPPED.set(true);
+    run_until(until);
+    STOPPED.set(false);
+    goes_on(me);
+    OWNER.set(me);
+}
+
 /// Ends all tasks of somebody.
 pub(super) fn kill(owner: Owner) {
     let dead: Vec<_> = EXEC.with(|exec| {
-        let tasks = &mut exec.borrow_mut().tasks;
+        let mut exec = exec.borrow_mut();
+        exec.still.remove(&owner);
+        let tasks = &mut exec.tasks;
         let ids: Vec<u64> = tasks.iter().filter(|(_, task)| task.owner == owner).map(|(id, _)| *id).collect();
         ids.into_iter().filter_map(|id| tasks.remove(&id)).collect()
     });
@@ -138,8 +194,12 @@ pub(super) fn run_until(until: u64) {
 
 fn poll(id: u64) {
     let taken = EXEC.with(|exec| {
-        let mut exec = exec.borrow_mut();
+        let exec = &mut *exec.borrow_mut();
         let task = exec.tasks.get_mut(&id)?;
+        if let Some(due) = exec.still.get_mut(&task.owner) {
+            due.push(id);
+            return None;
+        }
         task.woken.is_ready.store(false, Ordering::Relaxed);
         Some((task.owner, task.work.take()?, Arc::clone(&task.woken)))
     });
@@ -148,7 +208,7 @@ fn poll(id: u64) {
     OWNER.set(owner);
     let waker = Waker::from(woken);
     let done = work.as_mut().poll(&mut Context::from_waker(&waker)).is_ready();
-    OWNER.set(0);
+    OWNER.set(NOBODY);
     let dead = EXEC.with(|exec| {
         let mut exec = exec.borrow_mut();
         match exec.tasks.get_mut(&id) {

@@ -94,8 +94,8 @@ async fn asked(net: &net::Shared, asker: usize, node: usize, promise: Option<Clu
     SimRuntime::sleep(there).await;
     let (said, back) = {
         let mut net = net.lock();
-        if !net.nodes[node].up {
-            return silent("it is down");
+        if !net.nodes[node].up || net.nodes[node].still_until.is_some() {
+            return silent("it is down, or stands still");
         }
         let build = &mut net.nodes[node].build;
         let knows = knows(build.newest);

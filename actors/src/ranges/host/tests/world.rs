@@ -1,5 +1,6 @@
 //! Clients of a range with three to five replicas, real openraft between them, and what goes wrong meanwhile: power cuts at any
-//! moment, cuts of the network (one way, too), loss, slow links and disks, clocks as far apart as they may be, rows that become wrong.
+//! moment, processes that stand still for a while, cuts of the network (one way, too), loss, slow links and disks, full disks, clocks as
+//! far apart as they may be, rows that become wrong.
 //!
 //! Checked: what clients saw is linearizable, batches and scans among it, by a checker that is not ours; bounded reads are as fresh as they
 //! must be, a token's reads see what it has seen, and reads as of one time are the same everywhere; no machine asserts; no two leases of a range
@@ -17,6 +18,7 @@ use rhumb_storage::mvcc::UserKey;
 use super::catalog::{self, Catalog, SPACE};
 use super::clients::{CLIENTS, Client, KEYS, PAUSED, PAUSED_EVERY, Telling, key, paused};
 use super::comparing;
+use super::faults::{self, Faults};
 use super::lifecycle::{self, Lived, Lives};
 use super::net::{self, MS, NOBODY, RANGE, SECOND, TOLERANCE, node_id, store_id};
 use super::rows::same_rows;
@@ -41,6 +43,13 @@ pub(super) const SPOILED: &str = "rows were made wrong, and ";
 pub(super) struct Tally {
     pub(super) crashes: usize,
     pub(super) cuts: usize,
+    /// Processes that stood still, and those that did so in the middle of reading rows; messages for which there was no room there.
+    pub(super) still: (usize, usize),
+    pub(super) crowded_out: usize,
+    /// Nodes that ended because their disks were full.
+    pub(super) full: usize,
+    /// Times that were not taken though what they came with was.
+    pub(super) not_taken: usize,
     pub(super) leases: usize,
     pub(super) written: usize,
     pub(super) read: usize,
@@ -87,6 +96,11 @@ impl Tally {
     pub(super) fn add(&mut self, other: Self) {
         self.crashes += other.crashes;
         self.cuts += other.cuts;
+        self.still.0 += other.still.0;
+        self.still.1 += other.still.1;
+        self.crowded_out += other.crowded_out;
+        self.full += other.full;
+        self.not_taken += other.not_taken;
         self.leases += other.leases;
         self.written += other.written;
         self.read += other.read;
@@ -214,6 +228,7 @@ pub(super) fn run_with(seed: u64, lives: bool, told: &Telling) -> Result<Tally, 
     if cfg!(feature = "canaries") && builds.chance(0.3) {
         versions::begin(&net, builds.between(5 * SECOND, STORY), seed.child("raises").rng());
     }
+    let mut faults = Faults::of(&seed);
     let mut leases = BTreeMap::new();
     let mut comes_back: BTreeMap<usize, u64> = BTreeMap::new();
     {
@@ -233,6 +248,7 @@ pub(super) fn run_with(seed: u64, lives: bool, told: &Telling) -> Result<Tally, 
             net.lock().cut.clear();
         } else {
             trouble(&net, told, &mut rng, &mut comes_back);
+            faults.befall(&net, told);
         }
         upgrade(&net, &mut builds, &mut comes_back);
         comes_back.retain(|node, when| {
@@ -264,6 +280,9 @@ pub(super) fn run_with(seed: u64, lives: bool, told: &Telling) -> Result<Tally, 
         (told.tally.upgraded, told.tally.refused_builds) = versions::raised(&net)?;
         (told.tally.snapshots, told.tally.splits, told.tally.cleared) =
             (net.snapshots, net.split, net.cleared);
+        told.tally.still.1 = net.stopped_reading;
+        (told.tally.crowded_out, told.tally.full) = (net.crowded_out, net.ended_for_room);
+        told.tally.not_taken = net.not_taken;
         let of = |why| net.by_themselves.get(&why).copied().unwrap_or_default();
         told.tally.by_themselves = (of(Why::Size), of(Why::Load));
         told.tally.fed = (net.feeding.fed.entries(), net.feeding.fed.failed());
@@ -394,6 +413,7 @@ fn upgrade(net: &net::Shared, builds: &mut Rng, comes_back: &mut BTreeMap<usize,
 
 fn heal(net: &net::Shared, told: &Telling, raft: RaftSettings) {
     versions::completed(net);
+    faults::over(net);
     let down: Vec<usize> = {
         let mut net = net.lock();
         net.cut.clear();
