@@ -10,6 +10,7 @@ mod history;
 mod levels;
 mod lifecycle;
 mod net;
+mod pressed;
 mod rows;
 mod sim;
 mod versions;
