@@ -29,8 +29,8 @@ const SIGNED: usize = SAID + 64;
 /// What a client has seen: all up to this time, in this epoch of the clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Token {
-    /// The epoch of the clock. A later one tells the client that the clock was reset; times of an earlier one lie below all
-    /// of a later one.
+    /// The epoch of the clock of who says so. A later one tells the client that the clock was reset. Hybrid time goes on rising then, so that
+    /// of two tokens the one of the later time has seen what the other has, whatever their epochs.
     pub epoch: Epoch,
     /// The time.
     pub at: HybridTime,
@@ -56,10 +56,15 @@ pub enum TokenError {
     /// A later build made it.
     #[error("the token's format is {0}, and this build reads {FORMAT}: ask a node of a later build")]
     Format(u8),
+    /// It is signed by a key in whose place its node has another one since.
+    #[error(
+        "the token is signed with a key that its node has replaced since: read without it, and go on with the token of that answer"
+    )]
+    Replaced,
     /// No node's key is this one, as far as is known here.
     #[error(
         "the token is signed with a key that is not known here: it is of a node that has just joined and will be known in a moment, or another \
-         mesh's, or of a node that has another key since; if it is still refused after some seconds, read without it"
+         mesh's, or of a node that has had another key for long; if it is still refused after some seconds, read without it"
     )]
     UnknownKey,
     /// It is not what was signed.
@@ -111,18 +116,31 @@ impl TokenKey {
     }
 }
 
+/// How many keys are remembered that nodes had before.
+const MAX_REPLACED: usize = 64;
+
 /// Whose tokens are believed.
 #[derive(Debug, Clone)]
 pub struct TokenKeys {
     cluster: ClusterId,
     keys: BTreeMap<[u8; 4], Vec<u8>>,
+    /// Those that nodes had before: a token by one is not believed, and its bearer is told why.
+    replaced: BTreeMap<[u8; 4], Vec<u8>>,
 }
 
 impl TokenKeys {
-    /// The public keys of a mesh's nodes; of a region whose key is being replaced both.
+    /// The public keys of a mesh's nodes; of a node whose key is being replaced both.
     #[must_use]
     pub fn new(cluster: ClusterId, keys: impl IntoIterator<Item = Vec<u8>>) -> Self {
-        Self { cluster, keys: keys.into_iter().map(|key| (short(&key), key)).collect() }
+        Self { cluster, keys: numbered(keys).collect(), replaced: BTreeMap::new() }
+    }
+
+    /// These keys, in place of those that `before` had. Nodes have others than these `replaced` ones since: that is remembered of so
+    /// many, besides those of which it was.
+    #[must_use]
+    pub fn after(self, before: &Self, replaced: impl IntoIterator<Item = Vec<u8>>) -> Self {
+        let all = before.replaced.clone().into_iter().chain(numbered(replaced));
+        Self { replaced: all.take(MAX_REPLACED).collect(), ..self }
     }
 
     /// The token of these bytes.
@@ -135,12 +153,25 @@ impl TokenKeys {
             return Err(TokenError::Format(bytes[0]));
         }
         let word = |at: usize| bytes[at..].first_chunk().map_or(0, |word| u64::from_be_bytes(*word));
-        let key = self.keys.get(&bytes[17..SAID]).ok_or(TokenError::UnknownKey)?;
+        let number = &bytes[17..SAID];
+        // A node may have a former key again.
+        let (key, is_present) = match (self.keys.get(number), self.replaced.get(number)) {
+            (Some(key), _) => (key, true),
+            (None, Some(key)) => (key, false),
+            (None, None) => return Err(TokenError::UnknownKey),
+        };
         UnparsedPublicKey::new(&ED25519, key)
             .verify(&signed(self.cluster, &bytes[..SAID]), &bytes[SAID..])
             .map_err(|_| TokenError::Signature)?;
+        if !is_present {
+            return Err(TokenError::Replaced);
+        }
         Ok(Token { epoch: Epoch(word(1)), at: HybridTime::from_bits(word(9)) })
     }
+}
+
+fn numbered(keys: impl IntoIterator<Item = Vec<u8>>) -> impl Iterator<Item = ([u8; 4], Vec<u8>)> {
+    keys.into_iter().map(|key| (short(&key), key))
 }
 
 fn signed(cluster: ClusterId, said: &[u8]) -> Vec<u8> {

@@ -27,7 +27,7 @@ use tokio::time::{Instant, timeout};
 pub use super::consistent::{Conflict, KvFound, NotUpgraded};
 use super::{Ask, BETWEEN, MeshClient, ask_until_known};
 use crate::host::call;
-use crate::mesh::keyspaces::Keyspaces;
+use crate::mesh::keyspaces::{Asked, Keyspaces};
 use crate::mesh::{Mesh, near};
 
 /// How long a call may take.
@@ -71,6 +71,8 @@ enum Way<'a> {
         client: &'a MeshClient,
         /// In the order in which they are asked: first who answered first.
         nodes: Vec<NodeId>,
+        /// Who is asked where no other may be, answered or not.
+        nearest: Option<NodeId>,
     },
     /// By the node that this runs in.
     Here(Arc<dyn Keyspaces>),
@@ -92,6 +94,7 @@ impl<'a> Kv<'a> {
     /// [`KvRefusal::NoSuchKeyspace`]; no node answers.
     pub async fn open(client: &'a MeshClient, name: &str, region: Option<&Region>) -> Result<Self, KvError> {
         let mut nodes = near(client, region);
+        let nearest = nodes.first().cloned();
         // A node hears of a new keyspace a moment after it was created.
         let until = Instant::now() + KNOWN_WITHIN;
         let found = loop {
@@ -105,7 +108,7 @@ impl<'a> Kv<'a> {
                 None => return Err(KvError::Refused(KvRefusal::NoSuchKeyspace(name.to_owned()))),
             }
         };
-        let way = Way::Network { client, nodes };
+        let way = Way::Network { client, nodes, nearest };
         Ok(Self { way, name: found.name, class: found.class, token: Mutex::default() })
     }
 
@@ -120,7 +123,7 @@ impl<'a> Kv<'a> {
             let why = "this mesh is of a program that hosts nothing: use Kv::open with its client";
             return Err(KvError::Refused(KvRefusal::Invalid(why.to_owned())));
         };
-        let until = Instant::now() + KNOWN_WITHIN;
+        let until = Instant::now() + left()?.min(KNOWN_WITHIN);
         loop {
             match keyspaces.list().map(|spaces| spaces.into_iter().find(|space| space.name == name)) {
                 Ok(Some(KeyspaceView { name, class, .. })) => {
@@ -187,20 +190,19 @@ impl<'a> Kv<'a> {
         let (class, keyspace) = (self.class.clone(), self.name.clone());
         let message = KvRead { class, keyspace, token: self.token(), hops: 0, ..message };
         let within = self.begins()?;
-        let answer: KvAnswer = match &self.way {
-            // No other one than the nearest.
-            Way::Network { client, nodes } if message.nearest_only => {
-                ask(*client, &nodes[..nodes.len().min(1)], &message, within).await?
+        let answer: Result<KvAnswer, _> = match &self.way {
+            Way::Network { client, nearest, .. } if message.nearest_only => {
+                ask(*client, nearest.as_slice(), &message, within).await
             }
-            Way::Network { client, nodes } => ask(*client, nodes, &message, within).await?,
+            Way::Network { client, nodes, .. } => ask(*client, nodes, &message, within).await,
             Way::Here(keyspaces) => {
                 let by = call::call().map(|call| call.actor().shown().to_string());
-                keyspaces.read(message, by, within).await?.map_err(KvError::Refused)?
+                waited(keyspaces.read(message, by, within), within).await
             }
         };
+        let answer = self.heard(answer)?;
         self.goes_on(answer.token.clone());
         if let Some(within) = call::current() {
-            within.call.saw(&self.class);
             within.call.met(answer.level);
         }
         Ok(answer)
@@ -208,9 +210,19 @@ impl<'a> Kv<'a> {
 
     /// Whether the call that is being handled here, if one is, may have something to do with data of this class; and how long.
     fn begins(&self) -> Result<Duration, KvError> {
-        let Some(within) = call::current() else { return Ok(WITHIN) };
-        within.call.may_send(&self.class)?;
-        Ok(within.call.deadline.saturating_duration_since(Instant::now()).min(WITHIN))
+        if let Some(within) = call::current() {
+            within.call.may_send(&self.class)?;
+        }
+        Ok(left()?)
+    }
+
+    /// What was answered or refused binds the call that is being handled here, as another actor's reply does: either says something of
+    /// what is there.
+    fn heard<T>(&self, answer: Result<T, KvError>) -> Result<T, KvError> {
+        if let (Some(within), Ok(_) | Err(KvError::Refused(_))) = (call::current(), &answer) {
+            within.call.saw(&self.class);
+        }
+        answer
     }
 
     /// Writes a key.
@@ -250,10 +262,11 @@ impl<'a> Kv<'a> {
         let (class, keyspace) = (self.class.clone(), self.name.clone());
         let message = KvWrite { class, keyspace, ops, hops: 0 };
         let within = self.begins()?;
-        let written: KvWritten = match &self.way {
-            Way::Network { client, nodes } => ask(*client, nodes, &message, within).await?,
-            Way::Here(keyspaces) => keyspaces.write(message, within).await?.map_err(KvError::Refused)?,
+        let written: Result<KvWritten, _> = match &self.way {
+            Way::Network { client, nodes, .. } => ask(*client, nodes, &message, within).await,
+            Way::Here(keyspaces) => waited(keyspaces.write(message, within), within).await,
         };
+        let written = self.heard(written)?;
         self.goes_on(written.token.clone());
         Ok(written)
     }
@@ -307,17 +320,31 @@ pub async fn create(
     }
 }
 
+/// How long may be asked: no longer than the call has left that is being handled here, if one is.
+fn left() -> Result<Duration, Fault> {
+    let Some(within) = call::current() else { return Ok(WITHIN) };
+    let left = within.call.deadline.saturating_duration_since(Instant::now());
+    let passed = || Fault::not_sent(FaultKind::Deadline("asking for a keyspace within a call".to_owned()));
+    if left.is_zero() { Err(passed()) } else { Ok(left.min(WITHIN)) }
+}
+
+/// What this node has answered itself, if it has in time.
+async fn waited<T>(asked: Asked<T>, within: Duration) -> Result<T, KvError> {
+    let passed = |_| Fault::unknown(FaultKind::Deadline("waiting for this node's own ranges".to_owned()));
+    timeout(within, asked).await.map_err(passed)??.map_err(KvError::Refused)
+}
+
 /// Whether to go on from a token that came after another one: calls end in another order than they begin in, and one range's
 /// leaseholder may be behind another's.
 fn sees_more(token: &[u8], seen: &[u8]) -> bool {
-    let more = |token: [u8; 16]| has_seen(seen).is_none_or(|seen| token >= seen);
+    let more = |token| has_seen(seen).is_none_or(|seen| token >= seen);
     !token.is_empty() && has_seen(token).is_none_or(more)
 }
 
-/// How much a token has seen: the epoch of the clock, and a time. Of bytes that are no token nothing is known, and a node says what is
-/// wrong with them.
-fn has_seen(token: &[u8]) -> Option<[u8; 16]> {
-    (token.len() == size_of::<SignedToken>()).then(|| token[1..17].try_into().expect("16 bytes"))
+/// How much a token has seen: all up to a time, whatever the epoch of the clock of who said so; of two of one time a later epoch tells more.
+/// Of bytes that are no token nothing is known, and a node says what is wrong with them.
+fn has_seen(token: &[u8]) -> Option<(&[u8], &[u8])> {
+    (token.len() == size_of::<SignedToken>()).then(|| (&token[9..17], &token[1..9]))
 }
 
 /// A write of a key, under no condition.
@@ -431,53 +458,4 @@ where
 }
 
 #[cfg(test)]
-mod tests {
-    use rhumb_actors::ranges::{Token, TokenKey};
-    use rhumb_core::{ClusterId, Epoch, HybridTime};
-
-    use super::*;
-
-    #[test]
-    fn of_two_tokens_the_one_stays_that_has_seen_more() {
-        let key = TokenKey::from_seed(ClusterId(7), &[1; 32]);
-        let token = |epoch, ms| {
-            let said = Token { epoch: Epoch(epoch), at: HybridTime::new(ms, 0) };
-            key.sign(said).to_vec()
-        };
-        for (token, seen, taken) in [
-            (token(1, 6), token(1, 5), true),
-            (token(1, 5), token(1, 6), false),
-            (token(1, 256), token(1, 255), true),
-            // After a reset of the clock.
-            (token(2, 5), token(1, 6), true),
-            (token(1, 5), Vec::new(), true),
-            (Vec::new(), token(1, 5), false),
-            // A node says what is wrong with it.
-            (b"no token".to_vec(), token(1, 5), true),
-            (token(1, 5), b"no token".to_vec(), true),
-        ] {
-            assert_eq!(sees_more(&token, &seen), taken, "{token:?} after {seen:?}");
-        }
-    }
-
-    /// A node of it is frozen: nothing comes back. The other one answers.
-    struct OneIsFrozen;
-
-    impl Ask for OneIsFrozen {
-        async fn ask<M: Remote + Sync>(&self, node: &NodeId, _: &M, _: Duration) -> Result<M::Reply, Fault> {
-            if node.region.as_str() == "frozen" {
-                std::future::pending::<()>().await;
-            }
-            Err(Fault::ran(FaultKind::Draining))
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_frozen_node_costs_a_read_a_second_and_not_its_deadline() {
-        let nodes: Vec<NodeId> = ["frozen/n1", "well/n1"].map(|node| node.parse().expect("a node")).into();
-        let begun = Instant::now();
-        let answer = ask(&OneIsFrozen, &nodes, &ListKeyspaces {}, WITHIN).await;
-        let Err(KvError::Fault(fault)) = answer else { panic!("{answer:?}") };
-        assert_eq!((fault.kind, begun.elapsed()), (FaultKind::Draining, ALONE));
-    }
-}
+mod tests;

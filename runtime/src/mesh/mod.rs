@@ -228,7 +228,7 @@ impl Mesh {
     ///
     /// # Panics
     /// When it was told before.
-    #[cfg(feature = "rocks")]
+    #[cfg(any(feature = "rocks", test))]
     pub(crate) fn keeps(&self, keyspaces: Arc<dyn Keyspaces>) {
         assert!(self.inner.keyspaces.set(keyspaces).is_ok(), "a mesh is given its keyspaces once");
     }

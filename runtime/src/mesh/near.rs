@@ -93,10 +93,19 @@ mod tests {
     }
 
     #[test]
-    fn the_nearest_is_asked_first_and_the_own_node_before_all() {
-        check("ap/n1=249 us/n1=91 uk/n1=14", &["uk/n1 us/n1 ap/n1"; 3]);
-        check("uk/n1=14 eu/n1 eu/n2=0.4", &["eu/n1 eu/n2 uk/n1"; 2]);
-        check("", &[""]);
+    fn the_own_node_is_asked_first_then_the_nearest_and_who_is_unwell_last() {
+        for (text, wanted) in [
+            ("ap/n1=249 us/n1=91 uk/n1=14", "uk/n1 us/n1 ap/n1"),
+            ("uk/n1=14 eu/n1 eu/n2=0.4", "eu/n1 eu/n2 uk/n1"),
+            ("eu/n2=0.3! us/n1=91 ap/n1=249", "us/n1 ap/n1 eu/n2"),
+            // None is left out.
+            ("eu/n2! us/n1=91! ap/n1=249!", "eu/n2 us/n1 ap/n1"),
+            // Who asks is there.
+            ("us/n1=91 eu/n1!", "eu/n1 us/n1"),
+            ("", ""),
+        ] {
+            check(text, &[wanted; 3]);
+        }
     }
 
     #[test]
@@ -117,14 +126,6 @@ mod tests {
         );
         // In a building a millisecond is nothing, and one's own region is nearer than one that is as near.
         check("uk/n1=0.9 eu/n2=1.0 eu/n3=0.1", &["eu/n3 eu/n2 uk/n1", "eu/n2 eu/n3 uk/n1"]);
-    }
-
-    #[test]
-    fn who_is_unwell_is_asked_last_and_never_left_out() {
-        check("eu/n2=0.3! us/n1=91 ap/n1=249", &["us/n1 ap/n1 eu/n2"; 2]);
-        check("eu/n2! us/n1=91! ap/n1=249!", &["eu/n2 us/n1 ap/n1"; 2]);
-        // Who asks is there.
-        check("us/n1=91 eu/n1!", &["eu/n1 us/n1"]);
     }
 
     #[test]

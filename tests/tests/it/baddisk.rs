@@ -3,10 +3,17 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use futures::future::join_all;
+use rhumb::client::MeshClient;
+use rhumb::client::kv::{Kv, KvError, KvRefusal, Needs};
 use rhumb_tests::cluster::{ask_admin, eventually};
+use rhumb_tests::counter::directory;
 use rhumb_tests::powercut::{Image, Loss, UNBOUNDED};
 use serde_json::Value;
+use tokio::runtime::Runtime;
 
 use crate::scene::{Customers, Running, Scene, full, seed};
 
@@ -139,6 +146,80 @@ fn a_slow_disk_makes_answers_late_and_nothing_else() {
     drop(buying);
     scene.lose(0, node, &Loss::All).unwrap_or_else(|finding| panic!("{finding}"));
     all_is_there(&mut scene);
+}
+
+#[test]
+fn a_disk_that_cannot_keep_up_takes_no_new_write_of_a_keyspace_until_it_can() {
+    let little = [
+        ("RHUMB__STORAGE__MAX_WAITING", "8"),
+        ("RHUMB__STORAGE__MAX_WAITING_BYTES", "1MiB"),
+        ("RHUMB__STORAGE__MAX_GROUP_BYTES", "1MiB"),
+    ];
+    let scene = Scene::new(1, seed(17), &little);
+    let nodes = scene.serve_all().unwrap_or_else(|finding| panic!("{finding}"));
+    let create = ["keyspace", "create", "profiles", "--class", "inventory", "--replication", "1"];
+    eventually("there is a keyspace", || scene.mesh.ask("operator", &create).code == 0);
+    let runtime = Runtime::new().expect("a runtime");
+    let identity = scene.mesh.directory().join("mesh/clients/us-east-app");
+    let client = runtime.block_on(async { MeshClient::new(&identity, directory(&scene.mesh.addresses())) });
+    let client = client.expect("a client's certificate");
+    let kv = &runtime.block_on(Kv::open(&client, "profiles", None)).expect("it is there");
+
+    // What comes at one moment is let in, be it more than one batch takes.
+    let large = &vec![7; 200 << 10];
+    let at_once = (0..16_u64).map(|number| async move { kv.put(&number.to_be_bytes(), large).await });
+    for put in runtime.block_on(join_all(at_once)) {
+        assert!(matches!(put, Ok(_) | Err(KvError::Refused(KvRefusal::Overloaded { .. }))), "{put:?}");
+    }
+
+    nodes[0].watched.delay_syncs(500).expect("a page");
+    let (mut written, mut refused, mut told) = (Vec::new(), Vec::new(), None);
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // As much at a time as the disk does not take.
+        scope.spawn(|| {
+            for wave in 0_u64.. {
+                let puts = (0..64_u64).map(|number| async move {
+                    // What comes at one moment is one batch.
+                    tokio::time::sleep(Duration::from_millis(10 * number)).await;
+                    let key = format!("{wave}-{number}");
+                    (kv.put(key.as_bytes(), b"one").await, key)
+                });
+                for (put, key) in runtime.block_on(join_all(puts)) {
+                    match put {
+                        Ok(_) => written.push(key),
+                        Err(KvError::Refused(KvRefusal::Overloaded { .. })) => refused.push(key),
+                        Err(other) => panic!("{key}: {other}"),
+                    }
+                }
+                if is_over.load(Ordering::Relaxed) {
+                    return;
+                }
+            }
+        });
+        eventually("a command is told", || {
+            let ran = scene.mesh.ask("client", &["kv", "put", "profiles", "ann", "one", "--if-absent"]);
+            told = (ran.code == 1 && ran.json["refused"]["code"] == "overloaded").then_some(ran.json);
+            told.is_some()
+        });
+        is_over.store(true, Ordering::Relaxed);
+    });
+    let told = told.expect("it was refused")["refused"].clone();
+    assert_eq!(told["retry_after_ms"], 50, "{told}");
+    assert!(told["message"].as_str().is_some_and(|why| why.contains("node us-east/n1: ")), "{told}");
+    assert!(!written.is_empty() && !refused.is_empty(), "{} and {}", written.len(), refused.len());
+
+    nodes[0].watched.delay_syncs(0).expect("a page");
+    eventually("it takes writes again", || {
+        scene.mesh.ask("client", &["kv", "put", "profiles", "bob", "one"]).code == 0
+    });
+    let is_there = |key: &String| {
+        let read = runtime.block_on(kv.get(key.as_bytes(), Needs::Strong));
+        !read.unwrap_or_else(|error| panic!("{key}: {error}")).rows.is_empty()
+    };
+    assert!(written.iter().all(is_there), "what was let in is there");
+    assert!(!refused.iter().any(is_there), "what was refused is not");
+    scene.close(nodes);
 }
 
 #[test]

@@ -1,11 +1,19 @@
 //! Personal data in keyspaces of the real program: what is on disks, who reads it, and what an erasure leaves.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
+use rhumb::client::MeshClient;
+use rhumb::client::directory::Directory;
+use rhumb::mesh::MeshAddr;
+use rhumb_core::{DataClass, Region};
 use rhumb_storage::rocks::RocksSettings;
 use rhumb_storage::{Family, RocksEngine, Store};
-use rhumb_tests::cluster::{DevMesh, eventually, run};
+use rhumb_tests::clerk::{Clerks, Errand};
+use rhumb_tests::cluster::{DevMesh, eventually, eventually_or, run};
 use serde_json::{Value, json};
+use tokio::runtime::Runtime;
 
 const THREE: &str = "us-east,eu-central,ap-southeast";
 /// Where the operator is of whom commands are.
@@ -27,7 +35,10 @@ const OTHER: &str = "Forty-Meridian-Road-is-where-he-lives";
 
 /// A mesh whose policy has personal classes.
 fn start() -> DevMesh {
-    let mut mesh = DevMesh::start(THREE, "off");
+    ruled(DevMesh::start(THREE, "off"))
+}
+
+fn ruled(mut mesh: DevMesh) -> DevMesh {
     mesh.restart_after(THREE, "off", |data| {
         let policy = data.join("config/policy.toml");
         let text = std::fs::read_to_string(&policy).expect("a policy");
@@ -154,6 +165,67 @@ fn personal_values_are_in_no_file_and_an_erased_subject_is_read_by_nobody_on_any
     // The key is free for what comes next, about the same subject too.
     mesh.ok(&["kv", "put", "people", "ann", "anew", "--subject", "subject-ann"]);
     assert_eq!(get(&mesh, "eu-central", "ann", &[]).1["rows"][0]["value"], "anew");
+}
+
+#[test]
+fn an_actor_reaches_keyspaces_in_its_own_name_under_the_class_and_within_the_time_of_its_call() {
+    let mesh = ruled(DevMesh::start_with(PathBuf::from(env!("CARGO_BIN_EXE_counter_node")), THREE, "off"));
+    mesh.ok(&["keyspace", "create", "people", "--class", "personal"]);
+    mesh.ok(&["keyspace", "create", "things", "--class", "inventory"]);
+    eventually("there is a pool with a keyspace of its own", || {
+        mesh.rhumb(&["pool", "create", "concert", "--supply", "10", "--durability", "quorum"]).code == 0
+    });
+    let runtime = Runtime::new().expect("a runtime");
+    let directory = Directory::read(&mesh.data()).expect("its nodes");
+    let client = runtime.block_on(async { MeshClient::new(&mesh.data().join("client"), directory) });
+    let client = Arc::new(client.expect("a client's certificate"));
+    let here: Region = HOME.split_once('/').expect("a region").0.parse().expect("a region");
+    let clerk: MeshAddr<Clerks> = client.mesh().actor_in(&here, "desk");
+    let asked = |kind: &str, does: &[&str], within: Duration| {
+        let class = DataClass::new(kind).expect("a class");
+        let does = does.iter().map(|&what| what.to_owned()).collect();
+        runtime.block_on(async { clerk.ask(Errand { class, does }).within(within).await })
+    };
+    let ask = |kind: &str, does: &[&str]| {
+        asked(kind, does, Duration::from_secs(30)).unwrap_or_else(|fault| panic!("{does:?}: {fault}"))
+    };
+
+    let put = format!("put people ann {SECRET}");
+    let both = [put.as_str(), "get people ann"];
+    eventually("it is put and read", || {
+        asked("personal", &both, Duration::from_secs(30)).is_ok_and(|told| told == ["put", SECRET])
+    });
+    assert_eq!(get(&mesh, here.as_str(), "ann", &[]).0, 0);
+    // It is the node that reads, by the actor; what a program reads is the program's own.
+    let query = ["audit", "query", "--node", HOME, "--action", "data.read", "--records"];
+    let told = mesh.ok(&query)["found"].clone();
+    let reads: Vec<&Value> = told.as_array().expect("entries").iter().map(|entry| &entry["record"]).collect();
+    let (by_actor, others): (Vec<_>, Vec<_>) =
+        reads.into_iter().partition(|read| read["details"]["by"].is_string());
+    let name = clerk.id().shown().to_string();
+    assert!(!by_actor.is_empty() && !others.is_empty(), "{told}");
+    for read in by_actor {
+        assert_eq!((&read["details"]["by"], &read["resource"]), (&json!(name), &json!("keyspace people")));
+        assert!(read["actor"].as_str().is_some_and(|actor| actor.contains(HOME)), "{read}");
+    }
+
+    let lowered = "personal is no inventory";
+    assert_eq!(ask("personal", &["get things chair", "put things chair 1"]), [lowered; 2]);
+    assert_eq!(ask("inventory", &["get people ann", "put things chair 1"]), [SECRET, lowered]);
+    assert_eq!(mesh.rhumb(&["kv", "get", "things", "chair"]).code, 5, "nothing was written");
+    assert_eq!(ask("inventory", &["put things chair 1", "get things chair"]), ["put", "1"]);
+    assert_eq!(ask("control", &["get pool/concert a", "put pool/concert a 1"]), ["no_such_keyspace"; 2]);
+
+    // It is told that nobody answers before its own call is over, however long that is.
+    let others = THREE.split(',').map(|region| format!("{region}/n1")).filter(|node| node != HOME);
+    others.for_each(|node| mesh.signal(&node, "STOP"));
+    eventually_or("it hears of it in time", || {
+        match asked("control", &["get things chair"], Duration::from_secs(6)) {
+            Ok(told) if told == ["not_now"] => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    THREE.split(',').for_each(|region| mesh.signal(&format!("{region}/n1"), "CONT"));
 }
 
 #[test]

@@ -75,17 +75,56 @@ fn a_bound_that_nobody_at_hand_keeps_is_refused_by_its_name_while_the_leaseholde
 }
 
 #[test]
+fn where_only_the_nearest_may_be_asked_no_other_region_answers() {
+    let mesh = DevMesh::start(THREE, "off");
+    mesh.ok(&["keyspace", "create", "profiles", "--class", "inventory"]);
+    mesh.ok(&["kv", "put", "profiles", "ann", "one"]);
+    let holds = holder(&mesh).expect("somebody holds the lease");
+    let reader = NODES.into_iter().find(|node| *node != holds).expect("there are others");
+    let (near, _) = reader.split_once('/').expect("a region");
+    let (far, _) = holds.split_once('/').expect("a region");
+    // Of a key and of a scan: the exit code, and who has answered or why nobody has.
+    let ask = |region: &str, needs: &[&str]| {
+        [&["kv", "get", "profiles", "ann"][..], &["kv", "scan", "profiles"]].map(|what| {
+            let ran = mesh.rhumb(&[what, &["--region", region], needs].concat());
+            let told = ran.json["region"].as_str().or_else(|| ran.json["refused"]["code"].as_str());
+            (ran.code, told.unwrap_or(&ran.text).to_owned())
+        })
+    };
+    let answers = |region: &str| [0, 0].map(|code| (code, region.to_owned()));
+    let refuses = |code: &str| [1, 1].map(|exit| (exit, code.to_owned()));
+    eventually("it is read nearby", || {
+        ask(near, &["--consistency", "eventual", "--nearest-only"]) == answers(near)
+    });
+    // What is complete there is three seconds old. Whoever may be asked besides answers.
+    for (needs, refusal) in [("bounded=1s", "staleness_bound_violated"), ("strong", "not_now")] {
+        assert_eq!(ask(near, &["--consistency", needs]), answers(far));
+        assert_eq!(ask(near, &["--consistency", needs, "--nearest-only"]), refuses(refusal));
+        assert_eq!(ask(far, &["--consistency", needs, "--nearest-only"]), answers(far), "it holds the lease");
+    }
+
+    // Nor does another one answer in the place of a nearest one that does not answer at all.
+    mesh.signal(reader, "STOP");
+    let get = ["kv", "get", "profiles", "ann", "--region", near, "--consistency", "eventual"];
+    assert_ne!(mesh.ok(&get)["region"], near, "another one answers, where it may");
+    let ran = mesh.rhumb(&[&get[..], &["--nearest-only"]].concat());
+    assert!([3, 4].contains(&ran.code) && ran.json["fault"].is_object(), "{}", ran.text);
+    mesh.signal(reader, "CONT");
+}
+
+#[test]
 fn a_token_by_a_key_that_is_not_known_yet_may_be_tried_again_and_a_changed_one_may_not() {
     let mesh = DevMesh::start(THREE, "off");
     mesh.ok(&["keyspace", "create", "profiles", "--class", "inventory"]);
     let written = mesh.ok(&["kv", "put", "profiles", "ann", "one"]);
-    let get = |token: &[u8]| {
+    let get_from = |region: &str, token: &[u8]| {
         let token = BASE64_URL_SAFE_NO_PAD.encode(token);
-        let ran = mesh.rhumb(&["kv", "get", "profiles", "ann", "--token", &token]);
+        let ran = mesh.rhumb(&["kv", "get", "profiles", "ann", "--region", region, "--token", &token]);
         let refused = &ran.json["refused"];
         let code = refused["code"].as_str().unwrap_or_default().to_owned();
         (ran.code, code, refused["retry_after_ms"].as_u64())
     };
+    let get = |token: &[u8]| get_from("us-east", token);
     let token = written["token"].as_str().expect("a token");
     let mut token = BASE64_URL_SAFE_NO_PAD.decode(token).expect("base64");
     assert_eq!(get(&token), (0, String::new(), None));
@@ -95,4 +134,17 @@ fn a_token_by_a_key_that_is_not_known_yet_may_be_tried_again_and_a_changed_one_m
     let seen = Token { epoch: Epoch(0), at: HybridTime::ZERO };
     let unknown = TokenKey::from_seed(ClusterId(7), &[7; 32]).sign(seen);
     assert_eq!(get(&unknown), (1, "not_now".to_owned(), Some(1_000)));
+
+    // A node that has another key since says so, and so do those that knew the former one: nobody needs to try again.
+    token[last] ^= 1;
+    let signer = format!("{}/n1", written["region"].as_str().expect("a region"));
+    let keys = mesh.data().join("nodes").join(signer.replace('/', "-")).join("audit-keys");
+    std::fs::remove_file(keys.join(signer.replace('/', ".")).join("audit.key")).expect("it was there");
+    mesh.kill_9(&signer);
+    for node in NODES {
+        let (region, _) = node.split_once('/').expect("a region");
+        eventually("the token is refused for good", || {
+            get_from(region, &token) == (1, "token".to_owned(), None)
+        });
+    }
 }

@@ -9,6 +9,7 @@ mod faults;
 mod feeding;
 mod lifecycle;
 mod net;
+mod pressed;
 mod replay;
 mod rows;
 mod sim;

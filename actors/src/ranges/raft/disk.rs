@@ -78,6 +78,10 @@ pub fn rows(disk: &dyn Disk, family: Family, prefix: &[u8]) -> Result<Vec<Row>, 
     Ok(rows)
 }
 
+/// Bytes after which a batch takes no more: with the largest write besides it is still one that every store takes (`storage.max_waiting_bytes`,
+/// 1 MiB at least).
+pub(super) const BATCH_BYTES: usize = 512 << 10;
+
 /// The node's own store. What must be durable goes with all other batches of the node; what must be visible is written at once,
 /// on the caller's thread.
 pub struct HotDisk(HotStore);

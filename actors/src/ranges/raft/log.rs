@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use futures::channel::oneshot;
 use openraft::entry::RaftEntry;
@@ -23,9 +23,9 @@ use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::{AsyncRuntime, LogState, RaftLogReader};
 use parking_lot::Mutex;
 use rhumb_core::canary::{self, Canary};
-use rhumb_storage::{Batch, Family};
+use rhumb_storage::{Batch, CommitError, Family};
 
-use super::disk::{self, Disk};
+use super::disk::{self, BATCH_BYTES, Disk};
 use super::types::{self, Entry, Types, Vote};
 use super::wire::{self, Ballot, Id, Line, Named};
 use super::{Damage, Damages};
@@ -275,12 +275,15 @@ impl<R: AsyncRuntime> RaftLogStorage<Types<R>> for Log {
         I: IntoIterator<Item = Entry> + Send,
         I::IntoIter: Send,
     {
-        let mut batch = Batch::new();
-        let mut appended = Vec::new();
+        // Entries are appended together, however many there are and of whatever size.
+        let (mut batch, mut appended, mut before) = (Batch::new(), Vec::new(), Vec::new());
         {
             let mut known = self.known.lock();
             for entry in entries {
                 let id = entry.log_id();
+                if batch.bytes() >= BATCH_BYTES {
+                    before.push((std::mem::take(&mut batch), std::mem::take(&mut appended)));
+                }
                 batch.put(Family::Raft, entry_key(self.range, id.index), wire::encode(&Line::from(&entry)));
                 known.append(entry);
                 appended.push(id);
@@ -289,10 +292,23 @@ impl<R: AsyncRuntime> RaftLogStorage<Types<R>> for Log {
                 waits.send(()).ok();
             }
         }
+        let failed = Arc::new(OnceLock::new());
+        for (batch, appended) in before {
+            let (known, failed) = (Arc::clone(&self.known), Arc::clone(&failed));
+            let done = move |outcome: Result<_, CommitError>| {
+                known.lock().written(&appended);
+                if let Err(why) = outcome {
+                    failed.set(why).ok();
+                }
+            };
+            self.disk.durably(batch, Box::new(done)).await;
+        }
         let known = Arc::clone(&self.known);
-        let done = move |outcome: Result<_, rhumb_storage::CommitError>| {
+        // Batches are durable in the order in which they were taken: those before this one are.
+        let done = move |outcome: Result<_, CommitError>| {
             known.lock().written(&appended);
-            callback.io_completed(outcome.map(drop).map_err(io::Error::other));
+            let outcome = failed.get().cloned().map_or(outcome.map(drop), Err);
+            callback.io_completed(outcome.map_err(io::Error::other));
         };
         if canary::sings(Canary::EntriesNotSynced) {
             self.disk.visibly(batch).await.map_err(io::Error::other)?;
@@ -334,5 +350,35 @@ impl<R: AsyncRuntime> RaftLogStorage<Types<R>> for Log {
         }
         batch.put(Family::Raft, key(b'p', self.range), wire::encode(&Id::from(&upto)));
         self.durably(batch).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use openraft::storage::RaftLogStorageExt;
+    use rhumb_storage::hot::{HotSettings, HotStore};
+    use rhumb_storage::{MemoryDisk, MemoryEngine, Store};
+
+    use super::*;
+    use crate::ranges::raft::TokioRuntime;
+    use crate::ranges::raft::disk::HotDisk;
+
+    #[tokio::test]
+    async fn entries_that_come_at_once_may_be_more_than_a_store_takes_at_once() {
+        let store = Store::open(MemoryEngine::open(&MemoryDisk::new())).expect("a sound disk");
+        let settings = HotSettings { max_waiting_bytes: 1 << 20, ..HotSettings::default() };
+        let hot = HotStore::start(store, settings, |fault| panic!("{fault}")).expect("it starts");
+        let mut log = Log::open(RangeId(7), Arc::new(HotDisk::new(hot)), Damages::default()).expect("sound");
+        let entry = |index| {
+            // Of a later build's format: as long as it only stands in the log, it may be anything.
+            let proposal = types::Proposal::read(vec![250; 256 << 10].into()).expect("it may stand there");
+            let log_id = types::Id::new(types::Leader { term: 1, node_id: 1 }, index);
+            Entry { log_id, payload: types::Payload::Normal(proposal) }
+        };
+        let appended =
+            RaftLogStorageExt::<Types<TokioRuntime>>::blocking_append(&mut log, (0..16).map(entry));
+        appended.await.expect("all of it is durable");
+        let entries = log.entries(0, 16, usize::MAX).expect("they can be read");
+        assert_eq!(entries.iter().map(|entry| entry.log_id.index).collect::<Vec<_>>(), Vec::from_iter(0..16));
     }
 }

@@ -21,7 +21,7 @@ use rhumb_core::{Barrier, Effects};
 use rhumb_storage::{Batch, Family};
 use tokio::sync::Mutex;
 
-use super::disk::Disk;
+use super::disk::{BATCH_BYTES, Disk};
 use super::types::{self, SnapshotMeta, StoredMembership, Types};
 use super::wire::{self, Standing};
 use super::{Change, Changes, Claims, Damage, Damages, Rest, log, rest};
@@ -31,7 +31,7 @@ use crate::ranges::records::{self, STATE};
 use crate::ranges::replica::{ApplyError, Descriptor, RangeId, RangeReplica};
 use crate::version::Formats;
 
-/// Entries that become one batch, unless one of them has to see what another has written.
+/// Entries that become one batch, unless they are large, or one of them has to see what another has written.
 const AT_ONCE: usize = 64;
 
 /// Entries by which the log grows at most while rows are on their way to a follower.
@@ -262,7 +262,7 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine {
             self.applied = Some(id);
             let compares = matches!(outcome, Some(Outcome::Compared(_)));
             owed.push((responder.map(responds::<R>), outcome));
-            if compares || owed.len() >= AT_ONCE {
+            if compares || owed.len() >= AT_ONCE || batch.bytes() >= BATCH_BYTES {
                 self.written(&replica, &mut batch, &mut owed).await?;
             }
             if compares {

@@ -326,6 +326,8 @@ fn a_token_is_not_left_behind() {
     let reading = follower.replica.begin(&now, Epoch(4), with(3, 5)).expect("an earlier epoch's");
     let answer = follower.replica.finish(&now, Epoch(4), reading, ()).expect("served");
     assert_eq!(answer.token, Token { epoch: Epoch(4), at: at(10) }, "the client learns of the epoch");
+    let behind = follower.replica.begin(&now, Epoch(4), with(3, 7_001));
+    assert!(matches!(behind, Err(Elsewhere::Leaseholder(_))), "its time counts all the same: {behind:?}");
 }
 
 #[test]

@@ -70,6 +70,27 @@ fn another_meshs_token_and_another_formats_are_refused_by_name() {
 }
 
 #[test]
+fn a_token_by_a_key_that_was_replaced_is_refused_by_name_unless_it_is_there_again() {
+    let cluster = ClusterId(7);
+    let first = TokenKeys::new(cluster, [key(7, 1).public(), key(7, 2).public()]);
+    let next = TokenKeys::new(cluster, [key(7, 3).public(), key(7, 2).public()]);
+    let next = next.after(&first, [key(7, 1).public()]);
+    let old = key(7, 1).sign(seen());
+    assert_eq!(first.read(&old), Ok(seen()));
+    assert_eq!(next.read(&old), Err(TokenError::Replaced));
+    let mut changed = old;
+    changed[16] ^= 1;
+    assert_eq!(next.read(&changed), Err(TokenError::Signature), "it was never signed so");
+    assert_eq!(next.read(&key(7, 4).sign(seen())), Err(TokenError::UnknownKey));
+    // It is remembered when other keys follow.
+    let third = TokenKeys::new(cluster, [key(7, 3).public(), key(7, 4).public()]);
+    let third = third.after(&next, [key(7, 2).public()]);
+    assert_eq!([1, 2].map(|seed| third.read(&key(7, seed).sign(seen()))), [Err(TokenError::Replaced); 2]);
+    let again = TokenKeys::new(cluster, [key(7, 1).public()]).after(&third, [key(7, 3).public()]);
+    assert_eq!(again.read(&old), Ok(seen()));
+}
+
+#[test]
 fn what_is_seen_with_two_tokens_is_what_either_has_seen() {
     let earlier = Token { epoch: Epoch(2), at: HybridTime::from_bits(9) };
     let both = earlier.and(SEEN);

@@ -49,6 +49,17 @@ struct Where {
     connect: Connect,
 }
 
+/// Which key, as it is given.
+#[derive(Debug, Args)]
+struct Keyed {
+    #[command(flatten)]
+    at: Where,
+    /// The key.
+    key: String,
+    #[command(flatten)]
+    coded: Coded,
+}
+
 /// Under which condition a key is written.
 #[derive(Debug, Args)]
 #[group(multiple = false)]
@@ -157,17 +168,13 @@ impl Reads {
 )]
 pub struct Put {
     #[command(flatten)]
-    at: Where,
-    /// The key.
-    key: String,
+    of: Keyed,
     /// The value.
     #[arg(required_unless_present = "file", conflicts_with = "file")]
     value: Option<String>,
     /// The value is what is in this file, byte for byte; `-`: standard input.
     #[arg(long, value_name = "FILE|-")]
     file: Option<PathBuf>,
-    #[command(flatten)]
-    coded: Coded,
     #[command(flatten)]
     only: Only,
     /// Whom the value is about. Of a personal class it must be said: the value is sealed under a key of the subject.
@@ -188,14 +195,10 @@ pub struct Put {
 )]
 pub struct Get {
     #[command(flatten)]
-    at: Where,
-    /// The key.
-    key: String,
+    of: Keyed,
     /// Write the value into this file, byte for byte; `-`: to standard output, and nothing else.
     #[arg(long, value_name = "FILE|-")]
     out: Option<PathBuf>,
-    #[command(flatten)]
-    coded: Coded,
     #[command(flatten)]
     reads: Reads,
 }
@@ -205,11 +208,7 @@ pub struct Get {
 #[command(after_help = "Example:\n  rhumb kv del profiles ann")]
 pub struct Del {
     #[command(flatten)]
-    at: Where,
-    /// The key.
-    key: String,
-    #[command(flatten)]
-    coded: Coded,
+    of: Keyed,
     #[command(flatten)]
     only: Only,
     /// Whom the deletion is about.
@@ -236,6 +235,12 @@ pub struct Scan {
     coded: Coded,
     #[command(flatten)]
     reads: Reads,
+}
+
+impl Keyed {
+    fn key(&self) -> Result<Vec<u8>, Failure> {
+        self.coded.read("the key", &self.key)
+    }
 }
 
 impl Where {
@@ -299,21 +304,21 @@ impl KvCommand {
             Self::Put(said) => {
                 let value = match (&said.value, &said.file) {
                     (_, Some(file)) => read_value(file)?,
-                    (value, None) => said.coded.read("the value", value.as_deref().unwrap_or_default())?,
+                    (value, None) => said.of.coded.read("the value", value.as_deref().unwrap_or_default())?,
                 };
                 let op = KvOp {
                     condition: said.only.condition(),
                     schema: said.schema,
                     subject: said.subject,
                     lasts: said.expires,
-                    ..put(&said.coded.read("the key", &said.key)?, &value)
+                    ..put(&said.of.key()?, &value)
                 };
-                said.at.write(vec![op], output).await
+                said.of.at.write(vec![op], output).await
             }
             Self::Del(said) => {
-                let (condition, key) = (said.only.condition(), said.coded.read("the key", &said.key)?);
+                let (condition, key) = (said.only.condition(), said.of.key()?);
                 let op = KvOp { value: None, condition, subject: said.subject, ..put(&key, b"") };
-                said.at.write(vec![op], output).await
+                said.of.at.write(vec![op], output).await
             }
             Self::Batch(said) => {
                 let ops = said.ops()?;
@@ -332,10 +337,10 @@ impl Get {
             let why = "--out - and -o json both write to standard output: give --out a file";
             return Err(Failure::Usage(why.to_owned()));
         }
-        let key = self.coded.read("the key", &self.key)?;
-        let answer = self.at.read(&self.reads, |asks| KvRead { from: key, to: None, ..asks }).await?;
+        let (key, coded) = (self.of.key()?, self.of.coded);
+        let answer = self.of.at.read(&self.reads, |asks| KvRead { from: key, to: None, ..asks }).await?;
         let value = answer.rows.first().map(|row| row.value.clone());
-        let mut told = ReadAnswer::of(answer, self.coded);
+        let mut told = ReadAnswer::of(answer, coded);
         output.aside(told.worth());
         match (value, &self.out) {
             (None, _) if raw => output.note("the key is not there"),
@@ -353,7 +358,7 @@ impl Get {
             }
             (Some(_), None) => {
                 let (text, is_base64) = told.rows[0].value();
-                if is_base64 && !self.coded.base64 {
+                if is_base64 && !coded.base64 {
                     output
                         .aside("the value is no text, and is shown in base64: `--out FILE` writes its bytes");
                 }

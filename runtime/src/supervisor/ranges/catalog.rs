@@ -248,7 +248,8 @@ impl Ranges {
         self.0.subjects.lock().condemn(erased);
         let own = self.0.tokens.public();
         let keys = founders.values().map(|founder| founder.tokens.clone()).chain([own]);
-        self.0.tokens.believe(TokenKeys::new(self.0.parts.cluster, keys));
+        let keys = TokenKeys::new(self.0.parts.cluster, keys);
+        self.0.tokens.believe(keys, replaced(&self.0.founders.read(), &founders));
         *self.0.keyspaces.write() = keyspaces;
         *self.0.purged.write() = purged;
         *self.0.founders.write() = founders;
@@ -441,6 +442,14 @@ fn may_have_meta(said: &[Option<bool>]) -> bool {
     said.contains(&Some(true)) || without <= nodes / 2
 }
 
+/// The keys of tokens in whose place the same nodes have others now.
+fn replaced(before: &BTreeMap<NodeId, Founder>, now: &BTreeMap<NodeId, Founder>) -> Vec<Vec<u8>> {
+    let other = |(node, was): (&NodeId, &Founder)| {
+        now.get(node).is_some_and(|now| now.tokens != was.tokens).then(|| was.tokens.clone())
+    };
+    before.iter().filter_map(other).collect()
+}
+
 /// Why no keyspace was created here.
 pub(super) enum CreateEnded {
     /// It is refused.
@@ -461,7 +470,7 @@ fn others(seats: &[Seat], me: &NodeId) -> Vec<NodeId> {
 
 #[cfg(test)]
 mod tests {
-    use rhumb_core::FaultKind;
+    use rhumb_core::{ClusterVersion, FaultKind, StoreId};
 
     use super::*;
 
@@ -476,6 +485,19 @@ mod tests {
         for said in [&[none][..], &[none, silent], &[none, none], &[none, none, silent]] {
             assert!(!may_have_meta(said), "{said:?}");
         }
+    }
+
+    #[test]
+    fn only_a_node_that_has_another_key_has_replaced_one() {
+        let row = |&(node, disk, key): &(&str, u128, u8)| {
+            let founder = Founder::new(StoreId(disk), vec![key; 32], ClusterVersion::FIRST);
+            (node.parse().expect("a node"), founder)
+        };
+        let rows = |said: &[(&str, u128, u8)]| said.iter().map(row).collect();
+        let before = rows(&[("ap/n1", 1, 1), ("eu/n1", 2, 2), ("us/n1", 3, 3), ("us/n2", 4, 4)]);
+        // One is not to be seen just now, one is on a new disk, one is new.
+        let now = rows(&[("eu/n1", 2, 5), ("eu/n2", 6, 6), ("us/n1", 7, 3), ("us/n2", 4, 4)]);
+        assert_eq!(replaced(&before, &now), [vec![2; 32]]);
     }
 
     #[test]

@@ -61,3 +61,47 @@ impl Keyspaces for ForActors {
         self.there(&name, move |ranges| async move { ranges.write(message, within).await })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rhumb_actors::ranges::messages::Needs;
+    use rhumb_core::{DataClass, Delivery};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_a_pools_own_is_neither_read_nor_written_for_an_actor() {
+        let (stopped, class) = (ForActors(Weak::new()), DataClass::new("inventory").expect("a class"));
+        let within = Duration::from_secs(1);
+        let read = |keyspace: &str| KvRead {
+            class: class.clone(),
+            keyspace: keyspace.to_owned(),
+            from: Vec::new(),
+            to: None,
+            limit: 1,
+            needs: Needs::Eventual,
+            token: Vec::new(),
+            nearest_only: false,
+            fallback: false,
+            hops: 0,
+            as_stored: false,
+        };
+        let write = |keyspace: &str| {
+            let (class, keyspace) = (class.clone(), keyspace.to_owned());
+            KvWrite { class, keyspace, ops: Vec::new(), hops: 0 }
+        };
+        let answer = stopped.read(read("pool/concert"), None, within).await;
+        assert!(matches!(answer, Ok(Err(KvRefusal::NotAllowed(_)))), "{answer:?}");
+        let answer = stopped.write(write("pool/concert"), within).await;
+        assert!(matches!(answer, Ok(Err(KvRefusal::NotAllowed(_)))), "{answer:?}");
+        // Of any other the node is asked, which has stopped.
+        let faults = [
+            stopped.read(read("things"), None, within).await.map(drop),
+            stopped.write(write("things"), within).await.map(drop),
+        ];
+        for fault in faults {
+            let fault = fault.expect_err("it has stopped");
+            assert_eq!((fault.delivery(), fault.kind), (Delivery::NotSent, FaultKind::Draining));
+        }
+    }
+}

@@ -3,6 +3,7 @@
 //! * It decides: where a call goes on to, what is tried again, and how a refusal is told.
 //! * It never does: try again what may have been written, or pass a call on more often than `MAX_HOPS` ([`near`](super::near)).
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rhumb_actors::ranges::catalog::{Keyspace, META};
@@ -43,12 +44,9 @@ impl Ranges {
         if space.class == *class { Ok(space) } else { Err(KvRefusal::WrongClass(space.class)) }
     }
 
-    /// As the keyspace is by now: its ranges are split while a call goes on.
+    /// As the keyspace is by now: its ranges are split and moved while a call goes on.
     fn renew(&self, space: &mut Keyspace) {
-        let keyspaces = self.0.keyspaces.read();
-        if let Some(now) = keyspaces.get(&space.name).filter(|now| now.id == space.id) {
-            space.clone_from(now);
-        }
+        renew(space, &self.0.keyspaces.read());
     }
 
     pub(super) async fn read(&self, message: KvRead, within: Duration) -> Outcome<KvAnswer> {
@@ -381,6 +379,13 @@ enum Not {
     NoReplica,
 }
 
+/// Takes the row of a keyspace as it is by now. Another one that has its name since is not the one that was asked for.
+fn renew(space: &mut Keyspace, keyspaces: &BTreeMap<String, Keyspace>) {
+    if let Some(now) = keyspaces.get(&space.name).filter(|now| now.id == space.id) {
+        space.clone_from(now);
+    }
+}
+
 /// Whether it will be well in a moment.
 fn passes(refusal: &RangeRefusal) -> bool {
     matches!(
@@ -418,7 +423,7 @@ fn told(refusal: RangeRefusal) -> KvRefusal {
 fn not_believed(error: TokenError) -> KvRefusal {
     match error {
         TokenError::UnknownKey => KvRefusal::NotNow { why: error.to_string(), retry_after: KEY_AFTER },
-        TokenError::Length(_) | TokenError::Format(_) | TokenError::Signature => {
+        TokenError::Length(_) | TokenError::Format(_) | TokenError::Replaced | TokenError::Signature => {
             KvRefusal::Token(error.to_string())
         }
     }
@@ -504,7 +509,53 @@ fn checked(ops: &[KvOp]) -> Result<(), KvRefusal> {
 
 #[cfg(test)]
 mod tests {
+    use rhumb_actors::placement::messages::Placement;
+    use rhumb_actors::ranges::ReplicaId;
+    use rhumb_actors::ranges::catalog::RangeRow;
+    use rhumb_core::StoreId;
+
     use super::*;
+
+    /// A keyspace of this number, with a range on each of these nodes.
+    fn space(id: u32, nodes: &[&str]) -> Keyspace {
+        let row = |(number, node): (u64, &&str)| {
+            let node = node.parse().expect("a node");
+            let seat = Seat { replica: ReplicaId(number), node, store: StoreId(1), votes: true };
+            RangeRow::created(RangeId(number), vec![seat])
+        };
+        Keyspace {
+            id,
+            name: "profiles".to_owned(),
+            class: DataClass::new("inventory").expect("a class"),
+            replication: 1,
+            ranges: (1..).zip(nodes).map(row).collect(),
+            lifetimes: Lifetimes::default(),
+            life: Life::Active,
+            held: Vec::new(),
+            purged: false,
+            placement: Placement::default(),
+        }
+    }
+
+    #[test]
+    fn a_call_goes_on_by_the_ranges_as_they_are_by_now_of_the_same_keyspace() {
+        let (begun, split, moved) =
+            (space(7, &["eu/n1"]), space(7, &["eu/n1", "eu/n1"]), space(7, &["us/n1"]));
+        let anew = space(8, &["us/n1"]);
+        // A keyspace that is gone since, or was made anew, is the one that was asked for as it was last.
+        for (now, wanted) in [
+            (Some(&begun), &begun),
+            (Some(&split), &split),
+            (Some(&moved), &moved),
+            (Some(&anew), &begun),
+            (None, &begun),
+        ] {
+            let keyspaces = now.map(|now| (now.name.clone(), now.clone())).into_iter().collect();
+            let mut space = begun.clone();
+            renew(&mut space, &keyspaces);
+            assert_eq!(space, *wanted, "{now:?}");
+        }
+    }
 
     #[test]
     fn a_batch_of_more_than_may_be_is_refused_with_what_may_be() {

@@ -62,10 +62,11 @@ impl Tokens {
         self.key.public()
     }
 
-    /// Believes these keys from now on, and no others.
-    pub(super) fn believe(&self, keys: TokenKeys) {
+    /// Believes these keys from now on, and no others. Nodes had the replaced ones before, and have others since.
+    pub(super) fn believe(&self, keys: TokenKeys, replaced: impl IntoIterator<Item = Vec<u8>>) {
         // What was read under the old keys is read again. Whoever reads holds the lock, and keeps nothing across this.
         let mut read = self.read.lock();
+        let keys = keys.after(&self.keys.load(), replaced);
         self.keys.store(keys.into());
         *read = Lately::default();
     }
@@ -150,7 +151,11 @@ mod tests {
         let tokens = tokens();
         let signed = tokens.sign(token(5));
         assert_eq!(tokens.read(&signed), Ok(token(5)));
-        tokens.believe(TokenKeys::new(CLUSTER, [TokenKey::from_seed(CLUSTER, &[2; 32]).public()]));
+        let other = TokenKeys::new(CLUSTER, [TokenKey::from_seed(CLUSTER, &[2; 32]).public()]);
+        tokens.believe(other.clone(), []);
         assert_eq!(tokens.read(&signed), Err(TokenError::UnknownKey));
+        tokens.believe(other.clone(), [tokens.public()]);
+        tokens.believe(other, []);
+        assert_eq!(tokens.read(&signed), Err(TokenError::Replaced), "and it is remembered");
     }
 }

@@ -34,7 +34,7 @@ fn raft() -> RaftSettings {
     }
 }
 
-fn lasts(seconds: u64) {
+pub(super) fn lasts(seconds: u64) {
     sim::run_until(sim::now() + seconds * SECOND);
 }
 
@@ -64,7 +64,7 @@ fn write(net: &net::Shared, number: usize, record: &Record) {
 }
 
 /// A range of nodes 0 to 2, and one node more if `more` says so.
-fn begun(seed: u64, more: usize) -> net::Shared {
+pub(super) fn begun(seed: u64, more: usize) -> net::Shared {
     sim::begin(seed);
     let net = net::of(3 + more, Seed::new(seed).child("behind").rng());
     (0..3 + more).for_each(|node| net::start(&net, node, raft()));
