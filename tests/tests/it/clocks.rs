@@ -93,7 +93,15 @@ fn one_wrong_clock_stops_strong_paths_of_its_own_node_and_of_no_other() {
     }
     drop(buying);
     scene.check_all().expect("no answer was lost");
-    eventually("it is in its audit log", || entries(&scene, 0, "clock.freeze").len() == 2);
+    let mut found = 0;
+    eventually("it is in its audit log", || {
+        let freezes = entries(&scene, 0, "clock.freeze");
+        if freezes.len() != found {
+            println!("{freezes:?}");
+        }
+        found = freezes.len();
+        found == 2
+    });
     for node in 1..3 {
         assert_eq!(entries(&scene, node, "clock.freeze"), Vec::<Value>::new(), "node {node}");
     }

@@ -134,7 +134,7 @@ pub(super) fn starts(net: &net::Shared, node: usize, rng: &mut Rng) {
     if net.versions.is_none() {
         return;
     }
-    let newest = if rng.chance(0.6) { NEXT } else { OLD };
+    let newest = if rng.chance(0.75) { NEXT } else { OLD };
     puts(&mut net, node, newest);
 }
 

@@ -226,7 +226,8 @@ pub(super) fn run_with(seed: u64, lives: bool, told: &Telling) -> Result<Tally, 
     }
     let mut builds = seed.child("versions").rng();
     if cfg!(feature = "canaries") && builds.chance(0.3) {
-        versions::begin(&net, builds.between(5 * SECOND, STORY), seed.child("raises").rng());
+        // So early that nodes are started with the old build afterwards, too.
+        versions::begin(&net, builds.between(4 * SECOND, STORY * 3 / 4), seed.child("raises").rng());
     }
     let mut faults = Faults::of(&seed);
     let mut leases = BTreeMap::new();
