@@ -183,7 +183,8 @@ fn what_is_set_aside_for_a_frame_is_a_few_times_what_has_come_of_it_at_most() {
         found = deframer.next_frame().expect("a whole frame");
         assert!(deframer.buffer.capacity() <= 4 * come + (4 << 10), "after {come} bytes");
     }
-    assert_eq!(Frame::decode(found.expect("all of it has come")), Ok(large));
+    let found = Frame::decode(found.expect("all of it has come")).expect("a frame");
+    assert!(found.body == large.body);
 }
 
 #[test]
