@@ -191,8 +191,12 @@ canaries! {
     SplitForgetsClosed = "split-forgets-closed",
     /// What a client has seen before is not asked.
     TokenIgnored = "token-ignored",
-    /// What let a read begin is not asked again when its rows have been read, however long that took.
+    /// A read as of a time that is closed is one as of what is closed, and says otherwise.
+    AsOfClosed = "as-of-closed",
+    /// The permit that let a read begin is not looked at again when its rows have been read, however long that took.
     LateAnswer = "late-answer",
+    /// The bound that let a read begin is not looked at again when its rows have been read, however long that took.
+    LateBound = "late-bound",
     /// A command that a later one of its proposer has overtaken takes effect.
     OvertakenApplies = "overtaken-applies",
     /// A vote is answered before it is durable.
@@ -262,6 +266,7 @@ impl Canary {
         Self::LeaseStartIsClosed,
         Self::SplitForgetsClosed,
         Self::TokenIgnored,
+        Self::AsOfClosed,
         Self::OvertakenApplies,
         Self::GcAboveWatermark,
         Self::GcOfEmptySets,
@@ -282,7 +287,7 @@ impl Canary {
         Self::FormatBeforeVersion,
         Self::VersionRaisedUnheard,
         Self::BatchInTwo,
-        Self::LateAnswer,
+        Self::LateBound,
     ];
 
     /// Those of the comparison of replicas, which have stories of their own (`actors/src/ranges/host/tests/comparing.rs`).

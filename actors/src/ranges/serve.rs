@@ -128,7 +128,10 @@ impl RangeReplica {
                 }
                 (closed, Guarantee::Snapshot, None)
             }
-            Consistency::AsOf(at) if at <= closed => (at, Guarantee::Snapshot, None),
+            Consistency::AsOf(at) if at <= closed => {
+                let at = if canary::sings(Canary::AsOfClosed) { closed } else { at };
+                (at, Guarantee::Snapshot, None)
+            }
             Consistency::AsOf(at) if at > self.later(moment.now) => {
                 return refused(RangeRefusal::InTheFuture(at));
             }
@@ -164,8 +167,7 @@ impl RangeReplica {
         if self.is_quarantined() {
             return Err(Elsewhere::Refused(RangeRefusal::Quarantined));
         }
-        let asks_again = !canary::sings(Canary::LateAnswer);
-        if let Some(permit) = permit.filter(|_| asks_again) {
+        if let Some(permit) = permit.filter(|_| !canary::sings(Canary::LateAnswer)) {
             self.still(permit, moment).map_err(Elsewhere::Refused)?;
         }
         if !self.holds_all(&ask) {
@@ -174,7 +176,8 @@ impl RangeReplica {
         if let Consistency::Bounded(bound) = ask.consistency {
             // The leaseholder read at its own clock's time, which may have been long ago by now.
             let now = if permit.is_some() { moment.now } else { self.later(moment.now) };
-            if asks_again && (at.plus(bound) < now || moment.frozen) {
+            let is_late = at.plus(bound) < now || moment.frozen;
+            if is_late && !canary::sings(Canary::LateBound) {
                 return Err(self.leaseholder(moment, &ask, token));
             }
         }
@@ -186,6 +189,10 @@ impl RangeReplica {
             return Err(Elsewhere::Refused(RangeRefusal::Removed));
         };
         // What the leaseholder says of the present is the present; as of an earlier time it is as old as that.
+        let at = match ask.consistency {
+            Consistency::AsOf(asked) if canary::sings(Canary::AsOfClosed) => asked,
+            _ => at,
+        };
         let present = level == Guarantee::StrictSerializable;
         let age = if present { Duration::ZERO } else { between(at, moment.now) };
         // Nothing was seen that is newer than the newest, and so one state has one token, however often it is read.

@@ -4,13 +4,14 @@
 //!   client had seen; and what others as of the same and other times have shown. Whether strong ones have an order is
 //!   [`linear`](crate::linear)'s.
 //! * It never does: go by a node's clock, but for the age of which an answer says that it is by that.
-//! * Versions of a key only rise. A key that is not there was not written yet, or deleted by then.
+//! * Versions of a key only rise. A key that is not there was not written yet, or deleted by then. So a state shows of each key the newest
+//!   of all versions up to its time that are known, whoever was told of them, and at whatever level.
 //!
 //! A deletion of unknown outcome excuses that a key is not there. But it was done once at most, at one time: later than what had been
 //! acknowledged when it was begun, and at none at which somebody was shown a state in which it was not done. So in the end all absences
 //! that nothing else excuses must be of as many times as there are such deletions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rhumb_core::{Guarantee, HybridTime};
@@ -30,10 +31,15 @@ pub struct Reading {
     pub age: Duration,
     /// When it began.
     pub call_ns: u64,
+    /// As of which time it was asked for, if it was to be as of one.
+    pub as_of: Option<HybridTime>,
     /// As of which time it was answered.
     pub at: HybridTime,
     /// The version of the key that its token stands for. A read as of a time goes by none.
     pub seen: HybridTime,
+    /// As of which time its token has seen that the key is not there: what it was by then is gone. Strong reads do not count, for what was
+    /// on its way may come below their times. A read as of a time goes by none.
+    pub gone: HybridTime,
 }
 
 /// All that clients were told of some keys.
@@ -46,9 +52,11 @@ pub struct Levels {
 struct Key {
     /// What was acknowledged, when, and at which version.
     acked: Vec<(u64, HybridTime)>,
-    deleted: Vec<HybridTime>,
-    /// Deletions that are on their way, or of unknown outcome: whose they are, and the newest version that was acknowledged before.
-    open: Vec<(u32, HybridTime)>,
+    /// All versions that somebody was told of, deletions among them.
+    known: BTreeSet<HybridTime>,
+    deleted: BTreeSet<HybridTime>,
+    /// Deletions that are on their way, or of unknown outcome: by which write, and the newest version that was acknowledged before.
+    open: Vec<(usize, HybridTime)>,
     /// What it was as of a time.
     shown: BTreeMap<HybridTime, Option<HybridTime>>,
     /// When it was shown not to be there, and nothing but an open deletion excused it.
@@ -64,28 +72,39 @@ struct Absent {
 }
 
 impl Levels {
-    /// A process begins to delete a key.
-    pub fn deletes(&mut self, process: u32, key: &str) {
+    /// A write begins that deletes a key.
+    pub fn deletes(&mut self, write: usize, key: &str) {
         let key = self.of(key);
         let newest = key.newest(|_, _| true);
-        key.open.push((process, newest));
+        key.open.push((write, newest));
     }
 
-    /// What it began last was not done for sure.
-    pub fn not_deleted(&mut self, process: u32, key: &str) {
+    /// It was not done for sure.
+    pub fn not_deleted(&mut self, write: usize, key: &str) {
         let open = &mut self.of(key).open;
-        if let Some(place) = open.iter().rposition(|(of, _)| *of == process) {
+        if let Some(place) = open.iter().rposition(|(of, _)| *of == write) {
             open.remove(place);
         }
     }
 
     /// A write of a key was acknowledged; `is_there`: it did not delete it.
-    pub fn acked(&mut self, process: u32, key: &str, ns: u64, at: HybridTime, is_there: bool) {
-        if !is_there {
-            self.not_deleted(process, key);
-            self.of(key).deleted.push(at);
-        }
+    pub fn acked(&mut self, write: usize, key: &str, ns: u64, at: HybridTime, is_there: bool) {
+        self.knows(write, key, at, is_there);
         self.of(key).acked.push((ns, at));
+    }
+
+    /// A write of a key was done at this version, as somebody was told; `is_there`: it did not delete it.
+    pub fn knows(&mut self, write: usize, key: &str, at: HybridTime, is_there: bool) {
+        if !is_there {
+            self.not_deleted(write, key);
+            self.of(key).deleted.insert(at);
+        }
+        self.found(key, at);
+    }
+
+    /// Somebody was told that a key has this version.
+    pub fn found(&mut self, key: &str, version: HybridTime) {
+        self.of(key).known.insert(version);
     }
 
     /// A write at this version was acknowledged, which was only to be done if a key was in this one.
@@ -93,7 +112,9 @@ impl Levels {
     /// # Errors
     /// Why it cannot have been.
     pub fn was(&mut self, key: &str, was: Option<HybridTime>, before: HybridTime) -> Result<(), String> {
-        self.of(key).showed(was, just_before(before))
+        let key = self.of(key);
+        key.known.extend(was);
+        key.showed(was, just_before(before))
     }
 
     /// Whether a key may have been shown like this.
@@ -101,14 +122,26 @@ impl Levels {
     /// # Errors
     /// Why not.
     pub fn judge(&mut self, key: &str, found: Option<HybridTime>, reading: Reading) -> Result<(), String> {
-        let Reading { least, level, bound, from_ns, age, call_ns, at, seen } = reading;
+        let Reading { least, level, bound, from_ns, age, call_ns, as_of, at, seen, gone } = reading;
         if !level.meets(least) {
             return Err(format!("is answered as {level}, and was asked for as {least}"));
+        }
+        if let Some(time) = as_of.filter(|time| *time != at) {
+            return Err(format!("is answered as of {at}, and was asked for as of {time}"));
+        }
+        if let Some(version) = found.filter(|version| *version > at) {
+            return Err(format!("shows {version} as of {at}, when that was not written yet"));
+        }
+        if let Some(version) = found.filter(|version| *version <= gone) {
+            return Err(format!(
+                "shows {version}, and as of {gone} its client's token has seen that it is gone"
+            ));
         }
         if let Some(bound) = bound.filter(|bound| age > *bound) {
             return Err(format!("is {age:?} old by its own word, and its bound is {bound:?}"));
         }
         let key = self.of(key);
+        key.known.extend(found);
         if let Some(bound) = bound {
             let ago = u64::try_from(bound.as_nanos()).unwrap_or(u64::MAX);
             let due = key.newest(|ns, _| ns.saturating_add(ago) <= from_ns);
@@ -179,22 +212,26 @@ impl Key {
 
     fn agrees(&self) -> Result<(), String> {
         let mut absent = self.absent.clone();
-        let mut last: Option<(HybridTime, Option<HybridTime>)> = None;
+        let mut last = (HybridTime::ZERO, None);
         for (&at, &found) in &self.shown {
-            let least = self.newest(|_, acked| acked <= at);
-            let words = || format!("as of {at} is {found:?}, and {least} was acknowledged");
+            let (then, was) = last;
+            let least = self.known.range(..=at).next_back().copied().unwrap_or_default();
+            let words =
+                || format!("as of {at} is {found:?}, as of {then} it was {was:?}, and {least} is known");
             if found.is_some_and(|found| found > at || found < least) {
                 return Err(words());
             }
-            if found.is_none() && least > HybridTime::ZERO {
-                absent.push(Absent { since: least, at, words: words() });
+            // Where it was there it was not deleted by then.
+            let since = if was.is_some() { least.max(then) } else { least };
+            if found.is_none() && since > HybridTime::ZERO {
+                absent.push(Absent { since, at, words: words() });
             }
-            if let (Some((then, was)), Some(version)) = (last, found)
+            if let Some(version) = found
                 && (Some(version) < was || (version <= then && Some(version) != was))
             {
                 return Err(format!("was {was:?} as of {then}, and {found:?} as of {at}"));
             }
-            last = Some((at, found));
+            last = (at, found);
         }
         self.excused(absent)
     }
@@ -234,7 +271,8 @@ impl Key {
     }
 }
 
-fn just_before(at: HybridTime) -> HybridTime {
+/// The last time before this one.
+pub(crate) fn just_before(at: HybridTime) -> HybridTime {
     HybridTime::from_bits(at.to_bits().saturating_sub(1))
 }
 
@@ -262,7 +300,8 @@ mod tests {
     fn read(level: Guarantee, at: u64) -> Reading {
         let (at, seen) = (time(at), HybridTime::ZERO);
         let (bound, age, call_ns) = (None, Duration::ZERO, 1_000 * MS);
-        Reading { least: level, level, bound, from_ns: call_ns, age, call_ns, at, seen }
+        let (as_of, gone) = (None, HybridTime::ZERO);
+        Reading { least: level, level, bound, from_ns: call_ns, age, call_ns, as_of, at, seen, gone }
     }
 
     fn bounded(ms: u64, from: u64) -> Reading {
@@ -330,6 +369,31 @@ mod tests {
     }
 
     #[test]
+    fn a_read_is_as_of_the_time_that_was_asked_for_and_shows_nothing_of_later_ones() {
+        let mut levels = told();
+        for level in [Guarantee::Eventual, Guarantee::Snapshot, Guarantee::StrictSerializable] {
+            let began = Reading { call_ns: 10 * MS, ..read(level, 30) };
+            assert_eq!(levels.judge("k", Some(time(30)), began), Ok(()));
+            let later = Reading { at: just_before(time(30)), ..began };
+            assert!(levels.judge("k", Some(time(30)), later).is_err(), "{level}");
+        }
+        let asked = |at| Reading { as_of: Some(at), ..read(Guarantee::Snapshot, 20) };
+        assert_eq!(levels.judge("k", Some(time(20)), asked(time(20))), Ok(()));
+        assert!(levels.judge("k", Some(time(20)), asked(time(25))).is_err());
+        assert!(levels.judge("k", Some(time(20)), asked(just_before(time(20)))).is_err());
+    }
+
+    #[test]
+    fn what_a_token_has_seen_to_be_gone_does_not_come_back() {
+        let mut levels = told();
+        let reads = |gone| Reading { gone: time(gone), ..read(Guarantee::Eventual, 100) };
+        assert!(levels.judge("k", Some(time(30)), reads(45)).is_err());
+        assert!(levels.judge("k", Some(time(45)), reads(45)).is_err());
+        assert_eq!(levels.judge("k", Some(time(46)), reads(45)), Ok(()), "it was written since");
+        assert_eq!(levels.judge("k", None, reads(45)), Ok(()));
+    }
+
+    #[test]
     fn reads_as_of_times_are_of_one_history() {
         let shown = |all: &[(u64, Option<u64>)]| {
             let mut levels = told();
@@ -356,10 +420,12 @@ mod tests {
     /// What clients tell of a key of which the version 10 was acknowledged, in its order.
     #[derive(Debug, Clone, Copy)]
     enum Told {
-        /// A deletion begins, by this process.
-        Deletes(u32),
+        /// A deletion begins, by this write.
+        Deletes(usize),
         /// It was acknowledged, at this version.
-        Deleted(u32, u64),
+        Deleted(usize, u64),
+        /// It was not, and somebody was told that it was done at this version.
+        Known(usize, u64),
         Put(u64),
         /// It was put where it was in the one version, in the other one.
         Swapped(Option<u64>, u64),
@@ -369,6 +435,8 @@ mod tests {
         Absent(u64, u64),
         /// So was one who reads strongly.
         StronglyAbsent(u64),
+        /// One who reads strongly was shown this version.
+        Strongly(u64),
     }
 
     fn tells(all: &[Told]) -> Result<(), String> {
@@ -376,8 +444,9 @@ mod tests {
         levels.acked(9, "k", 10 * MS, time(10), true);
         for told in all {
             match *told {
-                Told::Deletes(process) => levels.deletes(process, "k"),
-                Told::Deleted(process, at) => levels.acked(process, "k", at * MS, time(at), false),
+                Told::Deletes(write) => levels.deletes(write, "k"),
+                Told::Deleted(write, at) => levels.acked(write, "k", at * MS, time(at), false),
+                Told::Known(write, at) => levels.knows(write, "k", time(at), false),
                 Told::Put(at) => levels.acked(9, "k", at * MS, time(at), true),
                 Told::Swapped(was, at) => {
                     levels.was("k", was.map(time), time(at))?;
@@ -394,6 +463,10 @@ mod tests {
                     let reading = read(Guarantee::StrictSerializable, at);
                     levels.judge("k", None, reading)?;
                 }
+                Told::Strongly(version) => {
+                    let reading = read(Guarantee::StrictSerializable, 900);
+                    levels.judge("k", Some(time(version)), reading)?;
+                }
             }
         }
         levels.agree()
@@ -401,19 +474,22 @@ mod tests {
 
     #[test]
     fn a_deletion_of_unknown_outcome_excuses_one_time_at_which_it_can_have_been() {
-        use Told::{Absent, Deleted, Deletes, Put, StronglyAbsent, Swapped, Was};
+        use Told::{Absent, Deleted, Deletes, Known, Put, Strongly, StronglyAbsent, Swapped, Was};
 
         for may_be in [
             &[Deletes(1), Absent(10, 20), Absent(10, 30), Was(40, None)][..],
             &[Deletes(1), StronglyAbsent(20), Was(15, Some(10))],
-            // Two of them, also of one process.
-            &[Deletes(1), Absent(10, 20), Put(30), Deletes(1), Absent(30, 40)],
+            // Two of them.
+            &[Deletes(1), Absent(10, 20), Put(30), Deletes(2), Absent(30, 40)],
             &[Deletes(1), Deletes(2), Was(20, None), Put(30), Was(40, None)],
+            &[Deletes(1), Was(28, Some(27)), Was(35, None), Was(40, None)],
+            &[Was(5, None), Strongly(27), Was(26, Some(10)), Was(35, Some(27))],
             // It came before what was put, and is seen only where that is not.
             &[Deletes(1), Put(30), Was(20, None), Was(25, None), Was(35, Some(30))],
             &[Deletes(1), Swapped(None, 30), Absent(10, 25)],
             // One that was on its way, and was done.
-            &[Deletes(1), Absent(10, 20), Deleted(1, 15), Put(30), Deletes(1), Absent(30, 40)],
+            &[Deletes(1), Absent(10, 20), Deleted(1, 15), Put(30), Deletes(2), Absent(30, 40)],
+            &[Deletes(1), Absent(10, 20), Known(1, 15), Put(30), Deletes(2), Absent(30, 40)],
             // As late as may be, though states show that it was not done earlier.
             &[Deletes(1), Was(20, Some(10)), Put(40), Was(30, None), Absent(10, 35)],
         ] {
@@ -436,6 +512,14 @@ mod tests {
             // One that was on its way, and came later, or was done already.
             &[Deletes(1), Absent(10, 20), Deleted(1, 25)],
             &[Deletes(1), Deleted(1, 15), Put(20), Absent(20, 25)],
+            &[Deletes(1), Absent(10, 20), Known(1, 25)],
+            &[Deletes(1), Known(1, 15), Put(20), Absent(20, 25)],
+            // It was there at the time before, in a version that nobody acknowledged; or a strong read had shown one.
+            &[Was(28, Some(27)), Was(35, None)],
+            &[Deletes(1), Deleted(1, 20), Was(28, Some(27)), Was(35, None)],
+            &[Deletes(1), Was(28, Some(27)), Was(35, None), Put(40), Was(50, None)],
+            &[Strongly(27), Was(35, Some(10))],
+            &[Strongly(27), Was(35, None)],
             // A state that is another one than what a write found.
             &[Deletes(1), Was(29, None), Swapped(Some(10), 30)],
         ] {

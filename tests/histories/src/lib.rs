@@ -6,7 +6,7 @@
 //! * It decides: what stands in a line ([`operation`]); what clients have told, as it comes ([`account`]); whether what is strong has an
 //!   order ([`linear`]; its heart is porcupine-rs, which is not ours), and whether all else may be ([`levels`]).
 //! * It never does: ask a mesh, or a clock. Times are given; [`mod@file`] alone touches the world.
-//! * Invariant: what may be is never called wrong.
+//! * Invariant: what may be is never called wrong; where that is not known it is said so.
 
 pub mod account;
 pub mod file;

@@ -252,18 +252,19 @@ fn first_seen<'a>(of_keys: &[&'a Whole<'_>], until: u64) -> FirstSeen<'a> {
     for one in ended {
         let by = one.ended(until).unwrap_or(NEVER);
         for value in one.seen() {
-            is_news(&mut all, value, by);
+            learns(&mut all, value, by);
         }
     }
     let mut is_seen = |one: &&'a Whole<'_>| {
         let by = one.shown_by(&all);
-        by.is_some_and(|by| one.seen().any(|value| is_news(&mut all, value, by)))
+        by.is_some_and(|by| one.seen().any(|value| learns(&mut all, value, by)))
     };
     while open.iter().any(&mut is_seen) {}
     all
 }
 
-fn is_news<'a>(all: &mut FirstSeen<'a>, value: (&'a str, Value), by: u64) -> bool {
+/// Somebody had seen a value by then: whether that is news.
+fn learns<'a>(all: &mut FirstSeen<'a>, value: (&'a str, Value), by: u64) -> bool {
     let is_news = all.get(&value).is_none_or(|known| *known > by);
     if is_news {
         all.insert(value, by);
@@ -308,7 +309,7 @@ mod tests {
     use super::*;
     use crate::sound::{both, history as sound, on, op, refused, swap, unknown};
 
-    const LONG: Duration = Duration::from_secs(10);
+    const LONG: Duration = Duration::from_secs(600);
 
     #[test]
     fn what_may_be_is_found_to_be_so() {

@@ -16,12 +16,14 @@ use anyhow::Context;
 use rhumb::client::kv::{KvAnswer, Needs};
 use rhumb_core::rng::Rng;
 use rhumb_core::{Guarantee, HybridTime};
-use rhumb_histories::{Account, Did, Dids, Ended, Operation, Outcome, Reading, Value};
+use rhumb_histories::{Account, Dids, Ended, Operation, Outcome, Reading, Value};
 use tokio::time::Instant;
 
+use super::clients::BOUNDS;
+
 /// So long after a clock was beyond the bound, and as long again as it was off, times that it gave out may make what is old look younger:
-/// the longest bound.
-const SETTLED: Duration = Duration::from_secs(9);
+/// the longest bound, and a second.
+const SETTLED: Duration = Duration::from_millis(BOUNDS.1 + 1_000);
 /// Times that are read again, wherever that is.
 const TIMES: usize = 6;
 
@@ -87,6 +89,8 @@ pub struct Shown<'a> {
     pub answer: &'a KvAnswer,
     /// The version that the token stands for with which it was asked.
     pub seen: HybridTime,
+    /// As of which time that token has seen that it is gone.
+    pub gone: HybridTime,
 }
 
 /// What clients have told.
@@ -157,18 +161,18 @@ impl Book {
     }
 
     /// A process begins to write these.
-    pub fn begins(&self, process: u32, dids: &[(String, Did)]) {
+    pub fn begins(&self, process: u32, dids: Dids) {
         self.with(|book| book.account.begins(process, dids));
     }
 
     /// What came of it.
-    pub fn ends(&self, process: u32, call_ns: u64, dids: Dids, ended: Ended) {
+    pub fn ends(&self, process: u32, call_ns: u64, ended: Ended) {
         let times = (call_ns, self.now());
         self.with(|book| {
             if let Ended::At(version) = ended {
                 book.newest = book.newest.max(Some(version));
             }
-            let may_be = book.account.ends(process, times, dids, ended);
+            let may_be = book.account.ends(process, times, ended);
             book.must(may_be);
             book.writes();
         });
@@ -189,17 +193,18 @@ impl Book {
             return Some(again);
         }
         let at = HybridTime::new(newest.filter(|newest| newest.millis() > ago)?.millis() - ago, 0);
-        self.with(|book| {
+        Some(self.with(|book| {
+            let at = book.account.edge(at, rng);
             book.times.push(at);
             let more = book.times.len().saturating_sub(TIMES);
             book.times.drain(..more);
-        });
-        Some(at)
+            at
+        }))
     }
 
     /// A key was shown to a client: whether it may be.
     pub fn shown(&self, shown: &Shown<'_>) {
-        let Shown { process, key, version, call_ns, needs, answer, seen } = *shown;
+        let Shown { process, key, version, call_ns, needs, answer, seen, gone } = *shown;
         let bound = match needs {
             Needs::Bounded(bound) => Some(bound),
             _ => None,
@@ -211,7 +216,11 @@ impl Book {
         };
         let more = self.beyond.lock().unwrap_or_else(PoisonError::into_inner).more(call_ns);
         let more = u64::try_from(more.as_nanos()).unwrap_or(u64::MAX);
-        let is_old = matches!(needs, Needs::AsOf(_));
+        let as_of = match needs {
+            Needs::AsOf(time) => Some(time),
+            _ => None,
+        };
+        let goes_by = |seen| if as_of.is_some() { HybridTime::ZERO } else { seen };
         let reading = Reading {
             least,
             level: answer.level,
@@ -219,8 +228,10 @@ impl Book {
             from_ns: call_ns.saturating_sub(more),
             age: answer.age,
             call_ns,
+            as_of,
             at: answer.at,
-            seen: if is_old { HybridTime::ZERO } else { seen },
+            seen: goes_by(seen),
+            gone: goes_by(gone),
         };
         let way = match needs {
             Needs::Strong => "strong",

@@ -24,7 +24,7 @@ const PAIRS: [[&str; 2]; 2] = [["ann", "gus"], ["max", "sue"]];
 /// What clients are busy with otherwise, in milliseconds.
 const THINK: (u64, u64) = (20, 200);
 /// Bounds of reads that have one, in milliseconds: near replicas show what is so old, and the leaseholder what is younger.
-const BOUNDS: (u64, u64) = (2_500, 8_000);
+pub(super) const BOUNDS: (u64, u64) = (2_500, 8_000);
 
 /// One client.
 pub struct Client<'a> {
@@ -34,6 +34,8 @@ pub struct Client<'a> {
     book: &'a Book,
     /// The newest version of each key that it has seen: its token stands for these.
     seen: RefCell<BTreeMap<&'static str, HybridTime>>,
+    /// As of which time it has seen, but by a strong read, that a key is not there: its token stands for these, too.
+    gone: RefCell<BTreeMap<&'static str, HybridTime>>,
 }
 
 /// A key, its value and version, if it is there.
@@ -46,7 +48,7 @@ impl<'a> Client<'a> {
     /// A client in a region, who reads and writes through this.
     #[must_use]
     pub fn new(process: u32, region: Region, kv: Kv<'a>, book: &'a Book) -> Self {
-        Self { process, region, kv, book, seen: RefCell::default() }
+        Self { process, region, kv, book, seen: RefCell::default(), gone: RefCell::default() }
     }
 
     /// Where it is.
@@ -99,7 +101,7 @@ impl<'a> Client<'a> {
 
     /// What keys that lie side by side are at one moment; none where it was not answered, or an answer makes no sense.
     async fn rows(&self, keys: &[&'static str], needs: Needs) -> Option<Vec<Row>> {
-        let (call, seen) = (self.book.now(), self.seen.borrow().clone());
+        let call = self.book.now();
         let behind = |last: &&str| format!("{last}+").into_bytes();
         let answered = match keys {
             [key] => self.kv.get(key.as_bytes(), needs).await,
@@ -110,7 +112,7 @@ impl<'a> Client<'a> {
         let rows = answer.as_ref().and_then(|answer| self.makes_sense(keys, answer));
         let is_strong = needs == Needs::Strong;
         if let (Some(answer), Some(rows)) = (&answer, &rows) {
-            self.was_shown(call, needs, answer, rows, &seen);
+            self.was_shown(call, needs, answer, rows);
         }
         let level = answer.as_ref().map(|answer| answer.level);
         let (dids, outcome): (Dids, _) = match &rows {
@@ -147,28 +149,18 @@ impl<'a> Client<'a> {
         Some(keys.iter().map(|key| (*key, found.get(key).copied())).collect())
     }
 
-    fn was_shown(
-        &self,
-        call_ns: u64,
-        needs: Needs,
-        answer: &KvAnswer,
-        rows: &[Row],
-        seen: &BTreeMap<&'static str, HybridTime>,
-    ) {
+    fn was_shown(&self, call_ns: u64, needs: Needs, answer: &KvAnswer, rows: &[Row]) {
         for &(key, row) in rows {
-            let version = row.map(|(_, version)| version);
-            let seen = seen.get(&key).copied().unwrap_or_default();
-            self.book.shown(&Shown { process: self.process, key, version, call_ns, needs, answer, seen });
-            if let Some(version) = version {
-                self.sees(key, version);
+            let (process, version) = (self.process, row.map(|(_, version)| version));
+            let [seen, gone] =
+                [&self.seen, &self.gone].map(|of| of.borrow().get(key).copied().unwrap_or_default());
+            self.book.shown(&Shown { process, key, version, call_ns, needs, answer, seen, gone });
+            match version {
+                Some(version) => sees(&self.seen, key, version),
+                None if answer.level == Guarantee::StrictSerializable => {}
+                None => sees(&self.gone, key, answer.at),
             }
         }
-    }
-
-    fn sees(&self, key: &'static str, version: HybridTime) {
-        let mut seen = self.seen.borrow_mut();
-        let known = seen.entry(key).or_default();
-        *known = version.max(*known);
     }
 
     // ---- writes --------------------------------------------------------------------------------
@@ -226,14 +218,21 @@ impl<'a> Client<'a> {
         let call = self.book.now();
         let keys: Vec<_> = puts.iter().map(|(key, ..)| *key).collect();
         let dids: Dids = puts.iter().map(|(key, did, _)| ((*key).to_owned(), *did)).collect();
-        self.book.begins(self.process, &dids);
+        self.book.begins(self.process, dids);
         let written = self.kv.write(puts.into_iter().map(|(_, _, op)| op).collect()).await;
         if let Ok(written) = &written {
-            keys.iter().for_each(|key| self.sees(key, written.version));
+            keys.iter().for_each(|key| sees(&self.seen, key, written.version));
         }
-        self.book.ends(self.process, call, dids, ended(&written));
+        self.book.ends(self.process, call, ended(&written));
         written.is_ok()
     }
+}
+
+/// A key was seen in this version, or as of this time.
+fn sees(seen: &RefCell<BTreeMap<&'static str, HybridTime>>, key: &'static str, at: HybridTime) {
+    let mut seen = seen.borrow_mut();
+    let known = seen.entry(key).or_default();
+    *known = at.max(*known);
 }
 
 fn ended(written: &Result<KvWritten, KvError>) -> Ended {

@@ -41,7 +41,7 @@ fn reads_and_writes_are_linearizable_while_nodes_crash_and_are_cut_off() {
     println!("{all:?}");
     assert!(all.crashes > 10 && all.cuts > 10 && all.leases > seeds() as usize, "{all:?}");
     assert!(all.still.0 > 20 && all.still.1 > 5 && all.crowded_out > 10 && all.full > 5, "{all:?}");
-    assert!(all.not_taken > 10, "{all:?}");
+    assert!(all.not_taken > 10 && all.homes > 2, "{all:?}");
     assert!(all.snapshots > 10 && all.splits > 0 && all.moves > 0 && all.cleared > 0, "{all:?}");
     assert!(all.collected > 1_000 && all.rested > 10, "{all:?}");
     assert!(all.compared > 50 && all.refused_on_the_way > 0, "{all:?}");
@@ -56,15 +56,16 @@ fn reads_and_writes_are_linearizable_while_nodes_crash_and_are_cut_off() {
         all.written > 500 && all.read > 500 && all.refused > 0 && all.pressed > 0 && all.unknown > 0,
         "{all:?}"
     );
-    assert!(all.batches > 100 && all.scans > 100, "{all:?}");
+    assert!(all.batches > 100 && all.scans > 100 && all.own > 1_000, "{all:?}");
     assert!(all.weaker.0 > 50 && all.weaker.1 > 50 && all.weaker.2 > 50, "{all:?}");
 }
 
 #[test]
 fn one_seed_is_one_story() {
     for seed in 0..3 {
-        let (first, second) = (run(seed), run(seed));
-        assert_eq!(first, second, "seed {seed}");
+        let (first, second) = (story(seed), story(seed));
+        assert_eq!(first.ended, second.ended, "seed {seed}");
+        assert_eq!(first.history, second.history, "seed {seed}");
     }
 }
 
@@ -74,7 +75,8 @@ fn every_known_bug_of_consensus_is_caught() {
     use rhumb_core::canary::Canary;
 
     // Those of reads are of the ranges' own world, and are seen with real openraft, too.
-    for &bug in Canary::OF_CONSENSUS.iter().chain(&[Canary::TokenIgnored, Canary::ClosedBeforeApply]) {
+    let of_reads = [Canary::TokenIgnored, Canary::ClosedBeforeApply, Canary::AsOfClosed];
+    for &bug in Canary::OF_CONSENSUS.iter().chain(&of_reads) {
         let (seed, broken) = caught(bug).unwrap_or_else(|| panic!("{} was not caught", bug.name()));
         println!("{:<24} seed {seed:>3}: {broken}", bug.name());
     }
@@ -82,9 +84,9 @@ fn every_known_bug_of_consensus_is_caught() {
 
 /// Bugs that few stories show, and where they did when that was last looked for: looked at first, to save minutes.
 #[cfg(feature = "canaries")]
-const SHOWN_AT: [(rhumb_core::canary::Canary, u64); 3] = {
+const SHOWN_AT: [(rhumb_core::canary::Canary, u64); 2] = {
     use rhumb_core::canary::Canary;
-    [(Canary::VoteNotSynced, 66), (Canary::LeaseWithoutVote, 311), (Canary::LateAnswer, 58)]
+    [(Canary::VoteNotSynced, 228), (Canary::LeaseWithoutVote, 311)]
 };
 
 /// What a seed's story breaks with a bug. One that breaks a promise without it, too, shows nothing of it.

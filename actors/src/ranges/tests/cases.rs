@@ -157,6 +157,19 @@ fn a_read_that_took_too_long_is_no_answer() {
     assert!(matches!(refused(finish(311)), RangeRefusal::StalenessBoundViolated { bound_ms: 300, .. }));
 }
 
+#[cfg(feature = "canaries")]
+#[test]
+fn an_answer_to_a_read_that_took_too_long_is_noticed() {
+    use rhumb_core::canary::{self, Canary};
+
+    for bug in [Canary::LateAnswer, Canary::LateBound] {
+        canary::let_out(Some(bug));
+        let noticed = std::panic::catch_unwind(a_read_that_took_too_long_is_no_answer).is_err();
+        canary::let_out(None);
+        assert!(noticed, "{}", bug.name());
+    }
+}
+
 #[test]
 fn a_successor_needs_a_quorum_that_has_withdrawn_and_begins_above_what_it_promised() {
     let mut case = Case::of(1);

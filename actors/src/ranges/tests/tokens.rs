@@ -91,6 +91,17 @@ fn a_token_by_a_key_that_was_replaced_is_refused_by_name_unless_it_is_there_agai
 }
 
 #[test]
+fn of_very_many_keys_that_were_replaced_the_latest_are_remembered() {
+    let none = TokenKeys::new(ClusterId(7), []);
+    let many = (1..=70).fold(none, |before, seed| {
+        TokenKeys::new(ClusterId(7), []).after(&before, [key(7, seed).public(), key(7, 1).public()])
+    });
+    let remembered = |seed| many.read(&key(7, seed).sign(seen())) == Err(TokenError::Replaced);
+    assert_eq!((1..=70).filter(|seed| remembered(*seed)).count(), 64);
+    assert!(remembered(70) && remembered(1) && !remembered(2), "those that were replaced last");
+}
+
+#[test]
 fn what_is_seen_with_two_tokens_is_what_either_has_seen() {
     let earlier = Token { epoch: Epoch(2), at: HybridTime::from_bits(9) };
     let both = earlier.and(SEEN);

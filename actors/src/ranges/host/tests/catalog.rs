@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use openraft::AsyncRuntime;
 use rhumb_core::rng::Rng;
-use rhumb_core::{DataClass, NodeId, StoreId};
+use rhumb_core::{DataClass, NodeId, Region, StoreId};
 use rhumb_storage::mvcc::{KeyspaceId, UserKey};
 
 use super::comparing;
@@ -90,8 +91,11 @@ pub(super) async fn follow(net: net::Shared, me: usize, host: Host<SimRuntime>) 
         let catalog = net.lock().catalog.clone();
         let held: Vec<_> =
             catalog.iter().flat_map(|catalog| &catalog.space.held).map(|held| held.at).collect();
-        for row in catalog.iter().flat_map(|catalog| &catalog.space.ranges) {
-            host.want(row.range, row.wanted());
+        let rows =
+            catalog.iter().flat_map(|Catalog { space, .. }| space.ranges.iter().map(move |row| (space, row)));
+        let rows: Vec<_> = rows.collect();
+        for (space, row) in rows {
+            host.want(row.range, space.wanted(row));
             host.hold(row.range, held.clone());
             host.retain(row.range, RETENTION);
             let mine = row.seats.iter().find(|seat| seat.store == host.store());
@@ -262,6 +266,35 @@ pub(super) fn misplaced(net: &net::Shared, row: &RangeRow) -> Option<String> {
         wanted == here && members.voters == voters && members.all.iter().copied().eq(wanted.keys().copied());
     (!well)
         .then(|| format!("{:?} is wanted at {wanted:?} and stands at {here:?} with {members:?}", row.range))
+}
+
+/// Where most is written, if that was said.
+pub(super) fn home(net: &net::Shared) -> Option<Region> {
+    net.lock().catalog.as_ref()?.space.placement.home.clone()
+}
+
+/// A range whose lease is not where most is written, although a replica votes there.
+pub(super) fn away(net: &net::Shared) -> Option<String> {
+    let home = home(net)?;
+    let at_home: Vec<_> = {
+        let net = net.lock();
+        let nodes = net.nodes.iter().enumerate().filter(|(number, _)| node_id(*number).region == home);
+        nodes.filter_map(|(number, node)| Some((number, node.host.clone()?))).collect()
+    };
+    let rows: Vec<_> = net.lock().catalog.iter().flat_map(|catalog| catalog.space.ranges.clone()).collect();
+    let could =
+        |row: &&RangeRow| row.begun && row.seats.iter().any(|seat| seat.votes && seat.node.region == home);
+    rows.iter().filter(could).map(|row| row.range).find_map(|range| {
+        let held = Arc::new(AtomicBool::new(false));
+        for (number, host) in &at_home {
+            let (host, held) = (host.clone(), Arc::clone(&held));
+            sim::spawn_as(*number, async move {
+                held.fetch_or(host.holds(range).await, Ordering::Relaxed);
+            });
+        }
+        sim::run_until(sim::now() + net::MS);
+        (!held.load(Ordering::Relaxed)).then(|| format!("the lease of {range:?} is not in {home}"))
+    })
 }
 
 /// Whoever holds a range's lease does something with it: splits the first range, or gives the lease away.

@@ -1,9 +1,11 @@
 //! Clients of a range: what they do with its keys, on any node, and what they are told.
 //!
 //! Each does one thing at a time: it reads and writes keys, several at one moment, too, strongly and otherwise, with all that it has seen
-//! in a token. What is strong is checked as a history in the end, all else as it comes, and in the end.
+//! in a token. What is strong is checked as a history in the end, all else as it comes, and in the end. Keys that are one client's own it
+//! writes once, and reads when all is well again: nobody has overwritten what was lost of them.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,7 +36,10 @@ const BACK: u64 = 2_300;
 /// Times that are read again, wherever that is.
 const TIMES: usize = 4;
 /// How long the checker may think about keys that hang together.
-const CHECK_WITHIN: Duration = Duration::from_secs(60);
+const CHECK_WITHIN: Duration = Duration::from_secs(600);
+/// Clients stop so long before the end, so that replicas can come together, and have read their own keys again by so long before it.
+const REST: u64 = 5 * SECOND;
+const READ_AGAIN: u64 = SECOND;
 
 /// What all clients of a story tell.
 #[derive(Default)]
@@ -47,6 +52,8 @@ pub(super) struct Told {
     pub(super) pauses: bool,
     /// Reads and writes since everything healed.
     pub(super) served: (usize, usize),
+    /// Clients that have read their own keys in the end.
+    pub(super) done: u32,
     /// Times that were asked for last.
     times: Vec<HybridTime>,
     pub(super) broken: Option<String>,
@@ -66,6 +73,7 @@ impl Told {
             return again;
         }
         let at = HybridTime::new(BEGIN_MS + sim::now() / MS - rng.between(0, BACK), 0);
+        let at = self.account.edge(at, rng);
         self.times.push(at);
         let more = self.times.len().saturating_sub(TIMES);
         self.times.drain(..more);
@@ -170,6 +178,8 @@ pub(super) struct Client {
     /// All that it has seen, and the version of each key.
     pub(super) token: Option<Token>,
     pub(super) least: BTreeMap<usize, HybridTime>,
+    /// As of which time it has seen, but by a strong read, that a key is not there.
+    pub(super) gone: BTreeMap<usize, HybridTime>,
 }
 
 impl Client {
@@ -178,8 +188,7 @@ impl Client {
         let first = KEYS + self.me as usize * 1_000;
         let mut own = first..;
         let mut written = VecDeque::new();
-        // It stops a little before the end, so that replicas can come together.
-        while sim::now() < STORY + HEALING - 5 * SECOND {
+        while sim::now() < STORY + HEALING - REST {
             self.sleeps(5 * MS, 120 * MS).await;
             while self.told.lock().pauses && paused() && sim::now() < STORY {
                 self.sleeps(50 * MS, 500 * MS).await;
@@ -198,7 +207,7 @@ impl Client {
             }
             let key = self.rng.below(KEYS as u64) as usize;
             match self.rng.below(20) {
-                0..6 => self.read(key, None, Consistency::Strong).await,
+                0..6 => _ = self.read(key, None, Consistency::Strong).await,
                 6..8 => self.scan().await,
                 8..11 => self.reads_otherwise(key).await,
                 11..15 => {
@@ -213,6 +222,24 @@ impl Client {
                 _ => self.batch().await,
             }
         }
+        self.reads_again(first..own.start).await;
+    }
+
+    /// Reads all of its own keys when all is well.
+    async fn reads_again(&mut self, own: Range<usize>) {
+        let count = own.len();
+        for key in own {
+            while !self.read(key, None, Consistency::Strong).await {
+                if sim::now() > STORY + HEALING - READ_AGAIN {
+                    let why = format!("everything is well, and key {key} of client {} is not read", self.me);
+                    return self.told.lock().must(Err(why));
+                }
+                self.sleeps(5 * MS, 20 * MS).await;
+            }
+        }
+        let mut told = self.told.lock();
+        told.tally.own += count;
+        told.done += 1;
     }
 
     async fn sleeps(&mut self, least: u64, most: u64) {
@@ -254,14 +281,14 @@ impl Client {
         self.read(key, to, consistency).await;
     }
 
-    /// Reads a key, or all from one on up to another one, of one range.
-    async fn read(&mut self, from: usize, to: Option<usize>, consistency: Consistency) {
+    /// Reads a key, or all from one on up to another one, of one range; whether it was answered.
+    async fn read(&mut self, from: usize, to: Option<usize>, consistency: Consistency) -> bool {
         let call = sim::now();
         let count = self.net.lock().nodes.len();
         let mut node = self.rng.below(count as u64) as usize;
         let token = self.token.filter(|_| self.rng.chance(0.7));
         for hop in 0..4 {
-            let Some(host) = self.net.lock().nodes[node].host.clone() else { return };
+            let Some(host) = self.net.lock().nodes[node].host.clone() else { return false };
             let ask = Ask {
                 from: key(from),
                 to: to.map(key),
@@ -277,6 +304,7 @@ impl Client {
             };
             let reads = sim::stoppable(async move { host.read(range, ask, piece).await });
             let answered = on(node, reads, PATIENCE).await;
+            let is_answered = matches!(answered, Some(Ok(_)));
             match answered {
                 Some(Ok(answer)) => self.was_shown(call, (from, to), consistency, token.is_some(), answer),
                 Some(Err(NotRead::Leaseholder(seat))) => {
@@ -288,8 +316,10 @@ impl Client {
                 Some(Err(NotRead::NoReplica | NotRead::Refused(_))) => self.told.lock().tally.refused += 1,
                 None => {}
             }
-            return SimRuntime::sleep(Duration::from_millis(2)).await;
+            SimRuntime::sleep(Duration::from_millis(2)).await;
+            return is_answered;
         }
+        false
     }
 
     fn was_shown(
@@ -321,17 +351,24 @@ impl Client {
                 told.must(known);
             }
             saw.push((name(key), Did::Read(found.map(value))));
-            let least = self.least.get(&key).copied().unwrap_or_default();
-            let is_old = matches!(consistency, Consistency::AsOf(_));
-            let seen = if has_token && !is_old { least } else { HybridTime::ZERO };
-            let reading = Reading { seen, ..reading };
+            let goes_by = |seen: &BTreeMap<usize, HybridTime>| {
+                let goes = has_token && reading.as_of.is_none();
+                seen.get(&key).copied().filter(|_| goes).unwrap_or_default()
+            };
+            let reading = Reading { seen: goes_by(&self.least), gone: goes_by(&self.gone), ..reading };
             let (me, replica) = (self.me, answer.replica.replica);
             let may_be = told.account.shown(&name(key), version, reading);
             told.must(may_be.map_err(|why| {
                 format!("a read of key {key} {consistency:?} by client {me} at replica {replica} {why}")
             }));
-            if let Some(found) = found {
-                self.least.insert(key, least.max(found.at));
+            let seen = match found {
+                Some(found) => Some((&mut self.least, found.at)),
+                None if answer.level == Guarantee::StrictSerializable => None,
+                None => Some((&mut self.gone, answer.at)),
+            };
+            if let Some((seen, at)) = seen {
+                let known = seen.entry(key).or_default();
+                *known = at.max(*known);
             }
         }
         self.token = Some(self.token.map_or(answer.token, |token| token.and(answer.token)));
@@ -357,7 +394,7 @@ impl Client {
         let count = self.net.lock().nodes.len();
         let mut node = self.rng.below(count as u64) as usize;
         let dids: Dids = puts.iter().map(Put::did).collect();
-        self.told.lock().account.begins(self.me, &dids);
+        self.told.lock().account.begins(self.me, dids);
         let mut answered = Some(Err(NotWritten::NoReplica));
         for _ in 0..4 {
             let Some(host) = self.net.lock().nodes[node].host.clone() else { break };
@@ -392,7 +429,7 @@ impl Client {
         };
         {
             let mut told = self.told.lock();
-            let may_be = told.account.ends(self.me, since(call), dids, ended);
+            let may_be = told.account.ends(self.me, since(call), ended);
             told.must(may_be);
         }
         SimRuntime::sleep(Duration::from_millis(2)).await;
@@ -424,6 +461,11 @@ fn reading<V>(consistency: Consistency, call: u64, answer: &Answer<V>) -> Readin
         Consistency::AsOf(_) => (Guarantee::Snapshot, None),
         Consistency::Eventual => (Guarantee::Eventual, None),
     };
-    let (from_ns, age, at, seen) = (now_ns, answer.age, answer.at, HybridTime::ZERO);
-    Reading { least, level: answer.level, bound, from_ns, age, call_ns, at, seen }
+    let as_of = match consistency {
+        Consistency::AsOf(time) => Some(time),
+        _ => None,
+    };
+    let (from_ns, age, at) = (now_ns, answer.age, answer.at);
+    let (seen, gone) = (HybridTime::ZERO, HybridTime::ZERO);
+    Reading { least, level: answer.level, bound, from_ns, age, call_ns, as_of, at, seen, gone }
 }

@@ -295,6 +295,11 @@ impl Book {
         if found.is_some() && !lives {
             return Err(format!("it has expired, and is read: {key:?}"));
         }
+        if let Consistency::AsOf(time) = asked.consistency
+            && at != time
+        {
+            return Err("that is as of another time".to_owned());
+        }
         let strong = asked.consistency == Consistency::Strong;
         let may = |value: Option<Value>| found == value.filter(|_| lives);
         let right = if strong {

@@ -13,7 +13,8 @@ use parking_lot::Mutex;
 use rhumb_core::rng::Rng;
 use rhumb_core::{HybridClock, HybridTime, NodeId, Region, StoreId};
 use rhumb_storage::{
-    Batch, CommitError, CommitNumber, Family, MemoryDisk, MemoryEngine, StorageFault, Store, WriteError,
+    Batch, CommitError, CommitNumber, Family, FaultCause, MemoryDisk, MemoryEngine, StorageFault, Store,
+    WriteError,
 };
 
 use super::catalog::{self, Catalog};
@@ -63,6 +64,7 @@ pub(super) fn settings() -> HostSettings {
             heard: Duration::from_millis(500),
         },
         compare_every: Some(COMPARE_EVERY),
+        home_after: Duration::from_secs(3),
     }
 }
 
@@ -112,6 +114,8 @@ pub(super) struct Node {
     pub(super) stops_for: Arc<AtomicU64>,
     /// There is no room on its disk: with the next write its end begins.
     pub(super) full: bool,
+    /// That write was made: all that its store says from then on is that there is no room.
+    lacks_room: bool,
     /// Which build it runs, in stories in which that changes.
     pub(super) build: Build,
 }
@@ -120,6 +124,11 @@ impl Node {
     /// It goes on, and what has waited for it is heard.
     pub(super) fn stood_still(&mut self) {
         (self.still_until, self.waiting) = (None, 0);
+    }
+
+    /// Whether something came to nothing for want of room.
+    fn lacks_room_for(&self, why: &str) -> bool {
+        self.lacks_room && why.contains(&FaultCause::NoSpace.to_string())
     }
 }
 
@@ -430,7 +439,7 @@ impl World for Seen {
     fn halt(&self, why: String) {
         let node = &mut self.net.lock().nodes[self.me];
         // Its store ends a node whose disk is full.
-        if !node.full {
+        if !node.lacks_room_for(&why) {
             node.halted.get_or_insert(why);
         }
     }
@@ -450,7 +459,9 @@ impl SlowDisk {
     fn write(&self, batch: &Batch) -> Result<CommitNumber, WriteError> {
         let was_well = self.store.poisoned().is_none();
         let written = self.store.write(batch);
-        if was_well && self.store.poisoned().is_some() {
+        if let Some(fault) = self.store.poisoned().filter(|_| was_well) {
+            assert_eq!(fault.cause, FaultCause::NoSpace, "{fault}");
+            self.net.lock().nodes[self.me].lacks_room = true;
             faults::ends_for_room(&self.net, self.me);
         }
         written
@@ -550,7 +561,7 @@ pub(super) fn start(net: &Shared, me: usize, raft: RaftSettings) {
     let store = {
         let mut net = net.lock();
         let node = &mut net.nodes[me];
-        (node.up, node.life, node.full) = (true, node.life + 1, false);
+        (node.up, node.life, node.full, node.lacks_room) = (true, node.life + 1, false, false);
         Store::open(MemoryEngine::open(&node.disk)).expect("what a log leaves opens")
     };
     let stops_for = Arc::clone(&net.lock().nodes[me].stops_for);
@@ -586,7 +597,8 @@ pub(super) fn start(net: &Shared, me: usize, raft: RaftSettings) {
 
 /// Something that a node does came to nothing: of a full disk, or nobody knows why.
 pub(super) fn fails(net: &Shared, me: usize, what: &str, why: &dyn std::fmt::Display) {
-    assert!(net.lock().nodes[me].full, "node {me} {what}: {why}");
+    let why = why.to_string();
+    assert!(net.lock().nodes[me].lacks_room_for(&why), "node {me} {what}: {why}");
 }
 
 /// A node's process runs: it is up, and does not stand still.
@@ -630,6 +642,7 @@ pub(super) fn of(count: usize, rng: Rng) -> Shared {
         waiting: 0,
         stops_for: Arc::default(),
         full: false,
+        lacks_room: false,
         build: Build::default(),
     };
     let nodes: Vec<_> = (0..count).map(&mut node).collect();

@@ -49,10 +49,9 @@ impl Story {
 /// that is told alone, of the seed that `RHUMB_NAME_SEED` is: then there is nothing to be said of all.
 pub(super) fn all(name: &str, seeds: u64, story: impl Fn(u64) -> Story) -> Option<Tally> {
     let variable = format!("RHUMB_{}_SEED", name.to_uppercase());
-    let alone = std::env::var(&variable).ok().and_then(|seed| seed.parse().ok());
-    if let Some(seed) = alone {
-        let story = story(seed);
-        println!("{:?}\nwhat its clients saw: {}", story.ended, story.keep(name, seed).display());
+    let one = std::env::var(&variable).ok().and_then(|seed| seed.parse().ok());
+    if let Some(seed) = one {
+        alone(name, seed, &story(seed));
         return None;
     }
     let mut all = Tally::default();
@@ -69,18 +68,35 @@ pub(super) fn all(name: &str, seeds: u64, story: impl Fn(u64) -> Story) -> Optio
     Some(all)
 }
 
+/// A story is told alone: its history is kept, however it ends.
+fn alone(name: &str, seed: u64, story: &Story) {
+    let kept = story.keep(name, seed).display().to_string();
+    match &story.ended {
+        Ok(tally) => println!("{tally:?}\nwhat its clients saw: {kept}"),
+        Err(broken) => panic!("seed {seed}: {broken}\nwhat its clients saw: {kept}"),
+    }
+}
+
 #[test]
 fn a_story_that_goes_wrong_leaves_what_its_clients_saw_as_lines() {
     let told = super::story(0);
+    assert!(told.ended.is_ok(), "{:?}", told.ended);
     let wrong = |_| Story { ended: Err("as it is said".to_owned()), history: told.history.clone() };
-    let panic = catch_unwind(AssertUnwindSafe(|| all("purpose", 1, wrong))).expect_err("it is wrong");
-    let words = panic.downcast_ref::<String>().expect("words");
-    assert!(words.contains("seed 0: as it is said"), "{words}");
-    let kept =
-        words.lines().find_map(|line| line.strip_prefix("what its clients saw: ")).expect("where it is");
-    let read = file::read(kept.as_ref()).expect("lines");
-    assert_eq!(read, told.history, "what was checked is what is in the file");
-    assert_eq!(linear::check(&read, Duration::from_secs(60)), Ok(()));
+    let kept = |tells: &dyn Fn()| {
+        let panic = catch_unwind(AssertUnwindSafe(tells)).expect_err("it is wrong");
+        let words = panic.downcast_ref::<String>().expect("words");
+        assert!(words.contains("seed 0: as it is said"), "{words}");
+        let kept = words.lines().find_map(|line| line.strip_prefix("what its clients saw: "));
+        let kept = PathBuf::from(kept.expect("where it is"));
+        let read = file::read(&kept).expect("lines");
+        assert_eq!(read, told.history, "what was checked is what is in the file");
+        std::fs::remove_file(kept).expect("it is there");
+        read
+    };
+    let read = kept(&|| _ = all("purpose", 1, wrong));
+    // So does one that is told alone, and that is no less wrong.
+    kept(&|| alone("purpose", 0, &wrong(0)));
+    assert_eq!(linear::check(&read, Duration::from_secs(600)), Ok(()));
     // There is something of everything in it.
     let has = |what: fn(&Operation) -> bool| assert!(read.iter().any(what));
     has(|one| one.outcome == Outcome::Unknown && one.return_ns.is_none());
@@ -88,5 +104,4 @@ fn a_story_that_goes_wrong_leaves_what_its_clients_saw_as_lines() {
     has(|one| one.batch.is_some() && matches!(one.did, Did::Read(Some(_))));
     has(|one| one.batch.is_some() && matches!(one.did, Did::Cas { .. }));
     has(|one| one.did == Did::Delete && one.outcome == Outcome::Ok);
-    std::fs::remove_file(kept).expect("it is there");
 }

@@ -5,7 +5,8 @@
 //! Checked: what clients saw is linearizable, batches and scans among it, by a checker that is not ours; bounded reads are as fresh as they
 //! must be, a token's reads see what it has seen, and reads as of one time are the same everywhere; no machine asserts; no two leases of a range
 //! have one number; in the end all replicas show the same, though each has collected old versions by itself; when everything heals, reads and
-//! writes are served again; and in the end whoever holds a lease leads, and all replicas hear of what is closed.
+//! writes are served again, and keys that were written once are as they were left; and in the end whoever holds a lease leads, and all replicas
+//! hear of what is closed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -35,6 +36,8 @@ pub(super) const HEALING: u64 = 20 * SECOND;
 const CLOSED_WITHIN: u64 = 3 * SECOND;
 /// When all is well, whoever is given the lease leads so soon.
 const LEADS_WITHIN: u64 = 1_500 * MS;
+/// So long it takes, when all is well, until leases are where most is written, in microseconds.
+const HOME_WITHIN: u64 = 10 * SECOND;
 /// What a broken promise begins with that may be no more than what a row was made wrong for: a voter can be begun from a wrong one.
 pub(super) const SPOILED: &str = "rows were made wrong, and ";
 
@@ -50,12 +53,16 @@ pub(super) struct Tally {
     pub(super) full: usize,
     /// Times that were not taken though what they came with was.
     pub(super) not_taken: usize,
+    /// Stories of a keyspace with a home, where its leases were in the end.
+    pub(super) homes: usize,
     pub(super) leases: usize,
     pub(super) written: usize,
     pub(super) read: usize,
     /// Of both, those of several keys at one moment.
     pub(super) batches: usize,
     pub(super) scans: usize,
+    /// Keys that nobody but one client writes, and which it read in the end.
+    pub(super) own: usize,
     /// Reads that were answered as bounded, eventual, and as of a time.
     pub(super) weaker: (usize, usize, usize),
     pub(super) refused: usize,
@@ -101,11 +108,13 @@ impl Tally {
         self.crowded_out += other.crowded_out;
         self.full += other.full;
         self.not_taken += other.not_taken;
+        self.homes += other.homes;
         self.leases += other.leases;
         self.written += other.written;
         self.read += other.read;
         self.batches += other.batches;
         self.scans += other.scans;
+        self.own += other.own;
         self.weaker.0 += other.weaker.0;
         self.weaker.1 += other.weaker.1;
         self.weaker.2 += other.weaker.2;
@@ -216,12 +225,17 @@ pub(super) fn run_with(seed: u64, lives: bool, told: &Telling) -> Result<Tally, 
         sim::spawn_as(node, async move { host.create(descriptor(count)).await.expect("it is new") });
     }
     sim::run_until(3 * SECOND);
-    net.lock().catalog = Some(Catalog::of(RANGE, descriptor(count).seats));
+    let mut catalog = Catalog::of(RANGE, descriptor(count).seats);
+    let mut home = seed.child("home").rng();
+    if home.chance(0.3) {
+        catalog.space.placement.home = Some(node_id(home.below(all as u64) as usize).region);
+    }
+    net.lock().catalog = Some(catalog);
     for client in 0..CLIENTS {
         let rng = seed.child("client").child(client.to_be_bytes()).rng();
         let (net, told) = (Arc::clone(&net), Arc::clone(told));
-        let client =
-            Client { me: client, net, told, rng, saw: BTreeMap::new(), token: None, least: BTreeMap::new() };
+        let (saw, least, gone) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let client = Client { me: client, net, told, rng, saw, token: None, least, gone };
         sim::spawn_as(NOBODY, client.goes_on());
     }
     let mut builds = seed.child("versions").rng();
@@ -273,37 +287,52 @@ pub(super) fn run_with(seed: u64, lives: bool, told: &Telling) -> Result<Tally, 
         look(&net, told, &mut leases)?;
         lives_on()?;
     }
-    let mut told = told.lock();
-    told.tally.leases = leases.len();
-    told.tally.lived = lives.as_ref().map(Lives::lived).unwrap_or_default();
-    {
-        let net = net.lock();
-        (told.tally.upgraded, told.tally.refused_builds) = versions::raised(&net)?;
-        (told.tally.snapshots, told.tally.splits, told.tally.cleared) =
-            (net.snapshots, net.split, net.cleared);
-        told.tally.still.1 = net.stopped_reading;
-        (told.tally.crowded_out, told.tally.full) = (net.crowded_out, net.ended_for_room);
-        told.tally.not_taken = net.not_taken;
-        let of = |why| net.by_themselves.get(&why).copied().unwrap_or_default();
-        told.tally.by_themselves = (of(Why::Size), of(Why::Load));
-        told.tally.fed = (net.feeding.fed.entries(), net.feeding.fed.failed());
-        let collected = |host: &Host<SimRuntime>| -> u64 {
-            host.groups().iter().map(|group| host.collected(group.range())).sum()
-        };
-        for (_, _, _, noticed) in &net.noticed {
-            match noticed {
-                Noticed::Compared(_) => told.tally.compared += 1,
-                Noticed::Damaged { .. } => told.tally.refused_on_the_way += 1,
-                Noticed::Rebuilt { .. } => told.tally.rebuilt += 1,
-                Noticed::Quarantined { .. } => {}
-            }
+    let until = sim::now() + HOME_WITHIN;
+    while let Some(why) = catalog::away(&net) {
+        if sim::now() > until {
+            return Err(format!("in the end {why}"));
         }
-        told.tally.collected = net.nodes.iter().filter_map(|node| node.host.as_ref()).map(collected).sum();
+        sim::run_until(sim::now() + 500 * MS);
+        look(&net, told, &mut leases)?;
     }
-    told.tally.hash = sim::trace();
-    told.check()?;
-    if told.served.0 == 0 || told.served.1 == 0 {
-        return Err(format!("everything is well, and {:?} reads and writes are served", told.served));
+    {
+        let mut told = told.lock();
+        told.tally.leases = leases.len();
+        told.tally.homes = usize::from(catalog::home(&net).is_some());
+        told.tally.lived = lives.as_ref().map(Lives::lived).unwrap_or_default();
+        {
+            let net = net.lock();
+            (told.tally.upgraded, told.tally.refused_builds) = versions::raised(&net)?;
+            (told.tally.snapshots, told.tally.splits, told.tally.cleared) =
+                (net.snapshots, net.split, net.cleared);
+            told.tally.still.1 = net.stopped_reading;
+            (told.tally.crowded_out, told.tally.full) = (net.crowded_out, net.ended_for_room);
+            told.tally.not_taken = net.not_taken;
+            let of = |why| net.by_themselves.get(&why).copied().unwrap_or_default();
+            told.tally.by_themselves = (of(Why::Size), of(Why::Load));
+            told.tally.fed = (net.feeding.fed.entries(), net.feeding.fed.failed());
+            let collected = |host: &Host<SimRuntime>| -> u64 {
+                host.groups().iter().map(|group| host.collected(group.range())).sum()
+            };
+            for (_, _, _, noticed) in &net.noticed {
+                match noticed {
+                    Noticed::Compared(_) => told.tally.compared += 1,
+                    Noticed::Damaged { .. } => told.tally.refused_on_the_way += 1,
+                    Noticed::Rebuilt { .. } => told.tally.rebuilt += 1,
+                    Noticed::Quarantined { .. } => {}
+                }
+            }
+            told.tally.collected =
+                net.nodes.iter().filter_map(|node| node.host.as_ref()).map(collected).sum();
+        }
+        told.tally.hash = sim::trace();
+        told.check()?;
+        if told.served.0 == 0 || told.served.1 == 0 {
+            return Err(format!("everything is well, and {:?} reads and writes are served", told.served));
+        }
+        if told.done < CLIENTS {
+            return Err(format!("only {} clients have read their own keys in the end", told.done));
+        }
     }
     for range in ranges(&net) {
         catalog::with_the_lease(&net, &mut rng, range, None);
@@ -316,9 +345,10 @@ pub(super) fn run_with(seed: u64, lives: bool, told: &Telling) -> Result<Tally, 
             return Err(format!("in the end {why}"));
         }
     }
+    look(&net, told, &mut leases)?;
     let spoiled = net.lock().spoiled;
     same_rows(&net).map_err(|why| if spoiled { format!("{SPOILED}{why}") } else { why })?;
-    Ok(told.tally)
+    Ok(told.lock().tally)
 }
 
 // ---- what goes wrong ---------------------------------------------------------------------------

@@ -162,6 +162,11 @@ impl World {
                 return Ok(());
             }
         };
+        if let Consistency::AsOf(asked) = consistency
+            && answer.at != asked
+        {
+            return Err(format!("{consistency:?} at {node} is answered as of {}", answer.at));
+        }
         let of = (node, consistency, read.has_token);
         looked.iter().try_for_each(|one| self.judge(of, answer.level, one))?;
         self.is_whole(answer.level, &looked)?;
