@@ -241,6 +241,12 @@ impl Keyspace {
         }
     }
 
+    /// What the leaseholder of one of its ranges is to bring about.
+    #[must_use]
+    pub fn wanted(&self, row: &RangeRow) -> Wanted {
+        Wanted { home: self.placement.home.clone(), ..row.wanted() }
+    }
+
     /// The row of a range.
     #[must_use]
     pub fn row(&self, range: RangeId) -> Option<&RangeRow> {
@@ -269,12 +275,13 @@ impl RangeRow {
         Self { range, parent: None, begun: true, seats, joined, leaving, left }
     }
 
-    /// What its leaseholder is to bring about.
+    /// What its leaseholder is to bring about, wherever most is written.
     #[must_use]
     pub fn wanted(&self) -> Wanted {
         let all = self.seats.iter().chain(&self.leaving).map(|seat| seat.replica);
         let known = all.chain(self.joined.iter().copied()).chain(self.left.iter().copied()).max();
-        Wanted { seats: self.seats.clone(), leaving: self.leaving.clone(), unborn: !self.begun, known }
+        let (seats, leaving) = (self.seats.clone(), self.leaving.clone());
+        Wanted { seats, leaving, unborn: !self.begun, known, home: None }
     }
 }
 

@@ -23,6 +23,7 @@ pub mod collect;
 pub mod command;
 pub mod comparing;
 pub mod feeding;
+pub mod homing;
 pub mod host;
 pub mod lease;
 pub mod lifecycle;

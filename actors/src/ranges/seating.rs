@@ -13,8 +13,8 @@
 
 use std::collections::BTreeSet;
 
-use rhumb_core::StoreId;
 use rhumb_core::canary::{self, Canary};
+use rhumb_core::{Region, StoreId};
 
 use super::replica::{ReplicaId, Seat};
 
@@ -40,6 +40,8 @@ pub struct Wanted {
     pub unborn: bool,
     /// The highest number of a replica of it that whoever wants this knew of; none: the highest of these.
     pub known: Option<ReplicaId>,
+    /// Where most is written, and the lease is best held; none: anywhere.
+    pub home: Option<Region>,
 }
 
 /// What a leaseholder does next.
@@ -55,7 +57,7 @@ pub enum Step {
     Vote(BTreeSet<ReplicaId>),
     /// This replica, which does not vote, takes part in consensus no more.
     Forget(ReplicaId),
-    /// It gives its lease to one of these, as it is to leave.
+    /// It gives its lease to one of these, as it is to leave or they are at home.
     Give(Vec<Seat>),
     /// It says that these have left.
     Left(Vec<ReplicaId>),

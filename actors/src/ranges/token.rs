@@ -14,7 +14,7 @@
 //! | 4 | which key: the first bytes of the SHA-256 of its public part |
 //! | 64 | Ed25519 over `rhumb token 1`, a zero, the cluster id and the 21 bytes above |
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use rhumb_core::{ClusterId, Epoch, HybridTime};
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
@@ -125,22 +125,27 @@ pub struct TokenKeys {
     cluster: ClusterId,
     keys: BTreeMap<[u8; 4], Vec<u8>>,
     /// Those that nodes had before: a token by one is not believed, and its bearer is told why.
-    replaced: BTreeMap<[u8; 4], Vec<u8>>,
+    replaced: VecDeque<([u8; 4], Vec<u8>)>,
 }
 
 impl TokenKeys {
     /// The public keys of a mesh's nodes; of a node whose key is being replaced both.
     #[must_use]
     pub fn new(cluster: ClusterId, keys: impl IntoIterator<Item = Vec<u8>>) -> Self {
-        Self { cluster, keys: numbered(keys).collect(), replaced: BTreeMap::new() }
+        Self { cluster, keys: numbered(keys).collect(), replaced: VecDeque::new() }
     }
 
-    /// These keys, in place of those that `before` had. Nodes have others than these `replaced` ones since: that is remembered of so
-    /// many, besides those of which it was.
+    /// These keys, in place of those that `before` had. Nodes have had others in place of these `replaced` ones since: the latest of all that were
+    /// replaced are remembered.
     #[must_use]
     pub fn after(self, before: &Self, replaced: impl IntoIterator<Item = Vec<u8>>) -> Self {
-        let all = before.replaced.clone().into_iter().chain(numbered(replaced));
-        Self { replaced: all.take(MAX_REPLACED).collect(), ..self }
+        let mut all = before.replaced.clone();
+        for (number, key) in numbered(replaced) {
+            all.retain(|(known, _)| *known != number);
+            all.push_back((number, key));
+        }
+        all.drain(..all.len().saturating_sub(MAX_REPLACED));
+        Self { replaced: all, ..self }
     }
 
     /// The token of these bytes.
@@ -155,10 +160,10 @@ impl TokenKeys {
         let word = |at: usize| bytes[at..].first_chunk().map_or(0, |word| u64::from_be_bytes(*word));
         let number = &bytes[17..SAID];
         // A node may have a former key again.
-        let (key, is_present) = match (self.keys.get(number), self.replaced.get(number)) {
-            (Some(key), _) => (key, true),
-            (None, Some(key)) => (key, false),
-            (None, None) => return Err(TokenError::UnknownKey),
+        let replaced = || self.replaced.iter().find(|(known, _)| known == number);
+        let (key, is_present) = match self.keys.get(number) {
+            Some(key) => (key, true),
+            None => (&replaced().ok_or(TokenError::UnknownKey)?.1, false),
         };
         UnparsedPublicKey::new(&ED25519, key)
             .verify(&signed(self.cluster, &bytes[..SAID]), &bytes[SAID..])

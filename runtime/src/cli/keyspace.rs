@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use rhumb_actors::placement::messages::{Follows, Placement, Survives};
 use rhumb_actors::ranges::lifecycle::{Life, LiveKeyspace, Lived, Step};
 use rhumb_actors::ranges::messages::{CreateKeyspace, KeyspaceView, KvRefusal, Lifetimes, ListKeyspaces};
 use rhumb_core::DataClass;
@@ -13,7 +14,7 @@ use super::args::duration;
 use super::connect::{Connect, ask, ask_in_time};
 use super::output::{Done, Failure, Output};
 use super::placement::Wanted;
-use crate::client::kv::near;
+use crate::client::kv::nearest_first;
 use crate::settings::units::duration_text;
 
 /// Keyspaces: replicated keys and values.
@@ -149,7 +150,7 @@ impl Which {
     async fn step(self, step: Step, output: &Output) -> Result<Done, Failure> {
         let client = self.connect.operator().await?;
         let message = LiveKeyspace { keyspace: self.name.clone(), step };
-        let asked = ask_in_time(&client, &near(&client, None), &message).await;
+        let asked = ask_in_time(&client, &nearest_first(&client, None), &message).await;
         client.close().await;
         let Lived { keyspace, pending } = asked.answer??;
         let life = keyspace.map_or_else(|| "purged".to_owned(), |view| view.life.to_string());
@@ -177,6 +178,32 @@ struct Shown {
     /// When a deleted one is purged, milliseconds since the Unix epoch.
     #[serde(skip_serializing_if = "Option::is_none")]
     purged_at_ms: Option<u64>,
+    /// What is wanted of where its replicas stand.
+    placement: Wished,
+}
+
+/// As it was said; null where it was not.
+#[derive(Debug, Serialize)]
+struct Wished {
+    survive: Option<&'static str>,
+    learners: &'static str,
+    home: Option<String>,
+}
+
+impl From<&Placement> for Wished {
+    fn from(said: &Placement) -> Self {
+        Self {
+            survive: said.survive.map(|survive| match survive {
+                Survives::Region => "region",
+                Survives::Zone => "zone",
+            }),
+            learners: match said.learners {
+                Follows::None => "none",
+                Follows::Auto => "auto",
+            },
+            home: said.home.as_ref().map(ToString::to_string),
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -191,6 +218,7 @@ impl From<KeyspaceView> for Shown {
             id: view.id,
             class: view.class,
             replication: Some(view.replication).filter(|count| *count > 0),
+            placement: Wished::from(&view.placement),
             ranges: view.ranges,
             replicas: view.nodes.iter().map(ToString::to_string).collect(),
             retention_ms: ms(view.lifetimes.retention()),
@@ -225,6 +253,9 @@ impl fmt::Display for Shown {
         )?;
         if let Some(ttl) = self.ttl_ms {
             write!(f, ", TTL {}", duration_text(Duration::from_millis(ttl)))?;
+        }
+        if let Some(home) = &self.placement.home {
+            write!(f, ", home {home}")?;
         }
         if self.life == Life::Active.to_string() { Ok(()) } else { write!(f, ", {}", self.life) }
     }
@@ -267,7 +298,7 @@ impl KeyspaceCommand {
 
 pub(super) async fn listed(connect: &Connect) -> Result<Vec<KeyspaceView>, Failure> {
     let client = connect.client().await?;
-    let asked = ask(&client, &near(&client, None), |_| ListKeyspaces {}).await;
+    let asked = ask(&client, &nearest_first(&client, None), |_| ListKeyspaces {}).await;
     client.close().await;
     Ok(asked.answer??)
 }
@@ -280,9 +311,9 @@ impl Create {
             class: self.class,
             replication: self.replication.unwrap_or_default(),
             lifetimes: Lifetimes { retention: self.retention, ttl: self.ttl },
-            placement: self.wanted.placement(),
+            placement: self.wanted.over(Placement::default()),
         };
-        let asked = ask_in_time(&client, &near(&client, None), &message).await;
+        let asked = ask_in_time(&client, &nearest_first(&client, None), &message).await;
         client.close().await;
         let shown = Shown::from(asked.answer??);
         output.answer(&shown, &shown);

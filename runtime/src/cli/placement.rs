@@ -6,12 +6,14 @@ use clap::{Args, Subcommand, ValueEnum};
 use rhumb_actors::placement::messages::{
     ApplyPlacement, Follows, Placement, PlacementView, PlanPlacement, RangePlaces, SeatView, Survives,
 };
+use rhumb_actors::ranges::messages::{KvRefusal, ListKeyspaces};
 use rhumb_core::{DataClass, Region};
 use serde::Serialize;
 
-use super::connect::{Connect, ask_in_time};
+use super::connect::{Connect, ask, ask_in_time};
 use super::output::{Done, Failure, Output};
-use crate::client::kv::near;
+use crate::client::MeshClient;
+use crate::client::kv::nearest_first;
 
 /// Where replicas stand.
 #[derive(Debug, Subcommand)]
@@ -22,17 +24,21 @@ pub enum PlacementCommand {
     Apply(Apply),
 }
 
-/// What is wanted of where replicas stand.
+/// In a home's place: there is none.
+const NOWHERE: &str = "none";
+
+/// What is wanted of where replicas stand. What is not given stays as it was.
 #[derive(Debug, Clone, Default, Args)]
 pub(super) struct Wanted {
-    /// What the voters are to live through: the loss of any one region, or of any one zone, which is a node here. Otherwise as much
-    /// as possible.
+    /// What the voters are to live through: the loss of any one region, or of any one zone, which is a node here. `none`: as much
+    /// as possible, as where nothing was said.
     #[arg(long, value_enum)]
     survive: Option<SurviveArg>,
     /// Whether there is a replica that does not vote in each region that may hold the class and has no voter: none unless given.
     #[arg(long, value_enum)]
     learners: Option<LearnersArg>,
-    /// Where most is written and read strongly: the lease is best held there.
+    /// Where most is written and read strongly: the lease goes there when it was held elsewhere for 30 s. `none`: nowhere, as where
+    /// nothing was said.
     #[arg(long, value_name = "REGION")]
     home: Option<Region>,
 }
@@ -41,6 +47,7 @@ pub(super) struct Wanted {
 enum SurviveArg {
     Region,
     Zone,
+    None,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -50,18 +57,21 @@ enum LearnersArg {
 }
 
 impl Wanted {
-    /// As it is asked for.
-    pub(super) fn placement(&self) -> Placement {
+    /// As it is asked for, and for the rest as it was said before.
+    pub(super) fn over(&self, said: Placement) -> Placement {
         Placement {
-            survive: self.survive.map(|survive| match survive {
-                SurviveArg::Region => Survives::Region,
-                SurviveArg::Zone => Survives::Zone,
-            }),
+            survive: match self.survive {
+                Some(SurviveArg::Region) => Some(Survives::Region),
+                Some(SurviveArg::Zone) => Some(Survives::Zone),
+                Some(SurviveArg::None) => None,
+                None => said.survive,
+            },
             learners: match self.learners {
                 Some(LearnersArg::Auto) => Follows::Auto,
-                Some(LearnersArg::None) | None => Follows::None,
+                Some(LearnersArg::None) => Follows::None,
+                None => said.learners,
             },
-            home: self.home.clone(),
+            home: self.home.clone().or(said.home).filter(|home| home.as_str() != NOWHERE),
         }
     }
 
@@ -69,9 +79,15 @@ impl Wanted {
         self.survive.is_some() || self.learners.is_some() || self.home.is_some()
     }
 
-    /// None: what the keyspace has.
-    fn said(&self) -> Option<Placement> {
-        self.is_said().then(|| self.placement())
+    /// What a keyspace is to have: what it has where nothing else is said. None: nothing is said.
+    async fn of(&self, keyspace: &str, client: &MeshClient) -> Result<Option<Placement>, Failure> {
+        if !self.is_said() {
+            return Ok(None);
+        }
+        let listed = ask(client, &nearest_first(client, None), |_| ListKeyspaces {}).await.answer??;
+        let space = listed.into_iter().find(|space| space.name == keyspace);
+        let space = space.ok_or_else(|| KvRefusal::NoSuchKeyspace(keyspace.to_owned()))?;
+        Ok(Some(self.over(space.placement)))
     }
 }
 
@@ -228,25 +244,26 @@ impl PlacementCommand {
         let (client, asked) = match self {
             Self::Plan(plan) => {
                 let client = plan.connect.operator().await?;
-                // Of a class nothing else is known than what is said here.
-                let placement = plan.wanted.said();
+                let placement = match &plan.keyspace {
+                    Some(keyspace) => plan.wanted.of(keyspace, &client).await?,
+                    // Of a class nothing else is known than what is said here.
+                    None => plan.wanted.is_said().then(|| plan.wanted.over(Placement::default())),
+                };
                 let message = PlanPlacement {
                     about: plan.class,
                     keyspace: plan.keyspace,
                     replication: plan.replication.unwrap_or_default(),
                     placement,
                 };
-                let answer = ask_in_time(&client, &near(&client, None), &message).await.answer;
+                let answer = ask_in_time(&client, &nearest_first(&client, None), &message).await.answer;
                 (client, answer)
             }
             Self::Apply(apply) => {
                 let client = apply.connect.operator().await?;
-                let message = ApplyPlacement {
-                    keyspace: apply.keyspace,
-                    replication: apply.replication.unwrap_or_default(),
-                    placement: apply.wanted.said(),
-                };
-                let answer = ask_in_time(&client, &near(&client, None), &message).await.answer;
+                let placement = apply.wanted.of(&apply.keyspace, &client).await?;
+                let replication = apply.replication.unwrap_or_default();
+                let message = ApplyPlacement { keyspace: apply.keyspace, replication, placement };
+                let answer = ask_in_time(&client, &nearest_first(&client, None), &message).await.answer;
                 (client, answer)
             }
         };

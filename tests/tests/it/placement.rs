@@ -79,8 +79,11 @@ fn learners_follow_are_read_and_neither_count_nor_lead_until_a_plan_has_them_vot
     assert_eq!((given.code, given.json["refused"]["code"].as_str()), (1, Some("invalid")), "{}", given.text);
 
     // Most is written there now: the learner votes, and the farthest voter is a learner.
-    let applied =
-        mesh.ok(&["placement", "apply", "profiles", "--learners", "auto", "--home", "ap-southeast"]);
+    // What is not said stays: there are learners.
+    let applied = mesh.ok(&["placement", "apply", "profiles", "--home", "ap-southeast"]);
+    let shown = mesh.ok(&["keyspace", "show", "profiles"]);
+    let wished = serde_json::json!({ "survive": null, "learners": "auto", "home": "ap-southeast" });
+    assert_eq!(shown["placement"], wished);
     assert_eq!(of(&applied, "learner"), ["eu-central/n1"], "{applied}");
     eventually("it stands as planned", || {
         let all = replicas(&mesh.rhumb(&["range", "ls"]), "profiles");
@@ -324,4 +327,17 @@ fn a_node_that_stays_away_is_told_of_and_replaced_and_a_move_to_one_is_taken_bac
     eventually("what it had is cleared away", || listed().len() == 3 && !stands().contains(&gone));
     let ran = mesh.rhumb(&["kv", "get", "profiles", "ann"]);
     assert_eq!((ran.code, ran.json["rows"][0]["value"].as_str()), (0, Some("two")), "{}", ran.text);
+
+    // Whoever took the lease meanwhile, or was given it, gives it to where most is written.
+    let elsewhere =
+        stands().into_iter().find(|node| !node.starts_with("ap-southeast")).expect("two of three");
+    eventually("somebody else has the lease", || {
+        mesh.rhumb(&["range", "transfer-lease", &range, "--to", &elsewhere]).code == 0
+    });
+    eventually("it is at home again", || {
+        let listed = mesh.rhumb(&["range", "ls"]).json;
+        let is_home = |one: &Value| one["leaseholder"] == true && one["node"] == "ap-southeast/n1";
+        let of_it = |one: &&Value| one["keyspace"] == "profiles";
+        listed["replicas"].as_array().is_some_and(|all| all.iter().filter(of_it).any(is_home))
+    });
 }

@@ -366,7 +366,8 @@ impl<R: AsyncRuntime> Host<R> {
             return awake;
         };
         if lease.holder == Some(group.id()) {
-            if !group.leads() || replica.permit(moment).is_err() {
+            // Nobody would be elected in its place.
+            if !group.leads() || group.gives_lead() || replica.permit(moment).is_err() {
                 resting.wakes();
                 return awake;
             }

@@ -36,6 +36,7 @@ pub use quarantine::Noticed;
 pub use seats::Found;
 pub use word::Word;
 
+use super::homing::Homing;
 use super::lease::Moment;
 use super::raft::{Around, Changes, Group, StartError, disk, rest, wire};
 use super::records;
@@ -97,6 +98,8 @@ pub struct HostSettings {
     pub rests: RestSettings,
     /// How often the replicas of a range are compared; none: only when somebody wants it.
     pub compare_every: Option<Duration>,
+    /// For how long a lease is held away from where most is written before it goes there.
+    pub home_after: Duration,
 }
 
 impl Default for HostSettings {
@@ -109,6 +112,7 @@ impl Default for HostSettings {
             splits: SplitSettings::default(),
             rests: RestSettings::default(),
             compare_every: Some(Duration::from_secs(60 * 60)),
+            home_after: Duration::from_secs(30),
         }
     }
 }
@@ -170,6 +174,8 @@ struct Inner<R: AsyncRuntime> {
     /// Where replicas are wanted, and what is being done about it.
     wanted: Mutex<BTreeMap<RangeId, Wanted>>,
     busy: Mutex<BTreeSet<RangeId>>,
+    /// Leases that are wanted elsewhere.
+    homing: Mutex<Homing>,
     /// What is being cleared away, by the keys of its rows.
     clearing: Mutex<BTreeSet<Vec<u8>>>,
     changes: Changes,
@@ -220,6 +226,7 @@ impl<R: AsyncRuntime> Host<R> {
             keys: Mutex::default(),
             wanted: Mutex::default(),
             busy: Mutex::default(),
+            homing: Mutex::new(Homing::new(settings.home_after)),
             clearing: Mutex::default(),
             changes,
             store,

@@ -11,12 +11,13 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use openraft::AsyncRuntime;
-use rhumb_core::NodeId;
+use rhumb_core::{HybridTime, NodeId};
 use rhumb_storage::mvcc::{KeyspaceId, UserKey, VersionKey};
 use rhumb_storage::{Batch, Family};
 
 use super::{Host, HostError, NotWritten};
 use crate::ranges::command::{Command, Outcome};
+use crate::ranges::homing::Look;
 use crate::ranges::lease::{Moment, RangeRefusal};
 use crate::ranges::raft::{Change, Group, NotProposed, Rest, StartError, group, rest};
 use crate::ranges::replica::{Descriptor, RangeId, RangeReplica, ReplicaId, Seat};
@@ -110,10 +111,13 @@ impl<R: AsyncRuntime> Host<R> {
     pub(super) async fn seat(&self, group: &Group<R>) {
         let range = group.range();
         let Some(wanted) = self.0.wanted.lock().get(&range).cloned() else { return };
-        let here = group.replica().await.descriptor().seats.clone();
-        let step = seating::next(&wanted, &here, &group.members(), self.0.store, |replica| {
-            group.is_near(replica) && !self.is_out(range, replica)
-        });
+        let (here, since) = {
+            let replica = group.replica().await;
+            (replica.descriptor().seats.clone(), replica.lease().start)
+        };
+        let near = |replica| group.is_near(replica) && !self.is_out(range, replica);
+        let step = seating::next(&wanted, &here, &group.members(), self.0.store, near)
+            .or_else(|| self.homewards(range, &wanted, &here, since, near));
         let Some(step) = step else { return };
         if let Step::Vote(voters) = &step
             && wanted.leaving.iter().any(|old| wanted.seats.iter().any(|new| new.store == old.store))
@@ -134,6 +138,28 @@ impl<R: AsyncRuntime> Host<R> {
             }
             host.0.busy.lock().remove(&range);
         }));
+    }
+
+    /// The step of a leaseholder that gives its lease to who is where most is written, if it is to.
+    fn homewards(
+        &self,
+        range: RangeId,
+        wanted: &Wanted,
+        here: &[Seat],
+        since: HybridTime,
+        near: impl Fn(ReplicaId) -> bool,
+    ) -> Option<Step> {
+        let home = wanted.home.as_ref()?;
+        let now = self.0.world.now();
+        let mut homing = self.0.homing.lock();
+        for seat in here.iter().filter(|seat| seat.node.region == *home) {
+            let promised = self.0.supporting.lock().machine.promised(seat.store);
+            homing.saw(now, seat.store, (promised.until >= now).then_some(promised.epoch));
+        }
+        let look = Look { now, range, wanted, here, me: self.0.store, since };
+        let there = homing.next(&look, |seat| near(seat.replica))?;
+        tracing::info!(range = range.0, %home, to = %there[0].node, "the lease goes home");
+        Some(Step::Give(there))
     }
 
     /// Whether most of these are heard of, and have nearly all of the log. Those that have stopped do not count; one that leaves for

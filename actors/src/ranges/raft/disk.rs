@@ -6,7 +6,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use rhumb_storage::hot::{Done, Left};
 use rhumb_storage::mvcc::Rows;
-use rhumb_storage::{Batch, CommitError, Durability, Family, HotStore, Refusal, StorageFault};
+use rhumb_storage::{Batch, CommitError, Family, HotStore, Refusal, StorageFault};
 
 /// How long it waits at least before it offers again what found no room.
 const A_MOMENT: Duration = Duration::from_millis(2);
@@ -28,8 +28,8 @@ pub trait Disk: Send + Sync + 'static {
     /// [`Pressed`].
     fn door(&self, bytes: usize) -> Result<Duration, Pressed>;
 
-    /// Makes a batch durable, then calls. The future ends when the batch is taken; batches become durable in the order in
-    /// which they are taken.
+    /// Makes a batch durable, then calls. The future ends when the batch is taken, or refused, of which it was told then; batches become
+    /// durable in the order in which they are taken, and after one that has failed none does.
     fn durably(&self, batch: Batch, done: Done) -> BoxFuture<'static, ()>;
 
     /// Writes a batch: it is visible when the future ends, and durable with the next one that is made so.
@@ -125,8 +125,7 @@ impl Disk for HotDisk {
 
     fn durably(&self, batch: Batch, done: Done) -> BoxFuture<'static, ()> {
         let store = self.0.clone();
-        let offer = move |batch, done| store.offer(batch, Durability::Durable, done);
-        offered(offer, batch, done).boxed()
+        offered(move |batch, done| store.offer_begun(batch, done), batch, done).boxed()
     }
 
     fn visibly(&self, batch: Batch) -> BoxFuture<'static, Result<(), String>> {

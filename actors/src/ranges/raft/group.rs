@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use openraft::errors::{ClientWriteError, RaftError};
@@ -76,7 +76,9 @@ impl fmt::Display for NotProposed {
 pub(super) const NEAR: u64 = 1_000;
 
 /// One replica, with its log. Clones are one.
-pub struct Group<R: AsyncRuntime> {
+pub struct Group<R: AsyncRuntime>(Arc<Parts<R>>);
+
+struct Parts<R: AsyncRuntime> {
     raft: Raft<Types<R>, Machine>,
     replica: Shared,
     around: Around,
@@ -90,23 +92,13 @@ pub struct Group<R: AsyncRuntime> {
     waking: Arc<tokio::sync::Mutex<()>>,
     feeder: Feeder,
     feeds: Arc<Feeds<R>>,
+    /// The term in which it gave the lead away.
+    gives: AtomicU64,
 }
 
 impl<R: AsyncRuntime> Clone for Group<R> {
     fn clone(&self) -> Self {
-        Self {
-            raft: self.raft.clone(),
-            replica: Arc::clone(&self.replica),
-            around: self.around.clone(),
-            id: self.id,
-            range: self.range,
-            settings: self.settings,
-            seats: Arc::clone(&self.seats),
-            ticks: Arc::clone(&self.ticks),
-            waking: Arc::clone(&self.waking),
-            feeder: self.feeder.clone(),
-            feeds: Arc::clone(&self.feeds),
-        }
+        Self(Arc::clone(&self.0))
     }
 }
 
@@ -151,7 +143,21 @@ impl<R: AsyncRuntime> Group<R> {
         feeds.know(raft.metrics());
         let ticks = Arc::new(AtomicBool::new(true));
         let waking = Arc::default();
-        Ok(Self { raft, replica, around, id, range, settings, seats, ticks, waking, feeder, feeds })
+        let parts = Parts {
+            raft,
+            replica,
+            around,
+            id,
+            range,
+            settings,
+            seats,
+            ticks,
+            waking,
+            feeder,
+            feeds,
+            gives: AtomicU64::new(0),
+        };
+        Ok(Self(Arc::new(parts)))
     }
 
     /// Writes what a replica begins from that has all of its range's log: nothing. Every first replica of a range does so.
@@ -165,7 +171,7 @@ impl<R: AsyncRuntime> Group<R> {
 
     /// These may ask this replica too, from now on.
     pub fn welcome<'a>(&self, seats: impl IntoIterator<Item = &'a Seat>) {
-        let mut known = self.seats.write();
+        let mut known = self.0.seats.write();
         for seat in seats {
             if known.get(&seat.replica) != Some(&seat.node) {
                 known.insert(seat.replica, seat.node.clone());
@@ -177,7 +183,7 @@ impl<R: AsyncRuntime> Group<R> {
     #[must_use]
     pub fn members(&self) -> Members {
         use openraft::async_runtime::watch::WatchReceiver;
-        let metrics = self.raft.metrics();
+        let metrics = self.0.raft.metrics();
         let stored = Arc::clone(&metrics.borrow_watched().membership_config);
         let members = stored.membership();
         Members {
@@ -193,7 +199,7 @@ impl<R: AsyncRuntime> Group<R> {
     /// Why it is not known to be one.
     pub async fn learns(&self, seat: Seat) -> Result<(), String> {
         self.wake().await;
-        let added = self.raft.add_learner(seat.replica.0, seat, false).await;
+        let added = self.0.raft.add_learner(seat.replica.0, seat, false).await;
         added.map(drop).map_err(|error| error.to_string())
     }
 
@@ -204,7 +210,7 @@ impl<R: AsyncRuntime> Group<R> {
     pub async fn vote(&self, voters: BTreeSet<ReplicaId>) -> Result<(), String> {
         let voters: BTreeSet<u64> = voters.into_iter().map(|voter| voter.0).collect();
         self.wake().await;
-        let changed = self.raft.change_membership(voters, false).await;
+        let changed = self.0.raft.change_membership(voters, false).await;
         changed.map(drop).map_err(|error| error.to_string())
     }
 
@@ -215,7 +221,7 @@ impl<R: AsyncRuntime> Group<R> {
     pub async fn forgets(&self, replica: ReplicaId) -> Result<(), String> {
         let forgotten = openraft::ChangeMembers::RemoveNodes(BTreeSet::from([replica.0]));
         self.wake().await;
-        let changed = self.raft.change_membership(forgotten, false).await;
+        let changed = self.0.raft.change_membership(forgotten, false).await;
         changed.map(drop).map_err(|error| error.to_string())
     }
 
@@ -223,7 +229,7 @@ impl<R: AsyncRuntime> Group<R> {
     #[must_use]
     pub fn is_near(&self, replica: ReplicaId) -> bool {
         use openraft::async_runtime::watch::WatchReceiver;
-        let metrics = self.raft.metrics();
+        let metrics = self.0.raft.metrics();
         let metrics = metrics.borrow_watched();
         let matching = metrics.replication.as_ref().and_then(|all| all.get(&replica.0).cloned().flatten());
         matching.is_some_and(|id| id.index + NEAR >= metrics.last_log_index.unwrap_or_default())
@@ -235,43 +241,43 @@ impl<R: AsyncRuntime> Group<R> {
         if !self.leads() {
             return BTreeMap::new();
         }
-        let fed = |id: ReplicaId| Some((id, self.feeds.feeder(id)?.replica));
+        let fed = |id: ReplicaId| Some((id, self.0.feeds.feeder(id)?.replica));
         self.members().all.into_iter().filter_map(fed).collect()
     }
 
     /// Stands for election, if nobody leads.
     pub async fn stands(&self) {
         // A group that has stopped stands for nothing.
-        self.raft.trigger().elect(true).await.ok();
+        self.0.raft.trigger().elect(true).await.ok();
     }
 
     /// The replica. Nothing is applied while it is held: hold it shortly.
     pub async fn replica(&self) -> MutexGuard<'_, RangeReplica> {
-        self.replica.lock().await
+        self.0.replica.lock().await
     }
 
     /// Its number.
     #[must_use]
     pub fn id(&self) -> ReplicaId {
-        self.id
+        self.0.id
     }
 
     /// Its range.
     #[must_use]
     pub fn range(&self) -> RangeId {
-        self.range
+        self.0.range
     }
 
     /// Whether it leads, as far as it knows.
     #[must_use]
     pub fn leads(&self) -> bool {
-        self.raft.is_leader()
+        self.0.raft.is_leader()
     }
 
     /// Has its clockwork tick, or not: without it nothing is proposed to be elected, and no heartbeat is sent.
     pub fn tick(&self, ticks: bool) {
-        if self.ticks.swap(ticks, Ordering::Relaxed) != ticks {
-            self.raft.runtime_config().tick(ticks);
+        if self.0.ticks.swap(ticks, Ordering::Relaxed) != ticks {
+            self.0.raft.runtime_config().tick(ticks);
         }
     }
 
@@ -281,45 +287,45 @@ impl<R: AsyncRuntime> Group<R> {
         if self.ticks() {
             return;
         }
-        let _one = self.waking.lock().await;
+        let _one = self.0.waking.lock().await;
         if self.ticks() {
             return;
         }
         // Who leads no more, or reaches no quorum, learns it from what is proposed now.
-        let leads = self.raft.get_read_linearizer(ReadPolicy::ReadIndex);
-        R::timeout(self.around.raft.election_min, leads).await.ok();
+        let leads = self.0.raft.get_read_linearizer(ReadPolicy::ReadIndex);
+        R::timeout(self.0.around.raft.election_min, leads).await.ok();
         self.tick(true);
     }
 
     /// Whether its clockwork ticks.
     #[must_use]
     pub fn ticks(&self) -> bool {
-        self.ticks.load(Ordering::Relaxed)
+        self.0.ticks.load(Ordering::Relaxed)
     }
 
     /// The last entry of the log.
     #[must_use]
     pub fn last(&self) -> Option<u64> {
         use openraft::async_runtime::watch::WatchReceiver;
-        self.raft.metrics().borrow_watched().last_log_index
+        self.0.raft.metrics().borrow_watched().last_log_index
     }
 
     /// The last entry that was applied.
     #[must_use]
     pub fn applied(&self) -> Option<u64> {
         use openraft::async_runtime::watch::WatchReceiver;
-        self.raft.metrics().borrow_watched().last_applied.as_ref().map(|id| id.index)
+        self.0.raft.metrics().borrow_watched().last_applied.as_ref().map(|id| id.index)
     }
 
     /// Whether all that take part have the log up to this entry, as this one, which leads, knows.
     #[must_use]
     pub fn all_have(&self, last: u64) -> bool {
         use openraft::async_runtime::watch::WatchReceiver;
-        let metrics = self.raft.metrics();
+        let metrics = self.0.raft.metrics();
         let metrics = metrics.borrow_watched();
         let has = |id: &u64| {
             let matching = metrics.replication.as_ref().and_then(|all| all.get(id).cloned().flatten());
-            *id == self.id.0 || matching.is_some_and(|id| id.index >= last)
+            *id == self.0.id.0 || matching.is_some_and(|id| id.index >= last)
         };
         let members = metrics.membership_config.membership();
         members.get_joint_config().len() == 1 && members.nodes().all(|(id, _)| has(id))
@@ -327,14 +333,14 @@ impl<R: AsyncRuntime> Group<R> {
 
     /// Who leads, as far as is known here.
     pub async fn leader(&self) -> Option<ReplicaId> {
-        self.raft.current_leader().await.map(ReplicaId)
+        self.0.raft.current_leader().await.map(ReplicaId)
     }
 
     /// Why it has stopped, if it has.
     #[must_use]
     pub fn stopped(&self) -> Option<String> {
         use openraft::async_runtime::watch::WatchReceiver;
-        let metrics = self.raft.metrics();
+        let metrics = self.0.raft.metrics();
         let state = metrics.borrow_watched().running_state.clone();
         state.err().map(|error| error.to_string())
     }
@@ -342,8 +348,21 @@ impl<R: AsyncRuntime> Group<R> {
     /// Has the leadership go to a replica, which this one leads.
     pub async fn give_lead(&self, to: ReplicaId) {
         self.wake().await;
+        self.0.gives.store(self.term(), Ordering::Relaxed);
         // A group that has stopped leads nobody.
-        self.raft.trigger().transfer_leader(to.0).await.ok();
+        self.0.raft.trigger().transfer_leader(to.0).await.ok();
+    }
+
+    /// Whether this one leads, and has given that away: it proposes nothing and sends no heartbeats until somebody is elected. Who was to
+    /// be may have given it back at that moment.
+    #[must_use]
+    pub fn gives_lead(&self) -> bool {
+        self.leads() && self.0.gives.load(Ordering::Relaxed) == self.term()
+    }
+
+    fn term(&self) -> u64 {
+        use openraft::async_runtime::watch::WatchReceiver;
+        self.0.raft.metrics().borrow_watched().current_term
     }
 
     /// Makes a command and puts it into the log, in one step; then waits for what comes of it. It waits as long as consensus
@@ -361,14 +380,14 @@ impl<R: AsyncRuntime> Group<R> {
         self.wake().await;
         let (responder, answer) = OneshotResponder::new_pair();
         let order = {
-            let mut replica = self.replica.lock().await;
+            let mut replica = self.0.replica.lock().await;
             let command = make(&mut replica).map_err(NotProposed::Refused)?;
             let (lease, order) = (command.lease, command.order);
-            let format = self.around.formats.writes();
-            let proposal = Proposal::of(command, format, self.id);
-            let sent = self.raft.client_write_ff(proposal, Some(responder)).await;
+            let format = self.0.around.formats.writes();
+            let proposal = Proposal::of(command, format, self.0.id);
+            let sent = self.0.raft.client_write_ff(proposal, Some(responder)).await;
             sent.map_err(|error| NotProposed::Stopped(error.to_string()))?;
-            self.around.formats.wrote(format);
+            self.0.around.formats.wrote(format);
             (lease, order)
         };
         let lost = |_| NotProposed::Unknown("the replica stopped meanwhile".to_owned());
@@ -379,7 +398,7 @@ impl<R: AsyncRuntime> Group<R> {
             }
             Err(ClientWriteError::ForwardToLeader(forward)) => {
                 let (lease, order) = order;
-                self.replica.lock().await.withdraw(lease, order);
+                self.0.replica.lock().await.withdraw(lease, order);
                 Err(NotProposed::NotLeader(forward.leader_id.map(ReplicaId)))
             }
             Err(error) => Err(NotProposed::Unknown(error.to_string())),
@@ -398,14 +417,14 @@ impl<R: AsyncRuntime> Group<R> {
         question: &[u8],
     ) -> Result<Bytes, String> {
         // Another replica of the range may have stood here before: it has promised what this one knows nothing of.
-        if to != self.id {
+        if to != self.0.id {
             return Err(format!(
                 "replica {to} of range {} is not here, replica {} is",
-                self.range.0, self.id
+                self.0.range.0, self.0.id
             ));
         }
-        if self.seats.read().get(&from) != Some(node) {
-            return Err(format!("replica {from} of range {} does not stand on node {node}", self.range.0));
+        if self.0.seats.read().get(&from) != Some(node) {
+            return Err(format!("replica {from} of range {} does not stand on node {node}", self.0.range.0));
         }
         let fatal = |error: RaftError<Types<R>>| error.to_string();
         let answered = match wire::decode::<Asked>(question)? {
@@ -417,7 +436,7 @@ impl<R: AsyncRuntime> Group<R> {
                     entries,
                     leader_commit: commit.map(Into::into),
                 };
-                match self.raft.append_entries(rpc).await.map_err(fatal)? {
+                match self.0.raft.append_entries(rpc).await.map_err(fatal)? {
                     AppendEntriesResponse::Success => Answered::Appended,
                     AppendEntriesResponse::PartialSuccess(id) => {
                         Answered::AppendedUpTo(id.as_ref().map(Into::into))
@@ -429,7 +448,7 @@ impl<R: AsyncRuntime> Group<R> {
             Asked::Vote { vote, last, transfer, pre } => {
                 let mut rpc = VoteRequest::new(vote.into(), last.map(Into::into));
                 rpc.leadership_transfer = transfer;
-                let answer = if pre { self.raft.pre_vote(rpc).await } else { self.raft.vote(rpc).await };
+                let answer = if pre { self.0.raft.pre_vote(rpc).await } else { self.0.raft.vote(rpc).await };
                 let answer = answer.map_err(fatal)?;
                 Answered::Vote {
                     vote: (&answer.vote).into(),
@@ -444,22 +463,22 @@ impl<R: AsyncRuntime> Group<R> {
             }
             Asked::Snapshot { vote, standing, state } => {
                 // One of an unknown format stops the replica when it is installed: nobody could send another one.
-                if self.around.formats.reads(STATE, records::format(&state)).is_ok() {
-                    let replica = RangeReplica::recover(self.settings, &state)?;
+                if self.0.around.formats.reads(STATE, records::format(&state)).is_ok() {
+                    let replica = RangeReplica::recover(self.0.settings, &state)?;
                     let Descriptor { keyspace, from, to, .. } = replica.descriptor();
                     self.apart(*keyspace, from, to.as_ref())?;
                 }
                 let last_membership = standing.membership()?;
                 let meta = SnapshotMeta { last_log_id: standing.applied.map(Into::into), last_membership };
                 let snapshot = openraft::Snapshot { meta, snapshot: Image(state.into()) };
-                let installed = self.raft.install_full_snapshot(vote.into(), snapshot).await;
+                let installed = self.0.raft.install_full_snapshot(vote.into(), snapshot).await;
                 let installed = installed.map_err(|error| error.to_string())?;
                 Answered::Installed(Ballot::from(&installed.vote))
             }
             Asked::Lead { vote, to, last } => {
-                let to = if canary::sings(Canary::LeadGoesToAll) { self.id.0 } else { to };
+                let to = if canary::sings(Canary::LeadGoesToAll) { self.0.id.0 } else { to };
                 let rpc = TransferLeaderRequest::new(Vote::from(vote), to, last.map(Into::into));
-                match self.raft.handle_transfer_leader(rpc).await.map_err(|error| error.to_string())? {
+                match self.0.raft.handle_transfer_leader(rpc).await.map_err(|error| error.to_string())? {
                     Ok(()) => Answered::Leads,
                     Err(why) => Answered::DoesNotLead(why.to_string()),
                 }
@@ -469,7 +488,7 @@ impl<R: AsyncRuntime> Group<R> {
                 if vote.replica != from.0 || !vote.committed {
                     return Err(format!("replica {from} asks to have entries passed on, and does not lead"));
                 }
-                self.feeder.feeds::<R>(Feed { to: ReplicaId(to), vote, previous, named, commit }).await
+                self.0.feeder.feeds::<R>(Feed { to: ReplicaId(to), vote, previous, named, commit }).await
             }
         };
         Ok(wire::encode(&answered))
@@ -482,29 +501,30 @@ impl<R: AsyncRuntime> Group<R> {
         let first = key(&part.from)?;
         let to = part.to.as_ref().map(key).transpose()?.filter(|to| to.keyspace == first.keyspace);
         self.apart(first.keyspace, &first.key, to.as_ref().map(|to| &to.key))?;
-        let replica = self.replica.lock().await;
+        let replica = self.0.replica.lock().await;
         if replica.is_over() {
             return Err("the replica has left its range".to_owned());
         }
-        let mut batch = part.received(&*self.around.disk, &replica)?;
+        let mut batch = part.received(&*self.0.around.disk, &replica)?;
         if replica.descriptor().is_empty() {
             // If it leaves before its state comes, nobody else knows what it has.
             let (keyspace, to) = (first.keyspace, to.map(|to| to.key));
-            let here = Rest { range: self.range, keyspace, from: first.key, to };
-            let before = rest::noted(&*self.around.disk, self.range)?;
+            let here = Rest { range: self.0.range, keyspace, from: first.key, to };
+            let before = rest::noted(&*self.0.around.disk, self.0.range)?;
             before.into_iter().fold(here, Rest::and).note(&mut batch);
         }
-        self.around.disk.visibly(batch).await
+        self.0.around.disk.visibly(batch).await
     }
 
     /// Whether no replica of another range here has keys from this one on, up to that one: two would write the same rows. One that
     /// has them is behind a split, and comes to it. Nor may any of them be left of one that stood here: they are cleared first.
     fn apart(&self, keyspace: KeyspaceId, from: &UserKey, to: Option<&UserKey>) -> Result<(), String> {
-        let states = disk::rows(&*self.around.disk, Family::Raft, b"a").map_err(|fault| fault.to_string())?;
+        let states =
+            disk::rows(&*self.0.around.disk, Family::Raft, b"a").map_err(|fault| fault.to_string())?;
         for (_, state) in states {
-            let other = RangeReplica::recover(self.settings, &state)?;
+            let other = RangeReplica::recover(self.0.settings, &state)?;
             let there = other.descriptor();
-            let apart = there.range == self.range
+            let apart = there.range == self.0.range
                 || there.keyspace != keyspace
                 || there.is_empty()
                 || to.is_some_and(|to| *to <= there.from)
@@ -513,7 +533,7 @@ impl<R: AsyncRuntime> Group<R> {
                 return Err(format!("range {} has not come to where it was split yet", there.range.0));
             }
         }
-        let rests = rest::all(&*self.around.disk)?;
+        let rests = rest::all(&*self.0.around.disk)?;
         match rests.iter().find(|rest| rest.meets(keyspace, from, to)) {
             Some(rest) => Err(format!("what is left of range {} here is being cleared", rest.range.0)),
             None => Ok(()),
@@ -524,7 +544,7 @@ impl<R: AsyncRuntime> Group<R> {
     #[must_use]
     pub fn positions(&self) -> Option<Positions> {
         use openraft::async_runtime::watch::WatchReceiver;
-        let metrics = self.raft.metrics();
+        let metrics = self.0.raft.metrics();
         let metrics = metrics.borrow_watched();
         let first = metrics.purged.map_or(0, |id| id.index + 1);
         let has =
@@ -534,7 +554,7 @@ impl<R: AsyncRuntime> Group<R> {
 
     /// Ends its tasks.
     pub async fn shut_down(&self) {
-        self.raft.shutdown().await.ok();
+        self.0.raft.shutdown().await.ok();
     }
 }
 

@@ -14,7 +14,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::io;
-use std::ops::{Bound, RangeBounds};
+use std::ops::{Bound, Range, RangeBounds};
 use std::sync::{Arc, OnceLock};
 
 use futures::channel::oneshot;
@@ -57,6 +57,9 @@ struct Known {
     /// Who waits for entries that are to come.
     waiting: Vec<oneshot::Sender<()>>,
 }
+
+/// Entries that are cut off in one batch: their keys are fewer bytes than [`BATCH_BYTES`].
+const CUT_AT_ONCE: u64 = 10_000;
 
 struct Recent {
     entry: Entry,
@@ -128,6 +131,15 @@ impl Log {
         self.disk.durably(batch, Box::new(move |outcome| drop(said.send(outcome)))).await;
         let outcome = heard.await.map_err(|_| io::Error::other("the batch was not taken"))?;
         outcome.map(drop).map_err(io::Error::other)
+    }
+
+    /// What deletes these entries.
+    fn without(&self, gone: Range<u64>) -> Batch {
+        let mut batch = Batch::new();
+        for index in gone {
+            batch.delete(Family::Raft, entry_key(self.range, index));
+        }
+        batch
     }
 
     fn entry(&self, index: u64) -> io::Result<Option<Entry>> {
@@ -294,14 +306,19 @@ impl<R: AsyncRuntime> RaftLogStorage<Types<R>> for Log {
         }
         let failed = Arc::new(OnceLock::new());
         for (batch, appended) in before {
-            let (known, failed) = (Arc::clone(&self.known), Arc::clone(&failed));
+            let (known, fails) = (Arc::clone(&self.known), Arc::clone(&failed));
             let done = move |outcome: Result<_, CommitError>| {
                 known.lock().written(&appended);
                 if let Err(why) = outcome {
-                    failed.set(why).ok();
+                    fails.set(why).ok();
                 }
             };
             self.disk.durably(batch, Box::new(done)).await;
+            // What comes behind it would stand behind a hole.
+            if let Some(why) = failed.get() {
+                callback.io_completed(Err(io::Error::other(why.clone())));
+                return Ok(());
+            }
         }
         let known = Arc::clone(&self.known);
         // Batches are durable in the order in which they were taken: those before this one are.
@@ -320,36 +337,49 @@ impl<R: AsyncRuntime> RaftLogStorage<Types<R>> for Log {
     }
 
     async fn truncate_after(&mut self, last: Option<types::Id>) -> io::Result<()> {
-        let mut batch = Batch::new();
-        {
+        let start = last.map_or(0, |id| id.index + 1);
+        let mut end = {
             let mut known = self.known.lock();
             let end = known.last.map_or(0, |id| id.index + 1);
-            for index in last.map_or(0, |id| id.index + 1)..end {
-                batch.delete(Family::Raft, entry_key(self.range, index));
-                known.forget(index);
-            }
+            (start..end).for_each(|index| known.forget(index));
             known.last = last;
+            end
+        };
+        // From behind: whatever was done when the node dies, what is left has no hole.
+        while start < end {
+            let from = end.saturating_sub(CUT_AT_ONCE).max(start);
+            self.durably(self.without(from..end)).await?;
+            end = from;
         }
-        if batch.is_empty() {
-            return Ok(());
-        }
-        self.durably(batch).await
+        Ok(())
     }
 
     async fn purge(&mut self, upto: types::Id) -> io::Result<()> {
-        let mut batch = Batch::new();
-        {
-            let mut known = self.known.lock();
-            let end = known.last.map_or(0, |id| id.index + 1).min(upto.index + 1);
-            for index in known.purged.map_or(0, |id| id.index + 1)..end {
-                batch.delete(Family::Raft, entry_key(self.range, index));
-                known.forget(index);
+        loop {
+            let (from, end) = {
+                let known = self.known.lock();
+                let end = known.last.map_or(0, |id| id.index + 1).min(upto.index + 1);
+                (known.purged.map_or(0, |id| id.index + 1), end)
+            };
+            // Each batch says where the log begins after it.
+            let next = match from + CUT_AT_ONCE < end {
+                true => self.entry(from + CUT_AT_ONCE - 1)?.map_or(upto, |entry| entry.log_id()),
+                false => upto,
+            };
+            let gone = from..end.min(next.index + 1);
+            {
+                let mut known = self.known.lock();
+                gone.clone().for_each(|index| known.forget(index));
+                known.purged = Some(next);
+                known.last = known.last.max(Some(next));
             }
-            known.purged = Some(upto);
-            known.last = known.last.max(Some(upto));
+            let mut batch = self.without(gone);
+            batch.put(Family::Raft, key(b'p', self.range), wire::encode(&Id::from(&next)));
+            self.durably(batch).await?;
+            if next == upto {
+                return Ok(());
+            }
         }
-        batch.put(Family::Raft, key(b'p', self.range), wire::encode(&Id::from(&upto)));
-        self.durably(batch).await
     }
 }
 
@@ -363,22 +393,65 @@ mod tests {
     use crate::ranges::raft::TokioRuntime;
     use crate::ranges::raft::disk::HotDisk;
 
+    type Raft = Types<TokioRuntime>;
+
+    /// A log on a store that takes so many bytes at once.
+    fn log(max_waiting_bytes: usize) -> Log {
+        let store = Store::open(MemoryEngine::open(&MemoryDisk::new())).expect("a sound disk");
+        let settings = HotSettings { max_waiting_bytes, ..HotSettings::default() };
+        let hot = HotStore::start(store, settings, |fault| panic!("{fault}")).expect("it starts");
+        Log::open(RangeId(7), Arc::new(HotDisk::new(hot)), Damages::default()).expect("sound")
+    }
+
+    fn id(index: u64) -> types::Id {
+        types::Id::new(types::Leader { term: 1, node_id: 1 }, index)
+    }
+
+    fn entry(index: u64, bytes: usize) -> Entry {
+        // Of a later build's format: as long as it only stands in the log, it may be anything.
+        let proposal = types::Proposal::read(vec![250; bytes].into()).expect("it may stand there");
+        Entry { log_id: id(index), payload: types::Payload::Normal(proposal) }
+    }
+
+    fn on_disk(log: &Log) -> Vec<u64> {
+        let rows = disk::rows(&*log.disk, Family::Raft, &entries(log.range)).expect("they can be read");
+        rows.iter().map(|(_, line)| read(line).expect("an entry").log_id.index).collect()
+    }
+
     #[tokio::test]
     async fn entries_that_come_at_once_may_be_more_than_a_store_takes_at_once() {
-        let store = Store::open(MemoryEngine::open(&MemoryDisk::new())).expect("a sound disk");
-        let settings = HotSettings { max_waiting_bytes: 1 << 20, ..HotSettings::default() };
-        let hot = HotStore::start(store, settings, |fault| panic!("{fault}")).expect("it starts");
-        let mut log = Log::open(RangeId(7), Arc::new(HotDisk::new(hot)), Damages::default()).expect("sound");
-        let entry = |index| {
-            // Of a later build's format: as long as it only stands in the log, it may be anything.
-            let proposal = types::Proposal::read(vec![250; 256 << 10].into()).expect("it may stand there");
-            let log_id = types::Id::new(types::Leader { term: 1, node_id: 1 }, index);
-            Entry { log_id, payload: types::Payload::Normal(proposal) }
-        };
-        let appended =
-            RaftLogStorageExt::<Types<TokioRuntime>>::blocking_append(&mut log, (0..16).map(entry));
+        let mut log = log(1 << 20);
+        let all = (0..16).map(|index| entry(index, 256 << 10));
+        let appended = RaftLogStorageExt::<Raft>::blocking_append(&mut log, all);
         appended.await.expect("all of it is durable");
-        let entries = log.entries(0, 16, usize::MAX).expect("they can be read");
-        assert_eq!(entries.iter().map(|entry| entry.log_id.index).collect::<Vec<_>>(), Vec::from_iter(0..16));
+        assert_eq!(on_disk(&log), Vec::from_iter(0..16));
+    }
+
+    #[tokio::test]
+    async fn what_comes_behind_entries_that_were_not_written_is_not_written_and_all_of_it_has_failed() {
+        let mut log = log(300 << 10);
+        let all = [entry(0, 256 << 10), entry(1, 256 << 10), entry(2, 100)];
+        let appended = RaftLogStorageExt::<Raft>::blocking_append(&mut log, all).await;
+        assert!(appended.is_err() && on_disk(&log).is_empty(), "{appended:?}");
+    }
+
+    #[tokio::test]
+    async fn a_log_of_any_length_is_cut_at_either_end() {
+        let (mut log, count) = (log(1 << 20), 3 * CUT_AT_ONCE + 5);
+        let all = (0..count).map(|index| entry(index, 8));
+        RaftLogStorageExt::<Raft>::blocking_append(&mut log, all).await.expect("it is durable");
+        RaftLogStorage::<Raft>::truncate_after(&mut log, Some(id(count - 3))).await.expect("behind");
+        RaftLogStorage::<Raft>::purge(&mut log, id(4)).await.expect("a few in front");
+        assert_eq!(on_disk(&log), Vec::from_iter(5..count - 2));
+        RaftLogStorage::<Raft>::truncate_after(&mut log, Some(id(count - CUT_AT_ONCE))).await.expect("more");
+        RaftLogStorage::<Raft>::purge(&mut log, id(2 * CUT_AT_ONCE)).await.expect("and more");
+        let (first, last) = (2 * CUT_AT_ONCE + 1, count - CUT_AT_ONCE);
+        assert_eq!(on_disk(&log), Vec::from_iter(first..=last));
+        // Beyond its end, as when all of a state has come.
+        RaftLogStorage::<Raft>::purge(&mut log, id(10 * count)).await.expect("all");
+        assert!(on_disk(&log).is_empty());
+        let again = Log::open(log.range, Arc::clone(&log.disk), Damages::default()).expect("sound");
+        let known = again.known.lock();
+        assert_eq!((known.purged, known.last), (Some(id(10 * count)), Some(id(10 * count))));
     }
 }

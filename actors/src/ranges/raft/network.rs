@@ -160,14 +160,17 @@ impl<R: AsyncRuntime> To<R> {
         async move { appended(answer.await.map_err(unreachable)?) }
     }
 
-    /// Sends entries, or none to say what is committed, or has them sent by who feeds this one: all of it, so that a leader which does
-    /// not reach a learner itself has nothing to wait for. What nothing is known to stand before goes directly.
+    /// Sends entries, or none to say what is committed, or has them sent by who feeds this one: all that is replicated, so that a leader which
+    /// does not reach a learner itself has nothing to wait for. What nothing is known to stand before goes directly, and so do heartbeats: they find
+    /// what a feeder only says that the learner has, and a way more would make them late.
     fn send(
         &self,
         rpc: &AppendEntriesRequest<Types<R>>,
+        is_heartbeat: bool,
         within: Duration,
     ) -> impl Future<Output = Rpc<AppendEntriesResponse<Types<R>>, R>> + Send + use<R> {
-        let named = rpc.prev_log_id.as_ref().map(|previous| Named::behind(previous, &rpc.entries));
+        let previous = rpc.prev_log_id.as_ref().filter(|_| !is_heartbeat);
+        let named = previous.map(|previous| Named::behind(previous, &rpc.entries));
         let fed = named.and_then(|named| Some((named, self.feeds.feeder(self.seat.replica)?)));
         match fed {
             None => Either::Left(self.append(rpc, within)),
@@ -328,11 +331,13 @@ impl<R: AsyncRuntime> RaftNetworkV2<Types<R>> for To<R> {
     {
         let this = self.clone();
         let within = option.hard_ttl();
+        // openraft's heartbeats are streams that say that they have one request; those of its replication do not say how many.
+        let is_heartbeat = input.size_hint() == (1, Some(1));
         let answers = input
             .map(move |rpc| {
                 let previous = rpc.prev_log_id;
                 let last = rpc.entries.last().map(|entry| entry.log_id()).or(previous);
-                let answer = this.send(&rpc, within);
+                let answer = this.send(&rpc, is_heartbeat, within);
                 async move {
                     let answer = answer.await?;
                     let whole = match &answer {

@@ -272,7 +272,7 @@ impl Ranges {
         let spaces: Vec<Keyspace> = self.0.keyspaces.read().values().cloned().collect();
         for space in spaces {
             for row in &space.ranges {
-                host.want(row.range, row.wanted());
+                host.want(row.range, space.wanted(row));
                 let mine = row.seats.iter().find(|seat| seat.store == me);
                 if let Some(replica) = host.quarantined(row.range).filter(|one| row.left.contains(one)) {
                     self.clear_quarantined(row.range, replica);
