@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use rhumb_core::wakes::Wakes;
 
-use super::queue::{Done, Queue, Task, Waiting, Written};
+use super::queue::{Comes, Done, Queue, Task, Waiting, Written};
 use super::stats::Tally;
 use super::turns::Turn;
 use super::{CommitError, Durability, HotSettings, Left, Refusal, Stats, Turns};
@@ -83,8 +83,12 @@ impl Inner {
     }
 
     pub(super) fn offer(&self, batch: Batch, durability: Durability, done: Done) -> Result<(), Box<Left>> {
-        let mut queue = self.taken(batch, durability, durability, done)?;
-        self.call(&mut queue);
+        self.call(&mut *self.taken(batch, durability, Comes::Anew(durability), done)?);
+        Ok(())
+    }
+
+    pub(super) fn offer_begun(&self, batch: Batch, done: Done) -> Result<(), Box<Left>> {
+        self.call(&mut *self.taken(batch, Durability::Durable, Comes::Begun, done)?);
         Ok(())
     }
 
@@ -97,8 +101,7 @@ impl Inner {
 
     /// As [`Inner::offer`] of what wants no sync; what waits is written by the caller, unless somebody else is writing.
     pub(super) fn offer_here(&self, batch: Batch, done: Done) -> Result<(), Box<Left>> {
-        // It comes of something that is durable, and that was let in: it passes where that would.
-        let mut queue = self.taken(batch, Durability::Buffered, Durability::Durable, done)?;
+        let mut queue = self.taken(batch, Durability::Buffered, Comes::Begun, done)?;
         let Some(group) = queue.write_here(self.settings.max_group_bytes) else {
             self.call(&mut queue);
             return Ok(());
@@ -117,14 +120,14 @@ impl Inner {
         &self,
         batch: Batch,
         durability: Durability,
-        admitted_as: Durability,
+        comes: Comes,
         done: Done,
     ) -> Result<MutexGuard<'_, Queue>, Box<Left>> {
         let mut queue = self.queue.lock();
         // Asked under the lock: whoever poisons the store empties the queue after that.
         let admitted = match self.store.poisoned() {
             Some(fault) => Err(Refusal::Poisoned(fault.clone())),
-            None => queue.admit(&self.settings, batch.bytes(), admitted_as),
+            None => queue.admit(&self.settings, batch.bytes(), comes),
         };
         if let Err(why) = admitted {
             self.tally.refused.fetch_add(1, Relaxed);

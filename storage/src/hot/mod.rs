@@ -150,6 +150,15 @@ impl HotStore {
         self.inner.offer(batch, durability, done)
     }
 
+    /// As [`HotStore::offer`] of a durable batch, for who asked at the [door](Self::door) before he began what this comes of, and cannot
+    /// be refused in the midst of it. It passes where new batches are not taken any more: up to *red*, while there is room in all of the queue.
+    ///
+    /// # Errors
+    /// As [`HotStore::offer`].
+    pub fn offer_begun(&self, batch: Batch, done: Done) -> Result<(), Box<Left>> {
+        self.inner.offer_begun(batch, done)
+    }
+
     /// What work of so many bytes meets that is not begun yet: how long it is to wait. Whoever lets work in that writes more than
     /// once, and cannot be refused in the midst of it, asks here first. The engine's word on its pressure is at most
     /// [`HotSettings::pressure_age`] old.
@@ -161,8 +170,8 @@ impl HotStore {
     }
 
     /// Takes a batch that wants no sync, and writes it on the caller's thread, behind all that was taken before it, unless a
-    /// thread of the store is writing just then. It is visible when `done` was called: here, as a rule. It is taken where a
-    /// durable one would be: what it comes of is durable.
+    /// thread of the store is writing just then. It is visible when `done` was called: here, as a rule. It is taken as
+    /// by [`HotStore::offer_begun`]: what it comes of is durable.
     ///
     /// # Errors
     /// As [`HotStore::offer`].

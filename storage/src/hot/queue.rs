@@ -25,6 +25,15 @@ pub(super) struct Written {
     pub(super) done: Done,
 }
 
+/// What wants to be taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Comes {
+    /// A batch that whoever brings it can do without.
+    Anew(Durability),
+    /// What comes of work that was let in, and cannot be refused in the midst of it.
+    Begun,
+}
+
 /// Bytes that wait while a sync is under way from which on they are written meanwhile.
 const OVERLAP_BYTES: usize = 64 << 10;
 
@@ -68,13 +77,9 @@ impl Queue {
     }
 
     /// Whether a batch of so many bytes is taken now. Under *yellow* the queue is a quarter as long,
-    /// under *orange* only durable batches pass, under *red* none.
-    pub(super) fn admit(
-        &self,
-        settings: &HotSettings,
-        bytes: usize,
-        durability: Durability,
-    ) -> Result<(), Refusal> {
+    /// under *orange* only durable batches pass, under *red* none. What was begun passes up to *red*, and has the whole queue: what
+    /// comes anew leaves three quarters of it free.
+    pub(super) fn admit(&self, settings: &HotSettings, bytes: usize, comes: Comes) -> Result<(), Refusal> {
         let &HotSettings { max_waiting, max_waiting_bytes, retry_after, .. } = settings;
         if self.closing {
             return Err(Refusal::Closed);
@@ -84,13 +89,13 @@ impl Queue {
         }
         let pressed = match self.pressure {
             Pressure::Green | Pressure::Yellow => false,
-            Pressure::Orange => durability == Durability::Buffered,
+            Pressure::Orange => comes == Comes::Anew(Durability::Buffered),
             Pressure::Red => true,
         };
         if pressed {
             return Err(Refusal::Pressed { level: self.pressure, retry_after });
         }
-        let share = if self.pressure == Pressure::Green { 1 } else { 4 };
+        let share = if self.pressure == Pressure::Green || comes == Comes::Begun { 1 } else { 4 };
         let full = self.outstanding >= max_waiting.div_ceil(share)
             || (self.outstanding > 0 && self.outstanding_bytes + bytes > max_waiting_bytes / share);
         if full { Err(Refusal::Full { retry_after }) } else { Ok(()) }
@@ -99,7 +104,7 @@ impl Queue {
     /// What work of so many bytes meets that nobody has begun yet: it can still be refused, other than what comes of it later.
     /// Under *yellow* it is slowed down, under *orange* refused.
     pub(super) fn door(&self, settings: &HotSettings, bytes: usize) -> Result<Duration, Refusal> {
-        self.admit(settings, bytes, Durability::Buffered)?;
+        self.admit(settings, bytes, Comes::Anew(Durability::Buffered))?;
         Ok(if self.pressure == Pressure::Green { Duration::ZERO } else { settings.slow_by })
     }
 
@@ -218,6 +223,9 @@ mod tests {
     use super::*;
     use crate::Family;
 
+    const DURABLE: Comes = Comes::Anew(Durability::Durable);
+    const ALL: [Comes; 3] = [DURABLE, Comes::Anew(Durability::Buffered), Comes::Begun];
+
     fn settings() -> HotSettings {
         HotSettings { max_waiting: 8, max_waiting_bytes: 100, ..HotSettings::default() }
     }
@@ -233,16 +241,16 @@ mod tests {
         let mut queue = Queue::default();
         (0..8).for_each(|_| queue.push(waiting(10)));
         let full = Refusal::Full { retry_after: settings().retry_after };
-        assert_eq!(queue.admit(&settings(), 1, Durability::Durable), Err(full.clone()), "by number");
+        assert_eq!(queue.admit(&settings(), 1, DURABLE), Err(full.clone()), "by number");
         let group = queue.drain(usize::MAX);
-        assert_eq!(queue.admit(&settings(), 1, Durability::Durable), Err(full.clone()), "still not complete");
+        assert_eq!(queue.admit(&settings(), 1, DURABLE), Err(full.clone()), "still not complete");
         group.iter().for_each(|w| queue.completed(1, w.batch.bytes()));
-        assert_eq!(queue.admit(&settings(), 100, Durability::Durable), Ok(()));
+        assert_eq!(queue.admit(&settings(), 100, DURABLE), Ok(()));
         queue.push(waiting(60));
-        assert_eq!(queue.admit(&settings(), 41, Durability::Durable), Err(full), "by bytes");
-        assert_eq!(queue.admit(&settings(), 40, Durability::Durable), Ok(()));
+        assert_eq!(queue.admit(&settings(), 41, DURABLE), Err(full), "by bytes");
+        assert_eq!(queue.admit(&settings(), 40, DURABLE), Ok(()));
         let too_large = Refusal::TooLarge { bytes: 101, limit: 100 };
-        assert_eq!(queue.admit(&settings(), 101, Durability::Durable), Err(too_large));
+        assert_eq!(queue.admit(&settings(), 101, DURABLE), Err(too_large));
     }
 
     #[test]
@@ -251,18 +259,19 @@ mod tests {
         (0..2).for_each(|_| queue.push(waiting(1)));
         let mut admitted = |pressure| {
             queue.pressure = pressure;
-            [Durability::Durable, Durability::Buffered].map(|d| queue.admit(&settings(), 1, d).is_ok())
+            ALL.map(|comes| queue.admit(&settings(), 1, comes).is_ok())
         };
-        assert_eq!(admitted(Pressure::Green), [true, true]);
-        assert_eq!(admitted(Pressure::Yellow), [false, false], "2 wait, a quarter of 8 may");
+        assert_eq!(admitted(Pressure::Green), [true, true, true]);
+        assert_eq!(admitted(Pressure::Yellow), [false, false, true], "2 wait, a quarter of 8 may");
+        assert_eq!(admitted(Pressure::Orange), [false, false, true]);
         queue.drain(usize::MAX).iter().for_each(|w| queue.completed(1, w.batch.bytes()));
         let mut admitted = |pressure| {
             queue.pressure = pressure;
-            [Durability::Durable, Durability::Buffered].map(|d| queue.admit(&settings(), 1, d).is_ok())
+            ALL.map(|comes| queue.admit(&settings(), 1, comes).is_ok())
         };
-        assert_eq!(admitted(Pressure::Yellow), [true, true]);
-        assert_eq!(admitted(Pressure::Orange), [true, false]);
-        assert_eq!(admitted(Pressure::Red), [false, false]);
+        assert_eq!(admitted(Pressure::Yellow), [true, true, true]);
+        assert_eq!(admitted(Pressure::Orange), [true, false, true]);
+        assert_eq!(admitted(Pressure::Red), [false, false, false]);
     }
 
     #[test]

@@ -4,12 +4,13 @@
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use rhumb::client::MeshClient;
 use rhumb::client::kv::{Kv, KvError, KvRefusal, Needs};
-use rhumb_tests::cluster::{ask_admin, eventually};
+use rhumb_core::{Delivery, Fault, FaultKind};
+use rhumb_tests::cluster::{REGIONS, SOON, ask_admin, eventually, eventually_or, turn};
 use rhumb_tests::counter::directory;
 use rhumb_tests::powercut::{Image, Loss, UNBOUNDED};
 use serde_json::Value;
@@ -148,8 +149,48 @@ fn a_slow_disk_makes_answers_late_and_nothing_else() {
     all_is_there(&mut scene);
 }
 
+/// What became of writes.
+#[derive(Debug, Default)]
+struct Fates {
+    written: Vec<String>,
+    refused: Vec<String>,
+    /// Of those that were refused, how many as there is too much to do.
+    overloaded: usize,
+    /// Nobody knows.
+    open: Vec<String>,
+}
+
+impl Fates {
+    /// As much at one moment as the store does not take at once.
+    fn press(&mut self, runtime: &Runtime, kv: &Kv<'_>, wave: u64) {
+        let large = &vec![7; 200 << 10];
+        let puts = (0..16_u64).map(|number| async move {
+            let key = format!("{wave}-{number}");
+            (kv.put(key.as_bytes(), large).await, key)
+        });
+        for (put, key) in runtime.block_on(join_all(puts)) {
+            match put {
+                Ok(_) => self.written.push(key),
+                Err(KvError::Refused(refusal)) => {
+                    self.overloaded += usize::from(matches!(refusal, KvRefusal::Overloaded { .. }));
+                    self.refused.push(key);
+                }
+                Err(KvError::Fault(fault)) if fault.delivery() == Delivery::NotSent => self.refused.push(key),
+                Err(KvError::Fault(Fault {
+                    kind: FaultKind::Deadline(_) | FaultKind::Unreachable(_),
+                    ..
+                })) => {
+                    self.open.push(key);
+                }
+                Err(other) => panic!("{key}: {other}"),
+            }
+        }
+    }
+}
+
 #[test]
 fn a_disk_that_cannot_keep_up_takes_no_new_write_of_a_keyspace_until_it_can() {
+    let _turn = turn();
     let little = [
         ("RHUMB__STORAGE__MAX_WAITING", "8"),
         ("RHUMB__STORAGE__MAX_WAITING_BYTES", "1MiB"),
@@ -163,62 +204,94 @@ fn a_disk_that_cannot_keep_up_takes_no_new_write_of_a_keyspace_until_it_can() {
     let identity = scene.mesh.directory().join("mesh/clients/us-east-app");
     let client = runtime.block_on(async { MeshClient::new(&identity, directory(&scene.mesh.addresses())) });
     let client = client.expect("a client's certificate");
-    let kv = &runtime.block_on(Kv::open(&client, "profiles", None)).expect("it is there");
+    let kv = &eventually_or("it is known", || {
+        runtime.block_on(Kv::open(&client, "profiles", None)).map_err(|error| error.to_string())
+    });
 
     // What comes at one moment is let in, be it more than one batch takes.
-    let large = &vec![7; 200 << 10];
-    let at_once = (0..16_u64).map(|number| async move { kv.put(&number.to_be_bytes(), large).await });
-    for put in runtime.block_on(join_all(at_once)) {
-        assert!(matches!(put, Ok(_) | Err(KvError::Refused(KvRefusal::Overloaded { .. }))), "{put:?}");
-    }
+    let (mut fates, mut waves) = (Fates::default(), 0_u64..);
+    eventually("more than a store takes at once is let in at once", || {
+        let before = fates.written.len();
+        fates.press(&runtime, kv, waves.next().expect("it has no end"));
+        fates.written.len() > before + 5
+    });
+    assert!(fates.open.is_empty(), "{fates:?}");
+    eventually("it has come to rest", || {
+        let (_, page) = ask_admin(&scene.mesh.admin(0), "/metrics").expect("it is up");
+        let level = page.lines().find_map(|line| line.strip_prefix("rhumb_store_pressure_level "));
+        level.and_then(|level| level.parse().ok()) == Some(0.0)
+    });
 
     nodes[0].watched.delay_syncs(500).expect("a page");
-    let (mut written, mut refused, mut told) = (Vec::new(), Vec::new(), None);
     let is_over = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        // As much at a time as the disk does not take.
-        scope.spawn(|| {
-            for wave in 0_u64.. {
-                let puts = (0..64_u64).map(|number| async move {
-                    // What comes at one moment is one batch.
-                    tokio::time::sleep(Duration::from_millis(10 * number)).await;
-                    let key = format!("{wave}-{number}");
-                    (kv.put(key.as_bytes(), b"one").await, key)
-                });
-                for (put, key) in runtime.block_on(join_all(puts)) {
-                    match put {
-                        Ok(_) => written.push(key),
-                        Err(KvError::Refused(KvRefusal::Overloaded { .. })) => refused.push(key),
-                        Err(other) => panic!("{key}: {other}"),
-                    }
-                }
-                if is_over.load(Ordering::Relaxed) {
-                    return;
-                }
+    let told = std::thread::scope(|scope| {
+        let presses = scope.spawn(|| {
+            let until = Instant::now() + 2 * SOON;
+            while !is_over.load(Ordering::Relaxed) && Instant::now() < until {
+                fates.press(&runtime, kv, waves.next().expect("it has no end"));
             }
         });
-        eventually("a command is told", || {
+        let told = eventually_or("a command is told", || {
+            assert!(!presses.is_finished(), "nobody presses it any more");
             let ran = scene.mesh.ask("client", &["kv", "put", "profiles", "ann", "one", "--if-absent"]);
-            told = (ran.code == 1 && ran.json["refused"]["code"] == "overloaded").then_some(ran.json);
-            told.is_some()
+            let is_told = ran.code == 1 && ran.json["refused"]["code"] == "overloaded";
+            if is_told { Ok(ran.json["refused"].clone()) } else { Err(ran.text) }
         });
         is_over.store(true, Ordering::Relaxed);
+        told
     });
-    let told = told.expect("it was refused")["refused"].clone();
     assert_eq!(told["retry_after_ms"], 50, "{told}");
     assert!(told["message"].as_str().is_some_and(|why| why.contains("node us-east/n1: ")), "{told}");
-    assert!(!written.is_empty() && !refused.is_empty(), "{} and {}", written.len(), refused.len());
+    assert!(fates.overloaded > 0, "{fates:?}");
 
     nodes[0].watched.delay_syncs(0).expect("a page");
     eventually("it takes writes again", || {
         scene.mesh.ask("client", &["kv", "put", "profiles", "bob", "one"]).code == 0
     });
     let is_there = |key: &String| {
-        let read = runtime.block_on(kv.get(key.as_bytes(), Needs::Strong));
-        !read.unwrap_or_else(|error| panic!("{key}: {error}")).rows.is_empty()
+        eventually_or("it is read", || {
+            let read = runtime.block_on(kv.get(key.as_bytes(), Needs::Strong));
+            read.map(|answer| !answer.rows.is_empty()).map_err(|error| format!("{key}: {error}"))
+        })
     };
-    assert!(written.iter().all(is_there), "what was let in is there");
-    assert!(!refused.iter().any(is_there), "what was refused is not");
+    assert!(fates.written.iter().all(is_there), "what was acknowledged is there");
+    assert!(!fates.refused.iter().any(is_there), "what was refused is not");
+    // What was let in has come to its end, told or not.
+    let ends: Vec<_> = fates.open.iter().map(is_there).collect();
+    assert_eq!(fates.open.iter().map(is_there).collect::<Vec<_>>(), ends, "{:?}", fates.open);
+    scene.close(nodes);
+}
+
+#[test]
+fn who_cannot_write_to_its_disk_keeps_no_lease_and_others_write() {
+    let _turn = turn();
+    let scene = Scene::new(3, seed(18), &[]);
+    let nodes = scene.serve_all().unwrap_or_else(|finding| panic!("{finding}"));
+    let create = ["keyspace", "create", "profiles", "--class", "inventory", "--replication", "3"];
+    eventually("there is a keyspace", || scene.mesh.ask("operator", &create).code == 0);
+    let put = |value: &str| scene.mesh.ask("client", &["kv", "put", "profiles", "ann", value]).code == 0;
+    eventually("it is written", || put("one"));
+    let holder = || {
+        let listed = scene.mesh.ask("operator", &["range", "ls"]).json;
+        let holds = |one: &&Value| one["keyspace"] == "profiles" && one["leaseholder"] == true;
+        let holder = listed["replicas"].as_array()?.iter().find(holds)?["node"].as_str()?.to_owned();
+        REGIONS.iter().position(|region| holder.starts_with(region))
+    };
+    let before = eventually_or("somebody holds the lease", || holder().ok_or("nobody".to_owned()));
+
+    // Longer than any support; shorter than what ends the node.
+    nodes[before].watched.delay_syncs(15_000).expect("a page");
+    eventually("others write", || put("two"));
+    let after = eventually_or("another one holds the lease", || {
+        holder().filter(|after| *after != before).ok_or("nobody else".to_owned())
+    });
+    nodes[before].watched.delay_syncs(0).expect("a page");
+    eventually("all of it is read where it was", || {
+        let region = REGIONS[before];
+        let ran = scene.mesh.ask("client", &["kv", "get", "profiles", "ann", "--region", region]);
+        ran.code == 0 && ran.json["rows"][0]["value"] == "two"
+    });
+    assert_ne!(after, before);
     scene.close(nodes);
 }
 
