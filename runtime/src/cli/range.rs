@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::connect::{Connect, ask, ask_in_time};
 use super::kv::bytes::Coded;
 use super::output::{Done, Failure, Output};
-use crate::client::kv::near;
+use crate::client::kv::nearest_first;
 
 /// Ranges and their replicas.
 #[derive(Debug, Subcommand)]
@@ -297,7 +297,7 @@ impl Split {
     async fn run(self, output: &Output) -> Result<Done, Failure> {
         let at = self.coded.read("--at", &self.at)?;
         let client = self.connect.operator().await?;
-        let nodes = near(&client, None);
+        let nodes = nearest_first(&client, None);
         let listed = ask(&client, &nodes, |_| ListKeyspaces {}).await.answer??;
         let space = listed.into_iter().find(|space| space.name == self.keyspace);
         let space = space.ok_or(KvRefusal::NoSuchKeyspace(self.keyspace))?;
@@ -315,7 +315,7 @@ impl Move {
     async fn run(self, output: &Output) -> Result<Done, Failure> {
         let client = self.connect.operator().await?;
         let message = MoveReplica { range: self.range, from: self.from.clone(), to: self.to.clone() };
-        let asked = ask_in_time(&client, &near(&client, None), &message).await;
+        let asked = ask_in_time(&client, &nearest_first(&client, None), &message).await;
         client.close().await;
         let done = asked.answer?? == Moved::Done;
         let moved =
@@ -329,7 +329,7 @@ impl Transfer {
     async fn run(self, output: &Output) -> Result<Done, Failure> {
         let client = self.connect.operator().await?;
         let message = TransferLease { range: self.range, to: self.to.clone(), hops: 0 };
-        let asked = ask_in_time(&client, &near(&client, None), &message).await;
+        let asked = ask_in_time(&client, &nearest_first(&client, None), &message).await;
         client.close().await;
         let given = WasGiven { range: self.range, leaseholder: asked.answer??, node: self.to.to_string() };
         output.answer(&given, &given);
@@ -341,7 +341,7 @@ impl Check {
     async fn run(self, output: &Output) -> Result<Done, Failure> {
         let client = self.connect.operator().await?;
         let message = CheckRange { range: self.range, hops: 0 };
-        let asked = ask(&client, &near(&client, None), |_| message.clone()).await;
+        let asked = ask(&client, &nearest_first(&client, None), |_| message.clone()).await;
         client.close().await;
         let checked = WasChecked::of(self.range, asked.answer??);
         output.answer(&checked, &checked);
@@ -359,7 +359,7 @@ impl Ls {
         let client = self.connect.operator().await?;
         let (mut replicas, mut unreachable) = (Vec::<Replica>::new(), Vec::new());
         let mut feeds = BTreeMap::new();
-        for node in near(&client, None) {
+        for node in nearest_first(&client, None) {
             match ask(&client, std::slice::from_ref(&node), |_| ListRanges {}).await.answer {
                 Ok(Ok(views)) => {
                     let fed = |view: &RangeView| {

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::connect::{Connect, ask_in_time};
 use super::output::{Done, Failure, Output};
-use crate::client::kv::near;
+use crate::client::kv::nearest_first;
 
 /// Regions and how their nodes stand.
 #[derive(Debug, Subcommand)]
@@ -89,7 +89,7 @@ impl RegionCommand {
 impl Ls {
     async fn run(self, output: &Output) -> Result<Done, Failure> {
         let client = self.connect.operator().await?;
-        let asked = ask_in_time(&client, &near(&client, None), &ListRegions {}).await;
+        let asked = ask_in_time(&client, &nearest_first(&client, None), &ListRegions {}).await;
         client.close().await;
         let RegionList { by, mut nodes } = asked.answer??;
         nodes.sort_by(|a, b| a.node.cmp(&b.node));

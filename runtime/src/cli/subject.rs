@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::connect::{Connect, ask_in_time};
 use super::output::{Done, Failure, Output};
-use crate::client::kv::near;
+use crate::client::kv::nearest_first;
 
 /// Subjects: whom the values of personal classes are about.
 #[derive(Debug, Subcommand)]
@@ -75,7 +75,7 @@ impl Erase {
     async fn run(self, output: &Output) -> Result<Done, Failure> {
         let client = self.connect.operator().await?;
         let message = EraseSubject { class: self.class.clone(), subject: self.subject };
-        let asked = ask_in_time(&client, &near(&client, None), &message).await;
+        let asked = ask_in_time(&client, &nearest_first(&client, None), &message).await;
         client.close().await;
         let SubjectErased { keys, done, pending, entry } = asked.answer??;
         let names = |nodes: &[rhumb_core::NodeId]| nodes.iter().map(ToString::to_string).collect();

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::connect::{Connect, ask};
 use super::output::{Done, Failure, Output};
-use crate::client::kv::near;
+use crate::client::kv::nearest_first;
 
 /// Show the cluster version: where the mesh is, what each node's build knows, and what holds the next one back.
 #[derive(Debug, Args)]
@@ -111,7 +111,7 @@ impl fmt::Display for Shown {
 impl Version {
     pub(super) async fn run(self, output: &Output) -> Result<Done, Failure> {
         let client = self.connect.operator().await?;
-        let asked = ask(&client, &near(&client, None), |_| ShowVersion {}).await;
+        let asked = ask(&client, &nearest_first(&client, None), |_| ShowVersion {}).await;
         client.close().await;
         let shown = Shown::from(asked.answer??);
         output.answer(&shown, &shown);
@@ -123,7 +123,7 @@ impl Version {
 impl FinalizeUpgrade {
     pub(super) async fn run(self, output: &Output) -> Result<Done, Failure> {
         let client = self.connect.operator().await?;
-        let asked = ask(&client, &near(&client, None), |_| Finalize { to: self.to }).await;
+        let asked = ask(&client, &nearest_first(&client, None), |_| Finalize { to: self.to }).await;
         client.close().await;
         let shown = Shown::from(asked.answer??);
         output.answer(&shown, &shown);

@@ -25,10 +25,11 @@ use thiserror::Error;
 use tokio::time::{Instant, timeout};
 
 pub use super::consistent::{Conflict, KvFound, NotUpgraded};
-use super::{Ask, BETWEEN, MeshClient, ask_until_known};
+use super::{Ask, BETWEEN, MeshClient};
 use crate::host::call;
+use crate::mesh::Mesh;
 use crate::mesh::keyspaces::{Asked, Keyspaces};
-use crate::mesh::{Mesh, near};
+use crate::mesh::near::{self, ALONE};
 
 /// How long a call may take.
 const WITHIN: Duration = Duration::from_secs(10);
@@ -91,21 +92,19 @@ impl<'a> Kv<'a> {
     /// The keyspace of this name. Nodes of `region` are asked first; without one, those of the caller's.
     ///
     /// # Errors
-    /// [`KvRefusal::NoSuchKeyspace`]; no node answers.
+    /// [`KvRefusal::NoSuchKeyspace`]; no node answers. Within a handler [`FaultKind::Deadline`] where its call ends before either is known.
     pub async fn open(client: &'a MeshClient, name: &str, region: Option<&Region>) -> Result<Self, KvError> {
-        let mut nodes = near(client, region);
+        let mut nodes = nearest_first(client, region);
         let nearest = nodes.first().cloned();
-        // A node hears of a new keyspace a moment after it was created.
-        let until = Instant::now() + KNOWN_WITHIN;
+        let search = Search::begun()?;
         let found = loop {
             let (node, keyspaces): (_, Vec<KeyspaceView>) =
-                ask_nodes(client, &nodes, &ListKeyspaces {}, WITHIN).await?;
+                ask_nodes(client, &nodes, &ListKeyspaces {}, left()?).await?;
             // Who does not answer is not asked first by each call again.
             nodes.sort_by_key(|other| *other != node);
-            match keyspaces.into_iter().find(|space| space.name == name) {
-                Some(found) => break found,
-                None if Instant::now() < until => tokio::time::sleep(KNOWN_WITHIN / 5).await,
-                None => return Err(KvError::Refused(KvRefusal::NoSuchKeyspace(name.to_owned()))),
+            match named(keyspaces, name) {
+                Ok(found) => break found,
+                Err(refusal) => search.waits(refusal).await?,
             }
         };
         let way = Way::Network { client, nodes, nearest };
@@ -117,23 +116,22 @@ impl<'a> Kv<'a> {
     /// may be no looser than what the call has seen, and an answer binds what the call may send on, as another actor's does.
     ///
     /// # Errors
-    /// [`KvRefusal::NoSuchKeyspace`]; [`KvRefusal::Invalid`] where the mesh is a program's that hosts nothing: [`Kv::open`] is for those.
+    /// [`KvRefusal::NoSuchKeyspace`]; [`FaultKind::Deadline`] where the call ends before that is known; [`KvRefusal::Invalid`] where the mesh
+    /// is a program's that hosts nothing: [`Kv::open`] is for those.
     pub async fn here(mesh: &Mesh, name: &str) -> Result<Kv<'static>, KvError> {
         let Some(keyspaces) = mesh.keyspaces().cloned() else {
             let why = "this mesh is of a program that hosts nothing: use Kv::open with its client";
             return Err(KvError::Refused(KvRefusal::Invalid(why.to_owned())));
         };
-        let until = Instant::now() + left()?.min(KNOWN_WITHIN);
+        let search = Search::begun()?;
         loop {
-            match keyspaces.list().map(|spaces| spaces.into_iter().find(|space| space.name == name)) {
-                Ok(Some(KeyspaceView { name, class, .. })) => {
+            match keyspaces.list().and_then(|spaces| named(spaces, name)) {
+                Ok(KeyspaceView { name, class, .. }) => {
                     return Ok(Kv { way: Way::Here(keyspaces), name, class, token: Mutex::default() });
                 }
-                // As above; and a node that starts knows none yet.
-                Ok(None) | Err(KvRefusal::NotNow { .. }) if Instant::now() < until => {
-                    tokio::time::sleep(KNOWN_WITHIN / 5).await;
+                Err(refusal @ (KvRefusal::NoSuchKeyspace(_) | KvRefusal::NotNow { .. })) => {
+                    search.waits(refusal).await?;
                 }
-                Ok(None) => return Err(KvError::Refused(KvRefusal::NoSuchKeyspace(name.to_owned()))),
                 Err(refusal) => return Err(KvError::Refused(refusal)),
             }
         }
@@ -308,7 +306,7 @@ pub async fn create(
         lifetimes: Lifetimes::default(),
         placement: Placement::default(),
     };
-    let (nodes, until) = (near(client, None), Instant::now() + WITHIN);
+    let (nodes, until) = (nearest_first(client, None), Instant::now() + WITHIN);
     loop {
         match ask(client, &nodes, &message, WITHIN).await {
             // The meta range is founded when all nodes have been up at one time.
@@ -320,12 +318,50 @@ pub async fn create(
     }
 }
 
+/// The search for a keyspace: a node hears of a new one a moment after it was created, and one that starts knows none yet.
+struct Search {
+    until: Instant,
+    /// It ends with the call that is being handled here, before it has been long enough.
+    is_cut: bool,
+}
+
+impl Search {
+    fn begun() -> Result<Self, Fault> {
+        let left = left()?;
+        Ok(Self { until: Instant::now() + left.min(KNOWN_WITHIN), is_cut: left < KNOWN_WITHIN })
+    }
+
+    /// Waits until it is looked for again. At its end it says why nothing was found.
+    async fn waits(&self, refusal: KvRefusal) -> Result<(), KvError> {
+        let now = Instant::now();
+        if now < self.until {
+            tokio::time::sleep_until(self.until.min(now + KNOWN_WITHIN / 5)).await;
+            return Ok(());
+        }
+        match refusal {
+            // There may be one that was not heard of yet.
+            KvRefusal::NoSuchKeyspace(_) if self.is_cut => Err(passed().into()),
+            refusal => Err(KvError::Refused(refusal)),
+        }
+    }
+}
+
+/// The one of this name.
+fn named(keyspaces: Vec<KeyspaceView>, name: &str) -> Result<KeyspaceView, KvRefusal> {
+    let found = keyspaces.into_iter().find(|space| space.name == name);
+    found.ok_or_else(|| KvRefusal::NoSuchKeyspace(name.to_owned()))
+}
+
 /// How long may be asked: no longer than the call has left that is being handled here, if one is.
 fn left() -> Result<Duration, Fault> {
     let Some(within) = call::current() else { return Ok(WITHIN) };
     let left = within.call.deadline.saturating_duration_since(Instant::now());
-    let passed = || Fault::not_sent(FaultKind::Deadline("asking for a keyspace within a call".to_owned()));
     if left.is_zero() { Err(passed()) } else { Ok(left.min(WITHIN)) }
+}
+
+/// The call that is being handled here has ended.
+fn passed() -> Fault {
+    Fault::not_sent(FaultKind::Deadline("asking for a keyspace within a call".to_owned()))
 }
 
 /// What this node has answered itself, if it has in time.
@@ -356,7 +392,7 @@ pub fn put(key: &[u8], value: &[u8]) -> KvOp {
 
 /// All nodes, those of this region first, or of the caller's; of either those with the shortest measured round trip, and where that is the
 /// same or was not measured, in turn.
-pub(crate) fn near(client: &MeshClient, region: Option<&Region>) -> Vec<NodeId> {
+pub(crate) fn nearest_first(client: &MeshClient, region: Option<&Region>) -> Vec<NodeId> {
     let region = region.unwrap_or(client.region());
     let candidates = client.directory().nodes().iter().map(|(node, _)| client.candidate(node));
     let mut nodes = near::order(None, region, candidates.collect(), client.turn());
@@ -368,11 +404,8 @@ pub(crate) fn near(client: &MeshClient, region: Option<&Region>) -> Vec<NodeId> 
 /// A node that says so soon that it cannot answer now has just started. Another one can.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
-/// How long a node is asked alone, where another one may be asked as well: one that is frozen does not answer.
-const ALONE: Duration = Duration::from_secs(1);
-
 /// Asks the first of these nodes that can be asked; where asking twice has the effect of once, the next one also after an
-/// outcome that is not known, and beside one that takes long; and around again while there is time.
+/// outcome that is not known, and beside one that takes long; and around again while there is time. After that nobody is asked.
 pub(crate) async fn ask<M, T>(
     client: &impl Ask,
     nodes: &[NodeId],
@@ -385,20 +418,16 @@ where
     ask_nodes(client, nodes, message, within).await.map(|(_, answer)| answer)
 }
 
-/// Asks a node; who it was, when that was, and what came of it.
+/// Asks a node, which has what is left of the time; who it was, when that was, and what came of it.
 async fn ask_one<M: Remote + Sync>(
     client: &impl Ask,
     node: NodeId,
     message: &M,
     until: Instant,
-    within: Duration,
 ) -> (NodeId, Instant, Result<M::Reply, Fault>) {
     let asked_at = Instant::now();
     let left = until.saturating_duration_since(asked_at);
-    let asked = match M::IDEMPOTENT {
-        true => client.ask(&node, message, left.min(M::DEADLINE)).await,
-        false => ask_until_known(client, &node, message, within).await,
-    };
+    let asked = client.ask(&node, message, left.min(M::DEADLINE)).await;
     (node, asked_at, asked)
 }
 
@@ -413,14 +442,18 @@ where
     M: Remote<Reply = Result<T, KvRefusal>> + Sync,
 {
     let until = Instant::now() + within;
-    let mut last = Fault::not_sent(FaultKind::Unreachable("there is no node to ask".to_owned()));
+    let mut last = Fault::not_sent(match nodes {
+        [] => FaultKind::Unreachable("there is no node to ask".to_owned()),
+        _ => FaultKind::Deadline("looking for a node to ask".to_owned()),
+    });
     let (mut unknown, mut refused) = (false, None);
-    let one = |node: &NodeId| ask_one(client, node.clone(), message, until, within);
+    let one = |node: &NodeId| ask_one(client, node.clone(), message, until);
+    let in_time = |_: &&NodeId| Instant::now() < until;
     loop {
         let (mut next, mut asked) = (nodes.iter(), FuturesUnordered::new());
         loop {
             if asked.is_empty() {
-                let Some(node) = next.next() else { break };
+                let Some(node) = next.next().filter(in_time) else { break };
                 asked.push(one(node));
             }
             let answered = match M::IDEMPOTENT && next.len() > 0 {
@@ -428,7 +461,7 @@ where
                 false => Ok(asked.next().await),
             };
             let Ok(answered) = answered else {
-                asked.extend(next.next().map(one));
+                asked.extend(next.next().filter(in_time).map(one));
                 continue;
             };
             let (node, asked_at, answer) = answered.expect("somebody is asked");

@@ -1,6 +1,7 @@
 //! In which order nodes are asked of which any may answer: the near ones first, and those that are equally near in turn.
 //!
-//! * It decides: who counts as equally near; who comes last because nothing was heard of it when it was last asked.
+//! * It decides: who counts as equally near; who comes last because nothing was heard of it when it was last asked; how long
+//!   the first one is asked alone.
 //! * It never does: leave anybody out. Who seems unwell may be the only one that is left.
 
 use std::time::Duration;
@@ -11,6 +12,9 @@ use rhumb_core::{NodeId, Region};
 const AS_NEAR: (u32, u32) = (13, 10);
 /// Within a building round trips differ by more than that part, and it bears on nothing.
 const SLACK: Duration = Duration::from_millis(1);
+
+/// How long a node is asked alone, where another one may be asked as well, beside it or after it: one that is frozen does not answer.
+pub(crate) const ALONE: Duration = Duration::from_secs(1);
 
 /// A node that may answer.
 #[derive(Debug, Clone, PartialEq, Eq)]

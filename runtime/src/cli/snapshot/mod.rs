@@ -20,7 +20,7 @@ use super::connect::{Connect, ask_in_time};
 use super::keyspace::listed;
 use super::output::{Done, Failure, Output};
 use crate::client::MeshClient;
-use crate::client::kv::{Kv, near};
+use crate::client::kv::{Kv, nearest_first};
 
 /// Snapshots of keyspaces: a consistent state at one time, held until it is removed or ends.
 #[derive(Debug, Subcommand)]
@@ -211,7 +211,7 @@ impl SnapshotCommand {
             Self::Rm(Named { keyspace, name, connect }) => {
                 let client = connect.operator().await?;
                 let message = RemoveSnapshot { keyspace: keyspace.clone(), name: name.clone() };
-                let asked = ask_in_time(&client, &near(&client, None), &message).await;
+                let asked = ask_in_time(&client, &nearest_first(&client, None), &message).await;
                 client.close().await;
                 asked.answer??;
                 let removed = Removed { keyspace, snapshot: name };
@@ -250,7 +250,7 @@ impl Create {
         let client = self.connect.operator().await?;
         let Self { keyspace, name, keep, .. } = self;
         let message = CreateSnapshot { keyspace: keyspace.clone(), name, keep };
-        let asked = ask_in_time(&client, &near(&client, None), &message).await;
+        let asked = ask_in_time(&client, &nearest_first(&client, None), &message).await;
         client.close().await;
         let taken = asked.answer??;
         let pending: Vec<String> = taken.pending.iter().map(ToString::to_string).collect();
@@ -279,7 +279,7 @@ impl Export {
 
 async fn export(client: &MeshClient, keyspace: &str, name: String, out: &Path) -> Result<Manifest, Failure> {
     let message = ExportSnapshot { keyspace: keyspace.to_owned(), name: name.clone() };
-    let may = ask_in_time(client, &near(client, None), &message).await.answer??;
+    let may = ask_in_time(client, &nearest_first(client, None), &message).await.answer??;
     let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let fresh = NamedTempFile::new_in(folder).map_err(Failure::local)?;
     let mut writer = Writer::begin(BufWriter::new(fresh)).map_err(Failure::local)?;

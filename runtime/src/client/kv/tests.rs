@@ -58,6 +58,38 @@ async fn a_frozen_node_costs_a_read_a_second_and_not_its_deadline() {
     assert_eq!((fault.kind, begun.elapsed()), (FaultKind::Draining, ALONE));
 }
 
+/// Nothing can be sent to its nodes, which is known when the time is over that was given. It remembers who was asked.
+#[derive(Default)]
+struct NothingIsSent(Mutex<Vec<String>>);
+
+impl Ask for NothingIsSent {
+    async fn ask<M: Remote + Sync>(&self, node: &NodeId, _: &M, within: Duration) -> Result<M::Reply, Fault> {
+        self.0.lock().push(format!("{node} in {within:?}"));
+        tokio::time::sleep(within).await;
+        Err(Fault::not_sent(FaultKind::Deadline(format!("connecting to {node}"))))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_was_not_sent_by_the_end_of_its_call_is_sent_to_nobody_after_it() {
+    let nodes: Vec<NodeId> = ["eu/n1", "us/n1", "us/n2"].map(|node| node.parse().expect("a node")).into();
+    let (class, ops) = (class("inventory"), vec![put(b"ann", b"")]);
+    let write = KvWrite { class, keyspace: "things".to_owned(), ops, hops: 0 };
+    for (seconds, asked, lost) in [
+        (0, vec![], "looking for a node to ask"),
+        (2, vec!["eu/n1 in 2s"], "connecting to eu/n1"),
+        // No node has more than the five seconds that a write may take there.
+        (8, vec!["eu/n1 in 5s", "us/n1 in 3s"], "connecting to us/n1"),
+    ] {
+        let (mesh, begun, within) = (NothingIsSent::default(), Instant::now(), Duration::from_secs(seconds));
+        let answer = ask(&mesh, &nodes, &write, within).await;
+        let Err(KvError::Fault(fault)) = answer else { panic!("{answer:?}") };
+        assert_eq!((begun.elapsed(), fault.delivery()), (within, Delivery::NotSent));
+        assert_eq!(fault.kind, FaultKind::Deadline(lost.to_owned()));
+        assert_eq!(*mesh.0.lock(), asked);
+    }
+}
+
 const POLICY: &str = r#"
 version = 1
 
@@ -300,11 +332,13 @@ fn what_is_asked_within_a_call_ends_with_it_and_nothing_is_asked_after_it() {
         assert_eq!(*noted.lock(), ["too late, Unknown", "too late, NotSent"]);
         assert_eq!(*shelf.asked.lock(), [format!("get things for {} in 300ms", clerk.id().shown())]);
 
-        // A keyspace that is not known is looked for no longer than the call lasts.
+        // A keyspace that is not known is looked for no longer than the call lasts, and that there is none is not known then.
         noted.lock().clear();
-        let ask = clerk.ask(errand("control", &["get nothing"])).within(Duration::from_millis(300));
+        let ask = clerk.ask(errand("control", &["get nothing"])).within(Duration::from_millis(301));
         ask.await.expect_err("nobody answered in time");
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        assert_eq!(*noted.lock(), ["no_such_keyspace"]);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert_eq!(*noted.lock(), ["too late, NotSent"]);
+        let told = clerk.ask(errand("control", &["get nothing"])).within(Duration::from_secs(2)).await;
+        assert_eq!(told, Ok(vec!["no_such_keyspace".to_owned()]));
     });
 }

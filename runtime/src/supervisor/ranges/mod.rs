@@ -15,7 +15,7 @@ mod integrity;
 mod lifecycle;
 mod lifetimes;
 mod locate;
-mod near;
+mod passing;
 mod placement;
 mod plan;
 mod pools;
@@ -117,7 +117,7 @@ struct Inner {
     meta: RwLock<Option<RangeRow>>,
     /// Which range a key that is not here is of, as another node has said, and until when that is believed.
     hints: Mutex<Hints>,
-    nearness: near::Nearness,
+    nearness: passing::Nearness,
     /// Ranges of which something is just being told to the meta range.
     telling: Mutex<BTreeSet<RangeId>>,
     staleness: staleness::Staleness,
@@ -159,7 +159,7 @@ impl Ranges {
             founders: RwLock::default(),
             meta: RwLock::default(),
             hints: Mutex::default(),
-            nearness: near::Nearness::default(),
+            nearness: passing::Nearness::default(),
             telling: Mutex::default(),
             staleness: staleness::Staleness::default(),
             subjects: Mutex::default(),

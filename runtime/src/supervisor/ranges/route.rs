@@ -1,7 +1,7 @@
 //! The way of a read or a write: here, or on to the node that can.
 //!
 //! * It decides: where a call goes on to, what is tried again, and how a refusal is told.
-//! * It never does: try again what may have been written, or pass a call on more often than `MAX_HOPS` ([`near`](super::near)).
+//! * It never does: try again what may have been written, or pass a call on more often than `MAX_HOPS` ([`passing`](super::passing)).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -44,11 +44,6 @@ impl Ranges {
         if space.class == *class { Ok(space) } else { Err(KvRefusal::WrongClass(space.class)) }
     }
 
-    /// As the keyspace is by now: its ranges are split and moved while a call goes on.
-    fn renew(&self, space: &mut Keyspace) {
-        renew(space, &self.0.keyspaces.read());
-    }
-
     pub(super) async fn read(&self, message: KvRead, within: Duration) -> Outcome<KvAnswer> {
         let until = Instant::now() + within.mul_f32(0.95);
         let prepared = self.keyspace(&message.keyspace, &message.class).and_then(|space| {
@@ -62,7 +57,7 @@ impl Ranges {
         };
         let mut bounded = Bounded::of(&message);
         loop {
-            self.renew(&mut space);
+            renew(&mut space, &self.0.keyspaces.read());
             let host = match self.host() {
                 Ok(host) => host,
                 Err(refusal) => return Ok(Err(refusal)),
@@ -141,7 +136,7 @@ impl Ranges {
             Err(refusal) => return Ok(Err(refusal)),
         };
         loop {
-            self.renew(&mut space);
+            renew(&mut space, &self.0.keyspaces.read());
             let ops = match self.ops(&message.ops, &space.lifetimes) {
                 Ok(ops) => ops,
                 Err(refusal) => return Ok(Err(refusal)),
@@ -379,7 +374,8 @@ enum Not {
     NoReplica,
 }
 
-/// Takes the row of a keyspace as it is by now. Another one that has its name since is not the one that was asked for.
+/// Takes the row of a keyspace as it is by now: its ranges are split and moved while a call goes on. Another one that has its name since is
+/// not the one that was asked for.
 fn renew(space: &mut Keyspace, keyspaces: &BTreeMap<String, Keyspace>) {
     if let Some(now) = keyspaces.get(&space.name).filter(|now| now.id == space.id) {
         space.clone_from(now);

@@ -1,4 +1,4 @@
-//! Which node is asked first, of several that may answer.
+//! Passing calls on: which node is asked first, of several that may answer.
 //!
 //! * It decides: what is known of the ways to other nodes and of who has not answered; the order is [`near`]'s.
 //! * It never does: leave a node out, or ask again what may have been written.
@@ -17,13 +17,11 @@ use tokio::time::Instant;
 
 use super::route::{AGAIN_AFTER, Outcome};
 use super::{Ranges, not_now};
-use crate::mesh::near::{self, Candidate};
+use crate::mesh::near::{self, ALONE, Candidate};
 
 /// How often a call is passed on.
 pub(super) const MAX_HOPS: u32 = 4;
 
-/// How long a node is asked where another one may be asked after it: one that is frozen does not answer.
-const ALONE: Duration = Duration::from_secs(1);
 /// How long one that has not answered is asked last.
 const RESTS: Duration = Duration::from_secs(5);
 /// How often connections are looked at.
