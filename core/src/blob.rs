@@ -1,7 +1,7 @@
 //! Many bytes in a message that are not copied out of what came.
 //!
-//! * It decides: whether decoded bytes are a part of the frame that they came in, which they then keep alive, or a copy: few bytes are,
-//!   so that they keep nothing alive that is larger than they are.
+//! * It decides: whether decoded bytes are a part of the frame that they came in, which they then keep alive, or a copy: few bytes are, and
+//!   those that are less than half of their frame, so that they keep little else alive.
 //! * It never does: change how a message is laid out. A field of [`Blob`] and one of `Bytes` or `Vec<u8>` are the same to a peer.
 
 use std::cell::Cell;
@@ -24,8 +24,8 @@ thread_local! {
 
 /// Bytes, as [`Bytes`] are, which a message brings along without a copy if they are many.
 ///
-/// For fields of some ten kilobytes and more: they are not copied where a message is decoded, and whoever keeps one keeps the frame that it came
-/// in, which is hardly larger.
+/// For fields of some ten kilobytes and more that are most of their message: they are not copied where it is decoded, and whoever keeps one keeps the
+/// frame that it came in, at most twice as large, in a buffer that may be a few times that.
 ///
 /// ```
 /// let blob = rhumb_core::Blob::from(vec![1, 2, 3]);
@@ -96,7 +96,7 @@ fn shared(bytes: &[u8]) -> Option<Bytes> {
     let whole = WHOLE.take();
     let (all, part) = (whole.as_ptr_range(), bytes.as_ptr_range());
     let is_part = all.start <= part.start && part.end <= all.end;
-    let found = is_part.then(|| whole.slice_ref(bytes));
+    let found = (is_part && 2 * bytes.len() >= whole.len()).then(|| whole.slice_ref(bytes));
     WHOLE.set(whole);
     found
 }
@@ -153,6 +153,14 @@ mod tests {
             wire::decode_part(&came, &came).expect("it is decoded");
         assert!(is_shared(&large, &came) && !is_shared(&small, &came));
         assert_eq!((large, small, number), sent);
+    }
+
+    #[test]
+    fn what_is_less_than_half_of_what_came_is_a_copy() {
+        let came =
+            wire::encode(&(Blob::from(many(1)), Bytes::from(vec![2; 2 * SHARED_FROM]))).expect("encoded");
+        let (blob, _): (Blob, Bytes) = wire::decode_part(&came, &came).expect("it is decoded");
+        assert!(blob == Blob::from(many(1)) && !is_shared(&blob, &came));
     }
 
     #[test]

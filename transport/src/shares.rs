@@ -99,6 +99,11 @@ impl Held {
         self.bytes += if fits { more } else { 0 };
         fits
     }
+
+    /// So many in all, if there is room, or more where it is more already.
+    pub(crate) fn up_to(&mut self, bytes: usize) -> bool {
+        bytes <= self.bytes || self.and(bytes - self.bytes)
+    }
 }
 
 impl Drop for Held {

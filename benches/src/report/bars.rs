@@ -39,7 +39,7 @@ const fn at_most(unit: Unit, bar: f64, aim: f64) -> Asked {
 const NEAR_ACTIX: (f64, f64) = (1.0 / 1.5, 1.0 / 1.2);
 
 /// Where bar and aim are one, nothing more is aimed at.
-const BARS: [(&str, Asked); 63] = [
+const BARS: [(&str, Asked); 64] = [
     ("remote-ask", than("tonic", 16, 1.0, 1.0)),
     ("remote-ask", than("tonic", 256, 1.0, 1.0)),
     ("remote-ask", than("kameo", 16, 1.0, 1.0)),
@@ -83,6 +83,7 @@ const BARS: [(&str, Asked); 63] = [
     ("neighbour", at_most(Unit::Millis, 10.0, 2.0)),
     ("hybrid-tick", than("uhlc", 1, 1.0, 1.0)),
     ("hybrid-tick", than("uhlc", 2, 3.0, 3.0)),
+    ("hybrid-tick", Figure { system: "rhumb", figure: "ahead_ms", bar: 1.0, aim: 1.0 }),
     ("hybrid-merge", than("uhlc", 1, 1.0, 1.0)),
     ("hybrid-merge", than("uhlc", 2, 3.0, 3.0)),
     ("idle-node", at_most(Unit::Mebibytes, 64.0, 32.0)),
@@ -167,7 +168,9 @@ fn sentence(o: &Outcome, asked: &Asked, among: &[Outcome]) -> Option<String> {
             let value = *o.figures.get(figure)?;
             let met = met(value <= bar, (aim < bar).then_some(value <= aim));
             let (called, aim, bar) = (figure.replace('_', " "), aimed(bar, aim), number(bar));
-            Some(format!("{}, {system}: {called} {}; bar {bar}{aim}: {met}", o.work, number(value)))
+            let same = among.iter().filter(|other| (&*other.system, &other.work) == (system, &o.work));
+            let of = if same.count() > 1 { what(o) } else { o.work.clone() };
+            Some(format!("{of}, {system}: {called} {}; bar {bar}{aim}: {met}", number(value)))
         }
         Share { system, bar } if o.system == system => {
             let share = 1.0 / times(o, among)?;

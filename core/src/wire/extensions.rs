@@ -170,8 +170,8 @@ fn write_blob<S: Serializer>(value: &Bytes, serializer: S) -> Result<S::Ok, S::E
 }
 
 fn read_blob<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
-    struct Blob;
-    impl de::Visitor<'_> for Blob {
+    struct Taken;
+    impl de::Visitor<'_> for Taken {
         type Value = Bytes;
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("the bytes of a field")
@@ -183,5 +183,5 @@ fn read_blob<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Err
             Ok(bytes.into())
         }
     }
-    deserializer.deserialize_byte_buf(Blob)
+    deserializer.deserialize_byte_buf(Taken)
 }

@@ -43,6 +43,8 @@ struct Inner {
     source: Source,
     offset_ms: AtomicI64,
     refused: AtomicU64,
+    /// Until when whoever waits for the wall clock waits at most, in microseconds since the source began.
+    turn: AtomicU64,
     keeping: OnceLock<Keeping>,
     max_offset: Duration,
 }
@@ -65,6 +67,7 @@ impl NodeClock {
             source: Source::System(Instant::now()),
             offset_ms: offset().into(),
             refused: AtomicU64::new(0),
+            turn: AtomicU64::new(0),
             keeping: OnceLock::new(),
             max_offset,
         };
@@ -85,6 +88,7 @@ impl NodeClock {
             source: Source::Tokio { started: tokio::time::Instant::now(), wall_ms },
             offset_ms: AtomicI64::new(0),
             refused: AtomicU64::new(0),
+            turn: AtomicU64::new(0),
             keeping: OnceLock::new(),
             max_offset,
         };
@@ -282,9 +286,9 @@ impl NodeClock {
     }
 
     /// Whoever gets the first timestamp of a millisecond that the wall clock has not reached waits for it, and no
-    /// longer than a millisecond: a millisecond has 65,536 timestamps, and whoever takes more a millisecond would
-    /// run ahead of all clocks of the mesh. So the clock is ahead by at most a millisecond for each thread, besides
-    /// what a peer is ahead.
+    /// longer than a millisecond after who waits before it: a millisecond has 65,536 timestamps, and whoever takes more a
+    /// millisecond would run ahead of all clocks of the mesh. So the clock is ahead by at most a millisecond for each thread,
+    /// besides what a peer is ahead.
     #[inline]
     fn not_faster(&self, time: HybridTime, wall: u64) {
         if time.counter() == 0 && time.millis() > wall {
@@ -296,10 +300,14 @@ impl NodeClock {
     #[expect(clippy::disallowed_methods, reason = "this is the shell that reads the clocks")]
     fn wait_for(&self, millis: u64) {
         // A clock that a test drives stands still meanwhile.
-        let Source::System(_) = self.inner.source else { return };
-        let since = Instant::now();
+        let Source::System(since) = &self.inner.source else { return };
+        let elapsed = || since.elapsed().as_micros() as u64;
+        let after = |before: u64| before.max(elapsed()) + 1_000;
+        let before =
+            self.inner.turn.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |before| Some(after(before)));
+        let turn = after(before.unwrap_or_default());
         let offset = self.inner.offset_ms.load(Ordering::Relaxed);
-        while shifted(exact_millis(), offset) < millis && since.elapsed() < Duration::from_millis(1) {
+        while shifted(exact_millis(), offset) < millis && elapsed() < turn {
             std::hint::spin_loop();
         }
     }
@@ -427,21 +435,44 @@ mod tests {
         assert_eq!(clock.inner.hybrid.ceiling(), high);
     }
 
-    #[test]
-    fn who_takes_more_timestamps_than_a_millisecond_has_does_not_run_ahead() {
+    /// A clock that is 300 ms ahead of the wall clock, as a peer is: nobody waits for that. And its last time.
+    fn ahead() -> (NodeClock, HybridTime) {
         let far = HybridTime::new((1 << 48) - 1, 0);
         let clock = NodeClock::new(far, Duration::from_millis(500));
-        // A peer that is ahead stays as much ahead as it is: nobody waits for that.
         let ahead = clock.now().hybrid.plus(Duration::from_millis(300));
         clock.merge(ahead).expect("within the offset");
+        (clock, ahead)
+    }
+
+    /// As if all timestamps of a millisecond were taken at once.
+    fn takes_a_millisecond(clock: &NodeClock) {
+        clock.merge(HybridTime::new(clock.last().millis(), u16::MAX)).expect("within the offset");
+        let _ = clock.hybrid();
+    }
+
+    #[test]
+    fn who_takes_more_timestamps_than_a_millisecond_has_does_not_run_ahead() {
+        let (clock, ahead) = ahead();
         let begun = clock.now().mono;
-        for _ in 0..5 {
-            // As if all timestamps of a millisecond were taken at once.
-            clock.merge(HybridTime::new(clock.last().millis(), u16::MAX)).expect("within the offset");
-            let _ = clock.hybrid();
-        }
+        (0..5).for_each(|_| takes_a_millisecond(&clock));
         let (went, took) = (clock.last().millis() - ahead.millis(), clock.now().mono.since(begun));
         assert_eq!(went, 5, "each time the last timestamp of a millisecond was taken");
         assert!(took >= Duration::from_millis(5), "{went} ms of timestamps in {took:?}");
+    }
+
+    #[test]
+    fn threads_that_take_them_together_do_not_run_ahead_either() {
+        let (clock, ahead) = ahead();
+        let begun = clock.now().mono;
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..20).for_each(|_| takes_a_millisecond(&clock)));
+            }
+        });
+        let (went, took) = (clock.last().millis() - ahead.millis(), clock.now().mono.since(begun));
+        assert!(
+            took + Duration::from_millis(1) >= Duration::from_millis(went),
+            "{went} ms of timestamps in {took:?}"
+        );
     }
 }

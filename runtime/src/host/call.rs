@@ -18,6 +18,7 @@ use bytes::Bytes;
 use opentelemetry::KeyValue;
 use parking_lot::Mutex;
 use rhumb_actors::remote::Remote;
+use rhumb_core::wakes::Wakes;
 use rhumb_core::{DataClass, Epoch, Fault, FaultKind, Guarantee, HybridTime, Principal, Region};
 use rhumb_transport::{Held, Peer, TraceContext};
 use tokio::time::Instant;
@@ -196,6 +197,7 @@ impl<F: Future> Future for Scoped<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let _wakes = Wakes::hold();
         let _scope = Scope::enter(self.current.clone());
         self.future.as_mut().poll(context)
     }

@@ -8,6 +8,7 @@ use actix::dev::{MessageResponse, OneshotSender};
 use actix::fut::ActorFuture;
 use actix::{Actor, AsyncContext, Message};
 use rhumb_actors::remote::KeepsContext;
+use rhumb_core::wakes::Wakes;
 use rhumb_core::{Fault, FaultKind};
 
 use super::call::{Current, Scope, current};
@@ -139,6 +140,8 @@ impl<F, T> UnderWay<F, T> {
         if abandoned && !self.finish {
             return Poll::Ready(());
         }
+        // Whoever is told something by it is woken when it has made its step.
+        let _wakes = Wakes::hold();
         let scope = self.current.clone().map(Scope::enter);
         if let Some(current) = &self.current {
             current.load.gauge().begin(current.work);

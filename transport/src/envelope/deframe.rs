@@ -6,7 +6,7 @@ use super::{Broken, FIXED, MAGIC, MAX_HEAD, VERSION};
 
 /// Room that is made for the rest of any frame.
 const READY_BYTES: usize = 4 << 10;
-/// Bytes that are set aside at most for each byte that has come.
+/// Bytes for which room is made at most for each byte that has come.
 const FOR_EACH: usize = 3;
 
 /// Cuts a stream of bytes into frames. The cap is checked before anything is set aside for a frame.
@@ -14,13 +14,15 @@ const FOR_EACH: usize = 3;
 pub struct Deframer {
     pub(super) buffer: BytesMut,
     cap: usize,
+    /// Of the present frame, for all of which there is room.
+    ready: usize,
 }
 
 impl Deframer {
     /// Frames of at most `cap` bytes.
     #[must_use]
     pub fn new(cap: usize) -> Self {
-        Self { buffer: BytesMut::new(), cap }
+        Self { buffer: BytesMut::new(), cap, ready: 0 }
     }
 
     /// Takes bytes as they come.
@@ -39,10 +41,18 @@ impl Deframer {
             let missing = lengths.total() - self.buffer.len();
             if missing <= READY_BYTES.max(self.buffer.len() * FOR_EACH) {
                 self.buffer.reserve(missing);
+                self.ready = lengths.total();
             }
             return Ok(None);
         }
+        self.ready = 0;
         Ok(Some(self.buffer.split_to(lengths.total()).freeze()))
+    }
+
+    /// Bytes that are set aside once so many more have come: those that have come, or the frame for all of which there is room.
+    #[must_use]
+    pub fn set_aside_for(&self, more: usize) -> usize {
+        self.ready.max(self.buffer.len() + more)
     }
 
     /// Whether part of a frame has come. A stream that ends here was cut.

@@ -180,8 +180,13 @@ fn what_is_set_aside_for_a_frame_is_a_few_times_what_has_come_of_it_at_most() {
     for piece in large.encode().chunks(1_400) {
         deframer.feed(piece);
         come += piece.len();
+        let counted = deframer.set_aside_for(0);
         found = deframer.next_frame().expect("a whole frame");
+        let ready = deframer.set_aside_for(0);
         assert!(deframer.buffer.capacity() <= 4 * come + (4 << 10), "after {come} bytes");
+        // Where much is set aside at once, that is told.
+        assert!(found.is_some() || ready >= counted && deframer.buffer.capacity() <= 2 * ready + (4 << 10));
+        assert_eq!(deframer.set_aside_for(1 << 21), come + (1 << 21) - found.as_ref().map_or(0, Bytes::len));
     }
     let found = Frame::decode(found.expect("all of it has come")).expect("a frame");
     assert!(found.body == large.body);

@@ -57,24 +57,20 @@ impl Link {
         let mut chunks: [Bytes; AT_ONCE] = Default::default();
         loop {
             let next = until.min(Instant::now() + settings.stall_limit);
-            match timeout_at(next, stream.read_chunks(&mut chunks)).await {
-                Ok(Ok(Some(come))) if waiting.and(chunks[..come].iter().map(Bytes::len).sum()) => {
-                    chunks[..come].iter_mut().for_each(|chunk| deframer.feed(&mem::take(chunk)));
-                }
+            let come = match timeout_at(next, stream.read_chunks(&mut chunks)).await {
+                Ok(Ok(Some(come))) => &mut chunks[..come],
                 // Cut short or reset: the sender gave it up, and nobody here has seen any of it.
                 Ok(Ok(None) | Err(quinn::ReadError::Reset(_))) => {
                     self.node.counters.large_abandoned.one();
                     return Ok(());
                 }
                 Ok(Err(error)) => return Err(End::Lost(error.to_string())),
-                // Too slow, or too much of all senders' waits already.
-                Ok(Ok(Some(_))) | Err(_) => {
-                    self.node.counters.large_abandoned.one();
-                    // An error says that the stream has ended already.
-                    let _ = stream.stop(ABANDONED);
-                    return Ok(());
-                }
+                Err(_) => return self.abandons(&mut stream),
+            };
+            if !waiting.up_to(deframer.set_aside_for(come.iter().map(Bytes::len).sum())) {
+                return self.abandons(&mut stream);
             }
+            come.iter_mut().for_each(|chunk| deframer.feed(&mem::take(chunk)));
             if let Some(frame) = deframer.next_frame()? {
                 if deframer.mid_frame() {
                     return Err(End::Protocol("a stream for one frame has more than that".to_owned()));
@@ -83,6 +79,17 @@ impl Link {
                 let lane = lane_of(frame.len() as u64, self.agreement.lanes);
                 return self.take_up(lane, frame);
             }
+            if !waiting.up_to(deframer.set_aside_for(0)) {
+                return self.abandons(&mut stream);
+            }
         }
+    }
+
+    /// It comes too slowly, or too much of all senders' waits already.
+    fn abandons(&self, stream: &mut RecvStream) -> Result<(), End> {
+        self.node.counters.large_abandoned.one();
+        // An error says that the stream has ended already.
+        let _ = stream.stop(ABANDONED);
+        Ok(())
     }
 }
