@@ -271,27 +271,28 @@ fn who_cannot_write_to_its_disk_keeps_no_lease_and_others_write() {
     eventually("there is a keyspace", || scene.mesh.ask("operator", &create).code == 0);
     let put = |value: &str| scene.mesh.ask("client", &["kv", "put", "profiles", "ann", value]).code == 0;
     eventually("it is written", || put("one"));
-    let holder = || {
+    // Each replica as its own node sees it: one that cannot write does not hear that its lease is gone.
+    let holders = || {
         let listed = scene.mesh.ask("operator", &["range", "ls"]).json;
-        let holds = |one: &&Value| one["keyspace"] == "profiles" && one["leaseholder"] == true;
-        let holder = listed["replicas"].as_array()?.iter().find(holds)?["node"].as_str()?.to_owned();
-        REGIONS.iter().position(|region| holder.starts_with(region))
+        let all = listed["replicas"].as_array().cloned().unwrap_or_default();
+        let of_it = all.iter().filter(|one| one["keyspace"] == "profiles" && one["leaseholder"] == true);
+        let is_in =
+            |one: &Value, region: &str| one["node"].as_str().is_some_and(|node| node.starts_with(region));
+        let place = |one: &Value| REGIONS.iter().position(|region| is_in(one, region));
+        of_it.filter_map(place).collect::<Vec<_>>()
     };
-    let before = eventually_or("somebody holds the lease", || holder().ok_or("nobody".to_owned()));
+    let before = eventually_or("somebody holds the lease", || holders().pop().ok_or("nobody".to_owned()));
 
     // Longer than any support; shorter than what ends the node.
     nodes[before].watched.delay_syncs(15_000).expect("a page");
     eventually("others write", || put("two"));
-    let after = eventually_or("another one holds the lease", || {
-        holder().filter(|after| *after != before).ok_or("nobody else".to_owned())
-    });
+    eventually("another one holds the lease", || holders().iter().any(|holder| *holder != before));
     nodes[before].watched.delay_syncs(0).expect("a page");
     eventually("all of it is read where it was", || {
         let region = REGIONS[before];
         let ran = scene.mesh.ask("client", &["kv", "get", "profiles", "ann", "--region", region]);
         ran.code == 0 && ran.json["rows"][0]["value"] == "two"
     });
-    assert_ne!(after, before);
     scene.close(nodes);
 }
 

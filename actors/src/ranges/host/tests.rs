@@ -84,9 +84,15 @@ fn every_known_bug_of_consensus_is_caught() {
 
 /// Bugs that few stories show, and where they did when that was last looked for: looked at first, to save minutes.
 #[cfg(feature = "canaries")]
-const SHOWN_AT: [(rhumb_core::canary::Canary, u64); 2] = {
+const SHOWN_AT: [(rhumb_core::canary::Canary, u64); 5] = {
     use rhumb_core::canary::Canary;
-    [(Canary::VoteNotSynced, 228), (Canary::LeaseWithoutVote, 311)]
+    [
+        (Canary::VoteNotSynced, 228),
+        (Canary::LeaseWithoutVote, 311),
+        (Canary::RestsForGood, 167),
+        (Canary::LateBound, 89),
+        (Canary::CollectedComesBack, 80),
+    ]
 };
 
 /// What a seed's story breaks with a bug. One that breaks a promise without it, too, shows nothing of it.
