@@ -297,7 +297,6 @@ impl NodeClock {
     }
 
     #[cold]
-    #[expect(clippy::disallowed_methods, reason = "this is the shell that reads the clocks")]
     fn wait_for(&self, millis: u64) {
         // A clock that a test drives stands still meanwhile.
         let Source::System(since) = &self.inner.source else { return };

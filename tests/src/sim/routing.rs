@@ -1,7 +1,7 @@
 //! Packets, what machines want done, and connections.
 //!
 //! * It decides: nothing; the network decides what arrives, the machines what is said.
-//! * It never does: let a clock take a time that is too far ahead, or answer an ask twice.
+//! * It never does: let a node hear what its clock must refuse, or answer an ask twice.
 
 use std::time::Duration;
 
@@ -26,10 +26,9 @@ impl World {
     ) -> Checked {
         let now = self.now();
         let node = &self.nodes[to];
-        if node.life.is_none() {
+        if node.life.is_none() || node.clock.hear(now, sent).is_err() {
             return Ok(());
         }
-        node.clock.hear(now, sent);
         let (kind, numbers) = digest(&message);
         self.trace.note(
             now,
@@ -65,8 +64,8 @@ impl World {
             return Ok(());
         }
         let node = &mut self.nodes[to];
-        if let Some(sent) = sent {
-            node.clock.hear(now, sent);
+        if sent.is_some_and(|sent| node.clock.hear(now, sent).is_err()) {
+            return Ok(());
         }
         let (kind, number) = asked(&request);
         self.trace
@@ -89,7 +88,9 @@ impl World {
             Caller::Node { node, life, forward } if self.lives(node, life) => {
                 let now = self.now();
                 let asker = &mut self.nodes[node];
-                asker.clock.hear(now, sent);
+                if asker.clock.hear(now, sent).is_err() {
+                    return Ok(());
+                }
                 let life = asker.life.as_mut().expect("it lives");
                 if let Some(token) = life.forwards.remove(&forward) {
                     self.trace.note(now, "passed", &[node as u64, from as u64, said(&word)], || {
@@ -101,7 +102,9 @@ impl World {
             }
             Caller::Reader { node, life, pool, number } if self.lives(node, life) => {
                 let (now, Word::Said(answer)) = (self.now(), word) else { return Ok(()) };
-                self.nodes[node].clock.hear(now, sent);
+                if self.nodes[node].clock.hear(now, sent).is_err() {
+                    return Ok(());
+                }
                 self.row_read(node, from, pool, number, Some(answer))
             }
             Caller::Node { .. } | Caller::Reader { .. } => Ok(()),
