@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn many_bytes_are_a_part_of_what_came_and_few_are_a_copy() {
-        let sent = (Blob::from(many(1)), Blob::from(vec![2; SHARED_FROM - 1]), 7_u64);
+        let sent = (Blob::from(vec![1; 2 * SHARED_FROM]), Blob::from(vec![2; SHARED_FROM - 1]), 7_u64);
         let came = wire::encode(&sent).expect("it is encoded");
         let (large, small, number): (Blob, Blob, u64) =
             wire::decode_part(&came, &came).expect("it is decoded");
