@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use futures::future::join_all;
 use rhumb::client::MeshClient;
@@ -160,12 +161,19 @@ struct Fates {
 }
 
 impl Fates {
-    /// As much at one moment as the store does not take at once.
-    fn press(&mut self, runtime: &Runtime, kv: &Kv<'_>, wave: u64) {
-        let large = &vec![7; 200 << 10];
-        let puts = (0..16_u64).map(|number| async move {
+    /// So many puts of so many bytes, one so long after the other.
+    fn press(
+        &mut self,
+        runtime: &Runtime,
+        kv: &Kv<'_>,
+        wave: u64,
+        (puts, bytes, apart): (u32, usize, Duration),
+    ) {
+        let value = &vec![7; bytes];
+        let puts = (0..puts).map(|number| async move {
+            tokio::time::sleep(apart * number).await;
             let key = format!("{wave}-{number}");
-            (kv.put(key.as_bytes(), large).await, key)
+            (kv.put(key.as_bytes(), value).await, key)
         });
         for (put, key) in runtime.block_on(join_all(puts)) {
             match put {
@@ -211,7 +219,8 @@ fn a_disk_that_cannot_keep_up_takes_no_new_write_of_a_keyspace_until_it_can() {
     let (mut fates, mut waves) = (Fates::default(), 0_u64..);
     eventually("more than a store takes at once is let in at once", || {
         let before = fates.written.len();
-        fates.press(&runtime, kv, waves.next().expect("it has no end"));
+        let at_once = (16, 200 << 10, Duration::ZERO);
+        fates.press(&runtime, kv, waves.next().expect("it has no end"), at_once);
         fates.written.len() > before + 5
     });
     assert!(fates.open.is_empty(), "{fates:?}");
@@ -230,7 +239,8 @@ fn a_disk_that_cannot_keep_up_takes_no_new_write_of_a_keyspace_until_it_can() {
                 if is_over.load(Ordering::Relaxed) {
                     return;
                 }
-                fates.press(&runtime, kv, wave);
+                // As much at a time as the disk does not take; what comes at one moment would be one batch.
+                fates.press(&runtime, kv, wave, (64, 3, Duration::from_millis(10)));
             }
         });
         let told = eventually_or("a command is told", || {
@@ -245,6 +255,7 @@ fn a_disk_that_cannot_keep_up_takes_no_new_write_of_a_keyspace_until_it_can() {
     assert_eq!(told["retry_after_ms"], 50, "{told}");
     assert!(told["message"].as_str().is_some_and(|why| why.contains("node us-east/n1: ")), "{told}");
     assert!(fates.overloaded > 0, "{fates:?}");
+    assert_eq!(fates.overloaded, fates.refused.len(), "nothing else is refused: {fates:?}");
 
     nodes[0].watched.delay_syncs(0).expect("a page");
     eventually("it takes writes again", || {
