@@ -15,7 +15,7 @@ use rhumb_actors::placement::messages::{
     ApplyPlacement, Placement, PlacementView, PlanPlacement, RangePlaces, SeatView,
 };
 use rhumb_actors::ranges::Seat;
-use rhumb_actors::ranges::catalog::{Change, Keyspace, META, Place, RangeRow};
+use rhumb_actors::ranges::catalog::{self, Change, Keyspace, META, Place, RangeRow};
 use rhumb_actors::ranges::feeding::{self, Stand};
 use rhumb_actors::ranges::messages::KvRefusal;
 use rhumb_actors::ranges::raft::{Distances, Fed, Feeding};
@@ -37,6 +37,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const AWAY_AFTER: Duration = Duration::from_secs(5);
 /// What could not be mended is tried again after this.
 const REST: Duration = Duration::from_secs(30);
+/// For so long a change of what is wanted is waited for here, once it is in the meta range.
+const SEEN_WITHIN: Duration = Duration::from_secs(5);
 
 /// What this node knows of the placement of replicas.
 #[derive(Debug, Default)]
@@ -224,16 +226,29 @@ impl Ranges {
         };
         let ranges: Vec<_> = space.ranges.iter().filter(|row| row.begun).map(|row| row.range).collect();
         let moves = ranges.into_iter().map(|range| Change::Places { range, places: places.clone() });
+        let mut after = space;
         for change in std::iter::once(wish).chain(moves) {
-            if let Err(refusal) = self.plan(&space.name, &change, until).await? {
-                return Ok(Err(refusal));
+            let row = match self.plan(&after.name, &change, until).await? {
+                Ok(row) => row,
+                Err(refusal) => return Ok(Err(refusal)),
+            };
+            match catalog::decode(&row) {
+                Ok(space) => after = space,
+                Err(why) => return Ok(Err(KvRefusal::Unsound(why))),
             }
         }
+        self.sees_wish(&after, until.min(Instant::now() + SEEN_WITHIN)).await;
         // The leaseholders do the rest. What is answered is the plan, beside where replicas stand by now.
-        Ok(self.space(&asked.keyspace).and_then(|now| {
-            let (replication, placement) = wished(&now, asked);
-            self.view(&seats, &now.class, Some(&now), &placement.wish(replication)).map(|(view, _)| view)
-        }))
+        let wish = after.placement.wish(after.replication);
+        Ok(self.view(&seats, &after.class, Some(&after), &wish).map(|(view, _)| view))
+    }
+
+    /// Waits until this node goes by what was wished: whoever asks next here is told of it.
+    async fn sees_wish(&self, after: &Keyspace, until: Instant) {
+        let wish = |space: &Keyspace| (space.replication, space.placement.clone());
+        while self.space(&after.name).is_ok_and(|seen| wish(&seen) != wish(after)) && Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     async fn meta_seats(&self) -> Result<Vec<Seat>, KvRefusal> {
