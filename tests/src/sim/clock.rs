@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use rhumb_core::time::{ClockRefusal, DEFAULT_MAX_OFFSET};
+use rhumb_core::time::DEFAULT_MAX_OFFSET;
 use rhumb_core::{HybridClock, HybridTime, Mono, Now};
 
 use super::agenda::Micros;
@@ -69,12 +69,9 @@ impl Clock {
         Now { hybrid, mono: self.mono(at) }
     }
 
-    /// A message came with its sender's time.
-    ///
-    /// # Errors
-    /// The sender's time is too far ahead: the message is to be refused.
-    pub fn hear(&self, at: Micros, remote: HybridTime) -> Result<(), ClockRefusal> {
-        self.hybrid.merge(self.wall_ms(at), remote)
+    /// A message came with its sender's time. One that is too far ahead is not taken; what its sender says is judged without it.
+    pub fn hear(&self, at: Micros, remote: HybridTime) {
+        self.hybrid.merge(self.wall_ms(at), remote).ok();
     }
 
     /// The last hybrid time given out.

@@ -348,7 +348,7 @@ impl Oracle {
         })
     }
 
-    /// An answer says how a hold ended, at its owner's or a passer-on's hybrid time.
+    /// An answer says how a hold ended, at the hybrid time of who said it first.
     ///
     /// # Errors
     /// The promise that this breaks.

@@ -1,7 +1,7 @@
 //! Packets, what machines want done, and connections.
 //!
 //! * It decides: nothing; the network decides what arrives, the machines what is said.
-//! * It never does: let a node hear what its clock must refuse, or answer an ask twice.
+//! * It never does: let a clock take a time that is too far ahead, or answer an ask twice.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use super::net::Arrivals;
 use super::node::{Asked, Caller};
 use super::plan::PoolPlan;
 use super::violation::{Checked, Invariant, demand};
-use super::world::{Event, Word, World, said};
+use super::world::{Event, Times, Word, World, said};
 
 impl World {
     pub(super) fn peer_message(
@@ -26,9 +26,10 @@ impl World {
     ) -> Checked {
         let now = self.now();
         let node = &self.nodes[to];
-        if node.life.is_none() || node.clock.hear(now, sent).is_err() {
+        if node.life.is_none() {
             return Ok(());
         }
+        node.clock.hear(now, sent);
         let (kind, numbers) = digest(&message);
         self.trace.note(
             now,
@@ -59,13 +60,13 @@ impl World {
         if self.nodes[to].life.is_none() {
             // Nobody listens: some callers are told, others wait in vain.
             if self.mischief.coin() {
-                self.reply(to, caller, HybridTime::ZERO, Word::Fault(Delivery::NotSent));
+                self.reply(to, caller, Times::default(), Word::Fault(Delivery::NotSent));
             }
             return Ok(());
         }
         let node = &mut self.nodes[to];
-        if sent.is_some_and(|sent| node.clock.hear(now, sent).is_err()) {
-            return Ok(());
+        if let Some(sent) = sent {
+            node.clock.hear(now, sent);
         }
         let (kind, number) = asked(&request);
         self.trace
@@ -82,29 +83,25 @@ impl World {
         self.step(to, input)
     }
 
-    pub(super) fn answer(&mut self, caller: Caller, from: usize, sent: HybridTime, word: Word) -> Checked {
+    pub(super) fn answer(&mut self, caller: Caller, from: usize, times: Times, word: Word) -> Checked {
         match caller {
-            Caller::Outside { call, .. } => self.heard(call, sent, word),
+            Caller::Outside { call, .. } => self.heard(call, times.said, word),
             Caller::Node { node, life, forward } if self.lives(node, life) => {
                 let now = self.now();
                 let asker = &mut self.nodes[node];
-                if asker.clock.hear(now, sent).is_err() {
-                    return Ok(());
-                }
+                asker.clock.hear(now, times.sent);
                 let life = asker.life.as_mut().expect("it lives");
                 if let Some(token) = life.forwards.remove(&forward) {
                     self.trace.note(now, "passed", &[node as u64, from as u64, said(&word)], || {
                         format!("{} → {}: {word:?}", self.nodes[from].id, self.nodes[node].id)
                     });
-                    return self.passed_on(node, token, word);
+                    return self.passed_on(node, token, Some(times.said), word);
                 }
                 Ok(())
             }
             Caller::Reader { node, life, pool, number } if self.lives(node, life) => {
                 let (now, Word::Said(answer)) = (self.now(), word) else { return Ok(()) };
-                if self.nodes[node].clock.hear(now, sent).is_err() {
-                    return Ok(());
-                }
+                self.nodes[node].clock.hear(now, times.sent);
                 self.row_read(node, from, pool, number, Some(answer))
             }
             Caller::Node { .. } | Caller::Reader { .. } => Ok(()),
@@ -114,22 +111,22 @@ impl World {
     pub(super) fn forward_over(&mut self, node: usize, forward: u64) -> Checked {
         let life = self.nodes[node].life.as_mut().expect("checked by the caller");
         if let Some(token) = life.forwards.remove(&forward) {
-            return self.passed_on(node, token, Word::Fault(Delivery::Unknown));
+            return self.passed_on(node, token, None, Word::Fault(Delivery::Unknown));
         }
         Ok(())
     }
 
-    /// Answers whoever asked under this token.
-    fn end_ask(&mut self, node: usize, token: u64, word: Word) {
+    /// Answers whoever asked under this token, with what was said here or at this time elsewhere.
+    fn end_ask(&mut self, node: usize, token: u64, elsewhere: Option<HybridTime>, word: Word) {
         let now = self.now();
         let Some(life) = &mut self.nodes[node].life else { return };
         if let Some(ask) = life.asks.remove(&token) {
             let sent = self.nodes[node].now(now).hybrid;
-            self.reply(node, ask.caller, sent, word);
+            self.reply(node, ask.caller, Times { sent, said: elsewhere.unwrap_or(sent) }, word);
         }
     }
 
-    fn reply(&mut self, from: usize, caller: Caller, sent: HybridTime, word: Word) {
+    fn reply(&mut self, from: usize, caller: Caller, times: Times, word: Word) {
         let now = self.now();
         let arrivals = match caller {
             Caller::Outside { region, .. } => self.net.with_customer(now, region, from),
@@ -137,7 +134,7 @@ impl World {
                 self.net.between_nodes(now, from, node)
             }
         };
-        self.deliver(arrivals, |word| Event::Answer { caller, from, sent, word }, word);
+        self.deliver(arrivals, |word| Event::Answer { caller, from, times, word }, word);
     }
 
     fn deliver<T: Clone>(&mut self, arrivals: Arrivals, event: impl Fn(T) -> Event, what: T) {
@@ -171,7 +168,7 @@ impl World {
         let now = self.now();
         match effect {
             Effect::Reply { token: Token(token), answer } => {
-                self.end_ask(node, token, Word::Said(answer));
+                self.end_ask(node, token, None, Word::Said(answer));
             }
             Effect::Peer { to, message } => {
                 let to = self.number(&to);
@@ -232,7 +229,7 @@ impl World {
 
     fn forward(&mut self, node: usize, token: u64, to: usize, request: Request) -> Checked {
         if !self.connected(node, to) {
-            return self.passed_on(node, token, Word::Fault(Delivery::NotSent));
+            return self.passed_on(node, token, None, Word::Fault(Delivery::NotSent));
         }
         let now = self.now();
         let lives = self.nodes[node].lives;
@@ -250,12 +247,12 @@ impl World {
     }
 
     /// What was passed on came back, or did not: the caller is told, then the machine.
-    fn passed_on(&mut self, node: usize, token: u64, word: Word) -> Checked {
+    fn passed_on(&mut self, node: usize, token: u64, said: Option<HybridTime>, word: Word) -> Checked {
         let refusal = match &word {
             Word::Said(answer) => answer.as_ref().err().cloned(),
             Word::Fault(_) => None,
         };
-        self.end_ask(node, token, word);
+        self.end_ask(node, token, said, word);
         self.step(node, Input::Forwarded { token: Token(token), refusal })
     }
 

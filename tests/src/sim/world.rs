@@ -34,6 +34,15 @@ pub enum Word {
     Fault(Delivery),
 }
 
+/// When an answer was given.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Times {
+    /// The time of the node that it comes from.
+    pub(super) sent: HybridTime,
+    /// The time of the node that said it: who passes it on has another one, and does not take this where it is too far ahead.
+    pub(super) said: HybridTime,
+}
+
 /// What happens.
 #[derive(Debug)]
 pub(super) enum Event {
@@ -42,7 +51,7 @@ pub(super) enum Event {
     /// A question arrives.
     Ask { to: usize, caller: Caller, sent: Option<HybridTime>, within: Micros, request: Request },
     /// An answer arrives.
-    Answer { caller: Caller, from: usize, sent: HybridTime, word: Word },
+    Answer { caller: Caller, from: usize, times: Times, word: Word },
     /// A sync of a disk ends.
     Synced { node: usize, life: u32 },
     /// A node's alarm rings.
@@ -211,7 +220,7 @@ impl World {
         match event {
             Event::Peer { from, to, sent, message } => self.peer_message(from, to, sent, message),
             Event::Ask { to, caller, sent, within, request } => self.ask(to, caller, sent, within, request),
-            Event::Answer { caller, from, sent, word } => self.answer(caller, from, sent, word),
+            Event::Answer { caller, from, times, word } => self.answer(caller, from, times, word),
             Event::Synced { node, life } if self.lives(node, life) => self.synced(node),
             Event::Alarm { node, life } if self.lives(node, life) => self.alarm(node),
             Event::ForwardOver { node, life, forward } if self.lives(node, life) => {
