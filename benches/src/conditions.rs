@@ -63,7 +63,7 @@ pub type Versions = BTreeMap<String, String>;
 #[must_use]
 pub fn versions(system: &str) -> Versions {
     let packages: &[&str] = match system {
-        "rhumb" | "rhumb-each" | "rhumb-awaited" => &["rhumb", "actix", "mimalloc", "quinn", "quinn-proto", "rustls", "tokio"],
+        "rhumb" | "rhumb-each" | "rhumb-apart" | "rhumb-awaited" => &["rhumb", "actix", "mimalloc", "quinn", "quinn-proto", "rustls", "tokio"],
         "floor" => &["quinn", "quinn-proto", "rustls", "rocksdb"],
         "quinn-framed" | "quinn-streams" => &["quinn", "quinn-proto", "rustls"],
         "tonic" => &["tonic", "h2", "hyper", "rustls"],

@@ -24,3 +24,8 @@ protocol! {
     /// Actors that answer with what they are asked, and count what they are told.
     pub Echoes = "bench.echo", class "control": Echo, Note, Arrived;
 }
+
+protocol! {
+    /// The same on threads of their own, where actors are unless their service says otherwise.
+    pub Apart = "bench.apart", class "control": Echo, Note, Arrived;
+}

@@ -14,6 +14,7 @@ use std::path::Path;
 
 use crate::caller::{Caller, Pace, closed_loop, freeze, tell_loop};
 use crate::process::{Orders, say};
+use crate::protocol::{Apart, Echoes};
 use crate::sample::{Load, Verb};
 
 /// A system that can be asked by another process.
@@ -21,6 +22,8 @@ use crate::sample::{Load, Verb};
 pub enum System {
     /// This project's.
     Rhumb,
+    /// This project's, with its actors on threads of their own.
+    RhumbApart,
     /// This project's, each tell of which is waited for alone.
     RhumbAwaited,
     /// One framed quinn stream with mutual TLS, no actor, no task a request.
@@ -47,6 +50,7 @@ impl System {
     pub fn name(self) -> &'static str {
         match self {
             Self::Rhumb => "rhumb",
+            Self::RhumbApart => "rhumb-apart",
             Self::RhumbAwaited => "rhumb-awaited",
             Self::QuinnFramed => "quinn-framed",
             Self::QuinnStreams => "quinn-streams",
@@ -63,6 +67,7 @@ impl System {
     pub fn note(self) -> &'static str {
         match self {
             Self::Rhumb | Self::RhumbAwaited => "QUIC, mutual TLS; gates, deadlines, context, metrics on",
+            Self::RhumbApart => "the same, its actors not on the thread of their links, but where they are by default",
             Self::QuinnFramed => "floor: QUIC, mutual TLS, one framed stream, a loop and no actor",
             Self::QuinnStreams => "floor: QUIC, mutual TLS, a stream a request, no actor",
             Self::Tonic => "HTTP/2, mutual TLS, windows as Rhumb's; no actor, no mailbox",
@@ -79,7 +84,7 @@ impl System {
     /// It cannot.
     pub fn serve(self, dir: &Path) -> anyhow::Result<()> {
         match self {
-            Self::Rhumb | Self::RhumbAwaited => anyhow::bail!("rhumb is served by bench-node"),
+            Self::Rhumb | Self::RhumbApart | Self::RhumbAwaited => anyhow::bail!("rhumb is served by bench-node"),
             Self::QuinnFramed => current_thread()?.block_on(floor::serve_framed(dir)),
             Self::QuinnStreams => current_thread()?.block_on(floor::serve_streams(dir)),
             Self::Tonic => many_threads()?.block_on(tonic::serve(dir)),
@@ -96,8 +101,9 @@ impl System {
     /// It cannot.
     pub fn drive(self, dir: &Path, address: &str) -> anyhow::Result<()> {
         match self {
-            Self::Rhumb => current_thread()?.block_on(rhumb::drive(dir, true)),
-            Self::RhumbAwaited => current_thread()?.block_on(rhumb::drive(dir, false)),
+            Self::Rhumb => current_thread()?.block_on(rhumb::drive::<Echoes>(dir, true)),
+            Self::RhumbApart => current_thread()?.block_on(rhumb::drive::<Apart>(dir, true)),
+            Self::RhumbAwaited => current_thread()?.block_on(rhumb::drive::<Echoes>(dir, false)),
             Self::QuinnFramed => current_thread()?.block_on(floor::drive_framed(dir, address)),
             Self::QuinnStreams => current_thread()?.block_on(floor::drive_streams(dir, address)),
             Self::Tonic => many_threads()?.block_on(tonic::drive(dir, address)),

@@ -7,17 +7,22 @@ use std::sync::Arc;
 use rhumb::client::MeshClient;
 use rhumb::client::directory::Directory;
 use rhumb::mesh::{MeshAddr, Teller, Told};
+use rhumb_actors::remote::Accepts;
 use tokio::sync::{mpsc, oneshot};
 
 use super::obey;
 use crate::caller::Caller;
-use crate::protocol::{Arrived, Echo, Echoes, Note};
+use crate::protocol::{Arrived, Echo, Note};
 
 /// Tells that are without an answer: half of the actor's mailbox.
 const WINDOW: usize = 512;
 
-struct Client {
-    echo: MeshAddr<Echoes>,
+/// What the bench's actors can be asked and told, wherever they run.
+pub trait Bench: Accepts<Echo> + Accepts<Note> + Accepts<Arrived> {}
+impl<P: Accepts<Echo> + Accepts<Note> + Accepts<Arrived>> Bench for P {}
+
+struct Client<P: Bench> {
+    echo: MeshAddr<P>,
     /// To the task that has the teller. None where each tell is waited for.
     teller: Option<mpsc::Sender<Order>>,
 }
@@ -29,7 +34,7 @@ enum Order {
 }
 
 /// Tells for all senders, as a tonic client's stream has one task that writes for all of them.
-async fn tell_for_all(mut teller: Teller<Echoes, Note>, mut orders: mpsc::Receiver<Order>) {
+async fn tell_for_all<P: Bench>(mut teller: Teller<P, Note>, mut orders: mpsc::Receiver<Order>) {
     let mut unsent = 0;
     while let Some(order) = orders.recv().await {
         match order {
@@ -44,7 +49,7 @@ async fn tell_for_all(mut teller: Teller<Echoes, Note>, mut orders: mpsc::Receiv
     }
 }
 
-impl Caller for Client {
+impl<P: Bench> Caller for Client<P> {
     async fn ask(&self, payload: usize) -> anyhow::Result<()> {
         let answer = self.echo.ask(Echo { body: vec![7_u8; payload].into() }).await?;
         anyhow::ensure!(answer.len() == payload, "an answer of {} bytes", answer.len());
@@ -81,10 +86,10 @@ impl Caller for Client {
 ///
 /// # Errors
 /// It cannot connect.
-pub async fn drive(dir: &Path, windowed: bool) -> anyhow::Result<()> {
+pub async fn drive<P: Bench>(dir: &Path, windowed: bool) -> anyhow::Result<()> {
     let client = Arc::new(MeshClient::new(&dir.join("client"), Directory::read(dir)?)?);
     client.connect_all().await?;
-    let echo = client.mesh().actor::<Echoes>("bench");
+    let echo = client.mesh().actor::<P>("bench");
     let teller = windowed.then(|| {
         let (orders, waiting) = mpsc::channel(2 * WINDOW);
         tokio::spawn(tell_for_all(echo.teller().window(WINDOW), waiting));

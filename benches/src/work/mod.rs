@@ -147,7 +147,7 @@ impl Standing {
         let dir = dir.join(system.name());
         std::fs::create_dir_all(&dir)?;
         let folder = dir.to_str().context("a folder whose name is text")?.to_owned();
-        if matches!(system, System::Rhumb | System::RhumbAwaited) {
+        if matches!(system, System::Rhumb | System::RhumbApart | System::RhumbAwaited) {
             let mesh = crate::mesh::start(&dir).await?;
             let driver = Self::driver(system, &folder, "").await?;
             return Ok(Self { system, server: None, driver, mesh: Some(mesh) });

@@ -10,8 +10,9 @@ use crate::systems::System;
 pub const WORK: Work =
     Work { name: "remote-ask", title: "Remote ask, two processes", run: |scope| run(scope).boxed_local() };
 
-const SYSTEMS: [System; 8] = [
+const SYSTEMS: [System; 9] = [
     System::Rhumb,
+    System::RhumbApart,
     System::QuinnFramed,
     System::QuinnStreams,
     System::Tonic,
