@@ -563,10 +563,15 @@ impl<R: AsyncRuntime> Group<R> {
 /// # Errors
 /// A fault of reading.
 pub fn erase(disk: &dyn Disk, range: RangeId, batch: &mut Batch) -> Result<(), String> {
-    let fault = |fault: rhumb_storage::StorageFault| fault.to_string();
-    for (key, _) in disk::rows(disk, Family::Raft, &log::entries(range)).map_err(fault)? {
-        batch.delete(Family::Raft, key);
-    }
+    let entries = log::entries(range);
+    disk.walk(Family::Raft, &entries, &mut |key, _| {
+        let of_it = key.starts_with(&entries);
+        if of_it {
+            batch.delete(Family::Raft, key.to_vec());
+        }
+        of_it
+    })
+    .map_err(|fault| fault.to_string())?;
     for key in log::keys(range) {
         batch.delete(Family::Raft, key);
     }

@@ -114,13 +114,25 @@ impl Log {
         }
         known.last = known.purged;
         let mut next = known.purged.map(|id| id.index + 1);
-        for (row, line) in disk::rows(&*disk, Family::Raft, &key(b'l', range)).map_err(fault)? {
-            let entry = read(&line).map_err(found)?;
-            let id = entry.log_id();
-            if row != entry_key(range, id.index) || next.is_some_and(|next| next != id.index) {
-                return Err(found(format!("it has entry {} where entry {next:?} should be", id.index)));
+        let (prefix, mut unsound) = (entries(range), None);
+        // One after the other: all of them may be more than memory takes.
+        disk.walk(Family::Raft, &prefix, &mut |row, line| {
+            if !row.starts_with(&prefix) {
+                return false;
             }
-            (next, known.last) = (Some(id.index + 1), Some(id));
+            match read(line).map(|entry| entry.log_id()) {
+                Ok(id) if *row == entry_key(range, id.index) && next.is_none_or(|next| next == id.index) => {
+                    (next, known.last) = (Some(id.index + 1), Some(id));
+                    return true;
+                }
+                Ok(id) => unsound = Some(format!("it has entry {} where entry {next:?} should be", id.index)),
+                Err(why) => unsound = Some(why),
+            }
+            false
+        })
+        .map_err(fault)?;
+        if let Some(why) = unsound {
+            return Err(found(why));
         }
         Ok(Self { range, disk, damages, known: Arc::new(Mutex::new(known)) })
     }
