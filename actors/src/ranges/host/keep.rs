@@ -85,7 +85,8 @@ impl<R: AsyncRuntime> Host<R> {
         }
         let stores: Vec<StoreId> = self.0.stores.lock().keys().copied().collect();
         {
-            let now = self.0.world.now();
+            // Where hybrid time crawls, as the disk is slow, support is to last as long as ever.
+            let now = self.passed();
             let Supporting { machine, out, .. } = &mut *self.0.supporting.lock();
             machine.beat(now, stores, out);
         }
@@ -308,7 +309,7 @@ impl<R: AsyncRuntime> Host<R> {
     /// Has another replica lead that can hold the lease: whoever holds it, if that one can.
     async fn hand_over(&self, group: &Group<R>, descriptor: &Descriptor, holder: Option<ReplicaId>) {
         let voter = {
-            let (now, supporting) = (self.0.world.now(), self.0.supporting.lock());
+            let (now, supporting) = (self.passed(), self.0.supporting.lock());
             let can = |seat: &&Seat| {
                 let heard = supporting.machine.promised(seat.store).until >= now;
                 let out = self.is_out(group.range(), seat.replica);

@@ -374,6 +374,10 @@ impl World for Seen {
         self.net.lock().tick(self.me)
     }
 
+    fn wall(&self) -> HybridTime {
+        HybridTime::new(self.net.lock().wall(self.me), 0)
+    }
+
     fn is_frozen(&self) -> bool {
         self.net.lock().frozen(self.me)
     }
