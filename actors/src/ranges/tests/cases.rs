@@ -490,6 +490,30 @@ fn a_damaged_row_is_refused() {
 
 // ---- support ---------------------------------------------------------------------------------------
 
+#[test]
+fn a_disk_stands_still_that_has_not_taken_a_beat_for_as_long_as_support_lasts() {
+    let (beat, me) = (Duration::from_secs(1), StoreId(1));
+    let (mut support, mut out) = begun(Vec::new());
+    // Hybrid time stands still, too: nobody counts by that.
+    let beats = |support: &mut Support, out: &mut Effects<Batch, Said>, count: usize| -> Vec<bool> {
+        let look = |_| {
+            support.beat(at(0), [me], out);
+            support.disk_stands(beat)
+        };
+        (0..count).map(look).collect()
+    };
+    assert!(!support.disk_stands(beat), "it has not asked for anything yet");
+    assert_eq!(beats(&mut support, &mut out, 5), [false, false, false, true, true]);
+    let answer = SupportMessage::Supported { epoch: Epoch(1), until: at(3_000) };
+    support.heard(at(0), StoreId(2), answer, &mut out);
+    assert!(support.disk_stands(beat), "another store's answer says nothing of this one's disk");
+    support.heard(at(0), me, answer, &mut out);
+    assert!(!support.disk_stands(beat));
+    assert_eq!(beats(&mut support, &mut out, 4), [false, false, false, true]);
+    support.heard(at(0), me, SupportMessage::Withdrawn { epoch: Epoch(1) }, &mut out);
+    assert!(!support.disk_stands(beat), "a refusal is an answer");
+}
+
 fn begun(rows: Vec<(Vec<u8>, Vec<u8>)>) -> (Support, Effects<Batch, Said>) {
     let mut out = Effects::default();
     let support = Support::begin(StoreId(1), Duration::from_secs(3), rows, &mut out).expect("sound rows");
