@@ -5,7 +5,8 @@
 //! * Invariant: the times at which two leases serve do not meet. A holder serves only while its clock, and `max_offset` on
 //!   top of it, is below what a quorum supports it until; a successor begins above what any of a quorum has promised, and
 //!   serves only when its own clock has passed that. Two quorums share a store, and two clocks differ by less than
-//!   `max_offset`: when the successor begins, the old holder's clock has passed the point at which it stopped.
+//!   `max_offset`: when the successor begins, the old holder's clock has passed the point at which it stopped. Hybrid time that stands
+//!   at its ceiling, as the disk has stopped, does not pass it: whether a lease is in force is told by the wall clock then.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -58,6 +59,8 @@ pub struct Witness {
 pub struct Moment {
     /// A hybrid time that was not handed out before.
     pub now: HybridTime,
+    /// What the clock has come to: `now`, or the wall clock's time, where hybrid time stands at its ceiling behind it.
+    pub passed: HybridTime,
     /// Whether the clock keeper has frozen strong paths.
     pub frozen: bool,
     /// The epoch of this store's support.
@@ -166,7 +169,8 @@ impl RangeReplica {
         if self.transferring() {
             return Err(RangeRefusal::Transferring);
         }
-        let margin = if canary::sings(Canary::StasisForgotten) { moment.now } else { self.later(moment.now) };
+        let margin =
+            if canary::sings(Canary::StasisForgotten) { moment.passed } else { self.later(moment.passed) };
         if margin >= moment.supported || moment.now <= lease.start {
             return Err(RangeRefusal::LeaseNotInForce);
         }
@@ -211,7 +215,7 @@ impl RangeReplica {
         }
         // Whoever takes a lease on an epoch that nobody supports yet has it taken from him, and his epoch withdrawn: three
         // that do so in turn go on for ever.
-        if self.later(moment.now) >= moment.supported {
+        if self.later(moment.passed) >= moment.supported {
             return Err(RangeRefusal::LeaseNotInForce);
         }
         let present = *self.lease();

@@ -112,7 +112,7 @@ impl RangeReplica {
         let token = match ask.token {
             _ if canary::sings(Canary::TokenIgnored) => HybridTime::ZERO,
             Some(token) if token.epoch > epoch => return refused(RangeRefusal::LaterEpoch(token.epoch)),
-            Some(token) if token.at > self.later(moment.now) => {
+            Some(token) if token.at > self.later(moment.passed) => {
                 return refused(RangeRefusal::InTheFuture(token.at));
             }
             Some(token) => token.at,
@@ -122,7 +122,7 @@ impl RangeReplica {
         let (at, level, permit) = match ask.consistency {
             Consistency::Strong => return self.at_the_holder(moment, ask, token),
             Consistency::Bounded(bound) => {
-                let fresh = closed.plus(bound) >= self.later(moment.now) && !moment.frozen;
+                let fresh = closed.plus(bound) >= self.later(moment.passed) && !moment.frozen;
                 if !fresh || closed < token {
                     return self.pass_on(moment, ask, token);
                 }
@@ -132,7 +132,7 @@ impl RangeReplica {
                 let at = if canary::sings(Canary::AsOfClosed) { closed } else { at };
                 (at, Guarantee::Snapshot, None)
             }
-            Consistency::AsOf(at) if at > self.later(moment.now) => {
+            Consistency::AsOf(at) if at > self.later(moment.passed) => {
                 return refused(RangeRefusal::InTheFuture(at));
             }
             Consistency::AsOf(_) => return self.pass_on(moment, ask, token),
@@ -175,7 +175,7 @@ impl RangeReplica {
         }
         if let Consistency::Bounded(bound) = ask.consistency {
             // The leaseholder read at its own clock's time, which may have been long ago by now.
-            let now = if permit.is_some() { moment.now } else { self.later(moment.now) };
+            let now = if permit.is_some() { moment.passed } else { self.later(moment.passed) };
             let is_late = at.plus(bound) < now || moment.frozen;
             if is_late && !canary::sings(Canary::LateBound) {
                 return Err(self.leaseholder(moment, &ask, token));
@@ -194,7 +194,7 @@ impl RangeReplica {
             _ => at,
         };
         let present = level == Guarantee::StrictSerializable;
-        let age = if present { Duration::ZERO } else { between(at, moment.now) };
+        let age = if present { Duration::ZERO } else { between(at, moment.passed) };
         // Nothing was seen that is newer than the newest, and so one state has one token, however often it is read.
         let Applied { newest, expires, .. } = *self.applied();
         let seen = match level {
@@ -276,7 +276,7 @@ impl RangeReplica {
     /// How old what is complete here may be, in true time.
     #[must_use]
     pub fn behind(&self, moment: &Moment) -> Duration {
-        between(self.closed(), self.later(moment.now))
+        between(self.closed(), self.later(moment.passed))
     }
 
     fn holds_all(&self, ask: &Ask) -> bool {

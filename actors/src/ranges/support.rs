@@ -1,7 +1,8 @@
 //! What stores promise each other: a store supports another one's lease epoch until a time, and no lease of that epoch
 //! outlives the support of a quorum. After CockroachDB's Store Liveness (`pkg/kv/kvserver/storeliveness/doc.go`).
 //!
-//! * It decides: until when each store supports this one; whether this one's support for another has ended.
+//! * It decides: until when each store supports this one; whether this one's support for another has ended; whether this one's
+//!   disk stands still.
 //! * It never does: withdraw support before its own clock has passed the promise, give support to an epoch that it has
 //!   withdrawn from, or say either before it is durable. A store whose disk has stopped therefore answers nobody, not even
 //!   itself, and cannot keep a lease.
@@ -67,6 +68,8 @@ pub struct Support {
     me: StoreId,
     lasts: Duration,
     own: Epoch,
+    /// Beats since this store has last answered one of its own: that waits for its disk, as all that it says does.
+    unanswered: u32,
     /// Who supports this store's present epoch until when.
     supporters: BTreeMap<StoreId, HybridTime>,
     /// What this store has promised.
@@ -99,8 +102,15 @@ impl Support {
                 None => own = codec::decode(&value)?,
             }
         }
-        let mut support =
-            Self { me, lasts, own, supporters: BTreeMap::new(), promised, witnesses: BTreeMap::new() };
+        let mut support = Self {
+            me,
+            lasts,
+            own,
+            unanswered: 0,
+            supporters: BTreeMap::new(),
+            promised,
+            witnesses: BTreeMap::new(),
+        };
         support.raise(support.own.next(), out);
         Ok(support)
     }
@@ -118,13 +128,22 @@ impl Support {
 
     /// Asks these stores, itself among them, for support from now on. A node whose clock is frozen does not: its leases are
     /// for others to take.
-    pub fn beat(&self, now: HybridTime, stores: impl IntoIterator<Item = StoreId>, out: &mut Out<Said>) {
+    pub fn beat(&mut self, now: HybridTime, stores: impl IntoIterator<Item = StoreId>, out: &mut Out<Said>) {
         let beat = SupportMessage::Beat { epoch: self.own, until: now.plus(self.lasts) };
-        stores.into_iter().for_each(|store| out.send((store, beat)));
+        for store in stores {
+            self.unanswered = self.unanswered.saturating_add(u32::from(store == self.me));
+            out.send((store, beat));
+        }
     }
 
     /// A store says something.
     pub fn heard(&mut self, now: HybridTime, from: StoreId, message: SupportMessage, out: &mut Out<Said>) {
+        // It says no to an epoch of its own, too, if it was asked to withdraw from that.
+        if from == self.me
+            && matches!(message, SupportMessage::Supported { .. } | SupportMessage::Withdrawn { .. })
+        {
+            self.unanswered = 0;
+        }
         match message {
             SupportMessage::Beat { epoch, until } => self.asked(from, epoch, until, out),
             SupportMessage::Supported { epoch, until } if epoch == self.own => {
@@ -147,6 +166,14 @@ impl Support {
             }
             SupportMessage::Witness(_) => {}
         }
+    }
+
+    /// Whether this store's disk has not taken one of its beats for as long as support lasts. They come at this interval; they are
+    /// counted, for hybrid time may stand still with the disk. By then what others promised it has ended, but for what clocks
+    /// may differ by: no later beat was said.
+    #[must_use]
+    pub fn disk_stands(&self, beat: Duration) -> bool {
+        beat.saturating_mul(self.unanswered.saturating_sub(1)) >= self.lasts
     }
 
     /// What this store has promised another one.

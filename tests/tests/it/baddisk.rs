@@ -10,7 +10,7 @@ use futures::future::join_all;
 use rhumb::client::MeshClient;
 use rhumb::client::kv::{Kv, KvError, KvRefusal, Needs};
 use rhumb_core::{Delivery, Fault, FaultKind};
-use rhumb_tests::cluster::{ask_admin, eventually, eventually_or, turn};
+use rhumb_tests::cluster::{REGIONS, ask_admin, eventually, eventually_or, turn};
 use rhumb_tests::counter::directory;
 use rhumb_tests::powercut::{Image, Loss, UNBOUNDED};
 use serde_json::Value;
@@ -272,6 +272,48 @@ fn a_disk_that_cannot_keep_up_takes_no_new_write_of_a_keyspace_until_it_can() {
     // What was let in has come to its end, told or not.
     let ends: Vec<_> = fates.open.iter().map(is_there).collect();
     assert_eq!(fates.open.iter().map(is_there).collect::<Vec<_>>(), ends, "{:?}", fates.open);
+    scene.close(nodes);
+}
+
+#[test]
+fn who_cannot_write_to_its_disk_keeps_no_lease_and_others_write() {
+    let _turn = turn();
+    let scene = Scene::new(3, seed(18), &[]);
+    let nodes = scene.serve_all().unwrap_or_else(|finding| panic!("{finding}"));
+    let create = ["keyspace", "create", "profiles", "--class", "inventory", "--replication", "3"];
+    eventually("there is a keyspace", || scene.mesh.ask("operator", &create).code == 0);
+    let put = |value: &str, at: usize| {
+        let put = ["kv", "put", "profiles", "ann", value, "--region", REGIONS[at]];
+        scene.mesh.ask("client", &put).code == 0
+    };
+    eventually("it is written", || put("one", 0));
+    // Each replica as its own node sees it: one that cannot write does not hear that its lease is gone.
+    let holders = || {
+        let listed = scene.mesh.ask("operator", &["range", "ls"]).json;
+        let all = listed["replicas"].as_array().cloned().unwrap_or_default();
+        let of_it = all.iter().filter(|one| one["keyspace"] == "profiles" && one["leaseholder"] == true);
+        let is_in =
+            |one: &Value, region: &str| one["node"].as_str().is_some_and(|node| node.starts_with(region));
+        let place = |one: &Value| REGIONS.iter().position(|region| is_in(one, region));
+        of_it.filter_map(place).collect::<Vec<_>>()
+    };
+    let before = eventually_or("somebody holds the lease", || holders().pop().ok_or("nobody".to_owned()));
+
+    // Longer than any support; shorter than what ends the node.
+    nodes[before].watched.delay_syncs(15_000).expect("a page");
+    let others = [1, 2].map(|further| (before + further) % REGIONS.len());
+    eventually("others write", || others.iter().any(|at| put("two", *at)));
+    eventually("another one holds the lease", || holders().iter().any(|holder| *holder != before));
+    // Not by the lease that was, which lasts a moment longer than the disk.
+    eventually("others write on", || others.iter().any(|at| put("three", *at)));
+    let read = || scene.mesh.ask("client", &["kv", "get", "profiles", "ann", "--region", REGIONS[before]]);
+    let ran = read();
+    assert!(ran.code != 0 || ran.json["rows"][0]["value"] == "three", "what was is not read: {}", ran.text);
+    nodes[before].watched.delay_syncs(0).expect("a page");
+    eventually("all of it is read where it was", || {
+        let ran = read();
+        ran.code == 0 && ran.json["rows"][0]["value"] == "three"
+    });
     scene.close(nodes);
 }
 

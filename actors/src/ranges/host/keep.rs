@@ -16,7 +16,7 @@ use crate::ranges::resting::Rest;
 use crate::ranges::support::{Said, SupportMessage};
 
 /// Rounds of the keeper after which something that was proposed and is not settled is overtaken, and after which a node whose clock
-/// is frozen leads no more.
+/// is frozen, or whose disk stands still, leads no more.
 const PATIENCE: u32 = 10;
 /// How often within a round of the keeper it looks after ranges whose lease is wanted here: nobody writes to them meanwhile.
 const EAGER: u32 = 8;
@@ -85,7 +85,8 @@ impl<R: AsyncRuntime> Host<R> {
         }
         let stores: Vec<StoreId> = self.0.stores.lock().keys().copied().collect();
         {
-            let now = self.0.world.now();
+            // Where hybrid time crawls, as the disk is slow, support is to last as long as ever.
+            let now = self.passed();
             let Supporting { machine, out, .. } = &mut *self.0.supporting.lock();
             machine.beat(now, stores, out);
         }
@@ -213,7 +214,8 @@ impl<R: AsyncRuntime> Host<R> {
             // What was to give the lease away may never come into the log: then it is taken anew.
             Err(RangeRefusal::Transferring) if *waited < PATIENCE => *waited += 1,
             // Leases are taken in the log: who leads and proposes nothing stands in the way of all.
-            Err(_) if self.0.world.is_frozen() => {
+            // Who leads needs no disk for that, and has no lease without one: heartbeats alone keep others from being elected.
+            Err(_) if self.0.world.is_frozen() || self.disk_stands() => {
                 *waited += 1;
                 if *waited >= PATIENCE {
                     *waited = 0;
@@ -222,6 +224,11 @@ impl<R: AsyncRuntime> Host<R> {
             }
             Err(_) => self.want_lease(group, &descriptor, &lease, wanted).await,
         }
+    }
+
+    /// Whether this node's disk has taken nothing for so long that no lease is left to it.
+    fn disk_stands(&self) -> bool {
+        self.0.supporting.lock().machine.disk_stands(self.0.settings.beat)
     }
 
     /// How a replica's range and lease stand, whether the lease is in force here, and whether something that was proposed is not settled.
@@ -308,7 +315,7 @@ impl<R: AsyncRuntime> Host<R> {
     /// Has another replica lead that can hold the lease: whoever holds it, if that one can.
     async fn hand_over(&self, group: &Group<R>, descriptor: &Descriptor, holder: Option<ReplicaId>) {
         let voter = {
-            let (now, supporting) = (self.0.world.now(), self.0.supporting.lock());
+            let (now, supporting) = (self.passed(), self.0.supporting.lock());
             let can = |seat: &&Seat| {
                 let heard = supporting.machine.promised(seat.store).until >= now;
                 let out = self.is_out(group.range(), seat.replica);

@@ -25,6 +25,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use openraft::AsyncRuntime;
 use parking_lot::Mutex;
+use rhumb_core::canary::{self, Canary};
 use rhumb_core::{Barrier, Epoch, HybridTime, NodeId, StoreId};
 use rhumb_storage::mvcc::{KeyspaceId, UserKey};
 use rhumb_storage::{Batch, Family, StorageFault, keys};
@@ -51,6 +52,9 @@ use super::{Out, RangeSettings};
 pub trait World: Send + Sync + 'static {
     /// A hybrid time that was not handed out before, unless the clock's ceiling is used up.
     fn now(&self) -> HybridTime;
+
+    /// What the wall clock shows. Hybrid time is behind it only where it stands at its ceiling.
+    fn wall(&self) -> HybridTime;
 
     /// Whether the clock may be too wrong for strong paths.
     fn is_frozen(&self) -> bool;
@@ -430,6 +434,11 @@ impl<R: AsyncRuntime> Host<R> {
         replica.permit(&self.moment(replica.descriptor())).is_ok()
     }
 
+    /// What the clock has come to, also where hybrid time stands still behind it.
+    fn passed(&self) -> HybridTime {
+        self.0.world.now().max(self.0.world.wall())
+    }
+
     /// The present moment of a range.
     pub(super) fn moment(&self, descriptor: &Descriptor) -> Moment {
         let voters = descriptor.stores();
@@ -438,9 +447,12 @@ impl<R: AsyncRuntime> Host<R> {
         // A clock that stands at its ceiling hands out a time again. Nothing may be written at it twice.
         let stands = now <= *last;
         *last = now.max(*last);
+        let passed =
+            if canary::sings(Canary::StandingClockActs) { now } else { now.max(self.0.world.wall()) };
         let supporting = self.0.supporting.lock();
         Moment {
             now,
+            passed,
             frozen: stands || self.0.world.is_frozen(),
             epoch: supporting.machine.epoch(),
             supported: supporting.machine.until(&voters),

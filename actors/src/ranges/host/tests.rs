@@ -7,6 +7,7 @@ mod comparing;
 mod doubts;
 mod faults;
 mod feeding;
+mod leads;
 mod lifecycle;
 mod net;
 mod pressed;
@@ -41,6 +42,7 @@ fn reads_and_writes_are_linearizable_while_nodes_crash_and_are_cut_off() {
     println!("{all:?}");
     assert!(all.crashes > 10 && all.cuts > 10 && all.leases > seeds() as usize, "{all:?}");
     assert!(all.still.0 > 20 && all.still.1 > 5 && all.crowded_out > 10 && all.full > 5, "{all:?}");
+    assert!(all.disks_stood > 5, "{all:?}");
     assert!(all.not_taken > 10 && all.homes > 2, "{all:?}");
     assert!(all.snapshots > 10 && all.splits > 0 && all.moves > 0 && all.cleared > 0, "{all:?}");
     assert!(all.collected > 1_000 && all.rested > 10, "{all:?}");

@@ -97,7 +97,7 @@ impl Case {
 
 /// So many milliseconds in, with support for three seconds more.
 pub(super) fn moment(ms: u64) -> Moment {
-    Moment { now: at(ms), frozen: false, epoch: Epoch(1), supported: at(ms + 3 * SECOND) }
+    Moment { now: at(ms), passed: at(ms), frozen: false, epoch: Epoch(1), supported: at(ms + 3 * SECOND) }
 }
 
 pub(super) fn put(name: &str) -> Vec<Op> {
@@ -129,8 +129,10 @@ fn a_lease_ends_before_its_support_by_as_much_as_clocks_may_differ() {
     let case = Case::leaseholder();
     let ends = Moment { supported: at(3 * SECOND), ..moment(2_499) };
     assert!(case.replica.permit(&ends).is_ok());
-    let stasis = Moment { now: at(2_500), ..ends };
+    let stasis = Moment { now: at(2_500), passed: at(2_500), ..ends };
     assert_eq!(case.replica.permit(&stasis), Err(RangeRefusal::LeaseNotInForce));
+    let stands = Moment { now: at(2_000), ..stasis };
+    assert_eq!(case.replica.permit(&stands), Err(RangeRefusal::LeaseNotInForce), "hybrid time stands still");
     assert_eq!(case.replica.permit(&Moment { frozen: true, ..ends }), Err(RangeRefusal::Frozen));
     let reborn = Moment { epoch: Epoch(2), ..ends };
     assert_eq!(
@@ -144,9 +146,12 @@ fn a_lease_ends_before_its_support_by_as_much_as_clocks_may_differ() {
 fn a_read_that_took_too_long_is_no_answer() {
     let case = Case::leaseholder();
     let reading = case.replica.begin(&moment(10), Epoch(0), ask("a", Consistency::Strong)).expect("begins");
-    let late = Moment { now: at(4 * SECOND), ..moment(10) };
+    let late = Moment { now: at(4 * SECOND), passed: at(4 * SECOND), ..moment(10) };
     let ended = case.replica.finish(&late, Epoch(0), reading, ());
     assert_eq!(refused(ended), RangeRefusal::LeaseNotInForce);
+    let reading = case.replica.begin(&moment(10), Epoch(0), ask("a", Consistency::Strong)).expect("begins");
+    let ended = case.replica.finish(&Moment { now: at(11), ..late }, Epoch(0), reading, ());
+    assert_eq!(refused(ended), RangeRefusal::LeaseNotInForce, "hybrid time stood still");
     // The lease may be in force still, and the answer older than its bound.
     let bounded = ask("a", Consistency::Bounded(Duration::from_millis(300)));
     let finish = |ms| {
@@ -278,7 +283,13 @@ fn a_follower_serves_what_is_closed_and_says_how_old_it_is() {
     assert_eq!(seat.replica, ReplicaId(0));
     let near = Ask { nearest_only: true, ..bounded(3) };
     let violated = RangeRefusal::StalenessBoundViolated { bound_ms: 3_000, age_ms: 3_500 };
-    assert_eq!(refused(follower.read(&moment(10 * SECOND), near)), violated);
+    assert_eq!(refused(follower.read(&moment(10 * SECOND), near.clone())), violated);
+    // As they would be three seconds later, if its disk had taken a higher ceiling of hybrid time.
+    let stands = Moment { passed: at(13 * SECOND), ..moment(10 * SECOND) };
+    let violated = RangeRefusal::StalenessBoundViolated { bound_ms: 3_000, age_ms: 6_500 };
+    assert_eq!(refused(follower.read(&stands, near)), violated);
+    let age = follower.read(&stands, bounded(7)).expect("served here").2;
+    assert_eq!(age, Duration::from_secs(6));
     let old = follower.read(&moment(10 * SECOND), ask("a", Consistency::AsOf(at(9))));
     assert_eq!(old.expect("it is closed").0, None, "before the write");
 }
@@ -478,6 +489,30 @@ fn a_damaged_row_is_refused() {
 }
 
 // ---- support ---------------------------------------------------------------------------------------
+
+#[test]
+fn a_disk_stands_still_that_has_not_taken_a_beat_for_as_long_as_support_lasts() {
+    let (beat, me) = (Duration::from_secs(1), StoreId(1));
+    let (mut support, mut out) = begun(Vec::new());
+    // Hybrid time stands still, too: nobody counts by that.
+    let beats = |support: &mut Support, out: &mut Effects<Batch, Said>, count: usize| -> Vec<bool> {
+        let look = |_| {
+            support.beat(at(0), [me], out);
+            support.disk_stands(beat)
+        };
+        (0..count).map(look).collect()
+    };
+    assert!(!support.disk_stands(beat), "it has not asked for anything yet");
+    assert_eq!(beats(&mut support, &mut out, 5), [false, false, false, true, true]);
+    let answer = SupportMessage::Supported { epoch: Epoch(1), until: at(3_000) };
+    support.heard(at(0), StoreId(2), answer, &mut out);
+    assert!(support.disk_stands(beat), "another store's answer says nothing of this one's disk");
+    support.heard(at(0), me, answer, &mut out);
+    assert!(!support.disk_stands(beat));
+    assert_eq!(beats(&mut support, &mut out, 4), [false, false, false, true]);
+    support.heard(at(0), me, SupportMessage::Withdrawn { epoch: Epoch(1) }, &mut out);
+    assert!(!support.disk_stands(beat), "a refusal is an answer");
+}
 
 fn begun(rows: Vec<(Vec<u8>, Vec<u8>)>) -> (Support, Effects<Batch, Said>) {
     let mut out = Effects::default();

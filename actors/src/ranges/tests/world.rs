@@ -408,7 +408,8 @@ impl World {
         let now = self.tick(node);
         let Node { support, replicas, .. } = &self.nodes[node];
         let voters = replicas[&range].descriptor().stores();
-        Moment { now, frozen: self.frozen(node), epoch: support.epoch(), supported: support.until(&voters) }
+        let (frozen, supported) = (self.frozen(node), support.until(&voters));
+        Moment { now, passed: now, frozen, epoch: support.epoch(), supported }
     }
 
     fn is_cut(&self, node: usize) -> bool {

@@ -74,6 +74,10 @@ impl World for RangeWorld {
         self.clock.hybrid()
     }
 
+    fn wall(&self) -> HybridTime {
+        HybridTime::new(u64::try_from(self.clock.wall_micros() / 1_000).unwrap_or(0), 0)
+    }
+
     fn is_frozen(&self) -> bool {
         !(self.time_is_good)()
     }

@@ -24,7 +24,7 @@ const KEYS: usize = 10;
 /// One that is written all the time.
 const OTHER: usize = 100;
 
-fn raft() -> RaftSettings {
+pub(super) fn raft() -> RaftSettings {
     RaftSettings {
         heartbeat: Duration::from_millis(150),
         election_min: Duration::from_millis(400),

@@ -1,10 +1,13 @@
 //! What befalls processes and disks in some stories of [`world`](super::world), beside all else that goes wrong there: a process is
-//! stopped and goes on (SIGSTOP), and a disk is full.
+//! stopped and goes on (SIGSTOP), a disk stands still, and a disk is full.
 //!
 //! Who stands still does not know it. None of its tasks runs and none of its timers fires; what it has sent is under way, and what it is
 //! sent waits, as much of it as there is room for. When it goes on all that was due is due at once, its clocks tell the time, and what it
 //! believes is as old as that. It is stopped between two steps of its tasks, or in the middle of one: when it has looked whether it may
 //! read for a client, and has not read yet.
+//!
+//! A disk that stands still takes writes, and no sync for a while: nothing becomes durable there, nor is the ceiling of the node's hybrid
+//! time raised, which crawls below it.
 //!
 //! A full disk takes no write any more. The first one that fails ends the node, a moment later: meanwhile it can neither read nor write.
 //! It comes back when there is room, with all that was synced and a part of the rest.
@@ -32,6 +35,9 @@ pub(super) struct Faults {
     rng: Rng,
     stops: bool,
     fills: bool,
+    /// Those of disks that stand still: what else is drawn does not hang on them.
+    disks: Rng,
+    stands: bool,
 }
 
 impl Faults {
@@ -39,12 +45,22 @@ impl Faults {
     pub(super) fn of(seed: &Seed) -> Self {
         let mut rng = seed.child("processes").rng();
         let (stops, fills) = (rng.chance(0.6), rng.chance(0.5));
-        Self { rng, stops, fills }
+        let mut disks = seed.child("disks").rng();
+        let stands = disks.chance(0.3);
+        Self { rng, stops, fills, disks, stands }
     }
 
     /// One of them befalls a node, or none does.
     pub(super) fn befall(&mut self, net: &net::Shared, told: &Telling) {
         let count = net.lock().nodes.len() as u64;
+        if self.stands && self.disks.chance(0.05) {
+            // Some are over before support is, and some long after.
+            let (node, lasts) = (self.disks.below(count) as usize, self.disks.between(SECOND, 9 * SECOND));
+            if net::is_running(net, node) {
+                net::disk_stands(net, node, (sim::now() + lasts).min(STORY));
+                told.lock().tally.disks_stood += 1;
+            }
+        }
         let node = self.rng.below(count) as usize;
         match self.rng.below(20) {
             0..4 if self.stops && net::is_running(net, node) => {

@@ -211,7 +211,9 @@ impl Lives {
                 let now = net.tick(node);
                 let at = now.plus(AHEAD);
                 let held = Held { name: name.clone(), at, until: at.plus(Duration::from_secs(3_600)) };
-                let frozen = net.frozen(node) || net.nodes[node].still_until.is_some();
+                // Nor does one do so whose hybrid time stands still: it cannot write to the meta range.
+                let stands = net.wall(node) > now.millis();
+                let frozen = stands || net.frozen(node) || net.nodes[node].still_until.is_some();
                 let taken = net
                     .catalog
                     .as_mut()

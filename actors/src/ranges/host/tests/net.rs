@@ -11,6 +11,7 @@ use futures::future::BoxFuture;
 use openraft::AsyncRuntime;
 use parking_lot::Mutex;
 use rhumb_core::rng::Rng;
+use rhumb_core::time::CEILING_AHEAD;
 use rhumb_core::{HybridClock, HybridTime, NodeId, Region, StoreId};
 use rhumb_storage::{
     Batch, CommitError, CommitNumber, Family, FaultCause, MemoryDisk, MemoryEngine, StorageFault, Store,
@@ -188,12 +189,17 @@ impl Net {
         node.name.as_str()[1..].parse().expect("a number")
     }
 
-    fn wall(&self, node: usize) -> u64 {
+    pub(super) fn wall(&self, node: usize) -> u64 {
         (BEGIN_MS + sim::now() / MS).saturating_add_signed(self.nodes[node].off_ms)
     }
 
     pub(super) fn tick(&self, node: usize) -> HybridTime {
-        self.nodes[node].clock.tick(self.wall(node)).expect("this clock has no ceiling")
+        let this = &self.nodes[node];
+        if this.slow_until <= sim::now() {
+            this.clock.raise_ceiling(HybridTime::from_bits(u64::MAX));
+        }
+        // As the program has it: at its ceiling it stands still.
+        this.clock.tick(self.wall(node)).unwrap_or_else(|_| this.clock.last())
     }
 
     /// A node takes a time into account that came with something. As the program has it: one that is too far ahead is not taken, and what
@@ -372,6 +378,10 @@ pub(super) struct Seen {
 impl World for Seen {
     fn now(&self) -> HybridTime {
         self.net.lock().tick(self.me)
+    }
+
+    fn wall(&self) -> HybridTime {
+        HybridTime::new(self.net.lock().wall(self.me), 0)
     }
 
     fn is_frozen(&self) -> bool {
@@ -599,6 +609,16 @@ pub(super) fn start(net: &Shared, me: usize, raft: RaftSettings) {
 pub(super) fn fails(net: &Shared, me: usize, what: &str, why: &dyn std::fmt::Display) {
     let why = why.to_string();
     assert!(net.lock().nodes[me].lacks_room_for(&why), "node {me} {what}: {why}");
+}
+
+/// A node's disk takes no sync until then. Nor is a higher ceiling of its hybrid time durable, which stands still there.
+pub(super) fn disk_stands(net: &Shared, me: usize, until: u64) {
+    let mut net = net.lock();
+    let ceiling = HybridTime::new(net.wall(me), 0).max(net.nodes[me].clock.last()).plus(CEILING_AHEAD);
+    let clock = HybridClock::new(ceiling, Duration::from_millis(AHEAD));
+    let node = &mut net.nodes[me];
+    clock.begin_above(node.clock.last());
+    (node.clock, node.slow_until) = (Arc::new(clock), until);
 }
 
 /// A node's process runs: it is up, and does not stand still.

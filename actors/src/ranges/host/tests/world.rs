@@ -1,5 +1,5 @@
 //! Clients of a range with three to five replicas, real openraft between them, and what goes wrong meanwhile: power cuts at any
-//! moment, processes that stand still for a while, cuts of the network (one way, too), loss, slow links and disks, full disks, clocks as
+//! moment, processes that stand still for a while, cuts of the network (one way, too), loss, slow links and disks, disks that stand still or are full, clocks as
 //! far apart as they may be, rows that become wrong.
 //!
 //! Checked: what clients saw is linearizable, batches and scans among it, by a checker that is not ours; bounded reads are as fresh as they
@@ -49,8 +49,9 @@ pub(super) struct Tally {
     /// Processes that stood still, and those that did so in the middle of reading rows; messages for which there was no room there.
     pub(super) still: (usize, usize),
     pub(super) crowded_out: usize,
-    /// Nodes that ended because their disks were full.
+    /// Nodes that ended because their disks were full, and disks that stood still.
     pub(super) full: usize,
+    pub(super) disks_stood: usize,
     /// Times that were not taken though what they came with was.
     pub(super) not_taken: usize,
     /// Stories of a keyspace with a home, where its leases were in the end.
@@ -107,6 +108,7 @@ impl Tally {
         self.still.1 += other.still.1;
         self.crowded_out += other.crowded_out;
         self.full += other.full;
+        self.disks_stood += other.disks_stood;
         self.not_taken += other.not_taken;
         self.homes += other.homes;
         self.leases += other.leases;
