@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use rhumb_core::wakes::Wakes;
 
+use super::inside::{Insiders, LetIn};
 use super::queue::{Comes, Done, Queue, Task, Waiting, Written};
 use super::stats::Tally;
 use super::turns::Turn;
@@ -35,6 +36,10 @@ pub(super) struct Inner {
     pub(super) store: Store<Arc<dyn Engine>>,
     settings: HotSettings,
     queue: Mutex<Queue>,
+    /// What was let in by the door, and has not ended.
+    insiders: Arc<Insiders>,
+    /// Times are told to the queue as how long after this they are.
+    begun: Instant,
     /// There is something to do.
     work: Condvar,
     /// Locked after the queue.
@@ -66,6 +71,8 @@ impl Inner {
             store,
             settings,
             queue: Mutex::new(queue),
+            insiders: Arc::default(),
+            begun: Instant::now(),
             work: Condvar::new(),
             pressure_asked: Mutex::new(Instant::now()),
             end: Mutex::default(),
@@ -92,17 +99,21 @@ impl Inner {
         Ok(())
     }
 
-    pub(super) fn door(&self, bytes: usize) -> Result<Duration, Refusal> {
-        match self.store.poisoned() {
-            Some(fault) => Err(Refusal::Poisoned(fault.clone())),
-            None => self.queue.lock().door(&self.settings, bytes),
+    pub(super) fn door(&self, bytes: usize, within: Duration) -> Result<LetIn, Refusal> {
+        if let Some(fault) = self.store.poisoned() {
+            return Err(Refusal::Poisoned(fault.clone()));
         }
+        // Counted in under the lock: of many that come at one moment each sees those before it.
+        let queue = self.queue.lock();
+        let times = (self.begun.elapsed(), within);
+        let wait = queue.door(&self.settings, bytes, self.insiders.load(), times)?;
+        Ok(LetIn { wait, inside: Insiders::enter(&self.insiders, bytes) })
     }
 
     /// As [`Inner::offer`] of what wants no sync; what waits is written by the caller, unless somebody else is writing.
     pub(super) fn offer_here(&self, batch: Batch, done: Done) -> Result<(), Box<Left>> {
         let mut queue = self.taken(batch, Durability::Buffered, Comes::Begun, done)?;
-        let Some(group) = queue.write_here(self.settings.max_group_bytes) else {
+        let Some(group) = queue.write_here(self.settings.max_group_bytes, self.begun.elapsed()) else {
             self.call(&mut queue);
             return Ok(());
         };
@@ -172,6 +183,7 @@ impl Inner {
             sync_micros: self.tally.sync_micros.read(),
             waiting,
             waiting_bytes,
+            inside: self.insiders.load().batches,
             pressure: queue.pressure,
         }
     }
@@ -225,7 +237,7 @@ impl Inner {
             if self.store.poisoned().is_some() || queue.closed {
                 return None;
             }
-            if let Some(task) = queue.next(self.settings.max_group_bytes) {
+            if let Some(task) = queue.next(self.settings.max_group_bytes, self.begun.elapsed()) {
                 self.call(&mut queue);
                 return Some(task);
             }
@@ -293,7 +305,7 @@ impl Inner {
         let covered = self.queue.lock().covered(covered);
         self.complete(covered.into_iter().map(|w| (w.bytes, w.done, Ok(w.number))).collect());
         // Not before: completions come in the order of their commits.
-        self.queue.lock().synced();
+        self.queue.lock().synced(self.begun.elapsed());
         Ok(())
     }
 

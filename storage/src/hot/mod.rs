@@ -13,6 +13,8 @@
 //! write it himself instead, with all that came before it.
 
 mod committer;
+mod inside;
+mod pace;
 mod queue;
 mod settings;
 mod stats;
@@ -33,6 +35,7 @@ use crate::fault::{FaultCause, StorageFault};
 use crate::store::{Fenced, Store};
 
 use committer::Inner;
+pub use inside::{Inside, LetIn};
 pub use queue::Done;
 pub use settings::HotSettings;
 pub use stats::{Histogram, Stats};
@@ -59,6 +62,13 @@ pub enum Refusal {
     Pressed {
         /// How hard.
         level: Pressure,
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// It would not be done in the time that its caller has, for all that waits for the disk.
+    Late {
+        /// How long it would take.
+        takes: Duration,
         /// When to try again.
         retry_after: Duration,
     },
@@ -159,14 +169,16 @@ impl HotStore {
         self.inner.offer_begun(batch, done)
     }
 
-    /// What work of so many bytes meets that is not begun yet: how long it is to wait. Whoever lets work in that writes more than
-    /// once, and cannot be refused in the midst of it, asks here first. The engine's word on its pressure is at most
-    /// [`HotSettings::pressure_age`] old.
+    /// What work of so many bytes meets that is not begun yet, and whose caller has so much time. Whoever lets work in that writes
+    /// more than once, and cannot be refused in the midst of it, asks here first, and keeps what is given until that has ended. The
+    /// engine's word on its pressure is at most [`HotSettings::pressure_age`] old.
     ///
     /// # Errors
-    /// A [`Refusal`], from *orange* on: durable batches still pass there, so that what was let in comes to its end.
-    pub fn door(&self, bytes: usize) -> Result<Duration, Refusal> {
-        self.inner.door(bytes)
+    /// A [`Refusal`], from *orange* on: durable batches still pass there, so that what was let in comes to its end. And where it
+    /// would take more than half of that time, by how long the disk took for the last few turns, and takes now. One is let in
+    /// where nothing waits and nobody is inside, so that a disk that was slow is tried again.
+    pub fn door(&self, bytes: usize, within: Duration) -> Result<LetIn, Refusal> {
+        self.inner.door(bytes, within)
     }
 
     /// Takes a batch that wants no sync, and writes it on the caller's thread, behind all that was taken before it, unless a

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::pace::{Load, Pace, too_late};
 use super::{CommitError, Durability, HotSettings, Refusal};
 use crate::batch::Batch;
 use crate::commit::CommitNumber;
@@ -65,6 +66,7 @@ pub(super) struct Queue {
     /// A thread sees to it that the pressure is asked for, although nothing is done.
     pub(super) watched: bool,
     pub(super) pressure: Pressure,
+    pace: Pace,
     /// Of all batches taken and not yet completed.
     outstanding: usize,
     outstanding_bytes: usize,
@@ -101,10 +103,21 @@ impl Queue {
         if full { Err(Refusal::Full { retry_after }) } else { Ok(()) }
     }
 
-    /// What work of so many bytes meets that nobody has begun yet: it can still be refused, other than what comes of it later.
-    /// Under *yellow* it is slowed down, under *orange* refused.
-    pub(super) fn door(&self, settings: &HotSettings, bytes: usize) -> Result<Duration, Refusal> {
+    /// What work of so many bytes meets that nobody has begun yet, whose caller has so much time: it can still be refused, other
+    /// than what comes of it later. `inside` was let in before, and has not ended. Under *yellow* it is slowed down, under *orange*
+    /// refused; and always where it would not be done in time.
+    pub(super) fn door(
+        &self,
+        settings: &HotSettings,
+        bytes: usize,
+        inside: Load,
+        (now, within): (Duration, Duration),
+    ) -> Result<Duration, Refusal> {
         self.admit(settings, bytes, Comes::Anew(Durability::Buffered))?;
+        let taken = Load { batches: self.outstanding, bytes: self.outstanding_bytes };
+        if let Some(takes) = too_late(&self.pace, settings, (taken, inside), bytes, (now, within)) {
+            return Err(Refusal::Late { takes, retry_after: settings.retry_after });
+        }
         Ok(if self.pressure == Pressure::Green { Duration::ZERO } else { settings.slow_by })
     }
 
@@ -122,12 +135,14 @@ impl Queue {
     }
 
     /// Gives out what is to be done next.
-    pub(super) fn next(&mut self, max_bytes: usize) -> Option<Task> {
+    pub(super) fn next(&mut self, max_bytes: usize, now: Duration) -> Option<Task> {
         if self.is_to_write() {
             self.writing = true;
+            self.pace.begins(now);
             Some(Task::Write(self.drain(max_bytes)))
         } else if self.is_to_sync() {
             self.syncing = true;
+            self.pace.begins(now);
             Some(Task::Sync)
         } else if self.is_over() {
             self.closed = true;
@@ -139,11 +154,12 @@ impl Queue {
 
     /// Gives out what waits to who has just brought something that wants no sync, if nobody is writing: his is in it, or
     /// behind more than one write takes.
-    pub(super) fn write_here(&mut self, max_bytes: usize) -> Option<Vec<Waiting>> {
+    pub(super) fn write_here(&mut self, max_bytes: usize, now: Duration) -> Option<Vec<Waiting>> {
         if self.writing || self.unwritten.is_empty() {
             return None;
         }
         self.writing = true;
+        self.pace.begins(now);
         Some(self.drain(max_bytes))
     }
 
@@ -188,6 +204,9 @@ impl Queue {
     pub(super) fn written(&mut self, durable: Vec<Written>) {
         self.writing = false;
         self.unsynced.extend(durable);
+        if !self.syncing && self.unsynced.is_empty() {
+            self.pace.rests();
+        }
     }
 
     /// What is durable, since everything up to this commit is.
@@ -197,8 +216,9 @@ impl Queue {
     }
 
     /// A sync has ended, and everybody was told.
-    pub(super) fn synced(&mut self) {
+    pub(super) fn synced(&mut self, now: Duration) {
         self.syncing = false;
+        self.pace.ends(now, self.writing || !self.unsynced.is_empty() || !self.unwritten.is_empty());
     }
 
     /// Everything that waits, in order.
@@ -228,6 +248,10 @@ mod tests {
 
     fn settings() -> HotSettings {
         HotSettings { max_waiting: 8, max_waiting_bytes: 100, ..HotSettings::default() }
+    }
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
     }
 
     fn waiting(bytes: usize) -> Waiting {
@@ -284,26 +308,32 @@ mod tests {
             queue.written(vec![Written { number: CommitNumber(number), bytes: 10, done: Box::new(|_| ()) }]);
         };
         queue.push(waiting(10));
-        assert!(is_write(queue.next(usize::MAX), 1) && queue.next(usize::MAX).is_none(), "one writes");
+        assert!(
+            is_write(queue.next(usize::MAX, ms(0)), 1) && queue.next(usize::MAX, ms(0)).is_none(),
+            "one writes"
+        );
         written(&mut queue, 1);
         queue.push(waiting(OVERLAP_BYTES - 1));
-        assert!(is_sync(queue.next(usize::MAX)), "what is written is synced before more is");
+        assert!(is_sync(queue.next(usize::MAX, ms(0))), "what is written is synced before more is");
         assert!(!queue.has_task(), "it waits for the sync");
         queue.push(waiting(1));
-        assert!(is_write(queue.next(usize::MAX), 2), "now it is much");
+        assert!(is_write(queue.next(usize::MAX, ms(0)), 2), "now it is much");
         written(&mut queue, 2);
         queue.push(Waiting { durability: Durability::Buffered, ..waiting(1) });
-        assert!(is_write(queue.next(usize::MAX), 1), "it wants no sync");
+        assert!(is_write(queue.next(usize::MAX, ms(0)), 1), "it wants no sync");
         queue.written(Vec::new());
-        assert!(queue.next(usize::MAX).is_none(), "one syncs");
+        assert!(queue.next(usize::MAX, ms(0)).is_none(), "one syncs");
         assert_eq!(queue.covered(CommitNumber(1)).len(), 1);
-        queue.synced();
-        assert!(is_sync(queue.next(usize::MAX)));
+        queue.synced(ms(0));
+        assert!(is_sync(queue.next(usize::MAX, ms(0))));
         assert_eq!(queue.covered(CommitNumber(2)).len(), 1);
         queue.closing = true;
-        assert!(queue.next(usize::MAX).is_none(), "not before the sync has ended");
-        queue.synced();
-        assert!(matches!(queue.next(usize::MAX), Some(Task::Close)) && queue.next(usize::MAX).is_none());
+        assert!(queue.next(usize::MAX, ms(0)).is_none(), "not before the sync has ended");
+        queue.synced(ms(0));
+        assert!(
+            matches!(queue.next(usize::MAX, ms(0)), Some(Task::Close))
+                && queue.next(usize::MAX, ms(0)).is_none()
+        );
     }
 
     #[test]
@@ -313,5 +343,52 @@ mod tests {
         assert_eq!(queue.drain(60).len(), 2);
         assert_eq!(queue.drain(1).len(), 1);
         assert!(queue.drain(60).is_empty());
+    }
+
+    /// What something of one byte meets at the door, with nothing inside, whose caller has a second.
+    fn at_the_door(queue: &Queue, now: u64) -> Result<Duration, Refusal> {
+        let settings = HotSettings { max_group_bytes: 10, ..settings() };
+        queue.door(&settings, 1, Load::default(), (ms(now), ms(1_000)))
+    }
+
+    fn late(takes: u64) -> Result<Duration, Refusal> {
+        Err(Refusal::Late { takes: ms(takes), retry_after: settings().retry_after })
+    }
+
+    #[test]
+    fn the_door_is_shut_while_what_waits_takes_too_long_and_open_where_nothing_does() {
+        let mut queue = Queue::default();
+        assert_eq!(at_the_door(&queue, 0), Ok(Duration::ZERO));
+        queue.push(waiting(10));
+        assert_eq!(queue.next(usize::MAX, ms(100)).map(drop), Some(()));
+        assert_eq!(
+            at_the_door(&queue, 266),
+            Ok(Duration::ZERO),
+            "3 turns of 166 ms: it, what waits and what comes"
+        );
+        assert_eq!(at_the_door(&queue, 267), late(501), "a write that lasts");
+        let written = Written { number: CommitNumber(1), bytes: 10, done: Box::new(|_| ()) };
+        queue.written(vec![written]);
+        assert_eq!(queue.next(usize::MAX, ms(300)).map(drop), Some(()));
+        assert_eq!(at_the_door(&queue, 400), late(900), "the sync of what was written before");
+        queue.push(waiting(10));
+        queue.covered(CommitNumber(1)).iter().for_each(|written| queue.completed(1, written.bytes));
+        queue.synced(ms(500));
+        assert_eq!(at_the_door(&queue, 500), late(1_200), "as long as the last one");
+        queue.drain(usize::MAX).iter().for_each(|gone| queue.completed(1, gone.batch.bytes()));
+        assert_eq!(at_the_door(&queue, 500), Ok(Duration::ZERO), "nothing waits");
+    }
+
+    #[test]
+    fn what_wants_no_sync_is_no_turn_of_the_disk() {
+        let mut queue = Queue::default();
+        queue.push(Waiting { durability: Durability::Buffered, ..waiting(10) });
+        let group = queue.write_here(usize::MAX, ms(0)).unwrap_or_default();
+        assert_eq!(group.len(), 1);
+        assert_eq!(at_the_door(&queue, 200), late(600), "it lasts");
+        group.iter().for_each(|gone| queue.completed(1, gone.batch.bytes()));
+        queue.written(Vec::new());
+        queue.push(waiting(10));
+        assert_eq!(at_the_door(&queue, 900), Ok(Duration::ZERO), "it is over");
     }
 }

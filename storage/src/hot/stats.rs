@@ -56,6 +56,8 @@ pub struct Stats {
     pub waiting: usize,
     /// Bytes of those.
     pub waiting_bytes: usize,
+    /// Work that was let in by the door, and has not ended.
+    pub inside: usize,
     /// How hard the engine was pressed when last asked.
     pub pressure: Pressure,
 }

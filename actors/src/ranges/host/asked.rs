@@ -5,6 +5,7 @@ use std::time::Duration;
 use openraft::AsyncRuntime;
 use rhumb_core::HybridTime;
 use rhumb_core::canary::{self, Canary};
+use rhumb_storage::hot::{Inside, LetIn};
 use rhumb_storage::mvcc::{KeyspaceId, Limit, Page, Snapshot, Version};
 
 use super::Host;
@@ -145,17 +146,18 @@ impl<R: AsyncRuntime> Host<R> {
         has_some.then(|| replica.behind(&self.moment(replica.descriptor())))
     }
 
-    /// Writes keys of one range, all or none. It waits as long as consensus takes: callers bring their deadline, and one that
-    /// gives up does not know what came of it.
+    /// Writes keys of one range, all or none. It waits as long as consensus takes, and as long as its disk does: whoever has a deadline
+    /// calls [`Host::write_sealed`].
     ///
     /// # Errors
     /// [`NotWritten`].
     pub async fn write(&self, range: RangeId, ops: Vec<Op>) -> Result<Written, NotWritten> {
-        self.write_sealed(range, ops, |_, _| ()).await
+        self.write_sealed(range, ops, Duration::MAX, |_, _| ()).await
     }
 
-    /// As [`Host::write`], but what is written is changed when its time is known, before it is proposed: `seal` is called in
-    /// the step that takes the time, and is short.
+    /// As [`Host::write`], for a caller that has so much time: it is not let in where the disk would take too much of it. One that gives
+    /// up does not know what came of it. What is written is changed when its time is known, before it is proposed: `seal` is called
+    /// in the step that takes the time, and is short.
     ///
     /// # Errors
     /// [`NotWritten`].
@@ -163,30 +165,32 @@ impl<R: AsyncRuntime> Host<R> {
         &self,
         range: RangeId,
         ops: Vec<Op>,
+        within: Duration,
         seal: impl FnOnce(KeyspaceId, &mut Write) + Send,
     ) -> Result<Written, NotWritten> {
         let mut ops = ops;
         if ops.len() > 1 && canary::sings(Canary::BatchInTwo) {
             let rest = ops.split_off(1);
-            self.write_at_once(range, ops, |_, _| ()).await?;
-            return self.write_at_once(range, rest, seal).await.map_err(|not| match not {
+            self.write_at_once(range, ops, within, |_, _| ()).await?;
+            return self.write_at_once(range, rest, within, seal).await.map_err(|not| match not {
                 NotWritten::Condition { op, found } => NotWritten::Condition { op: op + 1, found },
                 other => other,
             });
         }
-        self.write_at_once(range, ops, seal).await
+        self.write_at_once(range, ops, within, seal).await
     }
 
     async fn write_at_once(
         &self,
         range: RangeId,
         ops: Vec<Op>,
+        within: Duration,
         seal: impl FnOnce(KeyspaceId, &mut Write) + Send,
     ) -> Result<Written, NotWritten> {
         let group = self.group(range).ok_or(NotWritten::NoReplica)?;
         self.0.loads.writes(range, &ops);
-        self.let_in(&group, &ops).await.map_err(NotWritten::Pressed)?;
-        let proposed = group.propose(|replica| {
+        let inside = self.let_in(&group, &ops, within).await.map_err(NotWritten::Pressed)?;
+        let proposed = group.propose_let_in(inside, |replica| {
             let moment = self.moment(replica.descriptor());
             let mut command = replica.propose_write(&moment, ops)?;
             if let Body::Write(write) = &mut command.body {
@@ -224,17 +228,17 @@ impl<R: AsyncRuntime> Host<R> {
 
     /// Lets writes in where they are ordered, sooner or later, or not: once they are proposed they cannot be refused any more. By the
     /// catalog the nodes' own work goes on, that which lifts the pressure too.
-    async fn let_in(&self, group: &Group<R>, ops: &[Op]) -> Result<(), Pressed> {
+    async fn let_in(&self, group: &Group<R>, ops: &[Op], within: Duration) -> Result<Inside, Pressed> {
         if group.range() == META || !group.leads() {
-            return Ok(());
+            return Ok(Inside::default());
         }
         let bytes =
             ops.iter().map(|op| op.key.as_bytes().len() + op.record.value.as_ref().map_or(0, Vec::len)).sum();
-        let wait = self.0.around.disk.door(bytes)?;
+        let LetIn { wait, inside } = self.0.around.disk.door(bytes, within)?;
         if !wait.is_zero() {
             R::sleep(wait).await;
         }
-        Ok(())
+        Ok(inside)
     }
 
     pub(super) async fn at(&self, range: RangeId, holder: Option<ReplicaId>) -> NotWritten {

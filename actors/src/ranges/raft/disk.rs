@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use rhumb_storage::hot::{Done, Left};
+use rhumb_storage::hot::{Done, Left, LetIn};
 use rhumb_storage::mvcc::Rows;
 use rhumb_storage::{Batch, CommitError, Family, HotStore, Refusal, StorageFault};
 
@@ -22,11 +22,12 @@ pub struct Pressed {
 
 /// Where rows are.
 pub trait Disk: Send + Sync + 'static {
-    /// What a write of so many bytes meets that nobody has proposed yet: how long it is to wait.
+    /// What a write of so many bytes meets that nobody has proposed yet, and whose caller has so much time. It is inside until what is
+    /// given is dropped: when it has ended, not when its caller gives up.
     ///
     /// # Errors
     /// [`Pressed`].
-    fn door(&self, bytes: usize) -> Result<Duration, Pressed>;
+    fn door(&self, bytes: usize, within: Duration) -> Result<LetIn, Pressed>;
 
     /// Makes a batch durable, then calls. The future ends when the batch is taken, or refused, of which it was told then; batches become
     /// durable in the order in which they are taken, and after one that has failed none does.
@@ -109,8 +110,8 @@ async fn offered(offer: impl Fn(Batch, Done) -> Result<(), Box<Left>>, batch: Ba
 }
 
 impl Disk for HotDisk {
-    fn door(&self, bytes: usize) -> Result<Duration, Pressed> {
-        self.0.door(bytes).or_else(|refusal| match refusal {
+    fn door(&self, bytes: usize, within: Duration) -> Result<LetIn, Pressed> {
+        self.0.door(bytes, within).or_else(|refusal| match refusal {
             Refusal::Full { retry_after } => {
                 Err(Pressed { why: "as much waits for the disk as may".to_owned(), retry_after })
             }
@@ -118,8 +119,15 @@ impl Disk for HotDisk {
                 let level = format!("{level:?}").to_lowercase();
                 Err(Pressed { why: format!("the store's pressure is {level}"), retry_after })
             }
+            Refusal::Late { takes, retry_after } => {
+                let why = format!(
+                    "what waits for the disk takes {} ms, and less than half of the call's time is left for it",
+                    takes.as_millis()
+                );
+                Err(Pressed { why, retry_after })
+            }
             // Whoever writes is told why.
-            Refusal::TooLarge { .. } | Refusal::Closed | Refusal::Poisoned(_) => Ok(Duration::ZERO),
+            Refusal::TooLarge { .. } | Refusal::Closed | Refusal::Poisoned(_) => Ok(LetIn::default()),
         })
     }
 
@@ -179,11 +187,12 @@ mod tests {
         let settings = HotSettings { pressure_age: A_MOMENT, ..HotSettings::default() };
         let (retry_after, slow_by) = (settings.retry_after, settings.slow_by);
         let disk = HotDisk::new(HotStore::start(store, settings, |fault| panic!("{fault}")).expect("starts"));
-        assert_eq!(disk.door(1), Ok(Duration::ZERO));
+        let door = || disk.door(1, SOON).map(|let_in| let_in.wait);
+        assert_eq!(door(), Ok(Duration::ZERO));
 
         pressed.press(Pressure::Orange);
         let why = "the store's pressure is orange".to_owned();
-        eventually("it is shut", || disk.door(1) == Err(Pressed { why: why.clone(), retry_after })).await;
+        eventually("it is shut", || door() == Err(Pressed { why: why.clone(), retry_after })).await;
         let row = |key: &str| {
             let mut batch = Batch::new();
             batch.put(Family::Raft, key, "value");
@@ -197,8 +206,8 @@ mod tests {
         assert_eq!(applied, Ok(Ok(())), "what it does is done");
 
         pressed.press(Pressure::Yellow);
-        eventually("it is slow", || disk.door(1) == Ok(slow_by)).await;
+        eventually("it is slow", || door() == Ok(slow_by)).await;
         pressed.press(Pressure::Green);
-        eventually("it is open", || disk.door(1) == Ok(Duration::ZERO)).await;
+        eventually("it is open", || door() == Ok(Duration::ZERO)).await;
     }
 }

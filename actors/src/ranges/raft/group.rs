@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use openraft::errors::{ClientWriteError, RaftError};
-use openraft::impls::OneshotResponder;
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, ReadPolicy, TransferLeaderRequest, VoteRequest,
 };
@@ -15,6 +14,7 @@ use openraft::{AsyncRuntime, Raft};
 use parking_lot::RwLock;
 use rhumb_core::NodeId;
 use rhumb_core::canary::{self, Canary};
+use rhumb_storage::hot::Inside;
 use rhumb_storage::mvcc::{KeyspaceId, UserKey, VersionKey};
 use rhumb_storage::{Batch, Family};
 use thiserror::Error;
@@ -24,7 +24,7 @@ use super::feed::{Feed, Feeder, Feeds};
 use super::log::{self, Log};
 use super::machine::{self, Image, Machine, Shared};
 use super::network::Network;
-use super::types::{Proposal, SnapshotMeta, Types, Vote};
+use super::types::{Proposal, SnapshotMeta, Told, Types, Vote};
 use super::wire::{self, Answered, Asked, Ballot};
 use super::{Around, Changes, Disk, Rest, disk, rest};
 use crate::ranges::RangeSettings;
@@ -374,11 +374,23 @@ impl<R: AsyncRuntime> Group<R> {
         &self,
         make: impl FnOnce(&mut RangeReplica) -> Result<Command, RangeRefusal>,
     ) -> Result<Outcome, NotProposed> {
+        self.propose_let_in(Inside::default(), make).await
+    }
+
+    /// As [`Group::propose`], of what was let in by the [door](Disk::door): it is inside until it has ended.
+    ///
+    /// # Errors
+    /// [`NotProposed`].
+    pub async fn propose_let_in(
+        &self,
+        inside: Inside,
+        make: impl FnOnce(&mut RangeReplica) -> Result<Command, RangeRefusal>,
+    ) -> Result<Outcome, NotProposed> {
         if !self.leads() {
             return Err(NotProposed::NotLeader(self.leader().await));
         }
         self.wake().await;
-        let (responder, answer) = OneshotResponder::new_pair();
+        let (responder, answer) = Told::pair(inside);
         let order = {
             let mut replica = self.0.replica.lock().await;
             let command = make(&mut replica).map_err(NotProposed::Refused)?;

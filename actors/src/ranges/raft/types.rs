@@ -5,12 +5,17 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use openraft::impls::{InlineBatch, OneshotResponder};
+use openraft::async_runtime::OneshotSender;
+use openraft::impls::InlineBatch;
+use openraft::raft::responder::Responder;
+use openraft::type_config::TypeConfigExt;
+use openraft::type_config::alias::{OneshotReceiverOf, OneshotSenderOf};
 use openraft::vote::leader_id_adv::LeaderId;
 use openraft::{AnyError, AsyncRuntime, EntryPayload, RaftTypeConfig};
 use rhumb_core::ClusterVersion;
 #[cfg(feature = "canaries")]
 use rhumb_core::Knows;
+use rhumb_storage::hot::Inside;
 
 use super::wire;
 use crate::ranges::command::{Command, Outcome};
@@ -42,7 +47,7 @@ impl<R: AsyncRuntime> RaftTypeConfig for Types<R> {
     type Entry = Entry;
     type AsyncRuntime = R;
     type Responder<T>
-        = OneshotResponder<Self, T>
+        = Told<R, T>
     where
         T: Send + 'static;
     type Batch<T>
@@ -50,6 +55,29 @@ impl<R: AsyncRuntime> RaftTypeConfig for Types<R> {
     where
         T: Send + 'static;
     type ErrorSource = AnyError;
+}
+
+/// Tells a proposal's caller what came of it. What was let in with it is let out then, and not before: that its caller has given up
+/// does not end it.
+pub(super) struct Told<R: AsyncRuntime, T: Send + 'static> {
+    tells: OneshotSenderOf<Types<R>, T>,
+    inside: Inside,
+}
+
+impl<R: AsyncRuntime, T: Send + 'static> Told<R, T> {
+    /// With whom it tells.
+    pub(super) fn pair(inside: Inside) -> (Self, OneshotReceiverOf<Types<R>, T>) {
+        let (tells, told) = Types::<R>::oneshot();
+        (Self { tells, inside }, told)
+    }
+}
+
+impl<R: AsyncRuntime, T: Send + 'static> Responder<Types<R>, T> for Told<R, T> {
+    fn on_complete(self, outcome: T) {
+        drop(self.inside);
+        // A caller that no longer waits is not owed the outcome.
+        self.tells.send(outcome).ok();
+    }
 }
 
 /// A command on its way through the log, and its bytes: they are the same on the disk and on the way to every replica. Its text
@@ -163,10 +191,15 @@ impl<R> Ord for Types<R> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use rhumb_core::{HybridTime, Knows};
+    use rhumb_storage::hot::{HotSettings, HotStore};
+    use rhumb_storage::{MemoryDisk, MemoryEngine, Store};
 
     use super::*;
     use crate::ranges::command::Body;
+    use crate::ranges::raft::TokioRuntime;
 
     fn command() -> Command {
         Command {
@@ -213,5 +246,27 @@ mod tests {
                 assert_eq!(proposal.command(&old_build).is_ok(), format == Knows::RELEASE.newest);
             }
         }
+    }
+
+    #[tokio::test]
+    async fn what_was_let_in_is_inside_until_it_has_ended_be_it_that_its_caller_has_given_up() {
+        let store = Store::open(MemoryEngine::open(&MemoryDisk::new())).expect("a sound disk");
+        let store =
+            HotStore::start(store, HotSettings::default(), |fault| panic!("{fault}")).expect("starts");
+        let let_in = store.door(1, Duration::MAX).expect("nothing waits");
+        let (told, heard) = Told::<TokioRuntime, u8>::pair(let_in.inside);
+        drop(heard);
+        assert_eq!(store.stats().inside, 1, "it may still be written");
+        told.on_complete(7);
+        assert_eq!(store.stats().inside, 0);
+
+        let let_in = store.door(1, Duration::MAX).expect("nothing waits");
+        let (told, heard) = Told::<TokioRuntime, u8>::pair(let_in.inside);
+        told.on_complete(7);
+        assert_eq!(
+            (heard.await.ok(), store.stats().inside),
+            (Some(7), 0),
+            "who is told may come again at once"
+        );
     }
 }

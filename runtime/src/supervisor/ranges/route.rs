@@ -241,10 +241,11 @@ impl Ranges {
             Ok(host) => host,
             Err(refusal) => return Ok(Err(Not::Refused(refusal))),
         };
+        let within = until.saturating_duration_since(Instant::now());
         let writing = async {
             match seals {
-                None => host.write(range, ops).await,
-                Some(seals) => host.write_sealed(range, ops, seal(seals)).await,
+                None => host.write_sealed(range, ops, within, |_, _| ()).await,
+                Some(seals) => host.write_sealed(range, ops, within, seal(seals)).await,
             }
         };
         let written = tokio::time::timeout_at(until, writing).await;

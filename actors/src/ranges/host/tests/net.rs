@@ -12,6 +12,7 @@ use openraft::AsyncRuntime;
 use parking_lot::Mutex;
 use rhumb_core::rng::Rng;
 use rhumb_core::{HybridClock, HybridTime, NodeId, Region, StoreId};
+use rhumb_storage::hot::LetIn;
 use rhumb_storage::{
     Batch, CommitError, CommitNumber, Family, FaultCause, MemoryDisk, MemoryEngine, StorageFault, Store,
     WriteError,
@@ -492,13 +493,14 @@ fn failed(error: WriteError) -> CommitError {
 }
 
 impl Disk for Arc<SlowDisk> {
-    fn door(&self, _: usize) -> Result<Duration, Pressed> {
+    fn door(&self, _: usize, _: Duration) -> Result<LetIn, Pressed> {
         let left = self.net.lock().nodes[self.me].pressed_until.saturating_sub(sim::now());
         let why = "the story says so".to_owned();
         if left > SECOND {
             return Err(Pressed { why, retry_after: Duration::from_micros(left - SECOND) });
         }
-        Ok(Duration::from_micros(if left > 0 { 10 * MS } else { 0 }))
+        let wait = Duration::from_micros(if left > 0 { 10 * MS } else { 0 });
+        Ok(LetIn { wait, ..LetIn::default() })
     }
 
     fn durably(&self, batch: Batch, done: Done) -> BoxFuture<'static, ()> {
