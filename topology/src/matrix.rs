@@ -54,11 +54,11 @@ pub enum MatrixError {
         known: String,
     },
     /// No place stands for this region.
-    #[error("region {region} stands for no column of the latency matrix: map it to one of {known}")]
+    #[error("region {region} is not in the latency matrix, which has {known}")]
     UnmappedRegion {
         /// The region.
         region: Region,
-        /// The places there are, for the message.
+        /// The regions and places there are, for the message.
         known: String,
     },
 }
@@ -177,7 +177,11 @@ impl RegionMap {
     pub fn column(&self, region: &Region) -> Result<&str, MatrixError> {
         let same_name = || self.matrix.columns.iter().find(|column| *column == region.as_str());
         self.columns.get(region).or_else(same_name).map(String::as_str).ok_or_else(|| {
-            MatrixError::UnmappedRegion { region: region.clone(), known: self.matrix.columns.join(", ") }
+            let regions = self.columns.keys().map(Region::as_str);
+            let places =
+                self.matrix.columns.iter().filter(|place| !self.columns.values().any(|of| of == *place));
+            let known: Vec<_> = regions.chain(places.map(String::as_str)).collect();
+            MatrixError::UnmappedRegion { region: region.clone(), known: known.join(", ") }
         })
     }
 
@@ -304,6 +308,8 @@ mod tests {
         let mut map = RegionMap::default();
         let unmapped = map.rtt(&region("us-east"), &region("moon")).expect_err("no such place");
         assert!(matches!(&unmapped, MatrixError::UnmappedRegion { region, .. } if region.as_str() == "moon"));
+        let has = unmapped.to_string();
+        assert!(has.contains("eu-central") && has.contains("tokyo") && has.contains("us-east"), "{has}");
         let unknown = map.map(region("moon"), "luna").expect_err("no such column");
         assert!(unknown.to_string().starts_with("the latency matrix has no column \"luna\": it has dallas,"));
     }

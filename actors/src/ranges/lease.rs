@@ -123,7 +123,7 @@ impl fmt::Display for RangeRefusal {
             Self::NoVote => f.write_str("a replica that does not vote in its range cannot hold the lease: another one has to"),
             Self::Outside => f.write_str("a key is not of this range: look up which range it is of"),
             Self::InTheFuture(at) => write!(f, "{at} is ahead of the clock here: try again later, or ask for less"),
-            Self::Ahead(at) => write!(f, "the token tells of {at}, which the clock here comes to in a moment: try again"),
+            Self::Ahead(at) => write!(f, "{at} is asked for, or told of by the token, which the clock here comes to in a moment: try again"),
             Self::NotReached(at) => write!(f, "what the token tells of, {at}, is not here yet: try again in a moment"),
             Self::InFlight => f.write_str("writes at or below that time are on their way: try again in a moment"),
             Self::BelowThreshold(threshold) => write!(f, "versions before {threshold} may be collected: ask for a later time"),

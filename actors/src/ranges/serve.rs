@@ -226,12 +226,9 @@ impl RangeReplica {
             Consistency::AsOf(at) => (at, Guarantee::Snapshot),
             _ => (moment.now, Guarantee::StrictSerializable),
         };
-        if at > moment.now {
-            return Err(Elsewhere::Refused(RangeRefusal::InTheFuture(at)));
-        }
         // It is another range's, whose leaseholder has a faster clock: that is no fault of who asks.
-        if token > moment.now {
-            return Err(Elsewhere::Refused(RangeRefusal::Ahead(token)));
+        if at.max(token) > moment.now {
+            return Err(Elsewhere::Refused(RangeRefusal::Ahead(at.max(token))));
         }
         // What is in flight may still be written at that time. A snapshot must see it; so must a strong read whose client may
         // have been shown it already, by a follower that has applied it before this replica.

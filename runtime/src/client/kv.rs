@@ -6,6 +6,7 @@
 //!   that hosts it.
 //! * It never does: write again what may have been written, or, for a handler, what its call's class does not allow.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -92,8 +93,18 @@ impl<'a> Kv<'a> {
     /// The keyspace of this name. Nodes of `region` are asked first; without one, those of the caller's.
     ///
     /// # Errors
-    /// [`KvRefusal::NoSuchKeyspace`]; no node answers. Within a handler [`FaultKind::Deadline`] where its call ends before either is known.
+    /// [`KvRefusal::NoSuchKeyspace`]; [`KvRefusal::Invalid`] where no node is in that region; no node answers. Within a handler
+    /// [`FaultKind::Deadline`] where its call ends before either is known.
     pub async fn open(client: &'a MeshClient, name: &str, region: Option<&Region>) -> Result<Self, KvError> {
+        if let Some(region) = region {
+            let all: BTreeSet<&str> =
+                client.directory().nodes().iter().map(|(node, _)| node.region.as_str()).collect();
+            if !all.contains(region.as_str()) {
+                let all: Vec<_> = all.into_iter().collect();
+                let why = format!("no node is in region {region}: there are nodes in {}", all.join(", "));
+                return Err(KvError::Refused(KvRefusal::Invalid(why)));
+            }
+        }
         let mut nodes = nearest_first(client, region);
         let nearest = nodes.first().cloned();
         let search = Search::begun()?;

@@ -71,6 +71,8 @@ impl DevMesh {
     /// # Errors
     /// What could not be made or started; nothing is left running.
     pub async fn start(options: DevOptions, program: &Path) -> anyhow::Result<Self> {
+        // Before anything is founded that could not be started.
+        options.wan.has(&options.regions)?;
         std::fs::create_dir_all(&options.data)
             .with_context(|| format!("cannot make {}", options.data.display()))?;
         let data = options.data.canonicalize()?;

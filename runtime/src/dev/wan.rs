@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::Context;
-use rhumb_core::NodeId;
 use rhumb_core::rng::Seed;
+use rhumb_core::{NodeId, Region};
 use rhumb_topology::{LatencyMatrix, RegionMap};
 use rhumb_transport::relay::{Cut, LinkPlan, Relay, RelayLink, Wan as Links};
 
@@ -28,6 +28,36 @@ pub enum WanChoice {
     Off,
 }
 
+impl WanChoice {
+    /// Where regions stand; none where nothing is between them.
+    fn map(&self) -> anyhow::Result<Option<RegionMap>> {
+        Ok(match self {
+            Self::Off => None,
+            Self::Published => Some(RegionMap::default()),
+            Self::File(file) => {
+                let said = || format!("--wan {}", file.display());
+                let text = std::fs::read_to_string(file).with_context(said)?;
+                Some(RegionMap::new(LatencyMatrix::parse(&text).with_context(said)?))
+            }
+        })
+    }
+
+    /// Whether all these regions have a place in what was chosen.
+    ///
+    /// # Errors
+    /// The first that has none, and which have one.
+    pub(super) fn has(&self, regions: &[(Region, usize)]) -> anyhow::Result<()> {
+        // Nothing lies between one and itself.
+        let Some(map) = self.map()?.filter(|_| regions.len() > 1) else { return Ok(()) };
+        for (region, _) in regions {
+            map.column(region).context(
+                "--regions: choose regions that the matrix has, give one that has them (--wan FILE), or none (--wan off)",
+            )?;
+        }
+        Ok(())
+    }
+}
+
 /// A running WAN. Nodes of one region reach each other directly.
 pub(super) struct Wan {
     relay: Relay,
@@ -37,17 +67,7 @@ pub(super) struct Wan {
 impl Wan {
     /// Starts what was chosen; `None` for none.
     pub(super) async fn start(choice: &WanChoice, plan: &[NodePlan]) -> anyhow::Result<Option<Self>> {
-        let map = match choice {
-            WanChoice::Off => return Ok(None),
-            WanChoice::Published => RegionMap::default(),
-            WanChoice::File(file) => {
-                let text =
-                    std::fs::read_to_string(file).with_context(|| format!("--wan {}", file.display()))?;
-                let matrix =
-                    LatencyMatrix::parse(&text).with_context(|| format!("--wan {}", file.display()))?;
-                RegionMap::new(matrix)
-            }
-        };
+        let Some(map) = choice.map()? else { return Ok(None) };
         let mut links = Links::new(&Seed::from_entropy());
         let mut relayed = Vec::new();
         for from in plan {

@@ -112,7 +112,7 @@ impl Inner {
 
     /// As [`Inner::offer`] of what wants no sync; what waits is written by the caller, unless somebody else is writing.
     pub(super) fn offer_here(&self, batch: Batch, done: Done) -> Result<(), Box<Left>> {
-        let mut queue = self.taken(batch, Durability::Buffered, Comes::Begun, done)?;
+        let mut queue = self.taken(batch, Durability::Buffered, Comes::Here, done)?;
         let Some(group) = queue.write_here(self.settings.max_group_bytes, self.begun.elapsed()) else {
             self.call(&mut queue);
             return Ok(());

@@ -33,6 +33,14 @@ pub(super) enum Comes {
     Anew(Durability),
     /// What comes of work that was let in, and cannot be refused in the midst of it.
     Begun,
+    /// As that, brought by who writes it at once if nobody else is writing, and wants no sync.
+    Here,
+}
+
+impl Comes {
+    fn is_begun(self) -> bool {
+        matches!(self, Self::Begun | Self::Here)
+    }
 }
 
 /// Bytes that wait while a sync is under way from which on they are written meanwhile.
@@ -80,7 +88,7 @@ impl Queue {
 
     /// Whether a batch of so many bytes is taken now. Under *yellow* the queue is a quarter as long,
     /// under *orange* only durable batches pass, under *red* none. What was begun passes up to *red*, and has the whole queue: what
-    /// comes anew leaves three quarters of it free.
+    /// comes anew leaves three quarters of it free. What is written at once by who brings it needs no room.
     pub(super) fn admit(&self, settings: &HotSettings, bytes: usize, comes: Comes) -> Result<(), Refusal> {
         let &HotSettings { max_waiting, max_waiting_bytes, retry_after, .. } = settings;
         if self.closing {
@@ -97,10 +105,14 @@ impl Queue {
         if pressed {
             return Err(Refusal::Pressed { level: self.pressure, retry_after });
         }
-        let share = if self.pressure == Pressure::Green || comes == Comes::Begun { 1 } else { 4 };
+        let share = if self.pressure == Pressure::Green || comes.is_begun() { 1 } else { 4 };
         let full = self.outstanding >= max_waiting.div_ceil(share)
             || (self.outstanding > 0 && self.outstanding_bytes + bytes > max_waiting_bytes / share);
-        if full { Err(Refusal::Full { retry_after }) } else { Ok(()) }
+        // It is gone from the queue in a moment, and does not wait for a sync to make room.
+        let at_once = comes == Comes::Here
+            && !self.writing
+            && self.unwritten_bytes.saturating_add(bytes) <= settings.max_group_bytes;
+        if full && !at_once { Err(Refusal::Full { retry_after }) } else { Ok(()) }
     }
 
     /// What work of so many bytes meets that nobody has begun yet, whose caller has so much time: it can still be refused, other
@@ -390,5 +402,18 @@ mod tests {
         queue.written(Vec::new());
         queue.push(waiting(10));
         assert_eq!(at_the_door(&queue, 900), Ok(Duration::ZERO), "it is over");
+    }
+
+    #[test]
+    fn what_is_written_at_once_needs_no_room_unless_somebody_writes_or_it_is_more_than_one_write() {
+        let settings = HotSettings { max_group_bytes: 30, ..settings() };
+        let mut queue = Queue::default();
+        (0..8).for_each(|_| queue.push(waiting(1)));
+        let full = Err(Refusal::Full { retry_after: settings.retry_after });
+        assert_eq!(queue.admit(&settings, 1, Comes::Begun), full, "it waits for a sync");
+        assert_eq!(queue.admit(&settings, 22, Comes::Here), Ok(()));
+        assert_eq!(queue.admit(&settings, 23, Comes::Here), full, "not all of it would be written");
+        queue.writing = true;
+        assert_eq!(queue.admit(&settings, 1, Comes::Here), full, "it is not written at once");
     }
 }

@@ -228,6 +228,9 @@ fn a_disk_that_cannot_keep_up_takes_no_new_write_of_a_keyspace_until_it_can() {
     });
 
     nodes[0].watched.delay_syncs(500).expect("a page");
+    // What was let in just before the disk became that slow may take longer than its call: how slow it is is known from here on.
+    let put = ["kv", "put", "profiles", "first", "one"];
+    eventually("something is written meanwhile", || scene.mesh.ask("client", &put).code == 0);
     let is_over = AtomicBool::new(false);
     let told = std::thread::scope(|scope| {
         let presses = scope.spawn(|| {

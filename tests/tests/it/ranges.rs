@@ -3,7 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "what clients of real processes see is told in real time")]
 
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -43,7 +43,9 @@ fn a_value_is_read_from_any_region_as_what_it_is() {
     let none = mesh.rhumb(&["keyspace", "create", "people", "--class", "unheard-of"]);
     assert_eq!((none.code, none.json["refused"]["code"].as_str()), (1, Some("not_allowed")), "{}", none.text);
 
-    let put = mesh.ok(&["kv", "put", "profiles", "ann", "one", "--if-absent", "--subject", "ann"]);
+    let about = mesh.rhumb(&["kv", "put", "profiles", "ann", "one", "--subject", "ann"]);
+    assert_eq!((about.code, about.json["refused"]["code"].as_str()), (1, Some("invalid")), "{}", about.text);
+    let put = mesh.ok(&["kv", "put", "profiles", "ann", "one", "--if-absent"]);
     let again = mesh.rhumb(&["kv", "put", "profiles", "ann", "two", "--if-absent"]);
     assert_eq!((again.code, again.json["refused"]["code"].as_str()), (1, Some("condition_failed")));
     for region in THREE.split(',') {
@@ -144,6 +146,63 @@ fn places(mesh: &DevMesh, range: u64) -> (Vec<String>, Option<String>) {
     let node = |replica: &&Value| replica["node"].as_str().expect("a node").to_owned();
     let holder = of_it.iter().find(|replica| replica["leaseholder"] == true).map(node);
     (of_it.iter().map(node).collect(), holder)
+}
+
+#[test]
+fn a_scan_of_several_ranges_is_of_one_moment_and_says_so() {
+    let mesh = DevMesh::start(THREE, "off");
+    mesh.ok(&["keyspace", "create", "profiles", "--class", "inventory"]);
+    let put = |key: &str, value: &str| {
+        eventually("it is written", || mesh.rhumb(&["kv", "put", "profiles", key, value]).code == 0);
+    };
+    ["ann", "max", "zoe"].iter().for_each(|key| put(key, "0"));
+    let whole = mesh.ok(&["kv", "scan", "profiles"]);
+    assert_eq!(whole["level"], "strict_serializable", "of one range: {whole}");
+    for at in ["m", "z"] {
+        mesh.ok(&["range", "split", "profiles", "--at", at]);
+        ["ann", "max", "zoe"].iter().for_each(|key| put(key, "0"));
+    }
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let writes = scope.spawn(|| {
+            for number in 1..1_000 {
+                if is_over.load(Ordering::Relaxed) {
+                    return number;
+                }
+                ["ann", "max", "zoe"].iter().for_each(|key| put(key, &number.to_string()));
+            }
+            1_000
+        });
+        for round in 0..12 {
+            let scan = mesh.ok(&["kv", "scan", "profiles", "--region", ["us-east", "eu-central"][round % 2]]);
+            assert_eq!(scan["level"], "snapshot", "{scan}");
+            let rows = scan["rows"].as_array().expect("rows");
+            let value = |row: &Value| row["value"].as_str().and_then(|value| value.parse::<u32>().ok());
+            let values: Vec<_> = rows.iter().map(|row| value(row).expect("a number")).collect();
+            // They are written in this order, one after the other.
+            let was =
+                |values: &[u32]| values.is_sorted_by(|one, next| one >= next) && values[0] <= values[2] + 1;
+            assert!(values.len() == 3 && was(&values), "never a state: {scan}");
+            let at = scan["at"].as_u64().expect("a time");
+            assert!(rows.iter().all(|row| row["version"].as_u64() <= Some(at)), "later than it says: {scan}");
+            let apart = mesh.ok(&["kv", "scan", "profiles", "--consistency", "eventual"]);
+            assert_eq!(apart["level"], "eventual", "{apart}");
+        }
+        is_over.store(true, Ordering::Relaxed);
+        assert!(writes.join().expect("it writes") > 5, "next to nothing was written meanwhile");
+    });
+    let nowhere = mesh.rhumb(&["kv", "get", "profiles", "ann", "--region", "mars"]);
+    assert_eq!(
+        (nowhere.code, nowhere.json["refused"]["code"].as_str()),
+        (1, Some("invalid")),
+        "{}",
+        nowhere.text
+    );
+    assert!(
+        nowhere.text.contains("there are nodes in ap-southeast, eu-central, us-east"),
+        "{}",
+        nowhere.text
+    );
 }
 
 #[test]

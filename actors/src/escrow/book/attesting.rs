@@ -275,9 +275,19 @@ impl Book {
             self.learn(spec, out);
         }
         let done = self.take_word(now, name, round, out);
-        self.leave_restored(now, round, out);
+        let is_whole = self.leave_restored(now, round, out);
         self.touch(now, name, out);
-        done?;
+        match done {
+            // Where there is no pool at all whose rights nodes keep, all peers have vouched for this node nevertheless.
+            Err(Refusal::NoSuchPool(name)) if is_whole => {
+                return Err(Refusal::Invalid(format!(
+                    "no node keeps rights of a pool {name}, so nothing is attested of it; but nor is anything left to attest of any \
+                     other one, and all nodes have vouched: {} is whole again",
+                    self.site.me
+                )));
+            }
+            done => done?,
+        }
         let Some(pool) = self.pools.get(name) else { return Err(Refusal::NoSuchPool(name.clone())) };
         Ok(PoolAttested { pool: name.clone(), row: pool.row(&self.site.settings) })
     }
@@ -295,10 +305,10 @@ impl Book {
         Ok(())
     }
 
-    /// When all pools that this node or any peer knows are attested, the node is whole again.
-    fn leave_restored(&mut self, now: Now, round: &Round, out: &mut Out) {
+    /// When all pools that this node or any peer knows are attested, the node is whole again: whether it is by this.
+    fn leave_restored(&mut self, now: Now, round: &Round, out: &mut Out) -> bool {
         if self.custody.standing() != Standing::Restored {
-            return;
+            return false;
         }
         let known: BTreeSet<&PoolName> =
             round.answers.values().flat_map(|said| &said.pools).chain(self.pools.keys()).collect();
@@ -307,13 +317,14 @@ impl Book {
             pool.is_some_and(|p| self.custody.standing_in(p.ledger.counts().cleared) == Standing::Proven)
         };
         if !known.into_iter().all(clear) {
-            return;
+            return false;
         }
         let mut batch = Batch::new();
         self.custody.attested_all(&mut batch);
         persist(batch, out);
         self.standing_changed(now, out);
         self.end_rounds(out);
+        true
     }
 
     /// The node is whole: what operators still wait for is decided. A round that went on could take a

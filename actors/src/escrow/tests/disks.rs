@@ -480,6 +480,32 @@ fn the_owner_of_a_tail_grants_nothing_more() {
 }
 
 #[test]
+fn a_restored_node_of_a_mesh_without_pools_is_told_that_it_is_whole_though_nothing_is_attested() {
+    check(
+        r"
+        tick 2s
+        copy us
+        mint concert 90
+        tick 2s
+        restore us
+        attest us sold=0 pool=fair   -> no_such_pool
+        standing us                  -> restored
+        attest us sold=0             -> attested, 30 available
+        standing us                  -> proven",
+    );
+    check(
+        r"
+        tick 2s
+        copy us
+        tick 2s
+        restore us
+        standing us                  -> restored
+        attest us sold=0             -> invalid: no node keeps rights of a pool concert, so nothing is attested of it; but nor is anything left to attest of any other one, and all nodes have vouched: us/n1 is whole again
+        standing us                  -> proven",
+    );
+}
+
+#[test]
 fn a_restored_node_learns_no_pool_in_which_it_has_no_part() {
     check(
         r"

@@ -25,7 +25,7 @@ use parking_lot::Mutex;
 use rhumb_core::canary::{self, Canary};
 use rhumb_storage::{Batch, CommitError, Family};
 
-use super::disk::{self, BATCH_BYTES, Disk};
+use super::disk::{BATCH_BYTES, Disk};
 use super::types::{self, Entry, Types, Vote};
 use super::wire::{self, Ballot, Id, Line, Named};
 use super::{Damage, Damages};
@@ -403,7 +403,7 @@ mod tests {
 
     use super::*;
     use crate::ranges::raft::TokioRuntime;
-    use crate::ranges::raft::disk::HotDisk;
+    use crate::ranges::raft::disk::{self, HotDisk};
 
     type Raft = Types<TokioRuntime>;
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use rhumb_actors::ranges::messages::{KvAnswer, KvCondition, KvOp, KvRead, KvWritten, Needs};
-use rhumb_core::{HybridTime, Region};
+use rhumb_core::{Guarantee, HybridTime, Region};
 
 use self::answers::{ReadAnswer, WrittenAnswer};
 use self::batch::Batch;
@@ -273,15 +273,19 @@ impl Where {
             kv.goes_on(token.unwrap_or_default());
             let message = asks(KvRead { nearest_only: reads.nearest_only, ..kv.asks(reads.needs()) });
             let mut all = kv.read(message.clone()).await?;
-            // A range answers for itself alone, and for so many bytes.
+            // A range answers for itself alone, and for so many bytes. The rest is read as of the same time, so that all of it is
+            // of one moment; where it need not be, or may not be read elsewhere, it is of no one moment.
+            let apart = message.needs == Needs::Eventual || message.nearest_only;
+            let needs = if apart { message.needs } else { Needs::AsOf(all.at) };
+            let level = if apart { Guarantee::Eventual } else { Guarantee::Snapshot };
             while let Some(from) = all.next.clone()
                 && (all.rows.len() as u64) < message.limit
             {
                 let limit = message.limit - all.rows.len() as u64;
-                let more = kv.read(KvRead { from, limit, ..message.clone() }).await?;
+                let more = kv.read(KvRead { from, limit, needs, ..message.clone() }).await?;
                 all = KvAnswer {
                     rows: all.rows.into_iter().chain(more.rows).collect(),
-                    level: all.level.min(more.level),
+                    level: all.level.min(more.level).min(level),
                     at: all.at.min(more.at),
                     age: all.age.max(more.age),
                     fallback: all.fallback || more.fallback,

@@ -469,10 +469,16 @@ fn op(said: &KvOp, now: HybridTime, lifetimes: &Lifetimes) -> Result<Op, KvRefus
     Ok(Op { key: key(said.key.clone())?, condition, record })
 }
 
-/// Whether these writes say whom they are about, where that must be said.
+/// Whether these writes say whom they are about, where that must be said, and only there: elsewhere it would protect nobody.
 fn about(class: &DataClass, ops: &[KvOp]) -> Result<(), KvRefusal> {
     if !is_personal(class) {
-        return Ok(());
+        if ops.iter().all(|op| op.subject.is_none()) {
+            return Ok(());
+        }
+        return Err(KvRefusal::Invalid(format!(
+            "class {class} is not personal: no value of it is sealed under its subject's key, and erasing the subject would not erase \
+             it: leave the subject out (`--subject`), or write to a keyspace of a personal class"
+        )));
     }
     for op in ops.iter().filter(|op| op.value.is_some()) {
         let why = || {
