@@ -120,7 +120,7 @@ pub fn sentences(outcomes: &[Outcome]) -> Vec<String> {
         let of_work = BARS.iter().filter(|(work, _)| *work == o.work);
         of_work.filter_map(|(_, asked)| sentence(o, asked, outcomes)).collect::<Vec<_>>()
     };
-    outcomes.iter().filter(|o| o.rounds > 0).flat_map(judged).collect()
+    outcomes.iter().filter(|o| best(o, outcomes).rounds > 0).flat_map(judged).collect()
 }
 
 /// What of Rhumb's that has no bars of its own is beside those of its plain row: asks and tells of actors on threads of their
@@ -136,14 +136,14 @@ pub fn beside(outcomes: &[Outcome]) -> Vec<String> {
             (&o.work, o.concurrency, o.payload) == (&ours.work, ours.concurrency, ours.payload)
                 && o.rounds > 0
         };
-        let told: Vec<_> = outcomes.iter().filter(same).filter_map(|o| compared(ours, o)).collect();
+        let told: Vec<_> = outcomes.iter().filter(same).filter_map(|o| compared(ours, o, outcomes)).collect();
         (!told.is_empty()).then(|| format!("{}, {BESIDE}: {}", under(ours), told.join(", ")))
     })
     .collect()
 }
 
 /// How many times as good as this one ours is, if the plain row has a bar there.
-fn compared(ours: &Outcome, with: &Outcome) -> Option<String> {
+fn compared(ours: &Outcome, with: &Outcome, among: &[Outcome]) -> Option<String> {
     let asked = BARS.iter().find_map(|(work, asked)| match *asked {
         Times { system, concurrency, bar, .. }
             if (*work, system, concurrency) == (&*with.work, &*with.system, with.concurrency) =>
@@ -152,6 +152,7 @@ fn compared(ours: &Outcome, with: &Outcome) -> Option<String> {
         }
         _ => None,
     })?;
+    let with = best(with, among);
     let times = (with.value > 0.0).then(|| ours.value / with.value)?;
     Some(format!("{} times {} (asked of rhumb: {})", number(times), with.system, number(asked)))
 }
@@ -163,6 +164,18 @@ fn under(o: &Outcome) -> String {
         flight if o.work == "remote-tell" => format!("{}, {flight} at once, {} B", o.work, o.payload),
         flight => format!("{}, {flight} in flight", o.work),
     }
+}
+
+/// The better row of a peer that was measured on a runtime of one thread, too.
+fn best<'a>(o: &'a Outcome, among: &'a [Outcome]) -> &'a Outcome {
+    let other = format!("{}-one", o.system);
+    let same = |with: &&Outcome| {
+        with.system == other
+            && (&with.work, with.concurrency, with.payload, with.unit)
+                == (&o.work, o.concurrency, o.payload, o.unit)
+            && with.value > o.value
+    };
+    among.iter().find(same).unwrap_or(o)
 }
 
 /// The one of these floors that has the lower median, under the load of this outcome.
@@ -192,8 +205,10 @@ fn sentence(o: &Outcome, asked: &Asked, among: &[Outcome]) -> Option<String> {
     };
     match *asked {
         Times { system, concurrency, bar, aim } if (&*o.system, o.concurrency) == (system, concurrency) => {
-            let ratio = times(o, among)?;
+            let against = best(o, among);
+            let ratio = times(against, among)?;
             let met = met(ratio >= bar, (aim > bar).then_some(ratio >= aim));
+            let system = &against.system;
             let (ratio, aim, bar) = (number(ratio), aimed(bar, aim), number(bar));
             Some(format!("{}: {ratio} times {system}; bar {bar}{aim}: {met}", under(o)))
         }
@@ -330,6 +345,22 @@ mod tests {
         assert!(beside(&all[..1]).is_empty());
         // It is no peer: nobody is asked to be ahead of it.
         assert!(!sentences(&all).iter().any(|said| said.contains("apart")));
+    }
+
+    #[test]
+    fn the_better_runtime_of_a_peer_counts() {
+        let one = |ops| {
+            [
+                of("remote-ask", "rhumb", 16, 200),
+                of("remote-ask", "tonic", 16, 50),
+                of("remote-ask", "tonic-one", 16, ops),
+            ]
+        };
+        assert_eq!(sentences(&one(100)), ["remote-ask, 16 in flight: 2.00 times tonic-one; bar 1.00: met"]);
+        assert_eq!(sentences(&one(40)), ["remote-ask, 16 in flight: 4.00 times tonic; bar 1.00: met"]);
+        let mut failed = one(100);
+        (failed[1].rounds, failed[1].value) = (0, 0.0);
+        assert_eq!(sentences(&failed), ["remote-ask, 16 in flight: 2.00 times tonic-one; bar 1.00: met"]);
     }
 
     #[test]

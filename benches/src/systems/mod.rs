@@ -53,7 +53,7 @@ pub enum System {
     Coerce,
 }
 
-/// Peers on the other kind of runtime than the one they are compared on: whether they would be better there.
+/// Peers on the other kind of runtime: bars count against the better of both.
 pub const OTHERWISE: [System; 4] = [System::TonicOne, System::RactorOne, System::KameoOne, System::CoerceOne];
 
 impl System {

@@ -90,12 +90,6 @@ impl Scope {
         systems.iter().copied().filter(|system| self.has(system.name())).collect()
     }
 
-    /// Those of the systems that were asked for by their names: they are measured at no other time.
-    #[must_use]
-    pub fn named(&self, systems: &[System]) -> Vec<System> {
-        systems.iter().copied().filter(|system| self.only.iter().any(|only| only == system.name())).collect()
-    }
-
     /// Whether a system is to be measured.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {

@@ -24,6 +24,6 @@ const SYSTEMS: [System; 9] = [
 
 async fn run(scope: Scope) -> anyhow::Result<Vec<Outcome>> {
     let load = |concurrency| Load { verb: Verb::Ask, concurrency, payload: 64, millis: scope.effort.millis };
-    let systems = [scope.of(&SYSTEMS), scope.named(&OTHERWISE)].concat();
+    let systems = [scope.of(&SYSTEMS), scope.of(&OTHERWISE)].concat();
     interleaved(WORK.name, &systems, &[1, 16, 256].map(load), scope.effort.rounds).await
 }

@@ -34,7 +34,7 @@ async fn run(scope: Scope) -> anyhow::Result<Vec<Outcome>> {
     let load =
         |(concurrency, payload)| Load { verb: Verb::Tell, concurrency, payload, millis: scope.effort.millis };
     let loads = [(1, 64), (256, 64), (256, 1_024)].map(load);
-    let systems = [scope.of(&SYSTEMS), scope.named(&OTHERWISE)].concat();
+    let systems = [scope.of(&SYSTEMS), scope.of(&OTHERWISE)].concat();
     let outcomes = interleaved(WORK.name, &systems, &loads, scope.effort.rounds).await?;
     Ok(outcomes.into_iter().map(waits).collect())
 }
