@@ -7,6 +7,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use mimalloc::MiMalloc;
 use rhumb::escrow::{CreatePool, Hold};
 use rhumb::seed::Seed;
 use rhumb_actors::escrow::book::{Book, Input, Out, Request, Token};
@@ -22,6 +23,10 @@ use rhumb_topology::Founding;
 use rhumb_topology::policy::{Policy, PolicySnapshot};
 use rhumb_transport::TraceContext;
 use rhumb_transport::envelope::{Frame, FrameKind};
+
+/// As the program `rhumb` has it.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// How long each part is measured.
 const EACH: Duration = Duration::from_millis(600);

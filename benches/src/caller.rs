@@ -21,6 +21,19 @@ pub trait Caller: Send + Sync + 'static {
     /// Asks once, with a body of so many bytes, and waits for the answer.
     fn ask(&self, payload: usize) -> impl Future<Output = anyhow::Result<()>> + Send;
 
+    /// The caller that this sender of tells has: the same for all, where a system has nothing for each.
+    fn sender(self: &Arc<Self>, number: u64) -> Arc<Self> {
+        let _ = number;
+        Arc::clone(self)
+    }
+
+    /// Whether this error of an ask is of the type that the system itself gives to whoever asks: never, where it has none or
+    /// nobody looks.
+    fn is_fault(error: &anyhow::Error) -> bool {
+        let _ = error;
+        false
+    }
+
     /// Tells once, with a body of so many bytes; waits for whatever the system waits for.
     fn tell(&self, payload: usize) -> impl Future<Output = anyhow::Result<()>> + Send {
         let _ = payload;
@@ -161,7 +174,7 @@ async fn tell_all<C: Caller>(caller: &Arc<C>, load: Load, count: u64) -> anyhow:
     let tasks: Vec<_> = (0..senders)
         .map(|n| {
             let share = count / senders + u64::from(n < count % senders);
-            let (caller, first) = (Arc::clone(caller), Arc::clone(&first));
+            let (caller, first) = (caller.sender(n), Arc::clone(&first));
             tokio::spawn(async move { tell_share(&*caller, load.payload, share, &first).await })
         })
         .collect();
@@ -190,8 +203,8 @@ async fn tell_share<C: Caller>(caller: &C, payload: usize, count: u64, first: &F
     failed
 }
 
-/// Without one more in this time, no more are awaited.
-const STILL: Duration = Duration::from_secs(2);
+/// Without one more in this time, no more are awaited. A system may take long to answer behind all that it was told.
+const STILL: Duration = Duration::from_secs(15);
 
 /// How many have arrived since, and when that was first known: all that must, or all that do.
 async fn all_arrived<C: Caller>(caller: &C, before: u64, must: u64) -> anyhow::Result<(u64, Instant)> {
@@ -216,9 +229,9 @@ async fn all_arrived<C: Caller>(caller: &C, before: u64, must: u64) -> anyhow::R
 /// How long the system works before it is frozen.
 const BEFORE_FREEZE: Duration = Duration::from_millis(300);
 
-/// Keeps `load.concurrency` asks in flight, stops the process, and waits for a fault of each, for
+/// Keeps `load.concurrency` asks in flight, stops the process, and waits for a typed fault of each, for
 /// `load.millis` at most. The sample's seconds are from the stop to the last fault, `failed` are the
-/// faults, and `lost` the asks that have none by then.
+/// typed faults, and `lost` the asks that have none by then: that end in any other error, or not at all.
 ///
 /// # Errors
 /// The process cannot be stopped, or the system does not answer before it is.
@@ -249,6 +262,11 @@ pub async fn freeze<C: Caller>(caller: &Arc<C>, load: Load, pid: u32) -> anyhow:
         match timeout_at(end, task).await {
             Ok(ended) => {
                 let (at, error) = ended?;
+                if !C::is_fault(&error) {
+                    eprintln!("no fault of the system's own: {error:#}");
+                    lost += 1;
+                    continue;
+                }
                 if latencies.is_empty() {
                     eprintln!("the first fault: {error:#}");
                 }

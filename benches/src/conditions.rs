@@ -4,6 +4,7 @@
 //! * It decides: which packages' versions a system's result names.
 
 use std::collections::BTreeMap;
+use std::fmt::{self, Display};
 use std::process::Command;
 
 use serde::{Deserialize, Serialize};
@@ -56,6 +57,13 @@ impl Conditions {
     }
 }
 
+impl Display for Conditions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { command, cores, cpu, kernel, compiler, load_before } = self;
+        write!(f, "{command}: {cores} cores, {cpu}, Linux {kernel}, {compiler}, load before {load_before:.2}")
+    }
+}
+
 /// Versions by package.
 pub type Versions = BTreeMap<String, String>;
 
@@ -63,16 +71,18 @@ pub type Versions = BTreeMap<String, String>;
 #[must_use]
 pub fn versions(system: &str) -> Versions {
     let packages: &[&str] = match system {
-        "rhumb" | "rhumb-each" | "rhumb-apart" | "rhumb-awaited" => &["rhumb", "actix", "mimalloc", "quinn", "quinn-proto", "rustls", "tokio"],
+        "rhumb" | "rhumb-each" | "rhumb-apart" | "rhumb-awaited" => {
+            &["rhumb", "actix", "mimalloc", "quinn", "quinn-proto", "rustls", "tokio"]
+        }
         "floor" => &["quinn", "quinn-proto", "rustls", "rocksdb"],
         "quinn-framed" | "quinn-streams" => &["quinn", "quinn-proto", "rustls"],
-        "tonic" => &["tonic", "h2", "hyper", "rustls"],
-        "ractor_cluster" => &["ractor", "ractor_cluster", "rustls"],
+        "tonic" | "tonic-one" => &["tonic", "h2", "hyper", "rustls"],
+        "ractor_cluster" | "ractor_cluster-one" => &["ractor", "ractor_cluster", "rustls"],
         "ractor" => &["ractor"],
-        "kameo" => &["kameo", "libp2p", "quinn"],
+        "kameo" | "kameo-one" => &["kameo", "libp2p", "quinn"],
         "actix-telepathy" => &["actix", "actix-telepathy"],
         "actix" => &["actix", "actix-rt"],
-        "coerce" => &["coerce"],
+        "coerce" | "coerce-one" => &["coerce"],
         "uhlc" => &["uhlc"],
         "batches" => &["rocksdb"],
         "ct-merkle" => &["ct-merkle", "sha2"],

@@ -134,12 +134,19 @@ impl Bench {
         let scope = Scope { effort: self.effort(), only: self.systems.clone() };
         let outcomes = runtime.block_on((work.run)(scope)).with_context(|| work.name)?;
         report::json(&self.out, work.name, &outcomes, &conditions)?;
+        say(&format!("{conditions}\n"))?;
         say(&report::table(&outcomes))?;
-        for sentence in report::floors::sentences(&outcomes) {
-            say(&format!("floor: {sentence}\n"))?;
+        for line in report::made_of(&outcomes) {
+            say(&format!("{line}\n"))?;
+        }
+        for (what, sentence) in report::floors::sentences(&outcomes) {
+            say(&format!("{}: {sentence}\n", what.to_lowercase()))?;
         }
         for sentence in report::bars::sentences(&outcomes) {
             say(&format!("bar: {sentence}\n"))?;
+        }
+        for sentence in report::bars::beside(&outcomes) {
+            say(&format!("beside the bars: {sentence}\n"))?;
         }
         Ok(())
     }
@@ -153,6 +160,9 @@ impl Bench {
         }
         if millis != MILLIS {
             command += &format!(" MILLIS={millis}");
+        }
+        if !self.systems.is_empty() {
+            command += &format!(" SYSTEMS={}", self.systems.join(","));
         }
         if scale != 1.0 {
             command += &format!(" BENCHFLAGS='--scale {scale}'");

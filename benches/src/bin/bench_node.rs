@@ -59,5 +59,7 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     let echoes = Host::new(|_: &Activation| BesideLinks::default()).beside_links();
     let apart = Host::new(|_: &Activation| OnItsOwn::default());
-    runtime.block_on(rhumb::cli::serve::node_program(|node| inside::rhumb::hosted(node.host(echoes).host(apart))))
+    runtime.block_on(rhumb::cli::serve::node_program(|node| {
+        inside::rhumb::hosted(node.host(echoes).host(apart))
+    }))
 }

@@ -34,6 +34,10 @@ struct Ask(u64);
 struct Tell(u64);
 
 #[derive(Message)]
+#[rtype(result = "()")]
+struct Work;
+
+#[derive(Message)]
 #[rtype(result = "u64")]
 struct Handled;
 
@@ -55,6 +59,15 @@ impl Handler<Tell> for Counter {
     fn handle(&mut self, Tell(number): Tell, _: &mut Context<Self>) {
         self.handled += 1;
         std::hint::black_box(number);
+    }
+}
+
+impl Handler<Work> for Counter {
+    type Result = ();
+
+    fn handle(&mut self, _: Work, _: &mut Context<Self>) {
+        self.handled += 1;
+        drive::work();
     }
 }
 
@@ -97,8 +110,8 @@ impl Crowd for Two {
         Ok(())
     }
 
-    async fn pile(&self, number: u64) -> anyhow::Result<()> {
-        self.hog.do_send(Tell(number));
+    async fn pile(&self) -> anyhow::Result<()> {
+        self.hog.do_send(Work);
         Ok(())
     }
 

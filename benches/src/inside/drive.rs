@@ -76,12 +76,23 @@ async fn tells(other: &impl Other) -> u64 {
     wrong + u64::from(other.ask(0).await.is_err())
 }
 
+/// What a message of a backlog takes to handle: one that does nothing is no backlog.
+pub const WORTH: Duration = Duration::from_micros(1);
+
+/// Works for as long as a message of a backlog takes.
+pub fn work() {
+    let end = Instant::now() + WORTH;
+    while Instant::now() < end {
+        std::hint::spin_loop();
+    }
+}
+
 /// Two actors on one arbiter: one with a backlog, and its neighbour.
 pub trait Crowd {
     /// Lets the one with the backlog wait at the gate.
     fn block(&self) -> impl Future<Output = anyhow::Result<()>>;
-    /// Puts a message into its mailbox.
-    fn pile(&self, number: u64) -> impl Future<Output = anyhow::Result<()>>;
+    /// Puts a message into its mailbox that is [`WORTH`] to handle.
+    fn pile(&self) -> impl Future<Output = anyhow::Result<()>>;
     /// Asks it how many messages it has handled, after all that wait.
     fn handled(&self) -> impl Future<Output = anyhow::Result<u64>>;
     /// Asks the neighbour.
@@ -98,8 +109,8 @@ pub async fn neighbour(crowd: &impl Crowd, gate: &Gate, backlog: u64) -> anyhow:
     let before = crowd.handled().await?;
     crowd.block().await?;
     gate.await_one();
-    for number in 0..backlog {
-        crowd.pile(number).await?;
+    for _ in 0..backlog {
+        crowd.pile().await?;
     }
     let mut asked = std::pin::pin!(crowd.neighbour());
     anyhow::ensure!(futures::poll!(&mut asked).is_pending(), "it answered while its arbiter stood still");

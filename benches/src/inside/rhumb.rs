@@ -23,49 +23,53 @@ const PATIENCE: Duration = Duration::from_secs(300);
 const KEYS: u64 = 64;
 
 /// Measure something; the order and what comes of it are JSON.
-#[remote(name = "bench.Measure", class = "control", reply = Result<String, String>)]
+#[remote(name = "bench.Measure", class = "inventory", reply = Result<String, String>)]
 pub struct Measure {
     /// An [`Order`].
     pub order: String,
 }
 
 /// Answered with the next number.
-#[remote(name = "bench.Ask", class = "control", reply = u64)]
+#[remote(name = "bench.Ask", class = "inventory", reply = u64)]
 pub struct Ask {
     /// The number.
     pub number: u64,
 }
 
 /// Counted.
-#[remote(name = "bench.Tell", class = "control", reply = ())]
+#[remote(name = "bench.Tell", class = "inventory", reply = ())]
 pub struct Told {
     /// Not looked at.
     pub number: u64,
 }
 
 /// Answered with how many were told.
-#[remote(name = "bench.Handled", class = "control", reply = u64)]
+#[remote(name = "bench.Handled", class = "inventory", reply = u64)]
 pub struct Handled;
 
 /// Answered with a number that is the thread's.
-#[remote(name = "bench.Where", class = "control", reply = u64)]
+#[remote(name = "bench.Where", class = "inventory", reply = u64)]
 pub struct Where;
 
+/// Counted, after a microsecond of work.
+#[remote(name = "bench.Work", class = "inventory", reply = ())]
+pub struct Work;
+
 /// Stops the arbiter until the gate is opened.
-#[remote(name = "bench.Block", class = "control", reply = ())]
+#[remote(name = "bench.Block", class = "inventory", reply = ())]
 pub struct Block;
 
 protocol! {
     /// Measures what is within its node.
-    pub Measurers = "bench.measurer", class "control": Measure;
+    pub Measurers = "bench.measurer", class "inventory": Measure;
 }
 protocol! {
     /// Are asked and told.
-    pub Counters = "bench.counter", class "control": Ask, Told, Handled, Where;
+    pub Counters = "bench.counter", class "inventory": Ask, Told, Handled, Where;
 }
 protocol! {
     /// Have a backlog.
-    pub Hogs = "bench.hog", class "control": Told, Handled, Where, Block;
+    pub Hogs = "bench.hog", class "inventory": Work, Handled, Where, Block;
 }
 
 struct Measurer;
@@ -103,17 +107,26 @@ impl Handler<Ask> for Counter {
     }
 }
 
+impl Handler<Told> for Counter {
+    type Result = ();
+
+    fn handle(&mut self, told: Told, _: &mut Context<Self>) {
+        self.handled += 1;
+        std::hint::black_box(told.number);
+    }
+}
+
+impl Handler<Work> for Hog {
+    type Result = ();
+
+    fn handle(&mut self, _: Work, _: &mut Context<Self>) {
+        self.handled += 1;
+        drive::work();
+    }
+}
+
 macro_rules! counts {
     ($($actor:ident),*) => { $(
-        impl Handler<Told> for $actor {
-            type Result = ();
-
-            fn handle(&mut self, told: Told, _: &mut Context<Self>) {
-                self.handled += 1;
-                std::hint::black_box(told.number);
-            }
-        }
-
         impl Handler<Handled> for $actor {
             type Result = Reply<u64>;
 
@@ -250,8 +263,8 @@ impl Crowd for Two {
         Ok(self.hog.tell(Block).await?)
     }
 
-    async fn pile(&self, number: u64) -> anyhow::Result<()> {
-        Ok(self.hog.tell(Told { number }).await?)
+    async fn pile(&self) -> anyhow::Result<()> {
+        Ok(self.hog.tell(Work).await?)
     }
 
     async fn handled(&self) -> anyhow::Result<u64> {

@@ -12,14 +12,17 @@ use super::{Written, ahead, bars, counterpart, figure, floors, measured};
 use crate::sample::{Outcome, Unit};
 
 const END: &str = "<!-- /bench -->";
+/// Rounds that a document's figures are the medians of, at least.
+const ROUNDS: usize = 5;
 
 /// The document with the tables of these works: their names and results.
 ///
 /// # Errors
-/// A mark has no end.
+/// A mark has no end, or results are those of a part: of some systems, of short rounds or of too few, of a share of an amount.
 pub fn replace(document: &str, works: &[(&str, Vec<Written>)]) -> anyhow::Result<String> {
     let mut text = document.to_owned();
     for (name, results) in works.iter().filter(|(_, results)| !results.is_empty()) {
+        whole(results).with_context(|| format!("{name}: measure all of it again, or take its file away"))?;
         let begin = format!("<!-- bench {name} -->");
         let Some(at) = text.find(&begin) else { continue };
         let from = at + begin.len();
@@ -27,6 +30,17 @@ pub fn replace(document: &str, works: &[(&str, Vec<Written>)]) -> anyhow::Result
         text.replace_range(from..from + length, &format!("\n{}", section(results)));
     }
     Ok(text)
+}
+
+/// Whether these are results of all systems, in full rounds and enough of them. What their command says besides the work is
+/// what it left out.
+fn whole(results: &[Written]) -> anyhow::Result<()> {
+    let command = &results[0].conditions.command;
+    let left = ["SYSTEMS=", "MILLIS=", "BENCHFLAGS="].into_iter().find(|said| command.contains(said));
+    anyhow::ensure!(left.is_none(), "these are results of a part, by `{command}`");
+    let rounds = results.iter().map(|r| r.outcome.rounds).max().unwrap_or(0);
+    anyhow::ensure!(rounds >= ROUNDS, "{rounds} rounds are not enough, by `{command}`");
+    Ok(())
 }
 
 /// A work's table, with its conditions and notes below.
@@ -46,23 +60,18 @@ fn section(results: &[Written]) -> String {
         conditions.load_before
     )
     .ok();
-    let mut told: Vec<&str> = Vec::new();
     writeln!(text).ok();
-    for o in &outcomes {
-        if told.contains(&o.system.as_str()) {
-            continue;
-        }
-        told.push(&o.system);
-        let versions: Vec<_> = o.versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
-        let all = [o.note.clone(), versions.join(", ")];
-        let all: Vec<_> = all.into_iter().filter(|part| !part.is_empty()).collect();
-        writeln!(text, "- {}: {}", o.system, all.join(". ")).ok();
+    for line in super::made_of(&outcomes) {
+        writeln!(text, "- {line}").ok();
     }
-    for sentence in floors::sentences(&outcomes) {
-        writeln!(text, "- Floor: {sentence}").ok();
+    for (what, sentence) in floors::sentences(&outcomes) {
+        writeln!(text, "- {what}: {sentence}").ok();
     }
     for sentence in bars::sentences(&outcomes) {
         writeln!(text, "- Bar: {sentence}").ok();
+    }
+    for sentence in bars::beside(&outcomes) {
+        writeln!(text, "- Beside the bars: {sentence}").ok();
     }
     text
 }
@@ -112,7 +121,7 @@ fn rows(outcomes: &[Outcome]) -> String {
             o.concurrency.to_string(),
             o.payload.to_string(),
             figure(o) + &unit,
-            super::number(o.ops_per_s),
+            measured(o.ops_per_s),
             measured(o.p50_us),
             measured(o.p99_us),
             format!("{:.0} %", o.spread * 100.0),
@@ -130,11 +139,14 @@ mod tests {
     use crate::conditions::Conditions;
     use crate::report::tests::outcome;
 
+    fn written(system: &str, ops: u64) -> Written {
+        let outcome = Outcome { rounds: 5, ..outcome(system, ops) };
+        Written { outcome, conditions: Conditions::default() }
+    }
+
     #[test]
     fn only_what_is_between_the_marks_of_a_work_with_results_is_replaced() {
         let document = "a\n<!-- bench remote-ask -->\nold\n<!-- /bench -->\nb\n<!-- bench other -->\nkept\n<!-- /bench -->\n";
-        let written =
-            |system, ops| Written { outcome: outcome(system, ops), conditions: Conditions::default() };
         let works =
             [("remote-ask", vec![written("rhumb", 3_000), written("tonic", 1_000)]), ("other", Vec::new())];
         let new = replace(document, &works).expect("marks that end");
@@ -152,5 +164,35 @@ mod tests {
         );
         assert_eq!(replace(&new, &works).expect("marks that end"), new);
         assert!(replace("<!-- bench remote-ask -->", &works).is_err());
+    }
+
+    #[test]
+    fn results_of_a_part_do_not_come_into_a_document() {
+        let document = "<!-- bench remote-ask -->\n<!-- /bench -->";
+        let by = |command: &str, rounds| {
+            let mut part = written("rhumb", 3_000);
+            (part.conditions.command, part.outcome.rounds) = (command.into(), rounds);
+            replace(document, &[("remote-ask", vec![part])])
+        };
+        assert!(by("make bench ONLY=remote-ask", 5).is_ok());
+        assert!(by("make bench ONLY=remote-ask ROUNDS=7", 7).is_ok());
+        assert!(by("make bench ONLY=remote-ask ROUNDS=2", 2).is_err());
+        for left in ["SYSTEMS=rhumb,tonic", "MILLIS=300", "BENCHFLAGS='--scale 0.1'"] {
+            assert!(by(&format!("make bench ONLY=remote-ask {left}"), 5).is_err(), "{left}");
+        }
+    }
+
+    #[test]
+    fn what_was_noted_of_one_load_alone_is_said() {
+        let at = |concurrency, note: &str| {
+            let mut one = written("uhlc", 1_000);
+            (one.outcome.concurrency, one.outcome.note) = (concurrency, note.into());
+            one
+        };
+        let text = section(&[at(1, "ahead ms 0"), at(2, "ahead ms 254")]);
+        assert!(text.contains("- uhlc: ahead ms 0. uhlc "), "{text}");
+        assert!(text.contains("- uhlc, 2 in flight, 64 bytes: ahead ms 254\n"), "{text}");
+        let text = section(&[at(1, "the same"), at(2, "the same")]);
+        assert_eq!(text.matches("the same").count(), 1, "{text}");
     }
 }

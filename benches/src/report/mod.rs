@@ -71,6 +71,28 @@ pub fn table(outcomes: &[Outcome]) -> String {
     text
 }
 
+/// What each system is made of and what is to be known of it; once for all its loads, but for what is known of one load alone.
+#[must_use]
+pub fn made_of(outcomes: &[Outcome]) -> Vec<String> {
+    let mut told: Vec<(&str, &str)> = Vec::new();
+    let mut lines = Vec::new();
+    for o in outcomes {
+        if told.contains(&(&*o.system, &*o.note)) {
+            continue;
+        }
+        if told.iter().any(|(system, _)| *system == o.system) {
+            lines.push(format!("{}, {} in flight, {} bytes: {}", o.system, o.concurrency, o.payload, o.note));
+        } else {
+            let versions = o.versions.iter().map(|(name, version)| format!("{name} {version}"));
+            let all = [o.note.clone(), versions.collect::<Vec<_>>().join(", ")];
+            let all: Vec<_> = all.into_iter().filter(|part| !part.is_empty()).collect();
+            lines.push(format!("{}: {}", o.system, all.join(". ")));
+        }
+        told.push((&o.system, &o.note));
+    }
+    lines
+}
+
 /// The figure that is compared.
 #[must_use]
 pub fn figure(outcome: &Outcome) -> String {

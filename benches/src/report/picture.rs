@@ -1,4 +1,4 @@
-//! The picture: a panel for each work, with a group of bars for each load on a logarithmic axis. It
+//! The picture: a panel for each work and each unit of its figures, with a group of bars for each load on a logarithmic axis. It
 //! takes the reader's light or dark colours.
 //!
 //! * It decides: where things are and what is beside them.
@@ -6,7 +6,7 @@
 
 use std::fmt::Write;
 
-use super::{counterpart, figure};
+use super::figure;
 use crate::sample::{Outcome, Unit};
 
 const WIDTH: f64 = 860.0;
@@ -43,8 +43,19 @@ pub type Panel<'a> = (&'a str, &'a [Outcome]);
 pub fn svg(panels: &[Panel<'_>]) -> String {
     let mut body = String::new();
     let mut y = 8.0;
-    for (title, outcomes) in panels.iter().filter(|(_, outcomes)| !outcomes.is_empty()) {
-        y = panel(&mut body, y, title, outcomes);
+    for (title, outcomes) in panels {
+        let mut units: Vec<Unit> = outcomes.iter().map(|o| o.unit).collect();
+        let mut seen = Vec::new();
+        units.retain(|unit| {
+            !seen.contains(unit) && {
+                seen.push(*unit);
+                true
+            }
+        });
+        for unit in units {
+            let shown: Vec<_> = outcomes.iter().filter(|o| o.unit == unit).collect();
+            y = panel(&mut body, y, title, unit, &shown);
+        }
     }
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{y:.0}\" viewBox=\"0 0 {WIDTH} {y:.0}\" role=\"img\" aria-label=\"Rhumb beside its peers\">\n<style>{STYLE}</style>\n{body}</svg>\n"
@@ -52,8 +63,7 @@ pub fn svg(panels: &[Panel<'_>]) -> String {
 }
 
 /// Draws a panel from `y` on; says where the next begins.
-fn panel(body: &mut String, y: f64, title: &str, outcomes: &[Outcome]) -> f64 {
-    let unit = outcomes[0].unit;
+fn panel(body: &mut String, y: f64, title: &str, unit: Unit, shown: &[&Outcome]) -> f64 {
     let better =
         if unit.lower_is_better() { "shorter is better, log scale" } else { "longer is better, log scale" };
     writeln!(
@@ -64,12 +74,11 @@ fn panel(body: &mut String, y: f64, title: &str, outcomes: &[Outcome]) -> f64 {
         unit.symbol()
     )
     .ok();
-    let shown: Vec<_> = outcomes.iter().filter(|o| o.unit == unit).collect();
-    let axis = Axis::over(&shown);
+    let axis = Axis::over(shown);
     let (top, mut at) = (y + 28.0, y + 34.0);
     let mut bars = String::new();
     let mut loads: Vec<(usize, usize)> = Vec::new();
-    for o in &shown {
+    for o in shown {
         if !loads.contains(&(o.concurrency, o.payload)) {
             loads.push((o.concurrency, o.payload));
         }
@@ -90,7 +99,7 @@ fn panel(body: &mut String, y: f64, title: &str, outcomes: &[Outcome]) -> f64 {
 
 fn bar(body: &mut String, y: f64, o: &Outcome, axis: &Axis) {
     let class = match o.system.as_str() {
-        ours if ours == counterpart(ours) => "rhumb",
+        ours if ours == "rhumb" || ours.starts_with("rhumb-") => "rhumb",
         floor if floor.starts_with("quinn-") || floor.contains("floor") => "floor",
         _ => "peer",
     };
@@ -109,7 +118,8 @@ fn bar(body: &mut String, y: f64, o: &Outcome, axis: &Axis) {
     )
     .ok();
     let lost = if o.lost > 0 { format!(" ({} lost)", o.lost) } else { String::new() };
-    let text = escape(&format!("{}{lost}", figure(o)));
+    let text =
+        if o.rounds == 0 { "not measured".to_owned() } else { escape(&format!("{}{lost}", figure(o))) };
     writeln!(body, "<text x=\"{:.1}\" y=\"{:.0}\">{text}</text>", LEFT + long + 6.0, y + 11.0).ok();
 }
 
@@ -194,6 +204,23 @@ mod tests {
         let axis = Axis::over(&outcomes.iter().collect::<Vec<_>>());
         assert_eq!((axis.low, axis.high), (3, 6));
         assert!((axis.long(1e6) - SPAN).abs() < 1e-9 && axis.long(1e3).abs() < 1e-9 && axis.long(0.0) == 0.0);
+    }
+
+    #[test]
+    fn a_second_unit_has_a_panel_of_its_own() {
+        let bytes = Outcome { unit: Unit::Bytes, value: 1_310.0, ..outcome("rhumb", 0) };
+        let micros = Outcome { unit: Unit::Micros, value: 21.5, ..outcome("rhumb", 0) };
+        let picture = svg(&[("Idle", &[bytes, micros])]);
+        assert!(picture.contains("Idle, bytes (") && picture.contains("Idle, µs ("), "{picture}");
+        assert!(picture.contains(">1,310</text>") && picture.contains(">21.5</text>"), "{picture}");
+    }
+
+    #[test]
+    fn all_rows_of_rhumb_are_drawn_as_its_own() {
+        let all = ["rhumb", "rhumb-apart", "rhumb-each", "tonic"].map(|system| outcome(system, 1));
+        let picture = svg(&[("Asks", &all)]);
+        assert_eq!(picture.matches("rect class=\"rhumb\"").count(), 3);
+        assert_eq!(picture.matches("rect class=\"peer\"").count(), 1);
     }
 
     #[test]

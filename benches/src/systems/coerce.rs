@@ -1,4 +1,5 @@
-//! coerce: two workers of a cluster, over plain TCP; it knows no TLS. Bodies are taken as they are. A
+//! coerce: two workers of a cluster, over plain TCP; it knows no TLS, and does not turn Nagle's
+//! algorithm off. Bodies are taken as they are. A
 //! `send` waits for its answer without an end: that is what a freeze shows.
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -12,7 +13,7 @@ use coerce::actor::context::ActorContext;
 use coerce::actor::message::{Handler, Message, MessageUnwrapErr, MessageWrapErr};
 use coerce::actor::scheduler::ActorType;
 use coerce::actor::system::ActorSystem;
-use coerce::actor::{Actor, ActorRef, IntoActorId};
+use coerce::actor::{Actor, ActorRef, ActorRefErr, IntoActorId};
 use coerce::remote::system::RemoteActorSystem;
 
 use super::{free_port, obey};
@@ -148,23 +149,23 @@ pub async fn serve(_: &Path) -> anyhow::Result<()> {
 
 struct Client(ActorRef<Echo>);
 
-fn told(error: impl std::fmt::Display) -> anyhow::Error {
-    anyhow::anyhow!("{error}")
-}
-
 impl Caller for Client {
     async fn ask(&self, payload: usize) -> anyhow::Result<()> {
-        let answer = self.0.send(Ask(vec![7_u8; payload])).await.map_err(told)?;
+        let answer = self.0.send(Ask(vec![7_u8; payload])).await?;
         anyhow::ensure!(answer.len() == payload, "an answer of {} bytes", answer.len());
         Ok(())
     }
 
+    fn is_fault(error: &anyhow::Error) -> bool {
+        error.is::<ActorRefErr>()
+    }
+
     async fn tell(&self, payload: usize) -> anyhow::Result<()> {
-        self.0.notify(Note(vec![7_u8; payload])).await.map_err(told)
+        Ok(self.0.notify(Note(vec![7_u8; payload])).await?)
     }
 
     async fn arrived(&self) -> anyhow::Result<u64> {
-        self.0.send(Arrived).await.map_err(told)
+        Ok(self.0.send(Arrived).await?)
     }
 }
 

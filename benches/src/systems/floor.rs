@@ -6,7 +6,7 @@
 //!   no wake-up a request. Tells are frames that are counted and not answered, written in batches.
 //! * `streams`: a bidirectional stream a request, a task a stream.
 //!
-//! Windows and socket buffers are as large as Rhumb's or larger.
+//! Socket buffers and the window of a connection are as large as Rhumb's by default, the window of a stream four times that.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;

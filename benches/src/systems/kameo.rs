@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use futures::StreamExt;
 use kameo::actor::{ActorRef, RemoteActorRef, Spawn};
-use kameo::error::Infallible;
+use kameo::error::{Infallible, RemoteSendError};
 use kameo::mailbox;
 use kameo::message::{Context, Message};
 use kameo::remote::{self, messaging};
@@ -138,6 +138,10 @@ impl Caller for Client {
         let Answer(Octets(answer)) = self.0.ask(&ask).await?;
         anyhow::ensure!(answer.len() == payload, "an answer of {} bytes", answer.len());
         Ok(())
+    }
+
+    fn is_fault(error: &anyhow::Error) -> bool {
+        error.is::<RemoteSendError<Infallible>>()
     }
 
     async fn tell(&self, payload: usize) -> anyhow::Result<()> {

@@ -37,12 +37,24 @@ pub enum System {
     Ractor,
     /// kameo over libp2p's QUIC.
     Kameo,
+    /// gRPC, on a runtime of one thread a side.
+    TonicOne,
+    /// ractor_cluster, likewise.
+    #[value(name = "ractor_cluster-one")]
+    RactorOne,
+    /// kameo, likewise.
+    KameoOne,
+    /// coerce, likewise.
+    CoerceOne,
     /// actix-telepathy over plain TCP.
     #[value(name = "actix-telepathy")]
     Telepathy,
     /// coerce over plain TCP.
     Coerce,
 }
+
+/// Peers on the other kind of runtime: bars count against the better of both.
+pub const OTHERWISE: [System; 4] = [System::TonicOne, System::RactorOne, System::KameoOne, System::CoerceOne];
 
 impl System {
     /// Its name in results.
@@ -57,6 +69,10 @@ impl System {
             Self::Tonic => "tonic",
             Self::Ractor => "ractor_cluster",
             Self::Kameo => "kameo",
+            Self::TonicOne => "tonic-one",
+            Self::RactorOne => "ractor_cluster-one",
+            Self::KameoOne => "kameo-one",
+            Self::CoerceOne => "coerce-one",
             Self::Telepathy => "actix-telepathy",
             Self::Coerce => "coerce",
         }
@@ -67,14 +83,23 @@ impl System {
     pub fn note(self) -> &'static str {
         match self {
             Self::Rhumb | Self::RhumbAwaited => "QUIC, mutual TLS; gates, deadlines, context, metrics on",
-            Self::RhumbApart => "the same, its actors not on the thread of their links, but where they are by default",
+            Self::RhumbApart => {
+                "the same, its actors not on the thread of their links, but where they are by default"
+            }
             Self::QuinnFramed => "floor: QUIC, mutual TLS, one framed stream, a loop and no actor",
             Self::QuinnStreams => "floor: QUIC, mutual TLS, a stream a request, no actor",
-            Self::Tonic => "HTTP/2, mutual TLS, windows as Rhumb's; no actor, no mailbox",
+            Self::Tonic => {
+                "HTTP/2, mutual TLS, windows of 8 MiB a stream and 32 MiB a connection; no actor, no mailbox"
+            }
             Self::Ractor => "TCP, mutual TLS",
             Self::Kameo => "QUIC with libp2p's own identities; limits of streams raised to 1,000,000",
-            Self::Telepathy => "PLAIN TCP: nothing is encrypted; it has no ask, so that one is two tells",
-            Self::Coerce => "PLAIN TCP: nothing is encrypted",
+            Self::Telepathy => {
+                "PLAIN TCP: nothing is encrypted, Nagle's algorithm on; it has no ask, so that one is two tells"
+            }
+            Self::Coerce => "PLAIN TCP: nothing is encrypted, Nagle's algorithm on",
+            Self::TonicOne | Self::RactorOne | Self::KameoOne | Self::CoerceOne => {
+                "the same on a runtime of one thread a side"
+            }
         }
     }
 
@@ -84,14 +109,20 @@ impl System {
     /// It cannot.
     pub fn serve(self, dir: &Path) -> anyhow::Result<()> {
         match self {
-            Self::Rhumb | Self::RhumbApart | Self::RhumbAwaited => anyhow::bail!("rhumb is served by bench-node"),
+            Self::Rhumb | Self::RhumbApart | Self::RhumbAwaited => {
+                anyhow::bail!("rhumb is served by bench-node")
+            }
             Self::QuinnFramed => current_thread()?.block_on(floor::serve_framed(dir)),
             Self::QuinnStreams => current_thread()?.block_on(floor::serve_streams(dir)),
             Self::Tonic => many_threads()?.block_on(tonic::serve(dir)),
+            Self::TonicOne => current_thread()?.block_on(tonic::serve(dir)),
             Self::Ractor => many_threads()?.block_on(ractor::serve(dir)),
+            Self::RactorOne => current_thread()?.block_on(ractor::serve(dir)),
             Self::Kameo => many_threads()?.block_on(kameo::serve(dir)),
+            Self::KameoOne => current_thread()?.block_on(kameo::serve(dir)),
             Self::Telepathy => actix::System::new().block_on(telepathy::serve(dir)),
             Self::Coerce => many_threads()?.block_on(coerce::serve(dir)),
+            Self::CoerceOne => current_thread()?.block_on(coerce::serve(dir)),
         }
     }
 
@@ -107,10 +138,14 @@ impl System {
             Self::QuinnFramed => current_thread()?.block_on(floor::drive_framed(dir, address)),
             Self::QuinnStreams => current_thread()?.block_on(floor::drive_streams(dir, address)),
             Self::Tonic => many_threads()?.block_on(tonic::drive(dir, address)),
+            Self::TonicOne => current_thread()?.block_on(tonic::drive(dir, address)),
             Self::Ractor => many_threads()?.block_on(ractor::drive(dir, address)),
+            Self::RactorOne => current_thread()?.block_on(ractor::drive(dir, address)),
             Self::Kameo => many_threads()?.block_on(kameo::drive(dir, address)),
+            Self::KameoOne => current_thread()?.block_on(kameo::drive(dir, address)),
             Self::Telepathy => actix::System::new().block_on(telepathy::drive(dir, address)),
             Self::Coerce => many_threads()?.block_on(coerce::drive(dir, address)),
+            Self::CoerceOne => current_thread()?.block_on(coerce::drive(dir, address)),
         }
     }
 }

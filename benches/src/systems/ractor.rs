@@ -2,7 +2,7 @@
 //! they are, without a codec. A call carries no deadline of its caller: that is what a freeze shows.
 
 use anyhow::Context;
-use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, call, cast, pg};
+use ractor::{Actor, ActorProcessingErr, ActorRef, RactorErr, RpcReplyPort, call, cast, pg};
 use ractor_cluster::{IncomingEncryptionMode, NodeServer, NodeServerMessage, RactorClusterMessage};
 use rustls::pki_types::ServerName;
 use std::net::Ipv4Addr;
@@ -87,6 +87,10 @@ impl Caller for Client {
         let answer = call!(self.0, Message::Ask, vec![7_u8; payload])?;
         anyhow::ensure!(answer.len() == payload, "an answer of {} bytes", answer.len());
         Ok(())
+    }
+
+    fn is_fault(error: &anyhow::Error) -> bool {
+        error.is::<RactorErr<Message>>()
     }
 
     async fn tell(&self, payload: usize) -> anyhow::Result<()> {

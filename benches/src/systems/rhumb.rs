@@ -1,5 +1,5 @@
-//! Rhumb: an actor in a node of its own process (`bench-node`, which is `rhumb serve` with one more
-//! actor type), asked by a program with a client's certificate.
+//! Rhumb: an actor in a node of its own process (`bench-node`, which is `rhumb serve` with five more
+//! actor types), asked by a program with a client's certificate.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use rhumb::client::MeshClient;
 use rhumb::client::directory::Directory;
 use rhumb::mesh::{MeshAddr, Teller, Told};
 use rhumb_actors::remote::Accepts;
+use rhumb_core::Fault;
 use tokio::sync::{mpsc, oneshot};
 
 use super::obey;
@@ -54,6 +55,10 @@ impl<P: Bench> Caller for Client<P> {
         let answer = self.echo.ask(Echo { body: vec![7_u8; payload].into() }).await?;
         anyhow::ensure!(answer.len() == payload, "an answer of {} bytes", answer.len());
         Ok(())
+    }
+
+    fn is_fault(error: &anyhow::Error) -> bool {
+        error.is::<Fault>()
     }
 
     async fn tell(&self, payload: usize) -> anyhow::Result<()> {

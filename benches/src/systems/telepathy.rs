@@ -1,5 +1,5 @@
-//! actix-telepathy: an actix actor on each side, over plain TCP; it knows no TLS. It has tells only, so
-//! that an ask is two of them: the question with a number, and the answer with the same.
+//! actix-telepathy: an actix actor on each side, over plain TCP; it knows no TLS, and does not turn
+//! Nagle's algorithm off. It has tells only, so that an ask is two of them: the question with a number, and the answer with the same.
 
 // What its macros write names everything of `log`.
 #![allow(unused_imports)]

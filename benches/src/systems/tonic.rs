@@ -1,19 +1,18 @@
 //! gRPC by tonic: a unary call with a `bytes` field each way, over HTTP/2 with mutual TLS; tells are the
-//! messages of client streams, one a sender. The service is written by hand as tonic's generator would
+//! messages of client streams: a sender has one of 16, which it shares with every sixteenth other. The service is written by hand as tonic's generator would
 //! write it, so that no protobuf compiler is needed.
 
 use std::convert::Infallible;
 use std::net::Ipv4Addr;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
-use futures::SinkExt;
-use futures::channel::mpsc;
+use anyhow::Context as _;
 use futures::future::BoxFuture;
 use http::uri::PathAndQuery;
-use tokio::sync::Mutex;
+use tokio::sync::mpsc;
 use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::server::{ClientStreamingService, Grpc, NamedService, UnaryService};
@@ -28,7 +27,7 @@ use crate::tls::{NAME, Tls};
 
 /// The largest message; tonic's own limit is 4 MiB.
 const LARGEST: usize = 16 << 20;
-/// As Rhumb's own windows, so that neither side waits for flow control.
+/// So that neither side waits for flow control: four times Rhumb's window of a stream, and its window of a connection.
 const WINDOW: u32 = 8 << 20;
 /// Messages of a stream that wait to be sent.
 const WAITING: usize = 1_024;
@@ -150,19 +149,21 @@ pub async fn serve(dir: &Path) -> anyhow::Result<()> {
 struct Client {
     channel: Channel,
     /// The streams that are told; opened when they are first needed.
-    streams: Vec<Mutex<Option<mpsc::Sender<Echo>>>>,
-    next: AtomicU64,
+    streams: Arc<[OnceLock<mpsc::Sender<Echo>>]>,
+    /// The one that this sender tells on.
+    told: Option<mpsc::Sender<Echo>>,
 }
 
 impl Client {
     fn new(channel: Channel) -> Self {
-        let streams = std::iter::repeat_with(Mutex::default).take(STREAMS).collect();
-        Self { channel, streams, next: AtomicU64::new(0) }
+        let streams = std::iter::repeat_with(OnceLock::new).take(STREAMS).collect();
+        Self { channel, streams, told: None }
     }
 
     /// Opens a stream of tells.
     fn stream(&self) -> mpsc::Sender<Echo> {
-        let (send, told) = mpsc::channel(WAITING);
+        let (send, mut waiting) = mpsc::channel(WAITING);
+        let told = futures::stream::poll_fn(move |context| waiting.poll_recv(context));
         let mut grpc = tonic::client::Grpc::new(self.channel.clone());
         tokio::spawn(async move {
             grpc.ready().await?;
@@ -187,11 +188,18 @@ impl Caller for Client {
         Ok(())
     }
 
+    fn is_fault(error: &anyhow::Error) -> bool {
+        error.is::<Status>()
+    }
+
+    fn sender(self: &Arc<Self>, number: u64) -> Arc<Self> {
+        let told = self.streams[number as usize % STREAMS].get_or_init(|| self.stream()).clone();
+        Arc::new(Self { channel: self.channel.clone(), streams: Arc::clone(&self.streams), told: Some(told) })
+    }
+
     async fn tell(&self, payload: usize) -> anyhow::Result<()> {
-        let n = self.next.fetch_add(1, Relaxed) as usize;
-        let mut stream = self.streams[n % STREAMS].lock().await;
-        let sender = stream.get_or_insert_with(|| self.stream());
-        sender.feed(Echo { body: vec![7_u8; payload].into() }).await?;
+        let told = self.told.as_ref().context("a sender that has no stream")?;
+        told.send(Echo { body: vec![7_u8; payload].into() }).await?;
         Ok(())
     }
 

@@ -1,7 +1,8 @@
 //! How long it takes until every pending ask has a typed fault, when the process that serves is stopped
 //! in the midst of them. Nobody gives an ask a deadline of their own: what is measured is what a system
 //! does by itself. Its figure is milliseconds from the stop to the last fault; at [`CAP`] the round is
-//! cut off. `failed` are the faults, `lost` the asks that had none by then.
+//! cut off. `failed` are the faults, each an error of the type that the system gives to whoever asks; `lost` are the asks
+//! that had none by then.
 //!
 //! Each round has systems of its own, and all of a round's are frozen at once: nobody computes anything
 //! meanwhile.
@@ -56,9 +57,12 @@ fn outcome(system: System, samples: &[Sample]) -> Outcome {
     let millis: Vec<_> = samples.iter().map(|sample| sample.seconds * 1e3).collect();
     let lost: u64 = samples.iter().map(|sample| sample.lost).sum();
     let by_default = match system {
-        System::Tonic => "; by default: no keep-alive, no timeout",
-        System::Kameo => "; its network timeout",
-        System::Telepathy => "; it has no ask: nothing tells those who wait",
+        System::Rhumb => "; a fault is a `Fault`",
+        System::Tonic => "; by default: no keep-alive, no timeout; a fault is a `Status`",
+        System::Ractor => "; a fault is a `RactorErr`",
+        System::Kameo => "; its network timeout; a fault is a `RemoteSendError`",
+        System::Telepathy => "; it has no ask, and no fault: nothing tells those who wait",
+        System::Coerce => "; a fault is an `ActorRefErr`",
         _ => "",
     };
     let never =

@@ -2,7 +2,8 @@
 //! a gigabyte on its disk, after it was stopped in order.
 //!
 //! The gigabyte stands in the family of ranges' versions, which a start opens, checks and does not read
-//! into memory. What a start does read, record by record, are holds and keys: that is another row.
+//! into memory. What a start does read, record by record, are holds and keys: those are not measured. What was just
+//! written is in the machine's memory, where a start finds it.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -35,7 +36,7 @@ pub const START: Work = Work {
     run: |scope| start(scope.effort).boxed_local(),
 };
 
-const NODE: &str = "bench-node: what `rhumb serve` is, and four more actor types of which none is awake";
+const NODE: &str = "bench-node: what `rhumb serve` is, and five more actor types of which none is awake";
 /// After how long a node that has started is idle: its ranges rest then.
 const SETTLED: Duration = Duration::from_secs(12);
 /// How long an idle node is looked at.
@@ -160,7 +161,10 @@ async fn start(effort: Effort) -> anyhow::Result<Vec<Outcome>> {
     let dir = tempfile::tempdir()?;
     let full = starts(&dir.path().join("full"), effort.rounds, bytes).await?;
     let empty = starts(&dir.path().join("empty"), effort.rounds, 0).await?;
-    let note = format!("{NODE}; {} MB of versions on its disk", bytes / 1_000_000);
+    let note = format!(
+        "{NODE}; {} MB of versions on its disk, no holds and no keys; the machine's memory has them",
+        bytes / 1_000_000
+    );
     let told = |system, rounds: &[Measured], note: &str| {
         told(START.name, system, rounds, note, "ready_ms", Unit::Millis)
     };

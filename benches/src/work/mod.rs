@@ -1,7 +1,8 @@
 //! What is measured: each piece of work names its systems and its loads, and gives one outcome for each
 //! pair of them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::ValueEnum;
@@ -134,6 +135,9 @@ impl Effort {
     }
 }
 
+/// How long a round may take: of tells it has three parts, and each may have many that come late.
+const PATIENCE: Duration = Duration::from_secs(240);
+
 /// A system with both its sides running.
 struct Standing {
     system: System,
@@ -170,7 +174,7 @@ impl Standing {
 
     async fn round(&mut self, load: Load) -> anyhow::Result<Sample> {
         self.driver.tell(&load).await?;
-        self.driver.said().await.with_context(|| format!("a round of {}", self.system.name()))
+        self.driver.said_within(PATIENCE).await.with_context(|| format!("a round of {}", self.system.name()))
     }
 
     /// The process that serves.
@@ -194,28 +198,62 @@ impl Standing {
     }
 }
 
-/// A system while it is measured: both its sides, or why there is no more of them.
+/// A system while it is measured: both its sides, while there are any.
 struct Measured {
     system: System,
-    standing: Result<Standing, String>,
-    /// By load.
-    samples: Vec<Vec<Sample>>,
+    dir: PathBuf,
+    standing: Option<Standing>,
+    /// How often it was started.
+    starts: usize,
+    loads: Vec<Under>,
+}
+
+/// What came of a system under one load: its rounds, and why there are no more of them.
+#[derive(Default)]
+struct Under {
+    samples: Vec<Sample>,
+    failed: Option<String>,
 }
 
 impl Measured {
-    async fn start(system: System, dir: &Path, loads: usize) -> Self {
-        let standing = Standing::start(system, dir).await.map_err(|error| format!("{error:#}"));
-        Self { system, standing, samples: vec![Vec::new(); loads] }
+    fn new(system: System, dir: &Path, loads: usize) -> Self {
+        let loads = std::iter::repeat_with(Under::default).take(loads).collect();
+        Self { system, dir: dir.to_owned(), standing: None, starts: 0, loads }
     }
 
-    /// One more round. A system that fails is measured no more, and disturbs no other.
+    async fn standing(&mut self) -> anyhow::Result<&mut Standing> {
+        let standing = match self.standing.take() {
+            Some(standing) => standing,
+            None => {
+                self.starts += 1;
+                Standing::start(self.system, &self.dir.join(self.starts.to_string())).await?
+            }
+        };
+        Ok(self.standing.insert(standing))
+    }
+
+    /// One more round. Under a load under which it failed a system is measured no more; for the others it is started anew. It
+    /// disturbs no other.
     async fn round(&mut self, load: usize, of: &Load) {
-        let Ok(standing) = &mut self.standing else { return };
-        match standing.round(*of).await {
-            Ok(sample) => self.samples[load].push(sample),
+        if self.loads[load].failed.is_some() {
+            return;
+        }
+        let sample = match self.standing().await {
+            Ok(standing) => standing.round(*of).await,
+            Err(error) => Err(error),
+        };
+        match sample {
+            Ok(sample) => self.loads[load].samples.push(sample),
             Err(error) => {
-                let failed = std::mem::replace(&mut self.standing, Err(format!("{error:#}")));
-                if let Ok(standing) = failed {
+                let error = format!("{error:#}");
+                eprintln!(
+                    "{} failed with {} in flight of {} bytes: {error}",
+                    self.system.name(),
+                    of.concurrency,
+                    of.payload
+                );
+                self.loads[load].failed = Some(error);
+                if let Some(standing) = self.standing.take() {
                     standing.stop().await;
                 }
             }
@@ -223,12 +261,14 @@ impl Measured {
     }
 
     fn outcome(&self, work: &str, load: usize, of: Load) -> Outcome {
-        let note = self.system.note();
-        let note = match &self.standing {
-            Ok(_) => note.to_owned(),
-            Err(why) => format!("{note}; IT FAILED in one of {work}'s rounds: {why}"),
+        let (note, under) = (self.system.note(), &self.loads[load]);
+        let note = match &under.failed {
+            None => note.to_owned(),
+            Some(why) => {
+                format!("{note}; IT FAILED after {} rounds of this load: {why}", under.samples.len())
+            }
         };
-        Outcome::of(work, self.system.name(), of, &self.samples[load]).noted(note)
+        Outcome::of(work, self.system.name(), of, &under.samples).noted(note)
     }
 }
 
@@ -243,7 +283,12 @@ async fn interleaved(
     let dir = tempfile::tempdir()?;
     let mut all = Vec::new();
     for system in systems {
-        all.push(Measured::start(*system, dir.path(), loads.len()).await);
+        let mut one = Measured::new(*system, dir.path(), loads.len());
+        // All stand before any is measured; one that does not is tried again in its first round, which says why.
+        if let Err(error) = one.standing().await {
+            eprintln!("{work}: {} does not start: {error:#}", system.name());
+        }
+        all.push(one);
     }
     for round in 0..rounds {
         for (l, load) in loads.iter().enumerate() {
@@ -258,11 +303,8 @@ async fn interleaved(
     let by_load = loads.iter().enumerate();
     let outcomes = by_load.flat_map(|(l, load)| all.iter().map(move |each| each.outcome(work, l, *load)));
     let outcomes = outcomes.collect();
-    for each in all {
-        match each.standing {
-            Ok(standing) => standing.stop().await,
-            Err(why) => eprintln!("{work}: {} failed: {why}", each.system.name()),
-        }
+    for standing in all.into_iter().filter_map(|each| each.standing) {
+        standing.stop().await;
     }
     Ok(outcomes)
 }

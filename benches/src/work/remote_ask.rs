@@ -4,7 +4,7 @@ use futures::FutureExt;
 
 use super::{Scope, Work, interleaved};
 use crate::sample::{Load, Outcome, Verb};
-use crate::systems::System;
+use crate::systems::{OTHERWISE, System};
 
 /// This work.
 pub const WORK: Work =
@@ -24,5 +24,6 @@ const SYSTEMS: [System; 9] = [
 
 async fn run(scope: Scope) -> anyhow::Result<Vec<Outcome>> {
     let load = |concurrency| Load { verb: Verb::Ask, concurrency, payload: 64, millis: scope.effort.millis };
-    interleaved(WORK.name, &scope.of(&SYSTEMS), &[1, 16, 256].map(load), scope.effort.rounds).await
+    let systems = [scope.of(&SYSTEMS), scope.of(&OTHERWISE)].concat();
+    interleaved(WORK.name, &systems, &[1, 16, 256].map(load), scope.effort.rounds).await
 }

@@ -34,6 +34,8 @@ const RATE: u64 = 20_000;
 const PAYLOAD: usize = 64;
 /// A round is at least so long: the processor's time is what counts, and it comes in slices.
 const AT_LEAST: u64 = 3_000;
+/// How often it is looked whether spans still come, ten times a second.
+const SETTLES: u32 = 100;
 
 /// A node that is asked, its collector if it has one, and who asks.
 struct Watched {
@@ -49,6 +51,13 @@ struct Spans {
     exported: f64,
     dropped: f64,
     failed: f64,
+}
+
+impl Spans {
+    /// All that were made: each has met one of these ends.
+    fn made(&self) -> f64 {
+        self.exported + self.dropped + self.failed
+    }
 }
 
 fn part<'a>(words: impl IntoIterator<Item = &'a Path>) -> anyhow::Result<Side> {
@@ -100,6 +109,21 @@ impl Watched {
         Ok(collector.said::<u64>().await? as f64)
     }
 
+    /// What the node counts, and what has been received since: a batch that is under way is counted by neither side, or by one.
+    async fn settled(&mut self, before: f64) -> anyhow::Result<(Spans, f64)> {
+        let (mut last, mut still) = ((-1.0, -1.0), 0);
+        for _ in 0..SETTLES {
+            let (now, received) = (self.spans().await?, self.received().await?);
+            still = if last == (now.made(), received) { still + 1 } else { 0 };
+            if still == 2 {
+                return Ok((now, received - before));
+            }
+            last = (now.made(), received);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        anyhow::bail!("spans go on coming after nobody asks any more")
+    }
+
     async fn round(&mut self, millis: u64) -> anyhow::Result<Measured> {
         let (pid, spans) = (self.pid()?, self.spans().await?);
         let (received, cpu) = (self.received().await?, Cpu::of(pid)?);
@@ -108,15 +132,19 @@ impl Watched {
         // What waits for its batch belongs to this round: the exporter waits a second at the most.
         tokio::time::sleep(TelemetrySettings::default().delay + Duration::from_millis(300)).await;
         let ran = Cpu::of(pid)?.since(&cpu) as f64;
-        let (now, got) = (self.spans().await?, self.received().await? - received);
+        let (now, got) = self.settled(received).await?;
+        let made = now.made() - spans.made();
+        let unseen = made - got - (now.dropped - spans.dropped) - (now.failed - spans.failed);
+        anyhow::ensure!(
+            unseen.abs() < 0.5,
+            "{made} spans were made, {got} received; {unseen} are not accounted for"
+        );
         let asks = sample.ops as f64;
         Ok(Measured::of(sample)
             .with("cpu_percent", 100.0 * ran / 1e9 / sample.seconds)
             .with("cpu_us_an_ask", ran / 1e3 / asks)
-            .with(
-                "spans_made",
-                now.exported + now.dropped + now.failed - spans.exported - spans.dropped - spans.failed,
-            )
+            .with("spans_made", made)
+            .with("spans_unseen", unseen)
             .with("spans_dropped", now.dropped - spans.dropped)
             .with("spans_failed", now.failed - spans.failed)
             .with("spans_received", got))
