@@ -488,6 +488,7 @@ fn a_restored_node_of_a_mesh_without_pools_is_told_that_it_is_whole_though_nothi
         mint concert 90
         tick 2s
         restore us
+        mint fair 10 weights=us:1    -> restored
         attest us sold=0 pool=fair   -> no_such_pool
         standing us                  -> restored
         attest us sold=0             -> attested, 30 available
@@ -499,6 +500,7 @@ fn a_restored_node_of_a_mesh_without_pools_is_told_that_it_is_whole_though_nothi
         copy us
         tick 2s
         restore us
+        mint concert 90              -> restored
         standing us                  -> restored
         attest us sold=0             -> invalid: no node keeps rights of a pool concert, so nothing is attested of it; but nor is anything left to attest of any other one, and all nodes have vouched: us/n1 is whole again
         standing us                  -> proven",
