@@ -57,7 +57,7 @@ async fn does(what: &str) -> Result<String, KvError> {
     let kv = Kv::here(call().expect("a handler has a call").mesh(), words[1]).await?;
     let key = words[2].as_bytes();
     if let Some(value) = words.get(3) {
-        let subject = Some(words[2].to_owned());
+        let subject = kv.class().as_str().starts_with("personal").then(|| words[2].to_owned());
         kv.write(vec![KvOp { subject, ..put(key, value.as_bytes()) }]).await?;
         return Ok("put".to_owned());
     }

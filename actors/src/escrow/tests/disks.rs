@@ -502,7 +502,7 @@ fn a_restored_node_of_a_mesh_without_pools_is_told_that_it_is_whole_though_nothi
         restore us
         mint concert 90              -> restored
         standing us                  -> restored
-        attest us sold=0             -> invalid: no node keeps rights of a pool concert, so nothing is attested of it; but nor is anything left to attest of any other one, and all nodes have vouched: us/n1 is whole again
+        attest us sold=0             -> invalid: no node keeps rights of a pool concert-0, so nothing is attested of it; but nor is anything left to attest of any other one, and all nodes have vouched: us/n1 is whole again
         standing us                  -> proven",
     );
 }
