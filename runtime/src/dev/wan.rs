@@ -106,3 +106,21 @@ impl Wan {
         self.relay.heal(&Cut::Node(node.clone()));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn regions_without_a_place_are_refused_where_something_lies_between_regions() {
+        let regions = |names: &[&str]| -> Vec<(Region, usize)> {
+            names.iter().map(|name| (Region::new(name).expect("valid"), 1)).collect()
+        };
+        let refused = WanChoice::Published.has(&regions(&["us-east", "mars"])).expect_err("it has no mars");
+        let why = format!("{refused:#}");
+        assert!(why.contains("region mars is not in") && why.contains("eu-central"), "{why}");
+        assert!(WanChoice::Published.has(&regions(&["us-east", "eu-central"])).is_ok());
+        assert!(WanChoice::Published.has(&regions(&["mars"])).is_ok(), "nothing lies between it and itself");
+        assert!(WanChoice::Off.has(&regions(&["us-east", "mars"])).is_ok());
+    }
+}
