@@ -9,7 +9,7 @@
 //! | `clock/…` | the clock keeper | ceiling of hybrid time; its epoch |
 //! | `support/…` | the ranges | what this store promised to which other store's lease, and its own epoch |
 //! | `peer/…` | the supervisor | highest durable commit number seen per store id of a peer |
-//! | `mesh/…` | the supervisor | nothing yet |
+//! | `mesh/…` | the supervisor | that the replicas of a disk which was put back are an older copy; which store those are that came instead |
 //!
 //! The first three are storage's own: a batch that names one is a bug and asserts.
 

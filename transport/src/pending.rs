@@ -4,7 +4,7 @@
 //!   to the stream, so "not sent" is never said of a call that might have arrived.
 //! * It never does: wait, or know what a waiter is.
 //! * Invariant: each call is taken out exactly once: by its answer, by its caller giving up, or by the
-//!   end of the connection. After the end none is taken in.
+//!   end of the connection. Once it is closed none is taken in.
 
 use hashbrown::HashMap;
 use rhumb_core::Delivery;
@@ -14,7 +14,7 @@ use rhumb_core::Delivery;
 pub enum NotTaken {
     /// As many as may be are waiting.
     Full,
-    /// The connection has ended.
+    /// The connection is ending or has ended.
     Ended(String),
 }
 
@@ -23,7 +23,7 @@ pub enum NotTaken {
 pub struct Pending<T> {
     calls: HashMap<u64, Call<T>>,
     capacity: usize,
-    ended: Option<String>,
+    closed: Option<String>,
 }
 
 #[derive(Debug)]
@@ -42,7 +42,7 @@ impl<T> Pending<T> {
     /// Room for so many calls.
     #[must_use]
     pub fn with_capacity(capacity: usize) -> Self {
-        Self { calls: HashMap::new(), capacity, ended: None }
+        Self { calls: HashMap::new(), capacity, closed: None }
     }
 
     /// Takes a call in.
@@ -50,7 +50,7 @@ impl<T> Pending<T> {
     /// # Errors
     /// [`NotTaken`], and then nothing of it may be sent.
     pub fn insert(&mut self, id: u64, waiter: T) -> Result<(), NotTaken> {
-        if let Some(reason) = &self.ended {
+        if let Some(reason) = &self.closed {
             return Err(NotTaken::Ended(reason.clone()));
         }
         if self.calls.len() >= self.capacity {
@@ -76,9 +76,14 @@ impl<T> Pending<T> {
         self.calls.remove(&id).map(|call| call.delivery())
     }
 
+    /// Takes no more calls in; those that wait go on waiting.
+    pub fn close(&mut self, reason: &str) {
+        self.closed.get_or_insert_with(|| reason.to_owned());
+    }
+
     /// The connection has ended: everything that waits, and what each may conclude.
     pub fn end(&mut self, reason: &str) -> Vec<(T, Delivery)> {
-        self.ended.get_or_insert_with(|| reason.to_owned());
+        self.close(reason);
         self.calls
             .drain()
             .map(|(_, call)| {
@@ -126,6 +131,15 @@ mod tests {
         pending.end("lost");
         assert_eq!(pending.insert(3, "late"), Err(NotTaken::Ended("lost".into())));
         assert!(pending.end("again").is_empty());
+    }
+
+    #[test]
+    fn what_is_closed_takes_no_call_in_and_those_that_wait_are_answered() {
+        let mut pending = pending();
+        pending.close("closing");
+        assert_eq!(pending.insert(3, "late"), Err(NotTaken::Ended("closing".into())));
+        assert_eq!((pending.answered(1), pending.len()), (Some("written"), 1));
+        assert_eq!(pending.end("lost"), [("queued", Delivery::NotSent)]);
     }
 
     #[test]

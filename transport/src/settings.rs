@@ -40,11 +40,12 @@ pub struct TransportSettings {
     /// Over how long connections are made anew after this node's certificate was renewed (2 s), so that not
     /// all are at once.
     pub refresh_spread: Duration,
-    /// Bytes of one frame on a lane, header included (1 MiB). Larger ones have a stream of their own.
+    /// Bytes of one frame on a lane, header included (1 MiB). Larger ones, and answers over 64 KiB, have a stream
+    /// of their own, behind the lanes.
     pub max_frame: usize,
     /// Bytes of one frame on a stream of its own, header included (16 MiB).
     pub max_large_frame: usize,
-    /// Streams of their own that a peer may have open at once (4).
+    /// Streams of their own that a peer may have open at once (8), and as many again for answers.
     pub large_streams: u16,
     /// Bytes of large frames of which a part has come, from all peers together (256 MiB): of clients and operators
     /// half, of one of them a quarter. At least four large frames.
@@ -89,7 +90,7 @@ impl Default for TransportSettings {
             refresh_spread: Duration::from_secs(2),
             max_frame: MAX_FRAME_BYTES,
             max_large_frame: MAX_ENCODED_BYTES,
-            large_streams: 4,
+            large_streams: 8,
             large_buffer: 256 << 20,
             lane_queue: 4096,
             lane_queue_bytes: 8 << 20,

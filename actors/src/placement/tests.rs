@@ -140,6 +140,17 @@ fn a_lost_replica_is_missing_until_the_one_in_its_place_votes_and_a_move_between
 }
 
 #[test]
+fn a_replica_where_a_newer_policy_lets_no_class_be_is_told_of_and_moved_by_nobody() {
+    let on = "us-east/n1=1 eu-central/n1=2 us-south/n1=4";
+    let mesh = format!("{on} ap-southeast/n1=3");
+    assert_eq!(mended(&keyspace("inventory", on, Follows::None), &mesh, Some(300)), "");
+    assert_eq!(
+        mended(&keyspace("three", on, Follows::None), &mesh, Some(300)),
+        "missing voter on us-south/n1: region us-south may not hold class three any more: move it"
+    );
+}
+
+#[test]
 fn a_replica_whose_node_stays_away_is_replaced_after_the_delay_and_not_before() {
     let space = keyspace("inventory", THREE, Follows::None);
     let mesh = |away: u64| format!("us-east/n1=1 eu-central/n1=2!{away} ap-southeast/n1=3 eu-west/n1=5");

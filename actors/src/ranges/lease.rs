@@ -122,18 +122,22 @@ impl fmt::Display for RangeRefusal {
             Self::HolderIsSupported => f.write_str("the leaseholder's support has not been withdrawn by a quorum"),
             Self::NoVote => f.write_str("a replica that does not vote in its range cannot hold the lease: another one has to"),
             Self::Outside => f.write_str("a key is not of this range: look up which range it is of"),
-            Self::InTheFuture(at) => write!(f, "{at} is ahead of the clock here: try again later, or ask for less"),
-            Self::Ahead(at) => write!(f, "{at} is asked for, or told of by the token, which the clock here comes to in a moment: try again"),
-            Self::NotReached(at) => write!(f, "what the token tells of, {at}, is not here yet: try again in a moment"),
+            Self::InTheFuture(at) => write!(f, "{} is ahead of the clock here: try again later, or ask for less", at.to_bits()),
+            Self::Ahead(at) => write!(f, "{} is asked for, or told of by the token, which the clock here comes to in a moment: try again", at.to_bits()),
+            Self::NotReached(at) => write!(f, "what the token tells of, {}, is not here yet: try again in a moment", at.to_bits()),
             Self::InFlight => f.write_str("writes at or below that time are on their way: try again in a moment"),
-            Self::BelowThreshold(threshold) => write!(f, "versions before {threshold} may be collected: ask for a later time"),
+            Self::BelowThreshold(threshold) => write!(f, "versions before {} may be collected: ask for that one or a later time", threshold.to_bits()),
             Self::StalenessBoundViolated { bound_ms, age_ms } => write!(
                 f,
                 "what is here may be {age_ms} ms old and {bound_ms} ms were asked for, and no leaseholder may be asked: ask for more"
             ),
             Self::Removed => f.write_str("this replica was taken out of its range: ask another one"),
             Self::Quarantined => f.write_str("what this replica holds differs from the others or cannot be read, and it is being rebuilt: ask another one"),
-            Self::LaterEpoch(epoch) => write!(f, "the token is of epoch {epoch} of the clock, which is not known here yet: try again"),
+            Self::LaterEpoch(epoch) => write!(
+                f,
+                "the token is of epoch {epoch} of the clock, and the node that was asked has an earlier one: read without it, or have that \
+                 node's clock reset too (`rhumb clock reset --node`)"
+            ),
         }
     }
 }

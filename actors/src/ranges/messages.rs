@@ -637,12 +637,10 @@ impl fmt::Display for KvRefusal {
             }
             Self::WrongClass(class) => write!(f, "the keyspace's class is {class}: ask under that one"),
             Self::NotAllowed(why) => f.write_str(why),
-            Self::Condition { op, found: Some(found) } => {
-                write!(f, "write {op}: the key was last written at {}; nothing was written", found.to_bits())
+            Self::Condition { found: Some(found), .. } => {
+                write!(f, "the key was last written at {}; nothing was written", found.to_bits())
             }
-            Self::Condition { op, found: None } => {
-                write!(f, "write {op}: the key is not there; nothing was written")
-            }
+            Self::Condition { found: None, .. } => f.write_str("the key is not there; nothing was written"),
             Self::StalenessBoundViolated { bound_ms, age_ms, retry_after: None } => write!(
                 f,
                 "what is at hand may be {age_ms} ms old and {bound_ms} ms were asked for: ask for more, or let the \

@@ -3,7 +3,7 @@
 //! * It decides: whether a bar is met, and an aim.
 //! * It never does: judge what was not measured.
 
-use super::{number, times};
+use super::{number, ours, times};
 use crate::sample::{Outcome, Unit};
 
 /// What is asked.
@@ -188,6 +188,12 @@ fn better<'a>(floors: &[&str], of: &Outcome, among: &'a [Outcome]) -> Option<&'a
     among.iter().filter(same).min_by(|a, b| a.p50_us.total_cmp(&b.p50_us))
 }
 
+/// What is said of a figure that is no farther from its bar than its rounds, or those of whom it is compared with, differed.
+fn near(value: f64, bar: f64, rows: &[&Outcome]) -> &'static str {
+    let spread = rows.iter().map(|row| row.spread).fold(0.0, f64::max);
+    if (value - bar).abs() < spread * value { ", by less than rounds differed" } else { "" }
+}
+
 fn met(bar: bool, aim: Option<bool>) -> &'static str {
     match (bar, aim) {
         (true, Some(true)) => "met, and the aim",
@@ -208,9 +214,11 @@ fn sentence(o: &Outcome, asked: &Asked, among: &[Outcome]) -> Option<String> {
             let against = best(o, among);
             let ratio = times(against, among)?;
             let met = met(ratio >= bar, (aim > bar).then_some(ratio >= aim));
+            let rows: Vec<_> = ours(against, among).into_iter().chain([against]).collect();
+            let near = near(ratio, bar, &rows);
             let system = &against.system;
             let (ratio, aim, bar) = (number(ratio), aimed(bar, aim), number(bar));
-            Some(format!("{}: {ratio} times {system}; bar {bar}{aim}: {met}", under(o)))
+            Some(format!("{}: {ratio} times {system}; bar {bar}{aim}: {met}{near}", under(o)))
         }
         Over { floor, bar, aim } if o.system == floor => {
             let over = 1.0 / times(o, among)?;
@@ -221,8 +229,8 @@ fn sentence(o: &Outcome, asked: &Asked, among: &[Outcome]) -> Option<String> {
         AtMost { system, unit, bar, aim } if (&*o.system, o.unit) == (system, unit) => {
             let (value, symbol) = (number(o.value), unit.symbol());
             let met = met(o.value <= bar, (aim < bar).then_some(o.value <= aim));
-            let aim = aimed(bar, aim);
-            Some(format!("{}: {value} {symbol}; bar {}{aim}: {met}", under(o), number(bar)))
+            let (aim, near) = (aimed(bar, aim), near(o.value, bar, &[o]));
+            Some(format!("{}: {value} {symbol}; bar {}{aim}: {met}{near}", under(o), number(bar)))
         }
         Median { systems, concurrency, bar, aim }
             if (&*o.system, o.concurrency) == ("rhumb", concurrency) =>
@@ -289,6 +297,20 @@ mod tests {
         assert!(sentences(&all)[0].ends_with("bar 1.30, aim 10.0: MISSED"), "{:?}", sentences(&all));
         let missing = Outcome { rounds: 0, ..all[1].clone() };
         assert!(sentences(&[all[0].clone(), missing]).is_empty());
+    }
+
+    #[test]
+    fn a_bar_that_is_nearer_than_rounds_differed_is_called_so() {
+        let spread = |spread| {
+            let etcd = Outcome { spread, ..of("range-put", "etcd", 64, 10_000) };
+            sentences(&[of("range-put", "rhumb", 64, 33_000), etcd]).remove(0)
+        };
+        assert!(spread(0.08).ends_with(": met, the aim missed"), "{}", spread(0.08));
+        assert!(
+            spread(0.12).ends_with(": met, the aim missed, by less than rounds differed"),
+            "{}",
+            spread(0.12)
+        );
     }
 
     #[test]

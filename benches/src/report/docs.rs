@@ -1,9 +1,10 @@
 //! The tables of a document: what is between `<!-- bench NAME -->` and `<!-- /bench -->` is replaced by
-//! the results of that work, so that no figure there was typed by hand.
+//! the results of that work, so that no figure there was typed by hand; and where the name is `bars`, by all bars.
 //!
 //! * It decides: what a work's table shows.
 //! * It never does: touch what is outside of the marks, or a table without results.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use anyhow::Context;
@@ -18,18 +19,42 @@ const ROUNDS: usize = 5;
 /// The document with the tables of these works: their names and results.
 ///
 /// # Errors
-/// A mark has no end, or results are those of a part: of some systems, of short rounds or of too few, of a share of an amount.
+/// A mark has no end, or results are those of a part: of some systems, of short rounds or of too few, of a share of an amount;
+/// or they are of several builds.
 pub fn replace(document: &str, works: &[(&str, Vec<Written>)]) -> anyhow::Result<String> {
+    let builds =
+        works.iter().flat_map(|(_, results)| results).filter_map(|r| r.outcome.versions.get("rhumb"));
+    let builds: BTreeSet<_> = builds.collect();
+    anyhow::ensure!(builds.len() <= 1, "results are of several builds, {builds:?}: measure all of it again");
     let mut text = document.to_owned();
     for (name, results) in works.iter().filter(|(_, results)| !results.is_empty()) {
         whole(results).with_context(|| format!("{name}: measure all of it again, or take its file away"))?;
-        let begin = format!("<!-- bench {name} -->");
-        let Some(at) = text.find(&begin) else { continue };
-        let from = at + begin.len();
-        let length = text[from..].find(END).with_context(|| format!("{begin} has no {END}"))?;
-        text.replace_range(from..from + length, &format!("\n{}", section(results)));
+        fill(&mut text, name, &section(results))?;
     }
+    fill(&mut text, "bars", &summary(works))?;
     Ok(text)
+}
+
+/// Puts this between the marks of that name, where the document has them.
+fn fill(text: &mut String, name: &str, with: &str) -> anyhow::Result<()> {
+    let begin = format!("<!-- bench {name} -->");
+    let Some(at) = text.find(&begin) else { return Ok(()) };
+    let from = at + begin.len();
+    let length = text[from..].find(END).with_context(|| format!("{begin} has no {END}"))?;
+    text.replace_range(from..from + length, &format!("\n{with}"));
+    Ok(())
+}
+
+/// All bars, those that are missed first.
+fn summary(works: &[(&str, Vec<Written>)]) -> String {
+    let of_work = |(_, results): &(&str, Vec<Written>)| {
+        bars::sentences(&results.iter().map(|r| r.outcome.clone()).collect::<Vec<_>>())
+    };
+    let all: Vec<_> = works.iter().flat_map(of_work).collect();
+    let (missed, met): (Vec<&String>, Vec<_>) = all.iter().partition(|said| said.contains("MISSED"));
+    let list = |said: Vec<&String>| said.into_iter().map(|said| format!("- {said}\n")).collect::<String>();
+    let (misses, of) = (missed.len(), all.len());
+    format!("{misses} of {of} bars are missed:\n\n{}\nThe others:\n\n{}", list(missed), list(met))
 }
 
 /// Whether these are results of all systems, in full rounds and enough of them. What their command says besides the work is
@@ -164,6 +189,23 @@ mod tests {
         );
         assert_eq!(replace(&new, &works).expect("marks that end"), new);
         assert!(replace("<!-- bench remote-ask -->", &works).is_err());
+    }
+
+    #[test]
+    fn all_bars_are_told_in_one_place_and_of_one_build() {
+        let document = "<!-- bench bars -->\n<!-- /bench -->";
+        let works = |build: &str| {
+            let mut of = [written("rhumb", 3_000), written("tonic", 4_000), written("coerce", 1_000)];
+            let versions = |name: &str| [("rhumb".to_owned(), name.to_owned())].into();
+            (of[0].outcome.versions, of[1].outcome.versions) = (versions("1"), versions(build));
+            [("remote-ask", of.to_vec())]
+        };
+        let told = replace(document, &works("1")).expect("one build");
+        let missed =
+            "1 of 2 bars are missed:\n\n- remote-ask, 16 in flight: 0.75 times tonic; bar 1.00: MISSED\n";
+        assert!(told.contains(missed), "{told}");
+        assert!(told.contains("The others:\n\n- remote-ask, 16 in flight: 3.00 times coerce"), "{told}");
+        assert!(replace(document, &works("2")).is_err());
     }
 
     #[test]

@@ -20,7 +20,7 @@ const REFERENCE: [(&str, &str, usize, f64); 7] = [
 ];
 
 /// What the peers did on that machine on that day. Redis counted and PostgreSQL changed one row there: less than a hold is.
-const PEERS: [(&str, &str, usize, f64); 17] = [
+const PEERS: [(&str, &str, usize, f64); 22] = [
     ("remote-ask", "tonic", 1, 7_000.0),
     ("remote-ask", "tonic", 16, 42_000.0),
     ("remote-ask", "tonic", 256, 63_000.0),
@@ -38,6 +38,11 @@ const PEERS: [(&str, &str, usize, f64); 17] = [
     ("durable-hold", "postgres", 1, 4_500.0),
     ("durable-hold", "postgres", 16, 3_600.0),
     ("durable-hold", "postgres", 256, 1_400.0),
+    ("range-put", "etcd", 1, 970.0),
+    ("range-put", "etcd", 16, 2_900.0),
+    ("range-put", "etcd", 256, 8_300.0),
+    ("range-read", "etcd", 256, 10_200.0),
+    ("range-read", "etcd-follower", 256, 11_700.0),
 ];
 
 /// By how much a floor may differ and count.
@@ -46,7 +51,7 @@ const NEAR: f64 = 0.2;
 /// A sentence for each floor and each peer among these that has a reference: which of both it is, and how it compares.
 #[must_use]
 pub fn sentences(outcomes: &[Outcome]) -> Vec<(&'static str, String)> {
-    let measured = |o: &&Outcome| o.payload == 64 && o.rounds > 0;
+    let measured = |o: &&Outcome| (o.payload == 64 || o.work.starts_with("range-")) && o.rounds > 0;
     let told = |o: &Outcome| sentence(o, "Floor", &REFERENCE).or_else(|| sentence(o, "Peer", &PEERS));
     outcomes.iter().filter(measured).filter_map(told).collect()
 }

@@ -139,15 +139,19 @@ pub fn counterpart(system: &str) -> String {
     format!("rhumb{suffix}")
 }
 
+/// Rhumb's row that this one is compared with.
+fn ours<'a>(of: &Outcome, among: &'a [Outcome]) -> Option<&'a Outcome> {
+    let ours = counterpart(&of.system);
+    among.iter().find(|o| {
+        o.system == ours
+            && (&o.work, o.concurrency, o.payload, o.unit) == (&of.work, of.concurrency, of.payload, of.unit)
+    })
+}
+
 /// How many times better Rhumb is than this under the same load: below 1, worse.
 #[must_use]
 pub fn times(of: &Outcome, among: &[Outcome]) -> Option<f64> {
-    let ours = counterpart(&of.system);
-    let same = |o: &&Outcome| {
-        o.system == ours
-            && (&o.work, o.concurrency, o.payload, o.unit) == (&of.work, of.concurrency, of.payload, of.unit)
-    };
-    let rhumb = among.iter().find(same).filter(|_| of.system != ours)?;
+    let rhumb = ours(of, among).filter(|ours| of.system != ours.system)?;
     let (better, worse) =
         if of.unit.lower_is_better() { (of.value, rhumb.value) } else { (rhumb.value, of.value) };
     (better > 0.0 && worse > 0.0).then(|| better / worse)

@@ -1,8 +1,8 @@
 //! A node that nobody asks anything: its memory, its time on the processors; and how soon it is ready with
 //! a gigabyte on its disk, after it was stopped in order.
 //!
-//! The gigabyte stands in the family of ranges' versions, which a start opens, checks and does not read
-//! into memory. What a start does read, record by record, are holds and keys: those are not measured. What was just
+//! The gigabyte stands in the family of ranges' versions, which a start opens and does not
+//! read. What a start does read, record by record, are holds and keys: those are not measured. What was just
 //! written is in the machine's memory, where a start finds it.
 
 use std::path::{Path, PathBuf};
@@ -41,7 +41,7 @@ const NODE: &str = "bench-node: what `rhumb serve` is, and five more actor types
 const SETTLED: Duration = Duration::from_secs(12);
 /// How long an idle node is looked at.
 const LOOK: Duration = Duration::from_secs(10);
-/// What is on the disk: under the bound up to which a start checks the blocks of all tables.
+/// What is on the disk: more than a start checks the blocks of.
 const FULL: u64 = 1_000_000_000;
 /// Bytes of a value; none of them can be compressed.
 const VALUE: usize = 4_096;

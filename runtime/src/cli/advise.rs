@@ -8,7 +8,7 @@ use rhumb_actors::escrow::advise::{MOST_RATE, enough, exceeds, exceeds_by_normal
 use rhumb_core::limits::MAX_SUPPLY;
 use serde::Serialize;
 
-use super::args::duration;
+use super::args::{duration, number};
 use super::output::{Done, Failure, Output};
 
 /// How many units a region should have.
@@ -27,7 +27,7 @@ pub struct Advise {
     #[arg(long, default_value = "0.01", value_parser = risk)]
     risk: f64,
     /// Also judge this many units: code 5 when they are too few.
-    #[arg(long, value_parser = clap::value_parser!(u64).range(0..=MAX_SUPPLY))]
+    #[arg(long, value_parser = number::<u64>(0..=MAX_SUPPLY))]
     units: Option<u64>,
 }
 

@@ -1,8 +1,12 @@
 //! Words of the command line.
 
+use std::any::TypeId;
+use std::fmt::Display;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
+use clap::{Arg, Command};
 use rhumb_actors::escrow::messages::MAX_TTL;
 use rhumb_core::{NodeId, Region};
 
@@ -13,6 +17,49 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     units::duration(text).ok_or_else(|| {
         format!("{text:?} is not a duration; expected a number and its unit, such as 250ms, 3s, 5m, 2h or 1d")
     })
+}
+
+/// A whole number.
+pub(super) fn whole<T: FromStr>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|_| format!("{text:?} is not a whole number; expected one such as 17"))
+}
+
+/// A whole number of a range.
+pub(super) fn number<T>(range: RangeInclusive<T>) -> impl Fn(&str) -> Result<T, String> + Clone
+where
+    T: FromStr + PartialOrd + Display + Clone,
+{
+    move |text| {
+        let found = text.parse().ok().filter(|number| range.contains(number));
+        found.ok_or_else(|| {
+            format!("{text:?} is not a whole number from {} to {}; expected one", range.start(), range.end())
+        })
+    }
+}
+
+/// A command whose numbers and times may begin with a hyphen: what is wrong with them then is said by those that read them. Else it
+/// would be taken for another option.
+pub(super) fn with_hyphens(command: Command) -> Command {
+    let hyphens = |arg: Arg| match is_counted(&arg) {
+        true if arg.is_positional() => arg.allow_negative_numbers(true),
+        true => arg.allow_hyphen_values(true),
+        false => arg,
+    };
+    command.mut_args(hyphens).mut_subcommands(with_hyphens)
+}
+
+/// Whether its value is a number or a time.
+pub(super) fn is_counted(arg: &Arg) -> bool {
+    let counted = [
+        TypeId::of::<u8>(),
+        TypeId::of::<u32>(),
+        TypeId::of::<u64>(),
+        TypeId::of::<usize>(),
+        TypeId::of::<f64>(),
+        TypeId::of::<Duration>(),
+    ];
+    let of = arg.get_value_parser().type_id();
+    arg.get_action().takes_values() && counted.iter().any(|counted| of == *counted)
 }
 
 /// How long a hold may last: `1ms` to `1d`.
@@ -105,6 +152,20 @@ mod tests {
             ["", "5", "s", "1.5s", "-1s", "5 m", "5w", "99999999999999999999s", "18446744073709551615h"]
         {
             assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_whole_and_of_a_range() {
+        let replication = number::<u32>(1..=7);
+        assert_eq!((replication("1"), replication("7"), whole::<u64>("0")), (Ok(1), Ok(7), Ok(0)));
+        for bad in ["", "abc", "0", "8", "-1", "1.5"] {
+            let said = replication(bad).expect_err(bad);
+            assert_eq!(said, format!("{bad:?} is not a whole number from 1 to 7; expected one"));
+        }
+        for bad in ["", "abc", "-1", "1.5", "18446744073709551616"] {
+            let said = whole::<u64>(bad).expect_err(bad);
+            assert_eq!(said, format!("{bad:?} is not a whole number; expected one such as 17"));
         }
     }
 

@@ -7,7 +7,7 @@ use anyhow::Context;
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::args::duration;
+use super::args::{duration, number, whole};
 use super::output::{Done, Failure, Output};
 use crate::client::now_ms;
 use crate::demo::progress::Progress;
@@ -22,13 +22,13 @@ use crate::demo::{DemoOptions, Outcome, run};
 )]
 pub struct Demo {
     /// Seats for sale.
-    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(4..=10_000_000))]
+    #[arg(long, default_value_t = 10_000, value_parser = number::<u64>(4..=10_000_000))]
     seats: u64,
     /// Customers a second over all regions; twice as many in the first 5 s.
-    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, default_value_t = 1_000, value_parser = number::<u32>(1..=100_000))]
     rate: u32,
     /// The same seed makes the same customers come at the same times.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = whole::<u64>)]
     seed: u64,
     /// Where everything is kept: a folder that is empty or not there yet. Without it, a new one below
     /// ./.rhumb that is removed when the verdict holds.

@@ -53,7 +53,9 @@ impl FromStr for RegionNodes {
 
     fn from_str(s: &str) -> Result<Self, String> {
         let (region, count) = s.split_once(':').unwrap_or((s, "1"));
-        let nodes: usize = count.parse().map_err(|_| format!("{count:?} is not a number of nodes"))?;
+        let nodes: usize = count.parse().map_err(|_| {
+            format!("{count:?} is not a number of nodes: expected 1 to 16, such as us-east:3")
+        })?;
         if !(1..=16).contains(&nodes) {
             return Err(format!("{nodes} nodes in a region: expected 1 to 16"));
         }

@@ -9,6 +9,7 @@ use rhumb_core::limits::MAX_SUPPLY;
 use rhumb_core::rng::Seed;
 use serde::Serialize;
 
+use super::args::number;
 use super::connect::{Connect, ask};
 use super::hold::near_the_owner;
 use super::output::{Done, Failure, Output};
@@ -25,7 +26,7 @@ pub struct Return {
     /// The hold that was confirmed, as `rhumb hold` printed it.
     hold: HoldId,
     /// How many units; all that were not returned before unless given.
-    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=MAX_SUPPLY))]
+    #[arg(long, value_parser = number::<u64>(1..=MAX_SUPPLY))]
     qty: Option<u64>,
     /// The same key never returns twice. Made anew unless given.
     #[arg(long)]

@@ -11,7 +11,7 @@ use rhumb_core::rng::Seed;
 use rhumb_core::{Delivery, NodeId, PoolName, Region};
 use serde::Serialize;
 
-use super::args::ttl;
+use super::args::{number, ttl};
 use super::connect::{Connect, ask, nodes_from};
 use super::output::{Done, Failure, Output};
 use crate::client::MeshClient;
@@ -28,7 +28,7 @@ pub struct Hold {
     /// The pool.
     pool: PoolName,
     /// How many units.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=MAX_SUPPLY))]
+    #[arg(long, default_value_t = 1, value_parser = number::<u64>(1..=MAX_SUPPLY))]
     qty: u64,
     /// The region to ask.
     #[arg(long)]

@@ -10,7 +10,7 @@ use rhumb_actors::ranges::messages::{CreateKeyspace, KeyspaceView, KvRefusal, Li
 use rhumb_core::DataClass;
 use serde::Serialize;
 
-use super::args::duration;
+use super::args::{duration, number};
 use super::connect::{Connect, ask, ask_in_time};
 use super::output::{Done, Failure, Output};
 use super::placement::Wanted;
@@ -48,7 +48,7 @@ pub struct Create {
     #[arg(long)]
     class: DataClass,
     /// How many replicas vote: three, or as many as there may be, unless given.
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=7))]
+    #[arg(long, value_parser = number::<u32>(1..=7))]
     replication: Option<u32>,
     /// How far back it can be read what was, such as 1h: a day unless given. Older versions are collected.
     #[arg(long, value_parser = duration, value_name = "TIME")]

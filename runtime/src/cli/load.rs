@@ -17,7 +17,7 @@ use rhumb_core::rng::Seed;
 use rhumb_core::{PoolName, Region};
 use serde::Serialize;
 
-use super::args::{RegionWeight, duration, ttl};
+use super::args::{RegionWeight, duration, number, ttl, whole};
 use super::connect::Connect;
 use super::output::{Done, Failure, Output};
 use crate::client::Ask;
@@ -55,7 +55,7 @@ pub struct Escrow {
     /// The pool.
     pool: PoolName,
     /// Customers a second, over all regions.
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100_000), required_unless_present = "requests")]
+    #[arg(long, value_parser = number::<u32>(1..=100_000), required_unless_present = "requests")]
     rate: Option<u32>,
     /// For how long they come.
     #[arg(long = "for", value_name = "TIME", value_parser = duration, required_unless_present = "requests")]
@@ -64,7 +64,7 @@ pub struct Escrow {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["rate", "lasts", "mix", "qty"])]
     requests: Option<PathBuf>,
     /// The same seed makes the same customers come at the same times.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = whole::<u64>)]
     seed: u64,
     /// Where their receipts are written: a file that is not there yet.
     #[arg(long, value_name = "FILE")]
@@ -74,13 +74,13 @@ pub struct Escrow {
     mix: Vec<RegionWeight>,
     /// Of a hundred customers with a hold, how many leave it to expire: 60 unless given, none of those in
     /// a file of requests.
-    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100))]
+    #[arg(long, value_name = "PERCENT", value_parser = number::<u8>(0..=100))]
     abandon: Option<u8>,
     /// For how long units are held, 1ms to 1d.
     #[arg(long, value_name = "TIME", default_value = "3s", value_parser = ttl)]
     ttl: Duration,
     /// Units that each customer asks for.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=MAX_SUPPLY))]
+    #[arg(long, default_value_t = 1, value_parser = number::<u64>(1..=MAX_SUPPLY))]
     qty: u64,
     #[command(flatten)]
     connect: Connect,

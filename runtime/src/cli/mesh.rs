@@ -20,6 +20,7 @@ use serde::Serialize;
 use super::ca::authority_validity;
 use super::cert::{Named, Shown, validity};
 use super::new_disk::NewDisk;
+use super::new_ranges::NewRanges;
 use super::output::{Done, Failure, Output};
 use super::version::{FinalizeUpgrade, Version};
 use crate::founding::{self, Founded, MeshFile, POLICY_KEY_FILE, Plan, Seat};
@@ -31,6 +32,8 @@ pub enum MeshCommand {
     Init(Init),
     /// Make an empty data directory for a node whose disk was lost.
     NewDisk(NewDisk),
+    /// Say what becomes of the replicas of ranges on a disk that was put back, where that disk is.
+    NewRanges(NewRanges),
     /// Show the cluster version: where the mesh is, and what holds the next one back.
     Version(Version),
     /// End an upgrade: raise the cluster version. There is no way back to the old build from then on.
@@ -42,6 +45,7 @@ impl MeshCommand {
         match self {
             Self::Init(init) => init.run(output),
             Self::NewDisk(disk) => disk.run(output),
+            Self::NewRanges(ranges) => ranges.run(output),
             Self::Version(version) => version.run(output).await,
             Self::Finalize(finalize) => finalize.run(output).await,
         }

@@ -28,6 +28,7 @@ pub mod load;
 pub mod manual;
 pub mod mesh;
 pub mod new_disk;
+pub mod new_ranges;
 pub mod output;
 pub mod placement;
 pub mod policy;
@@ -42,9 +43,10 @@ pub mod subject;
 mod traces;
 pub mod version;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{ArgAction, Parser, Subcommand};
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use output::{Done, Failure, Format, Output};
 use traces::Traces;
@@ -124,7 +126,7 @@ enum Command {
 /// Runs the command line of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::given(std::env::args_os()).unwrap_or_else(|error| error.exit());
     let output = Output::new(cli.output);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -137,6 +139,12 @@ pub fn main() -> ExitCode {
 }
 
 impl Cli {
+    /// The command line that somebody gave, the program's name in front.
+    fn given(line: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Self, clap::Error> {
+        let mut matches = args::with_hyphens(Self::command()).try_get_matches_from(line)?;
+        Self::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut Self::command()))
+    }
+
     async fn run(self, output: &Output) -> Result<Done, Failure> {
         if matches!(self.command, Command::Serve(_)) {
             return self.command.run(output).await;
@@ -201,8 +209,6 @@ fn log_to_stderr(verbose: u8, traces: Option<&Telemetry>) -> Log {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
@@ -221,11 +227,53 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_told_with_all_ways_to_give_it() {
-        let told =
-            Cli::try_parse_from("rhumb cert issue --ca ca --out out".split(' ')).expect_err("for whom?");
+        let told = Cli::given("rhumb cert issue --ca ca --out out".split(' ')).expect_err("for whom?");
         let told = told.to_string();
         for way in ["--node", "--client", "--operator"] {
             assert!(told.contains(way), "{told}");
+        }
+    }
+
+    /// Whatever else is missing of a command: what is wrong with a value is said first.
+    #[test]
+    fn every_option_that_takes_a_number_or_a_time_says_what_would_be_right() {
+        fn check(command: &clap::Command, path: &[&str], checked: &mut usize) {
+            let path = [path, &[command.get_name()]].concat();
+            for arg in command.get_arguments().filter(|arg| args::is_counted(arg)) {
+                let Some(long) = arg.get_long().map(|long| format!("--{long}")) else { continue };
+                for wrong in ["many", "-1", "-5s"] {
+                    let line = [&path[..], &[long.as_str(), wrong]].concat();
+                    let said = Cli::given(line).expect_err(wrong).to_string();
+                    assert!(said.contains("invalid value") && said.contains("expected "), "{said}");
+                    *checked += 1;
+                }
+            }
+            command.get_subcommands().for_each(|sub| check(sub, &path, checked));
+        }
+        let mut checked = 0;
+        check(&Cli::command(), &[], &mut checked);
+        assert!(checked > 100, "{checked}");
+    }
+
+    #[test]
+    fn what_is_no_number_no_version_and_no_time_is_said_with_what_would_be_right() {
+        for (line, right) in [
+            (
+                "rhumb kv put profiles ann 1 --if-version x",
+                "\"x\" is not a version; expected one as an answer said it",
+            ),
+            ("rhumb kv get profiles ann --as-of -5s", "\"-5s\" is no time; expected a version, how long ago"),
+            (
+                "rhumb kv put profiles ann 1 --schema -1",
+                "\"-1\" is not a whole number; expected one such as 17",
+            ),
+            ("rhumb range check two", "\"two\" is not a whole number"),
+            ("rhumb range check -2", "\"-2\" is not a whole number"),
+            ("rhumb audit prove 3 x", "\"x\" is not a whole number"),
+            ("rhumb clock drill --node us-east/n1 --for 2h", "expected 1ms to 60s"),
+        ] {
+            let said = Cli::given(line.split(' ')).expect_err(line).to_string();
+            assert!(said.contains(right) && !said.contains("tip:"), "{said}");
         }
     }
 
@@ -322,7 +370,7 @@ mod tests {
             ("rhumb clock drill", false),
             ("rhumb", false),
         ] {
-            let parsed = Cli::try_parse_from(line.split(' '));
+            let parsed = Cli::given(line.split(' '));
             assert_eq!(parsed.is_ok(), right, "{line}");
             if let Err(error) = parsed {
                 assert_eq!(error.exit_code(), 2, "{line}");

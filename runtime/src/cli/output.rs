@@ -18,6 +18,8 @@ use rhumb_core::{Delivery, Fault, FaultKind};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use crate::client::directory::DirectoryError;
 use crate::client::kv::KvError;
@@ -62,6 +64,15 @@ pub enum Failure {
     NotAudited(AuditRefusal),
     /// A keyspace refused. Nothing was changed.
     NotServed(KvRefusal),
+    /// A keyspace refused a batch for one of its writes. Nothing was changed.
+    NotWritten {
+        /// Which, the first one being 1.
+        write: u64,
+        /// Of so many.
+        of: usize,
+        /// Why.
+        refusal: KvRefusal,
+    },
     /// The command line asks for something that cannot be.
     Usage(String),
     /// The settings have faults.
@@ -91,6 +102,7 @@ impl Failure {
             Self::Refused(refusal) => refusal.to_string(),
             Self::NotAudited(refusal) => refusal.to_string(),
             Self::NotServed(refusal) => refusal.to_string(),
+            Self::NotWritten { write, of, refusal } => format!("write {write} of {of}: {refusal}"),
             Self::Usage(message) | Self::Other { message, .. } => message.clone(),
             Self::Settings(faults) => faults.to_string(),
             Self::Fault(fault) => fault.to_string(),
@@ -99,7 +111,7 @@ impl Failure {
 
     fn code(&self) -> u8 {
         match self {
-            Self::Refused(_) | Self::NotAudited(_) | Self::NotServed(_) => 1,
+            Self::Refused(_) | Self::NotAudited(_) | Self::NotServed(_) | Self::NotWritten { .. } => 1,
             Self::Usage(_) | Self::Settings(_) => 2,
             Self::Fault(fault) if fault.delivery() == Delivery::Unknown => 4,
             Self::Fault(_) | Self::Other { .. } => 3,
@@ -117,9 +129,9 @@ impl Failure {
             Self::NotAudited(refusal) => json!({"refused": {
                 "code": refusal.code(), "message": refusal.to_string(), "retry_after_ms": refusal.retry_after_ms()
             }}),
-            Self::NotServed(refusal) => {
+            Self::NotServed(refusal) | Self::NotWritten { refusal, .. } => {
                 let mut told = json!({
-                    "code": refusal.code(), "message": refusal.to_string(), "retry_after_ms": refusal.retry_after_ms()
+                    "code": refusal.code(), "message": self.message(), "retry_after_ms": refusal.retry_after_ms()
                 });
                 if let KvRefusal::StalenessBoundViolated { bound_ms, age_ms, .. } = refusal {
                     (told["bound_ms"], told["age_ms"]) = ((*bound_ms).into(), (*age_ms).into());
@@ -143,7 +155,9 @@ impl Failure {
         match self {
             Self::Refused(refusal) => format!("refused ({}): {refusal}", refusal.code()),
             Self::NotAudited(refusal) => format!("refused ({}): {refusal}", refusal.code()),
-            Self::NotServed(refusal) => format!("refused ({}): {refusal}", refusal.code()),
+            Self::NotServed(refusal) | Self::NotWritten { refusal, .. } => {
+                format!("refused ({}): {}", refusal.code(), self.message())
+            }
             Self::Usage(message) => format!("error: {message}"),
             Self::Settings(faults) => format!("error: {faults}"),
             Self::Fault(fault) => format!("fault: {fault}"),
@@ -245,6 +259,12 @@ impl From<SurveyError> for Failure {
             }
         }
     }
+}
+
+/// A moment in milliseconds since the Unix epoch, as RFC 3339 writes it.
+pub(super) fn rfc3339(ms: u64) -> String {
+    let at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(ms) * 1_000_000);
+    at.ok().and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_else(|| format!("{ms} ms"))
 }
 
 /// Where a command prints.
@@ -403,6 +423,19 @@ mod tests {
             expect![[r#"
                 1 {"refused":{"age_ms":4200,"bound_ms":1000,"code":"staleness_bound_violated","message":"what is at hand may be 4200 ms old and 1000 ms were asked for, and the leaseholder was not reached: ask again in 200ms, or ask for more","retry_after_ms":200}}
                 refused (staleness_bound_violated): what is at hand may be 4200 ms old and 1000 ms were asked for, and the leaseholder was not reached: ask again in 200ms, or ask for more"#]],
+        );
+        let absent = || KvRefusal::Condition { op: 1, found: None };
+        check(
+            absent().into(),
+            expect![[r#"
+                1 {"refused":{"code":"condition_failed","message":"the key is not there; nothing was written","retry_after_ms":null}}
+                refused (condition_failed): the key is not there; nothing was written"#]],
+        );
+        check(
+            Failure::NotWritten { write: 2, of: 3, refusal: absent() },
+            expect![[r#"
+                1 {"refused":{"code":"condition_failed","message":"write 2 of 3: the key is not there; nothing was written","retry_after_ms":null}}
+                refused (condition_failed): write 2 of 3: the key is not there; nothing was written"#]],
         );
         let node = NodeId::new("eu", "n1").expect("valid");
         let fault = Box::new(Fault::not_sent(FaultKind::Draining));

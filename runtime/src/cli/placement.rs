@@ -10,6 +10,7 @@ use rhumb_actors::ranges::messages::{KvRefusal, ListKeyspaces};
 use rhumb_core::{DataClass, Region};
 use serde::Serialize;
 
+use super::args::number;
 use super::connect::{Connect, ask, ask_in_time};
 use super::output::{Done, Failure, Output};
 use crate::client::MeshClient;
@@ -105,7 +106,7 @@ pub struct PlanArgs {
     #[arg(long)]
     keyspace: Option<String>,
     /// How many replicas vote.
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=7))]
+    #[arg(long, value_parser = number::<u32>(1..=7))]
     replication: Option<u32>,
     #[command(flatten)]
     wanted: Wanted,
@@ -122,7 +123,7 @@ pub struct Apply {
     /// The keyspace.
     keyspace: String,
     /// How many replicas vote: what it has unless given.
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=7))]
+    #[arg(long, value_parser = number::<u32>(1..=7))]
     replication: Option<u32>,
     #[command(flatten)]
     wanted: Wanted,

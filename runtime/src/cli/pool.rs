@@ -13,9 +13,9 @@ use rhumb_core::{DataClass, NodeId, PoolName, Region};
 use serde::Serialize;
 
 use super::advise::Advise;
-use super::args::{RegionWeight, ReservePart};
+use super::args::{RegionWeight, ReservePart, number, whole};
 use super::audit::Audit;
-use super::connect::{Connect, ask, nodes_from};
+use super::connect::{Connect, ask, knows, nodes_from};
 use super::output::{Done, Failure, Output};
 use super::pool_list::List;
 use crate::client::MeshClient;
@@ -60,7 +60,7 @@ pub struct Create {
     /// Its name.
     name: PoolName,
     /// Units to mint.
-    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=MAX_SUPPLY))]
+    #[arg(long, value_parser = number::<u64>(1..=MAX_SUPPLY))]
     supply: u64,
     /// The regions' weights in the first split; equal unless given.
     #[arg(long, value_name = "REGION=WEIGHT,…", value_delimiter = ',')]
@@ -69,13 +69,13 @@ pub struct Create {
     #[arg(long, default_value = "inventory")]
     class: DataClass,
     /// Units that may be sold beyond the supply, where none is left or to be had.
-    #[arg(long, value_name = "UNITS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=MAX_SUPPLY))]
+    #[arg(long, value_name = "UNITS", default_value_t = 0, value_parser = number::<u64>(0..=MAX_SUPPLY))]
     debt: u64,
     /// A part of the supply that one node keeps for the others and does not sell itself.
     #[arg(long, value_name = "REGION[/NODE]=UNITS|SHARE%")]
     reserve: Option<ReservePart>,
     /// The most that one customer may hold and have bought; holds must then say for whom they are.
-    #[arg(long, value_name = "UNITS", value_parser = clap::value_parser!(u64).range(1..=MAX_SUPPLY))]
+    #[arg(long, value_name = "UNITS", value_parser = number::<u64>(1..=MAX_SUPPLY))]
     per_customer: Option<u64>,
     /// Where its rows are safe before anything of it is acknowledged: on the disk of the node that sells, or on a
     /// majority of three nodes, so that others sell on when one is lost with its disk.
@@ -506,7 +506,7 @@ pub struct Attest {
     #[arg(long, value_name = "REGION/NODE")]
     node: NodeId,
     /// Units it had sold of this pool and not got back, by receipts.
-    #[arg(long)]
+    #[arg(long, value_parser = whole::<u64>)]
     sold: u64,
     #[command(flatten)]
     connect: Connect,
@@ -525,12 +525,7 @@ struct AttestAnswer {
 impl Attest {
     async fn run(self, output: &Output) -> Result<Done, Failure> {
         let client = self.connect.operator().await?;
-        if !client.directory().knows(&self.node) {
-            let known: Vec<String> =
-                client.directory().nodes().iter().map(|(node, _)| node.to_string()).collect();
-            let message = format!("there is no node {} here; there are {}", self.node, known.join(", "));
-            return Err(Failure::Usage(message));
-        }
+        knows(&client, &self.node)?;
         let message = AttestPool { pool: self.name, node: self.node.clone(), sold: self.sold };
         let asked = ask(&client, std::slice::from_ref(&self.node), |_| message.clone()).await;
         client.close().await;

@@ -11,6 +11,7 @@ use rhumb_actors::ranges::messages::{
 use rhumb_core::NodeId;
 use serde::Serialize;
 
+use super::args::whole;
 use super::connect::{Connect, ask, ask_in_time};
 use super::kv::bytes::Coded;
 use super::output::{Done, Failure, Output};
@@ -38,6 +39,7 @@ pub enum RangeCommand {
 )]
 pub struct Check {
     /// The number of the range.
+    #[arg(value_parser = whole::<u64>)]
     range: u64,
     #[command(flatten)]
     connect: Connect,
@@ -75,6 +77,7 @@ pub struct Split {
 )]
 pub struct Move {
     /// The number of the range.
+    #[arg(value_parser = whole::<u64>)]
     range: u64,
     /// The node that has a replica.
     #[arg(long)]
@@ -91,6 +94,7 @@ pub struct Move {
 #[command(after_help = "Example:\n  rhumb range transfer-lease 2 --to eu-central/n1")]
 pub struct Transfer {
     /// The number of the range.
+    #[arg(value_parser = whole::<u64>)]
     range: u64,
     /// The node whose replica is to have it.
     #[arg(long)]
@@ -329,7 +333,8 @@ impl Transfer {
     async fn run(self, output: &Output) -> Result<Done, Failure> {
         let client = self.connect.operator().await?;
         let message = TransferLease { range: self.range, to: self.to.clone(), hops: 0 };
-        let asked = ask_in_time(&client, &nearest_first(&client, None), &message).await;
+        // What passes in a moment the node that is asked waits for.
+        let asked = ask(&client, &nearest_first(&client, None), |_| message.clone()).await;
         client.close().await;
         let given = WasGiven { range: self.range, leaseholder: asked.answer??, node: self.to.to_string() };
         output.answer(&given, &given);

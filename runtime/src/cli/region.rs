@@ -4,15 +4,19 @@
 //! * It never does: judge. The node that holds the lease of the meta range does, by what all nodes tell it.
 
 use std::fmt;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use rhumb_actors::failover::State;
 use rhumb_actors::failover::messages::{ListRegions, NodeStands, RegionList};
 use serde::Serialize;
 
-use super::connect::{Connect, ask_in_time};
+use super::connect::Connect;
 use super::output::{Done, Failure, Output};
-use crate::client::kv::nearest_first;
+use crate::client::kv::{ask, nearest_first};
+
+/// How long the nodes have to answer: who asks how they stand may do so because nothing else is answered.
+const WITHIN: Duration = Duration::from_millis(2_500);
 
 /// Regions and how their nodes stand.
 #[derive(Debug, Subcommand)]
@@ -24,7 +28,7 @@ pub enum RegionCommand {
 /// List the nodes of all regions: who is there, and who is fenced.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  rhumb region ls\n  rhumb region ls --check -o json\n\nThe node that holds the lease of the meta range answers, whichever node is asked. Ends with 0 also when a node is not there; with --check, with 5 then."
+    after_help = "Examples:\n  rhumb region ls\n  rhumb region ls --check -o json\n\nThe node that holds the lease of the meta range answers, whichever node is asked. While nobody does, as a majority of its replicas is not reached, it is refused as `not_now` within 3 s. Ends with 0 also when a node is not there; with --check, with 5 then."
 )]
 pub struct Ls {
     /// End with code 5 unless every node is alive.
@@ -89,9 +93,9 @@ impl RegionCommand {
 impl Ls {
     async fn run(self, output: &Output) -> Result<Done, Failure> {
         let client = self.connect.operator().await?;
-        let asked = ask_in_time(&client, &nearest_first(&client, None), &ListRegions {}).await;
+        let asked = ask(&client, &nearest_first(&client, None), &ListRegions {}, WITHIN).await;
         client.close().await;
-        let RegionList { by, mut nodes } = asked.answer??;
+        let RegionList { by, mut nodes } = asked?;
         nodes.sort_by(|a, b| a.node.cmp(&b.node));
         let all = nodes.iter().all(|stands| stands.state == State::Alive);
         let listed = Listed { by: by.to_string(), nodes: nodes.into_iter().map(Node::from).collect() };

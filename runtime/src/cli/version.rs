@@ -9,6 +9,7 @@ use clap::Args;
 use rhumb_actors::version::messages::{Finalize, NodeKnows, ShowVersion, VersionView};
 use serde::Serialize;
 
+use super::args::number;
 use super::connect::{Connect, ask};
 use super::output::{Done, Failure, Output};
 use crate::client::kv::nearest_first;
@@ -34,7 +35,7 @@ pub struct Version {
 )]
 pub struct FinalizeUpgrade {
     /// Up to this cluster version; otherwise the newest that any node knows.
-    #[arg(long, value_name = "VERSION", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "VERSION", value_parser = number::<u32>(1..=u32::MAX))]
     to: Option<u32>,
     #[command(flatten)]
     connect: Connect,

@@ -196,8 +196,13 @@ impl<'a> Kv<'a> {
     /// # Errors
     /// [`KvError`].
     pub async fn read(&self, message: KvRead) -> Result<KvAnswer, KvError> {
+        self.read_with(self.token(), message).await
+    }
+
+    /// As [`Kv::read`], to see what this token stands for, not all that the handle has seen.
+    pub(crate) async fn read_with(&self, token: Vec<u8>, message: KvRead) -> Result<KvAnswer, KvError> {
         let (class, keyspace) = (self.class.clone(), self.name.clone());
-        let message = KvRead { class, keyspace, token: self.token(), hops: 0, ..message };
+        let message = KvRead { class, keyspace, token, hops: 0, ..message };
         let within = self.begins()?;
         let answer: Result<KvAnswer, _> = match &self.way {
             Way::Network { client, nearest, .. } if message.nearest_only => {

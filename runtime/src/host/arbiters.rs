@@ -95,13 +95,18 @@ impl Gauge {
         let depth = self.depth.load(Ordering::Relaxed);
         self.works[depth.min(DEEPEST - 1)].store(work.number, Ordering::Relaxed);
         self.depth.store(depth + 1, Ordering::Relaxed);
-        self.turn.fetch_add(if depth == 0 { 1 } else { 2 }, Ordering::Release);
+        self.turns(if depth == 0 { 1 } else { 2 });
     }
 
     pub(crate) fn end(&self) {
         let depth = self.depth.load(Ordering::Relaxed).saturating_sub(1);
         self.depth.store(depth, Ordering::Relaxed);
-        self.turn.fetch_add(if depth == 0 { 1 } else { 2 }, Ordering::Release);
+        self.turns(if depth == 0 { 1 } else { 2 });
+    }
+
+    /// No addition that others wait for: only the arbiter writes.
+    fn turns(&self, by: u64) {
+        self.turn.store(self.turn.load(Ordering::Relaxed).wrapping_add(by), Ordering::Release);
     }
 
     /// The innermost work that is under way, or the last.

@@ -43,7 +43,8 @@ pub(crate) struct CallState {
     pub(crate) to: ActorId,
     pub(crate) from: Option<Arc<Peer>>,
     pub(crate) deadline: Instant,
-    pub(crate) hybrid: HybridTime,
+    /// The sender's; of one that begins here, the time when it is first looked at.
+    pub(crate) hybrid: OnceLock<HybridTime>,
     /// As it was sent.
     pub(crate) trace: Option<TraceContext>,
     /// The span of whoever sends, where that is here and its trace is kept.
@@ -131,6 +132,18 @@ impl Default for Seen {
     }
 }
 
+impl Seen {
+    fn class(&mut self, class: &DataClass) {
+        if !class.is_control() && !self.labels.contains(class) {
+            self.labels.push(class.clone());
+        }
+    }
+
+    fn rests_on(&mut self, guarantee: Guarantee) {
+        self.guarantee = self.guarantee.compose(guarantee);
+    }
+}
+
 /// What counts the work of an actor that has left its mailbox and is not done.
 pub(crate) trait Load: Send + Sync {
     /// One more.
@@ -153,8 +166,31 @@ pub(crate) struct Current {
     pub(crate) work: Listed,
 }
 
+/// The call of a message on its way to its handler.
+#[derive(Clone)]
+pub(crate) enum Called {
+    Made(Arc<CallState>),
+    /// Made when somebody looks at it, which few handlers of what was told do.
+    Later(Arc<dyn Later>),
+}
+
+/// What a call can be made of for which nobody waits.
+pub(crate) trait Later: Send + Sync {
+    /// The call, in the midst of its handler.
+    fn make(&self) -> CallState;
+    /// How it is watched while it is served here.
+    fn served(&self) -> Option<&Served>;
+}
+
+/// What stands on a thread.
+struct Standing {
+    called: Called,
+    load: Arc<dyn Load>,
+    work: Listed,
+}
+
 thread_local! {
-    static CURRENT: RefCell<Option<Current>> = const { RefCell::new(None) };
+    static STANDING: RefCell<Option<Standing>> = const { RefCell::new(None) };
 }
 
 /// The call that is being handled; none outside of a handler and the future it returned.
@@ -164,25 +200,84 @@ pub fn call() -> Option<Call> {
 }
 
 pub(crate) fn current() -> Option<Current> {
-    CURRENT.with_borrow(Clone::clone)
+    STANDING.with_borrow_mut(|standing| standing.as_mut().map(Standing::current))
+}
+
+/// The call within which this thread works.
+pub(crate) fn within() -> Option<Arc<CallState>> {
+    STANDING.with_borrow_mut(|standing| standing.as_mut().map(|standing| standing.called.made()))
+}
+
+impl Standing {
+    fn current(&mut self) -> Current {
+        Current { call: self.called.made(), load: Arc::clone(&self.load), work: self.work }
+    }
+}
+
+impl Called {
+    /// The call, made now unless it was before.
+    fn made(&mut self) -> Arc<CallState> {
+        let call = match self {
+            Self::Made(call) => return Arc::clone(call),
+            Self::Later(later) => Arc::new(later.make()),
+        };
+        *self = Self::Made(Arc::clone(&call));
+        call
+    }
+
+    fn served(&self) -> Option<&Served> {
+        match self {
+            Self::Made(call) => call.served.get(),
+            Self::Later(later) => later.served(),
+        }
+    }
+
+    /// The handler is about to run. False when it must not: nobody waits.
+    pub(crate) fn begins(&self) -> bool {
+        match self {
+            Self::Made(call) => call.begins(),
+            Self::Later(_) => true,
+        }
+    }
+
+    /// The handler has returned.
+    pub(crate) fn handled(&self) {
+        if let Self::Made(call) = self {
+            call.handled();
+        }
+    }
+
+    /// Ends without an answer, for this reason, which nobody is told of what is made later.
+    pub(crate) fn fail(&self, fault: Fault) {
+        if let Self::Made(call) = self {
+            call.fail(fault);
+        }
+    }
 }
 
 /// Makes a call the current one until dropped.
 pub(crate) struct Scope {
-    before: Option<Current>,
+    before: Option<Standing>,
     _within: Option<AtWork>,
 }
 
 impl Scope {
-    pub(crate) fn enter(current: Current) -> Self {
-        let within = current.call.served.get().map(Served::enter);
-        Self { before: CURRENT.replace(Some(current)), _within: within }
+    pub(crate) fn enter(called: Called, load: Arc<dyn Load>, work: Listed) -> Self {
+        let within = called.served().map(Served::enter);
+        Self { before: STANDING.replace(Some(Standing { called, load, work })), _within: within }
     }
 }
 
 impl Drop for Scope {
     fn drop(&mut self) {
-        CURRENT.set(self.before.take());
+        STANDING.set(self.before.take());
+    }
+}
+
+impl Current {
+    /// Makes it the current one again until dropped.
+    pub(crate) fn enter(&self) -> Scope {
+        Scope::enter(Called::Made(Arc::clone(&self.call)), Arc::clone(&self.load), self.work)
     }
 }
 
@@ -198,7 +293,7 @@ impl<F: Future> Future for Scoped<F> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         let _wakes = Wakes::hold();
-        let _scope = Scope::enter(self.current.clone());
+        let _scope = self.current.enter();
         self.future.as_mut().poll(context)
     }
 }
@@ -234,10 +329,11 @@ impl Call {
         self.0.call.deadline.saturating_duration_since(Instant::now())
     }
 
-    /// The caller's hybrid time.
+    /// The caller's hybrid time, as it was sent. Of a caller of this node, the time when this is first asked: later
+    /// than all that the caller has seen.
     #[must_use]
     pub fn hybrid(&self) -> HybridTime {
-        self.0.call.hybrid
+        self.0.call.hybrid()
     }
 
     /// The caller's trace, if it is traced.
@@ -337,6 +433,11 @@ impl Call {
 }
 
 impl CallState {
+    /// Its hybrid time.
+    pub(crate) fn hybrid(&self) -> HybridTime {
+        *self.hybrid.get_or_init(|| self.mesh.hybrid())
+    }
+
     /// What goes on from here: the span under which it is served, or what came with it.
     pub(crate) fn trace(&self) -> Option<TraceContext> {
         self.served.get().map(Served::trace).or(self.trace)
@@ -382,16 +483,19 @@ impl CallState {
 
     /// Notes a reply's class.
     pub(crate) fn saw(&self, class: &DataClass) {
-        let mut seen = self.seen.lock();
-        if !class.is_control() && !seen.labels.contains(class) {
-            seen.labels.push(class.clone());
-        }
+        self.seen.lock().class(class);
     }
 
     /// Notes a reply's guarantee.
     pub(crate) fn met(&self, guarantee: Guarantee) {
+        self.seen.lock().rests_on(guarantee);
+    }
+
+    /// Notes a reply: its class and its guarantee.
+    pub(crate) fn got(&self, class: &DataClass, guarantee: Guarantee) {
         let mut seen = self.seen.lock();
-        seen.guarantee = seen.guarantee.compose(guarantee);
+        seen.class(class);
+        seen.rests_on(guarantee);
     }
 
     /// Keeps a message that is refused with this, if whoever acts for its actor now may be asked instead.
@@ -458,12 +562,12 @@ impl CallState {
     }
 
     /// Whether the call, with all that it has seen, may send data of this class: it may not be a looser
-    /// one than any of what it has seen.
-    pub(crate) fn may_send(&self, class: &DataClass) -> Result<(), Fault> {
+    /// one than any of what it has seen. Gives what it has rested on so far.
+    pub(crate) fn may_send(&self, class: &DataClass) -> Result<Guarantee, Fault> {
         let seen = self.seen.lock();
         let loses = |label: &&DataClass| !self.mesh.no_less_strict(class, label);
         match std::iter::once(&self.class).chain(&seen.labels).find(loses) {
-            None => Ok(()),
+            None => Ok(seen.guarantee),
             Some(from) => {
                 Err(Fault::not_sent(FaultKind::ClassLowered { from: from.clone(), to: class.clone() }))
             }
@@ -486,7 +590,7 @@ impl CallState {
 }
 
 impl Before {
-    fn holds(&self, id: &ActorId) -> bool {
+    pub(crate) fn holds(&self, id: &ActorId) -> bool {
         match self {
             Self::Nobody => false,
             Self::Here(call) => call.to == *id || call.before.holds(id),

@@ -358,8 +358,12 @@ impl<A: Hosted> Cell<A> {
 
     pub(super) fn weigh(&self, actor: &A) {
         let now = self.home.weight_of(actor);
-        let before = self.footprint.swap(now, Ordering::Relaxed);
-        self.home.weighs(before, now);
+        // Only its arbiter writes it.
+        let before = self.footprint.load(Ordering::Relaxed);
+        if before != now {
+            self.footprint.store(now, Ordering::Relaxed);
+            self.home.weighs(before, now);
+        }
     }
 
     pub(super) fn gauge(&self) -> &Gauge {

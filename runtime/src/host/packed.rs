@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::arbiters::Listed;
-use super::call::{CallState, Current, Load, Scope};
+use super::call::{Called, Load, Scope};
 use super::mailbox::Waits;
 use super::owed::{Acknowledgement, Owed};
 
@@ -34,7 +34,7 @@ pub(crate) trait Deliver<A: Actor>: Waits + Send {
 /// handler: asks within a node encode nothing.
 pub(crate) struct Packed<M: Remote> {
     pub(crate) message: M,
-    pub(crate) call: Arc<CallState>,
+    pub(crate) call: Called,
     pub(crate) asker: Asker<M>,
     pub(crate) work: Option<Listed>,
 }
@@ -65,12 +65,13 @@ impl<M: Remote> Waits for Packed<M> {
 impl<M: Remote> Asker<M> {
     /// Whether somebody waits. Whoever told was told that the message was taken: that has no deadline
     /// any more.
-    fn waits(&self, call: &CallState, now: Instant) -> bool {
+    fn waits(&self, call: &Called, now: Instant) -> bool {
         let gone = match self {
             Self::Nobody | Self::HeldBack(_) => return true,
             Self::Here(answer) => answer.is_closed(),
             Self::There(owed) => owed.is_cancelled(),
         };
+        let Called::Made(call) = call else { return true };
         if gone {
             call.abandon();
         } else if now >= call.deadline {
@@ -105,7 +106,7 @@ where
                 (Some(answer), Some((answered, owed)))
             }
         };
-        let scope = Scope::enter(Current { call: Arc::clone(&call), load, work });
+        let scope = Scope::enter(call.clone(), load, work);
         actor.handle(message, context).handle(context, answer);
         drop(scope);
         call.handled();
@@ -115,8 +116,8 @@ where
     }
 
     fn refuse(self: Box<Self>, fault: Fault) {
-        if matches!(self.asker, Asker::Here(_)) {
-            self.call.leaves(&self.message, &fault);
+        if let (Asker::Here(_), Called::Made(call)) = (&self.asker, &self.call) {
+            call.leaves(&self.message, &fault);
         }
         // Whoever asked is told as the asker is dropped.
         self.call.fail(fault);

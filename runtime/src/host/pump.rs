@@ -113,13 +113,14 @@ impl<A: Hosted> ActorFuture<A> for Pump<A> {
                 return Poll::Pending;
             }
             // Actix polls again within one turn when a handler spawned something: the budget is the turn's.
-            if self.cell().fed.load(Ordering::Relaxed) >= BUDGET {
+            let fed = self.cell().fed.load(Ordering::Relaxed);
+            if fed >= BUDGET {
                 task.waker().wake_by_ref();
                 return Poll::Pending;
             }
             match self.cell().next(task) {
                 Feed::One(message) => {
-                    self.cell().fed.fetch_add(1, Ordering::Relaxed);
+                    self.cell().fed.store(fed + 1, Ordering::Relaxed);
                     self.feed(message, actor, context, now);
                     if wakes.are_waiting() && now.elapsed() > TOGETHER {
                         wakes.now();

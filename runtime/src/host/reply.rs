@@ -11,7 +11,7 @@ use rhumb_actors::remote::KeepsContext;
 use rhumb_core::wakes::Wakes;
 use rhumb_core::{Fault, FaultKind};
 
-use super::call::{Current, Scope, current};
+use super::call::{Current, current};
 
 /// What a handler returns whose answer comes later: `type Result = Reply<u32>`. Within its future the
 /// call's context is the current one, as in the handler: calls made there have the rest of the
@@ -142,7 +142,7 @@ impl<F, T> UnderWay<F, T> {
         }
         // Whoever is told something by it is woken when it has made its step.
         let _wakes = Wakes::hold();
-        let scope = self.current.clone().map(Scope::enter);
+        let scope = self.current.as_ref().map(Current::enter);
         if let Some(current) = &self.current {
             current.load.gauge().begin(current.work);
         }

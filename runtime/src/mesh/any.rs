@@ -97,7 +97,7 @@ async fn ask<A: Addressed, M: Remote>(
     message: M,
     said: Said,
 ) -> Result<(M::Reply, DataClass), Fault> {
-    let within = call::current().map(|current| current.call);
+    let within = call::within();
     let deadline = deadline::<M>(&said, within.as_deref());
     let retried = (said.retried || M::RETRIED) && (M::IDEMPOTENT || M::KEYED) && within.is_none();
     let hedged = said.hedged && within.is_none();

@@ -26,7 +26,7 @@ use super::resilience::Attempts;
 use super::{Carried, Mesh, dispatch, durably, registry};
 use crate::delivery::parcel::LETTER;
 use crate::host::admission::Permit;
-use crate::host::call::{self, Answers, Before, CallState, MAX_CHAIN, Seen, Stage};
+use crate::host::call::{self, Answers, Before, CallState, Called, MAX_CHAIN, Seen, Stage};
 use crate::host::id::ActorId;
 use crate::host::packed::{Asker, Packed};
 use crate::telemetry::{self, What, names};
@@ -44,7 +44,7 @@ where
     A: Addressed,
     M: Remote,
 {
-    let within = call::current().map(|current| current.call);
+    let within = call::within();
     let deadline = deadline::<M>(&said, within.as_deref());
     let retried = (said.retried || M::RETRIED) && (M::IDEMPOTENT || M::KEYED);
     // Only the outermost call is made again: within it, each layer would multiply those of the next.
@@ -86,8 +86,7 @@ pub(super) fn concluded<T>(
     call.went(outcome.as_ref().map(|_| ()));
     let (reply, class) = outcome?;
     if let Some(caller) = within {
-        caller.saw(&class);
-        caller.met(achieved);
+        caller.got(&class, achieved);
     }
     Ok((reply, class))
 }
@@ -115,7 +114,7 @@ where
     if let Some(stream) = said.durably.take() {
         return Box::pin(durably::tell(to, message, said, stream)).await;
     }
-    let within = call::current().map(|current| current.call);
+    let within = call::within();
     // Who tells waits for the mailbox only, and no longer than its own caller does.
     let (mesh, owner) = to.found(deadline::<M>(&said, within.as_deref())).await?;
     let deadline = deadline::<M>(&said, None);
@@ -184,10 +183,11 @@ pub(super) fn outgoing<A: Addressed, M: Remote>(
 ) -> Result<Arc<CallState>, Fault> {
     let state = class_of::<A>()?;
     let class = message.class().unwrap_or(&state).clone();
-    if let Some(caller) = &caller {
-        caller.may_send(&class)?;
-    }
-    let rests_on = said.rests_on.unwrap_or_else(|| rests_on(caller.as_deref()));
+    let so_far = match &caller {
+        Some(caller) => caller.may_send(&class)?,
+        None => Guarantee::STRONGEST,
+    };
+    let rests_on = said.rests_on.unwrap_or(so_far);
     rests_on_enough::<M>(rests_on)?;
     let mut required = said.required.unwrap_or_default();
     if let Some(caller) = caller.as_deref().filter(|_| waits == Waits::Yes) {
@@ -214,7 +214,7 @@ pub(super) fn outgoing<A: Addressed, M: Remote>(
         to: to.clone(),
         from: None,
         deadline,
-        hybrid: mesh.hybrid(),
+        hybrid: OnceLock::new(),
         trace,
         asked,
         served: OnceLock::new(),
@@ -277,7 +277,7 @@ pub(super) fn here<A: Addressed, M: Remote>(
             Asker::Here(_) | Asker::There(_) => What::rpc(M::NAME, SpanKind::Server, &call.class),
         })
     }));
-    let packed = Packed { message, call: Arc::clone(call), asker, work: None };
+    let packed = Packed { message, call: Called::Made(Arc::clone(call)), asker, work: None };
     home.local(&call.to, M::NAME, Box::new(packed), now)?;
     Ok(permit)
 }
@@ -429,7 +429,7 @@ pub(super) fn understood<M: Remote>(mesh: &Mesh, owner: &NodeId) -> Result<(), F
 
 pub(super) fn headers(call: &CallState) -> Headers {
     Headers {
-        hybrid: call.hybrid,
+        hybrid: call.hybrid(),
         trace: call.trace,
         guarantee: call.seen.lock().guarantee,
         required: call.required,

@@ -33,7 +33,7 @@ impl Mesh {
         M: Remote,
     {
         let id = ActorId::new(A::TYPE, None, "");
-        let caller = call::current().map(|current| current.call);
+        let caller = call::within();
         let until = deadline::<M>(&Said::default(), None);
         let ready = outgoing::<A, M>(self, &id, &message, Said::default(), caller, until, Waits::No)
             .and_then(|call| match pack(M::NAME, &message) {

@@ -1,7 +1,14 @@
 //! What nodes ask each other about their clocks, and what an operator may try on one.
 
+use std::time::Duration;
+
 use rhumb_actors::{Wire, remote};
 use serde::{Deserialize, Serialize};
+
+/// The longest drill.
+pub const LONGEST_DRILL: Duration = Duration::from_secs(60);
+/// How far off the clock may be, either way, that a drill shows.
+pub const FARTHEST_DRILL: Duration = Duration::from_secs(3_600);
 
 /// What does your wall clock show? Answered in microseconds since the Unix epoch, read when the question is taken up.
 #[remote(

@@ -26,13 +26,13 @@ use super::{Mesh, Whereabouts};
 use crate::delivery::staged::Staged;
 use crate::host::AnyHome;
 use crate::host::arbiters::Listed;
-use crate::host::call::{Answers, Before, CallState, MAX_CHAIN, Seen, Stage};
+use crate::host::call::{Answers, Before, CallState, Called, Later, MAX_CHAIN, Seen, Stage};
 use crate::host::cell::Cell;
 use crate::host::home::Home;
 use crate::host::id::{ActorId, Target, Whom};
 use crate::host::owed::{Acknowledgement, Owed};
 use crate::host::packed::{Asker, Packed};
-use crate::telemetry::{self, Span, What, names};
+use crate::telemetry::{self, Served, Span, Tracer, What, names};
 
 /// Bytes that the name of a caller may have.
 const MAX_CALLER: usize = 256;
@@ -173,14 +173,15 @@ where
         Ok(opened) => opened,
         Err(fault) => return answer.fault(fault),
     };
+    let called = Called::Made(Arc::clone(&call));
     if kind == Kind::Ask {
         *call.admitted.lock() = permit;
         let owed = Owed::new(Arc::clone(&call), answer);
         // Where it is not taken, the call says why as the answer is dropped.
-        home.put(cell, message, &call, Asker::There(owed), work, came).ok();
+        home.put(&call.to, cell, message, called, Asker::There(owed), work, came).ok();
         return;
     }
-    match home.put(cell, message, &call, Asker::Nobody, work, came) {
+    match home.put(&call.to, cell, message, called, Asker::Nobody, work, came) {
         Ok(()) => answer.reply(empty_reply(&home.mesh)),
         Err(fault) => answer.fault(fault),
     }
@@ -208,18 +209,20 @@ where
         Ok(head) => head,
         Err(fault) => return answer.fault(fault),
     };
+    let tells = match Tells::under::<A>(head, id) {
+        Ok(tells) => Arc::new(tells),
+        Err(fault) => return answer.fault(fault),
+    };
     let acknowledged = Acknowledgement::new(home.mesh.clone(), answer);
     let (last, mut cell) = (messages.len() - 1, None);
     for (at, range) in messages.into_iter().enumerate() {
-        let outcome =
-            head.open::<A, M>(id.clone(), (&body[range], &body), None, None).and_then(|(message, call)| {
-                let found: Option<Arc<Cell<A>>> = cell.take().or_else(|| home.cell(id));
-                let held =
-                    at == last && found.as_ref().is_some_and(|cell| 2 * cell.waiting() > home.capacity());
-                let asker = if held { Asker::HeldBack(Arc::clone(&acknowledged)) } else { Asker::Nobody };
-                cell.clone_from(&found);
-                home.put(found, message, &call, asker, work, came)
-            });
+        let outcome = tells.open::<A, M>((&body[range], &body)).and_then(|(message, called)| {
+            let found: Option<Arc<Cell<A>>> = cell.take().or_else(|| home.cell(id));
+            let held = at == last && found.as_ref().is_some_and(|cell| 2 * cell.waiting() > home.capacity());
+            let asker = if held { Asker::HeldBack(Arc::clone(&acknowledged)) } else { Asker::Nobody };
+            cell.clone_from(&found);
+            home.put(id, found, message, called, asker, work, came)
+        });
         if let Err(fault) = outcome {
             acknowledged.refuse(at, fault);
         }
@@ -244,9 +247,11 @@ where
     };
     for cell in home.awake() {
         // Each gets a message of its own out of the same bytes.
-        let outcome = head
-            .open::<A, M>(cell.id.clone(), (&body, &body), None, None)
-            .and_then(|(message, call)| home.put(Some(cell), message, &call, Asker::Nobody, work, came));
+        let outcome =
+            head.open::<A, M>(cell.id.clone(), (&body, &body), None, None).and_then(|(message, call)| {
+                let called = Called::Made(Arc::clone(&call));
+                home.put(&call.to, Some(cell), message, called, Asker::Nobody, work, came)
+            });
         match outcome {
             Ok(()) => taken += 1,
             Err(fault) => {
@@ -292,11 +297,13 @@ pub(super) async fn broadcast_here(mesh: &Mesh, request: Request) -> Result<(u64
 }
 
 impl<A: Hosted> Home<A> {
+    #[expect(clippy::too_many_arguments, reason = "a message and all that goes with it")]
     fn put<M: Remote>(
         &self,
+        id: &ActorId,
         cell: Option<Arc<Cell<A>>>,
         message: M,
-        call: &Arc<CallState>,
+        call: Called,
         asker: Asker<M>,
         work: Listed,
         came: Instant,
@@ -304,8 +311,7 @@ impl<A: Hosted> Home<A> {
     where
         A: Handler<M>,
     {
-        let packed = Packed { message, call: Arc::clone(call), asker, work: Some(work) };
-        self.push(&call.to, cell, Box::new(packed), came)
+        self.push(id, cell, Box::new(Packed { message, call, asker, work: Some(work) }), came)
     }
 }
 
@@ -344,8 +350,8 @@ fn epoch_for<A: Hosted>(home: &Home<A>, id: &ActorId, headers: &Headers) -> Epoc
 
 /// What stands before a message, judged: many messages under one head share it, and what it says costs each of
 /// them nothing.
-struct Head<'a> {
-    mesh: &'a Mesh,
+struct Head {
+    mesh: Mesh,
     name: ByteString,
     class: DataClass,
     from: Option<Arc<Peer>>,
@@ -355,10 +361,10 @@ struct Head<'a> {
     held: Option<Arc<Held>>,
 }
 
-impl<'a> Head<'a> {
+impl Head {
     /// Whether what it says of callers and epochs is believed of whoever sent it.
     fn judge(
-        (mesh, ours): (&'a Mesh, Epoch),
+        (mesh, ours): (&Mesh, Epoch),
         name: ByteString,
         class: DataClass,
         from: Option<Arc<Peer>>,
@@ -370,7 +376,7 @@ impl<'a> Head<'a> {
         let chain = callers(role, std::mem::take(&mut headers.chain))?;
         epoch_matches(ours, headers.epoch)?;
         let before = if chain.is_empty() { Before::Nobody } else { Before::Elsewhere(chain.into()) };
-        Ok(Self { mesh, name, class, from, headers, came, before, held: held.map(Arc::new) })
+        Ok(Self { mesh: mesh.clone(), name, class, from, headers, came, before, held: held.map(Arc::new) })
     }
 
     /// The message of a part of these bytes, and the call in which it runs.
@@ -381,28 +387,45 @@ impl<'a> Head<'a> {
         key: Option<String>,
         staged: Option<&Staged>,
     ) -> Result<(M, Arc<CallState>), Fault> {
-        let (mesh, headers) = (self.mesh, &self.headers);
-        rests_on_enough::<M>(headers.guarantee)?;
-        let decode = || mesh.decoding(|| unpack_part(&self.name, part, whole));
+        let state = class_of::<A>()?;
+        let message: M = self.message(&state, (part, whole))?;
+        let call = self.call(to, Answers::to(&message, &state), key, staged);
+        if call.cycles() {
+            return Err(Fault::not_sent(FaultKind::Cycle(call.to.shown().to_string())));
+        }
+        // Whoever delivers works for the span of the message.
+        call.is_served(Span::current());
+        Ok((message, Arc::new(call)))
+    }
+
+    /// The message of a part of these bytes, to an actor whose state is of this class.
+    fn message<M: Remote>(&self, state: &DataClass, (part, whole): (&[u8], &Bytes)) -> Result<M, Fault> {
+        rests_on_enough::<M>(self.headers.guarantee)?;
+        let decode = || self.mesh.decoding(|| unpack_part(&self.name, part, whole));
         let message: M = telemetry::part(names::DECODE, decode).map_err(Fault::not_sent)?;
         // The gates judged the envelope: what is in it must be of that class.
-        let state = class_of::<A>()?;
-        let own = message.class().unwrap_or(&state);
+        let own = message.class().unwrap_or(state);
         if *own != self.class {
             let (from, to) = (own.clone(), self.class.clone());
             return Err(Fault::not_sent(FaultKind::ClassLowered { from, to }));
         }
-        let call = CallState {
-            mesh: mesh.clone(),
+        Ok(message)
+    }
+
+    /// The call in which a message runs.
+    fn call(&self, to: ActorId, answers: Answers, key: Option<String>, staged: Option<&Staged>) -> CallState {
+        let headers = &self.headers;
+        CallState {
+            mesh: self.mesh.clone(),
             to,
             from: self.from.clone(),
             deadline: self.came + headers.deadline,
-            hybrid: headers.hybrid,
+            hybrid: OnceLock::from(headers.hybrid),
             trace: headers.trace,
             asked: None,
             served: OnceLock::new(),
             class: self.class.clone(),
-            answers: Answers::to(&message, &state),
+            answers,
             required: headers.required,
             key,
             epoch: headers.epoch,
@@ -414,13 +437,56 @@ impl<'a> Head<'a> {
             admitted: Mutex::default(),
             left: OnceLock::new(),
             held: self.held.clone(),
-        };
-        if call.cycles() {
-            return Err(Fault::not_sent(FaultKind::Cycle(call.to.shown().to_string())));
         }
-        // Whoever delivers works for the span of the message.
-        call.is_served(Span::current());
-        Ok((message, Arc::new(call)))
+    }
+}
+
+/// Messages under one head for which nobody waits, and what they have in common. The call of each is made when its
+/// handler looks at it; at once where a span is kept of it.
+struct Tells {
+    head: Head,
+    to: ActorId,
+    /// The class of the actor's state.
+    state: DataClass,
+    is_kept: bool,
+    served: Option<Served>,
+}
+
+impl Tells {
+    fn under<A: Hosted>(head: Head, to: &ActorId) -> Result<Self, Fault> {
+        if head.before.holds(to) {
+            return Err(Fault::not_sent(FaultKind::Cycle(to.shown().to_string())));
+        }
+        let trace = head.headers.trace;
+        let served = head.mesh.tracer().map(|_| Served::not(trace.unwrap_or_else(Tracer::not_kept)));
+        // Whoever delivers works for the span of the messages.
+        let is_kept = Span::current().is_some();
+        Ok(Self { head, to: to.clone(), state: class_of::<A>()?, is_kept, served })
+    }
+
+    /// The message of a part of these bytes, and its call.
+    fn open<A: Hosted, M: Remote>(self: &Arc<Self>, bytes: (&[u8], &Bytes)) -> Result<(M, Called), Fault> {
+        if self.is_kept {
+            let (message, call) = self.head.open::<A, M>(self.to.clone(), bytes, None, None)?;
+            return Ok((message, Called::Made(call)));
+        }
+        let message = self.head.message(&self.state, bytes)?;
+        Ok((message, Called::Later(Arc::clone(self) as Arc<dyn Later>)))
+    }
+}
+
+impl Later for Tells {
+    fn make(&self) -> CallState {
+        // Nobody is answered.
+        let answers = Answers { declared: self.state.clone(), state: None };
+        let call = self.head.call(self.to.clone(), answers, None, None);
+        let served = self.served.as_ref().map(|served| OnceLock::from(Served::not(served.trace())));
+        let stage = AtomicU8::new(Stage::Handled as u8);
+        CallState { served: served.unwrap_or_default(), stage, ..call }
+    }
+
+    fn served(&self) -> Option<&Served> {
+        self.served.as_ref()
     }
 }
 

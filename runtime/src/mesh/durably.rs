@@ -31,7 +31,7 @@ where
     A: Addressed,
     M: Remote,
 {
-    let within = call::current().map(|current| current.call);
+    let within = call::within();
     let until = deadline::<M>(&said, within.as_deref());
     let allowed = said.within.unwrap_or(M::DEADLINE);
     if said.epoch.is_some() || said.required.is_some() {

@@ -209,7 +209,7 @@ where
         let Some(gathering) = &batch.gathering else { return Ok(false) };
         let state = class_of::<A>()?;
         let class = message.class().unwrap_or(&state);
-        let within = call::current().map(|current| current.call);
+        let within = call::within();
         let alike = *class == batch.call.class
             && within.as_ref().map(Arc::as_ptr) == batch.within.as_ref().map(Arc::as_ptr)
             && rests_on(within.as_deref()) == batch.rests_on
@@ -231,7 +231,7 @@ where
 
     /// Begins a batch with a message, or hands it over here.
     async fn begin(&mut self, message: M) -> Result<(), Fault> {
-        let within = call::current().map(|current| current.call);
+        let within = call::within();
         let (mesh, owner) = self.to.found(deadline::<M>(&self.said, within.as_deref())).await?;
         let (said, until) = (self.said.clone(), deadline::<M>(&self.said, None));
         let (trace, rests_on) = (current_trace(), rests_on(within.as_deref()));

@@ -113,6 +113,14 @@ impl Kind {
         }
     }
 
+    /// The same of an environment's variable, which has no lists and no quotes.
+    pub(super) fn expected_of_variable(&self) -> String {
+        match self {
+            Self::Texts { form } => format!("{form}, with commas between them and no quotes"),
+            _ => self.expected(),
+        }
+    }
+
     /// A value of this kind as it stands in a file.
     pub(super) fn show(&self, value: &Value) -> String {
         match (self, value) {

@@ -169,7 +169,10 @@ fn unknown_variable(sections: &'static [Section], name: &str) -> String {
 /// The value, or what is wrong with what is written.
 fn judge(key: &'static Key, dotted: &str, written: &Written<'_>) -> Result<Value, String> {
     let wrong = |reason: String| {
-        let expected = key.kind.expected();
+        let expected = match written {
+            Written::Toml(_) => key.kind.expected(),
+            Written::Variable(_) => key.kind.expected_of_variable(),
+        };
         if key.secret {
             return format!("{dotted}: expected {expected}");
         }

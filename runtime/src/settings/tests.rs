@@ -198,9 +198,10 @@ clock.catch_up = 1979-05-27
     );
     tree.variable("RHUMB__LOG__FLITER", "info")
         .variable("RHUMB__ESCROW__MAX_POOLS", "many")
+        .variable("RHUMB__POLICY__KEYS", "ab")
         .variable("RHUMB__WHATEVER", "1")
         .refused(Some("staging"), expect![[r#"
-            the settings in DIR have 26 faults:
+            the settings in DIR have 27 faults:
               global.toml:2:11: mesh.cluster: found "12", expected 32 hexadecimal digits, such as "000102030405060708090a0b0c0d0e0f"
               global.toml:3:16: mesh.trust_domain: found "Mesh.Example", expected a DNS name in lower case, such as "mesh.example"
               global.toml:4:1: mesh.max_ofset is not known: did you mean mesh.max_offset?
@@ -225,6 +226,7 @@ clock.catch_up = 1979-05-27
               us-east/staging.toml:2:18: clock.catch_up: found 1979-05-27, expected a duration from "0s" to "1h"
               RHUMB__ESCROW__MAX_POOLS: escrow.max_pools: found "many", expected a whole number of pools from 1 to 1000000
               RHUMB__LOG__FLITER: no setting has this name; did you mean RHUMB__LOG__FILTER?
+              RHUMB__POLICY__KEYS: policy.keys: found "ab", expected public keys of 64 hexadecimal digits, with commas between them and no quotes (an operator's public key is 64 hexadecimal digits, not "ab")
               RHUMB__WHATEVER: no setting has this name; `rhumb config reference` lists all
               us-east.toml: nodes.n1.identity is missing: expected a folder, such as "/etc/rhumb/identity""#]]);
 }

@@ -62,6 +62,7 @@ pub use life::LAST_STOP_FILE;
 use life::Life;
 pub(crate) use life::pause_ahead;
 pub use pulse::WatchSettings;
+pub(crate) use ranges::old_copy;
 pub use readiness::RESTORED;
 use start::Start;
 

@@ -260,8 +260,8 @@ impl Start {
     }
 
     async fn actors(&self, opened: Opened, policy: &ServedPolicy, hosts: HostList) -> anyhow::Result<Acting> {
-        let store_id = opened.dir.identity().store;
         let Opened { dir, store, clock, book, audit } = opened;
+        let store_id = ranges::old_copy::store_id(&store, dir.identity().store)?;
         let Settings { me, founding, .. } = &*self.config;
         let mesh = Mesh::new(me.clone(), founding.clone(), policy.snapshots(), clock.clone());
         mesh.resilient(self.config.resilience.clone(), &Seed::from_entropy());

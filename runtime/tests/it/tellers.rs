@@ -61,11 +61,17 @@ struct Fused {
     fuse: Fuse,
 }
 
+/// Is noted if its handler finds its call, at once and after a while.
+#[remote(name = "test.Look", class = "closed", reply = ())]
+struct Look {
+    number: u64,
+}
+
 type Seen = Arc<Mutex<Vec<u64>>>;
 
 struct Book(Seen);
 
-#[remote_actor(name = "test.book", class = "open", accepts(Line, Sit, Fused), mailbox = 64)]
+#[remote_actor(name = "test.book", class = "open", accepts(Line, Sit, Fused, Look), mailbox = 64)]
 impl Actor for Book {
     type Context = Context<Self>;
 }
@@ -83,6 +89,27 @@ impl Handler<Fused> for Book {
 
     fn handle(&mut self, fused: Fused, _: &mut Context<Self>) {
         self.0.lock().expect("no panic").push(fused.number);
+    }
+}
+
+impl Handler<Look> for Book {
+    type Result = Reply<()>;
+
+    fn handle(&mut self, look: Look, _: &mut Context<Self>) -> Reply<()> {
+        let seen = Arc::clone(&self.0);
+        let first = call().expect("it is within a call");
+        Reply::later(async move {
+            tokio::task::yield_now().await;
+            let now = call().expect("it is still within a call");
+            let to = |call: &Call| (call.class().to_string(), call.actor().to_string(), call.hybrid());
+            let lowered = book(now.mesh(), "us").tell(line(0)).await.expect_err("that is open to all");
+            let is_bound = matches!(lowered.kind, FaultKind::ClassLowered { .. });
+            let is_it =
+                to(&first) == to(&now) && now.class().as_str() == "closed" && now.actor().key() == "a";
+            if is_it && is_bound && !now.remaining().is_zero() {
+                seen.lock().expect("no panic").push(look.number);
+            }
+        })
     }
 }
 
@@ -127,6 +154,22 @@ fn more_than_a_window_arrives_in_order_from_here_from_elsewhere_and_from_a_progr
             tokio::time::sleep(Duration::from_millis(1)).await;
             assert_eq!(taken(&seen), (0..1_000).collect::<Vec<_>>(), "{to}");
         }
+    });
+}
+
+#[test]
+fn the_handler_of_each_finds_its_call_and_is_bound_by_its_class() {
+    run(async {
+        let (mesh, seen) = mesh().await;
+        let mut teller = book(&mesh.client("us", "till"), "us").teller::<Look>();
+        for number in 0..10 {
+            assert_eq!(teller.tell(Look { number }).await, Ok(number));
+        }
+        assert_eq!(teller.close().await.all_taken(), Ok(10));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let mut found = taken(&seen);
+        found.sort_unstable();
+        assert_eq!(found, (0..10).collect::<Vec<_>>());
     });
 }
 

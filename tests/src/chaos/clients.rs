@@ -82,6 +82,20 @@ impl<'a> Client<'a> {
         self.rows(&[key], Needs::Strong).await.is_some()
     }
 
+    /// Reads in each way that is not strong: those that were not answered.
+    pub async fn reads_each_way(&self, key: &'static str, rng: &mut Rng) -> Vec<Needs> {
+        let mut not = Vec::new();
+        let bounded = Needs::Bounded(Duration::from_millis(BOUNDS.1));
+        for needs in [Some(bounded), Some(Needs::Eventual), self.book.time(rng).map(Needs::AsOf)] {
+            if let Some(needs) = needs
+                && self.rows(&[key], needs).await.is_none()
+            {
+                not.push(needs);
+            }
+        }
+        not
+    }
+
     async fn scan(&self, pair: [&'static str; 2]) -> Option<Vec<Row>> {
         self.rows(&pair, Needs::Strong).await
     }

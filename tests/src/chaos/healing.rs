@@ -1,7 +1,7 @@
 //! What must be so a while after the last fault.
 //!
-//! * It decides: whether the mesh is well: every key is read, and then written, from every region, what is closed goes on
-//!   everywhere, strong paths stand everywhere, each range has its replicas and one leaseholder, and nothing is on its way.
+//! * It decides: whether the mesh is well: every key is read (in the end in each way that there is) and then written, from
+//!   every region, what is closed goes on everywhere, strong paths stand everywhere, each range has its replicas and one leaseholder, and nothing is on its way.
 //! * It never does: help. It reads, writes and asks, as anybody may.
 
 use std::collections::BTreeSet;
@@ -11,6 +11,7 @@ use rhumb::client::{Ask, MeshClient};
 use rhumb::http::probe;
 use rhumb_actors::ranges::messages::{KvRefusal, MoveReplica, RangeView};
 use rhumb_core::NodeId;
+use rhumb_core::rng::Rng;
 use tokio::time::{Instant, sleep};
 
 use super::clients::{Client, KEYS};
@@ -39,7 +40,7 @@ pub struct Healed {
 }
 
 /// Waits until the mesh is well. One client a region.
-pub async fn healed(mesh: &Mesh, operator: &MeshClient, clients: &[Client<'_>]) -> Healed {
+pub async fn healed(mesh: &Mesh, operator: &MeshClient, clients: &[Client<'_>], mut rng: Rng) -> Healed {
     let begun = Instant::now();
     let until = begun + WITHIN;
     let served = async { (served(clients, until).await, begun.elapsed()) };
@@ -56,11 +57,14 @@ pub async fn healed(mesh: &Mesh, operator: &MeshClient, clients: &[Client<'_>]) 
             Err(why) => told.not.push(format!("not within {WITHIN:?} after the last fault: {why}")),
         }
     }
-    // What was acknowledged is still there when all has come to rest.
+    // What was acknowledged is still there when all has come to rest, and is read in every way.
     for client in clients {
         for key in KEYS {
             if !client.read(key).await {
                 told.not.push(format!("{key} is not read when all has come to rest"));
+            }
+            for needs in client.reads_each_way(key, &mut rng).await {
+                told.not.push(format!("{key} is not read as {needs:?} when all has come to rest"));
             }
         }
     }

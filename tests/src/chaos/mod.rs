@@ -74,6 +74,8 @@ pub struct Report {
     pub errands: Errands,
     /// Lines of the history by what was done and came of it; those of several keys at one moment are a `batch` or a `scan`.
     pub operations: BTreeMap<(&'static str, &'static str), u32>,
+    /// How many regions there were, with a client each once all was over.
+    pub regions: usize,
     /// Keys that were read, by how: `strong`, `bounded`, `eventual`, `as of`.
     pub answered: BTreeMap<&'static str, u32>,
     /// What was well when.
@@ -136,7 +138,8 @@ pub async fn run(options: &Options, tell: impl Fn(&str)) -> anyhow::Result<Repor
     let verdict = tokio::task::spawn_blocking(move || check(&checked, CHECK_WITHIN)).await?;
     wrong.extend(verdict.err().map(|anomaly| anomaly.to_string()));
     let operations = counted(&history);
-    Ok(Report { faults, seen: mesh.seen(), errands, operations, answered, healed: after, wrong })
+    let regions = regions(&mesh).len();
+    Ok(Report { faults, seen: mesh.seen(), errands, operations, regions, answered, healed: after, wrong })
 }
 
 type Told = (BTreeMap<Fault, u32>, Errands, Healed, Vec<String>);
@@ -151,7 +154,7 @@ async fn story(
     let (through, operator) = (mesh.client("client")?, mesh.client("operator")?);
     let class = DataClass::new("inventory")?;
     create(&operator, KEYSPACE, &class, 0).await.context("the keyspace is not created")?;
-    let regions: BTreeSet<Region> = mesh.ids().map(|node| node.region.clone()).collect();
+    let regions = regions(mesh);
     let (mut busy, mut last) = (Vec::new(), Vec::new());
     for (number, region) in regions.iter().enumerate() {
         let first = u32::try_from(number).unwrap_or(0) * 10;
@@ -182,7 +185,7 @@ async fn story(
     // Whose disk was full a moment ago may still have to end, and to be started again.
     let (over, is_over) = oneshot::channel();
     let healing = async {
-        let healed = healed(mesh, &operator, &last).await;
+        let healed = healed(mesh, &operator, &last, seed.child("healing").rng()).await;
         over.send(()).ok();
         healed
     };
@@ -191,6 +194,10 @@ async fn story(
     through.close().await;
     operator.close().await;
     Ok((faults, told, healed, ended))
+}
+
+fn regions(mesh: &Mesh) -> BTreeSet<Region> {
+    mesh.ids().map(|node| node.region.clone()).collect()
 }
 
 async fn client<'a>(

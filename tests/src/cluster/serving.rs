@@ -3,8 +3,10 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use serde_json::Value;
 
@@ -13,18 +15,30 @@ use super::{SOON, eventually, program};
 /// How many lines of its log a node's guard tells when a test fails.
 const LAST_WORDS: usize = 40;
 
-/// A port of this machine that is free for UDP and TCP.
+/// Where [`free_port`] looks first: below all that an operating system gives away by itself.
+const PORTS: Range<u16> = 12_000..32_000;
+/// Ports that were looked at by this process.
+static LOOKED_AT: AtomicU16 = AtomicU16::new(0);
+
+/// A port of this machine that is free for UDP and TCP, and that is given to nobody who asks for any. (A port that is could
+/// be that of a connection when its node starts: also of one from whoever asks whether the node listens already, which is
+/// then connected to itself.)
 ///
 /// # Panics
 /// When there is none.
 #[must_use]
 pub fn free_port() -> u16 {
+    let many = PORTS.end - PORTS.start;
+    // Processes that run side by side begin far from each other.
+    let begin = (std::process::id().wrapping_mul(7_919) % u32::from(many)) as u16;
     let free = std::iter::repeat_with(|| {
-        let udp = UdpSocket::bind("127.0.0.1:0").expect("a socket");
-        let port = udp.local_addr().expect("bound").port();
-        TcpListener::bind(("127.0.0.1", port)).is_ok().then_some(port)
+        let looked_at = LOOKED_AT.fetch_add(1, Ordering::Relaxed) % many;
+        let port = PORTS.start + (begin + looked_at) % many;
+        let is_free =
+            UdpSocket::bind(("127.0.0.1", port)).is_ok() && TcpListener::bind(("127.0.0.1", port)).is_ok();
+        is_free.then_some(port)
     });
-    free.take(100).flatten().next().expect("a free port")
+    free.take(1_000).flatten().next().expect("a free port")
 }
 
 /// What an admin HTTP answers on a path: its status code and body; `None` while nobody listens.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use rhumb_core::rng::Seed;
 use rhumb_histories::file::read;
 use rhumb_histories::linear::check;
+use rhumb_tests::chaos::clients::KEYS;
 use rhumb_tests::chaos::mesh::Seen;
 use rhumb_tests::chaos::schedule::{Fault, Kinds};
 use rhumb_tests::chaos::{Options, places, run};
@@ -18,7 +19,7 @@ use crate::scene::full;
 #[test]
 fn what_clients_see_under_chaos_is_linearizable_and_the_mesh_is_well_afterwards() {
     let seed = if full() { Seed::from_entropy().rng().u64() >> 40 } else { SEED };
-    let lasts = Duration::from_secs(if full() { 75 } else { 28 });
+    let lasts = Duration::from_secs(if full() { 75 } else { 34 });
     let _alone = alone();
     let mut folder = tempfile::tempdir().expect("a directory");
     let (history, data) = places(folder.path(), seed);
@@ -38,9 +39,12 @@ fn what_clients_see_under_chaos_is_linearizable_and_the_mesh_is_well_afterwards(
     assert!(answered >= 50, "{report}");
     // Several keys at one moment, and reads of every level.
     assert!(report.done("batch") >= 4 && report.done("scan") >= 10, "{report}");
-    for how in ["bounded", "eventual", "as of"] {
-        assert!(report.answered.get(how).is_some_and(|times| *times >= 3), "{how}: {report}");
-    }
+    // In every way at rest, where all must be answered; and under chaos, where a slow machine sees quorums for moments only.
+    let at_rest = u32::try_from(KEYS.len() * report.regions).expect("a few");
+    let under_chaos = ["bounded", "eventual", "as of"]
+        .map(|how| report.answered.get(how).map_or(0, |all| all.saturating_sub(at_rest)));
+    assert!(under_chaos.iter().sum::<u32>() >= 9, "{under_chaos:?} were answered: {report}");
+    assert!(under_chaos.iter().all(|times| *times >= 1), "{under_chaos:?} were answered: {report}");
     // The file is the history, for any checker.
     let told = read(&history).expect("lines");
     assert_eq!(told.len(), report.operations.values().map(|times| *times as usize).sum::<usize>());

@@ -8,10 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rhumb_tests::cluster::{FoundedMesh, REGIONS, ask_admin, eventually};
+use rhumb_tests::cluster::{DevMesh, FoundedMesh, REGIONS, ask_admin, eventually, eventually_or};
 use serde_json::{Value, json};
 
+use crate::documents::fenced;
 use crate::scene::{Scene, seed};
+
+const PAGE: &str = "docs/operations/clocks.md";
 
 /// 96 % of the half second by which clocks may differ: more than the 80 % at which a node stops, and near enough that the
 /// others still take its times.
@@ -135,8 +138,12 @@ fn a_drill_shows_what_happens_and_is_an_operators_act() {
     let short = drill("operator", &["--for", "100ms", "--offset", "1ms"]);
     assert_eq!((short.code, &short.json["froze_after_ms"]), (5, &Value::Null), "{}", short.text);
     let long = drill("operator", &["--for", "2m"]);
-    assert_eq!(long.code, 3, "{}", long.text);
+    assert_eq!(long.code, 2, "{}", long.text);
     assert!(long.text.contains("expected 1ms to 60s"), "{}", long.text);
+    let unknown = scene.mesh.ask("operator", &["clock", "drill", "--node", "eu-central/n9"]);
+    assert_eq!(unknown.code, 2, "{}", unknown.text);
+    let message = unknown.json["usage"]["message"].as_str().expect("a message");
+    assert!(message.starts_with("there is no node eu-central/n9 here; there are "), "{message}");
     let nobody = drill("client", &["--for", "1s"]);
     assert_eq!((nobody.code, &nobody.json["fault"]["kind"]), (3, &json!("unauthorized")), "{}", nobody.text);
 
@@ -206,6 +213,11 @@ fn sources_say_whose_clock_is_wrong_and_nobody_follows_it() {
     let uncertainty = |node| metric(&scene, node, "rhumb_clock_uncertainty_seconds");
     assert!(knows["offset_us"].as_i64().is_some_and(|off| off.abs() < 100_000), "{knows}");
     assert!(uncertainty(1) > 0.0, "there is no clock without it");
+    assert_eq!(metric(&scene, 1, "rhumb_clock_drifts"), 0.0);
+    for of in ["peer_offset", "uncertainty"] {
+        let seen = metric(&scene, 1, &format!("rhumb_clock_{of}_distribution_seconds_count"));
+        assert!(seen > 0.0, "nothing was counted of {of}");
+    }
     let before: Vec<_> = (0..3).map(|node| clock(&scene, node)["freezes"].clone()).collect();
 
     let buying = scene.buy();
@@ -240,10 +252,16 @@ fn a_reset_begins_a_new_epoch_which_tokens_tell_of() {
     let ask = |role, what: &[&str]| scene.mesh.ask(role, what);
     let nobody = ask("client", &["clock", "reset"]);
     assert_eq!((nobody.code, &nobody.json["fault"]["kind"]), (3, &json!("unauthorized")), "{}", nobody.text);
-    eventually("a keyspace", || {
-        ask("operator", &["keyspace", "create", "notes", "--class", "inventory"]).code == 0
-    });
+    let create = || ask("operator", &["keyspace", "create", "notes", "--class", "inventory"]);
+    eventually("a keyspace", || create().code == 0);
     eventually("a key", || ask("client", &["kv", "put", "notes", "a", "1"]).code == 0);
+    let page = "x".repeat(100 << 10);
+    for key in ["b", "c", "d", "e"] {
+        eventually("more than one answer takes", || {
+            ask("client", &["kv", "put", "notes", key, &page]).code == 0
+        });
+    }
+    let range = create().json["ranges"][0].to_string();
 
     let before = scene.height(1).expect("it is up").hybrid;
     let one = ask("operator", &["clock", "reset", "--node", "eu-central/n1"]);
@@ -271,6 +289,19 @@ fn a_reset_begins_a_new_epoch_which_tokens_tell_of() {
         refused.text
     );
 
+    eventually("the lease is held under the later epoch", || {
+        ask("operator", &["range", "transfer-lease", &range, "--to", "eu-central/n1"]).code == 0
+    });
+    let parted =
+        "the first part of a scan is of the later epoch, the next one is asked of an earlier one's node";
+    eventually_or(parted, || {
+        let scan = ask("client", &["kv", "scan", "notes", "--region", "us-east"]);
+        assert_ne!(scan.json["refused"]["code"], "token", "no token was brought: {}", scan.text);
+        let rows = scan.json["rows"].as_array().map(Vec::len);
+        let is_whole = (scan.code, &scan.json["level"], rows) == (0, &json!("snapshot"), Some(5));
+        if is_whole { Ok(()) } else { Err(format!("{} {rows:?}: {:.300}", scan.code, scan.text)) }
+    });
+
     let all = ask("operator", &["clock", "reset"]);
     assert_eq!(
         (all.code, &all.json["epoch"], &all.json["silent"]),
@@ -295,4 +326,36 @@ fn a_clock_without_sources_is_not_reset() {
     let why = refused.json["nodes"][0]["why"].as_str().unwrap_or_default();
     assert!(refused.code == 5 && why.contains("too few sources of time agree"), "{}", refused.text);
     assert_eq!(clock(&scene, 0)["epoch"], 0);
+}
+
+#[test]
+fn the_commands_of_the_page_about_clocks_run_against_the_mesh_of_dev() {
+    let commands: Vec<String> = fenced(PAGE)
+        .into_iter()
+        .filter(|(tag, _)| tag == "console")
+        .flat_map(|(_, block)| block.lines().map(str::to_owned).collect::<Vec<_>>())
+        .collect();
+    let commands: Vec<Vec<&str>> = commands
+        .iter()
+        .map(|line| line.strip_prefix("$ rhumb ").expect("a command").split(' ').collect())
+        .collect();
+    assert_eq!(commands.len(), 4, "{commands:?}");
+    let mesh = DevMesh::start(&REGIONS.join(","), "off");
+    for command in &commands {
+        let ran = mesh.rhumb(command);
+        match command[1] {
+            "status" => {
+                assert_eq!(ran.code, 0, "{}", ran.text);
+                for region in REGIONS {
+                    assert!(ran.text.contains(&format!("{region}/n1")), "{region}: {}", ran.text);
+                }
+            }
+            "drill" | "translate" => assert_eq!(ran.code, 0, "{command:?}: {}", ran.text),
+            // The nodes of `dev` have no sources of time, as the page says of those that refuse.
+            "reset" => {
+                assert!(ran.code == 5 && ran.text.contains("too few sources of time agree"), "{}", ran.text)
+            }
+            other => panic!("nobody knows what comes of clock {other}"),
+        }
+    }
 }

@@ -8,6 +8,8 @@ use rhumb_storage::{Batch, Family, RocksEngine, Store};
 use rhumb_tests::cluster::{DevMesh, eventually};
 use serde_json::Value;
 
+use crate::placement::metric;
+
 const THREE: &str = "us-east,eu-central,ap-southeast";
 /// The region whose node's disk becomes wrong.
 const WRONG: &str = "ap-southeast";
@@ -82,6 +84,13 @@ fn is_rebuilt(mesh: &DevMesh, range: u64, old: u64) {
     }
     let rebuilt = &told(mesh, &node, "range.rebuilt", range)[0];
     assert_eq!(rebuilt["details"]["instead_of"], old.to_string().as_str(), "{rebuilt}");
+    for became in ["quarantined", "rebuilt"] {
+        let series = format!("rhumb_range_quarantines_total{{became=\"{became}\"}}");
+        assert!(metric(mesh, &node, &series) >= 1.0, "{became}");
+    }
+    for series in ["rhumb_range_replicas_quarantined", "rhumb_ranges_suspect", "rhumb_ranges_old_copy"] {
+        eventually("no alarm goes on", || metric(mesh, &node, series) == 0.0);
+    }
     let same = mesh.rhumb(&["range", "check", &range.to_string()]);
     assert_eq!((same.code, &same.json["same"]), (0, &Value::Bool(true)), "{}", same.text);
 }
@@ -160,4 +169,6 @@ fn a_row_whose_checksum_does_not_match_is_met_by_a_read_and_its_replica_rebuilt(
     });
     is_rebuilt(&mesh, range, old);
     assert!(!told(&mesh, &format!("{WRONG}/n1"), "range.damaged", range).is_empty(), "it is told");
+    let damage = metric(&mesh, &format!("{WRONG}/n1"), "rhumb_range_damage_total{place=\"disk\"}");
+    assert!(damage >= 1.0, "{damage}");
 }

@@ -1,4 +1,4 @@
-//! Keys and values of the real program: what `docs/kv.md` shows is what there is, and any bytes come back as they were.
+//! Keys and values of the real program: what the pages about them show is what there is, and any bytes come back as they were.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -11,6 +11,8 @@ use crate::documents::{fenced, file};
 
 const THREE: &str = "us-east,eu-central,ap-southeast";
 const PAGE: &str = "docs/kv.md";
+/// What operators do with them.
+const OPERATORS_PAGE: &str = "docs/operations/snapshots.md";
 /// Between what one block prints and the next one.
 const BETWEEN: &str = "==== the next block ====";
 
@@ -25,26 +27,24 @@ fn is_shown(shown: &str, line: &str) -> bool {
     }
 }
 
-#[test]
-fn every_block_of_the_page_about_keys_and_values_runs_and_prints_what_it_shows() {
-    let blocks = fenced(PAGE);
-    let scripts: Vec<&str> =
-        blocks.iter().filter(|(tag, _)| tag == "shell").map(|(_, text)| text.as_str()).collect();
-    // What a block prints stands behind it.
-    let mut shown = vec![""; scripts.len()];
-    let mut number = 0;
-    for (tag, text) in &blocks {
-        match tag.as_str() {
-            "shell" => number += 1,
-            "text" => shown[number - 1] = text,
-            other => panic!("{PAGE} has a block of {other:?}, which nobody runs"),
+/// The commands of a page, and what it shows that each block of them prints.
+fn blocks(page: &str) -> Vec<(String, String)> {
+    let mut blocks: Vec<(String, String)> = Vec::new();
+    for (tag, text) in fenced(page) {
+        match (tag.as_str(), blocks.last_mut()) {
+            ("shell", _) => blocks.push((text, String::new())),
+            // What a block prints stands behind it.
+            ("text", Some((_, shown))) => *shown = text,
+            (other, _) => panic!("{page} has a block of {other:?}, which nobody runs"),
         }
     }
-    assert!(scripts.len() > 10, "{}", scripts.len());
+    blocks
+}
 
-    let mesh = DevMesh::start(THREE, "off");
-    let script: String =
-        scripts.iter().map(|block| format!("{block}echo '{BETWEEN}'\n")).collect::<Vec<_>>().concat();
+/// Runs the commands of a page, one after the other, and compares what they print.
+fn prints_what_it_shows(mesh: &DevMesh, page: &str) {
+    let blocks = blocks(page);
+    let script: String = blocks.iter().map(|(block, _)| format!("{block}echo '{BETWEEN}'\n")).collect();
     let programs = program().parent().map(Path::to_owned).expect("a folder");
     let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap_or_default());
     let ran = Command::new("timeout")
@@ -56,16 +56,23 @@ fn every_block_of_the_page_about_keys_and_values_runs_and_prints_what_it_shows()
         .output()
         .expect("bash runs");
     let (out, error) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
-    assert!(ran.status.success(), "{}\n{out}\n{error}", ran.status);
-    let printed: Vec<&str> = out.split(&format!("{BETWEEN}\n")).collect();
-    for (block, (printed, shown)) in scripts.iter().zip(printed.iter().zip(shown)) {
+    assert!(ran.status.success(), "{page}: {}\n{out}\n{error}", ran.status);
+    for ((block, shown), printed) in blocks.iter().zip(out.split(&format!("{BETWEEN}\n"))) {
         let lines: (Vec<&str>, Vec<&str>) = (printed.lines().collect(), shown.lines().collect());
         let same = lines.0.len() == lines.1.len()
             && lines.1.iter().zip(&lines.0).all(|(shown, line)| is_shown(shown, line));
-        assert!(same, "{PAGE} shows\n{shown}\nbelow\n{block}\nand it prints\n{printed}\n{error}");
+        assert!(same, "{page} shows\n{shown}\nbelow\n{block}\nand it prints\n{printed}\n{error}");
     }
+}
+
+#[test]
+fn every_block_of_the_pages_about_keys_and_values_runs_and_prints_what_it_shows() {
+    assert!(blocks(PAGE).len() > 10 && blocks(OPERATORS_PAGE).len() > 3);
+    let mesh = DevMesh::start(THREE, "off");
+    prints_what_it_shows(&mesh, PAGE);
     // The policy of `dev` has the class of the page; what was erased is.
     assert!(mesh.rhumb(&["kv", "get", "people", "ann/address"]).json["refused"]["code"] == "erased");
+    prints_what_it_shows(&mesh, OPERATORS_PAGE);
 }
 
 /// The codes that the program knows are those that the page explains.

@@ -3,6 +3,7 @@
 mod audit;
 mod audit_out;
 mod baddisk;
+mod busy;
 mod chaos;
 mod clocks;
 mod clockstep;

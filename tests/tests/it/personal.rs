@@ -337,6 +337,16 @@ fn a_snapshot_is_held_past_the_retention_and_its_export_is_whole_and_sealed() {
     let told = mesh.ok(&["audit", "query", "--node", HOME, "--action", "snapshot.export", "--records"]);
     assert!(told["found"].as_array().is_some_and(|found| found.len() == 2), "{told}");
 
+    // What is deleted goes into no file, and the log does not say that it did.
+    let step = |word: &str| eventually(word, || mesh.rhumb(&["keyspace", word, "people"]).code == 0);
+    step("delete");
+    let deleted = mesh.rhumb(&["snapshot", "export", "people", "monday", "--out", "again.snapshot"]);
+    assert_eq!((deleted.code, &deleted.json["refused"]["code"]), (1, &json!("deleted")), "{}", deleted.text);
+    let told = mesh.ok(&["audit", "query", "--node", HOME, "--action", "snapshot.export", "--records"]);
+    let last = told["found"].as_array().and_then(|found| found.last());
+    assert_eq!(last.map(|entry| &entry["record"]["outcome"]), Some(&json!("refused")), "{told}");
+    step("restore");
+
     mesh.ok(&["snapshot", "rm", "people", "monday"]);
     eventually("it is held no longer", || then(&mesh).1["refused"]["code"] == "time");
 }

@@ -3,6 +3,8 @@
 use rhumb_tests::cluster::{DevMesh, FoundedMesh, REGIONS, Ran, ask_admin, eventually};
 use serde_json::Value;
 
+use crate::cluster::copy;
+
 const FOUR: &str = "us-east,us-south,eu-central,ap-southeast";
 
 /// The replicas of a keyspace, as `range ls` has them: node, number, whether it votes.
@@ -77,6 +79,7 @@ fn learners_follow_are_read_and_neither_count_nor_lead_until_a_plan_has_them_vot
     let range = made["ranges"][0].as_u64().expect("a range").to_string();
     let given = mesh.rhumb(&["range", "transfer-lease", &range, "--to", "ap-southeast/n1"]);
     assert_eq!((given.code, given.json["refused"]["code"].as_str()), (1, Some("invalid")), "{}", given.text);
+    assert!(given.text.contains("on node ap-southeast/n1 is a learner"), "{}", given.text);
 
     // Most is written there now: the learner votes, and the farthest voter is a learner.
     // What is not said stays: there are learners.
@@ -115,8 +118,23 @@ fn learners_follow_are_read_and_neither_count_nor_lead_until_a_plan_has_them_vot
     mesh.signal("us-south/n1", "CONT");
 }
 
+#[test]
+fn what_is_said_to_stand_as_planned_stands_so() {
+    let mesh = DevMesh::start("us-east,eu-central,ap-southeast", "off");
+    mesh.ok(&["keyspace", "create", "profiles", "--class", "inventory", "--replication", "3"]);
+    mesh.ok(&["kv", "put", "profiles", "ann", "one"]);
+    for replication in [1, 3] {
+        mesh.ok(&["placement", "apply", "profiles", "--replication", &replication.to_string()]);
+        eventually("it is said to stand as planned", || {
+            mesh.ok(&["placement", "plan", "--keyspace", "profiles"])["ranges"][0]["as_planned"] == true
+        });
+        let all = replicas(&mesh.rhumb(&["range", "ls"]), "profiles");
+        assert!(all.len() == replication && all.iter().all(|(.., votes)| *votes), "{all:?}");
+    }
+}
+
 /// A number of a node's page of metrics.
-fn metric(mesh: &DevMesh, node: &str, name: &str) -> f64 {
+pub(crate) fn metric(mesh: &DevMesh, node: &str, name: &str) -> f64 {
     let admin = mesh.node(node)["admin"].as_str().expect("a URL").replace("http://", "");
     let (_, page) = ask_admin(&admin, "/metrics").expect("it answers");
     let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
@@ -278,6 +296,73 @@ fn a_node_that_lost_its_disk_gets_its_replicas_anew() {
         eventually("all three write", || ask(&["kv", "put", "profiles", "ann", "between"]).code == 0);
     }
     assert!(wrote, "the two others never write");
+}
+
+#[test]
+fn a_node_whose_disk_was_put_back_gets_its_replicas_anew_once_an_operator_says_so() {
+    let mesh = FoundedMesh::of(3);
+    let mut others: Vec<_> = [0, 2].map(|node| mesh.serve(node, &[])).into();
+    let mut node = mesh.serve(1, &[]);
+    others.iter_mut().chain([&mut node]).for_each(|node| node.wait_ready());
+    let ask = |arguments: &[&str]| mesh.ask("operator", arguments);
+    eventually("a keyspace is there", || {
+        ask(&["keyspace", "create", "profiles", "--class", "inventory"]).code == 0
+    });
+    eventually("it is written", || ask(&["kv", "put", "profiles", "ann", "before"]).code == 0);
+    assert_eq!(ask(&["pool", "create", "concert", "--supply", "3"]).code, 0);
+    let spaces = |name: &str| replicas(&ask(&["range", "ls"]), name);
+    let (before, founded) = (spaces("profiles"), spaces("meta"));
+    assert_eq!((before.len(), founded.len()), (3, 3), "{before:?} {founded:?}");
+
+    // A copy is made, and is older than what the others have seen when it is put back.
+    let (data, old) = (mesh.data(1), mesh.directory().join("old"));
+    drop(node);
+    copy(&data, &old);
+    node = mesh.serve(1, &[]);
+    node.wait_ready();
+    eventually("more is written", || ask(&["kv", "put", "profiles", "ann", "since"]).code == 0);
+    let written = node.status()["durable_commit"].as_u64().expect("a number");
+    eventually("the others have seen more of it", || {
+        others.iter().all(|other| other.status()["witnessed"]["eu-central/n1"].as_u64() >= Some(written))
+    });
+    drop(node);
+    std::fs::remove_dir_all(&data).expect("the disk dies");
+    copy(&old, &data);
+    let said = ["mesh", "new-ranges", "--config", "mesh/config", "--region", REGIONS[1], "--node", "n1"];
+    let early = mesh.rhumb(&said);
+    assert!(early.code != 0 && early.text.contains("not an older copy"), "{}", early.text);
+
+    node = mesh.serve(1, &[]);
+    let attest = ["pool", "attest", "concert", "--node", "eu-central/n1", "--sold", "0"];
+    eventually("it is attested", || ask(&attest).code == 0);
+    drop(node);
+    node = mesh.serve(1, &[]);
+    node.wait_ready();
+    eventually("it says why its ranges do not start", || node.log().contains("rhumb mesh new-ranges"));
+    let running = mesh.rhumb(&said);
+    assert!(running.code != 0 && running.text.contains("in use"), "{}", running.text);
+    assert_eq!((spaces("profiles").len(), spaces("meta")), (3, founded.clone()), "nothing was replaced");
+    eventually("the others write", || ask(&["kv", "put", "profiles", "ann", "meanwhile"]).code == 0);
+
+    drop(node);
+    let done = mesh.ok(&said);
+    assert!(done["rows_deleted"].as_u64() > Some(0) && done["store"].is_string(), "{done}");
+    assert!(mesh.rhumb(&said).text.contains("nothing was changed"));
+    node = mesh.serve(1, &[]);
+    node.wait_ready();
+    eventually("its replicas are others, and vote", || {
+        let is_new = |all: &[(String, u64, bool)], old: &[(String, u64, bool)]| {
+            let here = all.iter().find(|(node, ..)| node.starts_with(REGIONS[1]));
+            all.len() == 3
+                && here.is_some_and(|(_, number, votes)| *votes && old.iter().all(|(_, was, _)| was < number))
+        };
+        is_new(&spaces("profiles"), &before) && is_new(&spaces("meta"), &founded)
+    });
+    eventually("it serves a near read", || {
+        let read = ["kv", "get", "profiles", "ann", "--consistency", "bounded=5s", "--region", REGIONS[1]];
+        let ran = ask(&read);
+        ran.code == 0 && ran.json["region"] == REGIONS[1] && ran.json["rows"][0]["value"] == "meanwhile"
+    });
 }
 
 #[test]

@@ -17,7 +17,7 @@ use rhumb_histories::{Did, Operation, Outcome};
 use rhumb_storage::mvcc::VersionKey;
 use rhumb_storage::rocks::RocksSettings;
 use rhumb_storage::{Family, RocksEngine, Store};
-use rhumb_tests::cluster::{DevMesh, eventually};
+use rhumb_tests::cluster::{DevMesh, Ran, eventually};
 use serde_json::{Value, json};
 
 const THREE: &str = "us-east,eu-central,ap-southeast";
@@ -48,6 +48,10 @@ fn a_value_is_read_from_any_region_as_what_it_is() {
     let put = mesh.ok(&["kv", "put", "profiles", "ann", "one", "--if-absent"]);
     let again = mesh.rhumb(&["kv", "put", "profiles", "ann", "two", "--if-absent"]);
     assert_eq!((again.code, again.json["refused"]["code"].as_str()), (1, Some("condition_failed")));
+    let said = |ran: &Ran| ran.json["refused"]["message"].as_str().unwrap_or_default().to_owned();
+    assert!(said(&again).starts_with("the key was last written at "), "{}", again.text);
+    let batch = mesh.rhumb(&["kv", "batch", "profiles", "--put", "bob=1", "--put", "ann=2", "--if-absent"]);
+    assert!(said(&batch).starts_with("write 2 of 2: the key was last written at "), "{}", batch.text);
     for region in THREE.split(',') {
         let (code, answer) = get(&mesh, region, "ann", &[]);
         assert_eq!((code, answer["rows"][0]["value"].as_str()), (0, Some("one")), "{region}: {answer}");
@@ -139,7 +143,7 @@ fn the_leaseholder_is_killed_and_reads_and_writes_go_on() {
 }
 
 /// The nodes that have a replica of a range, and which of them holds the lease.
-fn places(mesh: &DevMesh, range: u64) -> (Vec<String>, Option<String>) {
+pub(crate) fn places(mesh: &DevMesh, range: u64) -> (Vec<String>, Option<String>) {
     let ran = mesh.rhumb(&["range", "ls"]);
     let replicas = ran.json["replicas"].as_array().cloned().unwrap_or_default();
     let of_it: Vec<&Value> = replicas.iter().filter(|replica| replica["range"] == range).collect();
@@ -418,6 +422,10 @@ fn what_is_older_than_the_retention_is_refused_and_collected_by_every_replica() 
     for region in THREE.split(',') {
         let (code, refused) = get(&mesh, region, "ann", &["--as-of", &first]);
         assert_eq!((code, refused["refused"]["code"].as_str()), (1, Some("time")), "{region}: {refused}");
+        // What is said to be the earliest can be asked for, though time may go on meanwhile.
+        let said = refused["refused"]["message"].as_str().expect("a message");
+        let earliest = said.split(' ').find(|word| word.parse::<u64>().is_ok()).expect("a version");
+        assert_ne!(get(&mesh, region, "ann", &["--as-of", earliest]).0, 2, "{said}");
     }
     let made = made["id"].as_u64().expect("a number");
     mesh.restart_after(THREE, "off", |data| {
@@ -493,6 +501,48 @@ fn a_range_that_grows_is_split_by_itself_and_everything_is_still_read() {
         done && details["range"] == *name && details["for"] == "size"
     };
     assert!(told.as_array().expect("entries").iter().any(of_the_first), "{told}");
+}
+
+#[test]
+fn without_a_majority_it_is_said_that_nothing_is_done_and_nothing_is() {
+    let mesh = DevMesh::start(THREE, "off");
+    mesh.ok(&["keyspace", "create", "profiles", "--class", "inventory"]);
+    let mut holder = String::new();
+    eventually("somebody holds the lease of the meta range", || {
+        let listed = mesh.rhumb(&["range", "ls"]).json;
+        let all = listed["replicas"].as_array().cloned().unwrap_or_default();
+        let holds = all.iter().find(|one| one["keyspace"] == "meta" && one["leaseholder"] == true);
+        holder = holds.and_then(|one| one["node"].as_str()).unwrap_or_default().to_owned();
+        !holder.is_empty()
+    });
+    let others: Vec<_> =
+        THREE.split(',').map(|region| format!("{region}/n1")).filter(|node| *node != holder).collect();
+    let (stays, stopped) = (&others[0], [&holder, &others[1]]);
+    let endpoint = mesh.node(stays)["quic"].as_str().expect("an address").to_owned();
+    let ask = |arguments: &[&str]| {
+        let ran = mesh.rhumb(&[arguments, &["--endpoint", &endpoint]].concat());
+        (ran.code, ran.json["refused"]["code"].as_str().map(str::to_owned), ran.text)
+    };
+    stopped.iter().for_each(|node| mesh.signal(node, "STOP"));
+    // Until it is missed the leaseholder is asked, and does later what it did not answer.
+    eventually("the leaseholder is missed", || ask(&["region", "ls"]).2.contains("is not heard here"));
+    for arguments in [
+        &["region", "ls"][..],
+        &["keyspace", "create", "late", "--class", "inventory"],
+        &["snapshot", "create", "profiles", "late"],
+    ] {
+        let (code, refused, text) = ask(arguments);
+        assert_eq!((code, refused.as_deref()), (1, Some("not_now")), "{arguments:?}: {text}");
+    }
+    stopped.iter().for_each(|node| mesh.signal(node, "CONT"));
+    eventually("it goes on", || {
+        mesh.rhumb(&["keyspace", "create", "later", "--class", "inventory"]).code == 0
+    });
+    let listed = mesh.ok(&["keyspace", "ls"]);
+    let names: Vec<_> =
+        listed["keyspaces"].as_array().expect("a list").iter().map(|of| &of["keyspace"]).collect();
+    assert_eq!(names, ["later", "profiles"], "{listed}");
+    assert_eq!(mesh.ok(&["snapshot", "ls"])["snapshots"], json!([]));
 }
 
 #[test]

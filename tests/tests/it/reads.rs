@@ -1,9 +1,11 @@
-//! Reads of keyspaces of the real program that cannot be answered as they were asked, and what is said of them.
+//! Reads of keyspaces of the real program: which of several replicas answers, and what is said where none can as it was asked.
+
+use std::collections::BTreeMap;
 
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
 use rhumb_actors::ranges::{Token, TokenKey};
 use rhumb_core::{ClusterId, Epoch, HybridTime};
-use rhumb_tests::cluster::{DevMesh, eventually};
+use rhumb_tests::cluster::{DevMesh, eventually, eventually_or};
 use serde_json::Value;
 
 const THREE: &str = "us-east,eu-central,ap-southeast";
@@ -23,6 +25,47 @@ fn bounded(mesh: &DevMesh, node: &str, bound: &str, more: &[&str]) -> (i32, Valu
     let get = ["kv", "get", "profiles", "ann", "--region", region, "--consistency", &consistency];
     let ran = mesh.rhumb(&[&get[..], more].concat());
     (ran.code, ran.json)
+}
+
+/// How many of so many eventual reads in eu-central each replica has answered. All must be answered.
+fn served(mesh: &DevMesh, reads: usize) -> BTreeMap<u64, usize> {
+    let mut by = BTreeMap::new();
+    for _ in 0..reads {
+        let get = ["kv", "get", "profiles", "ann", "--region", "eu-central", "--consistency", "eventual"];
+        let told = mesh.ok(&get);
+        *by.entry(told["replica"].as_u64().expect("a number")).or_default() += 1;
+    }
+    by
+}
+
+#[test]
+fn replicas_that_are_as_near_take_turns_and_one_that_does_not_answer_is_left_out_until_it_does() {
+    let mesh = DevMesh::start("us-east:2,eu-central,ap-southeast", "published");
+    let made = mesh.ok(&["keyspace", "create", "profiles", "--class", "inventory", "--replication", "3"]);
+    mesh.ok(&["kv", "put", "profiles", "ann", "one"]);
+    let range = made["ranges"][0].to_string();
+    let twin = "us-east/n2";
+    eventually("two of three are in one region, and none is where it is read", || {
+        mesh.rhumb(&["range", "move", &range, "--from", "eu-central/n1", "--to", twin]).code == 0
+    });
+    let listed = mesh.rhumb(&["range", "ls"]).json;
+    let replica = |node: &str| {
+        let is_it = |one: &&Value| one["keyspace"] == "profiles" && one["node"] == node;
+        let one = listed["replicas"].as_array().and_then(|all| all.iter().find(is_it));
+        one.and_then(|one| one["replica"].as_u64()).expect("it stands there")
+    };
+    let near = ["us-east/n1", twin].map(replica);
+
+    // Round trips are measured, and a slow moment of this machine is one of them for a while.
+    eventually_or("each serves its share", || {
+        let shares = served(&mesh, 20);
+        let is_fair = near.iter().all(|replica| shares.get(replica).is_some_and(|served| *served >= 7));
+        if is_fair { Ok(()) } else { Err(format!("{shares:?}")) }
+    });
+    mesh.signal(twin, "STOP");
+    assert!(!served(&mesh, 6).contains_key(&near[1]), "the others serve all");
+    mesh.signal(twin, "CONT");
+    eventually("it serves again", || served(&mesh, 2).contains_key(&near[1]));
 }
 
 #[test]

@@ -39,8 +39,8 @@ pub(super) struct Cost {
 /// [`NoPlan`].
 pub fn plan(ground: &Ground<'_>, wish: &Wish) -> Result<Plan, NoPlan> {
     if ground.class.is_control() {
-        let why = "class control is the mesh's own, on the founding nodes: expected a class of the policy, see \
-                   `rhumb policy show`";
+        let why = "class control is the mesh's own, on the founding nodes: expected a class of the policy; \
+                   `rhumb policy show FILE` lists those of its file";
         return Err(NoPlan::NotAllowed(why.to_owned()));
     }
     let policy = ground.policy.version().ok_or_else(|| {

@@ -242,6 +242,20 @@ fn who_is_lost_has_no_disk_or_is_full_of_replicas_comes_last() {
         "#]],
     );
     check(
+        "us-east/n1 us-east/n2 eu-central/n1! ap-southeast/n1",
+        "inventory",
+        &Wish::default(),
+        expect![[r#"
+            voter       us-east/n1: region us-east is where the lease is best held
+            voter       ap-southeast/n1: region ap-southeast is 214 ms from us-east
+            voter       eu-central/n1: region eu-central is 91 ms from us-east; it has not been reached for 40 s
+            leaseholder us-east/n1: a write waits 91 ms for the nearest quorum, and all readers together are 305 ms away
+            any one region may be lost; any one node may be lost
+            not voter       us-east/n2: same region: us-east/n1 is there already, and a second one would not help against a region's loss
+            not leaseholder ap-southeast/n1: from ap-southeast a write waits 214 ms for the nearest quorum, from us-east 91 ms
+        "#]],
+    );
+    check(
         "mars/n1 moon/n1 venus/n1 sun/n1",
         "inventory",
         &Wish::default(),
@@ -282,7 +296,7 @@ fn what_is_not_known_is_refused() {
         "control",
         &auto(),
         expect![[r#"
-        no plan: class control is the mesh's own, on the founding nodes: expected a class of the policy, see `rhumb policy show`
+        no plan: class control is the mesh's own, on the founding nodes: expected a class of the policy; `rhumb policy show FILE` lists those of its file
     "#]],
     );
     check(

@@ -36,10 +36,15 @@ pub(super) fn voter(ground: &Ground<'_>, site: &Site, voters: &[&Site], from: &R
         }
     };
     if let Disk::Lost(since) = site.disk {
-        why.push_str(&format!(
-            "; it has not been reached for {} s, and no other node may stand in",
-            since.as_secs()
-        ));
+        why.push_str(&format!("; {}", not_reached(since)));
+        let may_stand_in = |other: &Site| {
+            other.disk == Disk::Known
+                && !voters.iter().any(|voter| voter.node == other.node)
+                && ground.policy.permits(&other.node.region, Use::Hold, ground.class).is_ok()
+        };
+        if !ground.sites.iter().any(may_stand_in) {
+            why.push_str(", and no other node may stand in");
+        }
     }
     Chosen { node: site.node.clone(), role: Role::Voter, why }
 }

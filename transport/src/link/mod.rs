@@ -22,7 +22,7 @@ use std::time::Duration;
 use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
 use rhumb_core::{Delivery, Fault, FaultKind, Gate, Region};
-use tokio::sync::{Notify, Semaphore, oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 use tracing::debug;
 
@@ -137,8 +137,7 @@ pub(crate) struct Link<W> {
     /// What the peer makes this node hold.
     pub(crate) shares: Arc<Shares>,
     pub(crate) next_call: AtomicU64,
-    /// Large frames that this side may be sending at once.
-    pub(crate) large: Arc<Semaphore>,
+    pub(crate) large: large::Large,
     /// Read while a message is delivered, written to when the link ends.
     pub(crate) open: RwLock<bool>,
     /// The peer has said GOAWAY.
@@ -181,7 +180,7 @@ impl<W: Wire> Link<W> {
         Arc::new(Self {
             lanes: (0..agreement.lanes).map(|_| lane()).collect(),
             calls: Mutex::new(Pending::with_capacity(settings.in_flight)),
-            large: Arc::new(Semaphore::new(usize::from(settings.large_streams))),
+            large: large::Large::new(settings),
             shares: node.everybody.of(&peer.principal),
             unsaid,
             node,
@@ -397,8 +396,7 @@ impl<W: Wire> Link<W> {
 
     /// Whether nothing is under way in either direction.
     pub(crate) fn is_quiet(&self) -> bool {
-        let sending = usize::from(self.node.settings.large_streams) - self.large.available_permits();
-        sending == 0 && self.calls.lock().is_empty() && self.owed.lock().is_empty()
+        self.large.is_quiet() && self.calls.lock().is_empty() && self.owed.lock().is_empty()
     }
 
     /// Tells the peer to make no more calls. Saying it again does no harm.
@@ -407,9 +405,9 @@ impl<W: Wire> Link<W> {
         self.say.notify_one();
     }
 
-    /// Ends the link in order: says GOAWAY, lets what is under way end, has the peer end its lanes and
-    /// ends its own, waits until the peer has taken everything up, closes. What is not done at the
-    /// deadline fails. Whether all of it was done.
+    /// Ends the link in order: says GOAWAY, lets what is under way end, calls no more itself, has the peer
+    /// end its lanes and ends its own, waits until the peer has taken everything up, closes. What is not done
+    /// at the deadline fails. Whether all of it was done.
     pub(crate) async fn drain(&self, deadline: Instant) -> bool {
         self.go_away();
         let drained = tokio::time::timeout_at(deadline, async {
@@ -428,6 +426,9 @@ impl<W: Wire> Link<W> {
     }
 
     async fn come_to_rest(&self) {
+        self.until_quiet().await;
+        // What is called after the peer has ended its lanes would never be answered, and the link never quiet.
+        self.calls.lock().close(&format!("the connection to {} is closing", self.peer.principal));
         self.until_quiet().await;
         // A call that the peer sent before it read GOAWAY may still be on its way: it is answered too.
         self.to_say.lock().end_lanes = true;

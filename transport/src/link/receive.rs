@@ -305,7 +305,7 @@ impl<W: Wire> Link<W> {
 impl<W: Wire> Returns for Link<W> {
     fn give_back(self: Arc<Self>, id: u64, lane: usize, expires: Instant, answer: Result<Reply, Fault>) {
         let answer = match answer {
-            Ok(reply) if answer_len(&reply) > self.node.settings.max_frame => {
+            Ok(reply) if answer_len(&reply) > self.max_answer() => {
                 return self.send_large_reply(id, lane, expires, reply);
             }
             small => small,

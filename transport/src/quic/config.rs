@@ -169,7 +169,8 @@ fn transport(settings: &TransportSettings) -> TransportConfig {
         .max_idle_timeout(Some(idle))
         // Probes are only there to be acknowledged: nobody reads them, the oldest are dropped.
         .datagram_receive_buffer_size(Some(1024))
-        .send_fairness(false);
+        // Else a stream that was begun is written until it has nothing more, which a busy lane never comes to.
+        .send_fairness(true);
     transport
 }
 

@@ -13,6 +13,9 @@ pub(crate) const LANE: u8 = 1;
 /// One frame that is too large for a lane.
 pub(crate) const LARGE: u8 = 2;
 
+/// A large frame leaves in what lanes, whose streams have 0, leave of the way.
+const BEHIND_LANES: i32 = -1;
+
 /// A stream that is reset when it is dropped, unless it was finished on purpose.
 #[derive(Debug)]
 pub(crate) struct Outgoing(Option<SendStream>);
@@ -20,6 +23,22 @@ pub(crate) struct Outgoing(Option<SendStream>);
 impl Outgoing {
     pub(crate) fn new(stream: SendStream) -> Self {
         Self(Some(stream))
+    }
+
+    /// What goes over lanes goes first.
+    pub(crate) fn goes_behind_lanes(&self) {
+        self.goes_as(BEHIND_LANES);
+    }
+
+    /// A lane takes turns with large frames from here on, or goes before them again. It is the lane that changes: quinn looks
+    /// at a stream's priority when it has written of it, and of a large frame behind busy lanes it writes nothing.
+    pub(crate) fn takes_turns(&self, does: bool) {
+        self.goes_as(if does { BEHIND_LANES } else { 0 });
+    }
+
+    fn goes_as(&self, priority: i32) {
+        // An error says that the stream has ended already, which whoever writes it learns.
+        let _ = self.set_priority(priority);
     }
 
     /// Everything was written: the end is meant.

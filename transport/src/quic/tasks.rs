@@ -38,8 +38,9 @@ impl Link {
     /// Runs the link until it ends. When this returns, [`Link::fail`] has taken effect.
     pub(crate) async fn run(self: Arc<Self>, send: Outgoing, receive: RecvStream) -> End {
         info!(peer = %self.peer.principal, generation = self.peer.generation, "connected");
-        let streams = self.agreement.lanes + self.node.settings.large_streams;
-        self.wire.set_max_concurrent_uni_streams(VarInt::from_u32(streams.into()));
+        // Of the peer: its lanes, its large asks and tells, its large answers.
+        let streams = u32::from(self.agreement.lanes) + 2 * u32::from(self.node.settings.large_streams);
+        self.wire.set_max_concurrent_uni_streams(VarInt::from_u32(streams));
         let mut tasks = JoinSet::new();
         tasks.spawn(Arc::clone(&self).speak(send));
         tasks.spawn(Arc::clone(&self).listen(receive));
@@ -82,8 +83,12 @@ impl Link {
         stream.write_all(&[LANE, index as u8]).await.map_err(|e| lost(&e))?;
         self.until_released().await;
         let lane = &self.lanes[index];
-        let mut batch = Vec::new();
+        let (mut batch, mut takes_turns) = (Vec::new(), false);
         while lane.next(BATCH_BYTES, &mut batch).await {
+            if takes_turns != self.large.take_turns() {
+                takes_turns = !takes_turns;
+                stream.takes_turns(takes_turns);
+            }
             let mut chunks = self.seal(&mut batch);
             let written = timeout(settings.stall_limit, stream.write_all_chunks(&mut chunks)).await;
             written.map_err(|_| End::Stalled(index))?.map_err(|e| lost(&e))?;

@@ -35,15 +35,23 @@ impl Wire for Connection {
     async fn write_large(link: &Link, frame: Frame, expires: Instant) -> Result<(), Fault> {
         let opened = link.wire.open_uni().await;
         let mut stream = Outgoing::new(opened.map_err(|e| link.gone(Delivery::NotSent, &e.to_string()))?);
+        stream.goes_behind_lanes();
         let frame = link.leaving_large(frame, expires)?;
         let mut head = BytesMut::with_capacity(1 + frame.head_len());
         head.extend_from_slice(&[LARGE]);
         frame.encode_head(&mut head);
         let mut chunks = [head.freeze(), frame.body];
-        let written = stream.write_all_chunks(&mut chunks).await;
-        written.map_err(|e| link.gone(Delivery::Unknown, &e.to_string()))?;
-        stream.finish_and_arrive().await;
-        Ok(())
+        let written = async {
+            let written = stream.write_all_chunks(&mut chunks).await;
+            written.map_err(|e| link.gone(Delivery::Unknown, &e.to_string()))?;
+            stream.finish_and_arrive().await;
+            Ok(())
+        };
+        tokio::select! {
+            biased;
+            written = written => written,
+            never = link.large.behind_lanes() => match never {},
+        }
     }
 }
 

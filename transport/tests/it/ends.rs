@@ -1,7 +1,7 @@
 //! How connections end, and begin again.
 
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rhumb_core::{DataClass, Delivery, Fault, FaultKind, Role};
@@ -244,6 +244,34 @@ async fn no_call_crosses_the_end_of_a_drained_connection_unseen() {
         answered += asked.expect("no panic").expect("no outcome is unknown");
     }
     assert!(answered > 400, "{answered}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_goes_on_asking_while_it_drains_comes_to_its_end() {
+    let (a, b) = pair().await;
+    let mut asking = tokio::task::JoinSet::new();
+    for number in 0..8 {
+        let (transport, to) = (a.transport.clone(), b.id.clone());
+        asking.spawn(async move {
+            loop {
+                // Each at times of its own: a timer would have all of them ask at once and rest together.
+                let next = Instant::now() + Duration::from_micros(200 + 50 * number);
+                while Instant::now() < next {
+                    tokio::task::yield_now().await;
+                }
+                let asked = transport.ask(&to, 1, request("echo", b"")).await;
+                if let Some(fault) = asked.err() {
+                    return fault.delivery();
+                }
+            }
+        });
+    }
+    b.handlers.until("calls", |seen| seen.requests.len() > 100).await;
+    let cut_short = a.transport.drain(SOON).await;
+    assert!(cut_short.is_empty(), "{cut_short:?}");
+    while let Some(ended) = asking.join_next().await {
+        assert_eq!(ended.expect("no panic"), Delivery::NotSent);
+    }
 }
 
 #[tokio::test]

@@ -1,13 +1,17 @@
-//! The same over a wide-area network: delay, loss, overtaking, cuts.
+//! The same over a wide-area network: delay, loss, overtaking, cuts, and ways that carry little.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rhumb_core::rng::Seed;
-use rhumb_core::{Delivery, FaultKind, Role};
+use rhumb_core::{Delivery, FaultKind, HybridTime, Role};
 use rhumb_transport::relay::{Cut, LinkPlan, Relay, RelayLink, Wan};
-use rhumb_transport::{Dialed, TransportSettings};
+use rhumb_transport::{Dialed, Peer, Request, TransportSettings};
 
-use crate::mesh::{Member, SOON, authority, credentials, hour, identity_of, node, request, settings};
+use crate::mesh::{
+    Member, SOON, authority, credentials, hour, identity_of, inventory, node, reply, request, settings,
+};
 
 /// Two nodes that reach each other only through a relay with such links.
 struct World {
@@ -136,4 +140,94 @@ async fn a_cut_in_either_direction_fails_calls_and_healed_a_new_generation_begin
         again.unwrap_or_else(|fault| panic!("healed after {cut:?}: {fault}"));
         assert_eq!(world.low.transport.links()[0].generation, generation, "{cut:?}");
     }
+}
+
+/// A far way that carries some hundred kilobytes a second.
+fn thin() -> LinkPlan {
+    LinkPlan { loss: 0.01, ..far() }
+}
+
+const BULK: usize = 200 << 10;
+
+#[tokio::test]
+async fn large_answers_hold_up_nothing_that_goes_over_lanes() {
+    const COUNT: usize = 8;
+    let world = World::new(3, &thin());
+    world.dial(&world.low, &world.high);
+    world.connected().await;
+    let answered = Arc::new(AtomicUsize::new(0));
+    let bulk: Vec<_> = (0..COUNT as u64)
+        .map(|pair| {
+            let (transport, to) = (world.low.transport.clone(), world.high.id.clone());
+            let answered = Arc::clone(&answered);
+            tokio::spawn(async move {
+                let answer = transport.ask(&to, pair, request("hold", b"")).await.expect("answered");
+                answered.fetch_add(1, Ordering::Relaxed);
+                answer.body.len()
+            })
+        })
+        .collect();
+    world.high.handlers.until("the calls", |seen| seen.held.len() == COUNT).await;
+    for answer in std::mem::take(&mut world.high.handlers.seen.lock().held) {
+        answer.reply(reply(inventory(), vec![7; BULK].into(), HybridTime::ZERO));
+    }
+    for pair in 0..COUNT as u64 {
+        world.low.transport.ask(&world.high.id, pair, request("echo", b"")).await.expect("answered");
+        assert_eq!(answered.load(Ordering::Relaxed), 0, "a small answer waited for large ones");
+    }
+    for large in bulk {
+        assert_eq!(large.await.expect("no panic"), BULK);
+    }
+}
+
+#[tokio::test]
+async fn a_lane_that_always_has_something_to_send_leaves_the_others_their_part_of_the_way() {
+    const COUNT: usize = 16;
+    let world = World::new(4, &thin());
+    world.dial(&world.low, &world.high);
+    world.connected().await;
+    let tell = |pair, body: &[u8]| {
+        world.low.transport.tell(&world.high.id, pair, request("note", body)).expect("room for all");
+    };
+    for _ in 0..COUNT {
+        tell(0, &[7; BULK]);
+    }
+    tell(1, b"small");
+    world.high.handlers.until("the small one", |seen| seen.requests.iter().any(is_small)).await;
+    let before = world.high.handlers.seen.lock().requests.len() - 1;
+    assert!(before < COUNT / 2, "it waited for {before} of {COUNT} on another lane");
+}
+
+#[tokio::test]
+async fn a_large_answer_comes_though_lanes_always_have_something_to_send() {
+    const LANES: u64 = 8;
+    let world = World::new(5, &thin());
+    world.dial(&world.low, &world.high);
+    world.connected().await;
+    // Whoever answers fills every lane of the way back, and goes on.
+    let (fills, to) = (world.high.transport.clone(), world.low.id.clone());
+    let busy = tokio::spawn(async move {
+        loop {
+            for pair in 0..LANES {
+                while fills.tell(&to, pair, request("note", &[7; BULK])).is_ok() {}
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    world.low.handlers.until("what fills the way", |seen| seen.requests.len() > 4).await;
+    let asked = tokio::spawn({
+        let (transport, to) = (world.low.transport.clone(), world.high.id.clone());
+        async move { transport.ask(&to, 0, request("hold", b"")).await }
+    });
+    world.high.handlers.until("the call", |seen| seen.held.len() == 1).await;
+    let held = world.high.handlers.seen.lock().held.pop().expect("there is one");
+    held.reply(reply(inventory(), vec![7; BULK].into(), HybridTime::ZERO));
+    let answer = asked.await.expect("no panic").expect("it comes long before the call ends");
+    assert_eq!(answer.body.len(), BULK);
+    assert!(!busy.is_finished(), "the lanes were kept full");
+    busy.abort();
+}
+
+fn is_small((_, request): &(Arc<Peer>, Request)) -> bool {
+    request.body.len() < BULK
 }

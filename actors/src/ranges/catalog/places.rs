@@ -18,6 +18,10 @@ pub(super) fn moved(
     if comes && leaves {
         return Ok(false);
     }
+    // Whoever asks again has not heard that it is done.
+    if comes && row.leaving.is_empty() && !row.seats.iter().any(|seat| seat.node == *from) {
+        return Ok(false);
+    }
     let invalid = |why: String| Err(KvRefusal::Invalid(why));
     // One that comes may come elsewhere instead, or not at all.
     let coming = row.seats.iter().find(|seat| seat.node == *from).map(|seat| seat.replica);

@@ -93,6 +93,7 @@ fn a_replica_moves_to_another_disk_under_a_new_number() {
         "node us/n1 has no replica of range 2; eu/n1, ap/n1 have"
     );
     assert_eq!(refused(moves("eu/n1", "ap/n1", 9)), "node ap/n1 has a replica of range 2 already");
+    assert_eq!(changed(&moved, next, &first), Ok(None), "the same again, when it is done");
     // A node whose disk was lost gets a replica on its new one.
     let (again, _) = changed(&moved, next, &moves("ap/n1", "ap/n1", 10)).expect("it may be").expect("new");
     assert_eq!(stands(&again, 2), "begun true at 3@eu/n1 6@ap/n1 leaving [5@ap/n1] left [4]");
@@ -124,6 +125,7 @@ fn a_move_that_is_under_way_can_be_taken_back() {
     let (done, next) = change(&back, next, &gone);
     assert_eq!(stands(&done, 2), "begun true at 3@eu/n1 4@us/n1 leaving [] left [5]");
     assert_eq!(done.ranges[0].wanted().known, Some(ReplicaId(5)));
+    assert_eq!(changed(&done, next, &moves("ap/n1", "us/n1", 2)), Ok(None), "and when it is done");
     let (moving, next) = change(&done, next, &moves("us/n1", "ap/n1", 9));
     let gone = Change::Left { range: RangeId(2), replicas: vec![ReplicaId(4)] };
     let (moved, next) = change(&moving, next, &gone);

@@ -483,6 +483,18 @@ impl<R: AsyncRuntime> Host<R> {
         replica.descriptor().seat(holder).cloned()
     }
 
+    /// Whether the store of a node with a replica of a range was heard of as long ago as support lasts, at most. Of a range or node that is
+    /// not known here nothing is held against it.
+    pub async fn hears(&self, range: RangeId, node: &NodeId) -> bool {
+        let Some(group) = self.group(range) else { return true };
+        let store = {
+            let replica = group.replica().await;
+            replica.descriptor().seats.iter().find(|seat| seat.node == *node).map(|seat| seat.store)
+        };
+        let promised = |store| self.0.supporting.lock().machine.promised(store).until;
+        store.is_none_or(|store| promised(store) >= self.0.world.now())
+    }
+
     /// The epoch of the clock, which tokens carry.
     #[must_use]
     pub fn epoch(&self) -> Epoch {

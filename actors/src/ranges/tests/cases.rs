@@ -421,7 +421,12 @@ fn nothing_is_read_below_the_threshold() {
     assert_eq!(refused(case.read(&now, old())), RangeRefusal::BelowThreshold(at(5)));
     assert_eq!(case.apply(&raise), Outcome::Raised(at(5)));
     assert_eq!(refused(case.read(&now, old())), RangeRefusal::BelowThreshold(at(5)));
-    assert_eq!(refused(case.replica.finish(&now, Epoch(0), begun, ())), RangeRefusal::BelowThreshold(at(5)));
+    let below = RangeRefusal::BelowThreshold(at(5));
+    assert_eq!(refused(case.replica.finish(&now, Epoch(0), begun, ())), below);
+    // As a version, which whoever reads can ask for.
+    let said =
+        format!("versions before {} may be collected: ask for that one or a later time", at(5).to_bits());
+    assert_eq!(below.to_string(), said);
 }
 
 #[test]

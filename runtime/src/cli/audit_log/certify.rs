@@ -13,6 +13,7 @@ use rhumb_verify::statement::{Certificate, Statement};
 use rhumb_verify::{Key, Note};
 use serde::Serialize;
 
+use super::super::args::whole;
 use super::super::connect::nodes_from;
 use super::super::output::{Done, Failure, Output};
 use super::{RemoteLog, WITHIN, Whose};
@@ -37,7 +38,7 @@ pub struct Certify {
     #[arg(value_enum)]
     kind: Kind,
     /// How many regions must have signed; unless given, more than half of them.
-    #[arg(long, value_name = "REGIONS")]
+    #[arg(long, value_name = "REGIONS", value_parser = whole::<usize>)]
     need: Option<usize>,
     /// The certificate that this one follows.
     #[arg(long, value_name = "FILE")]
@@ -204,7 +205,7 @@ pub struct VerifyCertificate {
     #[arg(long, value_name = "FILE")]
     keys: PathBuf,
     /// How many of them must have signed.
-    #[arg(long, value_name = "REGIONS")]
+    #[arg(long, value_name = "REGIONS", value_parser = whole::<usize>)]
     need: usize,
     /// The certificate that it must follow.
     #[arg(long, value_name = "FILE")]

@@ -12,6 +12,7 @@ use rhumb_verify::export::{CHECKPOINT, Kept};
 use rhumb_verify::{Checkpoint, Note};
 use serde::Serialize;
 
+use super::super::args::whole;
 use super::super::output::{Done, Failure, Output};
 use super::prove::{prove, published};
 use super::sealed::{Recipients, Target};
@@ -49,7 +50,7 @@ pub struct Export {
     #[arg(long, value_name = "PATH")]
     out: PathBuf,
     /// From this number on, from the first one that was not pruned unless given; tiles are of everything.
-    #[arg(long)]
+    #[arg(long, value_parser = whole::<u64>)]
     from: Option<u64>,
     /// Also the records that can be opened.
     #[arg(long)]

@@ -24,11 +24,9 @@ use rhumb_core::{FaultKind, NodeId};
 use rhumb_verify::record::Entry;
 use serde::Serialize;
 use serde_json::Value;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use super::connect::{Connect, nodes_from};
-use super::output::{Done, Failure, Output};
+use super::output::{Done, Failure, Output, rfc3339};
 use crate::client::{Ask, MeshClient, ask_until_known};
 
 /// What is shown instead of a record whose body is not what was sealed.
@@ -241,9 +239,4 @@ fn decoded(view: &EntryView) -> Result<Entry, Failure> {
         })?;
     }
     Ok(entry)
-}
-
-fn rfc3339(ms: u64) -> String {
-    let at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(ms) * 1_000_000);
-    at.ok().and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_else(|| format!("{ms} ms"))
 }

@@ -16,6 +16,7 @@ use rhumb_verify::tlog_proof::TlogProof;
 use rhumb_verify::{Checkpoint, Note, batch, proof};
 use serde::Serialize;
 
+use super::super::args::whole;
 use super::super::output::{Done, Failure, Output};
 use super::{RemoteLog, Whose};
 
@@ -26,7 +27,7 @@ use super::{RemoteLog, Whose};
 )]
 pub struct Prove {
     /// The entry's number, or several.
-    #[arg(required_unless_present_any = ["range", "since"])]
+    #[arg(required_unless_present_any = ["range", "since"], value_parser = whole::<u64>)]
     index: Vec<u64>,
     /// The entries from one number to before another.
     #[arg(long, value_name = "FROM..TO", conflicts_with = "index")]

@@ -12,7 +12,7 @@ use rhumb_verify::checkpoint::nonce_line;
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::super::args::duration;
+use super::super::args::{duration, whole};
 use super::super::output::{Done, Failure, Output};
 use super::follow::{Follower, Place};
 use super::{RemoteLog, Shown, Whose};
@@ -29,10 +29,10 @@ const FRESH_EVERY: Duration = Duration::from_millis(200);
 )]
 pub struct Tail {
     /// How many.
-    #[arg(short = 'n', long, default_value_t = 20, conflicts_with = "from")]
+    #[arg(short = 'n', long, default_value_t = 20, conflicts_with = "from", value_parser = whole::<u64>)]
     count: u64,
     /// All from this number on, instead of the last ones.
-    #[arg(long, value_name = "INDEX")]
+    #[arg(long, value_name = "INDEX", value_parser = whole::<u64>)]
     from: Option<u64>,
     /// Go on with new entries as they become durable.
     #[arg(short, long)]
@@ -51,10 +51,10 @@ pub struct Tail {
 )]
 pub struct Query {
     /// From this number on; from the first one that was not pruned unless given.
-    #[arg(long)]
+    #[arg(long, value_parser = whole::<u64>)]
     from: Option<u64>,
     /// Up to, and without, this one.
-    #[arg(long)]
+    #[arg(long, value_parser = whole::<u64>)]
     to: Option<u64>,
     /// Of this kind; a name that ends with a dot stands for all that begin so.
     #[arg(long)]

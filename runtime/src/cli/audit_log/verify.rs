@@ -17,6 +17,7 @@ use rhumb_verify::tlog_proof::TlogProof;
 use rhumb_verify::{Checkpoint, Key, Note, Policy, hash};
 use serde::Serialize;
 
+use super::super::args::whole;
 use super::super::output::{Done, Failure, Output};
 use super::export::{Opened, RECORDS_FILE};
 
@@ -36,7 +37,7 @@ pub struct Verify {
     #[arg(long, value_name = "DIR", conflicts_with = "proof")]
     export: Option<PathBuf>,
     /// The log must be there from this entry on: nothing from it on may have been pruned.
-    #[arg(long, value_name = "INDEX", requires = "export")]
+    #[arg(long, value_name = "INDEX", requires = "export", value_parser = whole::<u64>)]
     from: Option<u64>,
     /// The export of another node's log, with its records: what it saw this log sign must be of the entries here.
     #[arg(long, value_name = "DIR", requires = "export")]

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::validity;
 use crate::authority::{AuthorityFolder, Lock};
-use crate::cli::args::duration;
+use crate::cli::args::{duration, whole};
 use crate::cli::fleet::{Asking, MeshDir, Watcher};
 use crate::cli::output::{Done, Failure, Output};
 use crate::fleet::{Bake, Before, Event, Fleet, Given, Limits, Member, Verdict, note, roll_back_to};
@@ -40,10 +40,10 @@ pub struct Rollout {
     #[arg(long, value_name = "TIME", default_value = "1m", value_parser = duration)]
     grace: Duration,
     /// How often somebody who dials the node may refuse its certificate.
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = whole::<u64>)]
     max_refused: u64,
     /// Calls of the node in a hundred that may end in a fault.
-    #[arg(long, value_name = "N", default_value_t = 5)]
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = whole::<u64>)]
     max_faults: u64,
     /// How long the new certificates are valid, 24h to 825d; otherwise as long as the present ones are.
     #[arg(long, value_name = "TIME", value_parser = validity)]

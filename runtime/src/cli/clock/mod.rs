@@ -17,11 +17,11 @@ use serde::Serialize;
 use self::reset::Reset;
 use self::translate::Translate;
 use super::args::duration;
-use super::connect::{Connect, nodes_from};
+use super::connect::{Connect, knows, nodes_from};
 use super::output::{Done, Failure, Output};
 use super::status::{Table, gathered};
 use crate::client::{Ask, MeshClient};
-use crate::mesh::clock::{DrillClock, Drilled};
+use crate::mesh::clock::{DrillClock, Drilled, FARTHEST_DRILL, LONGEST_DRILL};
 use crate::mesh::status::{ClockPeer, ClockSource, ClockStatus, ClockWord, MeshStatus, Silent};
 
 /// What a drill takes besides its own time, at most.
@@ -69,16 +69,30 @@ pub struct Drill {
     node: NodeId,
     /// By how much the clock that it is shown is ahead; twice mesh.max_offset unless given, since over a long way less may
     /// be explained by the round trip.
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = drill_offset)]
     offset: Option<Duration>,
     /// It is behind, not ahead.
     #[arg(long)]
     behind: bool,
     /// For how long: a minute at most.
-    #[arg(long = "for", value_name = "TIME", default_value = "5s", value_parser = duration)]
+    #[arg(long = "for", value_name = "TIME", default_value = "5s", value_parser = drill_time)]
     lasts: Duration,
     #[command(flatten)]
     connect: Connect,
+}
+
+/// How long a drill may last.
+fn drill_time(text: &str) -> Result<Duration, String> {
+    let time = duration(text).ok().filter(|time| !time.is_zero() && *time <= LONGEST_DRILL);
+    time.ok_or_else(|| format!("{text:?} is not how long a drill may last: expected 1ms to 60s, such as 5s"))
+}
+
+/// How far off a clock may be that a drill shows.
+fn drill_offset(text: &str) -> Result<Duration, String> {
+    let offset = duration(text).ok().filter(|offset| !offset.is_zero() && *offset <= FARTHEST_DRILL);
+    offset.ok_or_else(|| {
+        format!("{text:?} is not how far off a clock may be shown: expected 1ms to 1h, and --behind for one that is behind")
+    })
 }
 
 impl ClockCommand {
@@ -161,6 +175,7 @@ impl Drill {
     }
 
     async fn drill(&self, client: &MeshClient) -> Result<DrillAnswer, Failure> {
+        knows(client, &self.node)?;
         let before = gathered(client, vec![self.node.clone()], OTHERS_WITHIN).await?;
         let max_offset = before.nodes.first().map_or(0, |node| node.clock.max_offset_ms);
         let offset = self.offset.unwrap_or(Duration::from_millis(max_offset * 2));
@@ -393,6 +408,20 @@ mod tests {
             us/n1      ntp-2:123  -          -                 silent  -
             eu/n1      us/n1      -451.0 ms  45.2 ms           OFF     0.6 s ago"#]]
         .assert_eq(&answer.to_string());
+    }
+
+    #[test]
+    fn a_drill_is_bounded_in_time_and_in_how_far_it_goes() {
+        assert_eq!(drill_time("60s"), Ok(LONGEST_DRILL));
+        assert_eq!(drill_offset("1h"), Ok(FARTHEST_DRILL));
+        for wrong in ["2h", "61s", "0s", "5", "-5s"] {
+            let said = drill_time(wrong).expect_err(wrong);
+            assert!(said.ends_with("expected 1ms to 60s, such as 5s"), "{said}");
+        }
+        for wrong in ["2h", "0ms", "-1s"] {
+            let said = drill_offset(wrong).expect_err(wrong);
+            assert!(said.contains("expected 1ms to 1h"), "{said}");
+        }
     }
 
     #[test]

@@ -106,7 +106,10 @@ impl Reset {
             && !all.clone().any(|node| self.named(node))
         {
             let all: Vec<_> = all.cloned().collect();
-            return Err(Failure::local(format!("there is no node {only}; there are: {}", all.join(", "))));
+            return Err(Failure::Usage(format!(
+                "there is no node {only} here; there are {}",
+                all.join(", ")
+            )));
         }
         let named = |node: &str| self.named(node);
         let highest = status.nodes.iter().map(|node| node.clock.epoch).max().unwrap_or_default();

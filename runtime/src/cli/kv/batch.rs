@@ -103,11 +103,17 @@ impl Line {
     }
 }
 
+/// What is wrong, without the place, which counts from the beginning of the one line that was read.
+fn unplaced(error: &serde_json::Error) -> String {
+    let (said, place) = (error.to_string(), format!(" at line {} column {}", error.line(), error.column()));
+    said.strip_suffix(&place).unwrap_or(&said).to_owned()
+}
+
 /// The writes of lines. Empty ones are none.
 fn written(text: &str) -> Result<Vec<KvOp>, String> {
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     let op = |(at, line): (usize, &str)| {
-        let read = serde_json::from_str::<Line>(line).map_err(|error| error.to_string());
+        let read = serde_json::from_str::<Line>(line).map_err(|error| unplaced(&error));
         read.and_then(Line::op).map_err(|why| format!("line {}: {why}", at + 1))
     };
     lines.map(op).collect()
@@ -180,6 +186,7 @@ mod tests {
         for (line, part) in [
             (r#"{"key": "a", "value": "1", "expires": "soon"}"#, "line 1: "),
             (r#"{"key": "a", "value_base64": "%"}"#, "line 1: value_base64 is no base64: "),
+            (r#"{"key": "a""#, "line 1: EOF while parsing an object"),
             (
                 "{\"key\": \"a\", \"value\": \"1\"}\n{\"key\": \"a\", \"valeu\": \"1\"}",
                 "line 2: unknown field `valeu`",
@@ -187,6 +194,7 @@ mod tests {
         ] {
             let why = written(line).expect_err(line);
             assert!(why.starts_with(part), "{line}: {why}");
+            assert!(!why.contains(" at line "), "{line}: {why}");
         }
     }
 }

@@ -3,19 +3,21 @@
 mod answers;
 mod batch;
 pub(super) mod bytes;
+mod parts;
 
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use rhumb_actors::ranges::messages::{KvAnswer, KvCondition, KvOp, KvRead, KvWritten, Needs};
-use rhumb_core::{Guarantee, HybridTime, Region};
+use rhumb_actors::ranges::messages::{KvAnswer, KvCondition, KvOp, KvRead, KvRefusal, KvWritten, Needs};
+use rhumb_core::{HybridTime, Region};
 
 use self::answers::{ReadAnswer, WrittenAnswer};
 use self::batch::Batch;
 use self::bytes::{Coded, decode, is_standard, read_value, write_value};
-use super::args::duration;
+use self::parts::all_parts;
+use super::args::{duration, number, whole};
 use super::connect::Connect;
 use super::foreign::Foreign;
 use super::output::{Done, Failure, Output};
@@ -68,8 +70,14 @@ struct Only {
     #[arg(long)]
     if_absent: bool,
     /// Only if the key was last written at this version, as an answer said it.
-    #[arg(long, value_name = "VERSION")]
+    #[arg(long, value_name = "VERSION", value_parser = version)]
     if_version: Option<u64>,
+}
+
+/// A version, as an answer said it.
+fn version(text: &str) -> Result<u64, String> {
+    let said = "expected one as an answer said it, such as 117677203963904000";
+    whole(text).map_err(|_| format!("{text:?} is not a version; {said}"))
 }
 
 impl Only {
@@ -90,7 +98,7 @@ struct Reads {
     consistency: Level,
     /// What was then: a version as an answer said it, how long ago, such as 30s, or a time of another clock, such as
     /// unix-s:1795388024 (`rhumb clock translate`).
-    #[arg(long, value_name = "VERSION|TIME")]
+    #[arg(long, value_name = "VERSION|TIME", allow_hyphen_values = true)]
     as_of: Option<AsOf>,
     /// The token of an earlier answer: what that one had seen is seen.
     #[arg(long)]
@@ -184,7 +192,7 @@ pub struct Put {
     #[arg(long, value_parser = duration, value_name = "TIME")]
     expires: Option<Duration>,
     /// The version of the value's schema.
-    #[arg(long)]
+    #[arg(long, value_parser = whole::<u32>)]
     schema: Option<u32>,
 }
 
@@ -229,7 +237,7 @@ pub struct Scan {
     #[arg(long)]
     to: Option<String>,
     /// So many rows at most.
-    #[arg(long, default_value = "100", value_parser = clap::value_parser!(u64).range(1..=1_000))]
+    #[arg(long, default_value = "100", value_parser = number::<u64>(1..=1_000))]
     limit: u64,
     #[command(flatten)]
     coded: Coded,
@@ -251,12 +259,22 @@ impl Where {
     /// Writes, and tells.
     async fn write(&self, ops: Vec<KvOp>, output: &Output) -> Result<Done, Failure> {
         let client = self.client().await?;
+        let count = ops.len();
         let written = async {
             let kv = Kv::open(&client, &self.keyspace, self.region.as_ref()).await?;
             kv.write(ops).await
         };
         let written: Result<KvWritten, KvError> = written.await;
         client.close().await;
+        let written = written.map_err(|error| match error {
+            KvError::Refused(refusal) => match refusal {
+                KvRefusal::Condition { op, .. } if count > 1 => {
+                    Failure::NotWritten { write: op + 1, of: count, refusal }
+                }
+                refusal => refusal.into(),
+            },
+            error => error.into(),
+        });
         let answer = WrittenAnswer::from(written?);
         output.answer(&answer, answer.version);
         Ok(Done::Well)
@@ -270,31 +288,8 @@ impl Where {
         let client = self.client().await?;
         let answered = async {
             let kv = Kv::open(&client, &self.keyspace, self.region.as_ref()).await?;
-            kv.goes_on(token.unwrap_or_default());
             let message = asks(KvRead { nearest_only: reads.nearest_only, ..kv.asks(reads.needs()) });
-            let mut all = kv.read(message.clone()).await?;
-            // A range answers for itself alone, and for so many bytes. The rest is read as of the same time, so that all of it is
-            // of one moment; where it need not be, or may not be read elsewhere, it is of no one moment.
-            let apart = message.needs == Needs::Eventual || message.nearest_only;
-            let needs = if apart { message.needs } else { Needs::AsOf(all.at) };
-            let level = if apart { Guarantee::Eventual } else { Guarantee::Snapshot };
-            while let Some(from) = all.next.clone()
-                && (all.rows.len() as u64) < message.limit
-            {
-                let limit = message.limit - all.rows.len() as u64;
-                let more = kv.read(KvRead { from, limit, needs, ..message.clone() }).await?;
-                all = KvAnswer {
-                    rows: all.rows.into_iter().chain(more.rows).collect(),
-                    level: all.level.min(more.level).min(level),
-                    at: all.at.min(more.at),
-                    age: all.age.max(more.age),
-                    fallback: all.fallback || more.fallback,
-                    erased: all.erased + more.erased,
-                    ..more
-                };
-            }
-            all.token = kv.token();
-            Ok(all)
+            all_parts(&kv, token.unwrap_or_default(), message).await
         };
         let answered: Result<KvAnswer, KvError> = answered.await;
         client.close().await;

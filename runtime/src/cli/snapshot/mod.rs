@@ -18,7 +18,7 @@ use self::file::{Manifest, Writer, verify};
 use super::args::duration;
 use super::connect::{Connect, ask_in_time};
 use super::keyspace::listed;
-use super::output::{Done, Failure, Output};
+use super::output::{Done, Failure, Output, rfc3339};
 use crate::client::MeshClient;
 use crate::client::kv::{Kv, nearest_first};
 
@@ -131,8 +131,9 @@ impl Shown {
 
 impl fmt::Display for Shown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { keyspace, snapshot, at, until_ms, pending, .. } = self;
-        write!(f, "{keyspace:<24} {snapshot:<24} as of {at}, held until {until_ms} ms since the epoch")?;
+        let Self { keyspace, snapshot, at, pending, .. } = self;
+        let (of, until) = (rfc3339(self.at_ms), rfc3339(self.until_ms));
+        write!(f, "{keyspace:<24} {snapshot:<24} as of {at} ({of}), held until {until}")?;
         match pending.as_deref() {
             None | Some([]) => Ok(()),
             Some(pending) => write!(f, "; {} did not say yet that they go by it", pending.join(", ")),
@@ -219,7 +220,8 @@ impl SnapshotCommand {
                 Ok(Done::Well)
             }
             Self::Verify(Verify { file }) => {
-                let opened = std::fs::File::open(&file).map_err(Failure::local)?;
+                let opened = std::fs::File::open(&file)
+                    .map_err(|error| Failure::local(format!("{} cannot be read: {error}", file.display())))?;
                 let filed = match verify(BufReader::new(opened)) {
                     Ok(manifest) => Filed { file, whole: true, why: None, manifest: Some(manifest) },
                     Err(why) => Filed { file, whole: false, why: Some(why.to_string()), manifest: None },
@@ -317,4 +319,30 @@ async fn export(client: &MeshClient, keyspace: &str, name: String, out: &Path) -
 fn key_of(keyspace: u32, row: &KvRow) -> Result<Vec<u8>, Failure> {
     let key = UserKey::new(row.key.clone()).map_err(Failure::local)?;
     Ok(VersionKey { keyspace: KeyspaceId(keyspace), key, at: row.version }.encode())
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+    use rhumb_core::HybridTime;
+
+    use super::*;
+
+    #[test]
+    fn a_snapshot_says_for_people_when_it_is_of_and_until_when_it_is_held() {
+        let (at, until) = (HybridTime::new(1_795_374_708_847, 1), HybridTime::new(1_795_461_108_000, 0));
+        let shown = Shown::of("profiles", &Held { name: "monday".to_owned(), at, until });
+        expect!["profiles                 monday                   as of 117661676918996993 (2026-11-22T19:11:48.847Z), held until 2026-11-23T19:11:48Z"]
+            .assert_eq(&shown.to_string());
+    }
+
+    #[tokio::test]
+    async fn a_file_that_cannot_be_read_is_named() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("none.snapshot");
+        let verify = SnapshotCommand::Verify(Verify { file: file.clone() });
+        let ended = verify.run(&Output::new(super::super::output::Format::Json)).await;
+        let why = ended.expect_err("it is not there").message();
+        assert!(why.starts_with(&format!("{} cannot be read: ", file.display())), "{why}");
+    }
 }

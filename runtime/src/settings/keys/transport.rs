@@ -86,7 +86,7 @@ pub(super) const TRANSPORT: Section = Section {
             "transport.max_frame",
             bytes(KIB, MIB),
             field!(transport.max_frame),
-            "The largest frame on a lane. Larger ones have a stream of their own.",
+            "The largest frame on a lane. Larger ones, and answers over 64 KiB, have a stream of their own, behind the lanes.",
         ),
         Key::new(
             "transport.max_large_frame",
@@ -98,7 +98,7 @@ pub(super) const TRANSPORT: Section = Section {
             "transport.large_streams",
             count(1, 1_024, "streams"),
             field!(transport.large_streams),
-            "Streams of their own that a peer may have open at once.",
+            "Streams of their own that a peer may have open at once, and as many again for answers.",
         ),
         Key::new(
             "transport.large_buffer",

@@ -15,13 +15,10 @@ use tokio::time::sleep;
 
 use super::Watch;
 use crate::clock::keeping::{Drill, Keeping};
-use crate::mesh::clock::{DrillClock, Drilled};
+use crate::mesh::clock::{DrillClock, Drilled, FARTHEST_DRILL, LONGEST_DRILL};
 use crate::mesh::registry::{Call, Registry, ServedTwice};
 use crate::supervisor::audit;
 
-/// The longest drill, and how far the clock may be shown to be off.
-const LONGEST: Duration = Duration::from_secs(60);
-const FARTHEST_MS: u64 = 3_600_000;
 /// How often it is looked whether strong paths stand.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// How long after its end a drill waits for them.
@@ -49,10 +46,10 @@ pub(in crate::supervisor) fn serve(
 
 fn bounded(asked: &DrillClock) -> Result<Duration, String> {
     let lasts = Duration::from_millis(asked.for_ms);
-    if lasts.is_zero() || lasts > LONGEST {
-        return Err(format!("a drill lasts {lasts:?}: expected 1ms to {LONGEST:?}"));
+    if lasts.is_zero() || lasts > LONGEST_DRILL {
+        return Err(format!("a drill lasts {lasts:?}: expected 1ms to {LONGEST_DRILL:?}"));
     }
-    if asked.ahead_ms == 0 || asked.ahead_ms.unsigned_abs() > FARTHEST_MS {
+    if asked.ahead_ms == 0 || Duration::from_millis(asked.ahead_ms.unsigned_abs()) > FARTHEST_DRILL {
         let ahead = asked.ahead_ms;
         return Err(format!(
             "a drill shows a clock that is {ahead} ms ahead: expected up to an hour either way, and not 0"
@@ -152,7 +149,7 @@ mod tests {
     fn a_drill_is_bounded_in_time_and_in_how_far_it_goes() {
         let asked = |ahead_ms, for_ms| bounded(&DrillClock { ahead_ms, for_ms });
         assert_eq!(asked(-450, 5_000), Ok(Duration::from_secs(5)));
-        assert_eq!(asked(3_600_000, 60_000), Ok(LONGEST));
+        assert_eq!(asked(3_600_000, 60_000), Ok(LONGEST_DRILL));
         for (ahead_ms, for_ms, what) in [
             (450, 0, "expected 1ms"),
             (450, 60_001, "to 60s"),

@@ -392,7 +392,7 @@ impl Ranges {
         let host = self.host().map_err(CreateEnded::Refused)?;
         match host.write(META, ops).await {
             Ok(_) => Ok(()),
-            Err(NotWritten::Unknown(why)) => Err(CreateEnded::Unknown(why)),
+            Err(NotWritten::Unknown(why) | NotWritten::Stopped(why)) => Err(CreateEnded::Unknown(why)),
             Err(NotWritten::Leaseholder(seat)) => Err(CreateEnded::At(seat.node)),
             Err(_) => {
                 let why = "another keyspace was changed, or the lease moved, meanwhile";

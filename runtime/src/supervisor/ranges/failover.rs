@@ -22,11 +22,12 @@ use rhumb_actors::ranges::catalog::{self, FENCES, FENCES_END, META};
 use rhumb_actors::ranges::host::{NotRead, NotWritten, Rowed};
 use rhumb_actors::ranges::messages::KvRefusal;
 use rhumb_actors::ranges::{Ask, Condition, Consistency, Op};
-use rhumb_core::{DataClass, HybridTime, Mono, NodeId};
+use rhumb_core::{DataClass, Delivery, HybridTime, Mono, NodeId};
 use rhumb_storage::mvcc::{Limit, Record as KvRecord, UserKey};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::catalog::CreateEnded;
+use super::plan::Ended;
 use super::{Parts, Ranges, not_now};
 use crate::mesh::registry::{Call, Registry, ServedTwice};
 use crate::metrics::exposition::Page;
@@ -98,8 +99,9 @@ pub(super) fn serve(registry: &mut Registry, ranges: &Ranges) -> Result<(), Serv
             if call.from.node.is_some() {
                 return super::serve::control(here.region_list().await.map_err(elsewhere));
             }
-            let until = Instant::now() + call.within.mul_f32(0.95);
-            super::serve::control(here.at_meta(&call.message, || here.region_list(), until).await?)
+            let until = Instant::now() + call.within.mul_f32(0.9);
+            let listed = here.at_meta(&call.message, || here.region_list(), until).await;
+            super::serve::control(or_nobody_says(listed)?)
         }
     })
 }
@@ -111,6 +113,17 @@ fn elsewhere(ended: CreateEnded) -> KvRefusal {
         CreateEnded::At(node) => not_now(format!("{node} holds the lease of the meta range")),
         CreateEnded::Unknown(why) => not_now(why),
     }
+}
+
+/// Who asks changes nothing: where the leaseholder does not answer, nobody says how the nodes stand, and that is all.
+fn or_nobody_says(listed: Ended<RegionList>) -> Ended<RegionList> {
+    let why = match listed {
+        Ok(Err(KvRefusal::NotNow { why, .. })) => why,
+        Err(fault) if fault.delivery() == Delivery::Unknown => fault.kind.to_string(),
+        said => return said,
+    };
+    let needs = "how the nodes stand is said by who holds the lease of the meta range, which takes a majority of its replicas";
+    Ok(Err(not_now(format!("{needs}: {why}"))))
 }
 
 impl Ranges {
@@ -393,4 +406,23 @@ impl Ranges {
 
 fn unsound(why: String) -> CreateEnded {
     CreateEnded::Refused(KvRefusal::Unsound(why))
+}
+
+#[cfg(test)]
+mod tests {
+    use rhumb_core::{Fault, FaultKind};
+
+    use super::*;
+
+    #[test]
+    fn where_the_leaseholder_does_not_answer_nobody_says_how_the_nodes_stand() {
+        let lost = || FaultKind::Deadline("waiting for the answer".to_owned());
+        for listed in [Ok(Err(not_now("it is not in force"))), Err(Fault::unknown(lost()))] {
+            let said = or_nobody_says(listed).expect("an answer").expect_err("nobody says it");
+            assert!(said.code() == "not_now" && said.to_string().contains("takes a majority"), "{said}");
+        }
+        assert_eq!(or_nobody_says(Err(Fault::ran(lost()))), Err(Fault::ran(lost())));
+        let unsound = || Ok(Err(KvRefusal::Unsound("a fence of no node".to_owned())));
+        assert_eq!(or_nobody_says(unsound()), unsound());
+    }
 }

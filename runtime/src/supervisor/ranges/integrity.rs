@@ -204,6 +204,8 @@ impl Ranges {
         page.counters("rhumb_range_damage", help, "place", &counts(&integrity.damaged));
         let help = "Replicas here that were quarantined, and rebuilt, since the node's start";
         page.counters("rhumb_range_quarantines", help, "became", &counts(&integrity.became));
+        let help = "1: the disk was put back, and its ranges do not start before an operator has said what becomes of them";
+        page.gauge("rhumb_ranges_old_copy", help, f64::from(u8::from(self.is_old_copy())));
         let Ok(host) = self.host() else { return };
         let quarantined = (host.quarantines().len() + host.doubted().len()) as f64;
         page.gauge(

@@ -1,6 +1,6 @@
 //! The ranges of a node: where their shell meets the disk, the mesh and whoever reads and writes.
 //!
-//! * It decides: when replicas start (a node whose disk is not proven starts none), who founds the meta range, which keyspaces
+//! * It decides: when replicas start (a node whose disk is not proven starts none, nor one whose disk was put back), who founds the meta range, which keyspaces
 //!   of the meta range have a replica here, and which node a call goes on to.
 //! * It never does: found a meta range where one may be, or keep a replica of a class that the policy does not let this region
 //!   hold.
@@ -15,6 +15,7 @@ mod integrity;
 mod lifecycle;
 mod lifetimes;
 mod locate;
+pub(crate) mod old_copy;
 mod passing;
 mod placement;
 mod plan;
@@ -31,7 +32,7 @@ mod tokens;
 mod version;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::{Mutex, RwLock};
@@ -63,12 +64,17 @@ use crate::clock::NodeClock;
 use crate::mesh::Mesh;
 use crate::mesh::owners::Owners;
 
+const NOT_PROVEN: &str = "the node's ranges have not started: its disk is not proven yet, see `rhumb status`";
+const OLD_COPY: &str = "the node's ranges do not start: its disk was put back, and their replicas have forgotten how they voted \
+                        since. Stop the node, run `rhumb mesh new-ranges` where its disk is, and start it again";
+
 /// How long whoever is refused for the moment is told to wait.
 const A_MOMENT: std::time::Duration = std::time::Duration::from_millis(200);
 
 /// What a node's ranges are made of.
 pub(super) struct Parts {
     pub(super) me: NodeId,
+    /// Which store the ranges of this disk are: [`old_copy::store_id`].
     pub(super) store_id: StoreId,
     pub(super) cluster: ClusterId,
     pub(super) founding: Founding,
@@ -107,6 +113,8 @@ struct Inner {
     parts: Parts,
     disk: Arc<dyn Disk>,
     host: OnceLock<Host<TokioRuntime>>,
+    /// The replicas here are an older copy, of which nobody has said what becomes of it.
+    is_old_copy: AtomicBool,
     tokens: tokens::Tokens,
     classes: Classes,
     keyspaces: RwLock<BTreeMap<String, Keyspace>>,
@@ -152,6 +160,7 @@ impl Ranges {
         Self(Arc::new(Inner {
             disk,
             host: OnceLock::new(),
+            is_old_copy: AtomicBool::new(false),
             tokens: tokens::Tokens::new(key, keys),
             classes: Arc::new(RwLock::new(classes)),
             keyspaces: RwLock::default(),
@@ -178,17 +187,10 @@ impl Ranges {
 
     /// Starts what is on the disk once the disk is proven, then follows the meta range. It does not end.
     async fn keep(self) {
-        let mut standing = self.0.parts.standing.clone();
-        let proven = standing.wait_for(|standing| {
-            if *standing == Standing::Restored {
-                tracing::warn!(
-                    "this disk is an older copy of itself: its ranges do not start before it is attested"
-                );
-            }
-            *standing == Standing::Proven
-        });
-        if proven.await.is_err() {
-            return;
+        match self.proven().await {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(why) => return self.0.parts.halt.now(format!("ranges: {why}")),
         }
         let Parts { mesh, clock, halt, time_is_good, max_offset, store_id, .. } = &self.0.parts;
         let support = self.0.parts.support;
@@ -242,6 +244,34 @@ impl Ranges {
         }
     }
 
+    /// Waits until the disk is proven. Whether replicas may start then; not where they are an older copy of themselves.
+    async fn proven(&self) -> anyhow::Result<bool> {
+        let Parts { store, standing, .. } = &self.0.parts;
+        let mut standing = standing.clone();
+        loop {
+            let stands = *standing.borrow_and_update();
+            match stands {
+                Standing::Unproven => {}
+                Standing::Proven => break,
+                Standing::Restored => {
+                    tracing::warn!(
+                        "this disk is an older copy of itself: its ranges do not start before it is attested"
+                    );
+                    old_copy::note(store).await?;
+                }
+            }
+            if standing.changed().await.is_err() {
+                return Ok(false);
+            }
+        }
+        let is_old = old_copy::is_noted(store)?;
+        if is_old {
+            self.0.is_old_copy.store(true, Ordering::Relaxed);
+            tracing::error!("{OLD_COPY}");
+        }
+        Ok(!is_old)
+    }
+
     /// [`Ranges::keep`], on the thread of ranges.
     pub(super) fn spawned(&self) -> tokio::task::JoinHandle<()> {
         self.0.parts.runtime.spawn(self.clone().keep())
@@ -255,8 +285,12 @@ impl Ranges {
     }
 
     fn host(&self) -> Result<&Host<TokioRuntime>, KvRefusal> {
-        let why = "the node's ranges have not started: its disk is not proven yet, see `rhumb status`";
-        self.0.host.get().ok_or_else(|| not_now(why))
+        self.0.host.get().ok_or_else(|| not_now(if self.is_old_copy() { OLD_COPY } else { NOT_PROVEN }))
+    }
+
+    /// Whether the replicas here do not start because the disk was put back.
+    fn is_old_copy(&self) -> bool {
+        self.0.is_old_copy.load(Ordering::Relaxed)
     }
 }
 

@@ -4,7 +4,7 @@
 //!   [`mend`](rhumb_actors::placement::mend) which rows are changed. Only who holds the lease of the meta range mends.
 //! * It never does: change a row under a policy that does not let the class be held there, or mend before that stands in the audit log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,11 +14,11 @@ use rhumb_actors::placement::mend::{self, Known, Mend};
 use rhumb_actors::placement::messages::{
     ApplyPlacement, Placement, PlacementView, PlanPlacement, RangePlaces, SeatView,
 };
-use rhumb_actors::ranges::Seat;
 use rhumb_actors::ranges::catalog::{self, Change, Keyspace, META, Place, RangeRow};
 use rhumb_actors::ranges::feeding::{self, Stand};
-use rhumb_actors::ranges::messages::KvRefusal;
+use rhumb_actors::ranges::messages::{KvRefusal, ListRanges, RangeView};
 use rhumb_actors::ranges::raft::{Distances, Fed, Feeding};
+use rhumb_actors::ranges::{RangeId, Seat};
 use rhumb_core::{DataClass, NodeId, Region, StoreId};
 use rhumb_topology::RegionMap;
 use rhumb_topology::placement::{self, Chosen, Ground, NoPlan, Plan, Wish};
@@ -39,6 +39,8 @@ const AWAY_AFTER: Duration = Duration::from_secs(5);
 const REST: Duration = Duration::from_secs(30);
 /// For so long a change of what is wanted is waited for here, once it is in the meta range.
 const SEEN_WITHIN: Duration = Duration::from_secs(5);
+/// How long another node may take to say which replicas it has.
+const SAYS_WITHIN: Duration = Duration::from_secs(1);
 
 /// What this node knows of the placement of replicas.
 #[derive(Debug, Default)]
@@ -181,26 +183,60 @@ impl Ranges {
     // ---- asked for -------------------------------------------------------------------------------
 
     pub(super) async fn plans_placement(self, call: Call<PlanPlacement>) -> Answer<PlacementView> {
+        let until = Instant::now() + call.within.mul_f32(0.9);
         let PlanPlacement { about, keyspace, replication, placement } = call.message;
         let seats = match self.meta_seats().await {
             Ok(seats) => seats,
             Err(refusal) => return control(Err(refusal)),
         };
-        control(match (about, keyspace) {
+        let planned = match (about, keyspace) {
             (Some(class), None) => {
                 let wish = placement.unwrap_or_default().wish(replication);
-                self.view(&seats, &class, None, &wish).map(|(view, _)| view)
+                self.view(&seats, &class, None, &wish).map(|(view, _)| (view, None))
             }
             (None, Some(name)) => self.space(&name).and_then(|space| {
                 let replication = if replication == 0 { space.replication } else { replication };
                 let wish = placement.as_ref().unwrap_or(&space.placement).wish(replication);
-                self.view(&seats, &space.class, Some(&space), &wish).map(|(view, _)| view)
+                self.view(&seats, &space.class, Some(&space), &wish).map(|(view, _)| (view, Some(space)))
             }),
             _ => {
                 let why = "a plan is for a class or for a keyspace: expected one of the two";
                 Err(KvRefusal::Invalid(why.to_owned()))
             }
+        };
+        control(match planned {
+            Ok((view, Some(space))) => Ok(self.as_it_stands(view, &space, until).await),
+            Ok((view, None)) => Ok(view),
+            Err(refusal) => Err(refusal),
         })
+    }
+
+    /// A range that stands as planned by its row does so once its replicas do: those that come have to be there, and those that have
+    /// left to be cleared away.
+    async fn as_it_stands(&self, view: PlacementView, space: &Keyspace, until: Instant) -> PlacementView {
+        if !view.ranges.iter().any(|range| range.as_planned) {
+            return view;
+        }
+        let said = self.replicas_of_all(until).await;
+        let stands = |range: RangePlaces| {
+            let row = space.row(RangeId(range.range)).filter(|_| range.as_planned);
+            RangePlaces { as_planned: row.is_some_and(|row| are_there(row, &said)), ..range }
+        };
+        PlacementView { ranges: view.ranges.into_iter().map(stands).collect(), ..view }
+    }
+
+    /// The replicas of all nodes that say so in time.
+    async fn replicas_of_all(&self, until: Instant) -> Vec<RangeView> {
+        let within = until.saturating_duration_since(Instant::now()).min(SAYS_WITHIN);
+        let asked = self.0.parts.founding.nodes().iter().map(|node| async move {
+            if *node == self.0.parts.me {
+                return self.range_views().await.unwrap_or_default();
+            }
+            let (mesh, control) = (&self.0.parts.mesh, DataClass::control());
+            let asked = mesh.ask_node(node, &ListRanges {}, control, within).await;
+            asked.ok().and_then(|(said, _)| said.ok()).unwrap_or_default()
+        });
+        futures::future::join_all(asked).await.into_iter().flatten().collect()
     }
 
     pub(super) async fn applies_placement(self, call: Call<ApplyPlacement>) -> Answer<PlacementView> {
@@ -240,7 +276,10 @@ impl Ranges {
         self.sees_wish(&after, until.min(Instant::now() + SEEN_WITHIN)).await;
         // The leaseholders do the rest. What is answered is the plan, beside where replicas stand by now.
         let wish = after.placement.wish(after.replication);
-        Ok(self.view(&seats, &after.class, Some(&after), &wish).map(|(view, _)| view))
+        Ok(match self.view(&seats, &after.class, Some(&after), &wish) {
+            Ok((view, _)) => Ok(self.as_it_stands(view, &after, until).await),
+            Err(refusal) => Err(refusal),
+        })
     }
 
     /// Waits until this node goes by what was wished: whoever asks next here is told of it.
@@ -395,9 +434,59 @@ fn stands(
     }
 }
 
+/// Whether the replicas of a range that nodes say they have are those of its row, and vote as it says. A node that has not answered has none.
+fn are_there(row: &RangeRow, said: &[RangeView]) -> bool {
+    let wanted: BTreeSet<_> = row.seats.iter().map(|seat| (seat.replica.0, seat.votes)).collect();
+    let of_it = said.iter().filter(|view| view.range == row.range.0);
+    of_it.map(|view| (view.replica, view.votes)).collect::<BTreeSet<_>>() == wanted
+}
+
 fn refusal(none: NoPlan) -> KvRefusal {
     match none {
         NoPlan::NotAllowed(why) => KvRefusal::NotAllowed(why),
         NoPlan::Impossible(why) => KvRefusal::Invalid(why),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rhumb_actors::ranges::ReplicaId;
+
+    use super::*;
+
+    fn seat(replica: u64, votes: bool) -> Seat {
+        let node = format!("eu/n{replica}").parse().expect("a node");
+        Seat { replica: ReplicaId(replica), node, store: StoreId(u128::from(replica)), votes }
+    }
+
+    fn view(range: u64, replica: u64, votes: bool) -> RangeView {
+        RangeView {
+            range,
+            keyspace: "profiles".to_owned(),
+            replica,
+            node: seat(replica, votes).node,
+            leads: false,
+            leaseholder: false,
+            votes,
+            applied: 0,
+            closed_ms: 0,
+            nodes: Vec::new(),
+            threshold_ms: 0,
+            collected: 0,
+            condition: String::new(),
+            feeds: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn replicas_stand_as_planned_when_those_that_come_are_there_and_those_that_left_are_gone() {
+        let row = RangeRow::created(RangeId(2), vec![seat(1, true), seat(2, false)]);
+        let (voter, learner) = (view(2, 1, true), view(2, 2, false));
+        let there = vec![voter.clone(), learner.clone(), view(3, 7, true)];
+        assert!(are_there(&row, &there), "another range's do not count");
+        let left = view(2, 3, true);
+        assert!(!are_there(&row, &[there.clone(), vec![left]].concat()), "one that left is not cleared away");
+        assert!(!are_there(&row, &[voter]), "one that comes is not there, or its node does not say so");
+        assert!(!are_there(&row, &[view(2, 1, false), learner]), "it does not vote yet");
     }
 }

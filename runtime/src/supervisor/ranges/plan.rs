@@ -13,7 +13,7 @@ use rhumb_actors::ranges::host::{Found, NotWritten};
 use rhumb_actors::ranges::messages::{
     KvRefusal, MoveReplica, Moved, PlanRange, RangeBounds, TransferLease, WhereIs,
 };
-use rhumb_actors::ranges::{RangeId, RangeRefusal};
+use rhumb_actors::ranges::{RangeId, RangeRefusal, Seat};
 use rhumb_actors::remote::Remote;
 use rhumb_core::{DataClass, Delivery, Fault, FaultKind, NodeId};
 use rhumb_storage::mvcc::{KeyspaceId, UserKey};
@@ -50,6 +50,10 @@ impl Ranges {
                 Ok(done) => return Ok(Ok(done)),
                 Err(CreateEnded::Unknown(why)) => return Err(Fault::unknown(FaultKind::Deadline(why))),
                 Err(CreateEnded::Refused(refusal)) => refusal,
+                // What is not sent is not done later by one that only stood still.
+                Err(CreateEnded::At(node)) if !self.hears_of(&node).await => {
+                    not_now(format!("{node} holds the lease of the meta range, and is not heard here"))
+                }
                 Err(CreateEnded::At(node)) => {
                     let left = until.saturating_duration_since(Instant::now());
                     match self.0.parts.mesh.ask_node(&node, message, DataClass::control(), left).await {
@@ -67,6 +71,14 @@ impl Ranges {
                 return Ok(Err(refusal));
             }
             tokio::time::sleep(AGAIN_AFTER).await;
+        }
+    }
+
+    /// Whether a node that holds the lease of the meta range is heard of.
+    async fn hears_of(&self, node: &NodeId) -> bool {
+        match self.host() {
+            Ok(host) => host.hears(META, node).await,
+            Err(_) => true,
         }
     }
 
@@ -184,23 +196,27 @@ impl Ranges {
             Err(refusal) => return Ok(Err(refusal)),
         };
         loop {
-            let seats = match (self.of_range(range), host.group(range)) {
-                (_, Some(group)) => group.replica().await.descriptor().seats.clone(),
-                (Some((_, row)), None) => row.seats,
-                (None, None) => {
-                    let why = format!("there is no range {}; `rhumb range ls` lists them", range.0);
-                    return Ok(Err(KvRefusal::Invalid(why)));
-                }
+            let row = match range {
+                META => self.0.meta.read().clone(),
+                range => self.of_range(range).map(|(_, row)| row),
             };
-            if !seats.iter().any(|seat| seat.node == message.to && seat.votes) {
-                let nodes: Vec<_> = seats.iter().map(|seat| seat.node.to_string()).collect();
-                let why = format!(
-                    "node {} has no replica of range {}; {} have",
-                    message.to,
-                    range.0,
-                    nodes.join(", ")
-                );
+            let wanted = row.map(|row| row.seats);
+            // A replica that is only coming knows nothing of its range yet.
+            let here = match host.group(range) {
+                Some(group) => {
+                    let replica = group.replica().await;
+                    Some(replica.descriptor())
+                        .filter(|known| !known.is_empty())
+                        .map(|known| known.seats.clone())
+                }
+                None => None,
+            };
+            let Some(seats) = here.or(wanted.clone()) else {
+                let why = format!("there is no range {}; `rhumb range ls` lists them", range.0);
                 return Ok(Err(KvRefusal::Invalid(why)));
+            };
+            if let Some(refusal) = holds_no_lease(range, &message.to, &seats, &wanted.unwrap_or_default()) {
+                return Ok(Err(refusal));
             }
             let to = match host.give_lease(range, &message.to).await {
                 Ok(replica) => return Ok(Ok(replica.0)),
@@ -218,7 +234,8 @@ impl Ranges {
                 return outcome;
             }
             if Instant::now() + AGAIN_AFTER >= until {
-                let why = "the leaseholder was not reached, or does not hear of that node, or that node's replica is far behind";
+                let why = "the leaseholder was not reached, or does not hear of that node, or that node's replica is far behind or does \
+                           not vote yet";
                 return Ok(Err(not_now(why)));
             }
             tokio::time::sleep(AGAIN_AFTER).await;
@@ -247,6 +264,9 @@ impl Ranges {
         let Some((space, _)) = self.of_range(range) else {
             return invalid(format!("there is no range {}; `rhumb range ls` lists them", range.0));
         };
+        if !self.0.parts.founding.nodes().contains(&message.from) {
+            return invalid(format!("there is no node {}; `rhumb status` lists the nodes", message.from));
+        }
         let Some(store) = self.0.founders.read().get(&message.to).map(|founder| founder.store) else {
             return invalid(format!(
                 "node {} is not known to the meta range; `rhumb status` lists the nodes",
@@ -318,6 +338,32 @@ impl Ranges {
     }
 }
 
+/// Why the replica of a node cannot be given the lease of a range, by the range's seats and those that are wanted.
+fn holds_no_lease(range: RangeId, to: &NodeId, seats: &[Seat], wanted: &[Seat]) -> Option<KvRefusal> {
+    let votes = |seats: &[Seat]| seats.iter().any(|seat| seat.node == *to && seat.votes);
+    if votes(seats) {
+        return None;
+    }
+    let range = range.0;
+    if votes(wanted) {
+        let why = format!(
+            "the replica of range {range} on node {to} is on its way and does not vote yet: it holds no lease before"
+        );
+        return Some(not_now(why));
+    }
+    let nodes = |which: &dyn Fn(&&Seat) -> bool| {
+        seats.iter().filter(which).map(|seat| seat.node.to_string()).collect::<Vec<_>>().join(", ")
+    };
+    let why = match seats.iter().any(|seat| seat.node == *to) {
+        true => format!(
+            "the replica of range {range} on node {to} is a learner, and only one that votes holds the lease; those on {} do",
+            nodes(&|seat| seat.votes)
+        ),
+        false => format!("node {to} has no replica of range {range}; {} have", nodes(&|_| true)),
+    };
+    Some(KvRefusal::Invalid(why))
+}
+
 /// Why something was not done here.
 pub(super) enum Not {
     Refused(KvRefusal),
@@ -351,4 +397,42 @@ pub(super) fn came_of<T>(not: NotWritten, me: &NodeId) -> Result<Result<T, Not>,
 /// The ranges behind a weak handle: what a host holds must not keep it alive.
 pub(super) fn of(weak: &Weak<Inner>) -> Option<Ranges> {
     weak.upgrade().map(Ranges)
+}
+
+#[cfg(test)]
+mod tests {
+    use rhumb_actors::ranges::ReplicaId;
+    use rhumb_core::StoreId;
+
+    use super::*;
+
+    fn seat(replica: u64, votes: bool) -> Seat {
+        let node = format!("eu/n{replica}").parse().expect("a node");
+        Seat { replica: ReplicaId(replica), node, store: StoreId(u128::from(replica)), votes }
+    }
+
+    #[test]
+    fn a_lease_is_given_to_who_votes_and_to_who_comes_not_yet() {
+        let seats = [seat(1, true), seat(2, false), seat(3, false)];
+        let wanted = [seat(1, true), seat(2, true), seat(3, false), seat(4, true)];
+        let why = |node: &str| {
+            let refusal = holds_no_lease(RangeId(2), &node.parse().expect("a node"), &seats, &wanted)?;
+            Some((refusal.code(), refusal.to_string()))
+        };
+        assert_eq!(why("eu/n1"), None);
+        for comes in ["eu/n2", "eu/n4"] {
+            let (code, said) = why(comes).expect("it does not vote");
+            assert!(code == "not_now" && said.contains("does not vote yet"), "{said}");
+        }
+        let (code, said) = why("eu/n3").expect("it is a learner");
+        assert!(
+            code == "invalid" && said.ends_with("only one that votes holds the lease; those on eu/n1 do"),
+            "{said}"
+        );
+        let (code, said) = why("eu/n5").expect("there is none");
+        assert_eq!(
+            (code, said.as_str()),
+            ("invalid", "node eu/n5 has no replica of range 2; eu/n1, eu/n2, eu/n3 have")
+        );
+    }
 }

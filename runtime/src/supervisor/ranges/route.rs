@@ -29,6 +29,9 @@ use super::{Ranges, not_now};
 /// How long something is waited for that will be well in a moment.
 pub(super) const AGAIN_AFTER: Duration = Duration::from_millis(20);
 
+/// How long it takes a node to hear of a new keyspace. Who reads or writes has found it somewhere.
+const KNOWN_AFTER: Duration = Duration::from_secs(1);
+
 /// How long it takes a node to read the key of another one that has just joined.
 const KEY_AFTER: Duration = Duration::from_secs(1);
 
@@ -44,9 +47,22 @@ impl Ranges {
         if space.class == *class { Ok(space) } else { Err(KvRefusal::WrongClass(space.class)) }
     }
 
+    /// The same, once it is known here.
+    async fn heard_of(&self, name: &str, class: &DataClass, until: Instant) -> Result<Keyspace, KvRefusal> {
+        let until = until.min(Instant::now() + KNOWN_AFTER);
+        loop {
+            match self.keyspace(name, class) {
+                Err(KvRefusal::NoSuchKeyspace(_)) if Instant::now() + AGAIN_AFTER < until => {
+                    tokio::time::sleep(AGAIN_AFTER).await;
+                }
+                known => return known,
+            }
+        }
+    }
+
     pub(super) async fn read(&self, message: KvRead, within: Duration) -> Outcome<KvAnswer> {
         let until = Instant::now() + within.mul_f32(0.95);
-        let prepared = self.keyspace(&message.keyspace, &message.class).and_then(|space| {
+        let prepared = self.heard_of(&message.keyspace, &message.class, until).await.and_then(|space| {
             space.life.reads()?;
             let (ask, limit) = self.asks(&message)?;
             Ok((space, ask, limit))
@@ -126,7 +142,7 @@ impl Ranges {
 
     pub(super) async fn write(&self, message: KvWrite, within: Duration) -> Outcome<KvWritten> {
         let until = Instant::now() + within.mul_f32(0.95);
-        let prepared = self.keyspace(&message.keyspace, &message.class);
+        let prepared = self.heard_of(&message.keyspace, &message.class, until).await;
         let sound = |space: &Keyspace| {
             space.life.writes()?;
             checked(&message.ops).and_then(|()| about(&space.class, &message.ops))

@@ -185,16 +185,21 @@ impl Ranges {
     }
 
     async fn replicas(self, _: Call<ListRanges>) -> Answer<Vec<RangeView>> {
-        let host = match self.host() {
-            Ok(host) => host,
-            Err(refusal) => return control(Err(refusal)),
-        };
+        control(self.range_views().await)
+    }
+
+    /// The replicas that are here.
+    pub(super) async fn range_views(&self) -> Result<Vec<RangeView>, KvRefusal> {
+        let host = self.host()?;
         let mut views = Vec::new();
         for group in host.groups() {
             let range = group.range();
             let name = self.name_of(range);
             let (leads, leaseholder) = (group.leads(), host.holds(range).await);
             let replica = group.replica().await;
+            // One that has nothing yet knows only what it is to become.
+            let seats = Some(replica.descriptor()).filter(|known| !known.is_empty());
+            let votes = seats.and_then(|known| known.seat(group.id())).is_some_and(|seat| seat.votes);
             views.push(RangeView {
                 range: range.0,
                 keyspace: name,
@@ -202,7 +207,7 @@ impl Ranges {
                 node: self.0.parts.me.clone(),
                 leads,
                 leaseholder,
-                votes: replica.descriptor().seat(group.id()).is_some_and(|seat| seat.votes),
+                votes,
                 applied: replica.applied().index,
                 closed_ms: replica.closed().millis(),
                 nodes: replica.descriptor().seats.iter().map(|seat| seat.node.clone()).collect(),
@@ -213,7 +218,7 @@ impl Ranges {
             });
         }
         views.extend(self.quarantined_views());
-        control(Ok(views))
+        Ok(views)
     }
 
     /// The name of a range's keyspace.
@@ -281,7 +286,8 @@ fn may_create(class: &DataClass, replication: u32) -> Result<(), KvRefusal> {
         return Err(KvRefusal::Invalid(why));
     }
     if class.is_control() {
-        let why = "class control is the mesh's own: expected a class of the policy, see `rhumb policy show`";
+        let why = "class control is the mesh's own: expected a class of the policy; `rhumb policy show FILE` lists those of its \
+                   file";
         return Err(KvRefusal::Invalid(why.to_owned()));
     }
     Ok(())

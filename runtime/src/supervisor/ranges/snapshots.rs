@@ -84,6 +84,9 @@ impl Ranges {
                 );
                 return Ok(Err(KvRefusal::NotAllowed(why)));
             }
+            if let Err(refusal) = space.life.reads() {
+                return Ok(Err(refusal));
+            }
             let now = self.0.parts.clock.last();
             let held = space.held.iter().find(|held| held.name == *name && held.until > now);
             let none = || {

@@ -26,6 +26,7 @@ use tokio::time::{Instant, sleep};
 use self::mark::Mark;
 use self::syslog::Source;
 use self::wire::{Address, Server, Wire};
+use super::super::args::whole;
 use super::super::output::{Done, Failure, Output};
 use super::Whose;
 use super::follow::{Follower, Place};
@@ -53,7 +54,7 @@ pub struct Forward {
     #[arg(long, value_name = "FILE")]
     state: PathBuf,
     /// Where there is no such file yet: from this number on.
-    #[arg(long, value_name = "INDEX")]
+    #[arg(long, value_name = "INDEX", value_parser = whole::<u64>)]
     from: Option<u64>,
     /// Also send what the records say: who, to what, from where.
     #[arg(long, conflicts_with = "entries_only")]
