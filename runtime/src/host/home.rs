@@ -351,15 +351,21 @@ impl<A: Hosted> Home<A> {
     /// Lets the least recently used go while there are too many.
     fn shed(&self) {
         let Some((limit, fewer)) = self.host.bound() else { return };
+        // All cells are walked only where there may be too many.
+        if self.weight.load(Ordering::Relaxed) <= limit {
+            return;
+        }
         let leaving: u64 = self.cells(Cell::is_leaving).iter().map(|cell| cell.footprint()).sum();
         let mut over = self.weight.load(Ordering::Relaxed).saturating_sub(limit + leaving);
         if over == 0 {
             return;
         }
         over += fewer;
-        let mut cells = self.cells(|cell| cell.footprint() > 0);
-        cells.sort_unstable_by_key(|cell| cell.used_ms());
-        for cell in cells {
+        let cells = self.cells(|cell| cell.footprint() > 0);
+        // Read once: an actor that is used meanwhile must not change its place amid the sort.
+        let mut cells: Vec<_> = cells.into_iter().map(|cell| (cell.used_ms(), cell)).collect();
+        cells.sort_unstable_by_key(|(used, _)| *used);
+        for (_, cell) in cells {
             let bytes = cell.footprint();
             if over > 0 && cell.leave_if_idle(u64::MAX) {
                 self.counts.passivations.fetch_add(1, Ordering::Relaxed);

@@ -189,7 +189,7 @@ impl Ranges {
     async fn keep(self) {
         match self.proven().await {
             Ok(true) => {}
-            Ok(false) => return,
+            Ok(false) => return std::future::pending().await,
             Err(why) => return self.0.parts.halt.now(format!("ranges: {why}")),
         }
         let Parts { mesh, clock, halt, time_is_good, max_offset, store_id, .. } = &self.0.parts;
