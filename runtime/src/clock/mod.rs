@@ -434,11 +434,12 @@ mod tests {
         assert_eq!(clock.inner.hybrid.ceiling(), high);
     }
 
-    /// A clock that is 300 ms ahead of the wall clock, as a peer is: nobody waits for that. And its last time.
+    /// A clock that is 30 s ahead of the wall clock, as a peer is: nobody waits for that, and a machine that stands still
+    /// for a moment does not catch up with it. And its last time.
     fn ahead() -> (NodeClock, HybridTime) {
         let far = HybridTime::new((1 << 48) - 1, 0);
-        let clock = NodeClock::new(far, Duration::from_millis(500));
-        let ahead = clock.now().hybrid.plus(Duration::from_millis(300));
+        let clock = NodeClock::new(far, Duration::from_secs(60));
+        let ahead = clock.now().hybrid.plus(Duration::from_secs(30));
         clock.merge(ahead).expect("within the offset");
         (clock, ahead)
     }
