@@ -1,13 +1,14 @@
 //! How connections end, and begin again.
 
 use std::sync::{Arc, mpsc};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use rhumb_core::{DataClass, Delivery, Fault, FaultKind, Role};
 use rhumb_transport::envelope::{Frame, FrameKind};
 use rhumb_transport::{Dialed, LinkState, Reply, TransportSettings};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::mesh::{
     Member, SOON, authority, client, credentials, hour, identity_of, inventory, node, pair, reply, request,
